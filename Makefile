@@ -1,0 +1,55 @@
+# `make song` and `make test` need Python 3.11 (3.10 to 3.12), make and a compiler; everything else is fetched from PyPI.
+PYTHON ?= python3.11
+VENV ?= .venv
+REPOSITORY ?= build/repository/tiny
+SONG ?= song.wav
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: help song test fast check format configs clean
+help:
+	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt to $(SONG)"
+	@echo "make test    set up, run every test this machine can run"
+	@echo "make fast    the quick tests alone (what plain pytest runs)"
+	@echo "make check   formatting, lint, types and every test"
+	@echo "make clean   remove what was built; $(VENV) stays"
+
+song: $(READY)
+	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
+	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics examples/lyrics.txt --tags @examples/tags.txt \
+	    --duration 30 --seed 7 -o $(SONG)
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')"
+
+fast: $(READY)
+	$(BIN)/python -m pytest -q
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/heartvoice export --check
+	$(MAKE) test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+configs: $(READY)
+	$(BIN)/heartvoice export --write-configs
+
+clean:
+	rm -rf build dist song.wav *.egg-info
+
+# The embedded server needs a Python with a shared library: said before anything is downloaded.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install it or name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" \
+	    || { echo "error: $(PYTHON) must be Python 3.10, 3.11 or 3.12"; exit 1; }
+	@$(PYTHON) -c "from heartvoice.embedded.wheel import shared_libpython as f; f()" 2>&1 | tail -n 1 | sed 's/^.*SetupError: /error: /' | { ! grep . ; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,215 @@
+"""The asynchronous client: transport only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.client import wire
+from heartvoice.client.messages import Array, Event, Message, Report, SettingValue, Song, SongRequest, as_request
+from heartvoice.client.session import (
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    READY_TIMEOUT_S,
+    Attempts,
+    Connection,
+    Pem,
+    SongCollector,
+    StreamReader,
+)
+from heartvoice.errors import HeartvoiceError, ModelUnavailableError
+
+
+class AsyncClient:
+    """`heartvoice.client.sync.Client` for asyncio: same arguments, results and errors.
+
+    Cancelling the task, or closing the generator of `stream`, cancels the song on the server. One client belongs to
+    one event loop: the one of its first call.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        private_key: Pem | None = None,
+        certificate_chain: Pem | None = None,
+        keepalive_s: float | None = None,
+        keepalive_timeout_s: float = 20.0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: int = 3,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Prepare the connection; the arguments are those of `Client`."""
+        self._connection = Connection(
+            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
+            retries, tuple(metadata),
+        )  # fmt: skip
+        self._credentials = self._connection.credentials
+        self._channel: Any = None
+        self._stub: Any = None
+        self._closed = asyncio.Event()
+
+    def stream(
+        self,
+        lyrics: str | SongRequest = "",
+        tags: str = "",
+        *,
+        style: Array | None = None,
+        codes: Array | None = None,
+        events: bool = False,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> AsyncGenerator[Message, None]:
+        """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
+        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=events)
+        return self._stream(message, self._connection.attempts("song", timeout_s))
+
+    async def song(
+        self,
+        lyrics: str | SongRequest = "",
+        tags: str = "",
+        *,
+        style: Array | None = None,
+        codes: Array | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> Song:
+        """Make a song and wait for all of it; see `Client.song`."""
+        request = as_request(lyrics, tags, style, codes, settings)
+        collector = SongCollector()
+        async with aclosing(self.stream(request, events=on_event is not None, timeout_s=timeout_s)) as messages:
+            async for message in messages:
+                collector.add(message)
+                if on_event is not None and isinstance(message, Event):
+                    on_event(message)
+        return collector.song()
+
+    async def render(
+        self,
+        lyrics: str | SongRequest = "",
+        tags: str = "",
+        *,
+        file_format: str = "wav",
+        style: Array | None = None,
+        codes: Array | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> tuple[bytes, Report]:
+        """Make a song on the server and return it as one encoded file; see `Client.render`."""
+        message = wire.encode_render(as_request(lyrics, tags, style, codes, settings), file_format)
+        attempts = self._connection.attempts("render", timeout_s)
+        message.id = attempts.request_id
+        while True:
+            try:
+                return wire.decode_render(await self._unary("ModelInfer", message, attempts))
+            except HeartvoiceError as error:
+                await self._wait(attempts.delay_after(error, received=False))
+
+    async def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether the server answers and all its models are loaded; see `Client.server_ready`."""
+        return await self._ready("ServerReady", service_pb2.ServerReadyRequest(), timeout_s)
+
+    async def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether the model is loaded; see `Client.model_ready`."""
+        return await self._ready("ModelReady", service_pb2.ModelReadyRequest(name=name), timeout_s)
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with RequestCancelledError and are cancelled on the server."""
+        self._closed.set()
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _stream(self, message: Any, attempts: Attempts) -> AsyncGenerator[Message, None]:
+        attempts.begin()
+        message.id = attempts.request_id
+        while True:
+            reader = StreamReader()
+            try:
+                async with aclosing(self._attempt(message, attempts, reader)) as messages:
+                    async for item in messages:
+                        yield item
+            except HeartvoiceError as error:
+                await self._wait(attempts.delay_after(error, received=reader.received))
+            else:
+                return
+
+    async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader) -> AsyncGenerator[Message, None]:
+        call = self._call("ModelStreamInfer", [message], attempts)
+        try:
+            async for response in call:
+                for item in reader.feed(response):
+                    yield item
+        except grpc.RpcError as error:
+            raise self._failure(error, attempts) from error
+        except asyncio.CancelledError:
+            self._raise_if_closed(attempts)
+            raise
+        finally:
+            call.cancel()  # without effect on a call that has ended
+        reader.finish()
+
+    async def _unary(self, method: str, message: Any, attempts: Attempts) -> Any:
+        call = self._call(method, message, attempts)
+        try:
+            return await call
+        except grpc.RpcError as error:
+            raise self._failure(error, attempts) from error
+        except asyncio.CancelledError:
+            self._raise_if_closed(attempts)
+            raise
+        finally:
+            call.cancel()
+
+    def _call(self, method: str, argument: Any, attempts: Attempts) -> Any:
+        timeout_s = attempts.remaining_s()
+        if self._closed.is_set():
+            raise attempts.closed()
+        if self._channel is None:  # made here, since a channel belongs to the loop that runs when it is made
+            url, options = self._connection.url, self._connection.options
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(url, options)
+            else:
+                self._channel = grpc.aio.secure_channel(url, self._credentials, options)
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return getattr(self._stub, method)(argument, timeout=timeout_s, metadata=self._connection.metadata)
+
+    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
+        if self._closed.is_set():
+            return attempts.closed()
+        return attempts.failure(error.code().name, error.details() or "")
+
+    def _raise_if_closed(self, attempts: Attempts) -> None:
+        """grpc.aio reports a closed channel as a cancelled task; tell the two apart."""
+        task = asyncio.current_task()
+        if self._closed.is_set() and not (task and task.cancelling()):
+            raise attempts.closed() from None
+
+    async def _wait(self, delay_s: float) -> None:
+        """Sleep before the next try; the next try notices if the client was closed meanwhile."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), delay_s)
+
+    async def _ready(self, method: str, message: Any, timeout_s: float) -> bool:
+        attempts = self._connection.attempts("server", timeout_s)
+        try:
+            return bool((await self._unary(method, message, attempts)).ready)
+        except ModelUnavailableError:
+            return False

@@ -1,0 +1,245 @@
+"""Audio files written whole or not at all, with their origin in the comment tag."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from heartvoice import __version__
+from heartvoice.contracts import AUDIO_FORMATS, SAMPLE_RATE_HZ
+from heartvoice.errors import InvalidRequestError
+
+_ENCODING: dict[str, dict[str, Any]] = {
+    "wav": {"format": "WAV", "subtype": "PCM_24"},
+    "flac": {"format": "FLAC", "subtype": "PCM_24"},
+    # About 210 kbit/s: soundfile's default of 145 is audible on cymbals and sibilants.
+    "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
+    "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
+}
+_CHANNELS = 2
+_SAMPLE_BYTES = _CHANNELS * 4
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """A file that was written: `gain_db` is 0, or how far a song with `peak` above 1 was turned down."""
+
+    path: Path
+    format: str
+    n_samples: int
+    sample_rate_hz: int
+    peak: float
+    gain_db: float
+    comment: str
+
+
+def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
+    """The comment tag: that a machine made it, which one, from which seed, with which voice."""
+    parts = ["AI-generated", f"heartvoice {__version__}", f"seed {seed}"]
+    if voice_sha256:
+        parts.append(f"voice {voice_sha256[:12]}")
+    if random_weights:
+        parts.append("random weights")
+    return "; ".join(parts)
+
+
+def audio_format(path: str | Path) -> str:
+    """The format that a file name asks for.
+
+    Raises:
+        InvalidRequestError: the name ends in none of `AUDIO_FORMATS`.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in AUDIO_FORMATS:
+        known = ", ".join(f".{name}" for name in AUDIO_FORMATS)
+        raise InvalidRequestError(f"output: expected a name ending in {known}, got {str(path)!r}")
+    return suffix
+
+
+def write_audio(
+    path: str | Path, audio: NDArray[Any], comment: str, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+) -> AudioFile:
+    """Write `audio`, float [2, N], in one go; see `AudioWriter`."""
+    with AudioWriter(path, sample_rate_hz=sample_rate_hz) as writer:
+        writer.write(audio)
+        return writer.commit(comment)
+
+
+class AudioWriter:
+    """An audio file that takes its chunks as they arrive and appears under its name only when `commit` succeeds.
+
+    Chunks go to an unnamed float32 file in the same folder: neither the gain nor the comment is known before the last
+    one, and an unnamed file leaves nothing behind even if the process is killed. `commit` encodes to a hidden file
+    and renames it. A song that exceeds 1 is turned down as a whole, by exactly its peak.
+
+    An existing file of that name is replaced.
+    """
+
+    def __init__(self, path: str | Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
+        self._format = audio_format(path)
+        self._path = replaceable(path)
+        self._sample_rate_hz = sample_rate_hz
+        self._peak = 0.0
+        self._n_samples = 0
+        try:
+            self._spool: IO[bytes] = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - close() closes it
+        except OSError as error:
+            raise _named(error, self._path) from error
+
+    def write(self, audio: NDArray[Any]) -> None:
+        """Append `audio`, float [2, N].
+
+        Raises:
+            InvalidRequestError: another shape, or NaN or infinite samples.
+            OSError: the disk took no more.
+        """
+        if audio.ndim != 2 or audio.shape[0] != _CHANNELS:
+            raise InvalidRequestError(f"audio: expected [2, sample], got {list(audio.shape)}")
+        samples = np.ascontiguousarray(audio.T, dtype="<f4")
+        peak = float(np.abs(samples).max(initial=0.0))
+        if not math.isfinite(peak):
+            raise InvalidRequestError("audio: expected finite samples, got NaN or infinite ones")
+        try:
+            self._spool.write(samples.data)
+        except OSError as error:
+            raise _named(error, self._path) from error
+        self._peak = max(self._peak, peak)
+        self._n_samples += audio.shape[1]
+
+    def commit(self, comment: str) -> AudioFile:
+        """Encode what was written, with `comment` as its tag, and give it its name.
+
+        Raises:
+            OSError: the file could not be written; a file that stood there before still does.
+        """
+        gain = 1.0 / self._peak if self._peak > 1.0 else 1.0
+        with replacing(self._path) as file, ThreadPoolExecutor(1) as pool:
+            self._spool.flush()
+            self._spool.seek(0)
+            sink = _Sink(file)
+            # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
+            job = pool.submit(self._encode, sink, gain, comment)
+            try:
+                job.result()
+            except BaseException:
+                sink.stop()
+                raise
+        self.close()
+        return AudioFile(
+            self._path, self._format, self._n_samples, self._sample_rate_hz, self._peak, 20 * math.log10(gain), comment
+        )
+
+    def _encode(self, sink: _Sink, gain: float, comment: str) -> None:
+        encoding = _ENCODING[self._format]
+        try:
+            with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
+                out.comment = comment  # before the samples: only WAV could take it afterwards
+                # One second at a time: libvorbis puts a whole block on the stack.
+                while block := self._spool.read(self._sample_rate_hz * _SAMPLE_BYTES):
+                    samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
+                    out.write(samples / np.float32(self._peak) if gain < 1.0 else samples)
+                    sink.check()
+        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were taken
+            sink.check()
+            raise
+        sink.check()
+
+    def close(self) -> None:
+        """Drop what was not committed."""
+        self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Sink:
+    """A file for libsndfile whose errors are kept, since they cannot cross its C callbacks."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:  # a buffered file writes when it seeks
+            self._error = self._error or error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def stop(self) -> None:
+        """Refuse whatever still comes."""
+        self._error = self._error or InterruptedError("stopped")
+
+    def check(self) -> None:
+        """Raise what went wrong since the last look."""
+        if self._error is not None:
+            raise self._error
+
+
+def replaceable(path: str | Path) -> Path:
+    """`path` without symbolic links, checked to be a place where a file may be put.
+
+    Raises:
+        InvalidRequestError: its folder does not exist, or something other than a file stands there.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise InvalidRequestError(f"output: no such folder: {str(real.parent)!r}")
+    if real.exists() and not real.is_file():
+        raise InvalidRequestError(f"output: expected a file, got {str(path)!r}, which is something else")
+    return real
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes `path`'s place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OSError: naming `path`.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise _named(error, path) from error
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error about the file that the caller knows."""
+    return type(error)(error.errno, error.strerror or str(error), str(path))

@@ -1,0 +1,129 @@
+"""The `heartvoice` command. Heavy subcommands are imported only when they are run or listed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from heartvoice import __version__
+from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError
+
+LAZY_COMMANDS = {
+    "song": ("heartvoice.client.song_cli", "song"),
+    "export": ("heartvoice.export.cli", "export"),
+    "serve": ("heartvoice.embedded.cli", "serve"),
+    "doctor": ("heartvoice.embedded.cli", "doctor"),
+}
+"""Each command's module and function, in the order of the help."""
+_EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (
+    (InvalidRequestError, 2),
+    (ModelUnavailableError, 3),
+    (DeadlineError, 4),
+)
+# Typer's newer versions carry their own copy of click; this is the class in either.
+_ClickException: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+_HELP = """Lyrics and tags in, a finished 48 kHz song out.
+
+First song on this machine, with random weights (noise, but the whole path):
+
+    heartvoice export --preset tiny
+
+    heartvoice serve
+
+    heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt -o song.wav
+
+`heartvoice COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 invalid input, 3 server unavailable,
+4 deadline passed, 130 interrupted.
+"""
+
+
+class LazyGroup(TyperGroup):
+    """Commands by import path, and every error as one line on stderr and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, without importing anything."""
+        return list(LAZY_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the one command that is needed."""
+        if cmd_name not in LAZY_COMMANDS:
+            return None
+        module, name = LAZY_COMMANDS[cmd_name]
+        app = typer.Typer(add_completion=False)
+        app.command(cmd_name)(getattr(importlib.import_module(module), name))
+        return typer.main.get_command(app)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; exit with its code, or return it if not `standalone_mode`."""
+        try:
+            code = super().main(
+                args=args, prog_name=prog_name, complete_var=complete_var, standalone_mode=False,
+                windows_expand_args=windows_expand_args, **extra,
+            )  # fmt: skip
+        except (HeartvoiceError, OSError, KeyboardInterrupt, typer.Abort, _ClickException) as error:
+            code = _explain(error)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _explain(error: BaseException) -> int:
+    """Print the line; return the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+    text, code = str(error), 1
+    if isinstance(error, _ClickException):
+        usage: Any = error
+        text, code = usage.format_message(), usage.exit_code
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    return code
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heartvoice {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, help=_HELP)
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Show the help if no command is given."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Entry point of the `heartvoice` command."""
+    app(prog_name="heartvoice")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""How far a song is, on stderr: live bars in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from heartvoice.client.messages import Event
+from heartvoice.contracts import FRAMES_PER_S
+
+PLAIN_EVERY_S = 10.0
+_TITLES = {"lm": "writing", "codec": "decoding"}
+
+
+class ProgressView(Protocol):
+    """Something that shows events; a context manager, so that the terminal is left tidy."""
+
+    def show(self, event: Event) -> None:
+        """Show the next event."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def describe(event: Event) -> str:
+    """`100/372 frames, 1.9x real time`: audio made by this stage over the job's seconds so far."""
+    speed = f", {event.done / FRAMES_PER_S / event.seconds:.1f}x real time" if event.seconds > 0 and event.done else ""
+    return f"{event.done}/{event.total} frames{speed}"
+
+
+def progress_view(console: Console) -> ProgressView:
+    """Bars where the console is a terminal, lines where it is a file or a pipe."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+class LiveProgress:
+    """One bar for each stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<8}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
+            console=console, transient=True,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, event: Event) -> None:
+        """Move the stage's bar."""
+        if event.stage not in self._tasks:
+            title = _TITLES.get(event.stage, event.stage)
+            self._tasks[event.stage] = self._progress.add_task(title, total=event.total, state="")
+        self._progress.update(self._tasks[event.stage], completed=event.done, total=event.total, state=describe(event))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class PlainProgress:
+    """A line when a stage begins, when it ends, and every ten seconds in between."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._shown: dict[str, float] = {}
+
+    def show(self, event: Event) -> None:
+        """Print the event if a line is due."""
+        now = self._clock()
+        last = self._shown.get(event.stage)
+        if last is None or now - last >= PLAIN_EVERY_S or event.done >= event.total:
+            self._shown[event.stage] = now
+            title = _TITLES.get(event.stage, event.stage)
+            self._console.print(f"{title}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None

@@ -1,0 +1,310 @@
+"""What both clients share: where the server is, when to try again, and what a stream must look like."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from heartvoice.client import wire
+from heartvoice.client.messages import AudioChunk, CodesChunk, Message, Report, Song
+from heartvoice.contracts import MAX_FILE_BYTES
+from heartvoice.errors import (
+    DeadlineError,
+    EngineError,
+    HeartvoiceError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    RequestCancelledError,
+)
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 600.0
+READY_TIMEOUT_S = 5.0
+MAX_MESSAGE_BYTES = MAX_FILE_BYTES + 4_000_000
+Pem = str | Path | bytes
+"""A PEM file's path, or its contents."""
+_LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a server; `Client` documents the fields."""
+
+    url: str = DEFAULT_URL
+    tls: bool = False
+    root_certificates: Pem | None = None
+    private_key: Pem | None = None
+    certificate_chain: Pem | None = None
+    keepalive_s: float | None = None
+    keepalive_timeout_s: float = 20.0
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    retries: int = 3
+    metadata: Sequence[tuple[str, str]] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.url or re.match(r"https?://|grpcs?://", self.url):
+            raise InvalidRequestError(f"url: expected host:port of the gRPC endpoint, got {self.url!r}")
+        if (self.private_key is None) != (self.certificate_chain is None):
+            raise InvalidRequestError("private_key, certificate_chain: expected both or neither, got one")
+        check_timeout(self.timeout_s)
+        if self.retries < 0:
+            raise InvalidRequestError(f"retries: expected 0 or more, got {self.retries}")
+
+    @property
+    def options(self) -> list[tuple[str, int]]:
+        """Channel options: room for `render`'s files, our retries instead of gRPC's, quick reconnection."""
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.enable_retries", 0),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ]
+        if _LOOPBACK.match(self.url):
+            options.append(("grpc.enable_http_proxy", 0))  # http_proxy would lead loopback calls astray
+        if self.keepalive_s is not None:
+            options += [
+                ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
+                ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+        return options
+
+    @property
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """TLS credentials, or None for plain text."""
+        pems = (self.root_certificates, self.private_key, self.certificate_chain)
+        if not self.tls and all(pem is None for pem in pems):
+            return None
+        return grpc.ssl_channel_credentials(*(_read_pem(pem) for pem in pems))
+
+    def attempts(self, what: str, timeout_s: float | None) -> Attempts:
+        """The tries of one call to the model `what`; a timeout of None is the connection's own.
+
+        Raises:
+            InvalidRequestError: the timeout is not above 0.
+        """
+        check_timeout(timeout_s)
+        return Attempts(what, self.url, self.timeout_s if timeout_s is None else timeout_s, self.retries)
+
+
+def _read_pem(pem: Pem | None) -> bytes | None:
+    if pem is None or isinstance(pem, bytes):
+        return pem
+    try:
+        return Path(pem).read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"certificate: cannot read {str(pem)!r}: {error.strerror}") from error
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Refuse a timeout that is not above 0; None and infinity are fine.
+
+    Raises:
+        InvalidRequestError: naming the value.
+    """
+    if timeout_s is not None and not timeout_s > 0:
+        raise InvalidRequestError(f"timeout_s: expected a number above 0, got {timeout_s}")
+
+
+class Attempts:
+    """The deadline of one call and what is left of its retries.
+
+    Only what never began is tried again: the server could not be reached or refused, and nothing had been received.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        url: str,
+        timeout_s: float,
+        retries: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.count = 1
+        self.request_id = uuid.uuid4().hex
+        self.what = what
+        self._url = url
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._clock = clock
+        self._jitter = jitter
+        self._began = clock()
+
+    def begin(self) -> None:
+        """Start the deadline's clock, where that is later than the checks of the input."""
+        self._began = self._clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the call began."""
+        return self._clock() - self._began
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, None if there is none.
+
+        Raises:
+            DeadlineError: it has passed.
+        """
+        if math.isinf(self._timeout_s):
+            return None
+        left = self._timeout_s - self.elapsed_s
+        if left <= 0:
+            raise self._late()
+        return left
+
+    def closed(self) -> RequestCancelledError:
+        """The error of a call whose client was closed."""
+        return RequestCancelledError(f"{self.what}: the client was closed")
+
+    def failure(self, status: str, details: str) -> HeartvoiceError:
+        """The error of a call that gRPC says has failed."""
+        # gRPC's own deadline text, not one that a model or a proxy sent
+        if status == "DEADLINE_EXCEEDED" and self.elapsed_s >= self._timeout_s * 0.99:
+            return self._late()
+        if status == "UNAVAILABLE" and "connect" in details:
+            details = f"{self._url}: {details}"
+        return wire.error_from_status(status, details)
+
+    def delay_after(self, error: HeartvoiceError, *, received: bool) -> float:
+        """Seconds to wait before the next try: doubling from 0.2 s, halved at random.
+
+        Raises:
+            HeartvoiceError: `error` itself, where another try is useless, forbidden or too late.
+        """
+        transient = isinstance(error, ModelUnavailableError) and not isinstance(error, wire.ModelMissingError)
+        if received or not transient or self.count > self._retries:
+            raise error
+        delay = self._jitter(0.5, 1.0) * min(0.2 * 2.0 ** (self.count - 1), 5.0)
+        if self.elapsed_s + delay >= self._timeout_s:
+            raise error
+        self.count += 1
+        _logger.debug("%s %s: try %d in %.2f s after: %s", self.what, self.request_id, self.count, delay, error)
+        return delay
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError(f"{self.what}: no complete answer within {self._timeout_s:g} s")
+
+
+class StreamReader:
+    """One stream of `song`, checked: no gap, the report once and last, then the final response."""
+
+    def __init__(self) -> None:
+        self.received = False
+        """Whether the server has answered with anything but a refusal."""
+        self._next = {"AUDIO": 0, "CODES": 0}
+        self._reported = False
+        self._final = False
+
+    def feed(self, response: Any) -> list[Message]:
+        """The messages of the next response.
+
+        Raises:
+            HeartvoiceError: the server's error, or an EngineError if the stream breaks the contract.
+        """
+        messages, final = wire.decode_stream(response)
+        self.received = True
+        if self._final:
+            raise EngineError("song: got a response after the final one")
+        for message in messages:
+            self._check(message)
+        self._final = final
+        return messages
+
+    def _check(self, message: Message) -> None:
+        if self._reported:
+            raise EngineError(f"song: got {type(message).__name__} after the report")
+        if isinstance(message, AudioChunk):
+            self._advance("AUDIO", message.start, message.audio.shape[1])
+        elif isinstance(message, CodesChunk):
+            self._advance("CODES", message.start, message.codes.shape[1])
+        elif isinstance(message, Report):
+            self._reported = True
+            samples = message.raw.get("samples", self._next["AUDIO"])
+            if samples != self._next["AUDIO"]:
+                raise EngineError(f"song: the report says {samples} samples, got {self._next['AUDIO']}")
+
+    def _advance(self, name: str, start: int, size: int) -> None:
+        if start != self._next[name]:
+            raise EngineError(f"{name}: expected the chunk that begins at {self._next[name]}, got START {start}")
+        self._next[name] += size
+
+    def finish(self) -> None:
+        """Call at the stream's end.
+
+        Raises:
+            EngineError: it ended early.
+        """
+        missing = [
+            name
+            for name, present in (
+                ("audio", self._next["AUDIO"]), ("report", self._reported), ("final response", self._final)
+            )
+            if not present
+        ]  # fmt: skip
+        if missing:
+            got = self._next["AUDIO"]
+            raise EngineError(f"song: the stream ended after {got} samples without its {' and '.join(missing)}")
+
+
+class SongCollector:
+    """A stream's messages into timings and, unless the audio goes elsewhere, a `Song`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.n_samples = 0
+        self.report: Report | None = None
+        self._clock = clock
+        self._began = clock()
+        self._ttfa_s: float | None = None
+        self._audio: list[Any] = []
+        self._codes: list[Any] = []
+
+    def add(self, message: Message, *, keep_audio: bool = True) -> None:
+        """Take the next message; `keep_audio` is off where chunks are written out as they come."""
+        if isinstance(message, AudioChunk):
+            if self._ttfa_s is None:
+                self._ttfa_s = self.elapsed_s
+            self.n_samples += message.audio.shape[1]
+            if keep_audio:
+                self._audio.append(message.audio)
+        elif isinstance(message, CodesChunk):
+            self._codes.append(message.codes)
+        elif isinstance(message, Report):
+            self.report = message
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the collector was made, which is when the request is sent."""
+        return self._clock() - self._began
+
+    @property
+    def codes(self) -> Any:
+        """int32 [8, T], or None if none came."""
+        return np.concatenate(self._codes, axis=1) if self._codes else None
+
+    def finish(self) -> tuple[Report, dict[str, Any]]:
+        """The report and the timings: `ttfa_s`, `total_s`, and the server's under `server`."""
+        assert self.report is not None, "StreamReader lets no stream end without a report"
+        assert self._ttfa_s is not None, "StreamReader lets no stream end without audio"
+        timings = {"ttfa_s": self._ttfa_s, "total_s": self.elapsed_s, "server": dict(self.report.timings)}
+        return self.report, timings
+
+    def song(self) -> Song:
+        """The finished song."""
+        report, timings = self.finish()
+        return Song(np.concatenate(self._audio, axis=1), report, timings, self.codes)

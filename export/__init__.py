@@ -1,0 +1,1 @@
+"""Checkpoints into graphs, graphs into a Triton model repository."""

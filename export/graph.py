@@ -1,0 +1,247 @@
+"""A small builder of ONNX graphs: deterministic names, weights made one at a time, half precision where asked.
+
+Graphs are written by hand instead of traced: the bytes depend on the weights and on this code alone, a full-size graph
+takes a second, and no weight is in memory before the writer asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from heartvoice.contracts import Axis, TensorSpec
+
+OPSET = 20
+"""Newest opset that the containers' onnxruntime and TensorRT both load."""
+IR_VERSION = 10
+
+Array = npt.NDArray[Any]
+Precision = Literal["fp32", "fp16"]
+Shape = tuple[int, ...]
+
+_ONNX_TYPE: dict[str, int] = {
+    "FP32": TensorProto.FLOAT,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "BOOL": TensorProto.BOOL,
+}
+
+
+class TensorSource(Protocol):
+    """What the graphs read from a checkpoint."""
+
+    def shape(self, name: str) -> Shape:
+        """Shape of a tensor; an error that names it if it is missing."""
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        """The tensor as float32, read now."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the graph that is made when it is written."""
+
+    name: str
+    shape: Shape
+    dtype: type[np.generic]
+    make: Callable[[], Array]
+    checked: bool = True
+    """Whether its values must be finite: all but the graph's own constants, whose masks hold -inf."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in the file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass
+class Graph:
+    """A finished graph whose weights are not made yet."""
+
+    name: str
+    precision: Precision
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    weights: list[Weight] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self.weights)
+
+
+class GraphBuilder:
+    """Adds nodes in order and names what they return.
+
+    Every float value between two operations is float32. `matmul` and `conv` alone take half precision inputs if the
+    graph's precision is fp16; their weights are then stored in half.
+    """
+
+    def __init__(self, name: str, precision: Precision = "fp32") -> None:
+        """Start an empty graph."""
+        self.graph = Graph(name, precision)
+        self._counts: dict[str, int] = {}
+        self._weights: dict[str, Weight] = {}
+        self._constants: dict[tuple[str, Shape, bytes], str] = {}
+        self._halves: dict[str, str] = {}
+
+    # ------------------------------------------------------------------------------------------------- boundary
+
+    def input(self, spec: TensorSpec, *, batch: str = "") -> str:
+        """Declare an input as the contract has it, under a batch axis if one is named."""
+        self.graph.inputs.append(value_info(spec, batch))
+        return spec.name
+
+    def output(self, spec: TensorSpec, *, batch: str = "") -> str:
+        """Declare an output; some operation must be given its name with `out`."""
+        self.graph.outputs.append(value_info(spec, batch))
+        return spec.name
+
+    def weight(self, name: str, shape: Shape, make: Callable[[], Array], *, half: bool = False) -> str:
+        """Declare a tensor that is made later.
+
+        Args:
+            name: unique; a second declaration of the same name returns the first.
+            shape: what `make` will return.
+            make: returns the values, in any float dtype.
+            half: store it in half precision if the graph is fp16; only `matmul`, `conv` and `embed` read such tensors.
+        """
+        if name not in self._weights:
+            dtype: type[np.generic] = np.float16 if half and self.graph.precision == "fp16" else np.float32
+            self._weights[name] = Weight(name, shape, dtype, make)
+            self.graph.weights.append(self._weights[name])
+        return name
+
+    def constant(self, value: object, dtype: type[np.generic] = np.int64) -> str:
+        """A small tensor that is part of the graph itself; equal ones are one."""
+        array = np.asarray(value, dtype=dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = self._fresh("constant")
+            self._constants[key] = name
+            self.graph.weights.append(Weight(name, array.shape, dtype, lambda: array, checked=False))
+        return self._constants[key]
+
+    # -------------------------------------------------------------------------------------------------- operations
+
+    def op(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        """Add one node with one output; `out` names it, as a graph output must be."""
+        return self.ops(kind, *inputs, outs=(out,), **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outs: Sequence[str], **attributes: Any) -> tuple[str, ...]:
+        """Add one node with several outputs; empty names are filled in."""
+        label = self._fresh(kind)
+        filled = len(outs) == 1 and (outs[0] or label)
+        names = [filled] if filled else [name or f"{label}_{index}" for index, name in enumerate(outs)]
+        # Attributes are sorted so that the bytes do not depend on the order of keyword arguments.
+        node = helper.make_node(kind, list(inputs), names, name=label, **dict(sorted(attributes.items())))
+        self.graph.nodes.append(node)
+        return tuple(names)
+
+    def matmul(self, x: str, y: str, *, out: str = "") -> str:
+        """Matrix product, in half precision if the graph is fp16."""
+        if self.graph.precision == "fp32":
+            return self.op("MatMul", x, y, out=out)
+        return self.single(self.op("MatMul", self.half(x), self.half(y)), out=out)
+
+    def linear(
+        self, x: str, weight: str, bias: str | None = None, *, residual: str | None = None, out: str = ""
+    ) -> str:
+        """`x @ weight + bias + residual` with the weight stored [in, out]."""
+        steps = [addend for addend in (bias, residual) if addend]
+        y = self.matmul(x, weight, out="" if steps else out)
+        for index, addend in enumerate(steps):
+            y = self.op("Add", y, addend, out=out if index == len(steps) - 1 else "")
+        return y
+
+    def conv(self, x: str, weight: str, bias: str | None, *, kind: str = "Conv", **attributes: Any) -> str:
+        """Convolution (or `kind="ConvTranspose"`), in half precision if the graph is fp16."""
+        if self.graph.precision == "fp32":
+            return self.op(kind, x, weight, *([bias] if bias else []), **attributes)
+        y = self.single(self.op(kind, self.half(x), weight, **attributes))
+        return self.op("Add", y, self.op("Unsqueeze", bias, self.constant([1]))) if bias else y
+
+    def embed(self, table: str, ids: str) -> str:
+        """Rows of a table, float32."""
+        rows = self.op("Gather", table, ids, axis=0)
+        return self.single(rows) if self._is_half(table) else rows
+
+    def rms_norm(self, x: str, scale: str, eps: float) -> str:
+        """`x / sqrt(mean(x^2) + eps) * scale` over the last axis, spelled so that onnxruntime fuses it."""
+        square = self.op("Pow", x, self.constant(2.0, np.float32))
+        mean = self.op("ReduceMean", square, self.constant([-1]), keepdims=1)
+        root = self.op("Sqrt", self.op("Add", mean, self.constant(eps, np.float32)))
+        return self.op("Mul", self.op("Div", x, root), scale)
+
+    def silu(self, x: str) -> str:
+        """`x * sigmoid(x)`."""
+        return self.op("Mul", x, self.op("Sigmoid", x))
+
+    def reshape(self, x: str, shape: Sequence[int], *, out: str = "") -> str:
+        """Reshape; 0 keeps an axis, -1 is inferred."""
+        return self.op("Reshape", x, self.constant(list(shape)), out=out)
+
+    def transpose(self, x: str, *axes: int, out: str = "") -> str:
+        """Reorder axes."""
+        return self.op("Transpose", x, perm=list(axes), out=out)
+
+    def split(self, x: str, sizes: Sequence[int], axis: int) -> tuple[str, ...]:
+        """Cut an axis into parts of the given sizes."""
+        return self.ops("Split", x, self.constant(list(sizes)), outs=("",) * len(sizes), axis=axis)
+
+    def slice(self, x: str, start: int | str, end: int | str | None, axis: int, *, out: str = "") -> str:
+        """`x[start:end]` along one axis; bounds are numbers or int64 [1] values; no end means all."""
+        first = self.constant([start]) if isinstance(start, int) else start
+        last = self.constant([np.iinfo(np.int64).max if end is None else end]) if not isinstance(end, str) else end
+        return self.op("Slice", x, first, last, self.constant([axis]), out=out)
+
+    def size(self, x: str, axis: int) -> str:
+        """Length of an axis, int64 [1]."""
+        return self.op("Shape", x, start=axis, end=axis + 1)
+
+    def arange(self, count: str) -> str:
+        """`[0, 1, ... count)` for an int64 [1] count."""
+        scalar = self.op("Squeeze", count)
+        return self.op("Range", self.constant(0), scalar, self.constant(1))
+
+    def half(self, x: str) -> str:
+        """The value in half precision; a value cast twice is cast once."""
+        if self._is_half(x):
+            return x
+        if x not in self._halves:
+            self._halves[x] = self.op("Cast", x, to=int(TensorProto.FLOAT16))
+        return self._halves[x]
+
+    def single(self, x: str, *, out: str = "") -> str:
+        """The value in float32."""
+        return self.op("Cast", x, to=int(TensorProto.FLOAT), out=out)
+
+    # ----------------------------------------------------------------------------------------------------- private
+
+    def _is_half(self, name: str) -> bool:
+        return name in self._weights and self._weights[name].dtype is np.float16
+
+    def _fresh(self, kind: str) -> str:
+        number = self._counts.get(kind, 0)
+        self._counts[kind] = number + 1
+        return f"{kind}_{number}"
+
+
+def value_info(spec: TensorSpec, batch: str = "") -> onnx.ValueInfoProto:
+    """A tensor of the contract as the graph declares it: dynamic axes by name."""
+    dims: list[int | str] = [batch] if batch else []
+    dims += [axis.name if isinstance(axis, Axis) else axis for axis in spec.shape]
+    return helper.make_tensor_value_info(spec.name, _ONNX_TYPE[spec.dtype], dims)
+
+
+def pinned(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
+    """The tensor with those of its axes fixed that a preset decides."""
+    shape = tuple(sizes.get(axis.name, axis) if isinstance(axis, Axis) else axis for axis in spec.shape)
+    return TensorSpec(spec.name, spec.dtype, shape, spec.doc, spec.optional)

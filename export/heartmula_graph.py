@@ -1,0 +1,235 @@
+"""HeartMuLa as one graph: prompt and frame alike, sampling included.
+
+Contract: `contracts.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
+`standard` dialect of design decision 12: plain attention, norms spelled out, new keys and values as outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heartvoice.contracts import ModelSpec, heartmula_step
+from heartvoice.export.graph import Array, Graph, GraphBuilder, Precision, TensorSource, pinned
+from heartvoice.export.llama_graph import (
+    BackboneAttention,
+    DepthAttention,
+    KeyValue,
+    merge_heads,
+    mlp,
+    norm,
+    project_heads,
+)
+from heartvoice.export.sampling_graph import Sampler
+from heartvoice.presets import HeartMuLaSizes, Preset
+
+
+def heartmula_axes(sizes: HeartMuLaSizes) -> dict[str, int]:
+    """The contract's axes that these sizes fix."""
+    return {
+        "style": sizes.muq_dim,
+        "kv_head": sizes.backbone.num_kv_heads,
+        "head": sizes.backbone.head_dim,
+        "audio_id": sizes.audio_vocab_size,
+    }
+
+
+def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precision = "fp32") -> Graph:
+    """Build the graph of `contracts.heartmula_step`.
+
+    Args:
+        preset: sizes, EOS id and the number of positions that RoPE covers.
+        source: the checkpoint, official key names.
+        precision: fp16 stores weights in half and multiplies in half; inputs, outputs and cache stay float32.
+    """
+    return _Step(preset, source, precision).build()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """How rows and songs relate, as value names."""
+
+    song: str
+    """int64 [R]."""
+    unconditional: str
+    """bool [R, 1, 1]."""
+    last: str
+    """int64 [R]: each row's last real position in the flat [R * T]."""
+
+
+class _Step:
+    """Builds the graph part by part."""
+
+    def __init__(self, preset: Preset, source: TensorSource, precision: Precision) -> None:
+        self.preset, self.sizes, self.source = preset, preset.lm, source
+        self.spec: ModelSpec = heartmula_step(self.sizes.backbone.num_layers)
+        self.b = GraphBuilder(self.spec.name, precision)
+
+    def build(self) -> Graph:
+        axes = heartmula_axes(self.sizes)
+        for spec in self.spec.inputs:
+            self.b.input(pinned(spec, axes))
+        for spec in self.spec.outputs:
+            self.b.output(pinned(spec, axes))
+        rows = self._rows()
+        hidden = self._backbone(self._embed(rows), rows)
+        self._frame(hidden, rows)
+        return self.b.graph
+
+    # ------------------------------------------------------------------------------------------------ embeddings
+
+    def _rows(self) -> _Rows:
+        b = self.b
+        count = b.op("Shape", "row_song")
+        row = b.arange(count)
+        conditional = b.op("Gather", "cond_row", "row_song")
+        unconditional = b.op("Not", b.op("Equal", conditional, row))
+        start = b.op("Mul", row, b.size("text_ids", 1))
+        last = b.op("Add", start, b.op("Gather", b.op("Sub", "n_new", b.constant(1)), "row_song"))
+        return _Rows("row_song", b.op("Unsqueeze", unconditional, b.constant([1, 2])), last)
+
+    def _embed(self, rows: _Rows) -> str:
+        """Embeddings of the new positions of every row, [R * T, E]."""
+        b, source = self.b, self.source
+        width = self.sizes.backbone.embed_dim
+        table = b.weight(
+            "text_embeddings.weight",
+            (self.sizes.text_vocab_size, width),
+            lambda: source.array("text_embeddings.weight"),
+            half=True,
+        )
+        text = b.embed(table, b.op("Max", "text_ids", b.constant(0)))  # [S, T, E]
+        style = b.op("Unsqueeze", self._style(), b.constant([1]))
+        step = b.arange(b.size("text_ids", 1))
+        slot = b.op("Equal", step, b.op("Unsqueeze", "style_index", b.constant([1])))
+        text = b.op("Where", b.op("Unsqueeze", slot, b.constant([2])), style, text)
+        blank = b.weight(
+            "unconditional_text_embedding.weight",
+            (1, width),
+            lambda: source.array("unconditional_text_embedding.weight"),
+        )
+        text = b.op("Where", rows.unconditional, blank, b.op("Gather", text, rows.song, axis=0))
+        is_frame = b.op("Unsqueeze", b.op("Less", "text_ids", b.constant(0)), b.constant([2]))
+        frame = b.op("Unsqueeze", self._previous_frame(), b.constant([1]))
+        is_frame, frame = (b.op("Gather", value, rows.song, axis=0) for value in (is_frame, frame))
+        return b.reshape(b.op("Where", is_frame, frame, text), [-1, width])
+
+    def _style(self) -> str:
+        b, source, sizes = self.b, self.source, self.sizes
+        weight = b.weight(
+            "muq_linear.weight",
+            (sizes.muq_dim, sizes.backbone.embed_dim),
+            lambda: source.array("muq_linear.weight").T,
+            half=True,
+        )
+        bias = b.weight("muq_linear.bias", (sizes.backbone.embed_dim,), lambda: source.array("muq_linear.bias"))
+        return b.linear("style", weight, bias)
+
+    def _audio_table(self) -> str:
+        sizes, source = self.sizes, self.source
+        shape = (sizes.audio_num_codebooks * sizes.audio_vocab_size, sizes.backbone.embed_dim)
+        return self.b.weight(
+            "audio_embeddings.weight", shape, lambda: source.array("audio_embeddings.weight"), half=True
+        )
+
+    def _previous_frame(self) -> str:
+        """Sum of the eight code embeddings, [S, E]."""
+        b = self.b
+        offset = np.arange(self.sizes.audio_num_codebooks) * self.sizes.audio_vocab_size
+        embedded = b.embed(self._audio_table(), b.op("Add", "codes", b.constant(offset)))  # [S, K, E]
+        return b.op("ReduceSum", embedded, b.constant([1]), keepdims=0)
+
+    # -------------------------------------------------------------------------------------------------- backbone
+
+    def _backbone(self, x: str, rows: _Rows) -> str:
+        """Final-norm output at each row's last real position, [R, E]."""
+        b, source, sizes = self.b, self.source, self.sizes.backbone
+        n_past = b.size("k_past_0", 2)
+        attention = BackboneAttention(b, sizes, "position", b.size("text_ids", 1), n_past, self.preset.max_positions)
+        for index in range(sizes.num_layers):
+            prefix = f"backbone.layers.{index}"
+            past = KeyValue(f"k_past_{index}", f"v_past_{index}")
+            new = KeyValue(f"k_new_{index}", f"v_new_{index}")
+            projected = project_heads(
+                b, norm(b, x, source, f"{prefix}.sa_norm", sizes), source, f"{prefix}.attn", sizes
+            )
+            x = merge_heads(b, attention(b, projected, past, new), source, f"{prefix}.attn", sizes, x)
+            x = mlp(b, norm(b, x, source, f"{prefix}.mlp_norm", sizes), source, f"{prefix}.mlp", sizes, x)
+        return norm(b, b.op("Gather", x, rows.last, axis=0), source, "backbone.norm", sizes)
+
+    # ------------------------------------------------------------------------------------------------------ frame
+
+    def _frame(self, hidden: str, rows: _Rows) -> None:
+        """Draw the eight codes; names the outputs `next_codes` and `logits`."""
+        b, sizes = self.b, self.sizes
+        books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
+        sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
+        depth = _Depth(b, self.source, sizes)
+        codes, logits = [], []
+        for book in range(books):
+            if book == 0:
+                raw = b.matmul(hidden, self._head(0))
+            else:
+                code = b.op(
+                    "Add", b.op("Gather", codes[-1], rows.song), b.constant((book - 1) * sizes.audio_vocab_size)
+                )
+                entering = b.embed(self._audio_table(), code)  # [R, E]
+                if book == 1:  # the first pass takes positions 0 and 1
+                    entering = b.reshape(b.op("Concat", hidden, entering, axis=1), [-1, width])
+                raw = b.matmul(depth.run(entering, first=book == 1), self._head(book))
+            guided, drawn = sampler.draw(raw, book)
+            codes.append(drawn)
+            logits.append(b.op("Unsqueeze", guided, b.constant([1])))
+        columns = [b.op("Unsqueeze", code, b.constant([1])) for code in codes]
+        b.op("Concat", *columns, axis=1, out="next_codes")
+        b.op("Concat", *logits, axis=1, out="logits")
+
+    def _head(self, book: int) -> str:
+        """A codebook's head, [width, V]."""
+        source, sizes = self.source, self.sizes
+        if book == 0:
+            shape = (sizes.backbone.embed_dim, sizes.audio_vocab_size)
+            return self.b.weight(
+                "codebook0_head.weight", shape, lambda: source.array("codebook0_head.weight").T, half=True
+            )
+        shape = (sizes.decoder.embed_dim, sizes.audio_vocab_size)
+
+        def make() -> Array:
+            return source.array("audio_head")[book - 1]
+
+        return self.b.weight(f"audio_head.{book - 1}", shape, make, half=True)
+
+
+class _Depth:
+    """The depth decoder, unrolled: each call adds one pass over the same weights."""
+
+    def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaSizes) -> None:
+        self.b, self.source, self.sizes = b, source, sizes
+        self.attention = DepthAttention(sizes.decoder, sizes.audio_num_codebooks)
+        self.cache: list[KeyValue | None] = [None] * sizes.decoder.num_layers
+        self.position = 0
+
+    def run(self, entering: str, *, first: bool) -> str:
+        """One pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
+        b, source, sizes = self.b, self.source, self.sizes.decoder
+        positions = range(self.position, self.position + (2 if first else 1))
+        self.position = positions.stop
+        projection = b.weight(
+            "projection.weight",
+            (self.sizes.backbone.embed_dim, sizes.embed_dim),
+            lambda: source.array("projection.weight").T,
+            half=True,
+        )
+        x = b.matmul(entering, projection)
+        for index in range(sizes.num_layers):
+            prefix = f"decoder.layers.{index}"
+            projected = project_heads(
+                b, norm(b, x, source, f"{prefix}.sa_norm", sizes), source, f"{prefix}.attn", sizes
+            )
+            attended, self.cache[index] = self.attention(b, projected, positions, self.cache[index])
+            x = merge_heads(b, attended, source, f"{prefix}.attn", sizes, x)
+            x = mlp(b, norm(b, x, source, f"{prefix}.mlp_norm", sizes), source, f"{prefix}.mlp", sizes, x)
+        if first:
+            x = b.op("Squeeze", b.slice(b.reshape(x, [-1, 2, sizes.embed_dim]), 1, 2, 1), b.constant([1]))
+        return norm(b, x, source, "decoder.norm", sizes)

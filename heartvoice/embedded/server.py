@@ -1,0 +1,282 @@
+"""A Triton server as a child process: started, made ready, watched, stopped, cleaned up after."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.contracts import LOADED, MODELS
+from heartvoice.embedded import leftovers, wheel
+from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.errors import EngineError, ModelUnavailableError
+from heartvoice.repository import Repository
+from heartvoice.serving import rundir
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
+_ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+WATCH_S = 0.2
+RELOAD_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to run the server."""
+
+    repository: Path
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    files: ServerFiles | None = None
+    """None takes the wheel's."""
+    config_name: str = ""
+    """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
+    models: tuple[str, ...] = LOADED
+    start_timeout_s: float = 120.0
+    drain_s: float = 300.0
+    """How long songs in flight may take to finish at a stop."""
+    log_path: Path | None = None
+    """None keeps the log in the run's folder, which goes at the stop."""
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedServer:
+    """One server. Use as a context manager, or call `start` and `stop`."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.url = f"{LOOPBACK}:{options.grpc_port}"
+        self.metrics_url = f"http://{LOOPBACK}:{options.metrics_port}/metrics"
+        self.restarts: dict[str, int] = {}
+        self._owner = leftovers.identity(os.getpid())
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run: Path | None = None
+        self._secret = secrets.token_hex(16)
+        self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
+        self._stopping = threading.Event()
+        self._log: IO[bytes] | None = None
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None, "the server has not been started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and wait until every model answers.
+
+        Raises:
+            SetupError: the machine or the environment lacks something, or a port is taken.
+            EngineError: the repository is no finished export, or a model does not load; the message has the reason.
+        """
+        wheel.check_numpy()
+        files = self.options.files or wheel.find_wheel()
+        repository = Repository(self.options.repository.resolve())
+        for name in LOADED:
+            if name in self.options.models and not (repository.root / name / "config.pbtxt").is_file():
+                raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
+        for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
+            repository.graph(name)
+        for option, port in (("--grpc-port", self.options.grpc_port), ("--metrics-port", self.options.metrics_port)):
+            check_port(option, port)
+        n_regions = leftovers.remove_stale()
+        if n_regions:
+            log.info("removed %d shared-memory regions of servers that died", n_regions)
+        self._run = leftovers.new_run_folder()
+        try:
+            wheel.compose_backends(files, self._run / "backends")
+            path = self.options.log_path or self._run / "server.log"
+            self._log = path.open("wb")
+            self._process = subprocess.Popen(
+                self._command(files, repository.root),
+                env={**wheel.environment(files), rundir.VARIABLE: str(self._run)},
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
+                preexec_fn=_die_with_parent,
+            )
+            self._wait_ready(path)
+        except BaseException:
+            self.stop(cancel=True)
+            raise
+        self._watcher.start()
+
+    def stop(self, *, cancel: bool = True) -> None:
+        """Stop: `cancel` ends songs in flight at once, otherwise they may finish within `drain_s`.
+
+        Removes the run's folder and shared memory, whatever happened.
+        """
+        self._stopping.set()
+        process = self._process
+        if process is not None and self._run is not None:
+            if cancel:
+                self.cancel_jobs()
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                # A request whose stub was killed never ends and would hold the server for the whole drain time.
+                process.wait(timeout=15.0 if cancel else self.options.drain_s + 15.0)
+            except subprocess.TimeoutExpired:
+                log.warning("the server did not stop in time and is killed")
+            _kill_group(process.pid)
+            process.wait()
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=RELOAD_TIMEOUT_S)
+        if self._log is not None:
+            self._log.close()
+        if self._run is not None:
+            leftovers.remove_run(self._run, self._owner)
+            self._run = None
+
+    def cancel_jobs(self) -> None:
+        """Tell every model to end its jobs; meant for a stop, since it cannot be taken back."""
+        if self._run is not None:
+            (self._run / "stop").touch()
+
+    def wait(self) -> int:
+        """Wait until the server ends by itself; returns its exit status."""
+        assert self._process is not None, "the server has not been started"
+        return self._process.wait()
+
+    def poll(self) -> int | None:
+        """The server's exit status, None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def stub_pids(self) -> dict[str, int]:
+        """Process of each model that runs in a stub."""
+        run = self._run
+        pids = {name: rundir.serving_pid(name, run) for name in self.options.models} if run else {}
+        return {name: pid for name, pid in pids.items() if pid is not None}
+
+    def _command(self, files: ServerFiles, root: Path) -> list[str]:
+        options = self.options
+        command = [
+            str(files.binary),
+            f"--model-repository={root}",
+            f"--backend-directory={self._run}/backends",
+            f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner)}",
+            "--disable-auto-complete-config",
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in options.models),
+            "--allow-http=false",
+            f"--grpc-address={LOOPBACK}",
+            f"--grpc-port={options.grpc_port}",
+            f"--metrics-address={LOOPBACK}",
+            f"--metrics-port={options.metrics_port}",
+            f"--grpc-restricted-protocol={_ADMIN_APIS}:heartvoice-admin={self._secret}",
+            f"--exit-timeout-secs={round(options.drain_s)}",
+            "--log-format=ISO8601",
+        ]
+        return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
+
+    def _wait_ready(self, log_path: Path) -> None:
+        deadline = time.monotonic() + self.options.start_timeout_s
+        assert self._process is not None
+        with grpc.insecure_channel(self.url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise EngineError(f"the server did not start: {_reason(log_path)}")
+                with contextlib.suppress(grpc.RpcError):
+                    if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
+                        return
+                time.sleep(0.05)
+        raise EngineError(
+            f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path)}"
+        )
+
+    def _watch(self) -> None:
+        """Reload the model of a stub that died: Triton never does, and goes on calling it ready."""
+        while not self._stopping.wait(WATCH_S):
+            if self.poll() is not None:
+                return
+            for name, pid in self.stub_pids().items():
+                if not rundir.is_alive(pid) and not self._stopping.is_set():
+                    log.warning("the process of %s (pid %d) died; reloading the model", name, pid)
+                    try:
+                        self._reload(name)
+                        self.restarts[name] = self.restarts.get(name, 0) + 1
+                    except ModelUnavailableError as error:
+                        log.error("%s; trying again", error)
+
+    def _reload(self, name: str) -> None:
+        metadata = ((ADMIN_HEADER, self._secret),)
+        with grpc.insecure_channel(self.url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                stub.RepositoryModelUnload(
+                    service_pb2.RepositoryModelUnloadRequest(model_name=name),
+                    metadata=metadata, timeout=RELOAD_TIMEOUT_S,
+                )  # fmt: skip
+                stub.RepositoryModelLoad(
+                    service_pb2.RepositoryModelLoadRequest(model_name=name),
+                    metadata=metadata, timeout=RELOAD_TIMEOUT_S,
+                )  # fmt: skip
+            except grpc.RpcError as error:
+                raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
+
+
+def check_port(option: str, port: int) -> None:
+    """Refuse a port that another process holds.
+
+    Raises:
+        SetupError: names the option and the port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise SetupError(f"{option}: port {port} is not free ({error.strerror}); choose another") from error
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _reason(log_path: Path) -> str:
+    """The last lines of the server's log that say what went wrong."""
+    lines: deque[str] = deque(maxlen=400)
+    with log_path.open(encoding="utf-8", errors="replace") as file:
+        lines.extend(line.strip() for line in file)
+    telling = [line for line in lines if "Error" in line or "UNAVAILABLE" in line or "failed" in line]
+    harmless = ("NVML", "pinned", "CudaDriverHelper", "DCGM")
+    telling = [line for line in telling if not any(word in line for word in harmless)]
+    return " | ".join((telling or list(lines))[-4:]) or "it logged nothing"

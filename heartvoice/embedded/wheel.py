@@ -1,0 +1,131 @@
+"""Find the Triton server inside the nvidia-pytriton wheel, without importing pytriton."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartvoice.errors import HeartvoiceError
+
+DISTRIBUTION = "nvidia-pytriton"
+_NEEDS = "pip install 'heartvoice[serve]'"
+
+
+class SetupError(HeartvoiceError):
+    """This machine or environment lacks something that the server needs; the message says how to get it."""
+
+    code = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class ServerFiles:
+    """Where the server's parts lie."""
+
+    binary: Path
+    libraries: Path | None
+    """Folder of bundled libraries; None for a server that brings its own environment."""
+    python_backend: Path
+    stub: Path | None
+
+
+def python_version() -> str:
+    """X.Y of the interpreter that will run the models: this one."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def find_wheel() -> ServerFiles:
+    """The server of the installed wheel.
+
+    Raises:
+        SetupError: no wheel, or none of its stubs fits this Python.
+    """
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise SetupError(f"the Triton server is not installed: {_NEEDS} (Linux, x86-64 or aarch64)") from None
+    binary = next((Path(str(f.locate())) for f in files if f.name == "tritonserver" and "bin" in f.parts), None)
+    if binary is None or not binary.is_file():
+        raise SetupError(f"{DISTRIBUTION} holds no server for {platform.machine()}: {_NEEDS}")
+    root = binary.parent.parent
+    stub = root / "python_backend_stubs" / python_version() / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise SetupError(f"{DISTRIBUTION} has no stub for Python {python_version()}; use Python 3.10 to 3.12")
+    return ServerFiles(binary, root.parent.parent / "nvidia_pytriton.libs", root / "backends" / "python", stub)
+
+
+def find_installed(binary: Path) -> ServerFiles:
+    """A native server, for example /opt/tritonserver/bin/tritonserver of the official container.
+
+    Raises:
+        SetupError: the path is no executable.
+    """
+    if not os.access(binary, os.X_OK):
+        raise SetupError(f"--server: {binary} is not an executable tritonserver")
+    return ServerFiles(binary, None, binary.parent.parent / "backends" / "python", None)
+
+
+def check_numpy() -> str:
+    """The version of numpy that the models will import.
+
+    Raises:
+        SetupError: it is 2 or later, under which this server silently returns zeros, or missing.
+    """
+    try:
+        version = importlib.metadata.version("numpy")
+    except importlib.metadata.PackageNotFoundError:
+        raise SetupError(f"numpy is not installed: {_NEEDS}") from None
+    if int(version.partition(".")[0]) >= 2:
+        raise SetupError(
+            f"numpy {version} is installed; the embedded Triton server silently returns zeros with numpy 2: "
+            "pip install 'numpy<2'"
+        )
+    return version
+
+
+def shared_libpython() -> Path:
+    """The folder of libpython, which the stub embeds.
+
+    Raises:
+        SetupError: this Python was built without the shared library; names the Debian package.
+    """
+    name = f"libpython{python_version()}.so.1.0"
+    library_folder = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    for folder in (library_folder, library_folder / multiarch, Path("/usr/lib") / multiarch):
+        if (folder / name).is_file():
+            return folder
+    raise SetupError(
+        f"{name} not found: {sys.executable} has no shared library. On Debian or Ubuntu: "
+        f"apt-get install libpython{python_version()}; with pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared"
+    )
+
+
+def compose_backends(files: ServerFiles, folder: Path) -> None:
+    """Lay out a private backend directory: the wheel's Python backend, this Python's stub, our onnxruntime backend."""
+    python = folder / "python"
+    shutil.copytree(files.python_backend, python)
+    if files.stub is not None:
+        shutil.copy2(files.stub, python / files.stub.name)
+        (python / files.stub.name).chmod(0o755)
+    onnx = folder / "onnxruntime"
+    onnx.mkdir()
+    source = "from heartvoice.serving.onnx_backend import OnnxModel as TritonPythonModel  # noqa: F401\n"
+    (onnx / "model.py").write_text(source)
+
+
+def environment(files: ServerFiles) -> dict[str, str]:
+    """The server's environment: this interpreter first, its libpython before any other."""
+    env = dict(os.environ)
+    paths = [str(shared_libpython())]
+    if files.libraries is not None:
+        paths.append(str(files.libraries))
+    env["LD_LIBRARY_PATH"] = ":".join([*paths, *filter(None, [env.get("LD_LIBRARY_PATH")])])
+    env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', '')}"
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return env

@@ -1,0 +1,20 @@
+"""Say which extra a missing package belongs to."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from heartvoice.errors import ModelUnavailableError
+
+
+def require(extra: str, *modules: str) -> None:
+    """Check that modules can be imported, without importing them.
+
+    Raises:
+        ModelUnavailableError: names the missing packages and the extra that brings them.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelUnavailableError(
+            f"{', '.join(missing)} not installed: this needs the extra {extra!r}: pip install 'heartvoice[{extra}]'"
+        )

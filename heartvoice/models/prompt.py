@@ -1,0 +1,115 @@
+"""Tags and lyrics into HeartMuLa's prompt. Needs the `tokenizers` package; imports no torch.
+
+Source: heartmula spec, section 8. Its faults are fixed: a text that happens to be a path is text (the reference opens
+the file), and an empty text is BOS and EOS (the reference fails).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from heartvoice.errors import CheckpointError, InvalidRequestError
+from heartvoice.presets import GenerationIds
+
+
+class Encoding(Protocol):
+    """What a tokenizer returns."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids."""
+
+
+class Tokenizer(Protocol):
+    """The part of `tokenizers.Tokenizer` that is used here."""
+
+    def encode(self, sequence: str, /) -> Encoding:
+        """Tokenise one text."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The text column of a prompt and the position of its style slot."""
+
+    text_ids: npt.NDArray[np.int64]
+    """[P]: tag ids, 0 in the style slot, lyric ids."""
+    style_index: int
+
+    def tokens(self, n_codebooks: int) -> npt.NDArray[np.int64]:
+        """The reference's layout: int64 [P, n_codebooks + 1], the text in the last column."""
+        table = np.zeros((len(self.text_ids), n_codebooks + 1), np.int64)
+        table[:, -1] = self.text_ids
+        return table
+
+    def mask(self, n_codebooks: int) -> npt.NDArray[np.bool_]:
+        """The reference's mask: bool [P, n_codebooks + 1], true in the text column."""
+        table = np.zeros((len(self.text_ids), n_codebooks + 1), np.bool_)
+        table[:, -1] = True
+        return table
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """Open a `tokenizer.json`.
+
+    Raises:
+        CheckpointError: the file is missing or not a tokenizer.
+    """
+    import tokenizers
+
+    try:
+        tokenizer: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{path}: not a tokenizer file: {error}") from error
+    return tokenizer
+
+
+def format_tags(tags: str) -> str:
+    """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they begin and end so; nothing is stripped."""
+    tags = tags.lower()
+    if not tags.startswith("<tag>"):
+        tags = "<tag>" + tags
+    if not tags.endswith("</tag>"):
+        tags += "</tag>"
+    return tags
+
+
+def build_prompt(
+    tags: str, lyrics: str, tokenizer: Tokenizer, ids: GenerationIds, *, text_vocab_size: int | None = None
+) -> Prompt:
+    """Tokenise tags and lyrics, each between BOS and EOS, the style slot between them.
+
+    Args:
+        tags: style words; may be empty.
+        lyrics: the text to sing; section marks are plain text. May be empty.
+        tokenizer: with or without a BOS of its own.
+        ids: BOS and EOS ids.
+        text_vocab_size: the model's; None skips the check.
+
+    Raises:
+        InvalidRequestError: a text is not valid Unicode.
+        CheckpointError: the tokenizer gives ids that the model does not have.
+    """
+    tag_ids = _encode("tags", format_tags(tags), tokenizer, ids)
+    lyric_ids = _encode("lyrics", lyrics.lower(), tokenizer, ids)
+    text_ids = np.array([*tag_ids, 0, *lyric_ids], np.int64)
+    if text_vocab_size is not None and int(text_ids.max()) >= text_vocab_size:
+        raise CheckpointError(f"tokenizer: gives id {text_ids.max()}, the model has {text_vocab_size} text ids")
+    return Prompt(text_ids, len(tag_ids))
+
+
+def _encode(field: str, text: str, tokenizer: Tokenizer, ids: GenerationIds) -> list[int]:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{field}: expected valid Unicode, got a lone surrogate") from error
+    tokens = list(tokenizer.encode(text).ids)
+    if not tokens or tokens[0] != ids.text_bos_id:
+        tokens.insert(0, ids.text_bos_id)
+    if tokens[-1] != ids.text_eos_id:
+        tokens.append(ids.text_eos_id)
+    return tokens

@@ -1,0 +1,160 @@
+"""Calls from one model to another inside the server, which end when the callee dies or the job is cancelled."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from heartvoice.contracts import MODELS, NUMPY_DTYPE
+from heartvoice.engines import Array
+from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
+from heartvoice.networks import LocalNetworks
+from heartvoice.serving import rundir
+
+TICK_S = 0.02
+"""How often a waiting caller looks at its job and at the callee."""
+_CPU = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+
+
+def _tensor(model: str, name: str, value: Array) -> Any:
+    dtype = NUMPY_DTYPE[MODELS[model].input(name).dtype]
+    return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=dtype))
+
+
+def _error(model: str, error: Any) -> HeartvoiceError:
+    text = error.message()
+    if "is not healthy" in text:
+        return ModelUnavailableError(f"{model}: its process has died")
+    code = error.code()
+    for triton, cls in (
+        (pb_utils.TritonError.UNAVAILABLE, ModelUnavailableError),
+        (pb_utils.TritonError.NOT_FOUND, ModelUnavailableError),
+        (pb_utils.TritonError.CANCELLED, RequestCancelledError),
+    ):
+        if code == triton:
+            return from_wire(text, cls)
+    return from_wire(text, EngineError)
+
+
+class Caller:
+    """Calls other models on behalf of one job. A waiting call ends at once when `check` raises or the callee dies."""
+
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
+        self._job_id = uuid.uuid4().hex
+        self._open: set[str] = set()
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Call a unary model; the `Networks` protocol."""
+        wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
+        request = self._request(name, inputs, wanted)
+        for response in self._guarded(name, lambda: iter([request.exec()])):
+            if response.has_error():
+                raise _error(name, response.error())
+            return {t.name(): t.as_numpy() for t in response.output_tensors()}
+        raise EngineError(f"{name}: answered nothing")
+
+    def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Call a decoupled model; yields the outputs of each response that has any."""
+        request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs])
+        for response in self._guarded(name, lambda: request.exec(decoupled=True)):
+            if response.has_error():
+                raise _error(name, response.error())
+            tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
+            if tensors:
+                yield tensors
+
+    def _request(self, name: str, inputs: Mapping[str, Array], outputs: list[str]) -> Any:
+        tensors = [_tensor(name, key, value) for key, value in inputs.items()]
+        if any(tensor.name == "job_id" for tensor in MODELS[name].inputs):
+            tensors.append(_tensor(name, "job_id", np.array([self._job_id.encode()], np.object_)))
+            tensors.append(_tensor(name, "owner_pid", np.array([os.getpid()], np.int64)))
+        return pb_utils.InferenceRequest(
+            model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_CPU
+        )
+
+    def _guarded(self, name: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Run a blocking call in a thread of its own and yield its responses.
+
+        Triton never wakes a caller whose callee was killed; then the thread is left behind and the job fails.
+        """
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        pid = rundir.serving_pid(name)
+
+        def work() -> None:
+            try:
+                for response in call():
+                    answers.put(response)
+                answers.put(None)
+            except BaseException as error:  # handed to the waiting caller, which raises it
+                answers.put(error)
+
+        if pid is not None and not rundir.is_alive(pid):
+            raise ModelUnavailableError(f"{name}: its process has died and is being restarted")
+        threading.Thread(target=work, name=f"bls-{name}", daemon=True).start()
+        self._open.add(name)
+        while True:
+            try:
+                answer = answers.get(timeout=TICK_S)
+            except queue.Empty:
+                self._tick(name, pid)
+                continue
+            if answer is None or isinstance(answer, BaseException):
+                self._open.discard(name)
+            if answer is None:
+                return
+            if isinstance(answer, pb_utils.TritonModelException):
+                raise ModelUnavailableError(f"{name}: {answer}") from answer
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+
+    def _tick(self, name: str, pid: int | None) -> None:
+        if pid is not None and not rundir.is_alive(pid):
+            raise ModelUnavailableError(f"{name}: its process died in the middle of the job")
+        try:
+            self._check()
+        except RequestCancelledError:
+            self._cancel(name)
+            raise
+
+    def close(self) -> None:
+        """Cancel every call that is still under way, because the job has ended without it."""
+        for name in list(self._open):
+            if rundir.model_alive(name):
+                self._cancel(name)
+
+    def _cancel(self, name: str) -> None:
+        """Tell a model to drop this caller's job; cancelling the parent does not cancel its children by itself."""
+        self._open.discard(name)
+        spec = MODELS[name]
+        if not any(tensor.name == "cancel" for tensor in spec.inputs):
+            return
+        request = pb_utils.InferenceRequest(
+            model_name=name,
+            inputs=[_tensor(name, "cancel", np.array([self._job_id.encode()], np.object_))],
+            requested_output_names=[tensor.name for tensor in spec.outputs],
+            preferred_memory=_CPU,
+        )
+        answers = request.exec(decoupled=True) if spec.decoupled else [request.exec()]
+        for _ in answers:
+            pass
+
+
+class ServedNetworks:
+    """The `Networks` of a served stage: local graphs in this process, all others by BLS."""
+
+    def __init__(self, caller: Caller, local: LocalNetworks) -> None:
+        self._caller, self._local = caller, local
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the network where its ModelSpec says."""
+        where = self._local if MODELS[name].local else self._caller
+        return where.run(name, inputs, outputs)

@@ -1,0 +1,236 @@
+"""Jobs: admission, cancellation, and responses that may be sent from any thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from heartvoice.contracts import NUMPY_DTYPE, ModelSpec
+from heartvoice.engines import Array
+from heartvoice.errors import (
+    CheckpointError,
+    DeadlineError,
+    HeartvoiceError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    RequestCancelledError,
+)
+from heartvoice.serving import rundir
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.02
+"""How often a job's cancellation is looked at."""
+OWNER_POLL_S = 1.0
+HEARTBEAT_S = 1.0
+"""A job with events says at least this often that it lives."""
+
+_TRITON_CODE = {
+    InvalidRequestError: pb_utils.TritonError.INVALID_ARG,
+    ModelUnavailableError: pb_utils.TritonError.UNAVAILABLE,
+    RequestCancelledError: pb_utils.TritonError.CANCELLED,
+    DeadlineError: pb_utils.TritonError.CANCELLED,
+    CheckpointError: pb_utils.TritonError.INTERNAL,
+}
+
+
+def text_tensor(name: str, text: str | bytes) -> Any:
+    """A BYTES [1] output."""
+    return pb_utils.Tensor(name, np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_))
+
+
+class Job:
+    """One request: its inputs, its cancellation and its responses."""
+
+    def __init__(self, spec: ModelSpec, request: Any) -> None:
+        self.spec = spec
+        self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
+        self._sender = request.get_response_sender()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._cancelled = threading.Event()
+        self._began = self._last_sent = time.monotonic()
+        self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 0}
+        self._owner_checked = self._began
+        self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
+
+    @property
+    def job_id(self) -> str:
+        """The caller's name for the job, or ""."""
+        return bytes(self.inputs["job_id"][0]).decode() if "job_id" in self.inputs else ""
+
+    def cancel(self) -> None:
+        """Ask the job to end."""
+        self._cancelled.set()
+
+    def cancelled(self) -> bool:
+        """Whether the job has been asked to end. Cheap: the watcher does the looking."""
+        return self._cancelled.is_set()
+
+    def check(self) -> None:
+        """Raise RequestCancelledError if the job has been asked to end."""
+        if self.cancelled():
+            raise RequestCancelledError(f"{self.spec.name}: cancelled")
+
+    def poll(self) -> None:
+        """Look at every reason to end; send a heartbeat if one is due. Called by the watcher."""
+        now = time.monotonic()
+        with self._lock:
+            # Asking after the final flag kills the whole server with SIGSEGV (2.51), hence the lock and the flag.
+            if self._closed:
+                return
+            if self._sender.is_cancelled():
+                self._cancelled.set()
+        if now - self._owner_checked >= OWNER_POLL_S:
+            self._owner_checked = now
+            owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
+            if rundir.stopping() or (owner is not None and not rundir.is_alive(owner)):
+                self._cancelled.set()
+        if self.wants_events and now - self._last_sent >= HEARTBEAT_S:
+            self.send_event(self._last_event)
+
+    def send(self, outputs: Mapping[str, Array | str | bytes]) -> None:
+        """Send one response, checked against the contract. Ignored once the job is closed."""
+        tensors = [self._pack(name, value) for name, value in outputs.items()]
+        self._put(pb_utils.InferenceResponse(output_tensors=tensors), 0)
+
+    def send_event(self, event: Mapping[str, Any]) -> None:
+        """Send a progress event, if the caller wants any."""
+        self._last_event = dict(event)
+        if self.wants_events:
+            stamped = {**event, "seconds": round(time.monotonic() - self._began, 3)}
+            self.send({"EVENT": json.dumps(stamped)})
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error and close. A stream carries text alone, so there the code stands in the text."""
+        if not isinstance(error, HeartvoiceError):
+            log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
+            error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
+        code = next((c for cls, c in _TRITON_CODE.items() if isinstance(error, cls)), pb_utils.TritonError.INTERNAL)
+        text = error.wire() if self.spec.decoupled else str(error)
+        final = 0 if self.spec.decoupled else pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code)), final)
+
+    def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
+        """Send the only response of a unary model."""
+        tensors = [self._pack(name, value) for name, value in outputs.items()]
+        self._put(pb_utils.InferenceResponse(output_tensors=tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def close(self) -> None:
+        """Send the final flag, once."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _put(self, response: Any, flags: int) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = bool(flags)
+                self._last_sent = time.monotonic()
+                self._sender.send(response, flags=flags)
+
+    def _pack(self, name: str, value: Array | str | bytes) -> Any:
+        spec = self.spec.output(name)  # a wrong name or dtype would pass Triton silently
+        if isinstance(value, str | bytes):
+            return text_tensor(name, value)
+        return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.dtype]))
+
+
+class JobQueue:
+    """Runs jobs in threads: at most `max_jobs` at once, `max_queue` waiting, the rest refused with the numbers."""
+
+    def __init__(self, spec: ModelSpec, work: Callable[[Job], None], max_jobs: int, max_queue: int) -> None:
+        self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
+        self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._live: set[Job] = set()
+        self._lock = threading.Lock()
+        self._metrics = Metrics(spec.name)
+        for number in range(max_jobs):
+            threading.Thread(target=self._worker, name=f"{spec.name}-{number}", daemon=True).start()
+        threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        """Admit the job, or refuse it.
+
+        Raises:
+            ModelUnavailableError: as many jobs as allowed run and wait already.
+        """
+        with self._lock:
+            if len(self._live) >= self._max_jobs + self._max_queue:
+                raise ModelUnavailableError(
+                    f"{self._spec.name}: {self._max_jobs} jobs running and {self._max_queue} waiting, no room for more; "
+                    "try again later"
+                )
+            self._live.add(job)
+            self._metrics.live(len(self._live))
+        self._waiting.put(job)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel every job of that name."""
+        with self._lock:
+            jobs = [job for job in self._live if job.job_id == job_id]
+        for job in jobs:
+            job.cancel()
+
+    def _worker(self) -> None:
+        while True:
+            job = self._waiting.get()
+            outcome = "ok"
+            try:
+                job.check()
+                self._work(job)
+            except BaseException as error:  # whatever happened, the caller gets an answer
+                outcome = error.code if isinstance(error, HeartvoiceError) else "INTERNAL"
+                job.fail(error)
+            finally:
+                job.close()
+                with self._lock:
+                    self._live.discard(job)
+                    self._metrics.live(len(self._live))
+                self._metrics.finished(outcome)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(POLL_S)
+            with self._lock:
+                jobs = list(self._live)
+            for job in jobs:
+                job.poll()
+
+
+class Metrics:
+    """Prometheus metrics of one model, on the server's own /metrics."""
+
+    def __init__(self, model: str) -> None:
+        self._labels = {"model": model}
+        kinds = pb_utils.MetricFamily
+        self._live = kinds(
+            name="heartvoice_jobs_live", description="Jobs running or waiting", kind=kinds.GAUGE
+        ).Metric(labels=self._labels)
+        self._jobs = kinds(name="heartvoice_jobs_total", description="Jobs that ended", kind=kinds.COUNTER)
+        self._by_outcome: dict[str, Any] = {}
+
+    def live(self, count: int) -> None:
+        """Set the number of live jobs."""
+        self._live.set(count)
+
+    def finished(self, outcome: str) -> None:
+        """Count a job that ended, by outcome: ok or an error's code."""
+        if outcome not in self._by_outcome:
+            self._by_outcome[outcome] = self._jobs.Metric(labels={**self._labels, "outcome": outcome})
+        self._by_outcome[outcome].increment(1)
+
+
+def counter(name: str, description: str, model: str) -> Any:
+    """A counter of one model."""
+    family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+    return family.Metric(labels={"model": model})

@@ -1,0 +1,102 @@
+"""The embedded server's `onnxruntime` backend: models with `backend: "onnxruntime"` over the PyPI package.
+
+The wheel's server has no native one. Requests of one batch with equal shapes are concatenated into one run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.serving import rundir
+
+
+def _accelerators(config: dict[str, Any]) -> list[str]:
+    execution = config.get("optimization", {}).get("execution_accelerators", {})
+    return [entry["name"] for entry in execution.get("cpu_execution_accelerator", [])]
+
+
+def build_engine(path: Path, config: dict[str, Any]) -> Engine:
+    """The engine that the config asks for: onnxruntime, or OpenVINO by a `cpu_execution_accelerator` line."""
+    threads = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
+    accelerators = _accelerators(config)
+    if accelerators == ["openvino"]:
+        return OpenVinoEngine(path, threads=int(threads) if threads else None)
+    if accelerators:
+        raise EngineError(f"{path}: expected the accelerator openvino or none, got {accelerators}")
+    return OnnxEngine(path, threads=int(threads) if threads else None)
+
+
+class OnnxModel:
+    """What the Python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the graph."""
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        config = json.loads(args["model_config"])
+        self._inputs = [entry["name"] for entry in config["input"]]
+        self._batched = config["max_batch_size"] > 0
+        self._max_batch = config["max_batch_size"]
+        file = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"]) / args["model_version"] / file
+        try:
+            self._engine = build_engine(path, config)
+        except HeartvoiceError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        rundir.register(args["model_name"])
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request, running equal shapes together up to `max_batch_size`."""
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[Any, list[int]] = defaultdict(list)
+        unpacked = []
+        for index, request in enumerate(requests):
+            inputs = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+            unpacked.append(inputs)
+            shapes = tuple(value.shape[1:] for value in inputs.values()) if self._batched else index
+            groups[shapes, tuple(request.requested_output_names())].append(index)
+        for (_, outputs), members in groups.items():
+            for batch in self._split(members, unpacked):
+                self._run(batch, unpacked, list(outputs), responses)
+        return responses
+
+    def _split(self, members: list[int], unpacked: list[dict[str, Array]]) -> list[list[int]]:
+        batches: list[list[int]] = [[]]
+        rows = 0
+        for index in members:
+            n = len(next(iter(unpacked[index].values()))) if self._batched else 0
+            if batches[-1] and rows + n > self._max_batch:
+                batches.append([])
+                rows = 0
+            batches[-1].append(index)
+            rows += n
+        return batches
+
+    def _run(
+        self, batch: list[int], unpacked: list[dict[str, Array]], outputs: list[str], responses: list[Any]
+    ) -> None:
+        try:
+            if len(batch) == 1:
+                results = self._engine.run(unpacked[batch[0]], outputs)
+                parts = [results]
+            else:
+                joined = {name: np.concatenate([unpacked[i][name] for i in batch]) for name in self._inputs}
+                results = self._engine.run(joined, outputs)
+                cuts = np.cumsum([len(next(iter(unpacked[i].values()))) for i in batch])[:-1]
+                split = {name: np.split(value, cuts) for name, value in results.items()}
+                parts = [{name: values[k] for name, values in split.items()} for k in range(len(batch))]
+            for index, part in zip(batch, parts, strict=True):
+                tensors = [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in part.items()]
+                responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
+        except HeartvoiceError as error:
+            failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INTERNAL)
+            for index in batch:
+                responses[index] = pb_utils.InferenceResponse(error=failure)

@@ -1,0 +1,88 @@
+"""Adapters between Triton's Python backend and stages: unpack, check, call, pack, map errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import triton_python_backend_utils as pb_utils
+
+from heartvoice.contracts import ModelSpec
+from heartvoice.errors import HeartvoiceError
+from heartvoice.repository import Repository
+from heartvoice.serving import rundir
+from heartvoice.serving.jobs import Job, JobQueue
+from heartvoice.stages.inputs import check_inputs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model knows of its surroundings when it is built."""
+
+    repository: Repository
+    folder: Path
+    """The model's version folder."""
+    parameters: dict[str, str]
+
+
+class StageModel:
+    """A model whose jobs run in threads. Subclasses name `spec`, and define `build` and `work`.
+
+    Non-decoupled models answer through the response sender too, so that jobs and cancel requests overlap.
+    """
+
+    spec: ClassVar[ModelSpec]
+
+    def build(self, context: Context) -> None:
+        """Load what the model needs."""
+        raise NotImplementedError
+
+    def work(self, job: Job) -> None:
+        """Do one job: `job.send` for each response of a stream, `job.answer` for a unary answer."""
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Called by Triton once per instance."""
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        began = time.monotonic()
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        root = Path(args["model_repository"])
+        context = Context(Repository(root.parent), root / args["model_version"], parameters)
+        try:
+            self.build(context)
+        except HeartvoiceError as error:
+            raise pb_utils.TritonModelException(f"{self.spec.name}: {error}") from error
+        self.jobs = JobQueue(
+            self.spec, self.work, int(parameters.get("max_jobs", "1")), int(parameters.get("max_queue", "0"))
+        )
+        rundir.register(self.spec.name)
+        log.info(
+            "loaded %s preset=%s weights=%s in %.1f s",
+            self.spec.name, context.repository.index["preset"], context.repository.index["weights"],
+            time.monotonic() - began,
+        )  # fmt: skip
+
+    def execute(self, requests: list[Any]) -> list[None] | None:
+        """Called by Triton: take the requests in and return at once."""
+        for request in requests:
+            job = Job(self.spec, request)
+            try:
+                check_inputs(self.spec, job.inputs)
+                if "cancel" in job.inputs:
+                    self.jobs.cancel(bytes(job.inputs["cancel"][0]).decode())
+                    if not self.spec.decoupled:
+                        job.answer({})
+                    job.close()
+                else:
+                    self.jobs.submit(job)
+            except Exception as error:
+                job.fail(error)
+                job.close()
+        return None if self.spec.decoupled else [None] * len(requests)

@@ -1,0 +1,156 @@
+"""The codec as a stage: one window of codes into audio, by flow matching and the scalar decoder.
+
+Source: heartcodec spec, sections 3 to 7 and 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice import noise
+from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, HEARTCODEC, LATENTS_PER_FRAME
+from heartvoice.engines import Array
+from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
+from heartvoice.models.heartcodec.solver import euler, guide
+from heartvoice.networks import Networks
+from heartvoice.presets import HeartCodecSizes
+from heartvoice.stages.inputs import check_codes, check_finite, read_int, read_settings
+
+DECODER_CHUNK = 248
+"""Latent frames of one decoder call beside its history: bounds memory, whatever the window (docs/performance.md)."""
+
+Latents = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CodecRequest:
+    """A checked request for one window.
+
+    `codes` is int32 [8, W]; `context` [c, L] and `history` [h, L] are float32 latents, c < 2 W, h <= 44.
+    """
+
+    codes: NDArray[np.int32]
+    context: Latents
+    history: Latents
+    window_index: int = 0
+    seed: int = 0
+    steps: int = 10
+    guidance: float = 1.25
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Array], sizes: HeartCodecSizes) -> CodecRequest:
+        """Check a request's tensors.
+
+        Raises:
+            InvalidRequestError: names the field, the limit and the value.
+        """
+        if "codes" not in inputs:
+            raise InvalidRequestError("codes: missing, expected INT32 [8, window_frame]")
+        codes = inputs["codes"].astype(np.int32)
+        check_codes(codes, sizes.codebook_size)
+        if codes.shape[1] > DEFAULT_WINDOW:
+            raise InvalidRequestError(
+                f"codes: expected at most {DEFAULT_WINDOW} frames in a window, got {codes.shape[1]}"
+            )
+        latents: dict[str, Latents] = {}
+        limits = {"context_latents": LATENTS_PER_FRAME * codes.shape[1] - 1, "history_latents": DECODER_HISTORY}
+        for name, limit in limits.items():
+            value = inputs.get(name, np.empty((0, sizes.out_channels), np.float32)).astype(np.float32)
+            if value.shape[1] != sizes.out_channels or value.shape[0] > limit:
+                raise InvalidRequestError(
+                    f"{name}: expected FP32 [at most {limit}, {sizes.out_channels}], got {list(value.shape)}"
+                )
+            check_finite(name, value)
+            latents[name] = value
+        settings = read_settings(inputs, HEARTCODEC.settings)
+        window_index = read_int(inputs, "window_index", 0)
+        if window_index < 0:
+            raise InvalidRequestError(f"window_index: expected at least 0, got {window_index}")
+        return cls(
+            codes=codes,
+            context=latents["context_latents"],
+            history=latents["history_latents"],
+            window_index=window_index,
+            seed=int(settings["seed"]),
+            steps=int(settings["codec_steps"]),
+            guidance=float(settings["codec_guidance"]),
+        )
+
+
+class CodecStage:
+    """HeartCodec over three networks. Holds no state of any song."""
+
+    def __init__(self, networks: Networks, sizes: HeartCodecSizes) -> None:
+        self._networks = networks
+        self._sizes = sizes
+
+    def decode_window(
+        self, request: CodecRequest, cancelled: Callable[[], bool] = lambda: False
+    ) -> tuple[NDArray[np.float32], Latents]:
+        """Turn one window of codes into audio.
+
+        Args:
+            request: the checked request.
+            cancelled: looked at before every flow step and decoder call.
+
+        Returns:
+            audio float32 [2, 3840 W] and latents float32 [2 W, L]. With `history`, every sample equals that of one
+            decoding of the whole song, but for the last two latent frames, which lack their look-ahead.
+
+        Raises:
+            RequestCancelledError: `cancelled` returned true.
+        """
+        n_frames = LATENTS_PER_FRAME * request.codes.shape[1]
+        z = noise.normal(request.seed, "codec", request.window_index, (n_frames, self._sizes.out_channels))
+        latents = self.solve(request, z, cancelled)
+        audio = self.decode_latents(np.concatenate([request.history, latents]), len(request.history), cancelled)
+        return audio, latents
+
+    def solve(self, request: CodecRequest, z: Latents, cancelled: Callable[[], bool] = lambda: False) -> Latents:
+        """Euler's method from noise `z` [2 W, L] to latents [2 W, L] (spec, section 5)."""
+        mu = self._networks.run("heartcodec_condition", {"codes": request.codes[None]})["mu"]
+        n_context, guided = len(request.context), request.guidance > 1
+        context = np.zeros_like(z)[None]
+        context[0, :n_context] = request.context
+        # The unconditional row comes first; it loses the codes and keeps the context.
+        rows = 2 if guided else 1
+        constant = {
+            "context": np.repeat(context, rows, axis=0),
+            "mu": np.concatenate([np.zeros_like(mu), mu]) if guided else mu,
+        }
+
+        def velocity(x: Latents, t: float) -> Latents:
+            if cancelled():
+                raise RequestCancelledError(f"heartcodec: cancelled at flow time {t:.2f}")
+            inputs = {**constant, "x": np.repeat(x, rows, axis=0), "t": np.full((rows, 1), t, np.float32)}
+            v: Latents = self._networks.run("heartcodec_flow", inputs)["velocity"].astype(np.float32, copy=False)
+            return guide(v[:1], v[1:], request.guidance) if guided else v
+
+        latents: Latents = euler(z[None], context, n_context, request.steps, velocity)[0]
+        return latents
+
+    def decode_latents(
+        self, latents: Latents, n_history: int = 0, cancelled: Callable[[], bool] = lambda: False
+    ) -> NDArray[np.float32]:
+        """Scalar-decode latents [T, L] in chunks, exactly as in one call; audio [2, (T - n_history) * hop].
+
+        Each chunk sees 44 frames of past and 2 of future, the decoder's receptive field, so memory does not grow
+        with T and no sample differs from a single call's.
+        """
+        hop, half = self._sizes.latent_hop, self._sizes.latent_hidden_dim
+        channels = np.ascontiguousarray(latents.reshape(len(latents), 2, half).transpose(1, 2, 0))  # [2, L / 2, T]
+        pieces = []
+        for start in range(n_history, len(latents), DECODER_CHUNK):
+            if cancelled():
+                raise RequestCancelledError("heartcodec: cancelled in the scalar decoder")
+            end = min(start + DECODER_CHUNK, len(latents))
+            first = max(0, start - DECODER_HISTORY)
+            chunk = np.ascontiguousarray(channels[:, :, first : end + DECODER_LOOKAHEAD])
+            audio = self._networks.run("heartcodec_decoder", {"latents": chunk})["audio"]
+            pieces.append(audio[:, 0, (start - first) * hop : (end - first) * hop])
+        return np.concatenate(pieces, axis=1).astype(np.float32, copy=False)

@@ -1,0 +1,22 @@
+"""Triton adapter of `heartcodec`: one window of codes into audio."""
+
+from heartvoice import contracts
+from heartvoice.networks import LocalNetworks
+from heartvoice.serving.bls import Caller, ServedNetworks
+from heartvoice.serving.jobs import Job
+from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.stages.codec import CodecRequest, CodecStage
+
+
+class TritonPythonModel(StageModel):
+    spec = contracts.HEARTCODEC
+
+    def build(self, context: Context) -> None:
+        self.sizes = context.repository.preset.codec
+        self.local = LocalNetworks(context.repository)
+        self.local.load("heartcodec_condition", "heartcodec_flow")
+
+    def work(self, job: Job) -> None:
+        stage = CodecStage(ServedNetworks(Caller(job.check), self.local), self.sizes)
+        audio, latents = stage.decode_window(CodecRequest.from_inputs(job.inputs, self.sizes), job.cancelled)
+        job.answer({"AUDIO": audio, "LATENTS": latents})
