@@ -1,9 +1,16 @@
-"""Command line, Python clients and wire format: needs the base install only."""
+"""Command line, Python clients and wire format: needs the base install only.
 
-from heartvoice.client.aio import AsyncClient
-from heartvoice.client.audio_files import AudioFile
-from heartvoice.client.messages import AudioChunk, CodesChunk, Event, Message, Report, Song, SongRequest
-from heartvoice.client.sync import Client
+Names are imported on first use, so that `heartvoice --help` does not wait for gRPC.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heartvoice.audio_files import AudioFile
+    from heartvoice.client.aio import AsyncClient
+    from heartvoice.client.messages import AudioChunk, CodesChunk, Event, Message, Report, Song, SongRequest
+    from heartvoice.client.sync import Client
 
 __all__ = [
     "AsyncClient",
@@ -17,3 +24,16 @@ __all__ = [
     "Song",
     "SongRequest",
 ]
+
+_MODULES = {
+    "AsyncClient": "heartvoice.client.aio",
+    "AudioFile": "heartvoice.audio_files",
+    "Client": "heartvoice.client.sync",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES.get(name, "heartvoice.client.messages")), name)
+    return value

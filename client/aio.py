@@ -13,10 +13,19 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.messages import Array, Event, Message, Report, SettingValue, Song, SongRequest, as_request
-from heartvoice.client.session import (
+from heartvoice.client.messages import (
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
+    Array,
+    Event,
+    Message,
+    Report,
+    SettingValue,
+    Song,
+    SongRequest,
+    as_request,
+)
+from heartvoice.client.session import (
     READY_TIMEOUT_S,
     Attempts,
     Connection,

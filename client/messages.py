@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.client.audio_files import AudioFile, provenance, write_audio
+from heartvoice.audio_files import AudioFile, provenance, write_audio
 from heartvoice.contracts import SAMPLE_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError
 
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 600.0
 SettingValue = float | int | bool | np.generic
 """A setting's value: a Python or numpy scalar."""
 Array = NDArray[Any]

@@ -17,7 +17,15 @@ import grpc
 import numpy as np
 
 from heartvoice.client import wire
-from heartvoice.client.messages import AudioChunk, CodesChunk, Message, Report, Song
+from heartvoice.client.messages import (
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    AudioChunk,
+    CodesChunk,
+    Message,
+    Report,
+    Song,
+)
 from heartvoice.contracts import MAX_FILE_BYTES
 from heartvoice.errors import (
     DeadlineError,
@@ -28,8 +36,6 @@ from heartvoice.errors import (
     RequestCancelledError,
 )
 
-DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 5.0
 MAX_MESSAGE_BYTES = MAX_FILE_BYTES + 4_000_000
 Pem = str | Path | bytes

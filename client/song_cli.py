@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import sys
 import threading
@@ -11,19 +12,30 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 
-from heartvoice.client.audio_files import AudioFile, AudioWriter, replaceable, replacing
-from heartvoice.client.messages import Array, AudioChunk, Codes, Event, Report, SettingValue, SongRequest
+from heartvoice.audio_files import AudioFile, AudioWriter, replaceable, replacing
+from heartvoice.client.messages import (
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    Array,
+    AudioChunk,
+    Codes,
+    Event,
+    Report,
+    SettingValue,
+    SongRequest,
+)
 from heartvoice.client.progress import progress_view
-from heartvoice.client.session import DEFAULT_TIMEOUT_S, DEFAULT_URL, SongCollector
-from heartvoice.client.sync import Client
 from heartvoice.contracts import SONG_SETTINGS, Setting
 from heartvoice.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from heartvoice.client.sync import Client
 
 _PYTHON_TYPE: dict[str, type] = {"FP32": float, "INT64": int, "BOOL": bool}
 INTERRUPTED = 130
@@ -107,11 +119,15 @@ def song(
     """
     request = SongRequest(
         lyrics=read_text("lyrics", lyrics) if lyrics else "",
-        tags=read_text("tags", tags[1:]) if tags.startswith("@") else tags,
+        # The server strips nothing, and a file's last line break is no part of its tags.
+        tags=read_text("tags", tags[1:]).strip() if tags.startswith("@") else tags,
         settings=settings,
         style=_load("style", style),
         codes=_load("codes", codes),
     )
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
+    from heartvoice.client.sync import Client
+
     client = Client(
         url, tls=tls, timeout_s=timeout,
         root_certificates=root_certificates, private_key=private_key, certificate_chain=certificate_chain,
@@ -131,6 +147,8 @@ def make_song(
     client: Client, request: SongRequest, output: Path
 ) -> tuple[Report, dict[str, Any], AudioFile, Path | None]:
     """Stream a song into a file, showing progress; on any failure no file is left."""
+    from heartvoice.client.session import SongCollector
+
     want_codes = bool(request.settings.get("return_codes"))
     codes_path = replaceable(output.with_name(f"{output.stem}.codes.npy")) if want_codes else None
     stream = client.stream(request, events=True)

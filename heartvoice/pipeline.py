@@ -129,9 +129,11 @@ class SongRequest:
 class SongPipeline:
     """One song under way: pumps codes while windows are decoded."""
 
-    def __init__(self, request: SongRequest, stages: SongStages, about: Mapping[str, Any]) -> None:
-        """`about` is what the report says of the server: preset, weights, random_weights."""
-        self._request, self._stages, self._about = request, stages, about
+    def __init__(
+        self, request: SongRequest, stages: SongStages, preset: Preset, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """`about` is what the report says of the networks: preset, precision, weights, random_weights."""
+        self._request, self._stages, self._preset, self._about = request, stages, preset, about or {}
         self._windows = WindowPlan(request.codec_window)
         self._began = time.monotonic()
         self._codes: Codes = np.empty((N_CODEBOOKS, 0), np.int32)
@@ -218,7 +220,7 @@ class SongPipeline:
     def _before(self, length: int, offset: int) -> NDArray[np.float32]:
         """The previous window's latents, `length` of them, ending `offset` before its end."""
         if self._latents is None:
-            return np.empty((0, self._about["latent_dim"]), np.float32)
+            return np.empty((0, self._preset.codec.out_channels), np.float32)
         end = len(self._latents) - offset
         return self._latents[end - length : end]
 
@@ -232,7 +234,7 @@ class SongPipeline:
         n_frames = self._codes.shape[1]
         return {
             "heartvoice": __version__,
-            **{k: v for k, v in self._about.items() if k != "latent_dim"},
+            **self._about,
             "seed": self._request.seed,
             "settings": self._request.settings,
             "frames": n_frames,

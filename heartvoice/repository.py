@@ -58,6 +58,13 @@ class Repository:
         """Whether any network has random weights, so that the output is noise."""
         return str(self.index["weights"]).startswith("random")
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every report says of the networks."""
+        return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
+            "random_weights": self.random_weights
+        }
+
     def graph(self, model: str) -> Path:
         """The ONNX file of `model`.
 

@@ -77,7 +77,8 @@ def _config(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _tensors(path: Path) -> Tensors:
-    return load_file(path)
+    tensors: Tensors = load_file(path)
+    return tensors
 
 
 def _kind(path: Path) -> str:

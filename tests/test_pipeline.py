@@ -17,7 +17,7 @@ from heartvoice.stages.lm import LmRequest
 from tests.fakes import TorchCodec, text, tiny, torch_codec
 
 PRESET = tiny()
-ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True, "latent_dim": PRESET.codec.out_channels}
+ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
         join="continuous",
     )
     for chunk, delay_s in ((n_frames, 0.0), (7, 0.0005)):
-        audio, report = joined(SongPipeline(request(), Stages(networks, song, chunk, delay_s), ABOUT))
+        audio, report = joined(SongPipeline(request(), Stages(networks, song, chunk, delay_s), PRESET, ABOUT))
         assert audio.shape == (2, n_frames * FRAME_HOP)
         assert report["frames"] == n_frames
         np.testing.assert_allclose(audio, whole, atol=1e-4)  # one flipped level would be 0.1: none here
@@ -84,15 +84,15 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
 
 def test_same_samples_whatever_the_chunks(networks: TorchCodec) -> None:
     song = codes(200)
-    results = [joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), ABOUT))[0] for chunk in (1, 60, 200)]
+    results = [joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), PRESET, ABOUT))[0] for chunk in (1, 60, 200)]
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
 
 
 def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec) -> None:
     song = codes(120)
-    made, _ = joined(SongPipeline(request(), Stages(networks, song, 10), ABOUT))
-    again, report = joined(SongPipeline(request(codes=song), Stages(networks, song[:, :0], 1), ABOUT))
+    made, _ = joined(SongPipeline(request(), Stages(networks, song, 10), PRESET, ABOUT))
+    again, report = joined(SongPipeline(request(codes=song), Stages(networks, song[:, :0], 1), PRESET, ABOUT))
     assert np.array_equal(made, again)
     assert report["ended_by"] == "codes"
 
@@ -100,7 +100,7 @@ def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec)
 def test_first_audio_comes_before_the_lm_has_finished(networks: TorchCodec) -> None:
     stages = Stages(networks, codes(300), 10, delay_s=0.01)
     n_codes = 0
-    for message in SongPipeline(request(return_codes=[True]), stages, ABOUT).run():
+    for message in SongPipeline(request(return_codes=[True]), stages, PRESET, ABOUT).run():
         if isinstance(message, CodesPiece):
             n_codes += message.codes.shape[1]
         if isinstance(message, AudioPiece):
@@ -110,7 +110,7 @@ def test_first_audio_comes_before_the_lm_has_finished(networks: TorchCodec) -> N
 
 def test_codes_and_progress_are_complete(networks: TorchCodec) -> None:
     song = codes(150)
-    messages = list(SongPipeline(request(return_codes=[True]), Stages(networks, song, 11), ABOUT).run())
+    messages = list(SongPipeline(request(return_codes=[True]), Stages(networks, song, 11), PRESET, ABOUT).run())
     got = np.concatenate([m.codes for m in messages if isinstance(m, CodesPiece)], axis=1)
     assert np.array_equal(got, song)
     stages = {m.stage: m.done for m in messages if isinstance(m, Progress)}
@@ -125,7 +125,7 @@ def test_an_error_in_the_lm_ends_the_song(networks: TorchCodec) -> None:
             raise EngineError("no more")
 
     with pytest.raises(EngineError, match="no more"):
-        list(SongPipeline(request(), Broken(networks, codes(1), 1), ABOUT).run())
+        list(SongPipeline(request(), Broken(networks, codes(1), 1), PRESET, ABOUT).run())
 
 
 def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
@@ -136,7 +136,7 @@ def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
             raise RequestCancelledError("song: cancelled")
 
     with pytest.raises(RequestCancelledError):
-        list(SongPipeline(request(), Stages(networks, codes(2), 1, delay_s=5.0), ABOUT).run(check))
+        list(SongPipeline(request(), Stages(networks, codes(2), 1, delay_s=5.0), PRESET, ABOUT).run(check))
     assert time.monotonic() - began < 2.0
 
 

@@ -89,9 +89,9 @@ class HeartMuLa(nn.Module):
         self.sizes = sizes
         width, depth_width = sizes.backbone.embed_dim, sizes.decoder.embed_dim
         books, vocabulary = sizes.audio_num_codebooks, sizes.audio_vocab_size
-        self.text_embeddings = nn.Embedding(sizes.text_vocab_size, width)
-        self.audio_embeddings = nn.Embedding(books * vocabulary, width)
-        self.unconditional_text_embedding = nn.Embedding(1, width)
+        self.text_embeddings = _table(sizes.text_vocab_size, width)
+        self.audio_embeddings = _table(books * vocabulary, width)
+        self.unconditional_text_embedding = _table(1, width)
         self.muq_linear = nn.Linear(sizes.muq_dim, width)
         self.backbone = Transformer(sizes.backbone)
         self.codebook0_head = nn.Linear(width, vocabulary, bias=False)
@@ -256,6 +256,11 @@ class HeartMuLa(nn.Module):
         hidden = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
         codes, logits = self.sample_frame(hidden, inputs, eos_id, max_top_k)
         return StepOutputs(codes, logits, new)
+
+
+def _table(n_rows: int, width: int) -> nn.Embedding:
+    """An embedding without initial values: drawing them on the meta device would import torch's compiler (2 s)."""
+    return nn.Embedding(n_rows, width, _weight=torch.empty(n_rows, width))
 
 
 def _append(past: Sequence[KeyValue], new: Sequence[KeyValue]) -> list[KeyValue]:

@@ -194,10 +194,9 @@ class KVCache:
             for _ in range(sizes.num_layers)
         ]
 
-    def past(self, used: int | None = None) -> list[KeyValue]:
-        """Views of the first `used` positions of every layer; all of them if None."""
-        end = self.max_positions if used is None else used
-        return [(key[:, :, :end], value[:, :, :end]) for key, value in self.layers]
+    def past(self, used: int | None = None, rows: int | None = None) -> list[KeyValue]:
+        """Views of the first `used` positions of the first `rows` rows, for each layer; None is all."""
+        return [(key[:rows, :, :used], value[:rows, :, :used]) for key, value in self.layers]
 
     def write(self, new: Sequence[KeyValue], position: Tensor, n_new: Tensor | None = None) -> None:
         """Store what a transformer returned.

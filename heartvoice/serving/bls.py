@@ -20,12 +20,16 @@ from heartvoice.serving import rundir
 
 TICK_S = 0.02
 """How often a waiting caller looks at its job and at the callee."""
-_CPU = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
 
 def _tensor(model: str, name: str, value: Array) -> Any:
     dtype = NUMPY_DTYPE[MODELS[model].input(name).dtype]
     return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=dtype))
+
+
+def _cpu() -> Any:
+    """CPU outputs: tensors that stay on a GPU break `as_numpy`."""
+    return pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
 
 def _error(model: str, error: Any) -> HeartvoiceError:
@@ -77,7 +81,7 @@ class Caller:
             tensors.append(_tensor(name, "job_id", np.array([self._job_id.encode()], np.object_)))
             tensors.append(_tensor(name, "owner_pid", np.array([os.getpid()], np.int64)))
         return pb_utils.InferenceRequest(
-            model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_CPU
+            model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_cpu()
         )
 
     def _guarded(self, name: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
@@ -141,7 +145,7 @@ class Caller:
             model_name=name,
             inputs=[_tensor(name, "cancel", np.array([self._job_id.encode()], np.object_))],
             requested_output_names=[tensor.name for tensor in spec.outputs],
-            preferred_memory=_CPU,
+            preferred_memory=_cpu(),
         )
         answers = request.exec(decoupled=True) if spec.decoupled else [request.exec()]
         for _ in answers:

@@ -16,7 +16,6 @@ import triton_python_backend_utils as pb_utils
 from heartvoice.contracts import NUMPY_DTYPE, ModelSpec
 from heartvoice.engines import Array
 from heartvoice.errors import (
-    CheckpointError,
     DeadlineError,
     HeartvoiceError,
     InvalidRequestError,
@@ -33,13 +32,21 @@ OWNER_POLL_S = 1.0
 HEARTBEAT_S = 1.0
 """A job with events says at least this often that it lives."""
 
-_TRITON_CODE = {
-    InvalidRequestError: pb_utils.TritonError.INVALID_ARG,
-    ModelUnavailableError: pb_utils.TritonError.UNAVAILABLE,
-    RequestCancelledError: pb_utils.TritonError.CANCELLED,
-    DeadlineError: pb_utils.TritonError.CANCELLED,
-    CheckpointError: pb_utils.TritonError.INTERNAL,
-}
+# The stub fills the module `triton_python_backend_utils` after it has imported the model: no use of it at import time.
+
+
+def triton_code(error: HeartvoiceError) -> Any:
+    """The code that Triton knows for one of our errors."""
+    codes = pb_utils.TritonError
+    for cls, code in (
+        (InvalidRequestError, codes.INVALID_ARG),
+        (ModelUnavailableError, codes.UNAVAILABLE),
+        (RequestCancelledError, codes.CANCELLED),
+        (DeadlineError, codes.CANCELLED),
+    ):
+        if isinstance(error, cls):
+            return code
+    return codes.INTERNAL
 
 
 def text_tensor(name: str, text: str | bytes) -> Any:
@@ -114,10 +121,9 @@ class Job:
         if not isinstance(error, HeartvoiceError):
             log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
             error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
-        code = next((c for cls, c in _TRITON_CODE.items() if isinstance(error, cls)), pb_utils.TritonError.INTERNAL)
         text = error.wire() if self.spec.decoupled else str(error)
         final = 0 if self.spec.decoupled else pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code)), final)
+        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(text, triton_code(error))), final)
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send the only response of a unary model."""
@@ -153,7 +159,7 @@ class JobQueue:
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._live: set[Job] = set()
         self._lock = threading.Lock()
-        self._metrics = Metrics(spec.name)
+        self.metrics = Metrics(spec.name)
         for number in range(max_jobs):
             threading.Thread(target=self._worker, name=f"{spec.name}-{number}", daemon=True).start()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
@@ -171,7 +177,7 @@ class JobQueue:
                     "try again later"
                 )
             self._live.add(job)
-            self._metrics.live(len(self._live))
+            self.metrics.live(len(self._live))
         self._waiting.put(job)
 
     def cancel(self, job_id: str) -> None:
@@ -195,8 +201,8 @@ class JobQueue:
                 job.close()
                 with self._lock:
                     self._live.discard(job)
-                    self._metrics.live(len(self._live))
-                self._metrics.finished(outcome)
+                    self.metrics.live(len(self._live))
+                self.metrics.finished(outcome)
 
     def _watch(self) -> None:
         while True:
@@ -213,10 +219,14 @@ class Metrics:
     def __init__(self, model: str) -> None:
         self._labels = {"model": model}
         kinds = pb_utils.MetricFamily
-        self._live = kinds(
-            name="heartvoice_jobs_live", description="Jobs running or waiting", kind=kinds.GAUGE
-        ).Metric(labels=self._labels)
-        self._jobs = kinds(name="heartvoice_jobs_total", description="Jobs that ended", kind=kinds.COUNTER)
+        # Triton deletes a metric with its family, so the families are kept as long as this object.
+        self._families = {
+            "live": kinds(name="heartvoice_jobs_live", description="Jobs running or waiting", kind=kinds.GAUGE),
+            "jobs": kinds(name="heartvoice_jobs_total", description="Jobs that ended, by outcome", kind=kinds.COUNTER),
+            "frames": kinds(name="heartvoice_frames_total", description="LM frames made", kind=kinds.COUNTER),
+        }
+        self._live = self._families["live"].Metric(labels=self._labels)
+        self._frames: Any = None
         self._by_outcome: dict[str, Any] = {}
 
     def live(self, count: int) -> None:
@@ -226,11 +236,11 @@ class Metrics:
     def finished(self, outcome: str) -> None:
         """Count a job that ended, by outcome: ok or an error's code."""
         if outcome not in self._by_outcome:
-            self._by_outcome[outcome] = self._jobs.Metric(labels={**self._labels, "outcome": outcome})
+            self._by_outcome[outcome] = self._families["jobs"].Metric(labels={**self._labels, "outcome": outcome})
         self._by_outcome[outcome].increment(1)
 
-
-def counter(name: str, description: str, model: str) -> Any:
-    """A counter of one model."""
-    family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
-    return family.Metric(labels={"model": model})
+    def frame_made(self) -> None:
+        """Count one LM frame."""
+        if self._frames is None:
+            self._frames = self._families["frames"].Metric(labels=self._labels)
+        self._frames.increment(1)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.audio_files import AudioWriter, provenance
+from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.engines import Array
+from heartvoice.errors import InvalidRequestError
 from heartvoice.pipeline import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, SongPipeline, SongRequest
 from heartvoice.repository import Repository
 from heartvoice.serving.bls import Caller
-from heartvoice.serving.jobs import Job
+from heartvoice.serving.jobs import Job, Metrics
 from heartvoice.stages.codec import CodecRequest
+from heartvoice.stages.inputs import read_text
 from heartvoice.stages.lm import LmRequest, LmStage
 
 FLUSH_S = 0.1
@@ -60,23 +65,12 @@ class ServedStages:
         return result["AUDIO"].astype(np.float32), result["LATENTS"].astype(np.float32)
 
 
-def about(repository: Repository) -> dict[str, Any]:
-    """What every report says of the server's networks."""
-    return {
-        "preset": repository.index["preset"],
-        "precision": repository.index["precision"],
-        "weights": repository.index["weights"],
-        "random_weights": repository.random_weights,
-        "latent_dim": repository.preset.codec.out_channels,
-    }
-
-
 def run_song(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its song through BLS."""
     request = SongRequest.from_inputs(job.inputs, repository.preset)
     caller = Caller(job.check)
     try:
-        yield from SongPipeline(request, ServedStages(caller), about(repository)).run(job.check)
+        yield from SongPipeline(request, ServedStages(caller), repository.preset, repository.about).run(job.check)
     finally:
         caller.close()
 
@@ -95,7 +89,31 @@ def stream_song(job: Job, repository: Repository) -> None:
                 job.send({"REPORT": json.dumps(report)})
 
 
-def stream_codes(job: Job, stage: LmStage, repository: Repository, frames_made: Any) -> None:
+def render_song(job: Job, repository: Repository) -> None:
+    """The model `render`: the whole song, encoded."""
+    file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
+    if file_format not in AUDIO_FORMATS:
+        raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
+    with tempfile.TemporaryDirectory(prefix="heartvoice-render-") as folder:
+        with AudioWriter(Path(folder) / f"song.{file_format}") as writer:
+            for message in run_song(job, repository):
+                if isinstance(message, AudioPiece):
+                    writer.write(message.audio)
+                elif isinstance(message, Finished):
+                    report = message.report
+            comment = provenance(report["seed"], random_weights=report["random_weights"])
+            written = writer.commit(comment)
+        size = written.path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InvalidRequestError(
+                f"format: the song takes {size} bytes as {file_format}, the limit is {MAX_FILE_BYTES}; "
+                "choose flac, mp3 or ogg, or stream it from the model song"
+            )
+        report |= {"format": file_format, "gain_db": round(written.gain_db, 2)}
+        job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(report)})
+
+
+def stream_codes(job: Job, stage: LmStage, repository: Repository, metrics: Metrics) -> None:
     """The model `heartmula`: frames, sent on every `FLUSH_S`."""
     request = LmRequest.from_inputs(job.inputs, repository.preset)
     began = flushed = time.monotonic()
@@ -112,13 +130,13 @@ def stream_codes(job: Job, stage: LmStage, repository: Repository, frames_made: 
         job.send_event(asdict(Progress("lm", n_sent, request.n_frames, flushed - began)))
 
     for codes in stage.frames(request, job.cancelled):
-        frames_made.increment(1)
+        metrics.frame_made()
         pending.append(codes)
         if time.monotonic() - flushed >= FLUSH_S:
             flush()
     flush()
     seconds = time.monotonic() - began
-    report = {k: v for k, v in about(repository).items() if k != "latent_dim"} | {
+    report = repository.about | {
         "seed": request.seed,
         "frames": n_sent,
         "ended_by": "eos" if n_sent < request.n_frames else "length",

@@ -24,6 +24,11 @@ def server() -> Iterator[FakeServer]:
     fake.stop()
 
 
+def listing(folder: Path) -> list[str]:
+    """The names of all files in `folder`, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 class Caller(Protocol):
     """One client call, whichever client makes it."""
 

@@ -173,7 +173,11 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def start(self, credentials: Any = None, port: int = 0) -> FakeServer:
         """Listen on a loopback port."""
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ]
         self._server = grpc.server(ThreadPoolExecutor(16), options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{port}"
@@ -197,7 +201,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """Listen on `port` after a while."""
         threading.Timer(after_s, self.start, kwargs={"port": port}).start()
 
-    def ModelStreamInfer(self, request_iterator: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+    def ModelStreamInfer(self, request_iterator: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """Answer each request by the script."""
         for request in request_iterator:
             yield from self._watched(request, context)
@@ -209,7 +213,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         yield from self.song(request, context)
         done.set()
 
-    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Answer by the script."""
         done = threading.Event()
         context.add_callback(lambda: None if done.is_set() else self.cancelled.set())
@@ -222,10 +226,10 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.requests.append(request)
         self.metadata = [tuple(pair) for pair in context.invocation_metadata()]
 
-    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:
         """As set."""
         return service_pb2.ServerReadyResponse(ready=self.ready)
 
-    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
         """As set."""
         return service_pb2.ModelReadyResponse(ready=request.name in self.models)

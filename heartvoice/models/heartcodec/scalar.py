@@ -5,17 +5,41 @@ Source: heartcodec spec, section 6.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import weight_norm
 
 from heartvoice.presets import HeartCodecSizes
 
 LEVELS = 9
 """Levels on each side of zero."""
 DILATIONS = (1, 3, 5, 7, 9)
+M = TypeVar("M", bound=nn.Module)
+
+
+class WeightNorm(nn.Module):
+    """The weight g * v / |v|, with one gain for each entry of axis 0 (a transposed convolution's input channel).
+
+    torch's own `weight_norm`, whose names this keeps, measures the initial weight; on the meta device that imports
+    torch's compiler (2 s).
+    """
+
+    def forward(self, gain: Tensor, direction: Tensor) -> Tensor:
+        """[C, 1, 1] and [C, ...] to the effective weight [C, ...]."""
+        return direction * (gain / torch.norm_except_dim(direction, 2, 0))
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Initial gain and direction."""
+        return torch.ones(weight.shape[0], 1, 1, device=weight.device), weight
+
+
+def weight_norm(module: M) -> M:
+    """Spell the weight of a convolution as gain and direction."""
+    parametrize.register_parametrization(module, "weight", WeightNorm(), unsafe=True)
+    return module
 
 
 class Conv(nn.Conv1d):

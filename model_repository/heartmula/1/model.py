@@ -3,7 +3,7 @@
 from heartvoice import contracts
 from heartvoice.engines import OnnxEngine
 from heartvoice.models.prompt import load_tokenizer
-from heartvoice.serving.jobs import Job, counter
+from heartvoice.serving.jobs import Job
 from heartvoice.serving.songs import stream_codes
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.lm import LmStage
@@ -16,7 +16,6 @@ class TritonPythonModel(StageModel):
         self.repository = context.repository
         engine = OnnxEngine(self.repository.graph("heartmula_step"))
         self.stage = LmStage(engine, load_tokenizer(context.folder / "tokenizer.json"), self.repository.preset)
-        self.frames_made = counter("heartvoice_frames_total", "LM frames made", self.spec.name)
 
     def work(self, job: Job) -> None:
-        stream_codes(job, self.stage, self.repository, self.frames_made)
+        stream_codes(job, self.stage, self.repository, self.jobs.metrics)

@@ -6,8 +6,9 @@ import math
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,10 @@ class AudioWriter:
             self._spool.seek(0)
             sink = _Sink(file)
             # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
-            job = pool.submit(self._encode, sink, gain, comment)
             try:
+                job = pool.submit(self._encode, sink, gain, comment)
+                while not job.done():
+                    wait([job], timeout=0.1)  # not for ever: a signal just before a wait would go unseen
                 job.result()
             except BaseException:
                 sink.stop()
@@ -171,33 +174,38 @@ class AudioWriter:
 
 
 class _Sink:
-    """A file for libsndfile whose errors are kept, since they cannot cross its C callbacks."""
+    """A file for libsndfile whose errors are kept, since they cannot cross its C callbacks.
+
+    After an error, or `stop`, the file is not touched any more, so that it can be closed whatever the thread does.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._error: BaseException | None = None
+        self._lock = threading.Lock()
 
     def write(self, data: bytes) -> int:
-        if self._error is None:
-            try:
-                return self._file.write(data)
-            except OSError as error:
-                self._error = error
-        return 0
+        return self._keep(lambda: self._file.write(data))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except OSError as error:  # a buffered file writes when it seeks
-            self._error = self._error or error
-            return -1
+        return self._keep(lambda: self._file.seek(offset, whence))  # a buffered file writes when it seeks
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._keep(self._file.tell)
+
+    def _keep(self, call: Callable[[], int]) -> int:
+        with self._lock:
+            if self._error is None:
+                try:
+                    return call()
+                except OSError as error:
+                    self._error = error
+        return 0
 
     def stop(self) -> None:
         """Refuse whatever still comes."""
-        self._error = self._error or InterruptedError("stopped")
+        with self._lock:
+            self._error = self._error or InterruptedError("stopped")
 
     def check(self) -> None:
         """Raise what went wrong since the last look."""

@@ -1,0 +1,132 @@
+"""A request's fields against the contract."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from heartvoice.client.checks import check_request
+from heartvoice.client.messages import Array, SettingValue, SongRequest
+from heartvoice.contracts import MAX_TEXT_BYTES, SONG, SONG_SETTINGS, Setting
+from heartvoice.errors import InvalidRequestError
+
+RANGES = [setting for setting in SONG_SETTINGS if setting.minimum is not None]
+
+
+def check(
+    *, lyrics: object = "la", tags: object = "", style: object = None, codes: object = None, **settings: object
+) -> dict[str, Array]:
+    """`check_request` of whatever a caller may hand over."""
+    return check_request(SongRequest(lyrics, tags, settings, style, codes), SONG)  # type: ignore[arg-type]
+
+
+def refusal(**fields: object) -> str:
+    """The message that `check` refuses with."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check(**fields)
+    return str(caught.value)
+
+
+def beyond(setting: Setting, edge: float | int, direction: float) -> float | int:
+    """The nearest value outside the range that still has the setting's steps."""
+    if setting.dtype == "FP32":
+        return float(np.nextafter(edge, math.copysign(math.inf, direction)))
+    return int(edge) + int(math.copysign(setting.multiple or 1, direction))
+
+
+@pytest.mark.parametrize("setting", RANGES, ids=lambda s: s.name)
+def test_both_edges_of_a_range_are_accepted_and_the_next_values_refused(setting: Setting) -> None:
+    assert setting.minimum is not None
+    assert setting.maximum is not None
+    others: dict[str, SettingValue] = {"duration_s": 240.0} if setting.name == "min_duration_s" else {}
+    for edge, direction in ((setting.minimum, -1), (setting.maximum, 1)):
+        value = check(**others, **{setting.name: edge})[setting.name]
+        assert value.shape == (1,)
+        assert value[0] == np.asarray(edge, value.dtype)
+        outside = beyond(setting, edge, direction)
+        message = refusal(**others, **{setting.name: outside})
+        assert message == f"{setting.name}: expected {setting.describe()}, got {outside!r}"
+
+
+@pytest.mark.parametrize("setting", SONG_SETTINGS, ids=lambda s: s.name)
+def test_values_of_other_types_are_refused_by_name(setting: Setting) -> None:
+    bad: list[object] = ["1", b"1", [1], np.array([1]), {}, 1j]
+    if setting.dtype != "BOOL":
+        bad += [True, np.bool_(False)]
+    if setting.dtype != "FP32":
+        bad += [1.5, 1.0, np.float32(1)]
+    for value in bad:
+        assert refusal(**{setting.name: value}).startswith(f"{setting.name}: expected ")
+
+
+@pytest.mark.parametrize("setting", [s for s in RANGES if s.dtype == "FP32"], ids=lambda s: s.name)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_nan_and_infinity_are_refused(setting: Setting, value: float) -> None:
+    assert refusal(**{setting.name: value}).startswith(f"{setting.name}: expected {setting.describe()}, got ")
+
+
+def test_steps_are_kept() -> None:
+    assert check(codec_window=186)["codec_window"][0] == 186
+    assert "in steps of 93" in refusal(codec_window=187)
+
+
+def test_none_is_the_servers_default() -> None:
+    assert set(check(seed=None, duration_s=None)) == {"lyrics"}
+
+
+def test_unknown_settings_are_refused_with_a_hint() -> None:
+    assert refusal(duration=3) == "duration: song has no such setting; did you mean duration_s?"
+    assert refusal(qqq=3).startswith("qqq: song has no such setting; known: duration_s, min_duration_s, seed")
+
+
+def test_min_duration_beyond_duration_is_refused() -> None:
+    assert refusal(min_duration_s=31) == "min_duration_s: expected at most duration_s, which is 30, got 31"
+    assert refusal(min_duration_s=6, duration_s=5).endswith("which is 5, got 6")
+    check(min_duration_s=5, duration_s=5)
+
+
+def test_texts_must_be_text_of_bounded_length() -> None:
+    check(lyrics="x" * MAX_TEXT_BYTES)
+    assert (
+        refusal(lyrics="é" * (MAX_TEXT_BYTES // 2) + "x") == "lyrics: expected at most 20000 bytes of UTF-8, got 20001"
+    )
+    assert refusal(tags=b"pop") == "tags: expected text, got bytes"
+    assert refusal(lyrics="a\ud800") == "lyrics: expected Unicode text, got surrogates not allowed at 1"
+
+
+def test_one_of_lyrics_tags_and_codes_is_enough() -> None:
+    assert set(check(lyrics="", tags="pop")) == {"tags"}
+    assert set(check(lyrics="", codes=np.zeros((8, 1), int))) == {"codes"}
+    assert refusal(lyrics=" ", tags="\n") == "lyrics, tags: expected at least one of them, got neither"
+
+
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        (np.ones((1, 4)), "style: expected FP32 [style] (style 1 to 512), got [1, 4]"),
+        (np.ones(513), "style: expected FP32 [style] (style 1 to 512), got [513]"),
+        (np.ones(0), "style: expected FP32 [style] (style 1 to 512), got [0]"),
+        (np.array([1, np.nan]), "style: expected finite numbers"),
+        (np.array([1e300]), "style: expected finite numbers"),
+        (np.array(["a"]), "style: expected FP32 [style], got <U1"),
+    ],
+)
+def test_style_vectors_are_checked(style: Array, text: str) -> None:
+    assert refusal(style=style).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("codes", "text"),
+    [
+        (np.zeros((7, 3), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [7, 3]"),
+        (np.zeros((8, 0), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [8, 0]"),
+        (np.zeros((8, 3002), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [8, 3002]"),
+        (np.zeros((8, 3)), "codes: expected INT32 [8, frame], got float64"),
+        (np.full((8, 3), -1), "codes: expected 0 to the codebook's size, got -1 to -1"),
+        (np.full((8, 3), 2**40), "codes: expected 0 to the codebook's size, got"),
+    ],
+)
+def test_codes_are_checked(codes: Array, text: str) -> None:
+    assert refusal(codes=codes).startswith(text)

@@ -1,0 +1,32 @@
+"""The client stays thin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import heartvoice.client
+
+HEAVY = ("torch", "onnx", "onnxruntime", "tokenizers", "openvino", "tensorrt", "transformers", "pytriton")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from heartvoice.client import *",
+        "from heartvoice.client.cli import app\ntry: app(['song', '--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_the_client_imports_nothing_heavy(code: str) -> None:
+    code += f"\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_package_gives_its_names_on_demand() -> None:
+    for name in heartvoice.client.__all__:
+        assert getattr(heartvoice.client, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        heartvoice.client.Nothing  # noqa: B018

@@ -1,0 +1,45 @@
+"""Progress on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from heartvoice.client.messages import Event
+from heartvoice.client.progress import LiveProgress, PlainProgress, describe, progress_view
+
+
+def test_frames_and_speed_are_described() -> None:
+    assert describe(Event("lm", 100, 375, 4.0)) == "100/375 frames, 2.0x real time"
+    assert describe(Event("lm", 0, 375, 0.0)) == "0/375 frames"
+
+
+def test_a_pipe_gets_a_line_at_the_start_at_the_end_and_now_and_then() -> None:
+    out, now = io.StringIO(), [0.0]
+    with PlainProgress(Console(file=out), clock=lambda: now[0]) as view:
+        for done in range(0, 100, 10):
+            now[0] += 3
+            view.show(Event("lm", done, 90, 1.0 + done))
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["0/90", "40/90", "80/90", "90/90"]
+    assert out.getvalue().startswith("writing: 0/90 frames\n")
+
+
+def test_a_terminal_gets_bars_and_is_left_tidy() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    view = progress_view(console)
+    assert isinstance(view, LiveProgress)
+    with view:
+        view.show(Event("lm", 100, 375, 4.0))
+        view.show(Event("codec", 93, 375, 4.0))
+        view.show(Event("new_stage", 1, 375, 4.0))
+    text = out.getvalue()
+    assert "writing" in text
+    assert "93/375 frames, 1.9x real time" in text
+    assert "new_stage" in text
+    assert text.endswith("\x1b[2K") or "\x1b[?25h" in text  # the cursor is back
+
+
+def test_a_file_gets_plain_lines() -> None:
+    assert isinstance(progress_view(Console(file=io.StringIO())), PlainProgress)

@@ -1,0 +1,100 @@
+"""Deadlines and retries by a clock that stands still."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from heartvoice.client.session import Attempts, Connection, SongCollector
+from heartvoice.client.wire import ModelMissingError
+from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def attempts(clock: Clock, timeout_s: float = 60.0, retries: int = 3) -> Attempts:
+    """Attempts without jitter."""
+    return Attempts("song", "host:1", timeout_s, retries, clock=clock, jitter=lambda low, high: high)
+
+
+def test_delays_double_and_retries_run_out() -> None:
+    tries = attempts(Clock())
+    busy = ModelUnavailableError("busy")
+    assert [tries.delay_after(busy, received=False) for _ in range(3)] == [0.2, 0.4, 0.8]
+    with pytest.raises(ModelUnavailableError) as caught:
+        tries.delay_after(busy, received=False)
+    assert caught.value is busy
+
+
+def test_delays_are_bounded_and_jittered() -> None:
+    tries = Attempts("song", "host:1", math.inf, 100)
+    delays = [tries.delay_after(ModelUnavailableError("busy"), received=False) for _ in range(30)]
+    assert all(0.1 * 2**n <= delay <= 0.2 * 2**n for n, delay in enumerate(delays[:4]))
+    assert all(2.5 <= delay <= 5 for delay in delays[6:])
+    assert len(set(delays[6:])) > 1
+
+
+@pytest.mark.parametrize("error", [EngineError("x"), ModelMissingError("x")])
+def test_only_passing_unavailability_is_worth_a_retry(error: HeartvoiceError) -> None:
+    with pytest.raises(type(error)):
+        attempts(Clock()).delay_after(error, received=False)
+
+
+def test_no_retry_after_a_response() -> None:
+    with pytest.raises(ModelUnavailableError):
+        attempts(Clock()).delay_after(ModelUnavailableError("x"), received=True)
+
+
+def test_no_retry_that_would_begin_after_the_deadline() -> None:
+    clock = Clock()
+    tries = attempts(clock, timeout_s=10)
+    clock.now += 9.9
+    with pytest.raises(ModelUnavailableError):
+        tries.delay_after(ModelUnavailableError("x"), received=False)
+
+
+def test_each_try_gets_what_is_left_of_the_deadline() -> None:
+    clock = Clock()
+    tries = attempts(clock, timeout_s=10)
+    clock.now += 5
+    tries.begin()
+    assert tries.remaining_s() == 10
+    clock.now += 4
+    assert tries.remaining_s() == 6
+    clock.now += 6
+    with pytest.raises(DeadlineError, match="song: no complete answer within 10 s"):
+        tries.remaining_s()
+    assert attempts(clock, timeout_s=math.inf).remaining_s() is None
+
+
+def test_a_lost_connection_names_the_server() -> None:
+    error = attempts(Clock()).failure("UNAVAILABLE", "failed to connect to all addresses")
+    assert str(error) == "host:1: failed to connect to all addresses"
+
+
+@pytest.mark.parametrize(
+    ("url", "bypass"), [("127.0.0.1:8001", True), ("localhost:8001", True), ("10.0.0.1:8001", False)]
+)
+def test_loopback_calls_bypass_http_proxies(url: str, bypass: bool) -> None:
+    assert (("grpc.enable_http_proxy", 0) in Connection(url).options) is bypass
+
+
+def test_keepalive_is_off_unless_asked_for() -> None:
+    assert not any("keepalive" in name for name, _ in Connection().options)
+    options = dict(Connection(keepalive_s=30, keepalive_timeout_s=5).options)
+    assert options["grpc.keepalive_time_ms"] == 30_000
+    assert options["grpc.keepalive_timeout_ms"] == 5000
+
+
+def test_an_unfinished_song_is_our_mistake() -> None:
+    with pytest.raises(AssertionError):
+        SongCollector().song()

@@ -1,0 +1,119 @@
+"""Tags and lyrics into a prompt."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heartvoice.errors import CheckpointError, InvalidRequestError
+from heartvoice.models.prompt import build_prompt, format_tags, load_tokenizer
+from heartvoice.presets import GenerationIds
+from tests.golden_cases import OWN_ROOT
+
+IDS = GenerationIds(text_bos_id=1000, text_eos_id=1001)
+
+
+@dataclass
+class FakeEncoding:
+    ids: list[int]
+
+
+@dataclass
+class FakeTokenizer:
+    """One id per character; with `bos`, BOS before them."""
+
+    bos: bool = False
+
+    def encode(self, sequence: str, /) -> FakeEncoding:
+        start = [IDS.text_bos_id] if self.bos else []
+        return FakeEncoding(start + [ord(letter) for letter in sequence])
+
+
+def spell(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+@pytest.mark.parametrize(
+    ("tags", "formatted"),
+    [
+        ("Piano,Happy", "<tag>piano,happy</tag>"),
+        ("<TAG>jazz", "<tag>jazz</tag>"),
+        ("pop</Tag>", "<tag>pop</tag>"),
+        ("<tag>metal</tag> ", "<tag>metal</tag> </tag>"),
+        (" <tag>a", "<tag> <tag>a</tag>"),
+        ("", "<tag></tag>"),
+    ],
+)
+def test_tags_are_wrapped_and_lowered_but_not_stripped(tags: str, formatted: str) -> None:
+    assert format_tags(tags) == formatted
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_both_texts_stand_between_bos_and_eos_with_the_slot_between_them(bos: bool) -> None:
+    prompt = build_prompt("Pop", "[Verse]\nLa", FakeTokenizer(bos), IDS)
+    tags, lyrics = spell("<tag>pop</tag>"), spell("[verse]\nla")
+    assert prompt.text_ids.tolist() == [1000, *tags, 1001, 0, 1000, *lyrics, 1001]
+    assert prompt.text_ids[prompt.style_index] == 0
+    assert prompt.style_index == len(tags) + 2
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_empty_texts_become_bos_and_eos(bos: bool) -> None:
+    prompt = build_prompt("", "", FakeTokenizer(bos), IDS)
+    assert prompt.text_ids[prompt.style_index + 1 :].tolist() == [1000, 1001]
+
+
+def test_an_eos_of_the_tokenizer_is_not_doubled() -> None:
+    prompt = build_prompt("a", chr(IDS.text_eos_id), FakeTokenizer(), IDS)
+    assert prompt.text_ids[prompt.style_index + 1 :].tolist() == [1000, 1001]
+
+
+def test_a_path_in_the_text_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    monkeypatch.chdir(tmp_path)
+    for text in ("secret.txt", str(tmp_path / "secret.txt").lower()):
+        prompt = build_prompt(text, text, FakeTokenizer(), IDS)
+        assert prompt.text_ids[prompt.style_index + 2 : -1].tolist() == spell(text)
+
+
+def test_a_lone_surrogate_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequestError, match="lyrics: expected valid Unicode"):
+        build_prompt("a", "\ud800", FakeTokenizer(), IDS)
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="gives id 1001, the model has 500"):
+        build_prompt("a", "b", FakeTokenizer(), IDS, text_vocab_size=500)
+
+
+def test_a_damaged_tokenizer_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    for content in (None, "{}", "not json"):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer"):
+            load_tokenizer(path)
+
+
+def test_real_tokenizers_handle_empty_text() -> None:
+    files = sorted(OWN_ROOT.rglob("toy_tokenizer_*.json"))
+    assert files
+    for file in files:
+        tokenizer = load_tokenizer(file)
+        prompt = build_prompt("", "", tokenizer, GenerationIds(text_bos_id=290, text_eos_id=291))
+        assert prompt.text_ids[-2:].tolist() == [290, 291]
+        assert prompt.text_ids.dtype == np.int64
+
+
+def test_serving_modules_import_no_torch() -> None:
+    modules = "models.prompt models.heartcodec.windows models.heartcodec.solver checkpoints noise models.random_weights"
+    code = (
+        "".join(f"import heartvoice.{name}\n" for name in modules.split())
+        + "import sys; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
