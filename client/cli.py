@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -34,14 +33,15 @@ _HELP = """Lyrics and tags in, a finished 48 kHz song out.
 
 First song on this machine, with random weights (noise, but the whole path):
 
-    heartvoice export --preset tiny
+    heartvoice export --preset tiny --random-weights 0
 
     heartvoice serve
 
-    heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt -o song.wav
+    heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt
 
-`heartvoice COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 invalid input, 3 server unavailable,
-4 deadline passed, 130 interrupted.
+`heartvoice COMMAND --help` explains each.
+
+Exit codes: 0 done, 1 failed, 2 invalid input, 3 unavailable, 4 too late, 130 interrupted.
 """
 
 
@@ -50,8 +50,7 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, without importing anything."""
-        # DEVELOPMENT: export/cli.py is still being written; delete the condition once it exists.
-        return [name for name, (module, _) in LAZY_COMMANDS.items() if importlib.util.find_spec(module)]
+        return list(LAZY_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import the one command that is needed."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from heartvoice.checkpoints import TensorSource
 from heartvoice.contracts import HEARTCODEC_DECODER
-from heartvoice.export.flow_graph import BATCH, codec_axes
-from heartvoice.export.graph import Array, Graph, GraphBuilder, Precision, TensorSource, pinned
+from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.models.heartcodec.scalar import DILATIONS, LEVELS
 from heartvoice.presets import HeartCodecSizes
 
@@ -81,7 +82,7 @@ class _Decoder:
         )
 
     def _residual_unit(self, x: str, name: str, channels: int, dilation: int) -> str:
-        """x + act2(conv2(act1(conv1 x)))."""
+        """The sum of x and act2(conv2(act1(conv1 x)))."""
         kernel, causal = self.sizes.res_kernel_size, self.sizes.causal
         branch = self._conv(x, f"{name}.conv1", channels, channels, kernel, causal=causal, dilation=dilation)
         branch = self._prelu(branch, f"{name}.activation1")
@@ -95,7 +96,7 @@ class _Decoder:
         them, and only the finished bands are interleaved.
         """
         b, sizes, phases = self.b, self.sizes, self.sizes.num_samples
-        kernel, bands = sizes.default_kernel_size, sizes.num_bands
+        bands = sizes.num_bands
         if phases > 1:
             name = f"{_DECODER}.{index}"
             x = self._phased(x, f"{name}.conv", channels, channels, repeated=True)
@@ -117,7 +118,7 @@ class _Decoder:
         """
         b, sizes, phases = self.b, self.sizes, self.sizes.num_samples
         kernel = sizes.default_kernel_size
-        before, after = _pads(kernel, 1, sizes.causal)
+        before, _ = _pads(kernel, 1, sizes.causal)
         taps = [[(phase + tap - before) for tap in range(kernel)] for phase in range(phases)]
         first, last = taps[0][0] // phases, taps[-1][-1] // phases
         columns = width_in if repeated else width_in * phases

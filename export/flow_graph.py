@@ -10,8 +10,10 @@ import math
 
 import numpy as np
 
+from heartvoice.checkpoints import TensorSource
 from heartvoice.contracts import HEARTCODEC_CONDITION, HEARTCODEC_FLOW
-from heartvoice.export.graph import Array, Graph, GraphBuilder, Precision, TensorSource, pinned
+from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.export.llama_graph import quarter_turn
 from heartvoice.models.heartcodec.estimator import (
     NORM_EPS,
@@ -26,18 +28,9 @@ from heartvoice.presets import HeartCodecSizes
 
 _FLOW = "flow_matching"
 _ESTIMATOR = "flow_matching.estimator"
-BATCH = "batch"
-"""Name of the axis that `max_batch_size` adds."""
 
 
-def codec_axes(sizes: HeartCodecSizes) -> dict[str, int]:
-    """The contracts' axes that these sizes fix."""
-    return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
-
-
-def build_heartcodec_condition(
-    sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32"
-) -> Graph:
+def build_heartcodec_condition(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HEARTCODEC_CONDITION`: codes int32 [B, K, W] to mu [B, 2 W, dim].
 
     A code of -1 contributes zero; one beyond the codebook makes the engine fail, as it must.
@@ -63,7 +56,9 @@ def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecSizes, source: TensorS
         return np.concatenate([*tables, np.zeros((1, width), dtype=np.float32)])
 
     weight = b.weight(f"{_FLOW}.vq_embed.embed", (levels * size + 1, width), table, half=True)
-    first = (np.arange(levels) * size)[:, None]
+    # Levels lead: only then does onnxruntime add them in the same order for one row as for several.
+    codes = b.transpose(codes, 1, 0, 2)  # [K, B, W]
+    first = (np.arange(levels) * size)[:, None, None]
     row = b.op("Add", codes, b.constant(first, np.int32))
     # A code outside of its level's table would read another level's: send it out of range instead.
     too_large = b.op("GreaterOrEqual", codes, b.constant(size, np.int32))
@@ -71,7 +66,7 @@ def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecSizes, source: TensorS
     row = b.op("Where", outside, b.constant(levels * size + 1, np.int32), row)
     nothing = b.op("Equal", codes, b.constant(-1, np.int32))
     row = b.op("Where", nothing, b.constant(levels * size, np.int32), row)
-    return b.op("ReduceSum", b.embed(weight, row), b.constant([1]), keepdims=0)
+    return b.op("ReduceSum", b.embed(weight, row), b.constant([0]), keepdims=0)
 
 
 def build_heartcodec_flow(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:

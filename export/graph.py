@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from heartvoice.contracts import Axis, TensorSpec
-
-OPSET = 20
-"""Newest opset that the containers' onnxruntime and TensorRT both load."""
-IR_VERSION = 10
+from heartvoice.export.layout import Precision
 
 Array = npt.NDArray[Any]
-Precision = Literal["fp32", "fp16"]
 Shape = tuple[int, ...]
 
 _ONNX_TYPE: dict[str, int] = {
@@ -31,16 +27,6 @@ _ONNX_TYPE: dict[str, int] = {
     "INT64": TensorProto.INT64,
     "BOOL": TensorProto.BOOL,
 }
-
-
-class TensorSource(Protocol):
-    """What the graphs read from a checkpoint."""
-
-    def shape(self, name: str) -> Shape:
-        """Shape of a tensor; an error that names it if it is missing."""
-
-    def array(self, name: str) -> npt.NDArray[np.float32]:
-        """The tensor as float32, read now."""
 
 
 @dataclass(frozen=True)

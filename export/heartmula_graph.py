@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heartvoice.checkpoints import TensorSource
 from heartvoice.contracts import ModelSpec, heartmula_step
-from heartvoice.export.graph import Array, Graph, GraphBuilder, Precision, TensorSource, pinned
+from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import Precision, lm_axes
 from heartvoice.export.llama_graph import (
     BackboneAttention,
     DepthAttention,
@@ -23,16 +25,6 @@ from heartvoice.export.llama_graph import (
 )
 from heartvoice.export.sampling_graph import Sampler
 from heartvoice.presets import HeartMuLaSizes, Preset
-
-
-def heartmula_axes(sizes: HeartMuLaSizes) -> dict[str, int]:
-    """The contract's axes that these sizes fix."""
-    return {
-        "style": sizes.muq_dim,
-        "kv_head": sizes.backbone.num_kv_heads,
-        "head": sizes.backbone.head_dim,
-        "audio_id": sizes.audio_vocab_size,
-    }
 
 
 def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precision = "fp32") -> Graph:
@@ -65,9 +57,11 @@ class _Step:
         self.preset, self.sizes, self.source = preset, preset.lm, source
         self.spec: ModelSpec = heartmula_step(self.sizes.backbone.num_layers)
         self.b = GraphBuilder(self.spec.name, precision)
+        self._heads: Array | None = None
+        """`audio_head`, read once for all codebooks while the graph is written."""
 
     def build(self) -> Graph:
-        axes = heartmula_axes(self.sizes)
+        axes = lm_axes(self.sizes)
         for spec in self.spec.inputs:
             self.b.input(pinned(spec, axes))
         for spec in self.spec.outputs:
@@ -136,9 +130,10 @@ class _Step:
     def _previous_frame(self) -> str:
         """Sum of the eight code embeddings, [S, E]."""
         b = self.b
-        offset = np.arange(self.sizes.audio_num_codebooks) * self.sizes.audio_vocab_size
-        embedded = b.embed(self._audio_table(), b.op("Add", "codes", b.constant(offset)))  # [S, K, E]
-        return b.op("ReduceSum", embedded, b.constant([1]), keepdims=0)
+        first = (np.arange(self.sizes.audio_num_codebooks) * self.sizes.audio_vocab_size)[:, None]
+        # Codebooks lead: only then does onnxruntime add them in the same order for one song as for several.
+        embedded = b.embed(self._audio_table(), b.op("Add", b.transpose("codes", 1, 0), b.constant(first)))
+        return b.op("ReduceSum", embedded, b.constant([0]), keepdims=0)  # [K, S, E] -> [S, E]
 
     # -------------------------------------------------------------------------------------------------- backbone
 
@@ -166,7 +161,8 @@ class _Step:
         books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
         sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
         depth = _Depth(b, self.source, sizes)
-        codes, logits = [], []
+        codes: list[str] = []
+        logits: list[str] = []
         for book in range(books):
             if book == 0:
                 raw = b.matmul(hidden, self._head(0))
@@ -196,7 +192,12 @@ class _Step:
         shape = (sizes.decoder.embed_dim, sizes.audio_vocab_size)
 
         def make() -> Array:
-            return source.array("audio_head")[book - 1]
+            if self._heads is None:
+                self._heads = source.array("audio_head")
+            head: Array = self._heads[book - 1]
+            if book == sizes.audio_num_codebooks - 1:
+                self._heads = None
+            return head
 
         return self.b.weight(f"audio_head.{book - 1}", shape, make, half=True)
 

@@ -1,28 +1,34 @@
-"""What a repository must contain for a preset: models, their configs, the axes that a preset fixes. Light to import."""
+"""What an exported repository contains: models, configs, the axes that a preset fixes, manifests. Light to import."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import heartvoice
 from heartvoice import contracts, pbtxt
-from heartvoice.contracts import ModelSpec
-from heartvoice.errors import ExportError
-from heartvoice.export.weights import Network
-from heartvoice.presets import Preset
+from heartvoice.contracts import Axis, ModelSpec
+from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes, Preset
 
 TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
 """The committed repository: a link in a checkout, package data in an installation."""
 OPSET, IR_VERSION = 20, 10
 """Newest that the containers' onnxruntime and TensorRT both load."""
-_CODE = ("contracts.py", "presets.py", "checkpoints.py", "noise.py", "engines.py", "models", "export")
-_NOT_CODE = ("cli.py", "drift.py", "configs.py")
-"""Modules of `export` that do not decide what is written."""
+EXTERNAL_BYTES = 256 * 2**20
+"""Weights beyond this lie in a file beside the graph."""
+BATCH = "batch"
+"""Name of the axis that `max_batch_size` adds in front of a contract's own."""
+Precision = Literal["fp32", "fp16"]
+Network = Literal["lm", "codec"]
+
+_CODE = ("contracts.py", "pbtxt.py", "presets.py", "checkpoints.py", "noise.py", "models", "export")
+_NOT_CODE = frozenset({"export/cli.py", "export/drift.py", "export/staging.py"})
+"""Modules that do not decide what a graph is."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +47,137 @@ class GraphModel:
 
     @property
     def batch(self) -> str:
-        """Name of the axis before those of the contract; empty if the contract has its own."""
-        return "batch" if self.spec.max_batch_size else ""
+        """Name of the batch axis; empty if the contract has its own."""
+        return BATCH if self.spec.max_batch_size else ""
 
 
-def graph_models(preset: Preset) -> tuple[GraphModel, ...]:
-    """Every graph of a preset."""
-    lm, codec = preset.lm, preset.codec
-    step_axes = {
-        "style": lm.muq_dim,
-        "kv_head": lm.backbone.num_kv_heads,
-        "head": lm.backbone.head_dim,
-        "audio_id": lm.audio_vocab_size,
+def lm_axes(sizes: HeartMuLaSizes) -> dict[str, int]:
+    """The contract's axes that HeartMuLa's sizes fix."""
+    return {
+        "style": sizes.muq_dim,
+        "kv_head": sizes.backbone.num_kv_heads,
+        "head": sizes.backbone.head_dim,
+        "audio_id": sizes.audio_vocab_size,
     }
-    codec_axes = {"latent": codec.out_channels, "latent_half": codec.latent_hidden_dim, "condition": codec.dim}
-    return (
-        *(
-            GraphModel(spec, "codec", _present(spec, codec_axes))
-            for spec in (contracts.HEARTCODEC_CONDITION, contracts.HEARTCODEC_FLOW, contracts.HEARTCODEC_DECODER)
-        ),
-        GraphModel(contracts.heartmula_step(lm.backbone.num_layers), "lm", step_axes),
-    )
+
+
+def codec_axes(sizes: HeartCodecSizes) -> dict[str, int]:
+    """The contract's axes that HeartCodec's sizes fix."""
+    return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
+
+
+def graph_models(preset: Preset) -> dict[str, GraphModel]:
+    """Every graph of a preset by name, in the order they are made."""
+    codec = (contracts.HEARTCODEC_CONDITION, contracts.HEARTCODEC_FLOW, contracts.HEARTCODEC_DECODER)
+    models = [GraphModel(spec, "codec", _of(spec, codec_axes(preset.codec))) for spec in codec]
+    step = contracts.heartmula_step(preset.lm.backbone.num_layers)
+    models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm))))
+    return {model.name: model for model in models}
+
+
+def _of(spec: ModelSpec, axes: Mapping[str, int]) -> dict[str, int]:
+    """The axes that occur in a spec."""
+    used = {axis.name for tensor in (*spec.inputs, *spec.outputs) for axis in tensor.shape if isinstance(axis, Axis)}
+    return {name: size for name, size in axes.items() if name in used}
+
+
+# ------------------------------------------------------------------------------------------------------------- configs
+
+
+def configs(model: ModelSpec) -> dict[str, str]:
+    """A model's generated files: path relative to the repository, text."""
+    return {pbtxt.config_path(model, variant): pbtxt.render(model, variant) for variant in pbtxt.variants(model)}
+
+
+def write_configs(template: Path = TEMPLATE) -> list[Path]:
+    """Regenerate the committed configs from the contracts; returns the files whose text changed."""
+    changed = []
+    for model in contracts.MODELS.values():
+        for name, text in configs(model).items():
+            path = template / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                changed.append(path)
+    return changed
+
+
+def template_files(model: str, template: Path = TEMPLATE) -> dict[str, bytes]:
+    """A model's committed files that an export copies: path relative to the model's folder, content."""
+    root = template / model
+    return {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+# ----------------------------------------------------------------------------------------------------------- manifests
+
+
+def versions() -> dict[str, str | int]:
+    """Versions that may change a graph's bytes."""
+    return {
+        "heartvoice": heartvoice.__version__,
+        "onnx": importlib.metadata.version("onnx"),
+        "opset": OPSET,
+        "ir": IR_VERSION,
+    }
+
+
+def code_hash() -> str:
+    """sha256 of the code that decides what a graph is, so that an export made by other code is made anew."""
+    root = Path(heartvoice.__file__).parent
+    digest = hashlib.sha256()
+    for name in _CODE:
+        start = root / name
+        for path in _files(start) if start.is_dir() else [start]:
+            relative = path.relative_to(root).as_posix()
+            if path.suffix == ".py" and relative not in _NOT_CODE:
+                content = path.read_bytes()
+                digest.update(f"{relative} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def sizes(preset: Preset, network: Network | None = None) -> dict[str, Any]:
+    """A preset's sizes as JSON has them; those of one network, or all."""
+    values: dict[Network, dict[str, Any]] = {
+        "lm": {"lm": asdict(preset.lm), "ids": asdict(preset.ids), "max_positions": preset.max_positions},
+        "codec": {"codec": asdict(preset.codec)},
+    }
+    chosen = values["lm"] | values["codec"] if network is None else values[network]
+    plain: dict[str, Any] = json.loads(json.dumps(chosen))
+    return plain
+
+
+def manifest_head(
+    model: GraphModel, preset: Preset, precision: Precision, origin: str, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The part of a manifest that says what a graph is made from; equal parts mean an equal graph."""
+    return {
+        "model": model.name,
+        "preset": preset.name,
+        "precision": precision,
+        "weights": origin,
+        "sources": dict(hashes),
+        "sizes": sizes(preset, model.network),
+        "axes": model.axes,
+        "versions": versions(),
+        "code": code_hash(),
+    }
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Text of a manifest: the same for the same values."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(16 * 2**20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.export.graph import Array, GraphBuilder, TensorSource
+from heartvoice.checkpoints import TensorSource
+from heartvoice.export.graph import Array, GraphBuilder
 from heartvoice.models.rope import rope_frequencies
 from heartvoice.presets import TransformerSizes
 
@@ -57,9 +58,8 @@ def rope_tables(sizes: TransformerSizes, positions: int) -> tuple[Floats, Floats
     angle = np.arange(positions, dtype=np.float32)[:, None] * theta
     wide = np.repeat(angle, 2, axis=1).astype(np.float64)
     still = np.zeros((1, sizes.head_dim))
-    return tuple(table.astype(np.float32) for table in (  # type: ignore[return-value]
-        np.concatenate([np.cos(wide), still + 1]), np.concatenate([np.sin(wide), still]),
-    ))  # fmt: skip
+    cos, sin = np.concatenate([np.cos(wide), still + 1]), np.concatenate([np.sin(wide), still])
+    return cos.astype(np.float32), sin.astype(np.float32)
 
 
 def quarter_turn(width: int) -> Floats:

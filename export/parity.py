@@ -7,22 +7,23 @@ one layer of each stack at full width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from heartvoice.checkpoints import TensorSource, build_module, load_network
+from heartvoice.checkpoints import TensorSource, build_module, load_module
 from heartvoice.engines import Engine, OnnxEngine
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import Graph, Precision
-from heartvoice.export.weights import Network
+from heartvoice.export.graph import Graph
+from heartvoice.export.layout import Network, Precision
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes, Preset
+from heartvoice.presets import Preset
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest relative error ||a - b|| / ||b|| against the module in float32."""
@@ -40,13 +41,13 @@ class Parity:
     """Largest relative error of each quantity."""
     misses: list[str] = field(default_factory=list)
 
-    def add(self, quantity: str, got: npt.NDArray[np.floating], want: npt.NDArray[np.floating]) -> None:
+    def add(self, quantity: str, got: npt.NDArray[Any], want: npt.NDArray[Any]) -> None:
         """Compare one array with what PyTorch returned."""
         if got.shape != want.shape:
             self.misses.append(f"{quantity}: shape {list(got.shape)}, PyTorch {list(want.shape)}")
             return
         wide = want.astype(np.float64)
-        error = float(np.linalg.norm(got - wide) / max(np.linalg.norm(wide), 1e-30))
+        error = float(np.linalg.norm(got - wide)) / max(float(np.linalg.norm(wide)), 1e-30)
         self.errors[quantity] = max(self.errors.get(quantity, 0.0), error if math.isfinite(error) else math.inf)
 
     def check(self, model: str, precision: Precision) -> None:
@@ -56,11 +57,10 @@ class Parity:
             ExportError: names the quantities, their errors and the tolerance.
         """
         limit = TOLERANCE[precision]
-        misses = [*self.misses, *(f"{name}: error {error:.1e}" for name, error in self.errors.items() if error > limit)]
+        misses = self.misses + [f"{name}: error {error:.1e}" for name, error in self.errors.items() if error > limit]
         if misses:
-            raise ExportError(
-                f"{model}: differs from PyTorch by more than {limit:g} ({precision}, {self.pieces}): {'; '.join(misses)}"
-            )
+            found = "; ".join(misses)
+            raise ExportError(f"{model}: differs from PyTorch by more than {limit:g} ({precision}): {found}")
 
     def summary(self, precision: Precision) -> dict[str, object]:
         """For the manifest: errors rounded up to one digit, so that it does not depend on the machine's last bits."""
@@ -79,49 +79,81 @@ def _rounded_up(value: float) -> float:
     return float(f"{math.ceil(value / unit) * unit:.0e}")
 
 
-def compare(
-    build: Callable[[Preset, TensorSource, Precision], Graph],
-    run: Comparison,
-    preset: Preset,
-    source: TensorSource,
-    precision: Precision,
-    *,
-    network: Network,
-    written: Path | None,
-    folder: Path,
-) -> Parity:
-    """Compare one graph with its module.
+@dataclass(frozen=True)
+class Target:
+    """How one graph is built and compared."""
 
-    Args:
-        build: builds the graph.
-        run: runs engine and network and fills a Parity.
-        preset: sizes; those of one layer of each stack, where the whole is not compared.
-        source: the checkpoint.
-        precision: of the graph.
-        network: which network the module is.
-        written: the graph's file; None if `preset` is cut and the graph is only built to be compared.
-        folder: where such a graph may lie meanwhile.
-    """
-    sizes = preset.lm if network == "lm" else preset.codec
-    part = Part(source, sizes)
-    parity = Parity("whole" if written else "pieces: one layer of each stack, at full width")
-    with TemporaryDirectory(dir=folder) as temporary:
-        if written is None:
-            write_graph(build(preset, part, precision), Path(temporary))
-            written = Path(temporary) / GRAPH_FILE
-        engine = OnnxEngine(written)
-    run(engine, load_network(sizes, part, decode_only=True), preset, parity)
-    return parity
+    build: Callable[[Preset, TensorSource, Precision], Graph]
+    compare: Comparison
+    layered: bool
+    """Whether the graph has the stacks that `one_layer` cuts."""
+
+
+def one_layer(preset: Preset) -> Preset:
+    """The preset with one layer in each stack, at full width."""
+    lm = replace(
+        preset.lm,
+        backbone=replace(preset.lm.backbone, num_layers=1),
+        decoder=replace(preset.lm.decoder, num_layers=1),
+    )
+    return replace(preset, lm=lm, codec=replace(preset.codec, num_layers=1, num_layers_2=1))
+
+
+class Reference:
+    """A PyTorch network that graphs are compared with; loaded once for all graphs of a network."""
+
+    def __init__(self, preset: Preset, network: Network, source: TensorSource) -> None:
+        """Load it, cut to one layer of each stack if it is too large.
+
+        Raises:
+            CheckpointError: the checkpoint does not fit the network.
+        """
+        module = _build(preset, network)
+        self.whole = sum(tensor.numel() for tensor in module.state_dict().values()) * 4 <= WHOLE_BYTES
+        self.preset = preset if self.whole else one_layer(preset)
+        self.module = module if self.whole else _build(self.preset, network)
+        self.source = Part(source, self.module)
+        load_module(self.module, self.source)
+        self.module.eval()
+
+    def compare(self, target: Target, path: Path, precision: Precision) -> dict[str, object]:
+        """Compare a written graph with its module.
+
+        Args:
+            target: builder and comparison.
+            path: the graph's file; a smaller one may lie beside it for a while.
+            precision: of the graph.
+
+        Returns:
+            What the manifest says of it.
+
+        Raises:
+            ExportError: they differ.
+        """
+        model = path.parent.parent.name
+        whole = self.whole or not target.layered
+        parity = Parity("whole" if whole else "one layer of each stack, at full width")
+        with TemporaryDirectory(dir=path.parent) as temporary:
+            if not whole:
+                write_graph(target.build(self.preset, self.source, precision), Path(temporary))
+                path = Path(temporary) / GRAPH_FILE
+            engine = OnnxEngine(path)
+        target.compare(engine, self.module, self.preset, parity)
+        parity.check(model, precision)
+        return parity.summary(precision)
+
+
+def _build(preset: Preset, network: Network) -> nn.Module:
+    return build_module(preset.lm if network == "lm" else preset.codec, decode_only=True)
 
 
 class Part(TensorSource):
     """A checkpoint seen through the names of a network that reads fewer tensors."""
 
-    def __init__(self, source: TensorSource, sizes: HeartMuLaSizes | HeartCodecSizes) -> None:
-        """Keep what a network of these sizes reads, its encoder excepted."""
-        wanted = build_module(sizes, decode_only=True).state_dict()
+    def __init__(self, source: TensorSource, module: nn.Module) -> None:
+        """Keep what a module reads."""
         self._source = source
-        self.names = frozenset(part for name in wanted for part in source.parts(name))
+        self.names = frozenset(part for name in module.state_dict() for part in source.parts(name))
 
     def __str__(self) -> str:
         """The checkpoint's own name."""
@@ -134,6 +166,5 @@ class Part(TensorSource):
     def _stored_shape(self, name: str) -> tuple[int, ...]:
         return self._source.shape(name)
 
-    def _read(self, name: str) -> npt.NDArray[np.float32]:
-        values: npt.NDArray[np.float32] = self._source.array(name)
-        return values
+    def _pieces(self, name: str) -> Iterator[npt.NDArray[Any]]:
+        return self._source.pieces(name)

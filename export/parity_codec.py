@@ -33,9 +33,9 @@ def compare_flow(engine: Engine, network: torch.nn.Module, preset: Preset, parit
     sizes = preset.codec
     for index, (rows, length) in enumerate(((1, 2), (3, 33), (2, 96))):
         shapes = {"x": sizes.out_channels, "context": sizes.out_channels, "mu": sizes.dim}
-        inputs = {
-            name: normal(0, f"parity {name}", index, (rows, length, width)) for name, width in shapes.items()
-        } | {"t": uniform(0, "parity t", index, (rows, 1))}
+        inputs = {name: normal(0, f"parity {name}", index, (rows, length, width)) for name, width in shapes.items()} | {
+            "t": uniform(0, "parity t", index, (rows, 1))
+        }
         joined = np.concatenate([inputs[name] for name in shapes], axis=2)
         want = network.flow_matching.estimator(torch.from_numpy(joined), torch.from_numpy(inputs["t"][:, 0]))
         parity.add("velocity", engine.run(inputs)["velocity"], want.numpy())

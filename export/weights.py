@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from heartvoice.checkpoints import Checkpoint, TensorSource, build_module, listed, random_checkpoint
 from heartvoice.errors import CheckpointError
+from heartvoice.export.layout import Network
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.presets import GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
 
-Network = Literal["lm", "codec"]
 OFFICIAL = "official"
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
 _LM_FOLDER, _CODEC_FOLDER = "HeartMuLa-oss-*", "HeartCodec-oss"

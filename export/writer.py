@@ -1,14 +1,13 @@
 """A built graph onto disk: weights streamed one at a time, hashed while they are written.
 
-Above a threshold the weights go to `model.onnx.data` beside the graph (a protobuf file ends at 2 GB), each at an aligned
-offset so that a runtime can map the file instead of copying it.
+Above a threshold the weights go to `model.onnx.data` beside the graph (a protobuf file ends at 2 GB), each at an
+aligned offset so that a runtime can map the file instead of copying it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +16,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import IR_VERSION, OPSET, Array, Graph, Weight
+from heartvoice.export.graph import Array, Graph, Weight
+from heartvoice.export.layout import EXTERNAL_BYTES, IR_VERSION, OPSET
 
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
-EXTERNAL_BYTES = 256 * 2**20
-"""Weights beyond this go to `DATA_FILE`."""
 _ALIGNMENT = 4096
 _SMALL = 1024
 """Tensors of at most this many bytes stay in the graph: shape inference reads them."""
@@ -32,16 +30,9 @@ Progress = Callable[[int], None]
 """Called with the number of weight bytes just written."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files of one graph: name to sha256 and size."""
-
-    files: dict[str, dict[str, str | int]]
-
-
 def write_graph(
     graph: Graph, folder: Path, *, external_bytes: int = EXTERNAL_BYTES, progress: Progress | None = None
-) -> Written:
+) -> dict[str, dict[str, str | int]]:
     """Write `model.onnx`, and `model.onnx.data` if the weights exceed `external_bytes`.
 
     Args:
@@ -49,6 +40,9 @@ def write_graph(
         folder: exists; files in it are overwritten.
         external_bytes: threshold.
         progress: called after each weight.
+
+    Returns:
+        sha256 and size in bytes of each file by name.
 
     Raises:
         ExportError: a weight has another shape than announced, is not finite, or overflows half precision; or the
@@ -75,7 +69,7 @@ def write_graph(
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # the checker and shape inference raise several unrelated types
         raise ExportError(f"{graph.name}: not valid ONNX: {error}") from error
-    return Written(files)
+    return files
 
 
 def _model(graph: Graph, tensors: list[TensorProto]) -> onnx.ModelProto:
@@ -113,7 +107,7 @@ def _external(weight: Weight, data: _HashedFile) -> TensorProto:
     data.align()
     for key, value in (("location", DATA_FILE), ("offset", data.position), ("length", array.nbytes)):
         tensor.external_data.add(key=key, value=str(value))
-    data.write(memoryview(array).cast("B"))
+    data.write(array.reshape(-1).view(np.uint8).data)
     return tensor
 
 

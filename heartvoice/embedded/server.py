@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
 _ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 WATCH_S = 0.2
 RELOAD_TIMEOUT_S = 30.0
+CANCEL_S = 2.0
+"""How long cancelled jobs may take to notice."""
+STOP_S = 6.0
+"""How long a server without jobs may take to stop; it takes about 3 s."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class EmbeddedServer:
         wheel.check_numpy()
         files = self.options.files or wheel.find_wheel()
         repository = Repository(self.options.repository.resolve())
+        log.debug("serving %s", repository.index["preset"])
         for name in LOADED:
             if name in self.options.models and not (repository.root / name / "config.pbtxt").is_file():
                 raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
@@ -137,18 +143,23 @@ class EmbeddedServer:
 
         Removes the run's folder and shared memory, whatever happened.
         """
-        self._stopping.set()
         process = self._process
-        if process is not None and self._run is not None:
-            if cancel:
-                self.cancel_jobs()
+        if process is not None and self._run is not None and process.poll() is None:
+            (self._run / rundir.DRAIN).touch()
+            if not cancel:
+                self._drain(self.options.drain_s)
+            self._stopping.set()
+            self.cancel_jobs()
+            self._drain(CANCEL_S)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                # A request whose stub was killed never ends and would hold the server for the whole drain time.
-                process.wait(timeout=15.0 if cancel else self.options.drain_s + 15.0)
+                # Requests whose stub was killed and streams that nobody reads never end.
+                process.wait(timeout=STOP_S)
             except subprocess.TimeoutExpired:
-                log.warning("the server did not stop in time and is killed")
+                log.warning("the server did not stop within %g s and is killed", STOP_S)
+        self._stopping.set()
+        if process is not None:
             _kill_group(process.pid)
             process.wait()
         if self._watcher.is_alive():
@@ -159,10 +170,30 @@ class EmbeddedServer:
             leftovers.remove_run(self._run, self._owner)
             self._run = None
 
+    def _drain(self, timeout_s: float) -> None:
+        """Wait until no job is live. Triton itself cannot: after SIGTERM it refuses the songs' own inner calls."""
+        assert self._run is not None
+        deadline = time.monotonic() + timeout_s
+        cancelling = (self._run / rundir.STOP).exists()
+        while time.monotonic() < deadline and self.poll() is None and self.live_jobs() > 0:
+            if not cancelling and (self._run / rundir.STOP).exists():
+                return
+            time.sleep(0.05)
+
+    def live_jobs(self) -> int:
+        """Jobs that run or wait, over all models, by the server's own metrics; 0 if it does not answer."""
+        try:
+            with urllib.request.urlopen(self.metrics_url, timeout=5) as page:
+                text = page.read().decode()
+        except OSError:
+            return 0
+        lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("heartvoice_jobs_live{"))
+        return round(sum(float(value) for _, _, value in lines))
+
     def cancel_jobs(self) -> None:
         """Tell every model to end its jobs; meant for a stop, since it cannot be taken back."""
         if self._run is not None:
-            (self._run / "stop").touch()
+            (self._run / rundir.STOP).touch()
 
     def wait(self) -> int:
         """Wait until the server ends by itself; returns its exit status."""
@@ -195,7 +226,7 @@ class EmbeddedServer:
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={options.metrics_port}",
             f"--grpc-restricted-protocol={_ADMIN_APIS}:heartvoice-admin={self._secret}",
-            f"--exit-timeout-secs={round(options.drain_s)}",
+            f"--exit-timeout-secs={round(STOP_S)}",
             "--log-format=ISO8601",
         ]
         return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.checkpoints import Array, TensorSource
+from heartvoice.models.sources import PIECE, Array, TensorSource
 from heartvoice.noise import bits
 from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes
-
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -59,28 +57,29 @@ class RandomCheckpoint(TensorSource):
     def _stored_shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
-    def _read(self, name: str) -> Array:
+    def _pieces(self, name: str) -> Iterator[Array]:
         shape = self._shapes[name]
         law = self._law(name, shape)
         if law.flag:
-            return np.ones(shape, np.bool_)
-        out = np.empty(shape, np.float32)
-        _fill(out.reshape(-1), bits(self._seed, "weights", name), law)
-        if law.n_zero:
-            out.swapaxes(0, law.zero_axis)[-law.n_zero :] = 0
-        return out
+            yield np.ones(math.prod(shape), np.bool_)
+            return
+        generator, count = bits(self._seed, "weights", name), math.prod(shape)
+        for start in range(0, max(count, 1), PIECE):
+            piece = _draw(generator, min(PIECE, count - start), law)
+            if law.n_zero:
+                inner, size = math.prod(shape[law.zero_axis + 1 :]), shape[law.zero_axis]
+                index = np.arange(start, start + piece.size) // inner % size
+                piece[index >= size - law.n_zero] = 0
+            yield piece
 
 
-def _fill(flat: npt.NDArray[np.float32], generator: np.random.Philox, law: Law) -> None:
-    """Fill float32 [count] in chunks of bounded memory; each step is one rounding, the same on any machine."""
-    width = np.float32(2 * math.sqrt(3) * law.std)
-    low = np.float32(law.mean - math.sqrt(3) * law.std)
-    for start in range(0, len(flat), _CHUNK):
-        part = flat[start : start + _CHUNK]
-        raw = np.asarray(generator.random_raw((len(part) + 1) // 2), dtype="<u8").view("<u4")[: len(part)]
-        np.multiply(raw >> np.uint32(8), np.float32(2.0**-24), out=part, casting="same_kind")
-        part *= width
-        part += low
+def _draw(generator: np.random.Philox, count: int, law: Law) -> npt.NDArray[np.float32]:
+    """The next `count` values, float32 [count]; each step is one rounding, the same on any machine."""
+    raw = np.asarray(generator.random_raw((count + 1) // 2), dtype="<u8").view("<u4")[:count]
+    values = (raw >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    values *= np.float32(2 * math.sqrt(3) * law.std)
+    values += np.float32(law.mean - math.sqrt(3) * law.std)
+    return values
 
 
 def heartmula_law(sizes: HeartMuLaSizes) -> LawOf:

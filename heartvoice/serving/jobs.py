@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.02
 """How often a job's cancellation is looked at."""
-OWNER_POLL_S = 1.0
+OWNER_POLL_S = 0.25
+"""How often the owner's process and the server's flags are looked at."""
 HEARTBEAT_S = 1.0
 """A job with events says at least this often that it lives."""
 
@@ -99,7 +100,7 @@ class Job:
         if now - self._owner_checked >= OWNER_POLL_S:
             self._owner_checked = now
             owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
-            if rundir.stopping() or (owner is not None and not rundir.is_alive(owner)):
+            if rundir.flagged(rundir.STOP) or (owner is not None and not rundir.is_alive(owner)):
                 self._cancelled.set()
         if self.wants_events and now - self._last_sent >= HEARTBEAT_S:
             self.send_event(self._last_event)
@@ -117,13 +118,12 @@ class Job:
             self.send({"EVENT": json.dumps(stamped)})
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error and close. A stream carries text alone, so there the code stands in the text."""
+        """Answer with an error. Streams and BLS carry its text alone intact, so the code stands in the text."""
         if not isinstance(error, HeartvoiceError):
             log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
             error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
-        text = error.wire() if self.spec.decoupled else str(error)
         final = 0 if self.spec.decoupled else pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(text, triton_code(error))), final)
+        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error))), final)
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send the only response of a unary model."""
@@ -160,6 +160,7 @@ class JobQueue:
         self._live: set[Job] = set()
         self._lock = threading.Lock()
         self.metrics = Metrics(spec.name)
+        self.metrics.live(0)  # a process that died left its number behind
         for number in range(max_jobs):
             threading.Thread(target=self._worker, name=f"{spec.name}-{number}", daemon=True).start()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
@@ -170,6 +171,8 @@ class JobQueue:
         Raises:
             ModelUnavailableError: as many jobs as allowed run and wait already.
         """
+        if rundir.flagged(rundir.DRAIN) and "owner_pid" not in job.inputs:
+            raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
         with self._lock:
             if len(self._live) >= self._max_jobs + self._max_queue:
                 raise ModelUnavailableError(
@@ -218,6 +221,8 @@ class Metrics:
 
     def __init__(self, model: str) -> None:
         self._labels = {"model": model}
+        # Two threads in one metric at once kill the whole server with SIGSEGV (2.51): its message is not locked.
+        self._lock = threading.Lock()
         kinds = pb_utils.MetricFamily
         # Triton deletes a metric with its family, so the families are kept as long as this object.
         self._families = {
@@ -231,16 +236,19 @@ class Metrics:
 
     def live(self, count: int) -> None:
         """Set the number of live jobs."""
-        self._live.set(count)
+        with self._lock:
+            self._live.set(count)
 
     def finished(self, outcome: str) -> None:
         """Count a job that ended, by outcome: ok or an error's code."""
-        if outcome not in self._by_outcome:
-            self._by_outcome[outcome] = self._families["jobs"].Metric(labels={**self._labels, "outcome": outcome})
-        self._by_outcome[outcome].increment(1)
+        with self._lock:
+            if outcome not in self._by_outcome:
+                self._by_outcome[outcome] = self._families["jobs"].Metric(labels={**self._labels, "outcome": outcome})
+            self._by_outcome[outcome].increment(1)
 
-    def frame_made(self) -> None:
-        """Count one LM frame."""
-        if self._frames is None:
-            self._frames = self._families["frames"].Metric(labels=self._labels)
-        self._frames.increment(1)
+    def frames_made(self, count: int) -> None:
+        """Count LM frames."""
+        with self._lock:
+            if self._frames is None:
+                self._frames = self._families["frames"].Metric(labels=self._labels)
+            self._frames.increment(count)

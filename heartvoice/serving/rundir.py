@@ -8,9 +8,13 @@ In a container without that variable nothing is known and every model counts as 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 VARIABLE = "HEARTVOICE_RUN_DIR"
+DRAIN, STOP = "drain", "stop"
+"""Flags of a server that is about to stop: no new jobs; and those under way end, too."""
 
 
 def folder() -> Path | None:
@@ -19,8 +23,18 @@ def folder() -> Path | None:
     return Path(value) if value else None
 
 
+def _leave_with(server_pid: int) -> None:
+    while os.getppid() == server_pid:
+        time.sleep(0.25)
+    os._exit(1)
+
+
 def register(model: str) -> None:
-    """Note that this process serves `model`."""
+    """Note that this process serves `model`, and let it end with its server.
+
+    A stub that waits for a killed server in a call of its own would live on for ever.
+    """
+    threading.Thread(target=_leave_with, args=(os.getppid(),), name="leave-with-server", daemon=True).start()
     run = folder()
     if run:
         path = run / "pids" / model
@@ -54,7 +68,7 @@ def model_alive(model: str) -> bool:
     return pid is None or is_alive(pid)
 
 
-def stopping() -> bool:
-    """Whether the server has been told to cancel what is in flight."""
+def flagged(flag: str) -> bool:
+    """Whether `heartvoice serve` has raised a flag: DRAIN or STOP."""
     run = folder()
-    return run is not None and (run / "stop").exists()
+    return run is not None and (run / flag).exists()

@@ -125,16 +125,19 @@ def stream_codes(job: Job, stage: LmStage, repository: Repository, metrics: Metr
         if pending:
             job.send({"CODES": np.stack(pending, axis=1), "START": np.array([n_sent])})
             n_sent += len(pending)
+            metrics.frames_made(len(pending))
             pending.clear()
         flushed = time.monotonic()
         job.send_event(asdict(Progress("lm", n_sent, request.n_frames, flushed - began)))
 
-    for codes in stage.frames(request, job.cancelled):
-        metrics.frame_made()
-        pending.append(codes)
-        if time.monotonic() - flushed >= FLUSH_S:
-            flush()
-    flush()
+    try:
+        for codes in stage.frames(request, job.cancelled):
+            pending.append(codes)
+            if time.monotonic() - flushed >= FLUSH_S:
+                flush()
+        flush()
+    finally:
+        metrics.frames_made(len(pending))  # those of a cancelled job were made, too
     seconds = time.monotonic() - began
     report = repository.about | {
         "seed": request.seed,

@@ -293,3 +293,11 @@ def test_a_commands_errors_are_one_line_too(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(cli.LAZY_COMMANDS, "fail", (__name__, "fail"))
     result = heartvoice("fail")
     assert (result.exit_code, result.stderr) == (1, "error: codec: broke\n")
+
+
+@pytest.mark.parametrize(("command", "extra"), [("export", "export"), ("serve", "serve")])
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, command: str, extra: str) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = heartvoice(command)
+    assert result.exit_code == 3
+    assert f"pip install 'heartvoice[{extra}]'" in result.stderr

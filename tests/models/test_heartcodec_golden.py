@@ -28,6 +28,7 @@ INFERENCES = case_params(KIND, lambda name, args: "scenario" in args)
 DECODES = tensor_params(KIND, r"(scalar\w+)\.z")
 ENCODES = tensor_params(KIND, r"(scalar\w+)\.emb")
 SONGS = case_params(KIND, lambda name, args: "expected_len" in args)
+GROUPS = (RVQS, ESTIMATES, EULERS, INFERENCES, DECODES, ENCODES, SONGS)
 ATOL = 1e-4
 """For activations, whose standard deviation is about 1."""
 COMPARED = re.compile(
@@ -82,7 +83,7 @@ def tensor(case: Golden, name: str) -> Tensor:
 def test_every_recorded_tensor_is_compared_by_some_test(folder: GoldenFolder) -> None:
     unknown = [name for name in folder.io if not COMPARED.fullmatch(name)]
     assert not unknown
-    claimed = {param.values[0].name for group in (INFERENCES, EULERS, SONGS, DECODES) for param in group}
+    claimed = {param.values[0].name for group in GROUPS for param in group}
     assert set(folder.cases) <= claimed
 
 

@@ -107,13 +107,13 @@ class Block(nn.Module):
         """[B, T, D] to the same; `modulation` is [B, 6, D]."""
         if self.scale_shift_table is None:
             x = x + self.attn(self.attn_norm(x), rotation)
-            x = x + self.mlp(self.mlp_norm(x))
-            return x
+            refined: Tensor = self.mlp(self.mlp_norm(x))
+            return x + refined
         rows = (self.scale_shift_table + modulation)[:, :, None]  # [B, 6, 1, D]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = rows.unbind(1)
         x = x + gate_a * self.attn(self.attn_norm(x) * (1 + scale_a) + shift_a, rotation)
-        x = x + gate_m * self.mlp(self.mlp_norm(x) * (1 + scale_m) + shift_m)
-        return x
+        refined = self.mlp(self.mlp_norm(x) * (1 + scale_m) + shift_m)
+        return x + gate_m * refined
 
 
 class ProjectLayer(nn.Module):

@@ -1,0 +1,233 @@
+"""HeartCodec on a GPU: a window's flow and its scalar decoder in several precisions, with the error of each."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heartvoice.benchmarks.costs import decoder_flop, flow_flop
+from heartvoice.benchmarks.gpu_device import Bench, errors, random_network, use_tf32
+from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
+from heartvoice.models.heartcodec.codec import HeartCodec
+from heartvoice.models.heartcodec.estimator import Estimator
+from heartvoice.models.heartcodec.scalar import ScalarModel, quantize
+from heartvoice.presets import HeartCodecSizes, Preset
+
+FLOW, DECODER = "HeartCodec flow, one window", "HeartCodec scalar decoder, one window"
+FRAMES, CONTEXT, STEPS, GUIDANCE = 744, 104, 10, 1.25
+DRY_FRAMES = 62
+CHUNK = 248
+_COMPILE_S = 120
+Solve = Callable[[], Tensor]
+
+
+def measure(bench: Bench, preset: Preset) -> None:
+    """Every question about the codec; adds rows."""
+    sizes = preset.codec
+    network = bench.attempt(FLOW, "load", lambda: random_network(sizes, bench.device, torch.float32))
+    if network is None:
+        return
+    assert isinstance(network, HeartCodec)
+    network.fold_weight_norm()
+    frames = FRAMES if bench.on_gpu else DRY_FRAMES
+    flow = _Flow(bench, sizes, network, frames)
+    flow.run()
+    latents = flow.reference
+    scalar = network.scalar_model
+    del network, flow
+    bench.release()
+    if latents is None:
+        latents = torch.randn(1, frames, sizes.out_channels, device=bench.device) * 0.5
+    _Decoder(bench, sizes, scalar, latents).run()
+
+
+# ---------------------------------------------------------------------------------------------------------------- flow
+
+
+class _Flow:
+    """One window: ten guided Euler steps over all its latent frames, going on from the window before."""
+
+    def __init__(self, bench: Bench, sizes: HeartCodecSizes, network: HeartCodec, frames: int) -> None:
+        self.bench, self.sizes, self.network, self.frames = bench, sizes, network, frames
+        generator = torch.Generator(bench.device).manual_seed(0)
+        shape = (1, sizes.num_quantizers, frames // 2)
+        self.codes = torch.randint(sizes.codebook_size, shape, device=bench.device, generator=generator)
+        shape = (1, frames, sizes.out_channels)
+        self.noise, self.known = (torch.randn(shape, device=bench.device, generator=generator) for _ in range(2))
+        self.reference: Tensor | None = None
+        self.reference_ms = 0.0
+
+    def run(self) -> None:
+        """All precisions, the strict one first."""
+        attempt, estimator = self.bench.attempt, self.network.flow_matching.estimator
+        attempt(FLOW, "fp32", lambda: self.add("fp32", self.solver(estimator)))
+        attempt(FLOW, "tf32", lambda: self.add("tf32", self.solver(estimator, tf32=True)))
+        for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+            attempt(FLOW, f"{name} autocast", lambda n=name, d=dtype: self.autocast(f"{n} autocast", estimator, d))  # type: ignore[misc]
+            attempt(FLOW, f"{name} matrices", lambda n=name, d=dtype: self.matrices(f"{n} matrices", estimator, d))  # type: ignore[misc]
+
+    def autocast(self, name: str, estimator: Estimator, dtype: torch.dtype) -> None:
+        """What `torch.autocast` makes of it."""
+        self.add(name, self.solver(estimator, around=lambda: torch.autocast(self.bench.device.type, dtype)))
+
+    def matrices(self, name: str, estimator: Estimator, dtype: torch.dtype) -> None:
+        """Only the matrices that multiply every frame in half precision; then as a CUDA graph, then compiled."""
+        half = copy.deepcopy(estimator)
+        half.cast_linears(dtype)
+        self.add(name, self.solver(half))
+        graph = f"{name}, CUDA graph"
+        self.bench.attempt(FLOW, graph, lambda: self.add(graph, self.solver(self.captured(half))))
+        compiled = f"{name}, compiled blocks" + (", CUDA graph" if self.bench.on_gpu else "")
+        if dtype is not torch.bfloat16 or not self.bench.compiles:
+            return
+
+        def compile_and_add() -> None:
+            for stack in (half.transformer_blocks, half.transformer_blocks_2):
+                for block in stack:
+                    block.compile(dynamic=False)
+            self.add(compiled, self.solver(self.captured(half) if self.bench.on_gpu else half))
+
+        self.bench.attempt(FLOW, compiled, compile_and_add, needs_s=_COMPILE_S)
+
+    def captured(self, estimator: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """One evaluation of two rows as a CUDA graph."""
+        x = torch.randn(2, self.frames, self.sizes.in_channels, device=self.bench.device)
+        t = torch.full((2,), 0.5, device=self.bench.device)
+        kept: list[Tensor] = []
+
+        def evaluate() -> None:
+            kept[:] = [estimator(x, t)]
+
+        replay = self.bench.capture(evaluate)
+
+        def run(new_x: Tensor, new_t: Tensor) -> Tensor:
+            x.copy_(new_x)
+            t.copy_(new_t)
+            replay()
+            return kept[0]  # read before the next evaluation overwrites it
+
+        return run
+
+    def solver(
+        self,
+        estimator: Callable[[Tensor, Tensor], Tensor],
+        *,
+        tf32: bool = False,
+        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> Solve:
+        """A whole window's latents with this velocity network."""
+
+        def solve() -> Tensor:
+            use_tf32(tf32)
+            with around():
+                latents: Tensor = self.network.flow_matching.inference_codes(
+                    self.codes,
+                    self.known,
+                    self.noise,
+                    latent_length=self.frames,
+                    context_length=min(CONTEXT, self.frames // 4),
+                    steps=STEPS,
+                    guidance=GUIDANCE,
+                    estimator=estimator,
+                )
+            use_tf32(False)
+            return latents.float()
+
+        return solve
+
+    def add(self, name: str, solve: Solve) -> None:
+        """Measure one variant; the first is the reference."""
+        latents = solve()
+        if self.reference is None:
+            self.reference = latents.clone()
+        timing, facts = self.bench.time(solve, n=10)
+        ms = timing.median * 1e3
+        self.reference_ms = self.reference_ms or ms
+        flop = STEPS * flow_flop(self.sizes, frames=self.frames, rows=2)
+        rates = {"tflop_s": flop / timing.median / 1e12, "times_fp32": self.reference_ms / ms}
+        rates["rtf"] = timing.median / (self.frames * self.sizes.latent_hop / SAMPLE_RATE_HZ)
+        self.bench.run.add(FLOW, name, timing, frames=self.frames, **rates, **errors(latents, self.reference), **facts)
+        self.bench.release()
+
+
+# ------------------------------------------------------------------------------------------------------------- decoder
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to decode."""
+
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    searched: bool = False
+    """cuDNN tries its algorithms and keeps the fastest."""
+    chunk: int = 0
+
+
+WAYS = {
+    "fp32": _Way(),
+    "fp32, cuDNN searched": _Way(searched=True),
+    "tf32": _Way(tf32=True),
+    "tf32, cuDNN searched": _Way(tf32=True, searched=True),
+    f"fp32, chunks of {CHUNK}": _Way(chunk=CHUNK),
+    "bf16": _Way(torch.bfloat16),
+    "bf16, cuDNN searched": _Way(torch.bfloat16, searched=True),
+    f"bf16, chunks of {CHUNK}": _Way(torch.bfloat16, chunk=CHUNK),
+    "fp16, cuDNN searched": _Way(torch.float16, searched=True),
+}
+
+
+class _Decoder:
+    """Both channels of one window."""
+
+    def __init__(self, bench: Bench, sizes: HeartCodecSizes, scalar: ScalarModel, latents: Tensor) -> None:
+        self.bench, self.sizes, self.scalar = bench, sizes, scalar
+        self.frames = latents.shape[1]
+        self.latents = latents.reshape(self.frames, 2, -1).permute(1, 2, 0).contiguous()  # [2, L / 2, T]
+        self.reference: Tensor | None = None
+        self.reference_ms = 0.0
+
+    def run(self) -> None:
+        """All ways, the strict one first."""
+        networks = {torch.float32: self.scalar}
+        for name, way in WAYS.items():
+            if way.dtype not in networks:
+                networks = {torch.float32: self.scalar, way.dtype: copy.deepcopy(self.scalar).to(way.dtype)}
+            network = networks[way.dtype]
+            self.bench.attempt(DECODER, name, lambda n=name, w=way, net=network: self.add(n, w, net))  # type: ignore[misc]
+
+    def add(self, name: str, way: _Way, network: ScalarModel) -> None:
+        """Measure one way; the first is the reference."""
+        torch.backends.cudnn.benchmark = way.searched
+        use_tf32(way.tf32)
+        try:
+            audio = self.decode(way, network)
+            if self.reference is None:
+                self.reference = audio
+            timing, facts = self.bench.time(lambda: self.decode(way, network), n=20)
+        finally:
+            torch.backends.cudnn.benchmark = False
+            use_tf32(False)
+        ms = timing.median * 1e3
+        self.reference_ms = self.reference_ms or ms
+        flop = decoder_flop(self.sizes, frames=self.frames)
+        rates = {"tflop_s": flop / timing.median / 1e12, "times_fp32": self.reference_ms / ms}
+        rates["rtf"] = timing.median / (self.frames * self.sizes.latent_hop / SAMPLE_RATE_HZ)
+        self.bench.run.add(DECODER, name, timing, frames=self.frames, **rates, **errors(audio, self.reference), **facts)
+        self.bench.release()
+
+    def decode(self, way: _Way, network: ScalarModel) -> Tensor:
+        """Audio float32 [2, N]. Latents are rounded in float32: in half precision a level could flip."""
+        latents = quantize(self.latents).to(way.dtype)
+        pieces, hop, step = [], self.sizes.latent_hop, way.chunk or self.frames
+        for start in range(0, self.frames, step):
+            end, first = min(start + step, self.frames), max(0, start - DECODER_HISTORY)
+            audio = network.decoder(latents[:, :, first : end + DECODER_LOOKAHEAD])
+            pieces.append(audio[:, 0, (start - first) * hop : (end - first) * hop].float())
+        return torch.cat(pieces, dim=1)

@@ -1,0 +1,195 @@
+"""Measuring on a GPU: calibration, clocks, CUDA graphs, peak memory, random weights made where they are used.
+
+Everything also runs on a CPU, so that the benchmark can be tried without a GPU. Needs torch and numpy alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heartvoice.benchmarks import machine
+from heartvoice.benchmarks.harness import Run, Timing
+from heartvoice.checkpoints import build_module
+from heartvoice.models.random_weights import heartcodec_law, heartmula_law
+from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes
+
+T = TypeVar("T")
+_WARMUP = 3
+_CAPTURE_WARMUP = 3
+
+
+def calibrate(device: torch.device) -> dict[str, float]:
+    """What the device gives now, medians: bandwidth of reading and copying, rates of matrix products.
+
+    Products are of random numbers: zeros run faster.
+    """
+    on_gpu = device.type == "cuda"
+    n_bytes = min(2**32, torch.cuda.mem_get_info(device)[0] // 8) if on_gpu else 2**24
+    size, repeats = (8192, 10) if on_gpu else (256, 3)
+    source = torch.rand(n_bytes // 4, device=device)
+    target = torch.empty_like(source)
+    rates = {
+        "read_gb_s": n_bytes / _seconds(device, source.sum, repeats) / 1e9,
+        "copy_gb_s": 2 * n_bytes / _seconds(device, lambda: target.copy_(source), repeats) / 1e9,
+    }
+    del source, target
+    left, right = (torch.rand(size, size, device=device) - 0.5 for _ in range(2))
+    for name, dtype, tf32 in (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bf16", torch.bfloat16, False),
+    ):
+        use_tf32(tf32)
+        a, b = left.to(dtype), right.to(dtype)
+        rates[f"{name}_tflop_s"] = 2 * size**3 / _seconds(device, lambda a=a, b=b: a @ b, repeats) / 1e12  # type: ignore[misc]
+    use_tf32(False)
+    return rates
+
+
+def use_tf32(allowed: bool) -> None:
+    """Whether float32 products and convolutions may be rounded to TF32 (torch's default for convolutions is yes)."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _seconds(device: torch.device, action: Callable[[], object], repeats: int) -> float:
+    """Median device seconds of a call."""
+    for _ in range(_WARMUP):
+        action()
+    return float(np.median([_once(device, action)[1] for _ in range(repeats)]))
+
+
+def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one call: on the wall, the device waited for; and on the device."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        action()
+        wall = time.perf_counter() - start
+        return wall, wall
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    begin.record()
+    action()
+    end.record()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start, begin.elapsed_time(end) / 1e3
+
+
+def random_network(sizes: HeartMuLaSizes | HeartCodecSizes, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A network with random values of the usual scales, drawn on the device: the full size takes a second there."""
+    law = heartmula_law(sizes) if isinstance(sizes, HeartMuLaSizes) else heartcodec_law(sizes)
+    module = build_module(sizes, decode_only=True).to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, tensor in module.state_dict().items():
+        each = law(name, tuple(tensor.shape))
+        if each.flag:
+            tensor.fill_(True)
+            continue
+        reach = math.sqrt(3) * each.std
+        tensor.uniform_(each.mean - reach, each.mean + reach, generator=generator)
+        if each.n_zero:
+            tensor.narrow(each.zero_axis, tensor.shape[each.zero_axis] - each.n_zero, each.n_zero).zero_()
+    return module.eval().requires_grad_(False)
+
+
+@dataclass
+class Bench:
+    """Where to measure, for how long, and what takes the results."""
+
+    run: Run
+    device: torch.device
+    deadline: float
+    """`time.perf_counter()` after which nothing new begins."""
+    compiles: bool
+    """Whether to try torch.compile."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU; otherwise this is a dry run."""
+        return self.device.type == "cuda"
+
+    def attempt(self, case: str, variant: str, action: Callable[[], T], *, needs_s: float = 0) -> T | None:
+        """Do it; if it fails, or too little time is left for it, record why and go on."""
+        if time.perf_counter() + needs_s > self.deadline:
+            self.run.add(case, variant, failed="not begun: too little time was left")
+            return None
+        try:
+            return action()
+        except Exception as error:  # whatever a kernel, compiler or allocator raises is a result
+            self.run.add(case, variant, failed=f"{type(error).__name__}: {str(error).strip()[:600]}")
+            return None
+        finally:
+            self.run.save()
+
+    def time(self, action: Callable[[], object], *, n: int, limit_s: float = 15) -> tuple[Timing, dict[str, float]]:
+        """Time calls that each wait for the device, and note the memory they take.
+
+        Args:
+            action: what to time.
+            n: calls on a GPU; three in a dry run.
+            limit_s: fewer calls, but at least three, are made if these seconds are over.
+
+        Returns:
+            Wall times; and `device_ms` (median between events), `loaded_gb`, `peak_gb`.
+        """
+        self._reset_peak()
+        loaded = self._memory()
+        for _ in range(_WARMUP if self.on_gpu else 1):
+            action()
+        begin, pairs = time.perf_counter(), []
+        for index in range(n if self.on_gpu else 3):
+            if index >= 3 and time.perf_counter() - begin > limit_s:
+                break
+            pairs.append(_once(self.device, action))
+        device_ms = float(np.median([device for _, device in pairs])) * 1e3
+        facts = {"device_ms": device_ms, "loaded_gb": loaded / 1e9, "peak_gb": self._peak() / 1e9}
+        return Timing(tuple(wall for wall, _ in pairs)), facts
+
+    def capture(self, action: Callable[[], object]) -> Callable[[], None]:
+        """Record an action as a CUDA graph, after it has run a few times; what it reads and writes must not move."""
+        if not self.on_gpu:
+            raise RuntimeError("CUDA graphs need a GPU")
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(_CAPTURE_WARMUP):
+                action()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            action()
+        return graph.replay
+
+    def release(self) -> None:
+        """Give unused memory back to the device."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()
+
+    def _memory(self) -> int:
+        return torch.cuda.memory_allocated(self.device) if self.on_gpu else machine.rss()
+
+    def _peak(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device) if self.on_gpu else machine.peak_rss()
+
+    def _reset_peak(self) -> None:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            machine.reset_peak_rss()
+
+
+def errors(value: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Relative error and signal-to-noise ratio, computed on the device in float64."""
+    wide = reference.double()
+    error = float((value.double() - wide).norm() / wide.norm())
+    return {"relative_error": error, "snr_db": -20 * math.log10(error) if error > 0 else 999.0}

@@ -1,0 +1,192 @@
+"""`heartvoice export`: checkpoints into a model repository that `heartvoice serve` and Triton load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from heartvoice.errors import InvalidRequestError
+from heartvoice.extras import require
+from heartvoice.presets import PRESETS, Preset
+
+if TYPE_CHECKING:
+    from heartvoice.export.repository import Exported
+    from heartvoice.export.weights import Weights
+
+DEFAULT_ROOT = Path("build/repository")
+_NOISE = "random weights: whatever comes out of these graphs is noise"
+
+
+def export(
+    preset: Annotated[str, typer.Option(help=f"Sizes of the networks: {', '.join(PRESETS)}.", metavar="NAME")] = "tiny",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json and gen_config.json. "
+            "Sizes are read from their config.json.",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    random_weights: Annotated[
+        int | None,
+        typer.Option(help="Random weights of this seed instead: noise, but the whole path.", metavar="SEED", min=0),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"],
+        typer.Option(help="fp16: weights and matrix products in half; inputs, outputs and cache stay float32."),
+    ] = "fp32",
+    target: Annotated[Literal["onnx"], typer.Option(help="What to make.")] = "onnx",
+    repository: Annotated[
+        Path | None,
+        typer.Option(help="Where to; default build/repository/PRESET.", metavar="DIR", file_okay=False),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Make this graph alone, others stay as they are. May be repeated.", metavar="MODEL"),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Change nothing: list what differs between contracts, configs, graphs and manifests; exit 1 if "
+            "anything does. Without --repository only the committed configs are checked.",
+        ),
+    ] = False,
+    write_configs: Annotated[
+        bool,
+        typer.Option("--write-configs", help="For developers: regenerate the committed config.pbtxt files."),
+    ] = False,
+) -> None:
+    """Turn checkpoints into a model repository: graphs, configs, tokenizer, manifests.
+
+    A first one, with random weights, in under a minute:
+
+        heartvoice export --preset tiny --random-weights 0
+
+    The official weights (22 GB of disk in fp32, twice that to replace others):
+
+        heartvoice export --preset oss-3b --weights ~/weights
+
+    Every graph is compared with its PyTorch module and refused if it differs.
+
+    The repository changes all at once: after an error or Ctrl-C it is as before.
+
+    Graphs that are up to date are left alone. Same weights, same bytes.
+    """
+    console = Console(stderr=True)
+    if write_configs:
+        _write_configs(console)
+        return
+    if check:
+        _check(console, repository)
+        return
+    if preset not in PRESETS:
+        raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    require("export", "torch", "onnx", "onnxruntime", "tokenizers")
+    chosen = _weights(PRESETS[preset], weights, random_weights)
+    _export(console, chosen, repository or DEFAULT_ROOT / preset, precision, only or [])
+
+
+def _weights(preset: Preset, folder: Path | None, seed: int | None) -> Weights:
+    from heartvoice.export.weights import official_weights, random_weights
+
+    if folder is not None and seed is not None:
+        raise InvalidRequestError("--weights and --random-weights: expected one of them, got both")
+    if folder is not None:
+        return official_weights(folder, preset)
+    if seed is not None:
+        return random_weights(preset, seed)
+    raise InvalidRequestError(
+        "where do the weights come from? --weights DIR for the official ones, --random-weights 0 to try things out"
+    )
+
+
+def _export(
+    console: Console, weights: Weights, repository: Path, precision: Literal["fp32", "fp16"], only: list[str]
+) -> None:
+    from heartvoice.export.repository import export_repository
+
+    noise = weights.origin.startswith("random")
+    if noise:
+        console.print(f"[yellow]{_NOISE}[/]")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        results = export_repository(
+            weights, repository, precision=precision, only=only, reporter=_Bars(progress, console)
+        )
+    written = sum(result.written for result in results)
+    console.print(
+        f"{repository}: preset {weights.preset.name}, {written} graphs written, {len(results) - written} up to date"
+    )
+
+
+def _check(console: Console, repository: Path | None) -> None:
+    from heartvoice.export.drift import repository_drift, template_drift
+
+    found = template_drift()
+    if repository is not None:
+        require("export", "onnx")
+        found += [f"{repository}: {line}" for line in repository_drift(repository)]
+    for line in found:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found:
+        console.print(f"{len(found)} differences")
+        raise typer.Exit(1)
+    console.print("contracts, configs" + (", graphs and manifests agree" if repository else " agree"))
+
+
+def _write_configs(console: Console) -> None:
+    from heartvoice.export.layout import write_configs
+
+    changed = write_configs()
+    for path in changed:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if not changed:
+        console.print("all configs are up to date")
+
+
+class _Bars:
+    """Progress bars and one line for each finished graph."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._task: TaskID | None = None
+
+    def writing(self, model: str, n_bytes: int) -> None:
+        """Start a bar."""
+        self._task = self._progress.add_task(f"{model}: writing", total=n_bytes)
+
+    def advance(self, n_bytes: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, n_bytes)
+
+    def comparing(self, model: str) -> None:
+        """Say that PyTorch is at work."""
+        if self._task is not None:
+            self._progress.update(self._task, description=f"{model}: comparing with PyTorch")
+
+    def done(self, exported: Exported) -> None:
+        """Replace the bar by a line."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+        size = f"{exported.n_bytes / 1e6:.1f} MB"
+        if not exported.written:
+            self._console.print(f"{exported.model}: {size}, up to date", highlight=False)
+            return
+        errors = exported.parity.get("relative_error", {})
+        worst = max(errors.values(), default=0.0)
+        compared = exported.parity.get("compared")
+        self._console.print(
+            f"{exported.model}: {size} in {exported.seconds:.1f} s; differs from PyTorch by {worst:.0e} "
+            f"(limit {exported.parity.get('tolerance'):g}; compared: {compared})",
+            highlight=False,
+            soft_wrap=True,
+        )

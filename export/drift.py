@@ -1,0 +1,137 @@
+"""Finding what no longer agrees: contracts, committed configs, and what an export wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from heartvoice import contracts
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.export import layout
+from heartvoice.export.layout import GraphModel
+from heartvoice.export.repository import read_json
+from heartvoice.presets import Preset
+from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
+
+_ADVICE = "run `heartvoice export` again"
+
+
+def template_drift(template: Path = layout.TEMPLATE) -> list[str]:
+    """What differs between the contracts and the committed configs; empty if nothing does."""
+    found: list[str] = []
+    wanted = {name: text for model in contracts.MODELS.values() for name, text in layout.configs(model).items()}
+    for name, text in wanted.items():
+        found += _config(template, name, text, "run `heartvoice export --write-configs`")
+    for path in sorted(template.glob("**/*.pbtxt")):
+        name = path.relative_to(template).as_posix()
+        if name not in wanted:
+            found.append(f"{name}: no contract has this config")
+    for model in contracts.MODELS.values():
+        if model.backend == "python" and not (template / model.name / "1" / "model.py").is_file():
+            found.append(f"{model.name}/1/model.py: missing")
+    return found
+
+
+def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
+    """What differs between the contracts and an exported repository; every graph is hashed."""
+    repository = Repository(root)
+    try:
+        index, preset = repository.index, repository.preset
+    except (HeartvoiceError, KeyError, TypeError, ValueError) as error:
+        return [str(error) if isinstance(error, EngineError) else f"{INDEX}: damaged: {error!r}"]
+    graphs = layout.graph_models(preset)
+    found: list[str] = []
+    for model in graphs.values():
+        for name, text in layout.configs(model.spec).items():
+            found += _config(root, name, text, _ADVICE)
+        found += _graph(root, model, preset, index)
+    for name in contracts.MODELS:
+        if name not in graphs:
+            found += _plain(root, name, template)
+    known = {*contracts.MODELS, *graphs, INDEX}
+    found += [f"{path.name}: no contract has this model" for path in sorted(root.iterdir()) if path.name not in known]
+    return found
+
+
+def _config(root: Path, name: str, text: str, advice: str) -> Iterator[str]:
+    path = root / name
+    if not path.is_file():
+        yield f"{name}: missing; {advice}"
+    elif path.read_text(encoding="utf-8", errors="replace") != text:
+        yield f"{name}: differs from contracts.py; {advice}"
+
+
+def _plain(root: Path, model: str, template: Path) -> Iterator[str]:
+    """A model without a graph: its files are the committed ones; the LM's tokenizer and ids are there."""
+    wanted = layout.template_files(model, template)
+    for name, content in wanted.items():
+        path = root / model / name
+        if not path.is_file():
+            yield f"{model}/{name}: missing; {_ADVICE}"
+        elif path.read_bytes() != content:
+            yield f"{model}/{name}: differs from the committed one; {_ADVICE}"
+    if model == contracts.HEARTMULA.name:
+        for name in ("1/tokenizer.json", "1/gen_config.json"):
+            if not read_json(root / model / name):
+                yield f"{model}/{name}: missing or damaged; {_ADVICE}"
+
+
+def _graph(root: Path, model: GraphModel, preset: Preset, index: Mapping[str, Any]) -> Iterator[str]:
+    manifest = read_json(root / model.name / MANIFEST)
+    if not manifest:
+        yield f"{model.name}/{MANIFEST}: missing or damaged; {_ADVICE}"
+        return
+    network_hashes = index.get("sources", {}).get(model.network, {})
+    head = layout.manifest_head(
+        model, preset, manifest.get("precision", "fp32"), str(index.get("weights")), network_hashes
+    )
+    for key, value in head.items():
+        if manifest.get(key) != value:
+            what = "other code" if key == "code" else f"another {key} than {INDEX} and contracts.py say"
+            yield f"{model.name}/{MANIFEST}: made from {what}; {_ADVICE}"
+    files = manifest.get("files", {})
+    if Path(GRAPH).name not in files:
+        yield f"{model.name}/{MANIFEST}: lists no {Path(GRAPH).name}; {_ADVICE}"
+    for name, entry in files.items():
+        path = root / model.name / "1" / name
+        if not path.is_file():
+            yield f"{model.name}/1/{name}: missing; {_ADVICE}"
+        elif layout.sha256(path) != entry.get("sha256"):
+            yield f"{model.name}/1/{name}: its sha256 is not the manifest's; {_ADVICE}"
+    if (root / model.name / GRAPH).is_file():
+        yield from _tensors(root / model.name / GRAPH, model)
+
+
+def _tensors(path: Path, model: GraphModel) -> Iterator[str]:
+    """Names, dtypes and dims of a graph's inputs and outputs against the contract."""
+    import onnx
+
+    from heartvoice.export.graph import pinned, value_info
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # protobuf raises a DecodeError of its own
+        yield f"{model.name}/{GRAPH}: not an ONNX file: {error}"
+        return
+    for kind, specs, infos in (
+        ("input", model.spec.inputs, graph.input),
+        ("output", model.spec.outputs, graph.output),
+    ):
+        wanted = {spec.name: _described(value_info(pinned(spec, model.axes), model.batch)) for spec in specs}
+        there = {info.name: _described(info) for info in infos}
+        for name in sorted(wanted.keys() | there.keys()):
+            if wanted.get(name) != there.get(name):
+                yield (
+                    f"{model.name}/{GRAPH}: {kind} {name}: the contract says {wanted.get(name, 'nothing')}, "
+                    f"the graph {there.get(name, 'nothing')}"
+                )
+
+
+def _described(info: Any) -> str:
+    """`FLOAT [batch, latent_frame, 16]`."""
+    import onnx
+
+    tensor = info.type.tensor_type
+    dims = ", ".join(dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim)
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type)} [{dims}]"

@@ -1,0 +1,305 @@
+"""Export a preset into a complete model repository.
+
+Graphs are built, written and compared with PyTorch in a folder beside the repository; only when all of them passed do
+they replace what was there. What is already there and made from the same weights by the same code is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from heartvoice import contracts
+from heartvoice.errors import ExportError
+from heartvoice.export import layout
+from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
+from heartvoice.export.staging import Staging, staged
+from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
+from heartvoice.presets import Preset
+from heartvoice.repository import GRAPH, INDEX, MANIFEST
+
+if TYPE_CHECKING:
+    from heartvoice.export.parity import Reference
+
+_HASHED_BYTES = 64 * 2**20
+"""Files up to this size are hashed before an export is skipped; of larger ones the size must do."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What happened to one graph."""
+
+    model: str
+    written: bool
+    """False: it was up to date."""
+    n_bytes: int
+    seconds: float = 0.0
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reporter(Protocol):
+    """Hears how an export goes on."""
+
+    def writing(self, model: str, n_bytes: int) -> None:
+        """A graph of so many weight bytes is being written."""
+
+    def advance(self, n_bytes: int) -> None:
+        """So many more bytes are written."""
+
+    def comparing(self, model: str) -> None:
+        """The graph is being compared with PyTorch."""
+
+    def done(self, exported: Exported) -> None:
+        """The graph is ready."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def writing(self, model: str, n_bytes: int) -> None:
+        """Ignore."""
+
+    def advance(self, n_bytes: int) -> None:
+        """Ignore."""
+
+    def comparing(self, model: str) -> None:
+        """Ignore."""
+
+    def done(self, exported: Exported) -> None:
+        """Ignore."""
+
+
+def export_repository(
+    weights: Weights,
+    repository: Path,
+    *,
+    precision: Precision = "fp32",
+    only: Collection[str] = (),
+    reporter: Reporter | None = None,
+    external_bytes: int = EXTERNAL_BYTES,
+    template: Path = layout.TEMPLATE,
+) -> list[Exported]:
+    """Make a repository complete and up to date.
+
+    Args:
+        weights: the preset and its weights.
+        repository: made if missing; all or nothing of it changes.
+        precision: of the graphs' weights and matrix products.
+        only: graphs to make; others stay as they are. Empty means all.
+        reporter: hears of progress.
+        external_bytes: weights beyond this lie beside their graph.
+        template: the committed repository.
+
+    Raises:
+        ExportError: a graph differs from PyTorch, `only` names no graph or does not fit what is there, the folder
+            holds something else, the disk is too small, or another export is running.
+        CheckpointError: the weights are incomplete or damaged.
+    """
+    graphs = layout.graph_models(weights.preset)
+    unknown = [name for name in only if name not in graphs]
+    if unknown:
+        raise ExportError(f"only: no graph {', '.join(unknown)}; there are {', '.join(graphs)}")
+    _check_template(template)
+    _check_contract(weights.preset)
+    root = repository.resolve()
+    with staged(root) as staging:
+        _check_target(root, weights, partial=bool(only))
+        job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes, template)
+        results = [job.graph(model, make=not only or model.name in only) for model in graphs.values()]
+        for spec in contracts.MODELS.values():
+            if spec.name not in graphs:
+                job.plain(spec.name)
+        staging.commit(job.index())
+        return [result for result in results if result is not None]
+
+
+def _check_template(template: Path) -> None:
+    missing = [name for name in contracts.MODELS if not (template / name / "config.pbtxt").is_file()]
+    if missing:
+        raise ExportError(f"{template}: no config.pbtxt for {', '.join(missing)}; the installation is incomplete")
+
+
+def _check_contract(preset: Preset) -> None:
+    """Refuse sizes that the contracts have as constants."""
+    lm, codec = preset.lm, preset.codec
+    for what, got, expected in (
+        ("audio_num_codebooks", lm.audio_num_codebooks, contracts.N_CODEBOOKS),
+        ("num_bands", codec.num_bands, 1),
+        ("sample_rate", codec.sample_rate, contracts.SAMPLE_RATE_HZ),
+        ("samples of a frame", codec.frame_hop, contracts.FRAME_HOP),
+    ):
+        if got != expected:
+            raise ExportError(f"{what}: expected {expected}, got {got}")
+
+
+def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
+    """Refuse a folder that is something else, and a part that does not fit the rest."""
+    known = {*contracts.MODELS, *layout.graph_models(weights.preset), INDEX}
+    foreign = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    if foreign and not known & set(foreign):
+        raise ExportError(f"{root}: holds {', '.join(foreign[:5])} and is no model repository; choose another folder")
+    index = read_json(root / INDEX)
+    if partial and index and (index.get("preset"), index.get("weights")) != (weights.preset.name, weights.origin):
+        raise ExportError(
+            f"{root}: holds preset {index.get('preset')!r} with weights {index.get('weights')!r}; "
+            f"export all of {weights.preset.name!r} ({weights.origin}), or choose another folder"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A manifest or index; empty if it is missing or damaged, which then counts as out of date."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class _Job:
+    """One export."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        root: Path,
+        precision: Precision,
+        staging: Staging,
+        reporter: Reporter,
+        external_bytes: int,
+        template: Path,
+    ) -> None:
+        self.weights, self.root, self.precision = weights, root, precision
+        self.staging, self.reporter, self.external_bytes, self.template = staging, reporter, external_bytes, template
+        self.manifests: dict[str, dict[str, Any]] = {}
+        self._hashes: dict[Network, dict[str, str]] = {}
+        self._reference: tuple[Network, Reference] | None = None
+
+    def hashes(self, network: Network) -> dict[str, str]:
+        """What identifies a network's weights; files are hashed once."""
+        if network not in self._hashes:
+            self._hashes[network] = self.weights.hashes(network)
+        return self._hashes[network]
+
+    # ------------------------------------------------------------------------------------------------------- graphs
+
+    def graph(self, model: GraphModel, *, make: bool) -> Exported | None:
+        """Bring one graph up to date; if not `make`, only its configs. None if there is and shall be no graph."""
+        small = {name.partition("/")[2]: text.encode() for name, text in layout.configs(model.spec).items()}
+        old = read_json(self.root / model.name / MANIFEST)
+        hashes = self.hashes(model.network)
+        head = layout.manifest_head(model, self.weights.preset, self.precision, self.weights.origin, hashes)
+        fresh = intact(self.root / model.name, old) and all(old.get(key) == value for key, value in head.items())
+        if make and not fresh:
+            return self._made(model, head, small)
+        if old:
+            self.manifests[model.name] = old
+            self._keep(model.name, small, keep=(Path(GRAPH).name, Path(MANIFEST).name, *old.get("files", ())))
+            exported = Exported(model.name, False, total_bytes(old), parity=old.get("parity", {}))
+            self.reporter.done(exported)
+            return exported
+        return None
+
+    def _made(self, model: GraphModel, head: dict[str, Any], small: Mapping[str, bytes]) -> Exported:
+        """Build, write, compare."""
+        from heartvoice.export.targets import TARGETS
+        from heartvoice.export.writer import write_graph
+
+        start = time.perf_counter()
+        source, target = self.weights.source(model.network), TARGETS[model.name]
+        graph = target.build(self.weights.preset, source, self.precision)
+        self._check_disk(model.name, graph.nbytes)
+        folder = self.staging.folder(model.name)
+        self.reporter.writing(model.name, graph.nbytes)
+        files = write_graph(graph, folder / "1", external_bytes=self.external_bytes, progress=self.reporter.advance)
+        self.reporter.comparing(model.name)
+        parity = self._reference_of(model.network).compare(target, folder / GRAPH, self.precision)
+        manifest = {**head, "files": files, "parity": parity}
+        (folder / MANIFEST).write_text(layout.to_json(manifest), encoding="utf-8")
+        _write(folder, small)
+        self.manifests[model.name] = manifest
+        exported = Exported(model.name, True, total_bytes(manifest), time.perf_counter() - start, parity)
+        self.reporter.done(exported)
+        return exported
+
+    def _reference_of(self, network: Network) -> Reference:
+        """The PyTorch network; one at a time is kept."""
+        from heartvoice.export.parity import Reference
+
+        if self._reference is None or self._reference[0] != network:
+            self._reference = None  # the old one goes before the new one comes
+            self._reference = network, Reference(self.weights.preset, network, self.weights.source(network))
+        return self._reference[1]
+
+    def _check_disk(self, model: str, n_bytes: int) -> None:
+        free = shutil.disk_usage(self.staging.root).free
+        if free < n_bytes * 1.02 + 2**24:
+            raise ExportError(f"{model}: needs {n_bytes / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free")
+
+    # ------------------------------------------------------------------------------------------------ everything else
+
+    def plain(self, model: str) -> None:
+        """Copy a model without a graph."""
+        small = layout.template_files(model, self.template)
+        if model == contracts.HEARTMULA.name:
+            small[f"1/{TOKENIZER}"] = self.weights.tokenizer().encode()
+            small[f"1/{GENERATION}"] = self.weights.gen_config.encode()
+        self._keep(model, small, keep=())
+
+    def _keep(self, model: str, small: Mapping[str, bytes], *, keep: Collection[str]) -> None:
+        """Stage a model with other small files if they changed; its large files are linked, not copied."""
+        there = self.root / model
+        if all((there / name).is_file() and (there / name).read_bytes() == text for name, text in small.items()):
+            return
+        folder = self.staging.folder(model)
+        _write(folder, small)
+        for name in sorted(set(keep)):
+            os.link(there / "1" / name, folder / "1" / name)
+
+    def index(self) -> str:
+        """Text of `repository.json`."""
+        preset = self.weights.preset
+        precisions = {manifest["precision"] for manifest in self.manifests.values()}
+        return layout.to_json(
+            {
+                "preset": preset.name,
+                "precision": precisions.pop() if len(precisions) == 1 else "mixed",
+                "weights": self.weights.origin,
+                "sources": {network: self.hashes(network) for network in ("lm", "codec")},
+                "sizes": layout.sizes(preset),
+                "versions": layout.versions(),
+                "graphs": {
+                    name: {"precision": manifest["precision"], "sha256": manifest["files"][Path(GRAPH).name]["sha256"]}
+                    for name, manifest in self.manifests.items()
+                },
+            }
+        )
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def total_bytes(manifest: Mapping[str, Any]) -> int:
+    """Size of a graph's files."""
+    return sum(int(entry["bytes"]) for entry in manifest.get("files", {}).values())
+
+
+def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a graph's files are those of its manifest; large ones are judged by size."""
+    files = manifest.get("files", {})
+    for name, entry in files.items():
+        path = folder / "1" / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return False
+        if entry["bytes"] <= _HASHED_BYTES and layout.sha256(path) != entry["sha256"]:
+            return False
+    return bool(files)

@@ -1,0 +1,338 @@
+"""A preset into a repository: complete, repeatable, all or nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heartvoice import contracts, pbtxt
+from heartvoice.checkpoints import TensorSource
+from heartvoice.engines import OnnxEngine
+from heartvoice.errors import CheckpointError, ExportError
+from heartvoice.export import layout, repository as module, staging
+from heartvoice.export.repository import Exported, export_repository
+from heartvoice.export.weights import Weights, random_weights
+from heartvoice.models.prompt import load_tokenizer
+from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
+from tests.export.graphs import TINY, empty_cache, flow_inputs, step_inputs
+
+GRAPHS = tuple(layout.graph_models(TINY))
+Snapshot = dict[str, bytes]
+
+
+def snapshot(root: Path) -> Snapshot:
+    """Every file below a folder."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def siblings(root: Path) -> list[str]:
+    return sorted(path.name for path in root.parent.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------ completeness
+
+
+def test_repository_is_complete(exported: Path) -> None:
+    models = {path.name for path in exported.iterdir() if path.is_dir()}
+    assert models == {*contracts.MODELS, "heartmula_step"}
+    for model in contracts.MODELS.values():
+        assert (exported / pbtxt.config_path(model)).read_text() == pbtxt.render(model)
+        main = "model.py" if model.backend == "python" else "model.onnx"
+        assert (exported / model.name / "1" / main).is_file()
+
+
+def test_serving_reads_preset_and_graphs(exported: Path) -> None:
+    repository = Repository(exported)
+    assert repository.preset == TINY
+    assert repository.random_weights
+    for name in GRAPHS:
+        assert OnnxEngine(repository.graph(name), threads=1).output_names
+
+
+def test_tokenizer_has_one_id_for_each_tag_and_no_bos(exported: Path) -> None:
+    tokenizer = load_tokenizer(exported / "heartmula" / "1" / "tokenizer.json")
+    ids = tokenizer.encode("<tag>pop, ü 歌\n</tag>").ids
+    assert len(ids) == 2 + len("pop, ü 歌\n".encode())
+    assert max(ids) < TINY.lm.text_vocab_size
+    assert min(ids) > 0
+    assert not {TINY.ids.text_bos_id, TINY.ids.text_eos_id} & set(ids)
+    assert tokenizer.encode("").ids == []
+
+
+def test_manifest_says_what_the_graph_is(exported: Path) -> None:
+    for name, model in layout.graph_models(TINY).items():
+        manifest = json.loads((exported / name / MANIFEST).read_text())
+        assert manifest["preset"] == "tiny"
+        assert manifest["weights"] == "random seed=0"
+        assert manifest["axes"] == model.axes
+        assert manifest["parity"]["compared"] == "whole"
+        assert max(manifest["parity"]["relative_error"].values()) < 1e-4
+        text = (exported / name / MANIFEST).read_text() + (exported / INDEX).read_text()
+        assert str(exported.parent) not in text
+        assert set(manifest["files"]) == {path.name for path in (exported / name / "1").iterdir()} - {"model.json"}
+
+
+# ------------------------------------------------------------------------------------------------------ repeatability
+
+
+def test_two_exports_are_byte_identical(exported: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "deeper" / "repository"
+    export_repository(random_weights(TINY, 0), other)
+    assert snapshot(other) == snapshot(exported)
+
+
+def test_second_export_does_nothing(repository: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(repository)
+    stamps = {path: path.stat().st_mtime_ns for path in repository.rglob("*")}
+    monkeypatch.setattr(module._Job, "_made", None)  # would fail if it were called
+    results = export_repository(tiny_weights, repository)
+    assert [(result.model, result.written) for result in results] == [(name, False) for name in GRAPHS]
+    assert snapshot(repository) == before
+    assert {path: path.stat().st_mtime_ns for path in repository.rglob("*")} == stamps
+
+
+@pytest.mark.parametrize("damage", ["graph", "manifest", "code"])
+def test_what_is_out_of_date_is_made_anew(damage: str, repository: Path, tiny_weights: Weights, exported: Path) -> None:
+    path = repository / "heartcodec_condition" / (GRAPH if damage == "graph" else MANIFEST)
+    if damage == "graph":
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+    elif damage == "manifest":
+        path.write_text("{")
+    else:
+        path.write_text(path.read_text().replace('"code": "', '"code": "0'))
+    written = [result.model for result in export_repository(tiny_weights, repository) if result.written]
+    assert written == ["heartcodec_condition"]
+    assert snapshot(repository) == snapshot(exported)
+
+
+def test_changed_config_is_restored_without_making_the_graph(repository: Path, tiny_weights: Weights) -> None:
+    config = repository / "heartcodec_flow" / "config.pbtxt"
+    wanted = config.read_text()
+    config.write_text("nonsense")
+    inode = (repository / "heartcodec_flow" / GRAPH).stat().st_ino
+    assert not any(result.written for result in export_repository(tiny_weights, repository))
+    assert config.read_text() == wanted
+    assert (repository / "heartcodec_flow" / GRAPH).stat().st_ino == inode
+
+
+# ---------------------------------------------------------------------------------------------------- all or nothing
+
+
+@dataclass
+class Damaged(TensorSource):
+    """A checkpoint with one value changed while graphs are built, not while PyTorch loads, or with a NaN."""
+
+    source: TensorSource
+    name: str
+    value: float
+
+    def __post_init__(self) -> None:
+        self.names = self.source.names
+
+    def where(self, name: str) -> str:
+        return self.source.where(name)
+
+    def _stored_shape(self, name: str) -> tuple[int, ...]:
+        return self.source.shape(name)
+
+    def _pieces(self, name: str) -> Iterator[Any]:
+        for piece in self.source.pieces(name):
+            if name == self.name:
+                piece[7] = self.value
+            yield piece
+
+
+def damaged(weights: Weights, network: str, name: str, value: float) -> Weights:
+    source = weights.source(network)  # type: ignore[arg-type]
+    opened = {**weights.opened, network: lambda: Damaged(source, name, value)}
+    return replace(weights, origin="random seed=damaged", opened=opened)
+
+
+def test_parity_miss_leaves_the_old_version(
+    repository: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(repository)
+    monkeypatch.setattr("heartvoice.export.llama_graph.NEVER", 0.0)  # a mask that masks nothing
+    monkeypatch.setattr(layout, "code_hash", lambda: "other")
+    with pytest.raises(
+        ExportError, match=r"heartmula_step: differs from PyTorch by more than 0\.0001 \(fp32\): prompt"
+    ):
+        export_repository(tiny_weights, repository)
+    assert snapshot(repository) == before
+    assert siblings(repository) == ["tiny"]
+
+
+def test_nan_is_refused_by_name(repository: Path, tiny_weights: Weights) -> None:
+    before = snapshot(repository)
+    bad = damaged(tiny_weights, "codec", "flow_matching.cond_feature_emb.weight", np.nan)
+    with pytest.raises(CheckpointError, match=r"cond_feature_emb\.weight: holds a value that is not finite"):
+        export_repository(bad, repository)
+    assert snapshot(repository) == before
+
+
+def test_half_precision_overflow_is_refused(tmp_path: Path, tiny_weights: Weights) -> None:
+    bad = damaged(tiny_weights, "codec", "flow_matching.cond_feature_emb.weight", 1e5)
+    with pytest.raises(ExportError, match=r"cond_feature_emb\.weight: overflows half precision"):
+        export_repository(bad, tmp_path / "new" / "r", precision="fp16", only=["heartcodec_condition"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_leaves_nothing(tmp_path: Path, tiny_weights: Weights) -> None:
+    class Interrupting(module.Silent):
+        def comparing(self, model: str) -> None:
+            if model == "heartcodec_flow":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_repository(tiny_weights, tmp_path / "a" / "b", reporter=Interrupting())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moves", range(1, 8))
+@pytest.mark.parametrize("after", [False, True])
+def test_interrupted_commit_is_undone(
+    moves: int, after: bool, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(repository / "song")
+    before = snapshot(repository)
+    _interrupt(moves, after, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        _replace_three(repository)
+    monkeypatch.undo()
+    assert snapshot(repository) == before
+    assert siblings(repository) == ["tiny"]
+
+
+def _replace_three(repository: Path) -> None:
+    """Commit one model that is not there yet and two that are: seven moves with the index."""
+    with staging.staged(repository) as stage:
+        for model in ("song", "render", "heartmula"):
+            (stage.folder(model) / "new.txt").write_text("new")
+        stage.commit("{}")
+
+
+def _interrupt(moves: int, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise KeyboardInterrupt once, before or after the n-th `Path.replace`."""
+    original, left = Path.replace, [moves]
+
+    def counted(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            raise KeyboardInterrupt
+        moved = original(self, target)
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "replace", counted)
+
+
+def test_killed_commit_is_undone_by_the_next_export(repository: Path, tiny_weights: Weights) -> None:
+    before = snapshot(repository)
+    old = repository.parent / ".tiny.export" / "old"
+    old.mkdir(parents=True)
+    (repository / INDEX).rename(old / INDEX)
+    (repository / "heartmula_step").rename(old / "heartmula_step")
+    results = export_repository(tiny_weights, repository)
+    assert not any(result.written for result in results)
+    assert snapshot(repository) == before
+    assert siblings(repository) == ["tiny"]
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_one_export_at_a_time(repository: Path, tiny_weights: Weights) -> None:
+    handle = os.open(repository, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(ExportError, match="another export is running there"):
+            export_repository(tiny_weights, repository)
+    finally:
+        os.close(handle)
+
+
+def test_foreign_folder_is_refused(tmp_path: Path, tiny_weights: Weights) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match=r"thesis\.tex and is no model repository"):
+        export_repository(tiny_weights, tmp_path)
+    assert snapshot(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+def test_full_disk_is_noticed_before_writing(
+    tmp_path: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with pytest.raises(ExportError, match=r"heartcodec_condition: needs 0\.0 GB on disk, 0\.0 GB are free"):
+        export_repository(tiny_weights, tmp_path / "r")
+
+
+def test_sizes_outside_the_contract_are_refused(tmp_path: Path) -> None:
+    codec = replace(TINY.codec, upsample_factors=(5, 4, 4, 4, 2))
+    with pytest.raises(ExportError, match="samples of a frame: expected 3840, got 2560"):
+        export_repository(random_weights(replace(TINY, codec=codec), 0), tmp_path / "r")
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def test_only_leaves_the_others(repository: Path, tiny_weights: Weights) -> None:
+    before = snapshot(repository)
+    results = export_repository(tiny_weights, repository, only=["heartcodec_condition"], precision="fp16")
+    assert [result.model for result in results if result.written] == ["heartcodec_condition"]
+    after = snapshot(repository)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {f"heartcodec_condition/{GRAPH}", f"heartcodec_condition/{MANIFEST}", INDEX}
+    assert json.loads(after[INDEX])["precision"] == "mixed"
+
+
+def test_only_refuses_another_preset_and_unknown_graphs(repository: Path) -> None:
+    with pytest.raises(ExportError, match="export all of 'tiny'"):
+        export_repository(random_weights(TINY, 1), repository, only=["heartcodec_condition"])
+    with pytest.raises(ExportError, match="only: no graph song"):
+        export_repository(random_weights(TINY, 0), repository, only=["song"])
+
+
+def test_other_weights_replace_everything(repository: Path) -> None:
+    before = snapshot(repository)
+    results: list[Exported] = export_repository(random_weights(TINY, 1), repository)
+    assert all(result.written for result in results)
+    after = snapshot(repository)
+    assert all(after[f"{name}/{GRAPH}"] != before[f"{name}/{GRAPH}"] for name in GRAPHS)
+    assert Repository(repository).index["weights"] == "random seed=1"
+
+
+def test_weights_beside_the_graph_change_nothing(exported: Path, tmp_path: Path, tiny_weights: Weights) -> None:
+    root = tmp_path / "external"
+    export_repository(tiny_weights, root, external_bytes=1000)
+    inputs = {
+        "heartcodec_flow": flow_inputs(TINY.codec, 2, 20),
+        "heartmula_step": step_inputs(TINY, [1.5, 1.0]) | empty_cache(TINY, 3, 0),
+    }
+    for name in GRAPHS:
+        assert (root / name / "1" / "model.onnx.data").is_file()
+        if name in inputs:
+            outputs = [OnnxEngine(place / name / GRAPH, threads=1).run(inputs[name]) for place in (exported, root)]
+            assert all(np.array_equal(outputs[0][key], outputs[1][key]) for key in outputs[0])
+
+
+def test_half_precision_repository(tmp_path: Path, tiny_weights: Weights, exported: Path) -> None:
+    root = tmp_path / "half"
+    export_repository(tiny_weights, root, precision="fp16")
+    for name in GRAPHS:
+        parity = json.loads((root / name / MANIFEST).read_text())["parity"]
+        assert 1e-5 < max(parity["relative_error"].values()) < parity["tolerance"] == 2e-2
+    # Half the weights, where the weights are most of the file.
+    sizes = [(place / "heartcodec_flow" / GRAPH).stat().st_size for place in (root, exported)]
+    assert sizes[0] < 0.7 * sizes[1]

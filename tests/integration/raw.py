@@ -1,0 +1,105 @@
+"""Raw KServe v2 calls, as another language's client would make them, and other tools of the integration tests."""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.export.repository import export_repository
+from heartvoice.export.weights import random_weights
+from heartvoice.presets import PRESETS
+
+_DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
+_NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+
+
+def export_tiny(root: Path) -> Path:
+    """Export the tiny preset with random weights."""
+    export_repository(random_weights(PRESETS["tiny"], 0), root)
+    return root
+
+
+def request(model: str, inputs: Mapping[str, np.ndarray]) -> Any:
+    message = service_pb2.ModelInferRequest(model_name=model)
+    for name, value in inputs.items():
+        message.inputs.add(name=name, datatype=_DTYPES[str(value.dtype)], shape=value.shape)
+        if value.dtype == object:
+            raw = b"".join(struct.pack("<I", len(item)) + item for item in value.ravel())
+        else:
+            raw = np.ascontiguousarray(value).tobytes()
+        message.raw_input_contents.append(raw)
+    return message
+
+
+def outputs(response: Any) -> dict[str, np.ndarray]:
+    result = {}
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        value = [raw[4:]] if tensor.datatype == "BYTES" else np.frombuffer(raw, _NUMPY[tensor.datatype])
+        result[tensor.name] = np.array(value, object) if tensor.datatype == "BYTES" else value.reshape(tensor.shape)
+    return result
+
+
+class Raw:
+    """A channel to the server without our client."""
+
+    def __init__(self, url: str) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.insecure_channel(url, options)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def infer(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float = 30.0) -> dict[str, np.ndarray]:
+        return outputs(self.stub.ModelInfer(request(model, inputs), timeout=timeout))
+
+    def call(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float = 30.0) -> Any:
+        """The cancellable call of a stream."""
+        return self.stub.ModelStreamInfer(iter([request(model, inputs)]), timeout=timeout)
+
+    def stream(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float = 30.0) -> Iterator[dict[str, Any]]:
+        """Responses with outputs; an error as {"error": text}."""
+        for response in self.call(model, inputs, timeout):
+            if response.error_message:
+                yield {"error": response.error_message}
+                return
+            yield outputs(response.infer_response)
+
+
+class Metrics:
+    """The server's /metrics."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def value(self, name: str, **labels: str) -> float:
+        """Sum of the samples with these labels."""
+        with urllib.request.urlopen(self.url, timeout=5) as page:
+            text = page.read().decode()
+        total = 0.0
+        for line in text.splitlines():
+            match = re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)
+            if match and all(f'{key}="{value}"' in match[1] for key, value in labels.items()):
+                total += float(match[2])
+        return total
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Wait for a condition; returns the seconds it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+    return time.monotonic() - began

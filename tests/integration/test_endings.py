@@ -1,0 +1,202 @@
+"""How jobs end before their time: cancelled, past their deadline, abandoned, orphaned, killed, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+import pytest
+
+from heartvoice.client import Client
+from heartvoice.contracts import SONG
+from heartvoice.embedded.leftovers import SHM, shm_prefix
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.errors import DeadlineError, ModelUnavailableError
+from tests.fakes import text
+from tests.integration.raw import Metrics, Raw, wait_until
+
+LONG = {
+    "lyrics": text("la la la"),
+    "duration_s": np.array([240.0], np.float32),
+    "min_duration_s": np.array([240.0], np.float32),
+    "codec_window": np.array([93]),
+}
+LONG_WORDS: dict[str, object] = {"lyrics": "la la la", "duration_s": 240.0, "min_duration_s": 240.0, "codec_window": 93}
+SHORT_WORDS: dict[str, object] = {"lyrics": "la", "duration_s": 1.0, "codec_steps": 1}
+
+
+def idle(metrics: Metrics) -> bool:
+    return metrics.value("heartvoice_jobs_live") == 0
+
+
+def assert_all_ends(metrics: Metrics, within_s: float = 1.0) -> None:
+    """Every model lets go within the time, and the LM stops counting frames."""
+    wait_until(lambda: idle(metrics), within_s + 0.5, "jobs still live")
+    frames = metrics.value("heartvoice_frames_total")
+    time.sleep(0.1)
+    assert metrics.value("heartvoice_frames_total") == frames
+
+
+def test_closing_the_stream_cancels_every_stage(client: Client, metrics: Metrics) -> None:
+    before = metrics.value("heartvoice_jobs_total", outcome="CANCELLED")
+    stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
+    next(stream)
+    assert not idle(metrics)
+    stream.close()
+    assert_all_ends(metrics)
+    assert metrics.value("heartvoice_jobs_total", outcome="CANCELLED") >= before + 2, "song and heartmula"
+
+
+def test_a_raw_cancel_reaches_the_lm(server: EmbeddedServer, metrics: Metrics) -> None:
+    with Raw(server.url) as raw:
+        call = raw.call("heartmula", {k: v for k, v in LONG.items() if k != "codec_window"})
+        next(call)
+        call.cancel()
+        assert_all_ends(metrics)
+
+
+def test_deadline(client: Client, metrics: Metrics) -> None:
+    with pytest.raises(DeadlineError):
+        client.song(**LONG_WORDS, timeout_s=1.0)  # type: ignore[arg-type]
+    assert_all_ends(metrics)
+
+
+def test_a_killed_client_frees_its_song(server: EmbeddedServer, metrics: Metrics) -> None:
+    script = (
+        "import sys; from heartvoice.client import Client\n"
+        "for message in Client(sys.argv[1]).stream(lyrics='la', duration_s=240.0, min_duration_s=240.0, codec_window=93):"
+        " print('x', flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, server.url], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert not idle(metrics)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert_all_ends(metrics, within_s=2.0)
+
+
+def test_more_jobs_than_the_queue_are_refused_with_the_numbers(server: EmbeddedServer, metrics: Metrics) -> None:
+    room = int(SONG.parameters["max_jobs"]) + int(SONG.parameters["max_queue"])
+    with Raw(server.url) as raw:
+        calls = [raw.call("song", LONG) for _ in range(room)]
+        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="song") == room, 10, "jobs not admitted")
+        refused = list(raw.stream("song", LONG))
+        assert len(refused) == 1
+        assert refused[0]["error"] == "UNAVAILABLE: song: 4 jobs running and 8 waiting, no room for more; try again later"
+        for call in calls:
+            call.cancel()
+        assert_all_ends(metrics, within_s=3.0)
+    with Client(server.url) as client:
+        assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
+
+
+def test_jobs_beyond_max_jobs_wait_and_are_served(client: Client) -> None:
+    done = []
+
+    def work(seed: int) -> None:
+        done.append(client.song(**SHORT_WORDS, seed=seed).report.seed)  # type: ignore[arg-type]
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(8))
+
+
+@pytest.mark.parametrize("victim", ["heartmula", "heartcodec", "heartcodec_decoder"])
+def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(
+    new_server: Callable[..., EmbeddedServer], victim: str
+) -> None:
+    server = new_server()
+    with Client(server.url, retries=0) as client:
+        stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
+        next(stream)
+        old = server.stub_pids()[victim]
+        os.kill(old, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(ModelUnavailableError, match=victim):
+            for _ in stream:
+                pass
+        assert time.monotonic() - began < 5.0
+        wait_until(lambda: server.restarts.get(victim) == 1, 5.0, "not reloaded")
+        assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
+        assert time.monotonic() - began < 5.0
+        assert server.stub_pids()[victim] != old
+    assert_all_ends(Metrics(server.metrics_url))
+
+
+def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
+    new_server: Callable[..., EmbeddedServer],
+) -> None:
+    server = new_server()
+    metrics = Metrics(server.metrics_url)
+    with Client(server.url, retries=0, stall_timeout_s=4.0) as client:
+        stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
+        next(stream)
+        os.kill(server.stub_pids()["song"], signal.SIGKILL)
+        began = time.monotonic()
+        # The gauge of the killed process itself stays: it is gone with its numbers.
+        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="heartmula") == 0, 3.0, "the LM goes on")
+        with pytest.raises(ModelUnavailableError, match="song"):
+            for _ in stream:
+                pass
+        assert time.monotonic() - began < 6.0
+        wait_until(lambda: server.restarts.get("song") == 1, 5.0, "not reloaded")
+        assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
+
+
+def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callable[..., EmbeddedServer]) -> None:
+    first = new_server()
+    prefix = shm_prefix(first._owner)
+    with Client(first.url, retries=0) as client:
+        stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
+        next(stream)
+        pids = [first.pid, *first.stub_pids().values()]
+        os.kill(first.pid, signal.SIGKILL)
+        with pytest.raises(ModelUnavailableError):
+            for _ in stream:
+                pass
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids[1:]), 5.0, "stubs live on")
+    assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
+    first.stop()
+    second = new_server()
+    assert len(list(SHM.glob(f"{prefix}*"))) == len(second.stub_pids())
+
+
+def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer]) -> None:
+    server = new_server()
+    with Raw(server.url) as raw:
+        call = raw.call("song", LONG)
+        next(call)
+        began = time.monotonic()
+        server.stop(cancel=True)
+        assert time.monotonic() - began < 8.0
+        with pytest.raises(grpc.RpcError) as caught:
+            for response in call:
+                if response.error_message:
+                    assert response.error_message.startswith("CANCELLED")
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_stop_may_let_songs_finish(new_server: Callable[..., EmbeddedServer]) -> None:
+    server = new_server()
+    frames = 30 * 12.5
+    with Client(server.url) as client:
+        stream = client.stream(lyrics="la", duration_s=30.0, min_duration_s=30.0, codec_window=93)
+        n_samples = next(stream).audio.shape[1]  # type: ignore[union-attr]
+        stopper = threading.Thread(target=lambda: server.stop(cancel=False))
+        stopper.start()
+        for message in stream:
+            n_samples += message.audio.shape[1] if hasattr(message, "audio") else 0
+        stopper.join()
+    assert n_samples == frames * 3840

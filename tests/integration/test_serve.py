@@ -1,0 +1,185 @@
+"""Starting and stopping the server: what is checked first, what is said, what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heartvoice.embedded import leftovers, wheel
+from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.repository import Repository
+
+HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
+
+
+def start_cli(repository: Path, *options: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    command = [*HEARTVOICE, "serve", "--repository", str(repository), "--json"]
+    command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port()), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    return process, json.loads(line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_says_when_it_is_ready_and_stops_on_a_signal(repository: Repository, number: signal.Signals) -> None:
+    process, ready = start_cli(repository.root)
+    assert ready["preset"] == "tiny"
+    assert str(ready["weights"]).startswith("random")
+    pid = int(str(ready["pid"]))
+    owner = leftovers.identity(process.pid)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not Path(f"/proc/{pid}").exists()
+    assert not list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
+    assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]
+
+
+def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
+    process, ready = start_cli(repository.root)
+    owner = leftovers.identity(process.pid)
+    process.kill()
+    process.communicate()
+    from tests.integration.raw import wait_until
+
+    wait_until(lambda: not leftovers.identity(int(str(ready["pid"]))), 5.0, "the server lives on")
+    wait_until(lambda: leftovers.remove_stale() >= 0 and not _remains(owner), 5.0, "something is left")
+
+
+def _remains(owner: str) -> list[Path]:
+    return list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
+
+
+def test_only_loopback_listens(server: EmbeddedServer) -> None:
+    listening = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            if state == "0A":
+                host, port = address.split(":")
+                listening.add((host, int(port, 16)))
+    ports = {server.options.grpc_port, server.options.metrics_port}
+    ours = {(host, port) for host, port in listening if port in ports}
+    assert {port for _, port in ours} == ports
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same as an IPv6 address
+    assert {host for host, _ in ours} <= loopback
+
+
+def test_numpy_2_is_refused(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.0")
+    with pytest.raises(wheel.SetupError, match=r"numpy 2\.1\.0 .* silently returns zeros .* pip install 'numpy<2'"):
+        EmbeddedServer(ServerOptions(repository.root)).start()
+
+
+def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheel, "python_version", lambda: "3.99")
+    with pytest.raises(wheel.SetupError, match=r"no stub for Python 3\.99"):
+        wheel.find_wheel()
+    with pytest.raises(wheel.SetupError, match=r"libpython3\.99"):
+        wheel.shared_libpython()
+    monkeypatch.setattr(wheel, "DISTRIBUTION", "no-such-wheel")
+    with pytest.raises(wheel.SetupError, match=r"heartvoice\[serve\]"):
+        wheel.find_wheel()
+
+
+def test_a_taken_port_is_named(repository: Repository) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(wheel.SetupError, match=f"--grpc-port: port {port} is not free"):
+            EmbeddedServer(ServerOptions(repository.root, port, free_port())).start()
+
+
+def copied(repository: Repository, folder: Path) -> Path:
+    shutil.copytree(repository.root, folder)
+    return folder
+
+
+def broken_index(root: Path) -> None:
+    (root / "repository.json").unlink()
+
+
+def other_preset(root: Path) -> None:
+    manifest = root / "heartcodec_flow" / "1" / "model.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"preset": "mid"}))
+
+
+def truncated_graph(root: Path) -> None:
+    graph = root / "heartmula_step" / "1" / "model.onnx"
+    os.truncate(graph, graph.stat().st_size // 2)
+
+
+def missing_graph(root: Path) -> None:
+    (root / "heartcodec_decoder" / "1" / "model.onnx").unlink()
+
+
+def missing_tokenizer(root: Path) -> None:
+    (root / "heartmula" / "1" / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (broken_index, "repository.json is missing: not an exported repository"),
+        (other_preset, "heartcodec_flow: exported for preset 'mid', but .* says 'tiny'"),
+        (truncated_graph, "heartmula_step"),
+        (missing_graph, "heartcodec_decoder"),
+        (missing_tokenizer, "tokenizer"),
+    ],
+)
+def test_a_damaged_repository_is_refused_with_the_reason(
+    repository: Repository, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    root = copied(repository, tmp_path / "damaged")
+    damage(root)
+    server = EmbeddedServer(ServerOptions(root, free_port(), free_port()))
+    with pytest.raises(HeartvoiceError, match=message):
+        server.start()
+    assert server._run is None, "the run's folder is still there"
+
+
+def test_doctor_finds_what_is_there(repository: Repository) -> None:
+    command = [*HEARTVOICE, "doctor", "--json", "--repository", str(repository.root)]
+    command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port())]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
+    assert findings["Triton server"]["ok"]
+    assert "preset tiny" in findings["repository"]["detail"]
+
+
+def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
+    command = [*HEARTVOICE, "doctor", "--repository", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "MISSING  repository:" in result.stdout
+    assert "heartvoice export" in result.stdout
+
+
+def test_serve_refuses_in_one_line(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*HEARTVOICE, "serve", "--repository", str(tmp_path / "none")], capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "heartvoice export" in result.stderr
+
+
+def test_unfinished_export_error_type(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="export again|not an exported repository"):
+        EmbeddedServer(ServerOptions(tmp_path, free_port(), free_port())).start()
