@@ -1,6 +1,6 @@
 """What the networks must do at the least: bytes that a frame reads, operations that a window computes.
 
-Counted from the sizes, so that every preset has a floor. Source: heartmula spec, section 11; heartcodec spec, section 8.
+Counted from the sizes, so that every preset has a floor. Source: heartmula spec, section 11; heartcodec spec, 8.
 """
 
 from __future__ import annotations

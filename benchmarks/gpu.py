@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         calibration=lambda: calibrate(device),
         key=name,
     )
-    bench = Bench(run, device, begin + args.limit_s, dry_run is False if args.compile is None else args.compile)
+    bench = Bench(run, device, begin + args.limit_s, not dry_run if args.compile is None else args.compile)
     with torch.no_grad():
         for part, measure in (("lm", gpu_lm.measure), ("codec", gpu_codec.measure)):
             if args.only in (None, part):
                 measure(bench, preset)
                 bench.release()
     run.about["gpu_after"] = machine.gpu_facts()
-    run.finish()
+    run.finish(json_line=False)  # the lent machine returns the end of the output alone
     return 0
 
 

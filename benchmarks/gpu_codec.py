@@ -7,9 +7,10 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from heartvoice.benchmarks.costs import decoder_flop, flow_flop
 from heartvoice.benchmarks.gpu_device import Bench, errors, random_network, use_tf32
@@ -20,6 +21,7 @@ from heartvoice.models.heartcodec.scalar import ScalarModel, quantize
 from heartvoice.presets import HeartCodecSizes, Preset
 
 FLOW, DECODER = "HeartCodec flow, one window", "HeartCodec scalar decoder, one window"
+PROFILE = "HeartCodec flow, profile of one evaluation"
 FRAMES, CONTEXT, STEPS, GUIDANCE = 744, 104, 10, 1.25
 DRY_FRAMES = 62
 CHUNK = 248
@@ -69,8 +71,9 @@ class _Flow:
         attempt(FLOW, "fp32", lambda: self.add("fp32", self.solver(estimator)))
         attempt(FLOW, "tf32", lambda: self.add("tf32", self.solver(estimator, tf32=True)))
         for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-            attempt(FLOW, f"{name} autocast", lambda n=name, d=dtype: self.autocast(f"{n} autocast", estimator, d))  # type: ignore[misc]
-            attempt(FLOW, f"{name} matrices", lambda n=name, d=dtype: self.matrices(f"{n} matrices", estimator, d))  # type: ignore[misc]
+            autocast, matrices = f"{name} autocast", f"{name} matrices"
+            attempt(FLOW, autocast, partial(self.autocast, autocast, estimator, dtype))
+            attempt(FLOW, matrices, partial(self.matrices, matrices, estimator, dtype))
 
     def autocast(self, name: str, estimator: Estimator, dtype: torch.dtype) -> None:
         """What `torch.autocast` makes of it."""
@@ -81,6 +84,7 @@ class _Flow:
         half = copy.deepcopy(estimator)
         half.cast_linears(dtype)
         self.add(name, self.solver(half))
+        self.bench.attempt(PROFILE, name, lambda: self.profile(name, half))
         graph = f"{name}, CUDA graph"
         self.bench.attempt(FLOW, graph, lambda: self.add(graph, self.solver(self.captured(half))))
         compiled = f"{name}, compiled blocks" + (", CUDA graph" if self.bench.on_gpu else "")
@@ -92,8 +96,15 @@ class _Flow:
                 for block in stack:
                     block.compile(dynamic=False)
             self.add(compiled, self.solver(self.captured(half) if self.bench.on_gpu else half))
+            self.profile(compiled, half)
 
         self.bench.attempt(FLOW, compiled, compile_and_add, needs_s=_COMPILE_S)
+
+    def profile(self, name: str, estimator: Estimator) -> None:
+        """Which kernels one evaluation is made of."""
+        x = torch.randn(2, self.frames, self.sizes.in_channels, device=self.bench.device)
+        t = torch.full((2,), 0.5, device=self.bench.device)
+        self.bench.run.add(PROFILE, name).update(self.bench.profile(lambda: estimator(x, t)))
 
     def captured(self, estimator: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """One evaluation of two rows as a CUDA graph."""
@@ -152,7 +163,8 @@ class _Flow:
         flop = STEPS * flow_flop(self.sizes, frames=self.frames, rows=2)
         rates = {"tflop_s": flop / timing.median / 1e12, "times_fp32": self.reference_ms / ms}
         rates["rtf"] = timing.median / (self.frames * self.sizes.latent_hop / SAMPLE_RATE_HZ)
-        self.bench.run.add(FLOW, name, timing, frames=self.frames, **rates, **errors(latents, self.reference), **facts)
+        row = self.bench.run.add(FLOW, name, timing, frames=self.frames)
+        row |= rates | errors(latents, self.reference) | facts
         self.bench.release()
 
 
@@ -168,6 +180,7 @@ class _Way:
     searched: bool = False
     """cuDNN tries its algorithms and keeps the fastest."""
     chunk: int = 0
+    compiled: bool = False
 
 
 WAYS = {
@@ -180,6 +193,7 @@ WAYS = {
     "bf16, cuDNN searched": _Way(torch.bfloat16, searched=True),
     f"bf16, chunks of {CHUNK}": _Way(torch.bfloat16, chunk=CHUNK),
     "fp16, cuDNN searched": _Way(torch.float16, searched=True),
+    "bf16, compiled": _Way(torch.bfloat16, searched=True, compiled=True),
 }
 
 
@@ -195,22 +209,26 @@ class _Decoder:
 
     def run(self) -> None:
         """All ways, the strict one first."""
-        networks = {torch.float32: self.scalar}
         for name, way in WAYS.items():
-            if way.dtype not in networks:
-                networks = {torch.float32: self.scalar, way.dtype: copy.deepcopy(self.scalar).to(way.dtype)}
-            network = networks[way.dtype]
-            self.bench.attempt(DECODER, name, lambda n=name, w=way, net=network: self.add(n, w, net))  # type: ignore[misc]
+            if not way.compiled:
+                self.bench.attempt(DECODER, name, partial(self.add, name, way))
+            elif self.bench.compiles:
+                self.bench.attempt(DECODER, name, partial(self.add, name, way), needs_s=_COMPILE_S)
 
-    def add(self, name: str, way: _Way, network: ScalarModel) -> None:
+    def add(self, name: str, way: _Way) -> None:
         """Measure one way; the first is the reference."""
+        decoder: nn.Module = self.scalar.decoder
+        if way.dtype is not torch.float32:
+            decoder = copy.deepcopy(decoder).to(way.dtype)
+        if way.compiled:
+            decoder.compile(dynamic=False)
         torch.backends.cudnn.benchmark = way.searched
         use_tf32(way.tf32)
         try:
-            audio = self.decode(way, network)
+            audio = self.decode(way, decoder)
             if self.reference is None:
                 self.reference = audio
-            timing, facts = self.bench.time(lambda: self.decode(way, network), n=20)
+            timing, facts = self.bench.time(lambda: self.decode(way, decoder), n=20)
         finally:
             torch.backends.cudnn.benchmark = False
             use_tf32(False)
@@ -219,15 +237,16 @@ class _Decoder:
         flop = decoder_flop(self.sizes, frames=self.frames)
         rates = {"tflop_s": flop / timing.median / 1e12, "times_fp32": self.reference_ms / ms}
         rates["rtf"] = timing.median / (self.frames * self.sizes.latent_hop / SAMPLE_RATE_HZ)
-        self.bench.run.add(DECODER, name, timing, frames=self.frames, **rates, **errors(audio, self.reference), **facts)
+        row = self.bench.run.add(DECODER, name, timing, frames=self.frames)
+        row |= rates | errors(audio, self.reference) | facts
         self.bench.release()
 
-    def decode(self, way: _Way, network: ScalarModel) -> Tensor:
+    def decode(self, way: _Way, decoder: nn.Module) -> Tensor:
         """Audio float32 [2, N]. Latents are rounded in float32: in half precision a level could flip."""
         latents = quantize(self.latents).to(way.dtype)
         pieces, hop, step = [], self.sizes.latent_hop, way.chunk or self.frames
         for start in range(0, self.frames, step):
             end, first = min(start + step, self.frames), max(0, start - DECODER_HISTORY)
-            audio = network.decoder(latents[:, :, first : end + DECODER_LOOKAHEAD])
+            audio = decoder(latents[:, :, first : end + DECODER_LOOKAHEAD])
             pieces.append(audio[:, 0, (start - first) * hop : (end - first) * hop].float())
         return torch.cat(pieces, dim=1)

@@ -5,6 +5,7 @@ Everything also runs on a CPU, so that the benchmark can be tried without a GPU.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes
 T = TypeVar("T")
 _WARMUP = 3
 _CAPTURE_WARMUP = 3
+_TOP = 15
 
 
 def calibrate(device: torch.device) -> dict[str, float]:
@@ -40,7 +42,6 @@ def calibrate(device: torch.device) -> dict[str, float]:
         "read_gb_s": n_bytes / _seconds(device, source.sum, repeats) / 1e9,
         "copy_gb_s": 2 * n_bytes / _seconds(device, lambda: target.copy_(source), repeats) / 1e9,
     }
-    del source, target
     left, right = (torch.rand(size, size, device=device) - 0.5 for _ in range(2))
     for name, dtype, tf32 in (
         ("fp32", torch.float32, False),
@@ -48,8 +49,8 @@ def calibrate(device: torch.device) -> dict[str, float]:
         ("bf16", torch.bfloat16, False),
     ):
         use_tf32(tf32)
-        a, b = left.to(dtype), right.to(dtype)
-        rates[f"{name}_tflop_s"] = 2 * size**3 / _seconds(device, lambda a=a, b=b: a @ b, repeats) / 1e12  # type: ignore[misc]
+        product = functools.partial(torch.matmul, left.to(dtype), right.to(dtype))
+        rates[f"{name}_tflop_s"] = 2 * size**3 / _seconds(device, product, repeats) / 1e12
     use_tf32(False)
     return rates
 
@@ -74,7 +75,7 @@ def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, fl
         action()
         wall = time.perf_counter() - start
         return wall, wall
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
     start = time.perf_counter()
     begin.record()
@@ -122,13 +123,15 @@ class Bench:
         if time.perf_counter() + needs_s > self.deadline:
             self.run.add(case, variant, failed="not begun: too little time was left")
             return None
+        print(f"{time.perf_counter() - self.deadline:+.0f} s  {case}: {variant}", flush=True)
         try:
             return action()
         except Exception as error:  # whatever a kernel, compiler or allocator raises is a result
             self.run.add(case, variant, failed=f"{type(error).__name__}: {str(error).strip()[:600]}")
-            return None
         finally:
             self.run.save()
+        self.release()
+        return None
 
     def time(self, action: Callable[[], object], *, n: int, limit_s: float = 15) -> tuple[Timing, dict[str, float]]:
         """Time calls that each wait for the device, and note the memory they take.
@@ -158,7 +161,7 @@ class Bench:
         """Record an action as a CUDA graph, after it has run a few times; what it reads and writes must not move."""
         if not self.on_gpu:
             raise RuntimeError("CUDA graphs need a GPU")
-        stream = torch.cuda.Stream(self.device)
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(_CAPTURE_WARMUP):
@@ -168,6 +171,23 @@ class Bench:
         with torch.cuda.graph(graph):
             action()
         return graph.replay
+
+    def profile(self, action: Callable[[], object]) -> dict[str, Any]:
+        """Where one call's time goes: number of kernels, milliseconds they take, and the largest of them."""
+        kind = torch.profiler.ProfilerActivity.CUDA if self.on_gpu else torch.profiler.ProfilerActivity.CPU
+        action()
+        with torch.profiler.profile(activities=[kind]) as profiler:
+            action()
+            if self.on_gpu:
+                torch.cuda.synchronize(self.device)
+        field = "self_device_time_total" if self.on_gpu else "self_cpu_time_total"
+        found = [(getattr(each, field) / 1e3, each.count, each.key[:80]) for each in profiler.key_averages()]
+        found = sorted((each for each in found if each[0] > 0), reverse=True)
+        return {
+            "kernels": sum(count for _, count, _ in found),
+            "busy_ms": math.fsum(ms for ms, _, _ in found),
+            "top": [{"ms": ms, "calls": count, "name": name} for ms, count, name in found[:_TOP]],
+        }
 
     def release(self) -> None:
         """Give unused memory back to the device."""

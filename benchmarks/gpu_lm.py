@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from heartvoice.models.llama import KVCache
 from heartvoice.presets import Preset
 
 STEP, PROMPT, EXACT = "HeartMuLa step, bf16", "HeartMuLa prompt, bf16", "HeartMuLa bf16 against fp32, same weights"
+PROFILE = "HeartMuLa step, profile"
 POSITIONS = (500, 1500, 3500)
 BLOCK = 256
 """The cache is read in whole blocks of positions, as the stage does."""
@@ -98,27 +101,22 @@ def measure(bench: Bench, preset: Preset) -> None:
     assert isinstance(network, HeartMuLa)
     lm = _Lm(bench, preset, network)
     bench.attempt(PROMPT, "eager", lm.prompt)
-    eager = {position: bench.attempt(STEP, f"eager, past {position}", lambda at=position: lm.eager(at))  # type: ignore[misc]
-             for position in POSITIONS}  # fmt: skip
-    for position, codes in eager.items():
-        bench.attempt(
-            STEP,
-            f"CUDA graph, past {position}",
-            lambda at=position, want=codes: lm.graph("CUDA graph", at, want),  # type: ignore[misc]
-        )
+    for position in POSITIONS:
+        bench.attempt(STEP, f"eager, past {position}", partial(lm.eager, position))
+    for position in POSITIONS:
+        bench.attempt(STEP, f"CUDA graph, past {position}", partial(lm.graph, "CUDA graph", position))
     for songs in (2, 4, SONGS):
-        bench.attempt(STEP, f"CUDA graph, {songs} songs", lambda n=songs: lm.songs("CUDA graph", n))  # type: ignore[misc]
+        bench.attempt(STEP, f"CUDA graph, {songs} songs", partial(lm.songs, "CUDA graph", songs))
     bench.attempt(EXACT, "eager", lm.against_fp32)
+    bench.attempt(PROFILE, "eager kernels", partial(lm.profile, "eager kernels"))
     if not bench.compiles:
         bench.run.add(STEP, "compiled", failed="not tried: no GPU, or --no-compile")
         return
-    bench.attempt(STEP, "compile", lambda: _compile(network), needs_s=_COMPILE_S)
-    for position, codes in eager.items():
-        variant = "compiled, CUDA graph" if bench.on_gpu else "compiled"
-        bench.attempt(
-            STEP, f"{variant}, past {position}", lambda at=position, want=codes: lm.graph(variant, at, want),  # type: ignore[misc]
-            needs_s=_COMPILE_S,
-        )  # fmt: skip
+    bench.attempt(STEP, "compile", partial(_compile, network))
+    variant = "compiled, CUDA graph" if bench.on_gpu else "compiled"
+    for position in POSITIONS:
+        bench.attempt(STEP, f"{variant}, past {position}", partial(lm.graph, variant, position), needs_s=_COMPILE_S)
+    bench.attempt(PROFILE, "compiled kernels", partial(lm.profile, "compiled kernels"))
 
 
 def _compile(network: HeartMuLa) -> None:
@@ -136,6 +134,7 @@ class _Lm:
         self.bench, self.preset, self.network = bench, preset, network
         self.cache = self._filled(2)
         self.eager_ms: dict[int, float] = {}
+        self.eager_codes: dict[int, Tensor] = {}
 
     def _filled(self, rows: int) -> KVCache:
         device = self.bench.device
@@ -156,23 +155,29 @@ class _Lm:
 
         timing, facts = self.bench.time(run, n=10)
         flop = prefill_flop(self.preset.lm, positions=PROMPT_TOKENS, rows=2)
-        rate = flop / timing.median / 1e12
-        self.bench.run.add(PROMPT, "eager", timing, tokens=PROMPT_TOKENS, tflop_s=rate, **facts)
+        row = self.bench.run.add(PROMPT, "eager", timing, tokens=PROMPT_TOKENS, tflop_s=flop / timing.median / 1e12)
+        row |= facts
 
-    def eager(self, position: int) -> Tensor:
-        """Eager frames; returns the first ones' codes."""
+    def eager(self, position: int) -> None:
+        """Eager frames."""
         frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
-        codes = frames.first(frames.frame)
-        self.eager_ms[position] = self._add(frames, frames.frame, f"eager, past {position}", position, n=30)
-        return codes
+        self.eager_codes[position] = frames.first(frames.frame)
+        row = self._add(frames, frames.frame, f"eager, past {position}", position, n=30)
+        self.eager_ms[position] = row["p50_ms"]
 
-    def graph(self, variant: str, position: int, want: Tensor | None) -> None:
+    def graph(self, variant: str, position: int) -> None:
         """The same frames replayed from a CUDA graph (on a CPU: called, if compiled)."""
         frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
         frame = self.bench.capture(frames.frame) if self.bench.on_gpu or "graph" in variant else frames.frame
         codes = frames.first(frame)
-        same = None if want is None else float((codes == want).double().mean())
-        self._add(frames, frame, f"{variant}, past {position}", position, n=100, codes_as_eager=same)
+        row = self._add(frames, frame, f"{variant}, past {position}", position, n=100)
+        if position in self.eager_codes:
+            row["codes_as_eager"] = float((codes == self.eager_codes[position]).double().mean())
+
+    def profile(self, variant: str) -> None:
+        """Which kernels a frame is made of."""
+        frames = Frames(self.network, self.preset, self.cache, songs=1, position=POSITIONS[1])
+        self.bench.run.add(PROFILE, variant).update(self.bench.profile(frames.frame))
 
     def songs(self, variant: str, count: int) -> None:
         """Several guided songs in one step."""
@@ -182,26 +187,18 @@ class _Lm:
         self._add(frames, frame, f"{variant}, {count} songs, past {position}", position, songs=count, n=50)
 
     def _add(
-        self,
-        frames: Frames,
-        frame: Callable[[], object],
-        variant: str,
-        position: int,
-        *,
-        n: int,
-        songs: int = 1,
-        **more: object,
-    ) -> float:
+        self, frames: Frames, frame: Callable[[], object], variant: str, position: int, *, n: int, songs: int = 1
+    ) -> dict[str, Any]:
         run = self.bench.run
         timing, facts = self.bench.time(lambda: frames.next(frame), n=n)
         read = frame_bytes(self.preset.lm, positions=position, rows=2 * songs, weight_bytes=2, cache_bytes=2).total
         roof_ms = read / max(run.rates["read_gb_s"], run.rates["copy_gb_s"]) / 1e6
         ms = timing.median * 1e3
+        row = run.add(STEP, variant, timing, songs=songs, positions=position, rtf=ms / 80)
+        row |= {"read_gb": read / 1e9, "roof_ms": roof_ms, "share_of_roof": roof_ms / ms, **facts}
         if position in self.eager_ms:
-            more["times_eager"] = songs * self.eager_ms[position] / ms
-        shares = {"read_gb": read / 1e9, "roof_ms": roof_ms, "share_of_roof": roof_ms / ms, "rtf": ms / 80}
-        run.add(STEP, variant, timing, songs=songs, positions=position, **shares, **more, **facts)
-        return ms
+            row["times_eager"] = songs * self.eager_ms[position] / ms
+        return row
 
     def against_fp32(self) -> None:
         """Logits of one step in bf16, against the same weights and cache computed in float32."""
@@ -214,12 +211,9 @@ class _Lm:
         wide = self._step(wide_network, inputs, wide_past)
         again = self._step(wide_network, inputs, wide_past)
         first = errors(small.logits[:, 0], wide.logits[:, 0])  # later codebooks follow other codes
-        facts = {
-            "positions": position,
-            "codes_that_differ": int((small.codes != wide.codes).sum()),
-            "fp32_repeats": bool(torch.equal(wide.logits, again.logits)),
-        }
-        self.bench.run.add(EXACT, "codebook 0", **first, **facts)
+        row = self.bench.run.add(EXACT, "codebook 0", positions=position)
+        row["codes_that_differ"] = int((small.codes != wide.codes).sum())
+        row |= first | {"fp32_repeats": bool(torch.equal(wide.logits, again.logits))}
         del wide_network
         self.bench.release()
 

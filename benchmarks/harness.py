@@ -273,14 +273,14 @@ class Run:
         self.results.mkdir(parents=True, exist_ok=True)
         _write(self.path, json.dumps(_rounded(result)) + "\n")
 
-    def finish(self) -> dict[str, Any]:
-        """Calibrate again, write the result, print the table and the JSON line; returns the result."""
+    def finish(self, *, json_line: bool = True) -> dict[str, Any]:
+        """Calibrate again, write the result, print the table and the JSON line (or its file); returns the result."""
         self._calibrations.append(self.calibration())
         self.best = self._remember()
         result = self.result()
         self._store(result)
         print_table(result)
-        print(json.dumps(_rounded(result)))
+        print(json.dumps(_rounded(result)) if json_line else self.path)
         return result
 
 
@@ -298,7 +298,7 @@ def _rounded(value: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------- table
 
 _FIRST = ("case", "variant", "n", "p50_ms", "p95_ms", "p99_ms", "ratio")
-_NOT_SHOWN = frozenset({"min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames"})
+_NOT_SHOWN = frozenset({"min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames", "top"})
 _WIDTH = 180
 """Columns of a table that no terminal shows."""
 

@@ -109,8 +109,9 @@ class Reference:
             CheckpointError: the checkpoint does not fit the network.
         """
         module = _build(preset, network)
-        self.whole = sum(tensor.numel() for tensor in module.state_dict().values()) * 4 <= WHOLE_BYTES
-        self.preset = preset if self.whole else one_layer(preset)
+        fits = sum(tensor.numel() for tensor in module.state_dict().values()) * 4 <= WHOLE_BYTES
+        self.preset = preset if fits else one_layer(preset)
+        self.whole = self.preset == preset
         self.module = module if self.whole else _build(self.preset, network)
         self.source = Part(source, self.module)
         load_module(self.module, self.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def empty_cache(preset: Preset, rows: int, positions: int) -> Arrays:
 
 
 def store(
-    cache: Arrays, outputs: Mapping[str, npt.NDArray[Any]], position: Sequence[int], n_new: Sequence[int]
+    cache: Arrays, outputs: Mapping[str, npt.NDArray[Any]], position: Iterable[int], n_new: Iterable[int]
 ) -> None:
     """Write new keys and values into a cache, row by row."""
     for name, past in cache.items():

@@ -193,7 +193,7 @@ def test_half_precision_stays_near(name: str, tmp_path: Path) -> None:
     }[name]
     results = []
     for precision in ("fp32", "fp16"):
-        engine: OnnxEngine = engine_of(BUILDERS[name](sizes, source, precision), tmp_path / precision)  # type: ignore[arg-type]
+        engine: OnnxEngine = engine_of(BUILDERS[name](sizes, source, precision), tmp_path / precision)
         results.append(next(iter(engine.run(inputs).values())))
     assert results[1].dtype == np.float32
     assert 1e-6 < relative_error(results[1], results[0]) < 1e-2

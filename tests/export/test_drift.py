@@ -39,7 +39,7 @@ TEMPLATE_DRIFTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "edited": (lambda root: edit(root / "song/config.pbtxt", "FP32", "FP16"), "song/config.pbtxt: differs"),
     "missing": (lambda root: (root / "heartcodec_flow/configs/cpu.pbtxt").unlink(), "cpu.pbtxt: missing"),
     "unknown": (
-        lambda root: (root / "song/configs").mkdir() or (root / "song/configs/x.pbtxt").touch(),
+        lambda root: (root / "song/x.pbtxt").touch(),
         "x.pbtxt: no contract",
     ),
     "no model": (lambda root: (root / "render/1/model.py").unlink(), "render/1/model.py: missing"),

@@ -157,7 +157,7 @@ def test_sampled_songs_side_by_side_are_those_of_pytorch(engine: OnnxEngine, net
         store(cache, got, position, n_new)
         store(torch_cache, kept, position, n_new)
         position, n_new = position + n_new, np.ones(5, np.int64)
-        codes = got["next_codes"] % TINY.lm.codebook_size
+        codes = want.codes.numpy() % TINY.lm.codebook_size
         inputs |= {
             "text_ids": np.full((3, 1), -1),
             "codes": codes,

@@ -47,7 +47,7 @@ def test_external_weights_give_the_same_graph(tmp_path: Path) -> None:
         results.append(OnnxEngine(folder / GRAPH_FILE, threads=1).run({"x": x})["y"])
     assert (tmp_path / "external" / DATA_FILE).is_file()
     assert not (tmp_path / "inline" / DATA_FILE).exists()
-    assert np.array_equal(*results)
+    assert np.array_equal(results[0], results[1])
 
 
 def test_external_tensors_are_aligned_and_small_ones_stay(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import grpc
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from heartvoice.contracts import SONG
 from heartvoice.embedded.leftovers import SHM, shm_prefix
 from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError, ModelUnavailableError
+from heartvoice.serving import rundir
 from tests.fakes import text
 from tests.integration.raw import Metrics, Raw, wait_until
 
@@ -166,7 +166,7 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
         with pytest.raises(ModelUnavailableError):
             for _ in stream:
                 pass
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids[1:]), 5.0, "stubs live on")
+    wait_until(lambda: not any(rundir.is_alive(pid) for pid in pids[1:]), 5.0, "stubs live on")
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
     second = new_server()
@@ -181,11 +181,9 @@ def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer])
         began = time.monotonic()
         server.stop(cancel=True)
         assert time.monotonic() - began < 8.0
-        with pytest.raises(grpc.RpcError) as caught:
-            for response in call:
-                if response.error_message:
-                    assert response.error_message.startswith("CANCELLED")
-        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        errors = [response.error_message for response in call if response.error_message]
+        assert len(errors) == 1
+        assert errors[0].startswith("CANCELLED: ")
 
 
 def test_stop_may_let_songs_finish(new_server: Callable[..., EmbeddedServer]) -> None:
