@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -138,7 +138,7 @@ class AsyncClient:
         if self._channel is not None:
             await self._channel.close()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(
@@ -207,13 +207,13 @@ class AsyncClient:
 
     def _raise_if_closed(self, attempts: Attempts) -> None:
         """grpc.aio reports a closed channel as a cancelled task; tell the two apart."""
-        task = asyncio.current_task()
-        if self._closed.is_set() and not (task and task.cancelling()):
+        cancelling = getattr(asyncio.current_task(), "cancelling", lambda: 0)  # Python 3.11
+        if self._closed.is_set() and not cancelling():
             raise attempts.closed() from None
 
     async def _wait(self, delay_s: float) -> None:
         """Sleep before the next try; the next try notices if the client was closed meanwhile."""
-        with suppress(TimeoutError):
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._closed.wait(), delay_s)
 
     async def _ready(self, method: str, message: Any, timeout_s: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,13 +17,16 @@ PLAIN_EVERY_S = 10.0
 _TITLES = {"lm": "writing", "codec": "decoding"}
 
 
+_View = TypeVar("_View")
+
+
 class ProgressView(Protocol):
     """Something that shows events; a context manager, so that the terminal is left tidy."""
 
     def show(self, event: Event) -> None:
         """Show the next event."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self: _View) -> _View: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,7 +61,7 @@ class LiveProgress:
             self._tasks[event.stage] = self._progress.add_task(title, total=event.total, state="")
         self._progress.update(self._tasks[event.stage], completed=event.done, total=event.total, state=describe(event))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LiveProgress:
         self._progress.start()
         return self
 
@@ -85,7 +88,7 @@ class PlainProgress:
             title = _TITLES.get(event.stage, event.stage)
             self._console.print(f"{title}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> PlainProgress:
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import soundfile
@@ -164,7 +164,7 @@ class AudioWriter:
         """Drop what was not committed."""
         self._spool.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> AudioWriter:
         return self
 
     def __exit__(

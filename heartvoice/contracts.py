@@ -96,7 +96,8 @@ class Setting:
         """`0 to 1000, in steps of 93`, for messages and help."""
         if self.minimum is None:
             return "true or false" if self.dtype == "BOOL" else "any"
-        text = f"{self.minimum:g} to {self.maximum:g}"
+        low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in (self.minimum, self.maximum))
+        text = f"{low} to {high}"
         if self.multiple:
             text += f" in steps of {self.multiple}"
         return f"{text} {self.unit}".rstrip()
@@ -180,11 +181,15 @@ CONDITION = Axis("condition", 1, 512, 512)
 # ------------------------------------------------------------------------------------------------------- settings
 
 DURATION_S = Setting("duration_s", "FP32", 30.0, 1.0, MAX_DURATION_S, "s", "Longest song; the LM may end it earlier.")
-MIN_DURATION_S = Setting("min_duration_s", "FP32", 0.0, 0.0, MAX_DURATION_S, "s", "The LM cannot end the song before this.")
+MIN_DURATION_S = Setting(
+    "min_duration_s", "FP32", 0.0, 0.0, MAX_DURATION_S, "s", "The LM cannot end the song before this."
+)
 SEED = Setting("seed", "INT64", 0, 0, 2**63 - 1, "", "Same inputs and seed, same song.")
 TEMPERATURE = Setting("temperature", "FP32", 1.0, 0.0, 10.0, "", "LM sampling temperature; 0 takes the likeliest code.")
 TOP_K = Setting("top_k", "INT64", 50, 1, 1000, "", "LM samples among this many likeliest codes.")
-CFG_SCALE = Setting("cfg_scale", "FP32", 1.5, 1.0, 10.0, "", "LM guidance by the prompt; 1 is none, and costs one row less.")
+CFG_SCALE = Setting(
+    "cfg_scale", "FP32", 1.5, 1.0, 10.0, "", "LM guidance by the prompt; 1 is none, and costs one row less."
+)
 CODEC_WINDOW = Setting(
     "codec_window", "INT64", 372, CODES_PER_UNIT, 4 * CODES_PER_UNIT, "frames",
     "Frames that the codec hears at once; fewer give earlier first audio.", multiple=CODES_PER_UNIT,

@@ -241,7 +241,11 @@ class SongPipeline:
             "samples": n_samples,
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "duration_s": n_samples / SAMPLE_RATE_HZ,
-            "ended_by": "codes" if self._request.lm is None else "eos" if n_frames < self._request.n_frames else "length",
+            "ended_by": "codes"
+            if self._request.lm is None
+            else "eos"
+            if n_frames < self._request.n_frames
+            else "length",
             "timings": {
                 **{name: round(value, 4) for name, value in self._timings.items()},
                 "first_audio_s": first_audio_s,

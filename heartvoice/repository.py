@@ -36,7 +36,8 @@ class Repository:
             return index
         except FileNotFoundError:
             raise EngineError(
-                f"{path} is missing: not an exported repository; make one with `heartvoice export --repository {self.root}`"
+                f"{path} is missing: not an exported repository; "
+                f"make one with `heartvoice export --repository {self.root}`"
             ) from None
         except (ValueError, OSError) as error:
             raise EngineError(f"{path}: unreadable: {error}") from error

@@ -84,7 +84,10 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
 
 def test_same_samples_whatever_the_chunks(networks: TorchCodec) -> None:
     song = codes(200)
-    results = [joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), PRESET, ABOUT))[0] for chunk in (1, 60, 200)]
+    results = [
+        joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), PRESET, ABOUT))[0]
+        for chunk in (1, 60, 200)
+    ]
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
 
@@ -143,5 +146,5 @@ def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
 def test_codes_are_checked() -> None:
     with pytest.raises(InvalidRequestError, match="codes: expected values"):
         request(codes=np.full((8, 3), 300, np.int32))
-    with pytest.raises(InvalidRequestError, match="codec_window: expected 93 to 372 frames in steps of 93|codec_window"):
+    with pytest.raises(InvalidRequestError, match="codec_window: expected 93 to 372 in steps of 93 frames, got 100"):
         request(codec_window=[100])

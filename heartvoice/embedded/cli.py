@@ -35,7 +35,9 @@ def serve(
     config_name: Annotated[
         str, typer.Option(help="Variant of the models' configs: `cpu` runs native graphs through OpenVINO.")
     ] = "",
-    on_stop: Annotated[StopMode, typer.Option(help="What SIGINT and SIGTERM do with songs in flight.")] = StopMode.finish,
+    on_stop: Annotated[
+        StopMode, typer.Option(help="What SIGINT and SIGTERM do with songs in flight.")
+    ] = StopMode.finish,
     drain_s: Annotated[float, typer.Option(help="With --on-stop finish: how long they may take.", min=0)] = 300.0,
     log_file: Annotated[Path | None, typer.Option(help="Keep the server's log here.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
@@ -52,9 +54,7 @@ def serve(
     from heartvoice.repository import Repository as ModelRepository
 
     files = None if server == "embedded" else wheel.find_installed(Path(server))
-    options = ServerOptions(
-        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file
-    )
+    options = ServerOptions(repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file)
     signals: list[int] = []
     asked = threading.Event()
 

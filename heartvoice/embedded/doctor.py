@@ -40,7 +40,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
     for module, extra in (("onnxruntime", "serve"), ("tokenizers", "serve")):
         yield _module(module, extra)
     yield _space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
-    yield _space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")  # noqa: S108
+    yield _space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")
     for option, port in ports.items():
         yield _attempt(f"port {port}", lambda o=option, p=port: _port(o, p))  # type: ignore[misc]
     if repository is not None:

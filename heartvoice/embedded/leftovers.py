@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-SHM = Path("/dev/shm")  # noqa: S108 - the server's Python backend puts its regions there
+SHM = Path("/dev/shm")
 PREFIX = "heartvoice_"
 _RUN_PREFIX = "heartvoice-run-"
 

@@ -243,9 +243,7 @@ class EmbeddedServer:
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
                         return
                 time.sleep(0.05)
-        raise EngineError(
-            f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path)}"
-        )
+        raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path)}")
 
     def _watch(self) -> None:
         """Reload the model of a stub that died: Triton never does, and goes on calling it ready."""

@@ -176,8 +176,8 @@ class JobQueue:
         with self._lock:
             if len(self._live) >= self._max_jobs + self._max_queue:
                 raise ModelUnavailableError(
-                    f"{self._spec.name}: {self._max_jobs} jobs running and {self._max_queue} waiting, no room for more; "
-                    "try again later"
+                    f"{self._spec.name}: {self._max_jobs} jobs running and {self._max_queue} waiting, "
+                    "no room for more; try again later"
                 )
             self._live.add(job)
             self.metrics.live(len(self._live))

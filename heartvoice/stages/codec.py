@@ -15,8 +15,8 @@ from heartvoice import noise
 from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, HEARTCODEC, LATENTS_PER_FRAME
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
-from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
 from heartvoice.models.heartcodec.solver import euler, guide
+from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
 from heartvoice.networks import Networks
 from heartvoice.presets import HeartCodecSizes
 from heartvoice.stages.inputs import check_codes, check_finite, read_int, read_settings
@@ -153,4 +153,5 @@ class CodecStage:
             chunk = np.ascontiguousarray(channels[:, :, first : end + DECODER_LOOKAHEAD])
             audio = self._networks.run("heartcodec_decoder", {"latents": chunk})["audio"]
             pieces.append(audio[:, 0, (start - first) * hop : (end - first) * hop])
-        return np.concatenate(pieces, axis=1).astype(np.float32, copy=False)
+        joined: NDArray[np.float32] = np.concatenate(pieces, axis=1).astype(np.float32, copy=False)
+        return joined

@@ -27,9 +27,7 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
             size in (-1, actual) for size, actual in zip(tensor.dims, value.shape, strict=True)
         )
         if value.dtype != NUMPY_DTYPE[tensor.dtype] or not fits:
-            raise InvalidRequestError(
-                f"{name}: expected {tensor.describe()}, got {value.dtype} {list(value.shape)}"
-            )
+            raise InvalidRequestError(f"{name}: expected {tensor.describe()}, got {value.dtype} {list(value.shape)}")
     for tensor in spec.inputs:
         if not tensor.optional and tensor.name not in inputs:
             raise InvalidRequestError(f"{tensor.name}: missing, expected {tensor.describe()}")
@@ -56,7 +54,9 @@ def read_text(inputs: Mapping[str, Array], name: str) -> str:
     try:
         return raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{name}: expected UTF-8, got byte {raw[error.start]:#04x} at {error.start}") from None
+        raise InvalidRequestError(
+            f"{name}: expected UTF-8, got byte {raw[error.start]:#04x} at {error.start}"
+        ) from None
 
 
 def read_int(inputs: Mapping[str, Array], name: str, default: int) -> int:

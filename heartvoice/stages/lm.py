@@ -155,7 +155,9 @@ class _Generation:
         }
         backbone = preset.lm.backbone
         shape = (n_rows, backbone.num_kv_heads, 0, backbone.head_dim)
-        self._past = {f"{kind}_past_{n}": np.empty(shape, np.float32) for n in range(backbone.num_layers) for kind in "kv"}
+        self._past = {
+            f"{kind}_past_{n}": np.empty(shape, np.float32) for n in range(backbone.num_layers) for kind in "kv"
+        }
 
     def next_frame(self, codes: NDArray[np.int64] | None, *, allow_eos: bool) -> NDArray[np.int64]:
         """Feed the prompt (codes None) or one frame [8]; return the next frame's ids, int64 [8]."""

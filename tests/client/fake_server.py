@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -188,6 +189,13 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.url = f"127.0.0.1:{port}"
         self._server.start()
         return self
+
+    def wait_for_request(self, timeout_s: float = 5.0) -> None:
+        """Return a moment after the first request has arrived."""
+        deadline = time.monotonic() + timeout_s
+        while not self.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
 
     def stop(self) -> None:
         """Die at once, in the middle of whatever is going on."""

@@ -54,7 +54,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def heartvoice(*arguments: str, **options: Any) -> Result:
     """Run the command in this process."""
-    return CliRunner().invoke(cli.app, arguments, **options)
+    runner: Any = CliRunner
+    try:
+        runner = runner(mix_stderr=False)
+    except TypeError:  # click 8.2 and later never mix
+        runner = runner()
+    result: Result = runner.invoke(cli.app, arguments, **options)
+    return result
 
 
 def song(server: FakeServer, *arguments: str, **options: Any) -> Result:

@@ -14,6 +14,16 @@ from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from tests.client.fake_server import FakeServer, endless_song, error_response, samples, scripted, silent_song
 
 
+def close_once_asked(server: FakeServer, client: Client) -> None:
+    """Close the client from another thread soon after its request has arrived."""
+
+    def work() -> None:
+        server.wait_for_request()
+        client.close()
+
+    threading.Thread(target=work).start()
+
+
 def test_nothing_is_sent_before_the_first_next(server: FakeServer) -> None:
     with Client(server.url) as client:
         stream = client.stream(tags="pop")
@@ -57,7 +67,7 @@ def test_an_error_in_on_event_cancels_on_the_server(server: FakeServer) -> None:
 def test_close_ends_songs_of_other_threads(server: FakeServer, song: object) -> None:
     server.song = song  # type: ignore[assignment]
     client = Client(server.url)
-    threading.Timer(0.3, client.close).start()
+    close_once_asked(server, client)
     with pytest.raises(RequestCancelledError, match="song: the client was closed"):
         client.song(tags="pop")
     assert server.cancelled.wait(3)
@@ -66,7 +76,7 @@ def test_close_ends_songs_of_other_threads(server: FakeServer, song: object) -> 
 def test_close_ends_a_render(server: FakeServer) -> None:
     server.render = lambda request, context: list(silent_song(request, context))
     client = Client(server.url)
-    threading.Timer(0.2, client.close).start()
+    close_once_asked(server, client)
     with pytest.raises(RequestCancelledError, match="render: the client was closed"):
         client.render(tags="pop")
 
@@ -74,7 +84,7 @@ def test_close_ends_a_render(server: FakeServer) -> None:
 def test_close_ends_the_wait_between_retries(server: FakeServer) -> None:
     server.song = scripted(error_response("UNAVAILABLE: busy"))
     client = Client(server.url, retries=100)
-    threading.Timer(0.5, client.close).start()
+    close_once_asked(server, client)
     with pytest.raises(RequestCancelledError):
         client.song(tags="pop")
 

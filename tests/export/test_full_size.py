@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from heartvoice.checkpoints import random_checkpoint
+from heartvoice.export.flow_graph import build_heartcodec_flow
+from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.parity import one_layer
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
@@ -31,3 +35,12 @@ def test_full_width_layers_are_pytorchs(model: str, least_bytes: int, tmp_path: 
     assert manifest["files"]["model.onnx.data"]["bytes"] > least_bytes
     assert manifest["parity"]["compared"] == "whole"
     assert max(manifest["parity"]["relative_error"].values()) < 1e-4
+
+
+def test_official_graphs_hold_every_value_that_decoding_reads() -> None:
+    preset = PRESETS["oss-3b"]
+    step = build_heartmula_step(preset, random_checkpoint(preset.lm, 0))
+    assert sum(math.prod(weight.shape) for weight in step.weights if weight.checked) == 3_938_113_536
+    codec = random_checkpoint(preset.codec, 0)
+    flow = build_heartcodec_flow(preset.codec, codec)
+    assert sum(math.prod(weight.shape) for weight in flow.weights if weight.checked) == 1_486_920_192

@@ -43,8 +43,10 @@ def request(model: str, inputs: Mapping[str, np.ndarray]) -> Any:
 def outputs(response: Any) -> dict[str, np.ndarray]:
     result = {}
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        value = [raw[4:]] if tensor.datatype == "BYTES" else np.frombuffer(raw, _NUMPY[tensor.datatype])
-        result[tensor.name] = np.array(value, object) if tensor.datatype == "BYTES" else value.reshape(tensor.shape)
+        if tensor.datatype == "BYTES":
+            result[tensor.name] = np.array([raw[4:]], object)
+        else:
+            result[tensor.name] = np.frombuffer(raw, _NUMPY[tensor.datatype]).reshape(tensor.shape)
     return result
 
 

@@ -71,7 +71,8 @@ def test_deadline(client: Client, metrics: Metrics) -> None:
 def test_a_killed_client_frees_its_song(server: EmbeddedServer, metrics: Metrics) -> None:
     script = (
         "import sys; from heartvoice.client import Client\n"
-        "for message in Client(sys.argv[1]).stream(lyrics='la', duration_s=240.0, min_duration_s=240.0, codec_window=93):"
+        "stream = Client(sys.argv[1]).stream(lyrics='la', duration_s=240.0, min_duration_s=240.0, codec_window=93)\n"
+        "for message in stream:"
         " print('x', flush=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, server.url], stdout=subprocess.PIPE)
@@ -91,7 +92,9 @@ def test_more_jobs_than_the_queue_are_refused_with_the_numbers(server: EmbeddedS
         wait_until(lambda: metrics.value("heartvoice_jobs_live", model="song") == room, 10, "jobs not admitted")
         refused = list(raw.stream("song", LONG))
         assert len(refused) == 1
-        assert refused[0]["error"] == "UNAVAILABLE: song: 4 jobs running and 8 waiting, no room for more; try again later"
+        assert (
+            refused[0]["error"] == "UNAVAILABLE: song: 4 jobs running and 8 waiting, no room for more; try again later"
+        )
         for call in calls:
             call.cancel()
         assert_all_ends(metrics, within_s=3.0)

@@ -49,6 +49,7 @@ def test_served_song_is_the_local_song(client: Client, expected: tuple[np.ndarra
     song = client.song(lyrics=LYRICS, tags=TAGS, return_codes=True, **KEYWORDS)
     audio, codes = expected
     assert song.audio.shape == (2, 125 * FRAME_HOP)
+    assert song.codes is not None
     assert np.array_equal(song.codes, codes)
     assert np.array_equal(song.audio, audio)
     assert song.report.random_weights is True
@@ -186,7 +187,7 @@ def test_render_gives_one_file(client: Client, expected: tuple[np.ndarray, np.nd
 
 def test_raw_and_local_settings_have_the_same_defaults(server: EmbeddedServer) -> None:
     with Raw(server.url) as raw:
-        responses = [r for r in raw.stream("song", {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32)})]
+        responses = list(raw.stream("song", {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32)}))
     report = json.loads(responses[-1]["REPORT"][0])
     assert report["settings"]["codec_window"] == 372
     assert report["settings"]["cfg_scale"] == 1.5

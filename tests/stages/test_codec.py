@@ -35,7 +35,8 @@ def test_chunked_decoding_is_one_decoding(networks: TorchCodec) -> None:
     latents = noise.normal(0, "test", 0, (2 * DECODER_CHUNK + 37, SIZES.out_channels))
     stage = CodecStage(networks, SIZES)
     half = SIZES.latent_hidden_dim
-    whole = networks.run("heartcodec_decoder", {"latents": latents.reshape(-1, 2, half).transpose(1, 2, 0)})["audio"]
+    channels = latents.reshape(-1, 2, half).transpose(1, 2, 0)
+    whole = networks.run("heartcodec_decoder", {"latents": channels})["audio"].astype(np.float32)
     np.testing.assert_allclose(stage.decode_latents(latents), whole[:, 0], atol=2e-6)
     np.testing.assert_allclose(
         stage.decode_latents(latents[10:], DECODER_HISTORY), whole[:, 0, (10 + DECODER_HISTORY) * SIZES.latent_hop :],

@@ -62,7 +62,10 @@ def test_seed_decides_the_song(stage: LmStage) -> None:
 
 
 def test_interleaved_songs_do_not_disturb_each_other(stage: LmStage) -> None:
-    wanted = [request(seed=1, min_duration_s=2.0), request(seed=2, cfg_scale=1.0, lyrics="Other words", min_duration_s=2.0)]
+    wanted = [
+        request(seed=1, min_duration_s=2.0),
+        request(seed=2, cfg_scale=1.0, lyrics="Other words", min_duration_s=2.0),
+    ]
     alone = [np.stack(list(stage.frames(r))) for r in wanted]
     together = [np.stack(frames) for frames in zip(*zip(*(stage.frames(r) for r in wanted), strict=True), strict=True)]
     for a, b in zip(alone, together, strict=True):
@@ -108,11 +111,11 @@ def test_eos_is_forbidden_in_frame_0_and_before_the_shortest_length(step: TorchS
 
 
 def test_cancel_ends_within_two_frames(stage: LmStage) -> None:
-    n_made = 0
+    made: list[np.ndarray] = []
+    frames = stage.frames(request(min_duration_s=2.0), lambda: len(made) >= 3)
     with pytest.raises(RequestCancelledError):
-        for _ in stage.frames(request(min_duration_s=2.0), lambda: n_made >= 3):
-            n_made += 1
-    assert n_made <= 5
+        made.extend(frame for frame in frames)
+    assert len(made) <= 5
 
 
 def test_prompt_and_song_must_fit_the_positions(stage: LmStage) -> None:
