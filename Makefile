@@ -18,7 +18,7 @@ help:
 song: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics examples/lyrics.txt --tags @examples/tags.txt \
-	    --duration 30 --seed 7 -o $(SONG)
+	    --duration 30 --seed 7 --output $(SONG)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')"

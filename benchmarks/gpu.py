@@ -47,9 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         calibration=lambda: calibrate(device),
         key=name,
     )
-    bench = Bench(run, device, begin + args.limit_s, not dry_run if args.compile is None else args.compile)
+    bench = Bench(run, device, begin + args.limit_s)
+    parts = [("lm", gpu_lm.measure), ("codec", gpu_codec.measure)]
+    if not dry_run if args.compile is None else args.compile:
+        parts += [("codec", gpu_codec.measure_compiled), ("lm", gpu_lm.measure_compiled)]
     with torch.no_grad():
-        for part, measure in (("lm", gpu_lm.measure), ("codec", gpu_codec.measure)):
+        for part, measure in parts:
             if args.only in (None, part):
                 measure(bench, preset)
                 bench.release()

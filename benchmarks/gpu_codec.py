@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -25,28 +25,44 @@ PROFILE = "HeartCodec flow, profile of one evaluation"
 FRAMES, CONTEXT, STEPS, GUIDANCE = 744, 104, 10, 1.25
 DRY_FRAMES = 62
 CHUNK = 248
-_COMPILE_S = 120
+_COMPILE_S = 60
 Solve = Callable[[], Tensor]
 
 
 def measure(bench: Bench, preset: Preset) -> None:
-    """Every question about the codec; adds rows."""
-    sizes = preset.codec
-    network = bench.attempt(FLOW, "load", lambda: random_network(sizes, bench.device, torch.float32))
+    """The flow and the decoder in every precision; adds rows."""
+    network = _loaded(bench, preset)
     if network is None:
         return
-    assert isinstance(network, HeartCodec)
-    network.fold_weight_norm()
     frames = FRAMES if bench.on_gpu else DRY_FRAMES
-    flow = _Flow(bench, sizes, network, frames)
+    flow = _Flow(bench, preset.codec, network, frames)
     flow.run()
-    latents = flow.reference
-    scalar = network.scalar_model
+    latents, scalar = flow.reference, network.scalar_model
     del network, flow
     bench.release()
     if latents is None:
-        latents = torch.randn(1, frames, sizes.out_channels, device=bench.device) * 0.5
-    _Decoder(bench, sizes, scalar, latents).run()
+        latents = torch.randn(1, frames, preset.codec.out_channels, device=bench.device) * 0.5
+    _Decoder(bench, preset.codec, scalar, latents).run(WAYS)
+
+
+def measure_compiled(bench: Bench, preset: Preset) -> None:
+    """The flow's blocks and the decoder compiled, in bf16; adds rows."""
+    network = _loaded(bench, preset)
+    if network is None:
+        return
+    flow = _Flow(bench, preset.codec, network, FRAMES if bench.on_gpu else DRY_FRAMES)
+    latents = bench.attempt(FLOW, "fp32 again", flow.run_compiled, needs_s=_COMPILE_S)
+    if latents is not None:
+        _Decoder(bench, preset.codec, network.scalar_model, latents).run(COMPILED_WAYS)
+
+
+def _loaded(bench: Bench, preset: Preset) -> HeartCodec | None:
+    network = bench.attempt(FLOW, "load", lambda: random_network(preset.codec, bench.device, torch.float32))
+    if network is None:
+        return None
+    assert isinstance(network, HeartCodec)
+    network.fold_weight_norm()
+    return network
 
 
 # ---------------------------------------------------------------------------------------------------------------- flow
@@ -87,18 +103,21 @@ class _Flow:
         self.bench.attempt(PROFILE, name, lambda: self.profile(name, half))
         graph = f"{name}, CUDA graph"
         self.bench.attempt(FLOW, graph, lambda: self.add(graph, self.solver(self.captured(half))))
-        compiled = f"{name}, compiled blocks" + (", CUDA graph" if self.bench.on_gpu else "")
-        if dtype is not torch.bfloat16 or not self.bench.compiles:
-            return
 
-        def compile_and_add() -> None:
-            for stack in (half.transformer_blocks, half.transformer_blocks_2):
-                for block in stack:
-                    block.compile(dynamic=False)
-            self.add(compiled, self.solver(self.captured(half) if self.bench.on_gpu else half))
-            self.profile(compiled, half)
-
-        self.bench.attempt(FLOW, compiled, compile_and_add, needs_s=_COMPILE_S)
+    def run_compiled(self) -> Tensor:
+        """The reference once more, then the blocks compiled; returns the reference."""
+        estimator = self.network.flow_matching.estimator
+        self.add("fp32 again", self.solver(estimator))
+        assert self.reference is not None
+        estimator.cast_linears(torch.bfloat16)
+        for stack in (estimator.transformer_blocks, estimator.transformer_blocks_2):
+            for block in stack:
+                block.compile(dynamic=False)
+        name = "bf16 matrices, compiled blocks" + (", CUDA graph" if self.bench.on_gpu else "")
+        evaluate = self.captured(estimator) if self.bench.on_gpu else estimator
+        self.bench.attempt(FLOW, name, lambda: self.add(name, self.solver(evaluate)))
+        self.bench.attempt(PROFILE, name, lambda: self.profile(name, estimator))
+        return self.reference
 
     def profile(self, name: str, estimator: Estimator) -> None:
         """Which kernels one evaluation is made of."""
@@ -193,8 +212,8 @@ WAYS = {
     "bf16, cuDNN searched": _Way(torch.bfloat16, searched=True),
     f"bf16, chunks of {CHUNK}": _Way(torch.bfloat16, chunk=CHUNK),
     "fp16, cuDNN searched": _Way(torch.float16, searched=True),
-    "bf16, compiled": _Way(torch.bfloat16, searched=True, compiled=True),
 }
+COMPILED_WAYS = {"fp32 again": _Way(), "bf16, compiled": _Way(torch.bfloat16, searched=True, compiled=True)}
 
 
 class _Decoder:
@@ -207,13 +226,11 @@ class _Decoder:
         self.reference: Tensor | None = None
         self.reference_ms = 0.0
 
-    def run(self) -> None:
-        """All ways, the strict one first."""
-        for name, way in WAYS.items():
-            if not way.compiled:
-                self.bench.attempt(DECODER, name, partial(self.add, name, way))
-            elif self.bench.compiles:
-                self.bench.attempt(DECODER, name, partial(self.add, name, way), needs_s=_COMPILE_S)
+    def run(self, ways: Mapping[str, _Way]) -> None:
+        """Measure these ways; the first is the reference."""
+        for name, way in ways.items():
+            needs_s = _COMPILE_S if way.compiled else 0
+            self.bench.attempt(DECODER, name, partial(self.add, name, way), needs_s=needs_s)
 
     def add(self, name: str, way: _Way) -> None:
         """Measure one way; the first is the reference."""

@@ -110,8 +110,6 @@ class Bench:
     device: torch.device
     deadline: float
     """`time.perf_counter()` after which nothing new begins."""
-    compiles: bool
-    """Whether to try torch.compile."""
 
     @property
     def on_gpu(self) -> bool:

@@ -27,7 +27,6 @@ SONGS = 8
 TOP_K = 50
 PROMPT_TOKENS = 300
 _CHECKED_FRAMES = 8
-_COMPILE_S = 120
 _DTYPE = torch.bfloat16
 
 
@@ -71,6 +70,7 @@ class Frames:
         generator = torch.Generator(device).manual_seed(0)
         shape = (64, *self.inputs.uniform.shape)
         self.draws = torch.rand(shape, device=device, generator=generator).clamp(max=1 - 2.0**-23)
+        self.logits = torch.zeros(*self.inputs.codes.shape, preset.lm.audio_vocab_size, device=device)
         self.n_made = 0
 
     def frame(self) -> None:
@@ -78,6 +78,7 @@ class Frames:
         outputs = self.network.step(self.inputs, self.past, eos_id=self.eos_id, max_top_k=TOP_K)
         self.cache.write(outputs.new, self.inputs.position)
         self.inputs.codes.copy_(outputs.codes)
+        self.logits.copy_(outputs.logits)
 
     def next(self, frame: Callable[[], object]) -> Tensor:
         """A whole frame as a server makes it: fresh random numbers in, codes out to the host."""
@@ -86,20 +87,21 @@ class Frames:
         self.n_made += 1
         return self.inputs.codes.cpu()
 
-    def first(self, frame: Callable[[], object]) -> Tensor:
-        """Start over and return the first frames' codes [n, S, K]."""
+    def first(self, frame: Callable[[], object]) -> tuple[Tensor, Tensor]:
+        """Start over; return the first frames' codes [n, S, K] and the very first logits [S, V]."""
         self.inputs.codes.zero_()
         self.n_made = 0
-        return torch.stack([self.next(frame) for _ in range(_CHECKED_FRAMES)])
+        codes = [self.next(frame).clone()]  # on a CPU it is the buffer itself
+        logits = self.logits[:, 0].clone()
+        codes += [self.next(frame).clone() for _ in range(_CHECKED_FRAMES - 1)]
+        return torch.stack(codes), logits
 
 
 def measure(bench: Bench, preset: Preset) -> None:
-    """Every question about the language model; adds rows."""
-    network = bench.attempt(STEP, "load", lambda: random_network(preset.lm, bench.device, _DTYPE))
-    if network is None:
+    """Eager and as a CUDA graph; adds rows."""
+    lm = _loaded(bench, preset)
+    if lm is None:
         return
-    assert isinstance(network, HeartMuLa)
-    lm = _Lm(bench, preset, network)
     bench.attempt(PROMPT, "eager", lm.prompt)
     for position in POSITIONS:
         bench.attempt(STEP, f"eager, past {position}", partial(lm.eager, position))
@@ -109,22 +111,33 @@ def measure(bench: Bench, preset: Preset) -> None:
         bench.attempt(STEP, f"CUDA graph, {songs} songs", partial(lm.songs, "CUDA graph", songs))
     bench.attempt(EXACT, "eager", lm.against_fp32)
     bench.attempt(PROFILE, "eager kernels", partial(lm.profile, "eager kernels"))
-    if not bench.compiles:
-        bench.run.add(STEP, "compiled", failed="not tried: no GPU, or --no-compile")
+
+
+def measure_compiled(bench: Bench, preset: Preset) -> None:
+    """Compiled, and then as a CUDA graph; adds rows. Last of all, since compiling takes minutes."""
+    lm = _loaded(bench, preset)
+    if lm is None:
         return
-    bench.attempt(STEP, "compile", partial(_compile, network))
-    variant = "compiled, CUDA graph" if bench.on_gpu else "compiled"
-    for position in POSITIONS:
-        bench.attempt(STEP, f"{variant}, past {position}", partial(lm.graph, variant, position), needs_s=_COMPILE_S)
-    bench.attempt(PROFILE, "compiled kernels", partial(lm.profile, "compiled kernels"))
+    middle = POSITIONS[1]
+    bench.attempt(STEP, "eager again", partial(lm.eager, middle, "eager again"))
+    for variant, needs_s, compiling in (
+        ("compiled backbone", 60, lm.compile_backbone),
+        ("compiled backbone and frame", 150, lm.compile_frame),
+    ):
+        name = variant + (", CUDA graph" if bench.on_gpu else "")
+        bench.attempt(STEP, variant, compiling)
+        for position in (middle, *(each for each in POSITIONS if each != middle)):
+            bench.attempt(STEP, f"{name}, past {position}", partial(lm.graph, name, position), needs_s=needs_s)
+            needs_s = 20  # the rest is compiled
+        bench.attempt(PROFILE, variant, partial(lm.profile, variant))
 
 
-def _compile(network: HeartMuLa) -> None:
-    """Compile each backbone layer (one compilation serves all) and the frame behind it as one."""
-    torch._dynamo.config.recompile_limit = 64
-    for layer in network.backbone.layers:
-        layer.compile(dynamic=False)
-    network.sample_frame = torch.compile(network.sample_frame, dynamic=False)  # type: ignore[method-assign]
+def _loaded(bench: Bench, preset: Preset) -> _Lm | None:
+    network = bench.attempt(STEP, "load", lambda: random_network(preset.lm, bench.device, _DTYPE))
+    if network is None:
+        return None
+    assert isinstance(network, HeartMuLa)
+    return _Lm(bench, preset, network)
 
 
 class _Lm:
@@ -134,7 +147,7 @@ class _Lm:
         self.bench, self.preset, self.network = bench, preset, network
         self.cache = self._filled(2)
         self.eager_ms: dict[int, float] = {}
-        self.eager_codes: dict[int, Tensor] = {}
+        self.eager_first: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _filled(self, rows: int) -> KVCache:
         device = self.bench.device
@@ -158,21 +171,33 @@ class _Lm:
         row = self.bench.run.add(PROMPT, "eager", timing, tokens=PROMPT_TOKENS, tflop_s=flop / timing.median / 1e12)
         row |= facts
 
-    def eager(self, position: int) -> None:
+    def compile_backbone(self) -> None:
+        """Compile each layer of the backbone: one compilation serves all of them."""
+        torch._dynamo.config.recompile_limit = 64
+        for layer in self.network.backbone.layers:
+            layer.compile(dynamic=False)
+
+    def compile_frame(self) -> None:
+        """Compile what follows the backbone as one: depth decoder, heads, sampler."""
+        self.network.sample_frame = torch.compile(self.network.sample_frame, dynamic=False)  # type: ignore[method-assign]
+
+    def eager(self, position: int, variant: str = "eager") -> None:
         """Eager frames."""
         frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
-        self.eager_codes[position] = frames.first(frames.frame)
-        row = self._add(frames, frames.frame, f"eager, past {position}", position, n=30)
+        self.eager_first[position] = frames.first(frames.frame)
+        row = self._add(frames, frames.frame, f"{variant}, past {position}", position, n=30)
         self.eager_ms[position] = row["p50_ms"]
 
     def graph(self, variant: str, position: int) -> None:
         """The same frames replayed from a CUDA graph (on a CPU: called, if compiled)."""
         frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
         frame = self.bench.capture(frames.frame) if self.bench.on_gpu or "graph" in variant else frames.frame
-        codes = frames.first(frame)
+        codes, logits = frames.first(frame)
         row = self._add(frames, frame, f"{variant}, past {position}", position, n=100)
-        if position in self.eager_codes:
-            row["codes_as_eager"] = float((codes == self.eager_codes[position]).double().mean())
+        if position in self.eager_first:
+            eager_codes, eager_logits = self.eager_first[position]
+            row["codes_as_eager"] = float((codes == eager_codes).double().mean())
+            row["logits_from_eager"] = errors(logits, eager_logits)["relative_error"]
 
     def profile(self, variant: str) -> None:
         """Which kernels a frame is made of."""

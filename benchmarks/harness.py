@@ -298,7 +298,9 @@ def _rounded(value: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------- table
 
 _FIRST = ("case", "variant", "n", "p50_ms", "p95_ms", "p99_ms", "ratio")
-_NOT_SHOWN = frozenset({"min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames", "top"})
+_NOT_SHOWN = frozenset(
+    {"min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames", "top", "failed"}
+)
 _WIDTH = 180
 """Columns of a table that no terminal shows."""
 
@@ -309,10 +311,15 @@ def print_table(result: Mapping[str, Any]) -> None:
     print(f"\n{result['benchmark']} {result['preset']} {result['precision']}, {result['threads']} threads, {state}")
     for case in dict.fromkeys(row["case"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["case"] == case]
-        known = dict.fromkeys(name for row in rows for name in row if name not in _NOT_SHOWN)
+        measured = [row for row in rows if "failed" not in row]
+        known = dict.fromkeys(name for row in measured for name in row if name not in _NOT_SHOWN)
         columns = [name for name in _FIRST[1:] if name in known] + [name for name in known if name not in _FIRST]
-        cells = [[_cell(row.get(name, "")) for name in columns] for row in rows]
-        _print_rows(case, columns, cells)
+        cells = [[_cell(row.get(name, "")) for name in columns] for row in measured]
+        if measured:
+            _print_rows(case, columns, cells)
+        for row in rows:
+            if "failed" in row:
+                print(f"{row['variant']}: FAILED: {row['failed'].splitlines()[0]}")
 
 
 def _cell(value: Any) -> str:
@@ -333,7 +340,7 @@ def _print_rows(title: str, columns: list[str], cells: list[list[str]]) -> None:
         return
     table = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if index else "left")
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in cells:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +95,14 @@ def song(
     timeout: Annotated[
         float, typer.Option(help="Seconds until the song must be there; inf waits for ever.", rich_help_panel=_SERVER)
     ] = DEFAULT_TIMEOUT_S,
+    serve: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="Start a server for this one song over an exported repository, in place of --url.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
     tls: Annotated[
         bool, typer.Option("--tls", help="Encrypt, trusting the system's roots.", rich_help_panel=_SERVER)
     ] = False,
@@ -128,12 +136,15 @@ def song(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
     from heartvoice.client.sync import Client
 
-    client = Client(
-        url, tls=tls, timeout_s=timeout,
-        root_certificates=root_certificates, private_key=private_key, certificate_chain=certificate_chain,
-    )  # fmt: skip
     try:
-        with _signals_unwind(), client:
+        with _signals_unwind(), ExitStack() as stack:
+            if serve is not None:
+                url = stack.enter_context(_own_server(serve))
+            client = Client(
+                url, tls=tls, timeout_s=timeout,
+                root_certificates=root_certificates, private_key=private_key, certificate_chain=certificate_chain,
+            )  # fmt: skip
+            stack.enter_context(client)
             report, timings, file, codes_path = make_song(client, request, output)
     except KeyboardInterrupt:
         typer.echo("interrupted: the song was cancelled and no file written", err=True)
@@ -141,6 +152,19 @@ def song(
     if as_json:
         print(json.dumps(_result(report, timings, file, codes_path)))
     _summarise(report, timings, file, codes_path, Console(stderr=as_json))
+
+
+@contextmanager
+def _own_server(repository: Path) -> Iterator[str]:
+    """A server that lives as long as the block; yields its endpoint."""
+    from heartvoice.embedded.cli import check_installed
+    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+    check_installed()
+    options = ServerOptions(repository, free_port(), free_port())
+    with EmbeddedServer(options) as server:
+        typer.echo(f"started a server over {repository}", err=True)
+        yield server.url
 
 
 def make_song(

@@ -106,8 +106,8 @@ class _Stack:
         self.prefix, self.width, self.head_dim = prefix, width, head_dim
         position = b.op("Cast", b.arange(n_frames), to=1)
         theta = np.repeat(rope_frequencies(head_dim, ROPE_BASE), 2)
-        angle = b.op("Mul", b.op("Unsqueeze", position, b.constant([1, 2])), b.constant(theta, np.float32))
-        self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, 1, hd]
+        angle = b.op("Mul", b.op("Unsqueeze", position, b.constant([1])), b.constant(theta, np.float32))
+        self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
         self.turn = b.constant(quarter_turn(head_dim), np.float32)
 
 
@@ -201,7 +201,7 @@ class _Estimator:
         return self.b.rms_norm(x, weight, NORM_EPS)
 
     def _heads(self, x: str, stack: _Stack, name: str, scale: float = 1.0) -> str:
-        """One of the projections, [R, T, H, hd]."""
+        """One of the projections, [R, H, T, hd]."""
         factor = np.float32(scale)
         weight = self.b.weight(
             f"{name}.weight",
@@ -209,10 +209,10 @@ class _Estimator:
             lambda: self.source.array(f"{name}.weight").T * factor,
             half=True,
         )
-        return self.b.reshape(self.b.matmul(x, weight), [0, 0, -1, stack.head_dim])
+        return self.b.transpose(self.b.reshape(self.b.matmul(x, weight), [0, 0, -1, stack.head_dim]), 0, 2, 1, 3)
 
     def _turned(self, heads: str, stack: _Stack) -> str:
-        """Apply RoPE to [R, T, H, hd]; float32 whatever the precision."""
+        """Apply RoPE to [R, H, T, hd]; float32 whatever the precision."""
         b = self.b
         turned = b.op("Mul", b.op("MatMul", heads, stack.turn), stack.sin)
         return b.op("Add", b.op("Mul", heads, stack.cos), turned)
@@ -222,8 +222,8 @@ class _Estimator:
         query = self._turned(self._heads(x, stack, f"{prefix}.attn.q_proj", stack.head_dim**-0.5), stack)
         key = self._turned(self._heads(x, stack, f"{prefix}.attn.k_proj"), stack)
         value = self._heads(x, stack, f"{prefix}.attn.v_proj")
-        scores = b.matmul(b.transpose(query, 0, 2, 1, 3), b.transpose(key, 0, 2, 3, 1))  # [R, H, T, T]
-        mixed = b.matmul(b.op("Softmax", scores, axis=3), b.transpose(value, 0, 2, 1, 3))
+        scores = b.matmul(query, b.transpose(key, 0, 1, 3, 2))  # [R, H, T, T]
+        mixed = b.matmul(b.op("Softmax", scores, axis=3), value)
         flat = b.reshape(b.transpose(mixed, 0, 2, 1, 3), [0, 0, -1])
         return _dense(b, flat, self.source, f"{prefix}.attn.o_proj", stack.width, stack.width, bias=False)
 

@@ -46,9 +46,7 @@ def serve(
 
     Prints a line when every model answers. A second SIGINT or SIGTERM cancels what is still in flight.
     """
-    from heartvoice.extras import require
-
-    require("serve", "onnxruntime", "tokenizers", "pytriton" if server == "embedded" else "grpc")
+    check_installed(embedded=server == "embedded")
     from heartvoice.embedded import wheel
     from heartvoice.embedded.server import EmbeddedServer, ServerOptions
     from heartvoice.repository import Repository as ModelRepository
@@ -78,6 +76,17 @@ def serve(
             typer.echo(f"stopping ({on_stop.value} songs in flight)", err=True)
     finally:
         triton.stop(cancel=on_stop is StopMode.cancel or len(signals) > 1)
+
+
+def check_installed(*, embedded: bool = True) -> None:
+    """Check that what serving imports is there.
+
+    Raises:
+        ModelUnavailableError: names the packages and the extra.
+    """
+    from heartvoice.extras import require
+
+    require("serve", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
 
 
 def _announce(triton: object, repository: object, json_output: bool) -> None:

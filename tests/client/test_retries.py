@@ -30,22 +30,22 @@ from tests.client.fake_server import (
 def test_the_deadline_ends_the_song_on_both_sides(server: FakeServer, caller: Caller, song: Any) -> None:
     server.song = song
     began = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"song: no complete answer within 0.4 s"):
-        caller.song(server.url, tags="pop", timeout_s=0.4)
+    with pytest.raises(DeadlineError, match=r"song: no complete answer within 0.3 s"):
+        caller.song(server.url, tags="pop", timeout_s=0.3)
     assert time.monotonic() - began < 3
     assert server.cancelled.wait(3)
 
 
 def test_the_clients_own_deadline_is_the_default(server: FakeServer, caller: Caller) -> None:
     server.song = silent_song
-    with pytest.raises(DeadlineError, match=r"within 0.4 s"):
-        caller.song(server.url, client={"timeout_s": 0.4}, tags="pop")
+    with pytest.raises(DeadlineError, match=r"within 0.3 s"):
+        caller.song(server.url, client={"timeout_s": 0.3}, tags="pop")
 
 
 def test_render_has_a_deadline(server: FakeServer, caller: Caller) -> None:
     server.render = lambda request, context: list(silent_song(request, context))
-    with pytest.raises(DeadlineError, match=r"render: no complete answer within 0.4 s"):
-        caller.render(server.url, tags="pop", timeout_s=0.4)
+    with pytest.raises(DeadlineError, match=r"render: no complete answer within 0.3 s"):
+        caller.render(server.url, tags="pop", timeout_s=0.3)
     assert server.cancelled.wait(3)
 
 
@@ -100,7 +100,7 @@ def test_a_server_that_starts_late_is_found(caller: Caller) -> None:
     url = late.url
     late.stop()
     late = FakeServer()
-    late.start_later(port=int(url.rpartition(":")[2]), after_s=0.3)
+    late.start_later(port=int(url.rpartition(":")[2]), after_s=0.2)
     try:
         assert caller.song(url, client={"retries": 8}, tags="pop").duration_s == 1.6
     finally:
