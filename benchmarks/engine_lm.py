@@ -1,6 +1,7 @@
 """HeartMuLa's step: the exported graph, driven by the real stage, against PyTorch eager with a static cache.
 
-Both draw from the same random numbers and are fed the same codes, frame by frame, so every frame must agree.
+Both draw from the same random numbers and are fed the same codes, frame by frame, so every frame must agree. (Fed its
+own codes, a song that differs once differs for ever.)
 """
 
 from __future__ import annotations
@@ -108,15 +109,17 @@ class _Probe:
 
 
 class _Pair:
-    """Both songs; each call of a variant makes one frame from the codes that eager made in the round before."""
+    """Both songs, fed the same frames of random codes, so that neither waits for what the other drew."""
 
     def __init__(self, eager: EagerSong, stage: LmStage) -> None:
         self.eager, self.graph = eager, stage.prepare(eager.song)
         self.made: dict[str, list[Codes]] = {"eager": [], "graph": []}
 
     def _fed(self, name: str) -> Codes | None:
-        count = len(self.made[name])
-        return self.made["eager"][count - 1] if count else None
+        """What comes before the next frame: nothing before the first, which the prompt makes."""
+        count, sizes = len(self.made[name]), self.eager.preset.lm
+        draws = noise.uniform(0, "benchmark codes", count, (sizes.audio_num_codebooks,))
+        return (draws * sizes.codebook_size).astype(np.int64) if count else None
 
     def run_eager(self) -> None:
         self.made["eager"].append(self.eager.next_frame(self._fed("eager")))
@@ -158,7 +161,7 @@ def measure(run: Run, repository: Repository, source: TensorSource, *, n: int, t
             "eager": lambda: eager_song().next_frame(None),
             "graph": lambda: stage.prepare(song).next_frame(None, allow_eos=False),
         },
-        n=max(3, n // 10),
+        n=max(3, n // 20),
         warmup=1,
     )
     pair = _Pair(eager_song(), stage)

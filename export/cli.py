@@ -158,9 +158,13 @@ class _Bars:
         self._progress, self._console = progress, console
         self._task: TaskID | None = None
 
+    def hashing(self, network: str) -> None:
+        """Say what is being read."""
+        self._start(f"{network} weights: hashing", None)
+
     def writing(self, model: str, n_bytes: int) -> None:
         """Start a bar."""
-        self._task = self._progress.add_task(f"{model}: writing", total=n_bytes)
+        self._start(f"{model}: writing", n_bytes)
 
     def advance(self, n_bytes: int) -> None:
         """Move the bar."""
@@ -174,9 +178,7 @@ class _Bars:
 
     def done(self, exported: Exported) -> None:
         """Replace the bar by a line."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+        self._stop()
         size = f"{exported.n_bytes / 1e6:.1f} MB"
         if not exported.written:
             self._console.print(f"{exported.model}: {size}, up to date", highlight=False)
@@ -190,3 +192,12 @@ class _Bars:
             highlight=False,
             soft_wrap=True,
         )
+
+    def _start(self, description: str, total: int | None) -> None:
+        self._stop()
+        self._task = self._progress.add_task(description, total=total)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None

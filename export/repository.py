@@ -46,6 +46,9 @@ class Exported:
 class Reporter(Protocol):
     """Hears how an export goes on."""
 
+    def hashing(self, network: Network) -> None:
+        """The files of a network's weights are being hashed."""
+
     def writing(self, model: str, n_bytes: int) -> None:
         """A graph of so many weight bytes is being written."""
 
@@ -61,6 +64,9 @@ class Reporter(Protocol):
 
 class Silent:
     """A reporter that says nothing."""
+
+    def hashing(self, network: Network) -> None:
+        """Ignore."""
 
     def writing(self, model: str, n_bytes: int) -> None:
         """Ignore."""
@@ -183,6 +189,7 @@ class _Job:
     def hashes(self, network: Network) -> dict[str, str]:
         """What identifies a network's weights; files are hashed once."""
         if network not in self._hashes:
+            self.reporter.hashing(network)
             self._hashes[network] = self.weights.hashes(network)
         return self._hashes[network]
 

@@ -118,12 +118,13 @@ class Job:
             self.send({"EVENT": json.dumps(stamped)})
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error. Streams and BLS carry its text alone intact, so the code stands in the text."""
+        """Answer with an error and close. Streams and BLS carry its text alone intact, so the code stands in the text."""
         if not isinstance(error, HeartvoiceError):
             log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
             error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
-        final = 0 if self.spec.decoupled else pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        self._put(pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error))), final)
+        failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))
+        # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
+        self._put(failure, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send the only response of a unary model."""
@@ -201,11 +202,12 @@ class JobQueue:
                 outcome = error.code if isinstance(error, HeartvoiceError) else "INTERNAL"
                 job.fail(error)
             finally:
-                job.close()
                 with self._lock:
                     self._live.discard(job)
                     self.metrics.live(len(self._live))
                 self.metrics.finished(outcome)
+                # Last: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
+                job.close()
 
     def _watch(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -86,3 +87,11 @@ class StageModel:
                 job.fail(error)
                 job.close()
         return None if self.spec.decoupled else [None] * len(requests)
+
+    def finalize(self) -> None:
+        """Called by Triton before it unloads the model.
+
+        A failed job's traceback keeps responses of other models alive in a reference cycle. Freed after this point,
+        when the interpreter ends, they wait for an answer that the server no longer gives, and block the unload.
+        """
+        gc.collect()

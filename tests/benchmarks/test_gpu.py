@@ -1,0 +1,83 @@
+"""The GPU benchmark: a dry run in a bare environment, and the real thing where there is a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from heartvoice.benchmarks.gpu_device import errors, random_network
+from heartvoice.benchmarks.machine import ROOT
+from heartvoice.models.heartmula import HeartMuLa
+from heartvoice.presets import PRESETS
+
+ABSENT = (
+    "safetensors", "onnx", "onnxruntime", "openvino", "tritonclient", "grpc", "tokenizers", "soundfile", "typer",
+    "rich", "psutil",
+)  # fmt: skip
+
+
+def gpu_sh(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run the script where only torch and numpy can be imported; returns its result."""
+    (folder / "bare").mkdir()
+    (folder / "bare" / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(folder / "bare"), "OUT": str(folder)}
+    done = subprocess.run(
+        [ROOT / "benchmarks" / "gpu.sh", *arguments], env=environment, cwd=folder, capture_output=True, text=True,
+        timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("gpu-*.json")
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+@pytest.mark.slow
+def test_dry_run_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
+    result = gpu_sh(tmp_path, "--preset", "tiny", "--device", "cpu")
+    assert (result["dry_run"], result["preset"], result["complete"]) == (True, "tiny", True)
+    rows = {(row["case"], row["variant"]): row for row in result["rows"]}
+    failed = {variant for (_, variant), row in rows.items() if "failed" in row}
+    assert all("graph" in variant for variant in failed)
+    assert {row["failed"] for row in rows.values() if "failed" in row} == {"RuntimeError: CUDA graphs need a GPU"}
+    for position in (500, 1500, 3500):
+        assert rows["HeartMuLa step, bf16", f"eager, past {position}"]["share_of_roof"] > 0
+    assert rows["HeartCodec flow, one window", "bf16 matrices"]["snr_db"] > 40
+    assert rows["HeartCodec scalar decoder, one window", "fp32, chunks of 248"]["relative_error"] < 1e-5
+    assert rows["HeartMuLa bf16 against fp32, same weights", "codebook 0"]["relative_error"] < 0.05
+
+
+def test_random_weights_in_bf16_leave_rope_and_norm_statistics_in_float32() -> None:
+    sizes = PRESETS["tiny"].lm
+    network = random_network(sizes, torch.device("cpu"), torch.bfloat16)
+    assert isinstance(network, HeartMuLa)
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.bfloat16}
+    assert {table.dtype for table in network.backbone.rotary(torch.tensor([8191]))} == {torch.float32}
+    x = torch.randn(3, sizes.backbone.embed_dim, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    norm, wide = network.backbone.norm, x.float()
+    want = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)).to(torch.bfloat16) * norm.scale
+    assert torch.equal(norm(x), want)
+    assert not network.codebook0_head.weight[-sizes.num_special :].any()
+    assert abs(float(network.text_embeddings.weight.float().std()) - 1) < 0.02
+
+
+def test_errors_are_relative() -> None:
+    assert errors(torch.tensor([3.0, 4.04]), torch.tensor([3.0, 4.0]))["relative_error"] == pytest.approx(
+        0.008, rel=1e-3
+    )
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_draws_the_codes_of_eager(tmp_path: Path) -> None:
+    result = gpu_sh(tmp_path, "--preset", "tiny", "--device", "cuda", "--no-compile")
+    assert result["dry_run"] is False
+    rows = {(row["case"], row["variant"]): row for row in result["rows"]}
+    assert not [row for row in rows.values() if "failed" in row]
+    for position in (500, 1500, 3500):
+        assert rows["HeartMuLa step, bf16", f"CUDA graph, past {position}"]["codes_as_eager"] == 1
