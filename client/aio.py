@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
@@ -14,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.messages import (
+    DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     Array,
@@ -54,13 +56,14 @@ class AsyncClient:
         keepalive_s: float | None = None,
         keepalive_timeout_s: float = 20.0,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Prepare the connection; the arguments are those of `Client`."""
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            retries, tuple(metadata),
+            stall_timeout_s, retries, tuple(metadata),
         )  # fmt: skip
         self._credentials = self._connection.credentials
         self._channel: Any = None
@@ -79,8 +82,9 @@ class AsyncClient:
         **settings: SettingValue | None,
     ) -> AsyncGenerator[Message, None]:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
-        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=events)
-        return self._stream(message, self._connection.attempts("song", timeout_s))
+        # Always asked for: with events on, a server that lives is never silent for long.
+        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
+        return self._stream(message, self._connection.attempts("song", timeout_s), events)
 
     async def song(
         self,
@@ -146,11 +150,11 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _stream(self, message: Any, attempts: Attempts) -> AsyncGenerator[Message, None]:
+    async def _stream(self, message: Any, attempts: Attempts, events: bool) -> AsyncGenerator[Message, None]:
         attempts.begin()
         message.id = attempts.request_id
         while True:
-            reader = StreamReader()
+            reader = StreamReader(events=events)
             try:
                 async with aclosing(self._attempt(message, attempts, reader)) as messages:
                     async for item in messages:
@@ -162,13 +166,36 @@ class AsyncClient:
 
     async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader) -> AsyncGenerator[Message, None]:
         call = self._call("ModelStreamInfer", [message], attempts)
+        stall_s = self._connection.stall_timeout_s
+        stalled = False
+
+        def give_up() -> None:
+            nonlocal stalled
+            stalled = True
+            call.cancel()
+
         try:
-            async for response in call:
+            while True:
+                # Not asyncio.wait_for: until Python 3.12 it may swallow a cancellation of the task.
+                timer = None if math.isinf(stall_s) else asyncio.get_running_loop().call_later(stall_s, give_up)
+                try:
+                    response = await call.read()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+                if response is grpc.aio.EOF:
+                    break
                 for item in reader.feed(response):
                     yield item
+            if stalled:
+                raise attempts.stalled(stall_s)
+            if await call.code() is not grpc.StatusCode.OK:
+                raise self._status(attempts, await call.code(), await call.details())
         except grpc.RpcError as error:
             raise self._failure(error, attempts) from error
         except asyncio.CancelledError:
+            if stalled:
+                raise attempts.stalled(stall_s) from None
             self._raise_if_closed(attempts)
             raise
         finally:
@@ -201,9 +228,12 @@ class AsyncClient:
         return getattr(self._stub, method)(argument, timeout=timeout_s, metadata=self._connection.metadata)
 
     def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
+        return self._status(attempts, error.code(), error.details())
+
+    def _status(self, attempts: Attempts, code: Any, details: str | None) -> HeartvoiceError:
         if self._closed.is_set():
             return attempts.closed()
-        return attempts.failure(error.code().name, error.details() or "")
+        return attempts.failure(code.name, details or "")
 
     def _raise_if_closed(self, attempts: Attempts) -> None:
         """grpc.aio reports a closed channel as a cancelled task; tell the two apart."""

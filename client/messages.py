@@ -16,6 +16,7 @@ from heartvoice.contracts import SAMPLE_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError
 
 DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_STALL_TIMEOUT_S = 20.0
 DEFAULT_TIMEOUT_S = 600.0
 SettingValue = float | int | bool | np.generic
 """A setting's value: a Python or numpy scalar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -83,8 +84,11 @@ class PlainProgress:
         """Print the event if a line is due."""
         now = self._clock()
         last = self._shown.get(event.stage)
-        if last is None or now - last >= PLAIN_EVERY_S or event.done >= event.total:
-            self._shown[event.stage] = now
+        complete = event.done >= event.total
+        if complete and self._shown.get(event.stage) == math.inf:
+            return  # a heartbeat repeats the last event
+        if last is None or now - last >= PLAIN_EVERY_S or complete:
+            self._shown[event.stage] = math.inf if complete else now
             title = _TITLES.get(event.stage, event.stage)
             self._console.print(f"{title}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
 

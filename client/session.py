@@ -6,9 +6,11 @@ import logging
 import math
 import random
 import re
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ import numpy as np
 
 from heartvoice.client import wire
 from heartvoice.client.messages import (
+    DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     AudioChunk,
     CodesChunk,
+    Event,
     Message,
     Report,
     Song,
@@ -56,6 +60,7 @@ class Connection:
     keepalive_s: float | None = None
     keepalive_timeout_s: float = 20.0
     timeout_s: float = DEFAULT_TIMEOUT_S
+    stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
     retries: int = 3
     metadata: Sequence[tuple[str, str]] = field(default=())
 
@@ -65,6 +70,7 @@ class Connection:
         if (self.private_key is None) != (self.certificate_chain is None):
             raise InvalidRequestError("private_key, certificate_chain: expected both or neither, got one")
         check_timeout(self.timeout_s)
+        check_timeout(self.stall_timeout_s)
         if self.retries < 0:
             raise InvalidRequestError(f"retries: expected 0 or more, got {self.retries}")
 
@@ -178,6 +184,10 @@ class Attempts:
         """The error of a call whose client was closed."""
         return RequestCancelledError(f"{self.what}: the client was closed")
 
+    def stalled(self, after_s: float) -> ModelUnavailableError:
+        """The error of a stream that went silent: its model's process was killed."""
+        return ModelUnavailableError(f"{self.what}: no sign of life for {after_s:g} s, its process may have died")
+
     def failure(self, status: str, details: str) -> HeartvoiceError:
         """The error of a call that gRPC says has failed."""
         # gRPC's own deadline text, not one that a model or a proxy sent
@@ -210,7 +220,8 @@ class Attempts:
 class StreamReader:
     """One stream of `song`, checked: no gap, the report once and last, then the final response."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, events: bool = True) -> None:
+        self._events = events
         self.received = False
         """Whether the server has answered with anything but a refusal."""
         self._next = {"AUDIO": 0, "CODES": 0}
@@ -230,7 +241,7 @@ class StreamReader:
         for message in messages:
             self._check(message)
         self._final = final
-        return messages
+        return messages if self._events else [m for m in messages if not isinstance(m, Event)]
 
     def _check(self, message: Message) -> None:
         if self._reported:
@@ -266,6 +277,39 @@ class StreamReader:
         if missing:
             got = self._next["AUDIO"]
             raise EngineError(f"song: the stream ended after {got} samples without its {' and '.join(missing)}")
+
+
+class StallGuard:
+    """Ends a blocking read that gets nothing for `limit_s`; the time between reads is the caller's and not counted."""
+
+    def __init__(self, cancel: Callable[[], object], limit_s: float) -> None:
+        self.stalled = False
+        self._cancel, self._limit_s = cancel, limit_s
+        self._since: float | None = None
+        self._closed = threading.Event()
+        if math.isfinite(limit_s):
+            threading.Thread(target=self._watch, name="heartvoice-stall", daemon=True).start()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits for the server."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._limit_s / 4)):
+            since = self._since
+            if since is not None and time.monotonic() - since > self._limit_s:
+                self.stalled = True
+                self._cancel()
+                return
 
 
 class SongCollector:

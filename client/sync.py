@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.messages import (
+    DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     Array,
@@ -30,6 +31,7 @@ from heartvoice.client.session import (
     Connection,
     Pem,
     SongCollector,
+    StallGuard,
     StreamReader,
 )
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
@@ -59,6 +61,7 @@ class Client:
         keepalive_s: float | None = None,
         keepalive_timeout_s: float = 20.0,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
@@ -74,12 +77,13 @@ class Client:
                 one ping in 300 s and drops callers that ping more often.
             keepalive_timeout_s: give the connection up if a ping is not answered by then.
             timeout_s: deadline of a call that names none, retries included; math.inf for none.
+            stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
             retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
             metadata: headers of every call, such as ("authorization", "Bearer ...").
         """
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            retries, tuple(metadata),
+            stall_timeout_s, retries, tuple(metadata),
         )  # fmt: skip
         credentials, options = self._connection.credentials, self._connection.options
         if credentials is None:
@@ -116,8 +120,9 @@ class Client:
         Yields:
             AudioChunk and CodesChunk without gaps, Event if asked, and at last one Report.
         """
-        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=events)
-        return self._stream(message, self._connection.attempts("song", timeout_s))
+        # Always asked for: with events on, a server that lives is never silent for long.
+        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
+        return self._stream(message, self._connection.attempts("song", timeout_s), events)
 
     def song(
         self,
@@ -182,11 +187,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _stream(self, message: Any, attempts: Attempts) -> Generator[Message, None, None]:
+    def _stream(self, message: Any, attempts: Attempts, events: bool) -> Generator[Message, None, None]:
         attempts.begin()
         message.id = attempts.request_id
         while True:
-            reader = StreamReader()
+            reader = StreamReader(events=events)
             try:
                 yield from self._attempt(message, attempts, reader)
             except HeartvoiceError as error:
@@ -196,12 +201,20 @@ class Client:
 
     def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader) -> Generator[Message, None, None]:
         call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
+        guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
         try:
-            for response in call:
+            while True:
+                with guard.waiting():
+                    response = next(call, None)
+                if response is None:
+                    break
                 yield from reader.feed(response)
         except grpc.RpcError as error:
+            if guard.stalled:
+                raise attempts.stalled(self._connection.stall_timeout_s) from error
             raise self._failure(error, attempts) from error
         finally:
+            guard.close()
             call.cancel()  # without effect on a call that has ended
         reader.finish()
 

@@ -66,7 +66,7 @@ class Job:
         self._closed = False
         self._cancelled = threading.Event()
         self._began = self._last_sent = time.monotonic()
-        self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 0}
+        self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
 

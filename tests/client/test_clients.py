@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -65,7 +68,7 @@ def test_request_carries_texts_settings_and_the_final_flag(server: FakeServer, c
     assert input_raw(request, "return_codes") == b"\0"
     assert {(t.name, t.datatype, tuple(t.shape)) for t in request.inputs} == {
         ("lyrics", "BYTES", (1,)), ("tags", "BYTES", (1,)), ("duration_s", "FP32", (1,)),
-        ("seed", "INT64", (1,)), ("return_codes", "BOOL", (1,)),
+        ("seed", "INT64", (1,)), ("return_codes", "BOOL", (1,)), ("events", "BOOL", (1,)),
     }  # fmt: skip
 
 
@@ -86,13 +89,13 @@ def test_style_and_codes_are_sent_in_their_dtypes(server: FakeServer, caller: Ca
     (request,) = server.requests
     assert input_raw(request, "style") == np.ones(32, "<f4").tobytes()
     assert input_raw(request, "codes") == frames.astype("<i4").tobytes()
-    assert [list(t.shape) for t in request.inputs] == [[32], [8, 3]]
+    assert [list(t.shape) for t in request.inputs][:2] == [[32], [8, 3]]
 
 
 def test_a_song_request_can_be_handed_over_whole(server: FakeServer, caller: Caller) -> None:
     caller.song(server.url, lyrics=SongRequest(lyrics="la", settings={"seed": 3, "top_k": None}))
     (request,) = server.requests
-    assert [t.name for t in request.inputs] == ["lyrics", "seed"]
+    assert [t.name for t in request.inputs] == ["lyrics", "seed", "events"]
 
 
 def test_a_song_request_with_further_arguments_is_refused(server: FakeServer, caller: Caller) -> None:
@@ -110,12 +113,31 @@ def test_stream_yields_chunks_codes_events_and_report_in_order(server: FakeServe
     assert messages[-1].comment == "AI-generated; heartvoice 0.1.0; seed 7; random weights"
 
 
-def test_events_are_only_asked_for_on_demand(server: FakeServer, caller: Caller) -> None:
-    caller.messages(server.url, tags="pop")
+def test_events_are_asked_for_as_a_sign_of_life_and_shown_on_demand(server: FakeServer, caller: Caller) -> None:
+    messages = caller.messages(server.url, tags="pop")
+    assert not [m for m in messages if isinstance(m, Event)]
     seen: list[Event] = []
     caller.song(server.url, tags="pop", on_event=seen.append)
-    assert [any(t.name == "events" for t in request.inputs) for request in server.requests] == [False, True]
-    assert [e.stage for e in seen] == ["lm", "codec"]
+    assert seen
+    assert all(any(t.name == "events" for t in request.inputs) for request in server.requests)
+
+
+@pytest.mark.parametrize("n_chunks", [0, 1])
+def test_a_stream_without_a_sign_of_life_is_given_up(server: FakeServer, caller: Caller, n_chunks: int) -> None:
+    cancelled = threading.Event()
+
+    def stalls(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(cancelled.set)
+        if n_chunks:
+            yield audio(0, 4800)
+        cancelled.wait(20)
+
+    server.song = stalls
+    began = time.monotonic()
+    with pytest.raises(ModelUnavailableError, match=r"song: no sign of life for 0\.4 s"):
+        caller.song(server.url, tags="pop", client={"stall_timeout_s": 0.4, "retries": 0})
+    assert time.monotonic() - began < 5.0
+    assert cancelled.wait(5.0), "the call was not cancelled on the server"
 
 
 def test_song_collects_codes(server: FakeServer, caller: Caller) -> None:
