@@ -30,6 +30,8 @@ POLL_S = 0.02
 """How often a job's cancellation is looked at."""
 OWNER_POLL_S = 0.25
 """How often the owner's process and the server's flags are looked at."""
+LOST_S = 1.0
+"""A send takes milliseconds; one that takes so long, in a job that has to end, will not return."""
 HEARTBEAT_S = 1.0
 """A job with events says at least this often that it lives."""
 
@@ -58,14 +60,17 @@ def text_tensor(name: str, text: str | bytes) -> Any:
 class Job:
     """One request: its inputs, its cancellation and its responses."""
 
-    def __init__(self, spec: ModelSpec, request: Any) -> None:
+    def __init__(self, spec: ModelSpec, request: Any, on_end: Callable[[Job, str], None]) -> None:
+        """`on_end` hears the outcome (ok, or an error's code) just before the caller does."""
         self.spec = spec
+        self._on_end = on_end
         self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._closed = False
         self._cancelled = threading.Event()
         self._began = self._last_sent = time.monotonic()
+        self._sending_since: float | None = None
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
@@ -91,24 +96,33 @@ class Job:
     def poll(self) -> None:
         """Look at every reason to end; send a heartbeat if one is due. Called by the watcher."""
         now = time.monotonic()
-        with self._lock:
-            # Asking after the final flag kills the whole server with SIGSEGV (2.51), hence the lock and the flag.
-            if self._closed:
-                return
-            if self._sender.is_cancelled():
-                self._cancelled.set()
+        # Asking after the final flag kills the whole server with SIGSEGV (2.51), hence the lock and the flag. Never
+        # waiting for it: a send to a caller that was killed does not return, and the other jobs need the watcher.
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._closed:
+                    return
+                if self._sender.is_cancelled():
+                    self._cancelled.set()
+            finally:
+                self._lock.release()
         if now - self._owner_checked >= OWNER_POLL_S:
             self._owner_checked = now
             owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
             if rundir.flagged(rundir.STOP) or (owner is not None and not rundir.is_alive(owner)):
                 self._cancelled.set()
-        if self.wants_events and now - self._last_sent >= HEARTBEAT_S:
+        if self.wants_events and self._sending_since is None and now - self._last_sent >= HEARTBEAT_S:
             self.send_event(self._last_event)
+
+    def lost(self) -> bool:
+        """Whether the job has to end and its thread cannot: it sends to a caller that was killed."""
+        since = self._sending_since
+        return self.cancelled() and since is not None and time.monotonic() - since > LOST_S
 
     def send(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send one response, checked against the contract. Ignored once the job is closed."""
         tensors = [self._pack(name, value) for name, value in outputs.items()]
-        self._put(pb_utils.InferenceResponse(output_tensors=tensors), 0)
+        self._put(pb_utils.InferenceResponse(output_tensors=tensors))
 
     def send_event(self, event: Mapping[str, Any]) -> None:
         """Send a progress event, if the caller wants any."""
@@ -118,32 +132,43 @@ class Job:
             self.send({"EVENT": json.dumps(stamped)})
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error and close. Streams and BLS carry its text alone intact, so the code stands in the text."""
+        """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
         if not isinstance(error, HeartvoiceError):
             log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
             error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
-        failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))
         # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
-        self._put(failure, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))
+        self._end(failure, error.code)
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send the only response of a unary model."""
         tensors = [self._pack(name, value) for name, value in outputs.items()]
-        self._put(pb_utils.InferenceResponse(output_tensors=tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        self._end(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
 
     def close(self) -> None:
-        """Send the final flag, once."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        """Send the final flag, unless the job has ended already."""
+        self._end(None, "ok")
 
-    def _put(self, response: Any, flags: int) -> None:
+    def _end(self, response: Any, outcome: str) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            # Before the flag: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
+            self._on_end(self, outcome)
+            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            self._sending_since = time.monotonic()
+            if response is None:
+                self._sender.send(flags=final)
+            else:
+                self._sender.send(response, flags=final)
+
+    def _put(self, response: Any) -> None:
         with self._lock:
             if not self._closed:
-                self._closed = bool(flags)
-                self._last_sent = time.monotonic()
-                self._sender.send(response, flags=flags)
+                self._last_sent = self._sending_since = time.monotonic()
+                self._sender.send(response)
+                self._sending_since = None
 
     def _pack(self, name: str, value: Array | str | bytes) -> Any:
         spec = self.spec.output(name)  # a wrong name or dtype would pass Triton silently
@@ -159,11 +184,12 @@ class JobQueue:
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._live: set[Job] = set()
+        self._abandoned: set[Job | None] = set()
         self._lock = threading.Lock()
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # a process that died left its number behind
-        for number in range(max_jobs):
-            threading.Thread(target=self._worker, name=f"{spec.name}-{number}", daemon=True).start()
+        for _ in range(max_jobs):
+            self._start_worker()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
 
     def submit(self, job: Job) -> None:
@@ -191,22 +217,37 @@ class JobQueue:
         for job in jobs:
             job.cancel()
 
+    def _start_worker(self) -> None:
+        threading.Thread(target=self._worker, name=f"{self._spec.name}-job", daemon=True).start()
+
+    def _abandon(self, job: Job) -> None:
+        """Give a lost job's place to another thread; its own stays in a send that does not return."""
+        log.warning(
+            "%s: a job's caller was killed in the middle of a response; its thread is left behind", job.spec.name
+        )
+        self._abandoned.add(job)
+        self.ended(job, "LOST")
+        self._start_worker()
+
+    def ended(self, job: Job, outcome: str) -> None:
+        """Take a job off the list and count it; nothing to do for one that was refused or abandoned."""
+        with self._lock:
+            if job not in self._live:
+                return
+            self._live.discard(job)
+            self.metrics.live(len(self._live))
+        self.metrics.finished(outcome)
+
     def _worker(self) -> None:
-        while True:
+        job: Job | None = None
+        while job not in self._abandoned:
             job = self._waiting.get()
-            outcome = "ok"
             try:
                 job.check()
                 self._work(job)
             except BaseException as error:  # whatever happened, the caller gets an answer
-                outcome = error.code if isinstance(error, HeartvoiceError) else "INTERNAL"
                 job.fail(error)
             finally:
-                with self._lock:
-                    self._live.discard(job)
-                    self.metrics.live(len(self._live))
-                self.metrics.finished(outcome)
-                # Last: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
                 job.close()
 
     def _watch(self) -> None:
@@ -216,6 +257,8 @@ class JobQueue:
                 jobs = list(self._live)
             for job in jobs:
                 job.poll()
+                if job.lost():
+                    self._abandon(job)
 
 
 class Metrics:

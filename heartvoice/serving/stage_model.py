@@ -73,7 +73,7 @@ class StageModel:
     def execute(self, requests: list[Any]) -> list[None] | None:
         """Called by Triton: take the requests in and return at once."""
         for request in requests:
-            job = Job(self.spec, request)
+            job = Job(self.spec, request, self.jobs.ended)
             try:
                 check_inputs(self.spec, job.inputs)
                 if "cancel" in job.inputs:

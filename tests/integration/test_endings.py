@@ -153,7 +153,7 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
         with pytest.raises(ModelUnavailableError, match="song"):
             for _ in stream:
                 pass
-        assert time.monotonic() - began < 6.0
+        assert time.monotonic() - began < 8.0
         wait_until(lambda: server.restarts.get("song") == 1, 5.0, "not reloaded")
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
