@@ -104,8 +104,9 @@ class EmbeddedServer:
             SetupError: the machine or the environment lacks something, or a port is taken.
             EngineError: the repository is no finished export, or a model does not load; the message has the reason.
         """
-        wheel.check_numpy()
         files = self.options.files or wheel.find_wheel()
+        if not files.native:
+            wheel.check_numpy()
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
         for name in LOADED:
@@ -120,11 +121,11 @@ class EmbeddedServer:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
         self._run = leftovers.new_run_folder()
         try:
-            wheel.compose_backends(files, self._run / "backends")
+            backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
             self._log = path.open("wb")
             self._process = subprocess.Popen(
-                self._command(files, repository.root),
+                self._command(files, backends, repository.root),
                 env={**wheel.environment(files), rundir.VARIABLE: str(self._run)},
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
@@ -210,12 +211,12 @@ class EmbeddedServer:
         pids = {name: rundir.serving_pid(name, run) for name in self.options.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
-    def _command(self, files: ServerFiles, root: Path) -> list[str]:
+    def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
         options = self.options
         command = [
             str(files.binary),
             f"--model-repository={root}",
-            f"--backend-directory={self._run}/backends",
+            f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner)}",
             "--disable-auto-complete-config",
             "--model-control-mode=explicit",

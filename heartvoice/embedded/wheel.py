@@ -25,13 +25,18 @@ class SetupError(HeartvoiceError):
 
 @dataclass(frozen=True)
 class ServerFiles:
-    """Where the server's parts lie."""
+    """Where the parts of the wheel's server lie, or those of a native installation."""
 
     binary: Path
-    libraries: Path | None
-    """Folder of bundled libraries; None for a server that brings its own environment."""
-    python_backend: Path
-    stub: Path | None
+    libraries: Path | None = None
+    python_backend: Path | None = None
+    stub: Path | None = None
+    """These three are the wheel's; a native server knows its own."""
+
+    @property
+    def native(self) -> bool:
+        """Whether this is an installation of its own, for example the official container's."""
+        return self.stub is None
 
 
 def python_version() -> str:
@@ -65,9 +70,9 @@ def find_installed(binary: Path) -> ServerFiles:
     Raises:
         SetupError: the path is no executable.
     """
-    if not os.access(binary, os.X_OK):
+    if not binary.is_file() or not os.access(binary, os.X_OK):
         raise SetupError(f"--server: {binary} is not an executable tritonserver")
-    return ServerFiles(binary, None, binary.parent.parent / "backends" / "python", None)
+    return ServerFiles(binary)
 
 
 def check_numpy() -> str:
@@ -106,26 +111,31 @@ def shared_libpython() -> Path:
     )
 
 
-def compose_backends(files: ServerFiles, folder: Path) -> None:
-    """Lay out a private backend directory: the wheel's Python backend, this Python's stub, our onnxruntime backend."""
+def backend_directory(files: ServerFiles, folder: Path) -> Path:
+    """The folder of the server's backends.
+
+    A native server has its own. For the wheel's, one is laid out in `folder`: the wheel's Python backend, this Python's
+    stub (an unzipped wheel may have lost its mode bits), and our onnxruntime backend, which the wheel lacks.
+    """
+    if files.python_backend is None or files.stub is None:
+        return files.binary.parent.parent / "backends"
     python = folder / "python"
     shutil.copytree(files.python_backend, python)
-    if files.stub is not None:
-        shutil.copy2(files.stub, python / files.stub.name)
-        (python / files.stub.name).chmod(0o755)
+    shutil.copy2(files.stub, python / files.stub.name)
+    (python / files.stub.name).chmod(0o755)
     onnx = folder / "onnxruntime"
     onnx.mkdir()
     source = "from heartvoice.serving.onnx_backend import OnnxModel as TritonPythonModel  # noqa: F401\n"
     (onnx / "model.py").write_text(source)
+    return folder
 
 
 def environment(files: ServerFiles) -> dict[str, str]:
     """The server's environment: this interpreter first, its libpython before any other."""
     env = dict(os.environ)
-    paths = [str(shared_libpython())]
     if files.libraries is not None:
-        paths.append(str(files.libraries))
-    env["LD_LIBRARY_PATH"] = ":".join([*paths, *filter(None, [env.get("LD_LIBRARY_PATH")])])
+        paths = [str(shared_libpython()), str(files.libraries), env.get("LD_LIBRARY_PATH", "")]
+        env["LD_LIBRARY_PATH"] = ":".join(filter(None, paths))
     env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', '')}"
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return env

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.client import Client
 from heartvoice.embedded import leftovers, wheel
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, HeartvoiceError
@@ -93,6 +94,25 @@ def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(wheel, "DISTRIBUTION", "no-such-wheel")
     with pytest.raises(wheel.SetupError, match=r"heartvoice\[serve\]"):
         wheel.find_wheel()
+
+
+def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_path: Path) -> None:
+    # The wheel's server laid out as the official container's is, started by its path.
+    files = wheel.find_wheel()
+    binary = tmp_path / "tritonserver" / "bin" / "tritonserver"
+    binary.parent.mkdir(parents=True)
+    libraries = f"{wheel.shared_libpython()}:{files.libraries}"
+    binary.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
+    binary.chmod(0o755)
+    wheel.backend_directory(files, tmp_path / "tritonserver" / "backends")
+    process, ready = start_cli(repository.root, "--server", str(binary))
+    with Client(str(ready["grpc"])) as client:
+        assert client.song(lyrics="la", duration_s=1.0, codec_steps=1).audio.shape == (2, 49_920)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    with pytest.raises(wheel.SetupError, match=r"--server: .* is not an executable tritonserver"):
+        wheel.find_installed(tmp_path)
 
 
 def test_a_taken_port_is_named(repository: Repository) -> None:
