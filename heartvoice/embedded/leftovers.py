@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -34,12 +36,25 @@ def new_run_folder() -> Path:
 
 
 def remove_run(folder: Path, owner: str) -> int:
-    """Remove a run's folder and shared memory; returns how many regions were left."""
+    """Remove a run's processes, folder and shared memory; returns how many regions were left."""
+    for pid_file in (folder / "pids").glob("*"):
+        pid = pid_file.read_text()
+        # A stub that waits for a killed server lives on. Its command line names the folder: no other process is hit.
+        if pid.isdigit() and str(folder) in _command_line(int(pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
     regions = list(SHM.glob(f"{shm_prefix(owner)}*"))
     for region in regions:
         region.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return len(regions)
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def _is_dead(owner: str) -> bool:

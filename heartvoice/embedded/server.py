@@ -250,6 +250,7 @@ class EmbeddedServer:
         """Reload the model of a stub that died: Triton never does, and goes on calling it ready."""
         while not self._stopping.wait(WATCH_S):
             if self.poll() is not None:
+                _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 return
             for name, pid in self.stub_pids().items():
                 if not rundir.is_alive(pid) and not self._stopping.is_set():
