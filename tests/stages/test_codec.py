@@ -10,7 +10,7 @@ from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, FRAME_HOP
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.windows import decoder_context
 from heartvoice.presets import PRESETS
-from heartvoice.stages.codec import DECODER_CHUNK, CodecRequest, CodecStage
+from heartvoice.stages.codec import CodecRequest, CodecStage
 from tests.fakes import TorchCodec, tiny, torch_codec
 
 SIZES = tiny().codec
@@ -31,8 +31,9 @@ def test_contract_knows_the_decoders_receptive_field() -> None:
         assert preset.codec.frame_hop == FRAME_HOP
 
 
-def test_chunked_decoding_is_one_decoding(networks: TorchCodec) -> None:
-    latents = noise.normal(0, "test", 0, (2 * DECODER_CHUNK + 37, SIZES.out_channels))
+def test_chunked_decoding_is_one_decoding(networks: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartvoice.stages.codec.DECODER_CHUNK", 50)
+    latents = noise.normal(0, "test", 0, (2 * 50 + 37, SIZES.out_channels))
     stage = CodecStage(networks, SIZES)
     half = SIZES.latent_hidden_dim
     channels = latents.reshape(-1, 2, half).transpose(1, 2, 0)
