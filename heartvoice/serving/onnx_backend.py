@@ -18,6 +18,8 @@ from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.serving import rundir
 
+log = logging.getLogger(__name__)
+
 
 def _accelerators(config: dict[str, Any]) -> list[str]:
     execution = config.get("optimization", {}).get("execution_accelerators", {})
@@ -52,6 +54,7 @@ class OnnxModel:
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         rundir.register(args["model_name"])
+        log.info("loaded %s on %s", args["model_name"], type(self._engine).__name__)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request, running equal shapes together up to `max_batch_size`."""
