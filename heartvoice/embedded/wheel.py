@@ -11,16 +11,14 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.errors import HeartvoiceError
+from heartvoice.errors import ModelUnavailableError
 
 DISTRIBUTION = "nvidia-pytriton"
 _NEEDS = "pip install 'heartvoice[serve]'"
 
 
-class SetupError(HeartvoiceError):
+class SetupError(ModelUnavailableError):
     """This machine or environment lacks something that the server needs; the message says how to get it."""
-
-    code = "UNAVAILABLE"
 
 
 @dataclass(frozen=True)
