@@ -32,6 +32,8 @@ MAX_RESPONSE_SAMPLES = 3_000_000 // (2 * 4)
 MAX_TEXT_BYTES = 20_000
 """UTF-8 bytes of lyrics, and of tags."""
 MAX_DURATION_S = 240.0
+MAX_FRAMES = round(MAX_DURATION_S * FRAMES_PER_S) + 1
+"""Frames of the longest song; the reference makes one more than its duration (heartmula spec, section 9)."""
 
 DType = Literal["BYTES", "FP32", "INT32", "INT64", "BOOL"]
 NUMPY_DTYPE: dict[str, type[np.generic]] = {
@@ -169,7 +171,7 @@ def _named(specs: Iterable[TensorSpec], name: str) -> TensorSpec:
 
 # ---------------------------------------------------------------------------------------------------------- axes
 
-FRAME = Axis("frame", 1, 372, 3001)
+FRAME = Axis("frame", 1, 372, MAX_FRAMES)
 WINDOW = Axis("window_frame", 1, 372, 372)
 SAMPLE = Axis("sample", 1, MAX_RESPONSE_SAMPLES, 4 * CODES_PER_UNIT * FRAME_HOP)
 LATENT_FRAME = Axis("latent_frame", 1, 744, 744 + DECODER_HISTORY)

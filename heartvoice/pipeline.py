@@ -18,6 +18,7 @@ from heartvoice.contracts import (
     DECODER_LOOKAHEAD,
     FRAME_HOP,
     LATENTS_PER_FRAME,
+    MAX_FRAMES,
     MAX_RESPONSE_SAMPLES,
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
@@ -106,7 +107,7 @@ class SongRequest:
         lm, codes = None, None
         if "codes" in inputs:
             codes = inputs["codes"].astype(np.int32)
-            check_codes(codes, preset.codec.codebook_size)
+            check_codes(codes, preset.codec.codebook_size, MAX_FRAMES)
         else:
             lm = LmRequest.from_inputs(inputs, preset)
         return cls(

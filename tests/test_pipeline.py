@@ -148,5 +148,7 @@ def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
 def test_codes_are_checked() -> None:
     with pytest.raises(InvalidRequestError, match="codes: expected values"):
         request(codes=np.full((8, 3), 300, np.int32))
+    with pytest.raises(InvalidRequestError, match="codes: expected at most 3001 frames, got 3002"):
+        request(codes=np.zeros((8, 3002), np.int32))
     with pytest.raises(InvalidRequestError, match="codec_window: expected 93 to 372 in steps of 93 frames, got 100"):
         request(codec_window=[100])

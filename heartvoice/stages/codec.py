@@ -52,11 +52,7 @@ class CodecRequest:
         if "codes" not in inputs:
             raise InvalidRequestError("codes: missing, expected INT32 [8, window_frame]")
         codes = inputs["codes"].astype(np.int32)
-        check_codes(codes, sizes.codebook_size)
-        if codes.shape[1] > DEFAULT_WINDOW:
-            raise InvalidRequestError(
-                f"codes: expected at most {DEFAULT_WINDOW} frames in a window, got {codes.shape[1]}"
-            )
+        check_codes(codes, sizes.codebook_size, DEFAULT_WINDOW)
         latents: dict[str, Latents] = {}
         limits = {"context_latents": LATENTS_PER_FRAME * codes.shape[1] - 1, "history_latents": DECODER_HISTORY}
         for name, limit in limits.items():

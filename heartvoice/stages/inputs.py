@@ -90,14 +90,16 @@ def check_finite(name: str, value: Array) -> None:
         raise InvalidRequestError(f"{name}: expected finite values, got NaN or Inf")
 
 
-def check_codes(codes: Array, codebook_size: int) -> None:
-    """Refuse codes outside [0, codebook_size), or none at all.
+def check_codes(codes: Array, codebook_size: int, max_frames: int) -> None:
+    """Refuse codes outside [0, codebook_size), none at all, or too many.
 
     Raises:
         InvalidRequestError: names the limit and the value.
     """
     if codes.shape[1] == 0:
         raise InvalidRequestError("codes: expected at least one frame, got 0")
+    if codes.shape[1] > max_frames:
+        raise InvalidRequestError(f"codes: expected at most {max_frames} frames, got {codes.shape[1]}")
     low, high = int(codes.min()), int(codes.max())
     if low < 0 or high >= codebook_size:
         raise InvalidRequestError(f"codes: expected values in [0, {codebook_size}), got {low} to {high}")
