@@ -21,7 +21,7 @@ from heartvoice.networks import Networks
 from heartvoice.presets import HeartCodecSizes
 from heartvoice.stages.inputs import check_codes, check_finite, read_int, read_settings
 
-DECODER_CHUNK = 248
+DECODER_CHUNK = 372
 """Latent frames of one decoder call beside its history: bounds memory, whatever the window (docs/performance.md)."""
 
 Latents = NDArray[np.float32]
