@@ -63,9 +63,10 @@ def serve(
             triton.cancel_jobs()
 
     triton = EmbeddedServer(options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, a stop only has to clean up
+    triton.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    triton.start()
     try:
         _announce(triton, ModelRepository(repository), json_output)
         while not asked.wait(0.2):

@@ -53,6 +53,26 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(repository: Repositor
     assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_before_it_is_ready_leaves_nothing(repository: Repository, number: signal.Signals) -> None:
+    command = [*HEARTVOICE, "serve", "--repository", str(repository.root)]
+    command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    owner = leftovers.identity(process.pid)
+
+    def runs() -> list[Path]:
+        folders = Path(tempfile.gettempdir()).glob("heartvoice-run-*")
+        return [f for f in folders if (f / "owner").is_file() and (f / "owner").read_text() == owner]
+
+    wait_until(lambda: bool(runs()), 20.0, "it did not start")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not runs()
+    wait_until(lambda: not _remains(owner), 5.0, "shared memory is left")
+
+
 def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
     process, ready = start_cli(repository.root)
     owner = leftovers.identity(process.pid)
