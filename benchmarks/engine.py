@@ -5,9 +5,9 @@
 HeartMuLa's step, the codec's flow and its scalar decoder, on this CPU, each against PyTorch eager with the same random
 weights, in turns in one process. Exits with 1 if the step's codes differ.
 
-Torch's waiting threads spin by default: the quicker yardstick for the step (PASSIVE made eager 1.2 to 1.8x slower), but on
-a shared machine long eager calls then stall for seconds. Run `--only flow` and `--only decoder` with
-OMP_WAIT_POLICY=PASSIVE there; the result records it.
+Torch's waiting threads spin by default. For the step that is the quicker yardstick (PASSIVE made eager 1.2 to 1.8x
+slower); on a shared machine long eager calls then stall for seconds, so run `--only flow` and `--only decoder` with
+OMP_WAIT_POLICY=PASSIVE there. The result records it.
 """
 
 from __future__ import annotations
