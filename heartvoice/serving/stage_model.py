@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ class Context:
     parameters: dict[str, str]
 
 
-class StageModel:
+class StageModel(ABC):
     """A model whose jobs run in threads. Subclasses name `spec`, and define `build` and `work`.
 
     Non-decoupled models answer through the response sender too, so that jobs and cancel requests overlap.
@@ -40,13 +41,13 @@ class StageModel:
 
     spec: ClassVar[ModelSpec]
 
+    @abstractmethod
     def build(self, context: Context) -> None:
         """Load what the model needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, job: Job) -> None:
         """Do one job: `job.send` for each response of a stream, `job.answer` for a unary answer."""
-        raise NotImplementedError
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once per instance."""
