@@ -21,7 +21,7 @@ song: $(READY)
 	    --duration 30 --seed 7 --output $(SONG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')"
+	$(BIN)/python -m pytest -n 0 -q -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')"
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q

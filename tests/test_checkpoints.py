@@ -366,7 +366,7 @@ def sparse_checkpoint(path: Path, dtype: str, itemsize: int) -> None:
 @pytest.mark.parametrize(
     ("stored", "itemsize", "dtype"),
     [
-        ("F32", 4, "float32"),
+        pytest.param("F32", 4, "float32", marks=pytest.mark.slow),
         pytest.param("F64", 8, "float32", marks=pytest.mark.slow),
         pytest.param("BF16", 2, "float32", marks=pytest.mark.slow),
         pytest.param("BF16", 2, "bfloat16", marks=pytest.mark.slow),

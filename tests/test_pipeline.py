@@ -66,7 +66,7 @@ def joined(pipeline: SongPipeline) -> tuple[np.ndarray, dict[str, object]]:
 
 # 93: the song ends where the window does; 13 + 80 k: it ends where a window's last overlap begins.
 @pytest.mark.parametrize(
-    "n_frames", [1, 93, 174, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 92, 94, 173, 253, 300))]
+    "n_frames", [1, 93, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 92, 94, 173, 174, 253, 300))]
 )
 def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: int) -> None:
     song = codes(n_frames)
