@@ -1,0 +1,60 @@
+"""The contract: names once, ranges enforced, configs that Triton's own schema accepts, README in step."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from heartvoice import contracts, pbtxt
+from heartvoice.contracts import MODELS, ModelSpec, Setting, heartmula_step
+from heartvoice.errors import InvalidRequestError, from_wire
+
+ROOT = Path(__file__).parent.parent
+ALL_MODELS = [*MODELS.values(), heartmula_step(3)]
+SETTINGS = {setting.name: setting for model in MODELS.values() for setting in model.settings}
+
+
+@pytest.mark.parametrize("model", ALL_MODELS, ids=lambda model: model.name)
+def test_config_is_what_tritons_schema_accepts(model: ModelSpec) -> None:
+    for variant in pbtxt.variants(model):
+        config = text_format.Parse(pbtxt.render(model, variant), model_config_pb2.ModelConfig())
+        assert config.name == model.name
+        assert [tensor.name for tensor in config.input] == [spec.name for spec in model.all_inputs]
+        assert [list(tensor.dims) for tensor in config.output] == [list(spec.dims) for spec in model.outputs]
+        assert config.model_transaction_policy.decoupled is model.decoupled
+        path = ROOT / "model_repository" / pbtxt.config_path(model, variant)
+        if model.name in MODELS:
+            assert path.read_text() == pbtxt.render(model, variant), f"{path}: run `make configs`"
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS.keys())
+def test_settings_accept_their_ends_and_refuse_what_lies_beyond(setting: Setting) -> None:
+    assert setting.check(setting.default) == setting.default
+    wrong: list[object] = ["1", None]
+    if setting.minimum is not None and setting.maximum is not None:
+        assert setting.check(setting.minimum) == setting.minimum
+        assert setting.check(setting.maximum) == setting.maximum
+        wrong += [setting.minimum - 1, setting.maximum * 2, float("nan"), True]
+    for value in wrong:
+        with pytest.raises(InvalidRequestError, match=f"^{setting.name}: expected"):
+            setting.check(value)
+
+
+def test_errors_survive_the_wire() -> None:
+    error = from_wire(InvalidRequestError("top_k: expected 1 to 1000, got 0").wire())
+    assert type(error) is InvalidRequestError
+    assert str(error) == "top_k: expected 1 to 1000, got 0"
+
+
+def test_readme_lists_every_setting() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = re.search(r"<!-- table: settings -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert table
+    for setting in contracts.SONG.settings:
+        default = str(setting.default).lower() if setting.dtype == "BOOL" else f"{setting.default:g}"
+        row = f"| `{setting.name}` | {setting.dtype} | {default} | {setting.describe()} | {setting.doc} |"
+        assert row in table[1], row
