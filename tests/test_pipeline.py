@@ -17,6 +17,7 @@ from heartvoice.stages.lm import LmRequest
 from tests.fakes import TorchCodec, text, tiny, torch_codec
 
 PRESET = tiny()
+pytestmark = pytest.mark.slow  # decodes minutes of audio
 ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}
 
 
