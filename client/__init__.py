@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from heartvoice.audio_files import AudioFile
     from heartvoice.client.aio import AsyncClient
-    from heartvoice.client.messages import AudioChunk, CodesChunk, Event, Message, Report, Song, SongRequest
+    from heartvoice.client.messages import (
+        AudioChunk,
+        CodesChunk,
+        Embedding,
+        Event,
+        Message,
+        Report,
+        Song,
+        SongRequest,
+        StemsChunk,
+        StemsMessage,
+        StemsReport,
+    )
+    from heartvoice.client.recordings import Recording, RecordingLike, as_recording
+    from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
 
 __all__ = [
@@ -18,17 +32,29 @@ __all__ = [
     "AudioFile",
     "Client",
     "CodesChunk",
+    "Embedding",
     "Event",
     "Message",
+    "Recording",
+    "RecordingLike",
     "Report",
     "Song",
     "SongRequest",
+    "Stems",
+    "StemsChunk",
+    "StemsMessage",
+    "StemsReport",
+    "as_recording",
 ]
 
 _MODULES = {
     "AsyncClient": "heartvoice.client.aio",
     "AudioFile": "heartvoice.audio_files",
     "Client": "heartvoice.client.sync",
+    "Recording": "heartvoice.client.recordings",
+    "RecordingLike": "heartvoice.client.recordings",
+    "Stems": "heartvoice.client.stems",
+    "as_recording": "heartvoice.client.recordings",
 }
 
 

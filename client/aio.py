@@ -6,43 +6,53 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
+from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import (
     DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     Array,
+    Embedding,
     Event,
     Message,
     Report,
     SettingValue,
     Song,
     SongRequest,
+    StemsMessage,
+    as_cover,
     as_request,
 )
+from heartvoice.client.recordings import RecordingLike, as_recording
 from heartvoice.client.session import (
     READY_TIMEOUT_S,
     Attempts,
     Connection,
     Pem,
-    SongCollector,
     StreamReader,
 )
+from heartvoice.client.stems import Stems
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
+
+M = TypeVar("M")
+T = TypeVar("T")
 
 
 class AsyncClient:
     """`heartvoice.client.sync.Client` for asyncio: same arguments, results and errors.
 
-    Cancelling the task, or closing the generator of `stream`, cancels the song on the server. One client belongs to
-    one event loop: the one of its first call.
+    Cancelling the task, or closing the generator of a `stream` method, cancels the job on the server. One client
+    belongs to one event loop: the one of its first call. Recordings are read and checked in a thread, except by the
+    `stream` methods, which do so at once.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class AsyncClient:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
         # Always asked for: with events on, a server that lives is never silent for long.
         message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
-        return self._stream(message, self._connection.attempts("song", timeout_s), events)
+        return self._stream(message, wire.SONG_STREAM, timeout_s, events)
 
     async def song(
         self,
@@ -99,13 +109,8 @@ class AsyncClient:
     ) -> Song:
         """Make a song and wait for all of it; see `Client.song`."""
         request = as_request(lyrics, tags, style, codes, settings)
-        collector = SongCollector()
-        async with aclosing(self.stream(request, events=on_event is not None, timeout_s=timeout_s)) as messages:
-            async for message in messages:
-                collector.add(message)
-                if on_event is not None and isinstance(message, Event):
-                    on_event(message)
-        return collector.song()
+        stream = self.stream(request, events=on_event is not None, timeout_s=timeout_s)
+        return (await _collect(stream, on_event)).song()
 
     async def render(
         self,
@@ -120,13 +125,92 @@ class AsyncClient:
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file; see `Client.render`."""
         message = wire.encode_render(as_request(lyrics, tags, style, codes, settings), file_format)
-        attempts = self._connection.attempts("render", timeout_s)
-        message.id = attempts.request_id
-        while True:
-            try:
-                return wire.decode_render(await self._unary("ModelInfer", message, attempts))
-            except HeartvoiceError as error:
-                await self._wait(attempts.delay_after(error, received=False))
+        return await self._infer(message, timeout_s, wire.decode_render)
+
+    def stream_cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        no_vocals: str | None = None,
+        events: bool = False,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> AsyncGenerator[Message, None]:
+        """Replace a recording's singer and yield the messages as they come; see `Client.stream_cover`."""
+        message = wire.encode_cover(as_cover(recording, voice, consent, no_vocals, settings), events=True)
+        return self._stream(message, wire.COVER_STREAM, timeout_s, events)
+
+    async def cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        no_vocals: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> Song:
+        """Replace a recording's singer and wait for all of it; see `Client.cover`."""
+        request = await asyncio.to_thread(as_cover, recording, voice, consent, no_vocals, settings)
+        message = await asyncio.to_thread(wire.encode_cover, request, events=True)
+        stream = self._stream(message, wire.COVER_STREAM, timeout_s, on_event is not None)
+        return (await _collect(stream, on_event)).song(request.recording.origin)
+
+    async def render_cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        file_format: str = "wav",
+        no_vocals: str | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> tuple[bytes, Report]:
+        """Make a cover on the server and return it as one encoded file; see `Client.render_cover`."""
+        request = await asyncio.to_thread(as_cover, recording, voice, consent, no_vocals, settings)
+        message = await asyncio.to_thread(wire.encode_render, request, file_format)
+        return await self._infer(message, timeout_s, partial(wire.decode_render, cover=True))
+
+    def stream_stems(
+        self,
+        recording: RecordingLike,
+        *,
+        sources: Sequence[str] | str | None = None,
+        events: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[StemsMessage, None]:
+        """Separate a recording and yield its stems as they are finished; see `Client.stream_stems`."""
+        message = wire.encode_stems(as_recording(recording), sources, events=True)
+        return self._stream(message, wire.stems_stream(sources), timeout_s, events)
+
+    async def separate(
+        self,
+        recording: RecordingLike,
+        *,
+        sources: Sequence[str] | str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Stems:
+        """Separate a recording and wait for all of it; see `Client.separate`."""
+        checked = await asyncio.to_thread(as_recording, recording)
+        message = await asyncio.to_thread(wire.encode_stems, checked, sources, events=True)
+        collector = StemsCollector()
+        stream = self._stream(message, wire.stems_stream(sources), timeout_s, on_event is not None)
+        async with aclosing(stream) as messages:
+            async for item in messages:
+                collector.add(item)
+                if on_event is not None and isinstance(item, Event):
+                    on_event(item)
+        return collector.stems(checked.origin)
+
+    async def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
+        """Who speaks or sings in a recording; see `Client.embed`."""
+        checked = await asyncio.to_thread(as_recording, recording)
+        return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
 
     async def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
         """Whether the server answers and all its models are loaded; see `Client.server_ready`."""
@@ -150,11 +234,18 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _stream(self, message: Any, attempts: Attempts, events: bool) -> AsyncGenerator[Message, None]:
+    def _stream(
+        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
+    ) -> AsyncGenerator[M, None]:
+        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
+
+    async def _tries(
+        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
+    ) -> AsyncGenerator[M, None]:
         attempts.begin()
         message.id = attempts.request_id
         while True:
-            reader = StreamReader(events=events)
+            reader = StreamReader(spec, events=events)
             try:
                 async with aclosing(self._attempt(message, attempts, reader)) as messages:
                     async for item in messages:
@@ -164,7 +255,7 @@ class AsyncClient:
             else:
                 return
 
-    async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader) -> AsyncGenerator[Message, None]:
+    async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
         call = self._call("ModelStreamInfer", [message], attempts)
         stall_s = self._connection.stall_timeout_s
         stalled = False
@@ -201,6 +292,15 @@ class AsyncClient:
         finally:
             call.cancel()  # without effect on a call that has ended
         reader.finish()
+
+    async def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
+        attempts = self._connection.attempts(message.model_name, timeout_s)
+        message.id = attempts.request_id
+        while True:
+            try:
+                return decode(await self._unary("ModelInfer", message, attempts))
+            except HeartvoiceError as error:
+                await self._wait(attempts.delay_after(error, received=False))
 
     async def _unary(self, method: str, message: Any, attempts: Attempts) -> Any:
         call = self._call(method, message, attempts)
@@ -252,3 +352,14 @@ class AsyncClient:
             return bool((await self._unary(method, message, attempts)).ready)
         except ModelUnavailableError:
             return False
+
+
+async def _collect(stream: AsyncGenerator[Message, None], on_event: Callable[[Event], None] | None) -> SongCollector:
+    """Take a whole stream; what `on_event` raises cancels it."""
+    collector = SongCollector()
+    async with aclosing(stream) as messages:
+        async for message in messages:
+            collector.add(message)
+            if on_event is not None and isinstance(message, Event):
+                on_event(message)
+    return collector

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from heartvoice.client.messages import Array, SettingValue, SongRequest
-from heartvoice.contracts import MAX_TEXT_BYTES, NUMPY_DTYPE, Axis, ModelSpec, TensorSpec
+from heartvoice.client.messages import Array, CoverRequest, SettingValue, SongRequest
+from heartvoice.client.recordings import VOICE_NAMES
+from heartvoice.contracts import (
+    MAX_CONSENT_CHARS,
+    MAX_TEXT_BYTES,
+    NO_VOCALS_MODES,
+    NUMPY_DTYPE,
+    Axis,
+    ModelSpec,
+    Setting,
+    TensorSpec,
+)
 from heartvoice.errors import InvalidRequestError
 
 
-def check_request(request: SongRequest, model: ModelSpec) -> dict[str, Array]:
+def check_request(
+    request: SongRequest, model: ModelSpec, settings: Sequence[Setting] | None = None
+) -> dict[str, Array]:
     """The request as arrays by input name, ready to be sent; what was not given is left out.
+
+    Args:
+        request: what the caller wants.
+        model: whom it is for.
+        settings: those of the model's that a song has; all, if None.
 
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
@@ -29,9 +47,62 @@ def check_request(request: SongRequest, model: ModelSpec) -> dict[str, Array]:
         arrays["style"] = check_style(request.style, model.input("style"))
     if request.codes is not None:
         arrays["codes"] = check_codes(request.codes, model.input("codes"))
-    for name, value in check_settings(request.settings, model).items():
-        arrays[name] = np.array([value], dtype=NUMPY_DTYPE[model.input(name).dtype])
-    return arrays
+    return arrays | check_settings(request.settings, model, settings)
+
+
+def check_cover(request: CoverRequest, model: ModelSpec, settings: Sequence[Setting] | None = None) -> dict[str, Array]:
+    """The same of a cover.
+
+    Raises:
+        InvalidRequestError: naming the field, its limit and the value.
+    """
+    arrays = request.recording.inputs() | request.voice.inputs(VOICE_NAMES)
+    arrays["voice_consent"] = np.array([check_consent(request.consent)], dtype=object)
+    if request.no_vocals is not None:
+        if request.no_vocals not in NO_VOCALS_MODES:
+            modes = ", ".join(NO_VOCALS_MODES)
+            raise InvalidRequestError(f"no_vocals: expected one of {modes}, got {request.no_vocals!r}")
+        arrays["no_vocals"] = np.array([request.no_vocals.encode()], dtype=object)
+    return arrays | check_settings(request.settings, model, settings)
+
+
+def check_consent(consent: object) -> bytes:
+    """Who consents to the use of a voice, and how, as UTF-8.
+
+    Raises:
+        InvalidRequestError: it is missing, too long, or no plain text.
+    """
+    wanted = f"expected who consents to the use of the voice, and how, in 1 to {MAX_CONSENT_CHARS} characters"
+    if not isinstance(consent, str):
+        raise InvalidRequestError(f"consent: {wanted}, got {type(consent).__name__}")
+    if not consent.strip():
+        raise InvalidRequestError(f"consent: {wanted}, got none")
+    if len(consent) > MAX_CONSENT_CHARS:
+        raise InvalidRequestError(f"consent: {wanted}, got {len(consent)}")
+    for position, character in enumerate(consent):
+        if unicodedata.category(character) in ("Cc", "Cs"):
+            raise InvalidRequestError(
+                f"consent: expected text without control characters, got U+{ord(character):04X} at {position}"
+            )
+    return consent.encode()
+
+
+def check_sources(sources: Sequence[str] | str) -> tuple[str, ...]:
+    """Names of stems, from a sequence or from text with commas; only the server knows which there are.
+
+    Raises:
+        InvalidRequestError: there is none, one is no name, or one is there twice.
+    """
+    names = sources.split(",") if isinstance(sources, str) else list(sources)
+    if not all(isinstance(name, str) for name in names):
+        raise InvalidRequestError(f"sources: expected names, got {sources!r}")
+    names = [name.strip() for name in names]
+    if not names or not all(name.isprintable() and name and "," not in name for name in names):
+        raise InvalidRequestError(f"sources: expected names such as vocals, got {sources!r}")
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"sources: expected each name once, got {', '.join(names)}")
+    check_text("sources", ",".join(names))
+    return tuple(names)
 
 
 def check_text(name: str, text: object) -> bytes:
@@ -47,25 +118,28 @@ def check_text(name: str, text: object) -> bytes:
     return data if text.strip() else b""
 
 
-def check_settings(settings: Mapping[str, SettingValue | None], model: ModelSpec) -> dict[str, float | int | bool]:
-    """Settings as Python values, each known to the model, of its type and in its range."""
-    known = {setting.name: setting for setting in model.settings}
+def check_settings(
+    settings: Mapping[str, SettingValue | None], model: ModelSpec, known: Sequence[Setting] | None = None
+) -> dict[str, Array]:
+    """Settings as arrays [1], each one of `known` (of all the model's, if None), of its type and in its range."""
+    by_name = {setting.name: setting for setting in (model.settings if known is None else known)}
     values: dict[str, float | int | bool] = {}
     for name, value in settings.items():
         if value is None:
             continue
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(by_name)}"
             raise InvalidRequestError(f"{name}: {model.name} has no such setting; {hint}")
         # longdouble is the one numpy float whose item() is no Python float
-        values[name] = known[name].check(float(value) if isinstance(value, np.floating) else value)
-    longest = values.get("duration_s", known["duration_s"].default)
-    if values.get("min_duration_s", 0.0) > longest:
-        raise InvalidRequestError(
-            f"min_duration_s: expected at most duration_s, which is {longest:g}, got {values['min_duration_s']:g}"
-        )
-    return values
+        values[name] = by_name[name].check(float(value) if isinstance(value, np.floating) else value)
+    if "min_duration_s" in values:
+        longest = values.get("duration_s", by_name["duration_s"].default)
+        if values["min_duration_s"] > longest:
+            raise InvalidRequestError(
+                f"min_duration_s: expected at most duration_s, which is {longest:g}, got {values['min_duration_s']:g}"
+            )
+    return {name: np.array([value], dtype=NUMPY_DTYPE[by_name[name].dtype]) for name, value in values.items()}
 
 
 def check_style(style: Array, spec: TensorSpec) -> Array:

@@ -15,6 +15,9 @@ from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestErro
 
 LAZY_COMMANDS = {
     "song": ("heartvoice.client.song_cli", "song"),
+    "cover": ("heartvoice.client.cover_cli", "cover"),
+    "separate": ("heartvoice.client.separate_cli", "separate"),
+    "similarity": ("heartvoice.client.similarity_cli", "similarity"),
     "export": ("heartvoice.export.cli", "export"),
     "serve": ("heartvoice.embedded.cli", "serve"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
@@ -29,7 +32,7 @@ _EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (
 _ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-_HELP = """Lyrics and tags in, a finished 48 kHz song out.
+_HELP = """Lyrics and tags in, a finished 48 kHz song out; or a recording in, the same song in another voice out.
 
 First song on this machine, with random weights (noise, but the whole path):
 
@@ -38,6 +41,12 @@ First song on this machine, with random weights (noise, but the whole path):
     heartvoice serve
 
     heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt
+
+With a recording:
+
+    heartvoice separate song.mp3 -o stems
+
+    heartvoice cover song.mp3 --voice reference.flac --consent "My own voice" -o cover.wav
 
 `heartvoice COMMAND --help` explains each.
 

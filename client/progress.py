@@ -1,4 +1,4 @@
-"""How far a song is, on stderr: live bars in a terminal, a line now and then elsewhere."""
+"""How far a job is, on stderr: live bars in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from heartvoice.client.messages import Event
 from heartvoice.contracts import FRAMES_PER_S
 
 PLAIN_EVERY_S = 10.0
-_TITLES = {"lm": "writing", "codec": "decoding"}
+_TITLES = {
+    "lm": "writing", "codec": "decoding", "separate": "separating", "convert": "converting", "mix": "mixing"
+}  # fmt: skip
 
 
 _View = TypeVar("_View")
@@ -50,7 +52,7 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<8}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
+            TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
             console=console, transient=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}

@@ -13,22 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grpc
-import numpy as np
 
 from heartvoice.client import wire
 from heartvoice.client.messages import (
     DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
-    AudioChunk,
-    CodesChunk,
+    Chunk,
     Event,
-    Message,
     Report,
-    Song,
+    StemsReport,
 )
 from heartvoice.contracts import MAX_FILE_BYTES
 from heartvoice.errors import (
@@ -41,7 +38,10 @@ from heartvoice.errors import (
 )
 
 READY_TIMEOUT_S = 5.0
-MAX_MESSAGE_BYTES = MAX_FILE_BYTES + 4_000_000
+MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
+MAX_SEND_BYTES = 2**31 - 1
+"""Protobuf's own limit. The most that a contract allows is half of it: 600 s of stereo samples at 192 kHz."""
+M = TypeVar("M")
 Pem = str | Path | bytes
 """A PEM file's path, or its contents."""
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
@@ -76,10 +76,10 @@ class Connection:
 
     @property
     def options(self) -> list[tuple[str, int]]:
-        """Channel options: room for `render`'s files, our retries instead of gRPC's, quick reconnection."""
+        """Channel options: room for files and recordings, our retries instead of gRPC's, quick reconnection."""
         options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+            ("grpc.max_send_message_length", MAX_SEND_BYTES),
             ("grpc.enable_retries", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
@@ -217,49 +217,62 @@ class Attempts:
         return DeadlineError(f"{self.what}: no complete answer within {self._timeout_s:g} s")
 
 
-class StreamReader:
-    """One stream of `song`, checked: no gap, the report once and last, then the final response."""
+class StreamReader(Generic[M]):
+    """One stream, checked: no gap, the report once and last, then the final response."""
 
-    def __init__(self, *, events: bool = True) -> None:
-        self._events = events
+    def __init__(self, spec: wire.StreamSpec[M], *, events: bool = True) -> None:
+        self._spec, self._events = spec, events
+        self._name = spec.model.name
         self.received = False
         """Whether the server has answered with anything but a refusal."""
-        self._next = {"AUDIO": 0, "CODES": 0}
+        self._next = dict.fromkeys(spec.payloads, 0)
+        self._main = next(iter(spec.payloads))
+        self._sizes: dict[str, tuple[int, ...]] = {}
         self._reported = False
         self._final = False
 
-    def feed(self, response: Any) -> list[Message]:
+    def feed(self, response: Any) -> list[M]:
         """The messages of the next response.
 
         Raises:
             HeartvoiceError: the server's error, or an EngineError if the stream breaks the contract.
         """
-        messages, final = wire.decode_stream(response)
+        messages, final = wire.decode_stream(response, self._spec)
         self.received = True
         if self._final:
-            raise EngineError("song: got a response after the final one")
+            raise EngineError(f"{self._name}: got a response after the final one")
         for message in messages:
             self._check(message)
         self._final = final
         return messages if self._events else [m for m in messages if not isinstance(m, Event)]
 
-    def _check(self, message: Message) -> None:
+    def _check(self, message: M) -> None:
         if self._reported:
-            raise EngineError(f"song: got {type(message).__name__} after the report")
-        if isinstance(message, AudioChunk):
-            self._advance("AUDIO", message.start, message.audio.shape[1])
-        elif isinstance(message, CodesChunk):
-            self._advance("CODES", message.start, message.codes.shape[1])
-        elif isinstance(message, Report):
+            raise EngineError(f"{self._name}: got {type(message).__name__} after the report")
+        if isinstance(message, Chunk):
+            self._advance(message)
+        elif isinstance(message, Report | StemsReport):
             self._reported = True
-            samples = message.raw.get("samples", self._next["AUDIO"])
-            if samples != self._next["AUDIO"]:
-                raise EngineError(f"song: the report says {samples} samples, got {self._next['AUDIO']}")
+            self._check_report(message)
 
-    def _advance(self, name: str, start: int, size: int) -> None:
-        if start != self._next[name]:
-            raise EngineError(f"{name}: expected the chunk that begins at {self._next[name]}, got START {start}")
-        self._next[name] += size
+    def _advance(self, chunk: Chunk) -> None:
+        name, sizes = chunk.output, chunk.payload.shape[:-1]
+        if chunk.start != self._next[name]:
+            raise EngineError(f"{name}: expected the chunk that begins at {self._next[name]}, got START {chunk.start}")
+        if self._sizes.setdefault(name, sizes) != sizes:
+            raise EngineError(f"{name}: expected {list(self._sizes[name])} as before, got {list(sizes)}")
+        self._next[name] += chunk.length
+
+    def _check_report(self, report: Report | StemsReport) -> None:
+        facts = {"samples": self._next[self._main], "sample_rate_hz": self._spec.sample_rate_hz}
+        for name, fact in facts.items():
+            if report.raw.get(name, fact) != fact:
+                got = f"the report says {report.raw[name]} {name}"
+                raise EngineError(f"{self._name}: {got}, got {fact}")
+        if isinstance(report, StemsReport) and self._sizes:
+            n_stems = self._sizes[self._main][0]
+            if len(report.sources) != n_stems:
+                raise EngineError(f"{self._name}: the report names {len(report.sources)} sources, got {n_stems} stems")
 
     def finish(self) -> None:
         """Call at the stream's end.
@@ -267,16 +280,12 @@ class StreamReader:
         Raises:
             EngineError: it ended early.
         """
-        missing = [
-            name
-            for name, present in (
-                ("audio", self._next["AUDIO"]), ("report", self._reported), ("final response", self._final)
-            )
-            if not present
-        ]  # fmt: skip
+        got = self._next[self._main]
+        needed = ((self._main.lower(), got), ("report", self._reported), ("final response", self._final))
+        missing = [name for name, present in needed if not present]
         if missing:
-            got = self._next["AUDIO"]
-            raise EngineError(f"song: the stream ended after {got} samples without its {' and '.join(missing)}")
+            ended = f"the stream ended after {got} samples without its {' and '.join(missing)}"
+            raise EngineError(f"{self._name}: {ended}")
 
 
 class StallGuard:
@@ -310,51 +319,3 @@ class StallGuard:
                 self.stalled = True
                 self._cancel()
                 return
-
-
-class SongCollector:
-    """A stream's messages into timings and, unless the audio goes elsewhere, a `Song`."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.n_samples = 0
-        self.report: Report | None = None
-        self._clock = clock
-        self._began = clock()
-        self._ttfa_s: float | None = None
-        self._audio: list[Any] = []
-        self._codes: list[Any] = []
-
-    def add(self, message: Message, *, keep_audio: bool = True) -> None:
-        """Take the next message; `keep_audio` is off where chunks are written out as they come."""
-        if isinstance(message, AudioChunk):
-            if self._ttfa_s is None:
-                self._ttfa_s = self.elapsed_s
-            self.n_samples += message.audio.shape[1]
-            if keep_audio:
-                self._audio.append(message.audio)
-        elif isinstance(message, CodesChunk):
-            self._codes.append(message.codes)
-        elif isinstance(message, Report):
-            self.report = message
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the collector was made, which is when the request is sent."""
-        return self._clock() - self._began
-
-    @property
-    def codes(self) -> Any:
-        """int32 [8, T], or None if none came."""
-        return np.concatenate(self._codes, axis=1) if self._codes else None
-
-    def finish(self) -> tuple[Report, dict[str, Any]]:
-        """The report and the timings: `ttfa_s`, `total_s`, and the server's under `server`."""
-        assert self.report is not None, "StreamReader lets no stream end without a report"
-        assert self._ttfa_s is not None, "StreamReader lets no stream end without audio"
-        timings = {"ttfa_s": self._ttfa_s, "total_s": self.elapsed_s, "server": dict(self.report.timings)}
-        return self.report, timings
-
-    def song(self) -> Song:
-        """The finished song."""
-        report, timings = self.finish()
-        return Song(np.concatenate(self._audio, axis=1), report, timings, self.codes)

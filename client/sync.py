@@ -5,43 +5,53 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
+from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import (
     DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     Array,
+    Embedding,
     Event,
     Message,
     Report,
     SettingValue,
     Song,
     SongRequest,
+    StemsMessage,
+    as_cover,
     as_request,
 )
+from heartvoice.client.recordings import RecordingLike, as_recording
 from heartvoice.client.session import (
     READY_TIMEOUT_S,
     Attempts,
     Connection,
     Pem,
-    SongCollector,
     StallGuard,
     StreamReader,
 )
+from heartvoice.client.stems import Stems
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
+
+M = TypeVar("M")
+T = TypeVar("T")
 
 
 class Client:
-    """Songs from a heartvoice server over gRPC. May be shared by threads; close it, or use `with`.
+    """Songs, covers, stems and embeddings from a heartvoice server over gRPC. Threads may share it; close it.
 
     Settings are keyword arguments by their contract names, such as `duration_s=30, seed=7`; ranges are in
-    `contracts.SONG.settings`. Every call can raise:
+    `contracts.SONG.settings` and `contracts.COVER.settings`. Recordings are a path, the bytes of an encoded file, or
+    (float samples [N] or [C, N], sample_rate_hz); files are sent as they are. Every call can raise:
 
     * InvalidRequestError: the input is wrong; mostly found before anything is sent.
     * ModelUnavailableError: no connection, no such model, or no room, after the retries.
@@ -122,7 +132,7 @@ class Client:
         """
         # Always asked for: with events on, a server that lives is never silent for long.
         message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
-        return self._stream(message, self._connection.attempts("song", timeout_s), events)
+        return self._stream(message, wire.SONG_STREAM, timeout_s, events)
 
     def song(
         self,
@@ -137,13 +147,7 @@ class Client:
     ) -> Song:
         """Make a song and wait for all of it, as `stream` does; `on_event` is called with every progress event."""
         request = as_request(lyrics, tags, style, codes, settings)
-        collector = SongCollector()
-        with closing(self.stream(request, events=on_event is not None, timeout_s=timeout_s)) as messages:
-            for message in messages:
-                collector.add(message)
-                if on_event is not None and isinstance(message, Event):
-                    on_event(message)
-        return collector.song()
+        return _collect(self.stream(request, events=on_event is not None, timeout_s=timeout_s), on_event).song()
 
     def render(
         self,
@@ -158,13 +162,116 @@ class Client:
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file: wav, flac, mp3 or ogg. Else as `stream`."""
         message = wire.encode_render(as_request(lyrics, tags, style, codes, settings), file_format)
-        attempts = self._connection.attempts("render", timeout_s)
-        message.id = attempts.request_id
-        while True:
-            try:
-                return wire.decode_render(self._unary(self._stub.ModelInfer, message, attempts))
-            except HeartvoiceError as error:
-                self._wait(attempts.delay_after(error, received=False))
+        return self._infer(message, timeout_s, wire.decode_render)
+
+    def stream_cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        no_vocals: str | None = None,
+        events: bool = False,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> Generator[Message, None, None]:
+        """Replace a recording's singer and yield the messages as they come, otherwise as `stream`.
+
+        Args:
+            recording: a song of 1 to 600 s; see the class.
+            voice: 3 to 60 s of the voice that shall sing, speaking or singing.
+            consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
+            no_vocals: what a recording without vocals becomes: "error", "passthrough" (the server's default) or
+                "convert". If it passes through, the report's `converted` is False.
+            events: also yield progress events.
+            timeout_s: deadline of the whole call; None is the client's.
+            settings: see `contracts.COVER.settings`; None is the server's default.
+
+        Yields:
+            AudioChunk without gaps, Event if asked, and at last one Report.
+        """
+        message = wire.encode_cover(as_cover(recording, voice, consent, no_vocals, settings), events=True)
+        return self._stream(message, wire.COVER_STREAM, timeout_s, events)
+
+    def cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        no_vocals: str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> Song:
+        """Replace a recording's singer and wait for all of it; see `stream_cover`, and `song` for `on_event`."""
+        request = as_cover(recording, voice, consent, no_vocals, settings)
+        message = wire.encode_cover(request, events=True)
+        stream = self._stream(message, wire.COVER_STREAM, timeout_s, on_event is not None)
+        return _collect(stream, on_event).song(request.recording.origin)
+
+    def render_cover(
+        self,
+        recording: RecordingLike,
+        voice: RecordingLike,
+        *,
+        consent: str,
+        file_format: str = "wav",
+        no_vocals: str | None = None,
+        timeout_s: float | None = None,
+        **settings: SettingValue | None,
+    ) -> tuple[bytes, Report]:
+        """Make a cover on the server and return it as one encoded file, as `render` does. Else as `stream_cover`."""
+        message = wire.encode_render(as_cover(recording, voice, consent, no_vocals, settings), file_format)
+        return self._infer(message, timeout_s, partial(wire.decode_render, cover=True))
+
+    def stream_stems(
+        self,
+        recording: RecordingLike,
+        *,
+        sources: Sequence[str] | str | None = None,
+        events: bool = False,
+        timeout_s: float | None = None,
+    ) -> Generator[StemsMessage, None, None]:
+        """Separate a recording and yield its stems as they are finished, otherwise as `stream`.
+
+        Args:
+            recording: at most 600 s; see the class.
+            sources: which stems, such as ["vocals", "drums"] or "vocals,drums"; None is all that the server has.
+            events: also yield progress events.
+            timeout_s: deadline of the whole call; None is the client's.
+
+        Yields:
+            StemsChunk without gaps, Event if asked, and at last one StemsReport, which names the stems in their order.
+        """
+        message = wire.encode_stems(as_recording(recording), sources, events=True)
+        return self._stream(message, wire.stems_stream(sources), timeout_s, events)
+
+    def separate(
+        self,
+        recording: RecordingLike,
+        *,
+        sources: Sequence[str] | str | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> Stems:
+        """Separate a recording and wait for all of it; see `stream_stems`, which is for long ones.
+
+        A minute of four stems takes 85 MB, and twice that for a moment.
+        """
+        checked = as_recording(recording)
+        stream = self.stream_stems(checked, sources=sources, events=on_event is not None, timeout_s=timeout_s)
+        collector = StemsCollector()
+        with closing(stream) as messages:
+            for message in messages:
+                collector.add(message)
+                if on_event is not None and isinstance(message, Event):
+                    on_event(message)
+        return collector.stems(checked.origin)
+
+    def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
+        """Who speaks or sings in a recording, as a vector that can be compared; see `Embedding.cosine`."""
+        return self._infer(wire.encode_embed(as_recording(recording)), timeout_s, wire.decode_embed)
 
     def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
         """Whether the server answers and all its models are loaded; False if it cannot be reached."""
@@ -187,11 +294,18 @@ class Client:
     ) -> None:
         self.close()
 
-    def _stream(self, message: Any, attempts: Attempts, events: bool) -> Generator[Message, None, None]:
+    def _stream(
+        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
+    ) -> Generator[M, None, None]:
+        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
+
+    def _tries(
+        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
+    ) -> Generator[M, None, None]:
         attempts.begin()
         message.id = attempts.request_id
         while True:
-            reader = StreamReader(events=events)
+            reader = StreamReader(spec, events=events)
             try:
                 yield from self._attempt(message, attempts, reader)
             except HeartvoiceError as error:
@@ -199,7 +313,7 @@ class Client:
             else:
                 return
 
-    def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader) -> Generator[Message, None, None]:
+    def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
         call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
         guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
         try:
@@ -217,6 +331,15 @@ class Client:
             guard.close()
             call.cancel()  # without effect on a call that has ended
         reader.finish()
+
+    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
+        attempts = self._connection.attempts(message.model_name, timeout_s)
+        message.id = attempts.request_id
+        while True:
+            try:
+                return decode(self._unary(self._stub.ModelInfer, message, attempts))
+            except HeartvoiceError as error:
+                self._wait(attempts.delay_after(error, received=False))
 
     def _unary(self, method: Any, message: Any, attempts: Attempts) -> Any:
         call = self._call(method.future, message, attempts)
@@ -253,3 +376,14 @@ class Client:
             return bool(self._unary(method, message, attempts).ready)
         except ModelUnavailableError:
             return False
+
+
+def _collect(stream: Generator[Message, None, None], on_event: Callable[[Event], None] | None) -> SongCollector:
+    """Take a whole stream; what `on_event` raises cancels it."""
+    collector = SongCollector()
+    with closing(stream) as messages:
+        for message in messages:
+            collector.add(message)
+            if on_event is not None and isinstance(message, Event):
+                on_event(message)
+    return collector

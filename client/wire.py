@@ -6,15 +6,46 @@ import json
 import math
 import re
 import struct
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
 from heartvoice import errors
-from heartvoice.client.checks import check_request
-from heartvoice.client.messages import Array, AudioChunk, CodesChunk, Event, Message, Report, SongRequest
-from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES, NUMPY_DTYPE, RENDER, SONG, ModelSpec, TensorSpec
+from heartvoice.client.checks import check_cover, check_request, check_sources
+from heartvoice.client.messages import (
+    Array,
+    AudioChunk,
+    CodesChunk,
+    CoverRequest,
+    Embedding,
+    Event,
+    Message,
+    Report,
+    SongRequest,
+    StemsChunk,
+    StemsMessage,
+    StemsReport,
+)
+from heartvoice.client.recordings import Recording
+from heartvoice.contracts import (
+    AUDIO_FORMATS,
+    COVER,
+    COVER_SETTINGS,
+    DEMUCS,
+    MAX_FILE_BYTES,
+    NUMPY_DTYPE,
+    RENDER,
+    SAMPLE_RATE_HZ,
+    SONG,
+    SONG_SETTINGS,
+    SPEAKER_ENCODER,
+    STEM_RATE_HZ,
+    ModelSpec,
+    TensorSpec,
+)
 from heartvoice.errors import (
     DeadlineError,
     EngineError,
@@ -26,7 +57,8 @@ from heartvoice.errors import (
 
 WANT_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
-_PAYLOADS = ("AUDIO", "CODES")
+_UNIT_TOLERANCE = 1e-3
+M = TypeVar("M")
 
 
 class ModelMissingError(ModelUnavailableError):
@@ -42,15 +74,30 @@ def encode_song(request: SongRequest, *, request_id: str = "", events: bool = Fa
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
-    arrays = check_request(request, SONG)
-    if events:
-        arrays["events"] = np.array([True])
-    message = _encode(SONG, arrays, request_id)
-    message.parameters[WANT_FINAL].bool_param = True
-    return message
+    return _encode_stream(SONG, check_request(request, SONG), request_id, events)
 
 
-def encode_render(request: SongRequest, file_format: str, *, request_id: str = "") -> Any:
+def encode_cover(request: CoverRequest, *, request_id: str = "", events: bool = False) -> Any:
+    """A `ModelInferRequest` to `cover`, otherwise as `encode_song`."""
+    return _encode_stream(COVER, check_cover(request, COVER), request_id, events)
+
+
+def encode_stems(
+    recording: Recording, sources: Sequence[str] | str | None, *, request_id: str = "", events: bool = False
+) -> Any:
+    """A `ModelInferRequest` to `demucs` for these stems, or for all; otherwise as `encode_song`."""
+    arrays = recording.inputs()
+    if sources is not None:
+        arrays["sources"] = np.array([",".join(check_sources(sources)).encode()], dtype=object)
+    return _encode_stream(DEMUCS, arrays, request_id, events)
+
+
+def encode_embed(recording: Recording, *, request_id: str = "") -> Any:
+    """A `ModelInferRequest` to `speaker_encoder`."""
+    return _encode(SPEAKER_ENCODER, recording.inputs(), request_id)
+
+
+def encode_render(request: SongRequest | CoverRequest, file_format: str, *, request_id: str = "") -> Any:
     """A `ModelInferRequest` to `render`, for a file of one of `AUDIO_FORMATS`.
 
     Raises:
@@ -58,9 +105,20 @@ def encode_render(request: SongRequest, file_format: str, *, request_id: str = "
     """
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
-    arrays = check_request(request, RENDER)
+    if isinstance(request, CoverRequest):
+        arrays = check_cover(request, RENDER, COVER_SETTINGS)
+    else:
+        arrays = check_request(request, RENDER, SONG_SETTINGS)
     arrays["format"] = np.array([file_format.encode()], dtype=object)
     return _encode(RENDER, arrays, request_id)
+
+
+def _encode_stream(model: ModelSpec, arrays: dict[str, Array], request_id: str, events: bool) -> Any:
+    if events:
+        arrays["events"] = np.array([True])
+    message = _encode(model, arrays, request_id)
+    message.parameters[WANT_FINAL].bool_param = True
+    return message
 
 
 def _encode(model: ModelSpec, arrays: dict[str, Array], request_id: str) -> Any:
@@ -82,7 +140,18 @@ def to_raw(array: Array, spec: TensorSpec) -> bytes:
 # ------------------------------------------------------------------------------------------------------ responses
 
 
-def decode_stream(response: Any) -> tuple[list[Message], bool]:
+@dataclass(frozen=True)
+class StreamSpec(Generic[M]):
+    """What a streamed model sends: payloads, the first of which must come, and how each output becomes a message."""
+
+    model: ModelSpec
+    sample_rate_hz: int
+    payloads: Mapping[str, Callable[[Array, int], M]]
+    event: Callable[[Array], M]
+    report: Callable[[Array], M]
+
+
+def decode_stream(response: Any, spec: StreamSpec[M]) -> tuple[list[M], bool]:
     """One `ModelStreamInferResponse`: the messages in it, and whether it was the last.
 
     Raises:
@@ -91,40 +160,62 @@ def decode_stream(response: Any) -> tuple[list[Message], bool]:
     """
     if response.error_message:
         raise error_from_text(response.error_message)
-    outputs = _outputs(response.infer_response, SONG)
-    messages: list[Message] = []
-    if "EVENT" in outputs:
-        messages.append(_event(outputs["EVENT"]))
-    payloads = [name for name in _PAYLOADS if name in outputs]
+    name = spec.model.name
+    outputs = _outputs(response.infer_response, spec.model)
+    payloads = [output for output in spec.payloads if output in outputs]
+    if set(outputs) - {*spec.payloads, "START", "EVENT", "REPORT"}:
+        raise EngineError(f"{name}: got an output that was not asked for: {', '.join(outputs)}")
     if len(payloads) > 1 or bool(payloads) != ("START" in outputs):
-        raise EngineError(f"song: expected AUDIO or CODES together with START, got {', '.join(outputs)}")
+        wanted = " or ".join(spec.payloads)
+        raise EngineError(f"{name}: expected {wanted} together with START, got {', '.join(outputs)}")
+    messages: list[M] = []
+    if "EVENT" in outputs:
+        messages.append(spec.event(outputs["EVENT"]))
     if payloads:
-        messages.append(_chunk(payloads[0], outputs[payloads[0]], int(outputs["START"][0])))
+        (payload,), start = payloads, int(outputs["START"][0])
+        if not outputs[payload].size:
+            raise EngineError(f"{payload}: got an empty chunk at {start}")
+        messages.append(spec.payloads[payload](outputs[payload], start))
     if "REPORT" in outputs:
-        messages.append(_report(outputs["REPORT"]))
+        messages.append(spec.report(outputs["REPORT"]))
     final = response.infer_response.parameters[FINAL].bool_param
     if not messages and not final:
-        raise EngineError("song: got an empty response that is not the final one")
+        raise EngineError(f"{name}: got an empty response that is not the final one")
     return messages, final
 
 
-def decode_render(response: Any) -> tuple[bytes, Report]:
-    """The `ModelInferResponse` of `render`: the encoded file and the report.
+def decode_render(response: Any, *, cover: bool = False) -> tuple[bytes, Report]:
+    """The `ModelInferResponse` of `render`: the encoded file and the report, which may be a cover's.
 
     Raises:
         EngineError: the response breaks the contract.
     """
-    outputs = _outputs(response, RENDER)
-    if set(outputs) != {"FILE", "REPORT"}:
-        raise EngineError(f"render: expected FILE and REPORT, got {', '.join(outputs) or 'nothing'}")
+    outputs = _outputs(response, RENDER, complete=True)
     data: bytes = outputs["FILE"][0]
     if not 0 < len(data) <= MAX_FILE_BYTES:
         raise EngineError(f"FILE: expected 1 to {MAX_FILE_BYTES} bytes, got {len(data)}")
-    return data, _report(outputs["REPORT"])
+    return data, (_cover_report if cover else _report)(outputs["REPORT"])
 
 
-def _outputs(response: Any, model: ModelSpec) -> dict[str, Array]:
-    """The response's arrays by name, each checked against the contract."""
+def decode_embed(response: Any) -> Embedding:
+    """The `ModelInferResponse` of `speaker_encoder`.
+
+    Raises:
+        EngineError: the response breaks the contract.
+    """
+    outputs = _outputs(response, SPEAKER_ENCODER, complete=True)
+    vector, raw = outputs["EMBEDDING"], _json("REPORT", outputs["REPORT"])
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not abs(length - 1.0) <= _UNIT_TOLERANCE:
+        raise EngineError(f"EMBEDDING: expected a vector of length 1, got {length:g}")
+    seconds = raw.get("seconds") if isinstance(raw, dict) else None
+    if not isinstance(seconds, int | float) or not isinstance(raw.get("encoder"), str):
+        raise EngineError(f"REPORT: expected encoder and seconds, got {raw!r}")
+    return Embedding(vector, raw["encoder"], float(seconds), raw)
+
+
+def _outputs(response: Any, model: ModelSpec, *, complete: bool = False) -> dict[str, Array]:
+    """The response's arrays by name, each checked against the contract; `complete` if none may be missing."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise EngineError(
             f"{model.name}: got {len(response.outputs)} outputs with {len(response.raw_output_contents)} raw contents"
@@ -135,6 +226,8 @@ def _outputs(response: Any, model: ModelSpec) -> dict[str, Array]:
         if output.name not in specs or output.name in arrays:
             raise EngineError(f"{model.name}: got an output {output.name!r} that the contract does not have there")
         arrays[output.name] = from_raw(raw, output.datatype, tuple(output.shape), specs[output.name])
+    if complete and set(arrays) != set(specs):
+        raise EngineError(f"{model.name}: expected {' and '.join(specs)}, got {', '.join(arrays) or 'nothing'}")
     return arrays
 
 
@@ -157,14 +250,18 @@ def from_raw(raw: bytes, datatype: str, shape: tuple[int, ...], spec: TensorSpec
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def _chunk(name: str, array: Array, start: int) -> Message:
-    if not array.size:
-        raise EngineError(f"{name}: got an empty chunk at {start}")
-    if name == "CODES":
-        return CodesChunk(array, start)
+def _audio(array: Array, start: int) -> AudioChunk:
+    return AudioChunk(_finite("AUDIO", array, start), start)
+
+
+def _stems(array: Array, start: int) -> StemsChunk:
+    return StemsChunk(_finite("STEMS", array, start), start)
+
+
+def _finite(name: str, array: Array, start: int) -> Array:
     if not np.isfinite(array).all():
-        raise EngineError(f"AUDIO: expected finite samples, got NaN or infinite ones in the chunk at {start}")
-    return AudioChunk(array, start)
+        raise EngineError(f"{name}: expected finite samples, got NaN or infinite ones in the chunk at {start}")
+    return array
 
 
 def _event(array: Array) -> Event:
@@ -179,11 +276,32 @@ def _report(array: Array) -> Report:
     return Report.from_raw(_json("REPORT", array))
 
 
+def _cover_report(array: Array) -> Report:
+    return Report.from_raw_cover(_json("REPORT", array))
+
+
 def _json(name: str, array: Array) -> Any:
     try:
         return json.loads(array[0])
     except ValueError as error:
         raise EngineError(f"{name}: expected JSON, got {array[0][:80]!r}") from error
+
+
+SONG_STREAM = StreamSpec[Message](SONG, SAMPLE_RATE_HZ, {"AUDIO": _audio, "CODES": CodesChunk}, _event, _report)
+COVER_STREAM = StreamSpec[Message](COVER, SAMPLE_RATE_HZ, {"AUDIO": _audio}, _event, _cover_report)
+
+
+def stems_stream(sources: Sequence[str] | str | None) -> StreamSpec[StemsMessage]:
+    """The stream of a separation whose report must name `sources`, if given, in whatever order."""
+    wanted = None if sources is None else check_sources(sources)
+
+    def report(array: Array) -> StemsReport:
+        made = StemsReport.from_raw(_json("REPORT", array))
+        if wanted is not None and set(made.sources) != set(wanted):
+            raise EngineError(f"REPORT: sources: expected {', '.join(wanted)}, got {', '.join(made.sources)}")
+        return made
+
+    return StreamSpec[StemsMessage](DEMUCS, STEM_RATE_HZ, {"STEMS": _stems}, _event, report)
 
 
 # --------------------------------------------------------------------------------------------------------- errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from heartvoice.errors import InvalidRequestError
 from heartvoice.extras import require
-from heartvoice.presets import PRESETS, Preset
+from heartvoice.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset
 
 if TYPE_CHECKING:
     from heartvoice.export.repository import Exported
@@ -26,8 +27,8 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json and gen_config.json. "
-            "Sizes are read from their config.json.",
+            help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, and "
+            "rmvpe/ or campplus/ where those engines are used. Sizes are read from the files themselves.",
             metavar="DIR",
             exists=True,
             file_okay=False,
@@ -36,6 +37,18 @@ def export(
     random_weights: Annotated[
         int | None,
         typer.Option(help="Random weights of this seed instead: noise, but the whole path.", metavar="SEED", min=0),
+    ] = None,
+    separator: Annotated[
+        Literal["htdemucs", "htdemucs_ft"] | None,
+        typer.Option(help="Another separator than the preset's: htdemucs_ft is a bag of four, four times the work."),
+    ] = None,
+    speaker: Annotated[
+        Literal["resemblyzer", "campplus"] | None,
+        typer.Option(help="Another speaker encoder than the preset's; Resemblyzer's weights come from PyPI."),
+    ] = None,
+    f0: Annotated[
+        Literal["swift-f0", "rmvpe"] | None,
+        typer.Option(help="Another F0 engine than the preset's; swift-f0's weights come from PyPI."),
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16"],
@@ -88,9 +101,19 @@ def export(
         return
     if preset not in PRESETS:
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    require("export", "torch", "onnx", "onnxruntime", "tokenizers")
-    chosen = _weights(PRESETS[preset], weights, random_weights)
+    require("export", "torch", "onnx", "onnxruntime", "tokenizers", "demucs")
+    chosen = _weights(_with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights)
     _export(console, chosen, repository or DEFAULT_ROOT / preset, precision, only or [])
+
+
+def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:
+    """The preset with the engines that were asked for, at their full size."""
+    return replace(
+        preset,
+        separator=SEPARATORS[separator] if separator else preset.separator,
+        speaker=SPEAKERS[speaker] if speaker else preset.speaker,
+        f0=F0S[f0] if f0 else preset.f0,
+    )
 
 
 def _weights(preset: Preset, folder: Path | None, seed: int | None) -> Weights:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import heartvoice
 from heartvoice import contracts, pbtxt
 from heartvoice.contracts import Axis, ModelSpec
-from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes, Preset
+from heartvoice.presets import AnyF0, AnySpeaker, HeartCodecSizes, HeartMuLaSizes, Preset, RmvpeSizes, SeparatorSizes
 
 TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
 """The committed repository: a link in a checkout, package data in an installation."""
@@ -24,7 +24,8 @@ EXTERNAL_BYTES = 256 * 2**20
 BATCH = "batch"
 """Name of the axis that `max_batch_size` adds in front of a contract's own."""
 Precision = Literal["fp32", "fp16"]
-Network = Literal["lm", "codec"]
+Network = Literal["lm", "codec", "separator", "speaker", "f0"]
+NETWORKS: tuple[Network, ...] = get_args(Network)
 
 _CODE = ("contracts.py", "pbtxt.py", "presets.py", "checkpoints.py", "noise.py", "models", "export")
 _NOT_CODE = frozenset({"export/cli.py", "export/drift.py", "export/staging.py"})
@@ -66,10 +67,35 @@ def codec_axes(sizes: HeartCodecSizes) -> dict[str, int]:
     return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
 
 
+def separator_axes(sizes: SeparatorSizes) -> dict[str, int]:
+    """The contract's axes that the separator's sizes fix."""
+    return {
+        "source": len(sizes.sources),
+        "segment_sample": sizes.segment_samples,
+        "spectrum_bin": sizes.nfft // 2,
+        "spectrum_frame": -(-sizes.segment_samples // (sizes.nfft // 4)),
+    }
+
+
+def speaker_axes(sizes: AnySpeaker) -> dict[str, int]:
+    """The contract's axes that the speaker encoder's sizes fix."""
+    return {"speaker_band": sizes.n_bands, "embedding": sizes.embedding}
+
+
+def f0_axes(sizes: AnyF0) -> dict[str, int]:
+    """The contract's axes that the F0 engine fixes: samples to Hz and confidence, or mel frames to salience."""
+    if isinstance(sizes, RmvpeSizes):
+        return {"f0_feature": sizes.n_mels, "f0_bin": sizes.n_bins}
+    return {"f0_feature": 1, "f0_bin": 2}
+
+
 def graph_models(preset: Preset) -> dict[str, GraphModel]:
     """Every graph of a preset by name, in the order they are made."""
     codec = (contracts.HEARTCODEC_CONDITION, contracts.HEARTCODEC_FLOW, contracts.HEARTCODEC_DECODER)
     models = [GraphModel(spec, "codec", _of(spec, codec_axes(preset.codec))) for spec in codec]
+    models.append(GraphModel(contracts.HTDEMUCS, "separator", separator_axes(preset.separator)))
+    models.append(GraphModel(contracts.SPEAKER_NETWORK, "speaker", speaker_axes(preset.speaker)))
+    models.append(GraphModel(contracts.F0_NETWORK, "f0", f0_axes(preset.f0)))
     step = contracts.heartmula_step(preset.lm.backbone.num_layers)
     models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm))))
     return {model.name: model for model in models}
@@ -146,8 +172,12 @@ def sizes(preset: Preset, network: Network | None = None) -> dict[str, Any]:
     values: dict[Network, dict[str, Any]] = {
         "lm": {"lm": asdict(preset.lm), "ids": asdict(preset.ids), "max_positions": preset.max_positions},
         "codec": {"codec": asdict(preset.codec)},
+        "separator": {"separator": asdict(preset.separator)},
+        "speaker": {"speaker": asdict(preset.speaker)},
+        "f0": {"f0": asdict(preset.f0)},
     }
-    chosen = values["lm"] | values["codec"] if network is None else values[network]
+    every = {name: value for part in values.values() for name, value in part.items()}
+    chosen = every if network is None else values[network]
     plain: dict[str, Any] = json.loads(json.dumps(chosen))
     return plain
 

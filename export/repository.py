@@ -200,7 +200,9 @@ class _Job:
         small = {name.partition("/")[2]: text.encode() for name, text in layout.configs(model.spec).items()}
         old = read_json(self.root / model.name / MANIFEST)
         hashes = self.hashes(model.network)
-        head = layout.manifest_head(model, self.weights.preset, self.precision, self.weights.origin, hashes)
+        head = layout.manifest_head(
+            model, self.weights.preset, self.precision, self.weights.origin_of(model.network), hashes
+        )
         fresh = intact(self.root / model.name, old) and all(old.get(key) == value for key, value in head.items())
         if make and not fresh:
             return self._made(model, head, small)
@@ -277,7 +279,8 @@ class _Job:
                 "preset": preset.name,
                 "precision": precisions.pop() if len(precisions) == 1 else "mixed",
                 "weights": self.weights.origin,
-                "sources": {network: self.hashes(network) for network in ("lm", "codec")},
+                "sources": {network: self.hashes(network) for network in layout.NETWORKS},
+                "origins": {network: self.weights.origin_of(network) for network in layout.NETWORKS},
                 "sizes": layout.sizes(preset),
                 "versions": layout.versions(),
                 "graphs": {

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, build_module, listed, random_checkpoint
+from heartvoice.checkpoints import Checkpoint, Sizes, TensorSource, build_module, listed, random_checkpoint
 from heartvoice.errors import CheckpointError
+from heartvoice.export import pypi
 from heartvoice.export.layout import Network
 from heartvoice.export.tokenizer_file import byte_tokenizer
-from heartvoice.presets import GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
+from heartvoice.models.demucs import open_separator
+from heartvoice.presets import (
+    CampplusSizes,
+    GenerationIds,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    Preset,
+    SpeakerSizes,
+    SwiftF0Sizes,
+)
 
 OFFICIAL = "official"
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
+CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
 _LM_FOLDER, _CODEC_FOLDER = "HeartMuLa-oss-*", "HeartCodec-oss"
 
 
@@ -27,13 +38,19 @@ class Weights:
     preset: Preset
     """The named preset, with the sizes that the files themselves state."""
     origin: str
-    """`random seed=N`, or `official`."""
+    """`random seed=N`, or `official`: of every network that `published` does not list."""
     opened: Mapping[Network, Callable[[], TensorSource]]
     """Opens each network's checkpoint; random ones load torch, which an export that has nothing to do avoids."""
     tokenizer: Callable[[], str]
     """Text of tokenizer.json."""
     gen_config: str
     """Text of gen_config.json."""
+    published: Mapping[Network, str] = field(default_factory=dict)
+    """Networks whose weights are published ones, whatever the rest is, and where they come from."""
+
+    def origin_of(self, network: Network) -> str:
+        """Where a network's weights come from."""
+        return self.published.get(network, self.origin)
 
     def source(self, network: Network) -> TensorSource:
         """The checkpoint of a network."""
@@ -41,25 +58,70 @@ class Weights:
 
     def hashes(self, network: Network) -> dict[str, str]:
         """What identifies a network's weights: sha256 of each file by name (read whole), or the seed."""
-        if self.origin != OFFICIAL:
-            return {"random": self.origin}
-        source = self.source(network)
-        assert isinstance(source, Checkpoint)
-        return source.sha256()
+        origin = self.origin_of(network)
+        if origin.startswith("random"):
+            return {"random": origin}
+        return self.source(network).sha256()
 
 
 def random_weights(preset: Preset, seed: int) -> Weights:
     """Random weights of a preset, the same for the same seed; what comes out of them is noise."""
+    opened: dict[Network, Callable[[], TensorSource]] = {
+        "lm": cache(lambda: random_checkpoint(preset.lm, seed)),
+        "codec": cache(lambda: random_checkpoint(preset.codec, seed)),
+        "separator": cache(lambda: random_checkpoint(preset.separator, seed)),
+        "speaker": cache(lambda: random_checkpoint(preset.speaker, seed)),
+        "f0": cache(lambda: random_checkpoint(preset.f0, seed)),
+    }
+    published = _published(preset)
     return Weights(
         preset,
         f"random seed={seed}",
-        {
-            "lm": cache(lambda: random_checkpoint(preset.lm, seed)),
-            "codec": cache(lambda: random_checkpoint(preset.codec, seed)),
-        },
+        opened | {network: opener for network, (_, opener) in published.items()},
         cache(lambda: byte_tokenizer(preset.lm.text_vocab_size)),
         json.dumps(asdict(preset.ids), indent=1, sort_keys=True) + "\n",
+        {network: origin for network, (origin, _) in published.items()},
     )
+
+
+def _published(preset: Preset) -> dict[Network, tuple[str, Callable[[], TensorSource]]]:
+    """Networks whose weights a PyPI wheel carries, so that even a random preset has the real ones."""
+    found: dict[Network, tuple[str, Callable[[], TensorSource]]] = {}
+    if isinstance(preset.speaker, SpeakerSizes):
+        found["speaker"] = _title("resemblyzer"), cache(_resemblyzer)
+    if isinstance(preset.f0, SwiftF0Sizes):
+        found["f0"] = _title("swift-f0"), cache(_swift_f0)
+    return found
+
+
+def _title(name: str) -> str:
+    wheel = pypi.MEMBERS[name]
+    return f"{wheel.project} {wheel.version} (PyPI)"
+
+
+def _resemblyzer() -> TensorSource:
+    from heartvoice.models.speaker import open_resemblyzer
+
+    return open_resemblyzer(pypi.member("resemblyzer"))
+
+
+def _swift_f0() -> TensorSource:
+    from heartvoice.export.swift_f0 import open_swift_f0
+
+    return open_swift_f0(pypi.member("swift-f0"))
+
+
+def _speaker(folder: Path, preset: Preset) -> TensorSource:
+    from heartvoice.models.speaker import open_campplus
+
+    assert isinstance(preset.speaker, CampplusSizes)
+    return open_campplus(folder / CAMPPLUS, preset.speaker)
+
+
+def _f0(folder: Path) -> TensorSource:
+    from heartvoice.models.rmvpe import open_rmvpe
+
+    return open_rmvpe(folder / RMVPE)
 
 
 def official_weights(folder: Path, preset: Preset) -> Weights:
@@ -67,7 +129,8 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
 
     Args:
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
-            shards), `tokenizer.json` and `gen_config.json`.
+            shards), `tokenizer.json` and `gen_config.json`, `demucs/`, and for the engines that the preset names
+            `rmvpe/rmvpe.pt` and `campplus/campplus_cn_common.bin`.
         preset: its name is kept and its number of positions is the most that is; sizes are those of the files.
 
     Raises:
@@ -86,12 +149,29 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
         )
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    verify(lm, lm_sizes)
-    verify(codec, codec_sizes)
-    return Weights(sized, OFFICIAL, {"lm": lambda: lm, "codec": lambda: codec}, lambda: tokenizer, generation)
+    separator_sizes, separator = open_separator(folder / "demucs", preset.separator)
+    sized = replace(sized, separator=separator_sizes)
+    published = _published(sized)
+    sources: dict[Network, TensorSource] = {"lm": lm, "codec": codec, "separator": separator}
+    sources |= {network: opener() for network, (_, opener) in published.items()}
+    if "speaker" not in sources:
+        sources["speaker"] = _speaker(folder, sized)
+    if "f0" not in sources:
+        sources["f0"] = _f0(folder)
+    for network, source in sources.items():
+        if network not in published:
+            verify(source, getattr(sized, network))
+    return Weights(
+        sized, OFFICIAL, {network: _always(source) for network, source in sources.items()}, lambda: tokenizer,
+        generation, {network: origin for network, (origin, _) in published.items()},
+    )  # fmt: skip
 
 
-def verify(source: TensorSource, sizes: HeartMuLaSizes | HeartCodecSizes) -> None:
+def _always(source: TensorSource) -> Callable[[], TensorSource]:
+    return lambda: source
+
+
+def verify(source: TensorSource, sizes: Sizes) -> None:
     """Check names and shapes of every tensor that decoding reads; no value is read.
 
     Raises:

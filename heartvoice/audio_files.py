@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import secrets
@@ -30,13 +31,15 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
     "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
+_GENERATED = "AI-generated"
+_LONGEST_ORIGIN = 300
 _CHANNELS = 2
 _SAMPLE_BYTES = _CHANNELS * 4
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A file that was written: `gain_db` is 0, or how far a song with `peak` above 1 was turned down."""
+    """A file that was written: `gain_db` is 0, or how far it was turned down so that no peak exceeds 1."""
 
     path: Path
     format: str
@@ -49,12 +52,39 @@ class AudioFile:
 
 def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
     """The comment tag: that a machine made it, which one, from which seed, with which voice."""
-    parts = ["AI-generated", f"heartvoice {__version__}", f"seed {seed}"]
+    parts = [f"{_GENERATED}; heartvoice {__version__}; seed {seed}"]
     if voice_sha256:
         parts.append(f"voice {voice_sha256[:12]}")
     if random_weights:
         parts.append("random weights")
     return "; ".join(parts)
+
+
+def passthrough_provenance(*, origin: str = "") -> str:
+    """The comment tag of a cover without vocals to convert: no machine made it, unless its `origin` tag says so."""
+    return _with_origin([f"passed through heartvoice {__version__}, not converted"], origin)
+
+
+def stem_provenance(source: str, *, random_weights: bool, origin: str = "") -> str:
+    """The comment tag of a stem: a part of someone's recording, so not called AI-generated unless that was."""
+    parts = [f"separated by heartvoice {__version__}", f"source {source}"]
+    if random_weights:
+        parts.append("random weights")
+    return _with_origin(parts, origin)
+
+
+def _with_origin(parts: list[str], origin: str) -> str:
+    return "; ".join([*parts, f"from: {origin}"] if origin else parts)
+
+
+def generated_tag(data: bytes) -> str:
+    """The comment of an encoded file if it says that the sound is AI-generated, else "". Never raises."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            comment = " ".join(file.comment.split())
+    except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples need their rate told
+        return ""
+    return comment[:_LONGEST_ORIGIN] if _GENERATED in comment else ""
 
 
 def audio_format(path: str | Path) -> str:
@@ -92,13 +122,7 @@ class AudioWriter:
     def __init__(self, path: str | Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
         self._format = audio_format(path)
         self._path = replaceable(path)
-        self._sample_rate_hz = sample_rate_hz
-        self._peak = 0.0
-        self._n_samples = 0
-        try:
-            self._spool: IO[bytes] = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - close() closes it
-        except OSError as error:
-            raise _named(error, self._path) from error
+        self._spool = Spool(self._path.parent, self._path, sample_rate_hz)
 
     def write(self, audio: NDArray[Any]) -> None:
         """Append `audio`, float [2, N].
@@ -107,18 +131,7 @@ class AudioWriter:
             InvalidRequestError: another shape, or NaN or infinite samples.
             OSError: the disk took no more.
         """
-        if audio.ndim != 2 or audio.shape[0] != _CHANNELS:
-            raise InvalidRequestError(f"audio: expected [2, sample], got {list(audio.shape)}")
-        samples = np.ascontiguousarray(audio.T, dtype="<f4")
-        peak = float(np.abs(samples).max(initial=0.0))
-        if not math.isfinite(peak):
-            raise InvalidRequestError("audio: expected finite samples, got NaN or infinite ones")
-        try:
-            self._spool.write(samples.data)
-        except OSError as error:
-            raise _named(error, self._path) from error
-        self._peak = max(self._peak, peak)
-        self._n_samples += audio.shape[1]
+        self._spool.write(audio)
 
     def commit(self, comment: str) -> AudioFile:
         """Encode what was written, with `comment` as its tag, and give it its name.
@@ -126,39 +139,10 @@ class AudioWriter:
         Raises:
             OSError: the file could not be written; a file that stood there before still does.
         """
-        gain = 1.0 / self._peak if self._peak > 1.0 else 1.0
-        with replacing(self._path) as file, ThreadPoolExecutor(1) as pool:
-            self._spool.flush()
-            self._spool.seek(0)
-            sink = _Sink(file)
-            # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
-            try:
-                job = pool.submit(self._encode, sink, gain, comment)
-                while not job.done():
-                    wait([job], timeout=0.1)  # not for ever: a signal just before a wait would go unseen
-                job.result()
-            except BaseException:
-                sink.stop()
-                raise
+        with replacing(self._path) as file:
+            written = self._spool.encode(file, self._path, self._format, self._spool.peak, comment)
         self.close()
-        return AudioFile(
-            self._path, self._format, self._n_samples, self._sample_rate_hz, self._peak, 20 * math.log10(gain), comment
-        )
-
-    def _encode(self, sink: _Sink, gain: float, comment: str) -> None:
-        encoding = _ENCODING[self._format]
-        try:
-            with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
-                out.comment = comment  # before the samples: only WAV could take it afterwards
-                # One second at a time: libvorbis puts a whole block on the stack.
-                while block := self._spool.read(self._sample_rate_hz * _SAMPLE_BYTES):
-                    samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
-                    out.write(samples / np.float32(self._peak) if gain < 1.0 else samples)
-                    sink.check()
-        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were taken
-            sink.check()
-            raise
-        sink.check()
+        return written
 
     def close(self) -> None:
         """Drop what was not committed."""
@@ -171,6 +155,75 @@ class AudioWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Spool:
+    """Stereo float32 samples in an unnamed file of `folder`; errors are about `name`, which the caller knows."""
+
+    def __init__(self, folder: Path, name: Path, sample_rate_hz: int) -> None:
+        self.peak = 0.0
+        self.n_samples = 0
+        self._name, self._sample_rate_hz = name, sample_rate_hz
+        try:
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
+        except OSError as error:
+            raise _named(error, name) from error
+
+    def write(self, audio: NDArray[Any]) -> None:
+        """Append float [2, N]."""
+        if audio.ndim != 2 or audio.shape[0] != _CHANNELS:
+            raise InvalidRequestError(f"audio: expected [2, sample], got {list(audio.shape)}")
+        samples = np.ascontiguousarray(audio.T, dtype="<f4")
+        peak = float(np.abs(samples).max(initial=0.0))
+        if not math.isfinite(peak):
+            raise InvalidRequestError("audio: expected finite samples, got NaN or infinite ones")
+        try:
+            self._file.write(samples.data)
+        except OSError as error:
+            raise _named(error, self._name) from error
+        self.peak = max(self.peak, peak)
+        self.n_samples += audio.shape[1]
+
+    def encode(self, file: IO[bytes], path: Path, file_format: str, peak: float, comment: str) -> AudioFile:
+        """Everything so far into `file`, which will be `path`, turned down if `peak` exceeds 1."""
+        divisor = max(peak, 1.0)
+        try:
+            self._file.flush()
+            self._file.seek(0)
+        except OSError as error:
+            raise _named(error, path) from error
+        sink = _Sink(file)
+        # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                job = pool.submit(self._encode, sink, file_format, divisor, comment)
+                while not job.done():
+                    wait([job], timeout=0.1)  # not for ever: a signal just before a wait would go unseen
+                job.result()
+            except BaseException:
+                sink.stop()
+                raise
+        gain_db = 20 * math.log10(1.0 / divisor)
+        return AudioFile(path, file_format, self.n_samples, self._sample_rate_hz, self.peak, gain_db, comment)
+
+    def _encode(self, sink: _Sink, file_format: str, divisor: float, comment: str) -> None:
+        encoding = _ENCODING[file_format]
+        try:
+            with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
+                out.comment = comment  # before the samples: only WAV could take it afterwards
+                # One second at a time: libvorbis puts a whole block on the stack.
+                while block := self._file.read(self._sample_rate_hz * _SAMPLE_BYTES):
+                    samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
+                    out.write(samples / np.float32(divisor) if divisor > 1.0 else samples)
+                    sink.check()
+        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were taken
+            sink.check()
+            raise
+        sink.check()
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
 
 
 class _Sink:
@@ -234,18 +287,45 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: naming `path`.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
+    with Part(path) as part:
+        with part.filling() as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise _named(error, path) from error
-    finally:
+        part.place()
+
+
+class Part:
+    """A hidden file that will take `path`'s place; it vanishes with the block if it has not. Errors name `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+    @contextmanager
+    def filling(self) -> Iterator[IO[bytes]]:
+        """The file, open; on disk when the block ends."""
+        try:
+            with self._part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _named(error, self.path) from error
+
+    def place(self) -> None:
+        """Give it its name."""
+        try:
+            self._part.replace(self.path)
+        except OSError as error:
+            raise _named(error, self.path) from error
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with suppress(FileNotFoundError):
-            part.unlink()
+            self._part.unlink()
 
 
 def _named(error: OSError, path: Path) -> OSError:

@@ -10,9 +10,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heartvoice.errors import CheckpointError
-from heartvoice.models.random_weights import RandomCheckpoint, heartcodec_law, heartmula_law
+from heartvoice.models.demucs import build_separator, separator_law
+from heartvoice.models.random_f0 import rmvpe_law
+from heartvoice.models.random_weights import LawOf, RandomCheckpoint, heartcodec_law, heartmula_law
 from heartvoice.models.sources import Checkpoint, TensorSource, listed
-from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes
+from heartvoice.models.speaker_weights import speaker_law
+from heartvoice.presets import (
+    AnyF0,
+    AnySpeaker,
+    CampplusSizes,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    RmvpeSizes,
+    SeparatorSizes,
+    SpeakerSizes,
+    SwiftF0Sizes,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +36,44 @@ __all__ = [
     "random_checkpoint",
 ]  # fmt: skip
 
-Sizes = HeartMuLaSizes | HeartCodecSizes
+Sizes = HeartMuLaSizes | HeartCodecSizes | SeparatorSizes | AnySpeaker | AnyF0
 
 
 def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
     """A network on torch's meta device: names and shapes, no memory.
 
     Args:
-        sizes: decide the network, HeartMuLa or HeartCodec.
+        sizes: decide which network. swift-f0 is a published graph and has none.
         decode_only: HeartCodec without what only training and encoding use.
     """
     import torch
 
-    from heartvoice.models.heartcodec.codec import HeartCodec
-    from heartvoice.models.heartmula import HeartMuLa
-
     with torch.device("meta"):
-        if isinstance(sizes, HeartMuLaSizes):
-            return HeartMuLa(sizes)
-        return HeartCodec(sizes, decode_only=decode_only)
+        match sizes:
+            case HeartMuLaSizes():
+                from heartvoice.models.heartmula import HeartMuLa
+
+                return HeartMuLa(sizes)
+            case HeartCodecSizes():
+                from heartvoice.models.heartcodec.codec import HeartCodec
+
+                return HeartCodec(sizes, decode_only=decode_only)
+            case SeparatorSizes():
+                return build_separator(sizes)
+            case SpeakerSizes():
+                from heartvoice.models.speaker import Resemblyzer
+
+                return Resemblyzer(sizes)
+            case CampplusSizes():
+                from heartvoice.models.campplus import Campplus
+
+                return Campplus(sizes)
+            case RmvpeSizes():
+                from heartvoice.models.rmvpe import Rmvpe
+
+                return Rmvpe(sizes)
+            case SwiftF0Sizes():
+                raise AssertionError("swift-f0 has no module")
 
 
 def manifest(sizes: Sizes) -> dict[str, tuple[int, ...]]:
@@ -140,5 +172,20 @@ def load_network(
 
 def random_checkpoint(sizes: Sizes, seed: int) -> TensorSource:
     """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
-    law = heartmula_law(sizes) if isinstance(sizes, HeartMuLaSizes) else heartcodec_law(sizes)
-    return RandomCheckpoint(manifest(sizes), seed, law)
+    return RandomCheckpoint(manifest(sizes), seed, _law(sizes))
+
+
+def _law(sizes: Sizes) -> LawOf:
+    match sizes:
+        case HeartMuLaSizes():
+            return heartmula_law(sizes)
+        case HeartCodecSizes():
+            return heartcodec_law(sizes)
+        case SeparatorSizes():
+            return separator_law(sizes)
+        case SpeakerSizes() | CampplusSizes():
+            return speaker_law(sizes)
+        case RmvpeSizes():
+            return rmvpe_law(sizes)
+        case SwiftF0Sizes():
+            raise AssertionError("swift-f0 has published weights only")

@@ -6,13 +6,9 @@ and the tests' random inputs. Sizes that depend on the preset are axes here; an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal
+from heartvoice.specs import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
 
-import numpy as np
-
-from heartvoice.errors import InvalidRequestError
+__all__ = ["NUMPY_DTYPE", "Axis", "ModelSpec", "Setting", "TensorSpec"]  # the types, for whoever needs both
 
 SAMPLE_RATE_HZ = 48_000
 FRAMES_PER_S = 12.5
@@ -34,140 +30,18 @@ MAX_TEXT_BYTES = 20_000
 MAX_DURATION_S = 240.0
 MAX_FRAMES = round(MAX_DURATION_S * FRAMES_PER_S) + 1
 """Frames of the longest song; the reference makes one more than its duration (heartmula spec, section 9)."""
-
-DType = Literal["BYTES", "FP32", "INT32", "INT64", "BOOL"]
-NUMPY_DTYPE: dict[str, type[np.generic]] = {
-    "BYTES": np.object_,
-    "FP32": np.float32,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "BOOL": np.bool_,
-}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A dynamic axis: its name and the sizes that profiles and tests use."""
-
-    name: str
-    min: int = 1
-    opt: int = 1
-    max: int = 1
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. `shape` excludes the batch axis that `max_batch_size` adds."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int | Axis, ...]
-    doc: str = ""
-    optional: bool = False
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The shape as Triton writes it: -1 for every axis."""
-        return tuple(-1 if isinstance(axis, Axis) else axis for axis in self.shape)
-
-    def describe(self) -> str:
-        """`int32 [8, frame]`, for messages."""
-        axes = ", ".join(axis.name if isinstance(axis, Axis) else str(axis) for axis in self.shape)
-        return f"{self.dtype} [{axes}]"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A typed optional input of shape [1] with a default and a range, both ends included."""
-
-    name: str
-    dtype: Literal["FP32", "INT64", "BOOL"]
-    default: float | int | bool
-    minimum: float | int | None = None
-    maximum: float | int | None = None
-    unit: str = ""
-    doc: str = ""
-    multiple: int | None = None
-
-    @property
-    def spec(self) -> TensorSpec:
-        """The setting as a model input."""
-        return TensorSpec(self.name, self.dtype, (1,), self.doc, optional=True)
-
-    def describe(self) -> str:
-        """`0 to 1000, in steps of 93`, for messages and help."""
-        if self.minimum is None:
-            return "true or false" if self.dtype == "BOOL" else "any"
-        low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in (self.minimum, self.maximum))
-        text = f"{low} to {high}"
-        if self.multiple:
-            text += f" in steps of {self.multiple}"
-        return f"{text} {self.unit}".rstrip()
-
-    def check(self, value: object) -> float | int | bool:
-        """Return `value` as a Python number of this setting's type.
-
-        Raises:
-            InvalidRequestError: wrong type, NaN, out of range or off the steps; names field, limit and value.
-        """
-        if isinstance(value, np.generic):
-            value = value.item()
-        if self.dtype == "BOOL":
-            if not isinstance(value, bool):
-                raise InvalidRequestError(f"{self.name}: expected true or false, got {value!r}")
-            return value
-        allowed = (int,) if self.dtype == "INT64" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            kind = "an integer" if self.dtype == "INT64" else "a number"
-            raise InvalidRequestError(f"{self.name}: expected {kind}, {self.describe()}, got {value!r}")
-        if self.minimum is not None and self.maximum is not None and not self.minimum <= value <= self.maximum:
-            raise InvalidRequestError(f"{self.name}: expected {self.describe()}, got {value!r}")  # NaN fails too
-        if self.multiple and value % self.multiple:
-            raise InvalidRequestError(f"{self.name}: expected {self.describe()}, got {value!r}")
-        return float(value) if self.dtype == "FP32" else value
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model: its tensors, how Triton runs it and where its network runs."""
-
-    name: str
-    backend: Literal["python", "onnxruntime"]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    settings: tuple[Setting, ...] = ()
-    decoupled: bool = False
-    max_batch_size: int = 0
-    kind: Literal["KIND_CPU", "KIND_AUTO"] = "KIND_CPU"
-    local: bool = False
-    """The model that owns its loop opens the graph in its own process; Triton loads it only when asked to."""
-    doc: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def all_inputs(self) -> tuple[TensorSpec, ...]:
-        """Declared inputs, then the settings."""
-        return self.inputs + tuple(setting.spec for setting in self.settings)
-
-    def input(self, name: str) -> TensorSpec:
-        """The input called `name`; KeyError if there is none."""
-        return _named(self.all_inputs, name)
-
-    def output(self, name: str) -> TensorSpec:
-        """The output called `name`; KeyError if there is none."""
-        return _named(self.outputs, name)
-
-    def setting(self, name: str) -> Setting:
-        """The setting called `name`; KeyError if there is none."""
-        return next(s for s in self.settings if s.name == name)
-
-
-def _named(specs: Iterable[TensorSpec], name: str) -> TensorSpec:
-    for spec in specs:
-        if spec.name == name:
-            return spec
-    raise KeyError(name)
-
+STEM_RATE_HZ = 44_100
+"""Separation and conversion work at this rate; vocals go from one to the other untouched."""
+SPEECH_RATE_HZ = 16_000
+"""Speaker and F0 networks hear this rate."""
+F0_RATE_HZ = 100
+"""F0 contours, whatever the engine's own grid: Hz, 0 = unvoiced."""
+MIN_INPUT_RATE_HZ, MAX_INPUT_RATE_HZ = 8_000, 192_000
+MAX_CHANNELS = 2
+MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
+MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
+MAX_CONSENT_CHARS = 500
+MAX_RESPONSE_BYTES = 3_000_000
 
 # ---------------------------------------------------------------------------------------------------------- axes
 
@@ -179,6 +53,22 @@ LATENT = Axis("latent", 1, 256, 256)
 LATENT_HALF = Axis("latent_half", 1, 128, 128)
 STYLE = Axis("style", 1, 512, 512)
 CONDITION = Axis("condition", 1, 512, 512)
+CHANNEL = Axis("channel", 1, 2, MAX_CHANNELS)
+INPUT_SAMPLE = Axis("input_sample", 1, 30 * SAMPLE_RATE_HZ, int(MAX_RECORDING_S) * MAX_INPUT_RATE_HZ)
+VOICE_SAMPLE = Axis("voice_sample", 1, 12 * SAMPLE_RATE_HZ, int(MAX_VOICE_S) * MAX_INPUT_RATE_HZ)
+STEM_SAMPLE = Axis("stem_sample", 1, 257_985, int(MAX_RECORDING_S) * STEM_RATE_HZ)
+SOURCE = Axis("source", 1, 4, 6)
+SEGMENT = Axis("segment_sample", 1, 343_980, 343_980)
+SPECTRUM_BIN = Axis("spectrum_bin", 1, 2048, 2048)
+SPECTRUM_FRAME = Axis("spectrum_frame", 1, 336, 336)
+SPEAKER_FRAME = Axis("speaker_frame", 1, 160, 6000)
+SPEAKER_BAND = Axis("speaker_band", 40, 40, 80)
+EMBEDDING = Axis("embedding", 192, 256, 256)
+F0_INPUT = Axis("f0_input", 1, 3200, 3200)
+F0_FEATURE = Axis("f0_feature", 1, 128, 128)
+F0_OUTPUT = Axis("f0_output", 1, 3200, 3200)
+F0_BIN = Axis("f0_bin", 2, 360, 360)
+SVC_STATE = Axis("svc_state", 1, 1, 10_000_000)
 
 # ------------------------------------------------------------------------------------------------------- settings
 
@@ -205,6 +95,10 @@ LM_SETTINGS = (DURATION_S, MIN_DURATION_S, SEED, TEMPERATURE, TOP_K, CFG_SCALE)
 CODEC_SETTINGS = (CODEC_STEPS, CODEC_GUIDANCE)
 SONG_SETTINGS = (*LM_SETTINGS, CODEC_WINDOW, *CODEC_SETTINGS, RETURN_CODES)
 
+VOCAL_GAIN_DB = Setting("vocal_gain_db", "FP32", 0.0, -24.0, 12.0, "dB", "Louder or softer vocals in the mix.")
+MORE = Setting("more", "BOOL", False, doc="Another request goes on where this one ends.")
+COVER_SETTINGS = (SEED, VOCAL_GAIN_DB)
+
 # -------------------------------------------------------------------------------------------------- shared tensors
 
 LYRICS = TensorSpec("lyrics", "BYTES", (1,), "UTF-8 text; section marks such as [verse] are plain text.", optional=True)
@@ -221,6 +115,22 @@ REPORT = TensorSpec("REPORT", "BYTES", (1,), "JSON, in the last response that is
 AUDIO = TensorSpec("AUDIO", "FP32", (2, SAMPLE), "48 kHz stereo; values may exceed 1.")
 CODES_IN = TensorSpec("codes", "INT32", (N_CODEBOOKS, FRAME), "Codes of a finished song: skips the LM.", optional=True)
 CODES_OUT = TensorSpec("CODES", "INT32", (N_CODEBOOKS, FRAME), "Code frames.")
+FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, FLAC, OGG or MP3.", optional=True)
+AUDIO_IN = TensorSpec("audio", "FP32", (CHANNEL, INPUT_SAMPLE), "Samples, in place of `file`.", optional=True)
+SAMPLE_RATE = TensorSpec("sample_rate", "INT64", (1,), "Of `audio`, in Hz.", optional=True)
+RECORDING_INPUTS = (FILE_IN, AUDIO_IN, SAMPLE_RATE)
+VOICE = TensorSpec("voice", "BYTES", (1,), "An encoded voice reference of 3 to 60 s.", optional=True)
+VOICE_AUDIO = TensorSpec("voice_audio", "FP32", (CHANNEL, VOICE_SAMPLE), "Samples, in place of `voice`.", optional=True)
+VOICE_SAMPLE_RATE = TensorSpec("voice_sample_rate", "INT64", (1,), "Of `voice_audio`, in Hz.", optional=True)
+VOICE_CONSENT = TensorSpec(
+    "voice_consent", "BYTES", (1,),
+    f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. Required with a voice.",
+    optional=True,
+)  # fmt: skip
+VOICE_INPUTS = (VOICE, VOICE_AUDIO, VOICE_SAMPLE_RATE, VOICE_CONSENT)
+NO_VOCALS = TensorSpec(
+    "no_vocals", "BYTES", (1,), "What a recording without vocals becomes: error, passthrough or convert.", optional=True
+)
 
 # --------------------------------------------------------------------------------------------------------- models
 
@@ -358,27 +268,137 @@ SONG = ModelSpec(
     doc="Lyrics and tags into a song, streamed while it is still being made.",
 )
 
+HTDEMUCS = ModelSpec(
+    "htdemucs",
+    "onnxruntime",
+    inputs=(
+        TensorSpec("mix", "FP32", (2, SEGMENT), "One segment at 44.1 kHz."),
+        TensorSpec("spectrum", "FP32", (4, SPECTRUM_BIN, SPECTRUM_FRAME), "Its STFT: left re, im, right re, im."),
+    ),
+    outputs=(
+        TensorSpec("spectra", "FP32", (SOURCE, 4, SPECTRUM_BIN, SPECTRUM_FRAME), "Each source's STFT, likewise."),
+        TensorSpec("waves", "FP32", (SOURCE, 2, SEGMENT), "The time branch, to be added to the inverse STFT."),
+    ),
+    max_batch_size=4,
+    kind="KIND_AUTO",
+    doc="Demucs' hybrid transformer without its STFT: one segment into its sources.",
+)
+
+DEMUCS = ModelSpec(
+    "demucs",
+    "python",
+    inputs=(
+        *RECORDING_INPUTS,
+        TensorSpec("sources", "BYTES", (1,), "Comma separated names of the wanted stems; default all.", optional=True),
+        TensorSpec("context", "INT64", (1,), "Leading samples that earlier requests have separated.", optional=True),
+        TensorSpec(
+            "carry", "FP32", (SOURCE, 2, STEM_SAMPLE), "CARRY of the request that this one goes on from.", optional=True
+        ),
+        *JOB_INPUTS,
+    ),
+    outputs=(
+        TensorSpec("STEMS", "FP32", (SOURCE, 2, STEM_SAMPLE), "Wanted stems at 44.1 kHz."),
+        START,
+        TensorSpec("CARRY", "FP32", (SOURCE, 2, STEM_SAMPLE), "Unfinished overlap, if `more`."),
+        EVENT,
+        REPORT,
+    ),
+    settings=(MORE, EVENTS),
+    decoupled=True,
+    parameters={"max_jobs": "4", "max_queue": "16"},
+    doc="A recording into its stems, segment by segment.",
+)
+
+SPEAKER_NETWORK = ModelSpec(
+    "speaker_network",
+    "onnxruntime",
+    inputs=(TensorSpec("features", "FP32", (SPEAKER_FRAME, SPEAKER_BAND), "Filter bank frames."),),
+    outputs=(TensorSpec("embedding", "FP32", (EMBEDDING,), "As the network gives it."),),
+    max_batch_size=64,
+    kind="KIND_AUTO",
+    doc="The network of the speaker encoder.",
+)
+
+SPEAKER_ENCODER = ModelSpec(
+    "speaker_encoder",
+    "python",
+    inputs=(*RECORDING_INPUTS, *JOB_INPUTS),
+    outputs=(TensorSpec("EMBEDDING", "FP32", (EMBEDDING,), "Unit vector: a dot product is a cosine."), REPORT),
+    parameters={"max_jobs": "4", "max_queue": "32"},
+    doc="Who speaks or sings, as a unit vector.",
+)
+
+F0_NETWORK = ModelSpec(
+    "f0_network",
+    "onnxruntime",
+    inputs=(TensorSpec("features", "FP32", (F0_FEATURE, F0_INPUT), "16 kHz samples, or log-mel frames."),),
+    outputs=(TensorSpec("activations", "FP32", (F0_OUTPUT, F0_BIN), "Hz and confidence, or salience bins."),),
+    max_batch_size=8,
+    kind="KIND_AUTO",
+    doc="The network of the F0 stage.",
+)
+
+SVC = ModelSpec(
+    "svc",
+    "python",
+    inputs=(
+        TensorSpec("vocals", "FP32", (STEM_SAMPLE,), "Vocals at 44.1 kHz, going on where the last request ended."),
+        VOICE_AUDIO,
+        VOICE_SAMPLE_RATE,
+        TensorSpec("voice_key", "BYTES", (1,), "Names a voice that an earlier request sent.", optional=True),
+        TensorSpec("state", "FP32", (SVC_STATE,), "STATE of the request that this one goes on from.", optional=True),
+        *JOB_INPUTS,
+    ),
+    outputs=(
+        TensorSpec("VOCALS", "FP32", (STEM_SAMPLE,), "Converted vocals, in all up to 511 samples shorter."),
+        TensorSpec("STATE", "FP32", (SVC_STATE,), "If `more`."),
+        REPORT,
+    ),
+    settings=(SEED, MORE),
+    parameters={"max_jobs": "2", "max_queue": "16"},
+    doc="Vocals into the same vocals in another voice.",
+)
+"""The converter's contract. No engine is in the repository yet: a server whose repository has one serves covers."""
+
+COVER = ModelSpec(
+    "cover",
+    "python",
+    inputs=(*RECORDING_INPUTS, *VOICE_INPUTS, NO_VOCALS),
+    outputs=(AUDIO, START, EVENT, REPORT),
+    settings=(*COVER_SETTINGS, EVENTS),
+    decoupled=True,
+    parameters={"max_jobs": "4", "max_queue": "8"},
+    doc="A recording with another singer, streamed while it is still being made.",
+)
+
 RENDER = ModelSpec(
     "render",
     "python",
-    inputs=(*SONG.inputs, TensorSpec("format", "BYTES", (1,), "wav, flac, mp3 or ogg.", optional=True)),
+    inputs=(
+        *SONG.inputs, *COVER.inputs, TensorSpec("format", "BYTES", (1,), "wav, flac, mp3 or ogg.", optional=True),
+    ),
     outputs=(TensorSpec("FILE", "BYTES", (1,), "The encoded file, at most 100 MB."), REPORT),
-    settings=SONG_SETTINGS,
+    settings=(*SONG_SETTINGS, *(setting for setting in COVER_SETTINGS if setting not in SONG_SETTINGS)),
     parameters={"max_jobs": "2", "max_queue": "8"},
-    doc="A whole song as one encoded file, for callers without streaming.",
-)
+    doc="A whole song or cover as one encoded file, for callers without streaming; a recording makes it a cover.",
+)  # fmt: skip
 
 MODELS: dict[str, ModelSpec] = {
     model.name: model
     for model in (
-        SONG, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
+        SONG, COVER, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
+        DEMUCS, HTDEMUCS, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
     )
 }  # fmt: skip
 """Every model with a committed, preset-independent config.pbtxt: all but `heartmula_step`, whose inputs depend on the
 number of layers and whose config is therefore written by the export."""
 
+CALLABLE = {**MODELS, SVC.name: SVC}
+"""Every model that another may call."""
+
 AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
 MAX_FILE_BYTES = 100_000_000
+NO_VOCALS_MODES = ("error", "passthrough", "convert")
 
 LOADED = tuple(model.name for model in MODELS.values() if not model.local)
 """What a server loads by default; a local graph is opened by the model that owns its loop."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.cover import Conversion, Converted, CoverPipeline, CoverRequest
+from heartvoice.dsp import resample
 from heartvoice.engines import Array
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.networks import LocalNetworks
 from heartvoice.pipeline import Codes, Message, SongPipeline, SongRequest
 from heartvoice.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
+from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.lm import LmRequest, LmStage
+from heartvoice.stages.separate import Carry, SeparateStage, SeparationPlan, SeparationRequest
+from heartvoice.stages.speaker import SpeakerStage
 
 
 class LocalStages:
@@ -39,3 +45,47 @@ def make_song(repository: Repository, stages: LocalStages, inputs: Mapping[str, 
     """Make one song from the tensors that the model `song` takes."""
     request = SongRequest.from_inputs(inputs, repository.preset)
     return SongPipeline(request, stages, repository.preset, repository.about).run()
+
+
+class LocalCoverStages:
+    """The stages of a cover over engines in this process; a `cover.CoverStages`."""
+
+    def __init__(
+        self, repository: Repository, converter: Callable[[Conversion], Converted], *, threads: int | None = None
+    ) -> None:
+        """`converter` does what the model `svc` does when served."""
+        preset, networks = repository.preset, LocalNetworks(repository, threads=threads)
+        self._separator = SeparateStage(networks, preset.separator)
+        self._speaker = SpeakerStage(networks, preset.speaker)
+        self._f0 = F0Stage(networks, preset.f0)
+        self.convert = converter
+
+    def separate(self, request: SeparationRequest) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """One window: final stems [S, 2, M] and the carry."""
+        pieces, carry = list[NDArray[np.float32]](), None
+        for item in self._separator.separate(request):
+            if isinstance(item, Carry):
+                carry = item.carry
+            else:
+                pieces.append(item.stems)
+        return np.concatenate(pieces, axis=2), carry
+
+    def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vector of who sings in [N] at 44.1 kHz."""
+        return self._speaker.embed(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ))
+
+    def track_f0(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """F0 of [N] at 16 kHz."""
+        return self._f0.track(audio)
+
+
+def make_cover(repository: Repository, stages: LocalCoverStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
+    """Make one cover from the tensors that the model `cover` takes."""
+    preset = repository.preset
+    return CoverPipeline(
+        CoverRequest.from_inputs(inputs),
+        stages,
+        SeparationPlan(preset.separator),
+        repository.about | {"speaker_encoder": preset.speaker.engine},
+        detect_vocals=not repository.is_random("separator"),
+    ).run()

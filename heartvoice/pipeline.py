@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from heartvoice.contracts import (
 from heartvoice.engines import Array
 from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.presets import Preset
+from heartvoice.pump import Pump, Waiting
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.inputs import check_codes, read_settings
 from heartvoice.stages.lm import LmRequest
@@ -152,14 +151,14 @@ class SongPipeline:
         """
         first_audio_s: float | None = None
         n_sent, index = 0, 0
-        with _Pump(self._source) as pump:
+        with Pump(self._source, name="song-codes") as pump:
             ended = False
             while not ended or index < self._windows.n_windows(self._codes.shape[1]):
                 check()
                 if not ended and self._codes.shape[1] < self._windows.ready_at(index):
                     chunk = pump.next(timeout_s=0.25)
                     ended = chunk is None
-                    if chunk is not None and chunk.shape[1]:
+                    if chunk is not None and not isinstance(chunk, Waiting):
                         yield from self._take(chunk)
                     continue
                 for piece in self._decode(index, n_sent, ended):
@@ -253,40 +252,3 @@ class SongPipeline:
                 "total_s": self._seconds(),
             },
         }
-
-
-class _Pump:
-    """Runs an iterator of codes in a thread, so that codes are made while windows are decoded."""
-
-    def __init__(self, source: Callable[[], Iterator[Codes]]) -> None:
-        self._items: queue.SimpleQueue[Codes | BaseException | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._source = source
-        self._thread = threading.Thread(target=self._work, name="song-codes", daemon=True)
-
-    def __enter__(self) -> _Pump:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-
-    def _work(self) -> None:
-        try:
-            for chunk in self._source():
-                if self._stop.is_set():
-                    return
-                self._items.put(chunk)
-            self._items.put(None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            self._items.put(error)
-
-    def next(self, timeout_s: float) -> Codes | None:
-        """The codes made since the last call; empty [8, 0] after `timeout_s` without any, None at the end."""
-        try:
-            item = self._items.get(timeout=timeout_s)
-        except queue.Empty:
-            return np.empty((N_CODEBOOKS, 0), np.int32)
-        if isinstance(item, BaseException):
-            raise item
-        return item

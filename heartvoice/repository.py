@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.errors import EngineError
-from heartvoice.presets import GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
+from heartvoice.presets import (
+    F0S,
+    SPEAKERS,
+    GenerationIds,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    Preset,
+    SeparatorSizes,
+)
 
 INDEX = "repository.json"
 """The repository's own description, at its root; written last, so that its presence means a finished export."""
@@ -46,24 +54,44 @@ class Repository:
     def preset(self) -> Preset:
         """The preset with the sizes that the export found in the checkpoints."""
         sizes = self.index["sizes"]
+        speaker, f0 = sizes["speaker"], sizes["f0"]
         return Preset(
             name=self.index["preset"],
             lm=HeartMuLaSizes.from_config(sizes["lm"]),
             codec=HeartCodecSizes.from_config(sizes["codec"]),
+            separator=SeparatorSizes.from_config(sizes["separator"]),
+            speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
+            f0=F0S[f0["engine"]].from_config(f0),
             ids=GenerationIds.from_config(sizes["ids"]),
             max_positions=sizes["max_positions"],
         )
 
+    def origin(self, network: str) -> str:
+        """Where the weights of a network come from: `random seed=N`, `official`, or what was published."""
+        return str(self.index["origins"][network])
+
+    def is_random(self, network: str) -> bool:
+        """Whether a network's weights are random, so that what it says means nothing."""
+        return self.origin(network).startswith("random")
+
     @property
     def random_weights(self) -> bool:
         """Whether any network has random weights, so that the output is noise."""
-        return str(self.index["weights"]).startswith("random")
+        return any(self.is_random(network) for network in self.index["origins"])
 
     @property
     def about(self) -> dict[str, Any]:
         """What every report says of the networks."""
         return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
             "random_weights": self.random_weights
+        }
+
+    def about_network(self, network: str) -> dict[str, Any]:
+        """What the report of a model over one network says of it."""
+        return {
+            "preset": self.index["preset"],
+            "weights": self.origin(network),
+            "random_weights": self.is_random(network),
         }
 
     def graph(self, model: str) -> Path:

@@ -195,13 +195,13 @@ def test_an_interrupt_while_encoding_stops_it_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = threading.Event()
-    encode = AudioWriter._encode
+    encode = audio_files.Spool._encode
 
-    def slow(self: AudioWriter, sink: Any, gain: float, comment: str) -> None:
+    def slow(self: Any, sink: Any, file_format: str, divisor: float, comment: str) -> None:
         started.set()
-        encode(self, sink, gain, comment)
+        encode(self, sink, file_format, divisor, comment)
 
-    monkeypatch.setattr(AudioWriter, "_encode", slow)
+    monkeypatch.setattr(audio_files.Spool, "_encode", slow)
     main = threading.main_thread().ident
     assert main is not None
 

@@ -14,7 +14,7 @@ from heartvoice.contracts import MODELS, ModelSpec, Setting, heartmula_step
 from heartvoice.errors import InvalidRequestError, from_wire
 
 ROOT = Path(__file__).parent.parent
-ALL_MODELS = [*MODELS.values(), heartmula_step(3)]
+ALL_MODELS = [*MODELS.values(), heartmula_step(3), contracts.SVC]
 SETTINGS = {setting.name: setting for model in MODELS.values() for setting in model.settings}
 
 
@@ -54,7 +54,7 @@ def test_readme_lists_every_setting() -> None:
     text = (ROOT / "README.md").read_text()
     table = re.search(r"<!-- table: settings -->\n(.*?)<!-- end -->", text, re.DOTALL)
     assert table
-    for setting in contracts.SONG.settings:
+    for setting in (*contracts.SONG.settings, *contracts.COVER.settings):
         default = str(setting.default).lower() if setting.dtype == "BOOL" else f"{setting.default:g}"
         row = f"| `{setting.name}` | {setting.dtype} | {default} | {setting.describe()} | {setting.doc} |"
         assert row in table[1], row

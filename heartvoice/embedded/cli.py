@@ -105,7 +105,7 @@ def _announce(triton: object, repository: object, json_output: bool) -> None:
             "pid": triton.pid,
             "preset": index["preset"],
             "weights": index["weights"],
-            "models": list(triton.options.models),
+            "models": list(triton.models),
         }
         print(json.dumps(ready), flush=True)
         return

@@ -21,7 +21,7 @@ from typing import IO
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.contracts import LOADED, MODELS
+from heartvoice.contracts import CALLABLE, LOADED, MODELS
 from heartvoice.embedded import leftovers, wheel
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
@@ -52,7 +52,8 @@ class ServerOptions:
     """None takes the wheel's."""
     config_name: str = ""
     """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
-    models: tuple[str, ...] = LOADED
+    models: tuple[str, ...] | None = None
+    """None loads what the repository has: all that is loaded by default, and a converter if there is one."""
     start_timeout_s: float = 120.0
     drain_s: float = 300.0
     """How long songs in flight may take to finish at a stop."""
@@ -76,6 +77,7 @@ class EmbeddedServer:
         self.url = f"{LOOPBACK}:{options.grpc_port}"
         self.metrics_url = f"http://{LOOPBACK}:{options.metrics_port}/metrics"
         self.restarts: dict[str, int] = {}
+        self.models = options.models or _models(options.repository)
         self._owner = leftovers.identity(os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
@@ -110,7 +112,7 @@ class EmbeddedServer:
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
         for name in LOADED:
-            if name in self.options.models and not (repository.root / name / "config.pbtxt").is_file():
+            if name in self.models and not (repository.root / name / "config.pbtxt").is_file():
                 raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
         for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
             repository.graph(name)
@@ -208,7 +210,7 @@ class EmbeddedServer:
     def stub_pids(self) -> dict[str, int]:
         """Process of each model that runs in a stub."""
         run = self._run
-        pids = {name: rundir.serving_pid(name, run) for name in self.options.models} if run else {}
+        pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
     def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
@@ -220,7 +222,7 @@ class EmbeddedServer:
             f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner)}",
             "--disable-auto-complete-config",
             "--model-control-mode=explicit",
-            *(f"--load-model={name}" for name in options.models),
+            *(f"--load-model={name}" for name in self.models),
             "--allow-http=false",
             f"--grpc-address={LOOPBACK}",
             f"--grpc-port={options.grpc_port}",
@@ -276,6 +278,12 @@ class EmbeddedServer:
                 )  # fmt: skip
             except grpc.RpcError as error:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
+
+
+def _models(repository: Path) -> tuple[str, ...]:
+    """What a server over this repository loads."""
+    further = [name for name in CALLABLE if name not in MODELS and (repository / name / "config.pbtxt").is_file()]
+    return (*LOADED, *further)
 
 
 def check_port(option: str, port: int) -> None:

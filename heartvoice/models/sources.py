@@ -66,6 +66,10 @@ class TensorSource(ABC):
         """The tensor whole, for a source without `_pieces` of its own."""
         raise AssertionError(f"{type(self).__name__} has neither _pieces nor _read for {name}")
 
+    def sha256(self) -> dict[str, str]:
+        """Hash of each file that the tensors come from, by its name."""
+        raise AssertionError(f"{type(self).__name__} comes from no file")
+
     def parts(self, name: str) -> tuple[str, ...]:
         """Names of the stored tensors that `name` is made of: itself, gain and direction, or none."""
         if name in self.names:
@@ -164,12 +168,12 @@ class Checkpoint(TensorSource):
         entries: dict[str, _Entry] = {}
         for file in _shards(source) if source.suffix == ".json" else [source]:
             for entry in _read_header(file):
-                name = _canonical(entry.stored_name)
+                name = canonical(entry.stored_name)
                 if name in entries:
                     raise CheckpointError(f"{file}: tensor {name} is also in {entries[name].path}")
                 entries[name] = entry
         if source.suffix == ".json":
-            absent = [name for name in _weight_map(source) if _canonical(name) not in entries]
+            absent = [name for name in _weight_map(source) if canonical(name) not in entries]
             if absent:
                 raise CheckpointError(f"{source}: shards lack {listed(absent)}")
         return cls(source, entries)
@@ -319,7 +323,7 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> _Entry:
     return _Entry(path, name, dtype, shape, base + start)
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
     """Spell weight norm torch's way."""
     for old, new in ((".weight_g", _GAIN), (".weight_v", _DIRECTION)):
         if name.endswith(old):

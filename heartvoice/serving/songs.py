@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import AudioWriter, provenance
+from heartvoice.audio_files import AudioWriter, passthrough_provenance, provenance
 from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
@@ -76,8 +77,13 @@ def run_song(job: Job, repository: Repository) -> Iterator[Message]:
 
 
 def stream_song(job: Job, repository: Repository) -> None:
-    """The model `song`: each message of the pipeline as one response."""
-    for message in run_song(job, repository):
+    """The model `song`."""
+    send_messages(job, run_song(job, repository))
+
+
+def send_messages(job: Job, messages: Iterable[Message]) -> None:
+    """Each message of a pipeline as one response."""
+    for message in messages:
         match message:
             case AudioPiece(audio, start):
                 job.send({"AUDIO": audio, "START": np.array([start])})
@@ -89,19 +95,19 @@ def stream_song(job: Job, repository: Repository) -> None:
                 job.send({"REPORT": json.dumps(report)})
 
 
-def render_song(job: Job, repository: Repository) -> None:
-    """The model `render`: the whole song, encoded."""
+def render(job: Job, messages: Iterable[Message]) -> None:
+    """The model `render`: the whole song or cover, encoded."""
     file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
     with tempfile.TemporaryDirectory(prefix="heartvoice-render-") as folder:
         with AudioWriter(Path(folder) / f"song.{file_format}") as writer:
-            for message in run_song(job, repository):
+            for message in messages:
                 if isinstance(message, AudioPiece):
                     writer.write(message.audio)
                 elif isinstance(message, Finished):
                     report = message.report
-            comment = provenance(report["seed"], random_weights=report["random_weights"])
+            comment = _comment(report)
             written = writer.commit(comment)
         size = written.path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -111,6 +117,15 @@ def render_song(job: Job, repository: Repository) -> None:
             )
         report |= {"format": file_format, "gain_db": round(written.gain_db, 2)}
         job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(report)})
+
+
+def _comment(report: dict[str, Any]) -> str:
+    """The tag of a file: a recording that was passed through is not AI-generated."""
+    if report.get("converted") is False:
+        return passthrough_provenance()
+    return provenance(
+        report["seed"], random_weights=report["random_weights"], voice_sha256=report.get("voice_sha256")
+    )
 
 
 def stream_codes(job: Job, stage: LmStage, repository: Repository, metrics: Metrics) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from heartvoice.client import AsyncClient, Client, Message, Report, Song
+from heartvoice.client import AsyncClient, Client, Message, Report, Song, cli
 from tests.client.fake_server import FakeServer
 
 
@@ -29,8 +30,33 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, with plain wide output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("HEARTVOICE_URL", raising=False)
+    return tmp_path
+
+
+def heartvoice(*arguments: str, **options: Any) -> Result:
+    """Run the command in this process."""
+    runner: Any = CliRunner
+    try:
+        runner = runner(mix_stderr=False)
+    except TypeError:  # click 8.2 and later never mix
+        runner = runner()
+    result: Result = runner.invoke(cli.app, arguments, **options)
+    return result
+
+
 class Caller(Protocol):
     """One client call, whichever client makes it."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any: ...
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]: ...
 
     def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song: ...
 
@@ -41,56 +67,64 @@ class Caller(Protocol):
     def ready(self, url: str, model: str | None = None) -> bool: ...
 
 
-class SyncCaller:
+class AnyCaller:
+    """The calls that are common to both, in terms of `call` and `items`."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        """What a method returns."""
+        raise NotImplementedError
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        """What a method yields."""
+        raise NotImplementedError
+
+    def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song:
+        made: Song = self.call("song", url, client, **arguments)
+        return made
+
+    def messages(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Message]:
+        return self.items("stream", url, client, **arguments)
+
+    def render(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> tuple[bytes, Report]:
+        made: tuple[bytes, Report] = self.call("render", url, client, **arguments)
+        return made
+
+    def ready(self, url: str, model: str | None = None) -> bool:
+        method, arguments = ("server_ready", {}) if model is None else ("model_ready", {"name": model})
+        return bool(self.call(method, url, {"retries": 0}, **arguments))
+
+
+class SyncCaller(AnyCaller):
     """By `Client`."""
 
-    def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song:
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
         with Client(url, **client or {}) as made:
-            return made.song(**arguments)
+            return getattr(made, method)(**arguments)
 
-    def messages(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Message]:
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
         with Client(url, **client or {}) as made:
-            return list(made.stream(**arguments))
-
-    def render(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> tuple[bytes, Report]:
-        with Client(url, **client or {}) as made:
-            return made.render(**arguments)
-
-    def ready(self, url: str, model: str | None = None) -> bool:
-        with Client(url, retries=0) as made:
-            return made.server_ready() if model is None else made.model_ready(model)
+            return list(getattr(made, method)(**arguments))
 
 
-class AsyncCaller:
+class AsyncCaller(AnyCaller):
     """By `AsyncClient`, each call in an event loop of its own."""
 
-    def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song:
-        async def call() -> Song:
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        async def work() -> Any:
             async with AsyncClient(url, **client or {}) as made:
-                return await made.song(**arguments)
+                return await getattr(made, method)(**arguments)
 
-        return asyncio.run(call())
+        return asyncio.run(work())
 
-    def messages(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Message]:
-        async def call() -> list[Message]:
-            async with AsyncClient(url, **client or {}) as made, aclosing(made.stream(**arguments)) as stream:
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        async def work() -> list[Any]:
+            async with (
+                AsyncClient(url, **client or {}) as made,
+                aclosing(getattr(made, method)(**arguments)) as stream,
+            ):
                 return [message async for message in stream]
 
-        return asyncio.run(call())
-
-    def render(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> tuple[bytes, Report]:
-        async def call() -> tuple[bytes, Report]:
-            async with AsyncClient(url, **client or {}) as made:
-                return await made.render(**arguments)
-
-        return asyncio.run(call())
-
-    def ready(self, url: str, model: str | None = None) -> bool:
-        async def call() -> bool:
-            async with AsyncClient(url, retries=0) as made:
-                return await (made.server_ready() if model is None else made.model_ready(model))
-
-        return asyncio.run(call())
+        return asyncio.run(work())
 
 
 @pytest.fixture(params=[SyncCaller(), AsyncCaller()], ids=["sync", "async"])

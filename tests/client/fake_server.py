@@ -14,10 +14,24 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.wire import FINAL, to_raw
-from heartvoice.contracts import RENDER, SONG, ModelSpec
+from heartvoice.contracts import DEMUCS, RENDER, SONG, SPEAKER_ENCODER, ModelSpec
 
 Stream = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
 REPORT = {"seed": 7, "preset": "tiny", "random_weights": True, "timings": {"lm_s": 0.5}}
+COVER_REPORT = REPORT | {
+    "converted": True,
+    "similarity": {"encoder": "resemblyzer", "before": 0.41, "after": 0.83},
+    "f0": {"source_median_hz": 220.0, "result_median_hz": 196.0, "voice_median_hz": 130.0, "shift_semitones": -2.0},
+    "voice_sha256": "0123456789abcdef" * 4,
+    "voice_consent": "me",
+    "sample_rate_hz": 48_000,
+    "warnings": [],
+}
+STEMS_REPORT = {
+    "preset": "tiny", "random_weights": True, "sample_rate_hz": 44_100, "warnings": [],
+    "timings": {"separation_s": 0.5},
+}  # fmt: skip
+SOURCES = ("drums", "bass", "other", "vocals")
 
 
 def infer_response(outputs: dict[str, Any], model: ModelSpec = SONG, *, final: bool = False) -> Any:
@@ -32,9 +46,9 @@ def infer_response(outputs: dict[str, Any], model: ModelSpec = SONG, *, final: b
     return response
 
 
-def stream_response(outputs: dict[str, Any], *, final: bool = False) -> Any:
+def stream_response(outputs: dict[str, Any], model: ModelSpec = SONG, *, final: bool = False) -> Any:
     """A `ModelStreamInferResponse` with outputs."""
-    return service_pb2.ModelStreamInferResponse(infer_response=infer_response(outputs, final=final))
+    return service_pb2.ModelStreamInferResponse(infer_response=infer_response(outputs, model, final=final))
 
 
 def error_response(text: str) -> Any:
@@ -70,6 +84,26 @@ def report(**changes: Any) -> Any:
     return stream_response({"REPORT": json.dumps(REPORT | changes).encode()})
 
 
+def cover_report(**changes: Any) -> Any:
+    """A cover's report, complete."""
+    return stream_response({"REPORT": json.dumps(COVER_REPORT | changes).encode()})
+
+
+def stem_samples(start: int, n_samples: int, n_stems: int = 4) -> Any:
+    """float32 [S, 2, N] whose value tells stem and position."""
+    return np.stack([samples(start, n_samples) * np.float32(index + 1) for index in range(n_stems)])
+
+
+def stems(start: int, n_samples: int, n_stems: int = 4) -> Any:
+    """A stems response of `stem_samples`."""
+    return stream_response({"STEMS": stem_samples(start, n_samples, n_stems), "START": [start]}, DEMUCS)
+
+
+def stems_report(sources: Any = SOURCES, **changes: Any) -> Any:
+    """A separation's report."""
+    return stream_response({"REPORT": json.dumps(STEMS_REPORT | {"sources": sources} | changes).encode()}, DEMUCS)
+
+
 def final() -> Any:
     """The empty final response."""
     return stream_response({}, final=True)
@@ -90,6 +124,50 @@ def short_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     yield audio(48_000, 28_800)
     yield report(samples=76_800)
     yield final()
+
+
+def short_cover(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    """1.6 s in two chunks, with events in between."""
+    yield event("separate", 10, 20)
+    yield audio(0, 48_000)
+    yield event("mix", 20, 20)
+    yield audio(48_000, 28_800)
+    yield cover_report(samples=76_800)
+    yield final()
+
+
+def short_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    """1.5 s of the wanted stems, in the server's order, in two chunks."""
+    wanted = {tensor.name for tensor in request.inputs}
+    names = input_bytes(request, "sources").decode().split(",") if "sources" in wanted else SOURCES
+    sources = tuple(name for name in SOURCES if name in names)
+    yield event("separate", 10, 19)
+    yield stems(0, 44_100, len(sources))
+    yield stems(44_100, 22_050, len(sources))
+    yield stems_report(sources, samples=66_150)
+    yield final()
+
+
+def embedding(request: Any, context: grpc.ServicerContext) -> Any:
+    """A unit vector that depends on the file: equal files, equal voices."""
+    data = input_bytes(request, "file") if request.inputs[0].name == "file" else request.raw_input_contents[0]
+    vector = np.random.default_rng(sum(data)).standard_normal(256)
+    outputs = {
+        "EMBEDDING": (vector / np.linalg.norm(vector)).astype(np.float32),
+        "REPORT": json.dumps({"encoder": "resemblyzer", "seconds": 6.0, "random_weights": False}).encode(),
+    }
+    return infer_response(outputs, SPEAKER_ENCODER)
+
+
+def endless_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    """Stems until the caller is gone."""
+    gone = threading.Event()
+    context.add_callback(gone.set)
+    yield event("separate", 10, 3000)
+    start = 0
+    while not gone.wait(0.05):
+        yield stems(start, 4410)
+        start += 4410
 
 
 def endless_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -141,8 +219,10 @@ def abort(code: grpc.StatusCode, details: str) -> Stream:
 
 
 def render_file(request: Any, context: grpc.ServicerContext) -> Any:
-    """A file that names the format that was asked for."""
-    outputs = {"FILE": b"file:" + input_bytes(request, "format"), "REPORT": json.dumps(REPORT).encode()}
+    """A file that names the format that was asked for, of a song or a cover."""
+    is_cover = {tensor.name for tensor in request.inputs} & {"file", "audio"}
+    made = json.dumps(COVER_REPORT if is_cover else REPORT).encode()
+    outputs = {"FILE": b"file:" + input_bytes(request, "format"), "REPORT": made}
     return infer_response(outputs, RENDER)
 
 
@@ -163,9 +243,12 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     def __init__(self) -> None:
         self.song: Stream = short_song
+        self.cover: Stream = short_cover
+        self.demucs: Stream = short_stems
+        self.speaker_encoder: Callable[[Any, grpc.ServicerContext], Any] = embedding
         self.render: Callable[[Any, grpc.ServicerContext], Any] = render_file
         self.ready = True
-        self.models = {"song", "render"}
+        self.models = {"song", "cover", "render", "demucs", "speaker_encoder"}
         self.requests: list[Any] = []
         self.metadata: list[tuple[str, str]] = []
         self.cancelled = threading.Event()
@@ -218,7 +301,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         done = threading.Event()
         context.add_callback(lambda: None if done.is_set() else self.cancelled.set())
         self._see(request, context)
-        yield from self.song(request, context)
+        yield from getattr(self, request.model_name)(request, context)
         done.set()
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -226,7 +309,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         done = threading.Event()
         context.add_callback(lambda: None if done.is_set() else self.cancelled.set())
         self._see(request, context)
-        response = self.render(request, context)
+        response = getattr(self, request.model_name)(request, context)
         done.set()
         return response
 

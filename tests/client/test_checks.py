@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from heartvoice.client.checks import check_request
-from heartvoice.client.messages import Array, SettingValue, SongRequest
-from heartvoice.contracts import MAX_TEXT_BYTES, SONG, SONG_SETTINGS, Setting
+from heartvoice.client.checks import check_consent, check_cover, check_request, check_sources
+from heartvoice.client.messages import Array, CoverRequest, SettingValue, SongRequest
+from heartvoice.client.recordings import Recording
+from heartvoice.contracts import COVER, MAX_TEXT_BYTES, SONG, SONG_SETTINGS, Setting
 from heartvoice.errors import InvalidRequestError
 
 RANGES = [setting for setting in SONG_SETTINGS if setting.minimum is not None]
@@ -130,3 +132,70 @@ def test_style_vectors_are_checked(style: Array, text: str) -> None:
 )
 def test_codes_are_checked(codes: Array, text: str) -> None:
     assert refusal(codes=codes).startswith(text)
+
+
+# ------------------------------------------------------------------------------------------------------- covers
+
+
+def cover_refusal(**fields: Any) -> str:
+    """The message that `check_cover` refuses with."""
+    sound = Recording(file=b"sound")
+    arguments: dict[str, Any] = {"recording": sound, "voice": sound, "consent": "me"} | fields
+    with pytest.raises(InvalidRequestError) as caught:
+        check_cover(CoverRequest(**arguments), COVER)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("consent", "text"),
+    [
+        ("", "in 1 to 500 characters, got none"),
+        (" \n\t ", "in 1 to 500 characters, got none"),
+        ("x" * 501, "in 1 to 500 characters, got 501"),
+        (None, "in 1 to 500 characters, got NoneType"),
+        (b"me", "in 1 to 500 characters, got bytes"),
+        ("me\0", "expected text without control characters, got U+0000 at 2"),
+        ("\ud800", "expected text without control characters, got U+D800 at 0"),
+    ],
+)
+def test_consent_is_required_and_plain_text(consent: Any, text: str) -> None:
+    message = cover_refusal(consent=consent)
+    assert message.startswith("consent: expected ")
+    assert message.endswith(text)
+
+
+def test_the_longest_consent_is_counted_in_characters() -> None:
+    assert check_consent("é" * 500) == "é".encode() * 500
+
+
+def test_covers_have_settings_and_modes_of_their_own() -> None:
+    assert cover_refusal(settings={"duration_s": 5}).startswith("duration_s: cover has no such setting; known: seed")
+    assert cover_refusal(settings={"vocal_gain_db": -25}) == "vocal_gain_db: expected -24 to 12 dB, got -25"
+    assert cover_refusal(no_vocals="keep").startswith("no_vocals: expected one of error, passthrough, convert, got")
+    assert cover_refusal(no_vocals=3).endswith("got 3")
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [("vocals", ("vocals",)), ("vocals, drums", ("vocals", "drums")), (["bass", "other"], ("bass", "other"))],
+)
+def test_sources_are_names(sources: Any, names: tuple[str, ...]) -> None:
+    assert check_sources(sources) == names
+
+
+@pytest.mark.parametrize(
+    ("sources", "text"),
+    [
+        ("", "expected names such as vocals, got ''"),
+        ([], "expected names such as vocals, got []"),
+        ("vocals,,drums", "expected names such as vocals, got "),
+        (["vocals,drums"], "expected names such as vocals, got "),
+        (["a\nb"], "expected names such as vocals, got "),
+        ([3], "expected names, got [3]"),
+        ("vocals,vocals", "expected each name once, got vocals, vocals"),
+    ],
+)
+def test_garbage_is_no_source(sources: Any, text: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check_sources(sources)
+    assert str(caught.value).startswith(f"sources: {text}")

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from heartvoice import __version__
 from heartvoice.client import cli
-from heartvoice.client.song_cli import option_name
+from heartvoice.client.options import option_name
 from heartvoice.contracts import SONG_SETTINGS
 from heartvoice.errors import EngineError
-from tests.client.conftest import listing
+from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
     FakeServer,
     audio,
@@ -42,25 +42,7 @@ from tests.client.fake_server import (
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in an empty folder, with plain wide output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("HEARTVOICE_URL", raising=False)
-    return tmp_path
-
-
-def heartvoice(*arguments: str, **options: Any) -> Result:
-    """Run the command in this process."""
-    runner: Any = CliRunner
-    try:
-        runner = runner(mix_stderr=False)
-    except TypeError:  # click 8.2 and later never mix
-        runner = runner()
-    result: Result = runner.invoke(cli.app, arguments, **options)
-    return result
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def song(server: FakeServer, *arguments: str, **options: Any) -> Result:

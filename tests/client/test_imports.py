@@ -9,14 +9,28 @@ import pytest
 
 import heartvoice.client
 
-HEAVY = ("torch", "onnx", "onnxruntime", "tokenizers", "openvino", "tensorrt", "transformers", "pytriton")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "tokenizers",
+    "openvino",
+    "tensorrt",
+    "transformers",
+    "pytriton",
+    "scipy",
+    "soxr",
+)
 
 
 @pytest.mark.parametrize(
     "code",
     [
         "from heartvoice.client import *",
-        "from heartvoice.client.cli import app\ntry: app(['song', '--help'])\nexcept SystemExit: pass",
+        *(
+            f"from heartvoice.client.cli import app\ntry: app(['{command}', '--help'])\nexcept SystemExit: pass"
+            for command in ("song", "cover", "separate", "similarity")
+        ),
     ],
 )
 def test_the_client_imports_nothing_heavy(code: str) -> None:

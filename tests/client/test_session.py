@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from heartvoice.client.session import Attempts, Connection, SongCollector
+from heartvoice.client.collect import SongCollector, StemsCollector
+from heartvoice.client.session import Attempts, Connection
 from heartvoice.client.wire import ModelMissingError
+from heartvoice.contracts import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
 
 
@@ -98,3 +100,10 @@ def test_keepalive_is_off_unless_asked_for() -> None:
 def test_an_unfinished_song_is_our_mistake() -> None:
     with pytest.raises(AssertionError):
         SongCollector().song()
+    with pytest.raises(AssertionError):
+        StemsCollector().stems()
+
+
+def test_the_longest_recording_with_the_longest_voice_can_be_sent() -> None:
+    samples = (MAX_RECORDING_S + MAX_VOICE_S) * MAX_INPUT_RATE_HZ * MAX_CHANNELS
+    assert dict(Connection().options)["grpc.max_send_message_length"] > samples * 4

@@ -91,7 +91,7 @@ def test_every_tensor_of_the_contract_survives_the_wire(spec: contracts.TensorSp
 
 def decode(response: Any) -> Any:
     """`decode_stream`'s one message."""
-    (message,), final = wire.decode_stream(response)
+    (message,), final = wire.decode_stream(response, wire.SONG_STREAM)
     assert not final
     return message
 
@@ -144,7 +144,7 @@ def broken(**change: Any) -> Any:
 )
 def test_responses_that_break_the_contract_are_engine_errors(response: Any, text: str) -> None:
     with pytest.raises(EngineError) as caught:
-        wire.decode_stream(response)
+        wire.decode_stream(response, wire.SONG_STREAM)
     assert str(caught.value).startswith(text)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice import pbtxt
+from heartvoice.contracts import SVC
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.presets import PRESETS
 
+CONVERTER = Path(__file__).parents[1] / "model_repository" / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
@@ -25,6 +28,13 @@ _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.b
 def export_tiny(root: Path) -> Path:
     """Export the tiny preset with random weights."""
     export_repository(random_weights(PRESETS["tiny"], 0), root)
+    return root
+
+
+def add_converter(root: Path) -> Path:
+    """Give a repository the tests' own `svc`, which returns its input."""
+    shutil.copytree(CONVERTER, root / SVC.name)
+    (root / SVC.name / "config.pbtxt").write_text(pbtxt.render(SVC))
     return root
 
 
@@ -96,12 +106,3 @@ class Metrics:
             if match and all(f'{key}="{value}"' in match[1] for key, value in labels.items()):
                 total += float(match[2])
         return total
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Wait for a condition; returns the seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-    return time.monotonic() - began

@@ -20,7 +20,8 @@ from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.serving import rundir
 from tests.fakes import text
-from tests.integration.raw import Metrics, Raw, wait_until
+from tests.integration.raw import Metrics, Raw
+from tests.waiting import wait_until
 
 LONG = {
     "lyrics": text("la la la"),

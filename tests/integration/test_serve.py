@@ -23,7 +23,8 @@ from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.networks import LocalNetworks
 from heartvoice.repository import Repository
-from tests.integration.raw import Raw, wait_until
+from tests.integration.raw import Raw
+from tests.waiting import wait_until
 
 HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
 

@@ -1,8 +1,9 @@
-"""Triton adapter of `render`: a whole song as one encoded file."""
+"""Triton adapter of `render`: a whole song or cover as one encoded file."""
 
 from heartvoice import contracts
+from heartvoice.serving.covers import run_cover
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.songs import render_song
+from heartvoice.serving.songs import render, run_song
 from heartvoice.serving.stage_model import Context, StageModel
 
 
@@ -13,4 +14,5 @@ class TritonPythonModel(StageModel):
         self.repository = context.repository
 
     def work(self, job: Job) -> None:
-        render_song(job, self.repository)
+        run = run_cover if {"file", "audio"} & set(job.inputs) else run_song
+        render(job, run(job, self.repository))

@@ -1,0 +1,155 @@
+"""What does a speaker encoder cost for a second of audio, as a graph, as its PyTorch module, and as a whole stage?
+
+    python -m heartvoice.benchmarks.speaker [--engine resemblyzer] [--engine campplus] [--seconds 12] [--campplus FILE]
+
+The network alone in both engines, in turns in one process, then the stage with its front end in numpy; peak memory of
+each in a process of its own. Resemblyzer has its published weights; CAMPPlus random ones unless its file is given.
+Exits with 1 if a graph and its module disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from heartvoice import noise
+from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
+from heartvoice.benchmarks.machine import peak_in_child
+from heartvoice.checkpoints import TensorSource, load_network, random_checkpoint
+from heartvoice.contracts import SPEECH_RATE_HZ
+from heartvoice.engines import Array, OnnxEngine, default_threads
+from heartvoice.export import pypi
+from heartvoice.export.parity import TOLERANCE
+from heartvoice.export.speaker_graph import build_speaker_network
+from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.models.speaker import open_campplus, open_resemblyzer
+from heartvoice.presets import SPEAKERS, AnySpeaker, CampplusSizes
+from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches, raise_level
+
+Floats = npt.NDArray[np.float32]
+Variant = Literal["eager", "graph", "stage"]
+VARIANTS: tuple[Variant, ...] = ("eager", "graph", "stage")
+LIMIT_S = 60.0
+
+
+class _Network:
+    """A graph as the stage's `Networks`."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._engine = OnnxEngine(path, threads=threads)
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        return self._engine.run(inputs, outputs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    args = _parse(arguments)
+    torch.set_num_threads(args.threads)
+    about = {"seconds": args.seconds, "campplus_weights": "official" if args.campplus else "random seed=0"}
+    run = Run("speaker", "all", "fp32", args.threads, results=args.results, about=about)
+    right = True
+    for engine in args.engine:
+        with TemporaryDirectory() as folder:
+            write_graph(build_speaker_network(SPEAKERS[engine], source_of(engine, args.campplus)), Path(folder))
+            right &= measure(run, engine, Path(folder) / GRAPH_FILE, args)
+        run.save()
+    run.finish()
+    if not right:
+        print("a graph and its PyTorch module disagree", file=sys.stderr)
+    return 0 if right else 1
+
+
+def source_of(engine: str, official: Path | None) -> TensorSource:
+    """The weights of an engine."""
+    sizes = SPEAKERS[engine]
+    if isinstance(sizes, CampplusSizes):
+        return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
+    return open_resemblyzer(pypi.member("resemblyzer"))
+
+
+def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool:
+    """All variants of one engine; adds rows and returns whether graph and module agree."""
+    sizes, audio = SPEAKERS[engine], recording(args.seconds)
+    network = load_network(sizes, source_of(engine, args.campplus))
+    calls = {variant: _call(variant, sizes, audio, path, network, args.threads) for variant in VARIANTS}
+    error = difference(calls["graph"](), calls["eager"]())
+    timings = alternate({str(name): call for name, call in calls.items()}, n=args.n, warmup=2, limit_s=LIMIT_S)
+    for variant in VARIANTS:
+        timing = timings[variant]
+        row = run.add(engine, variant, timing, baseline=None if variant == "eager" else timings["eager"])
+        row["rtf"] = timing.median / args.seconds
+        peak = peak_in_child(build, variant, engine, args.seconds, path, args.campplus, args.threads)
+        row |= {"loaded_mb": peak.loaded / 1e6, "run_mb": peak.growth / 1e6}
+        row |= error if variant == "graph" else {}
+    return error["relative_error"] <= TOLERANCE["fp32"]
+
+
+def recording(seconds: float) -> Floats:
+    """Noise at a voice's level; no network's time depends on what it hears."""
+    return noise.normal(0, "benchmark voice", 0, (round(seconds * SPEECH_RATE_HZ),)) * np.float32(0.05)
+
+
+def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
+    """What the network is called with, call by call."""
+    if isinstance(sizes, CampplusSizes):
+        return [part[None] for part in campplus_features(audio, sizes.n_bands)]
+    return list(partial_batches(raise_level(audio), sizes))
+
+
+def _call(
+    variant: Variant, sizes: AnySpeaker, audio: Floats, path: Path, network: nn.Module | None, threads: int
+) -> Callable[[], Floats]:
+    """One variant, ready to be run again and again."""
+    if variant == "stage":
+        stage = SpeakerStage(_Network(path, threads), sizes)
+        return lambda: stage.embed(audio)
+    features = _features(sizes, audio)
+    if variant == "graph":
+        engine = OnnxEngine(path, threads=threads)
+        return lambda: np.concatenate([engine.run({"features": part})["embedding"] for part in features])
+    assert network is not None
+    module, tensors = network, [torch.from_numpy(part) for part in features]
+
+    @torch.inference_mode()
+    def eager() -> Floats:
+        embeddings: Floats = torch.cat([module(part) for part in tensors]).numpy()
+        return embeddings
+
+    return eager
+
+
+def build(
+    variant: Variant, engine: str, seconds: float, path: Path, official: Path | None, threads: int
+) -> Callable[[], object]:
+    """Load one variant in a fresh process; what it returns runs once."""
+    torch.set_num_threads(threads)
+    sizes = SPEAKERS[engine]
+    network = load_network(sizes, source_of(engine, official)) if variant == "eager" else None
+    return _call(variant, sizes, recording(seconds), path, network, threads)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.speaker", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--engine", choices=SPEAKERS, action="append", help="this one alone; may be repeated")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of audio")
+    parser.add_argument("--campplus", type=Path, help="campplus_cn_common.bin")
+    parser.add_argument("-n", type=int, default=15, help="rounds")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    args = parser.parse_args(arguments)
+    args.engine = args.engine or list(SPEAKERS)
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""A streamed song or cover into a file, and what the command says about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from heartvoice.audio_files import AudioFile, AudioWriter, audio_format, replaceable, replacing
+from heartvoice.client.messages import AudioChunk, Codes, Event, Report
+from heartvoice.client.progress import progress_view
+
+if TYPE_CHECKING:
+    from heartvoice.client.messages import Message
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A finished song or cover on disk."""
+
+    report: Report
+    timings: dict[str, Any]
+    file: AudioFile
+    codes_path: Path | None = None
+
+
+def ready_for(output: Path) -> None:
+    """Refuse a place where no audio file can go, before anything is done.
+
+    Raises:
+        InvalidRequestError: the name ends in no format, its folder is missing, or something else stands there.
+    """
+    audio_format(output)
+    replaceable(output)
+
+
+def deliver(
+    stream: Generator[Message, None, None], output: Path, *, codes_path: Path | None = None, origin: str = ""
+) -> Delivered:
+    """Stream a song into `output`, showing progress; on any failure no file is left.
+
+    Args:
+        stream: the messages; closed in any case, which cancels what is unfinished.
+        output: where the audio goes.
+        codes_path: where the codes go, if the stream has them.
+        origin: tag of the recording that a cover is made from.
+    """
+    from heartvoice.client.collect import SongCollector
+
+    if codes_path is not None:
+        codes_path = replaceable(codes_path)
+    # The bars go last, so that they are gone when an error is printed.
+    with AudioWriter(output) as writer, closing(stream), progress_view(Console(stderr=True)) as view:
+        collector = SongCollector()
+        for message in stream:
+            collector.add(message, keep_audio=False)
+            if isinstance(message, AudioChunk):
+                writer.write(message.audio)
+            elif isinstance(message, Event):
+                view.show(message)
+        report, timings = collector.finish()
+        if codes_path is not None:
+            _save_codes(codes_path, collector.codes)
+        return Delivered(report, timings, writer.commit(report.comment_from(origin)), codes_path)
+
+
+def _save_codes(path: Path, codes: Codes | None) -> None:
+    assert codes is not None, "asked for codes, and the stream is complete"
+    with replacing(path) as file:
+        np.save(file, codes, allow_pickle=False)
+
+
+def say(made: Delivered, *, as_json: bool) -> None:
+    """Print the result in words on standard output; or as JSON, and the words on stderr."""
+    if as_json:
+        print(json.dumps(result(made)))
+    print_lines(summary(made), Console(stderr=as_json))
+
+
+def print_lines(lines: Iterable[str], console: Console) -> None:
+    """Each line as it is."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def file_facts(file: AudioFile) -> dict[str, Any]:
+    """A written file, for JSON."""
+    return {
+        "file": str(file.path),
+        "format": file.format,
+        "duration_s": file.n_samples / file.sample_rate_hz,
+        "sample_rate_hz": file.sample_rate_hz,
+        "peak": file.peak,
+        "gain_db": file.gain_db,
+        "comment": file.comment,
+    }
+
+
+def result(made: Delivered) -> dict[str, Any]:
+    """What --json prints; what only covers have is None for songs."""
+    report = made.report
+    return {
+        **file_facts(made.file),
+        "codes_file": str(made.codes_path) if made.codes_path else None,
+        "seed": report.seed,
+        "preset": report.preset,
+        "random_weights": report.random_weights,
+        "converted": report.converted,
+        "warnings": list(report.warnings),
+        "timings": made.timings,
+        "report": dict(report.raw),
+    }
+
+
+def summary(made: Delivered) -> list[str]:
+    """The same in words, the loudest last."""
+    report, timings, file = made.report, made.timings, made.file
+    duration_s = file.n_samples / file.sample_rate_hz
+    lines = [
+        f"{file.path}: {duration_s:.1f} s, seed {report.seed}, preset {report.preset}",
+        speed_line(duration_s, timings),
+        *_voice_lines(report),
+    ]
+    if file.gain_db:
+        lines.append(f"turned down by {-file.gain_db:.1f} dB, since its peak was {file.peak:.2f}")
+    if made.codes_path:
+        lines.append(f"codes: {made.codes_path}")
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    if report.converted is False:
+        lines.append("NOT CONVERTED: no vocals were found, so this is the recording as it was; see --no-vocals")
+    if report.random_weights:
+        lines.append("the server's weights are RANDOM: this is noise, not music; see `heartvoice export --help`")
+    return lines
+
+
+def speed_line(duration_s: float, timings: dict[str, Any]) -> str:
+    """How long it took."""
+    total_s = timings["total_s"]
+    speed = duration_s / total_s
+    return f"first audio after {timings['ttfa_s']:.1f} s, all after {total_s:.1f} s, {speed:.1f}x real time"
+
+
+def _voice_lines(report: Report) -> list[str]:
+    """What a cover's report says of the voice, as far as it could be told."""
+    lines = []
+    similarity, f0 = report.similarity, report.f0
+    before, after = _number(similarity.get("before")), _number(similarity.get("after"))
+    if before is not None and after is not None:
+        encoder = similarity.get("encoder") or "unknown encoder"
+        lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({encoder})")
+    medians = [
+        (where, _number(f0.get(name)))
+        for where, name in (
+            ("recording", "source_median_hz"), ("cover", "result_median_hz"), ("voice", "voice_median_hz")
+        )
+    ]  # fmt: skip
+    known = [f"{hz:.0f} Hz in the {where}" for where, hz in medians if hz is not None]
+    if known:
+        shift = _number(f0.get("shift_semitones"))
+        moved = "" if shift is None else f"; shifted by {shift:+.1f} semitones"
+        lines.append(f"median F0: {', '.join(known)}{moved}")
+    return lines
+
+
+def _number(value: object) -> float | None:
+    """A finite JSON number, else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]

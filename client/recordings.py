@@ -1,0 +1,155 @@
+"""Recordings as arguments: a path, an encoded file's bytes, or samples with their rate. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.audio_files import generated_tag
+from heartvoice.contracts import (
+    MAX_CHANNELS,
+    MAX_FILE_BYTES,
+    MAX_INPUT_RATE_HZ,
+    MAX_RECORDING_S,
+    MAX_VOICE_S,
+    MIN_INPUT_RATE_HZ,
+    MIN_RECORDING_S,
+    MIN_VOICE_S,
+)
+from heartvoice.errors import InvalidRequestError
+
+Limits = tuple[float, float]
+"""Shortest and longest duration in seconds."""
+COVER_LIMITS_S: Limits = (MIN_RECORDING_S, MAX_RECORDING_S)
+VOICE_LIMITS_S: Limits = (MIN_VOICE_S, MAX_VOICE_S)
+ANY_LENGTH_S: Limits = (0.0, MAX_RECORDING_S)
+"""Where the least useful length is for the server to say."""
+RECORDING_NAMES = ("file", "audio", "sample_rate")
+VOICE_NAMES = ("voice", "voice_audio", "voice_sample_rate")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Sound on its way to a server: an encoded file as it is, or float32 [C, N] with its rate. See `as_recording`."""
+
+    file: bytes | None = None
+    audio: NDArray[np.float32] | None = None
+    sample_rate_hz: int | None = None
+
+    def inputs(self, names: tuple[str, str, str] = RECORDING_NAMES) -> dict[str, NDArray[Any]]:
+        """The tensors that carry it, under a model's names for file, samples and rate."""
+        file, audio, rate = names
+        if self.audio is None:
+            return {file: np.array([self.file], dtype=object)}
+        return {audio: self.audio, rate: np.array([self.sample_rate_hz], np.int64)}
+
+    @cached_property
+    def origin(self) -> str:
+        """The file's own comment if that says "AI-generated", else ""; what is made from it must not lose this."""
+        return "" if self.file is None else generated_tag(self.file)
+
+
+RecordingLike = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int | np.integer[Any]] | Recording
+"""What the clients take: a path, an encoded file's bytes, or (float samples [N] or [C, N], rate in Hz)."""
+
+
+def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Limits = ANY_LENGTH_S) -> Recording:
+    """Check what can be known without decoding; a file is read, and left to the server to decode and resample.
+
+    Args:
+        value: see `RecordingLike`. Samples are mono [N] or [channel, sample], one or two channels; full scale is 1.
+        field: what messages call it.
+        limits_s: shortest and longest duration of samples.
+
+    Raises:
+        InvalidRequestError: naming the field, the limit and the value.
+    """
+    if isinstance(value, Recording):
+        recording = value
+    elif isinstance(value, str | os.PathLike):
+        recording = Recording(file=_checked_file(_read(value, field), field))
+    elif isinstance(value, bytes | bytearray | memoryview):
+        recording = Recording(file=_checked_file(bytes(value), field))
+    elif isinstance(value, tuple) and len(value) == 2:
+        rate_hz = _checked_rate(value[1], field)
+        recording = Recording(audio=_checked_samples(value[0], field), sample_rate_hz=rate_hz)
+    else:
+        kind = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+        raise InvalidRequestError(f"{field}: expected a path, bytes or (samples, sample_rate_hz), got {kind}")
+    _check_duration(recording, field, limits_s)
+    return recording
+
+
+def _read(path: str | os.PathLike[str], field: str) -> bytes:
+    """At most one byte more than is allowed, of a file that grows too."""
+    name = os.fspath(path)
+    try:
+        place = Path(name)
+        if place.exists() and not place.is_file():
+            kind = "a folder" if place.is_dir() else "something else"
+            raise InvalidRequestError(f"{field}: expected a file, got {name!r}, which is {kind}")
+        with place.open("rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size, field)
+            return file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidRequestError(f"{field}: cannot read {name!r}: {reason}") from error
+
+
+def _checked_file(data: bytes, field: str) -> bytes:
+    if not data:
+        raise InvalidRequestError(f"{field}: expected an encoded recording, got an empty file")
+    _check_size(len(data), field)
+    return data
+
+
+def _check_size(n_bytes: int, field: str) -> None:
+    if n_bytes > MAX_FILE_BYTES:
+        raise InvalidRequestError(f"{field}: expected at most {MAX_FILE_BYTES} bytes, got {n_bytes}")
+
+
+def _checked_rate(rate_hz: object, field: str) -> int:
+    if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | np.integer):
+        raise InvalidRequestError(f"{field}: expected an integer sample_rate_hz, got {rate_hz!r}")
+    if not MIN_INPUT_RATE_HZ <= rate_hz <= MAX_INPUT_RATE_HZ:
+        limits = f"{MIN_INPUT_RATE_HZ} to {MAX_INPUT_RATE_HZ} Hz"
+        raise InvalidRequestError(f"{field}: expected a sample rate of {limits}, got {rate_hz}")
+    return int(rate_hz)
+
+
+def _checked_samples(samples: object, field: str) -> NDArray[np.float32]:
+    """Float samples as float32 [C, N]."""
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:  # a ragged list
+        raise InvalidRequestError(f"{field}: expected samples [N] or [channel, N], got {error}") from error
+    if array.dtype.kind != "f":
+        raise InvalidRequestError(f"{field}: expected float samples with full scale 1, got {array.dtype}")
+    shape = list(array.shape)
+    if array.ndim == 2 and not 1 <= shape[0] <= MAX_CHANNELS and 1 <= shape[1] <= MAX_CHANNELS:
+        raise InvalidRequestError(f"{field}: expected [channel, sample], got {shape}: transpose it")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= shape[0] <= MAX_CHANNELS) or not array.size:
+        raise InvalidRequestError(
+            f"{field}: expected samples [N] or [channel, N] of 1 to {MAX_CHANNELS} channels, got {shape}"
+        )
+    with np.errstate(over="ignore"):
+        # A copy: the caller may go on to use the array while the request is under way.
+        audio = np.array(np.atleast_2d(array), dtype=np.float32, order="C")
+    if not np.isfinite(audio).all():
+        raise InvalidRequestError(f"{field}: expected finite samples, got NaN or infinite ones")
+    return audio
+
+
+def _check_duration(recording: Recording, field: str, limits_s: Limits) -> None:
+    if recording.audio is None or recording.sample_rate_hz is None:
+        return
+    low_s, high_s = limits_s
+    duration_s = recording.audio.shape[1] / recording.sample_rate_hz
+    if not low_s <= duration_s <= high_s:
+        raise InvalidRequestError(f"{field}: expected {low_s:g} to {high_s:g} s, got {duration_s:.7g} s")

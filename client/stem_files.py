@@ -1,0 +1,106 @@
+"""Stems into the files of a folder, all of them or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from heartvoice.audio_files import AudioFile, Part, Spool, replaceable
+from heartvoice.contracts import AUDIO_FORMATS, STEM_RATE_HZ
+from heartvoice.errors import InvalidRequestError
+
+
+class StemsWriter:
+    """Stems of one recording as files of one folder, which take their chunks as they arrive and appear together.
+
+    As `AudioWriter`, but with one gain for all: turned down by the loudest peak among them, they still add up.
+    The folder is made if only its parent exists. Existing files of the stems' names are replaced.
+    """
+
+    def __init__(self, folder: str | Path, *, file_format: str = "wav", sample_rate_hz: int = STEM_RATE_HZ) -> None:
+        if file_format not in AUDIO_FORMATS:
+            raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
+        self._folder = stem_folder(folder)
+        self._format, self._sample_rate_hz = file_format, sample_rate_hz
+        self._n_stems: int | None = None  # known with the first chunk
+        self._spools = [self._new_spool()]  # one at once, to find a folder that takes no files before the work
+
+    def _new_spool(self) -> Spool:
+        folder = self._folder if self._folder.exists() else self._folder.parent
+        return Spool(folder, self._folder, self._sample_rate_hz)
+
+    def write(self, stems: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+        """Append `stems`, float [S, 2, N] or S arrays [2, N], of the same S each time.
+
+        Raises:
+            InvalidRequestError: another shape, or NaN or infinite samples.
+            OSError: the disk took no more.
+        """
+        n_stems = self._n_stems or max(1, len(stems))
+        if len(stems) != n_stems:
+            raise InvalidRequestError(f"stems: expected {n_stems}, got {len(stems)}")
+        if self._n_stems is None:
+            self._spools += [self._new_spool() for _ in range(n_stems - 1)]
+            self._n_stems = n_stems
+        for spool, audio in zip(self._spools, stems, strict=True):
+            spool.write(audio)
+
+    def commit(self, comments: Mapping[str, str]) -> dict[str, AudioFile]:
+        """Encode all stems, in the order of `comments`, which holds their names and tags, and name them together.
+
+        Raises:
+            OSError: one could not be written; then none is, and files that stood there before still do.
+        """
+        peak = max(spool.peak for spool in self._spools)
+        new_folder = not self._folder.exists()
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with ExitStack() as stack:
+                files, parts = {}, []
+                for spool, (name, comment) in zip(self._spools, comments.items(), strict=True):
+                    part = stack.enter_context(Part(replaceable(self._folder / f"{name}.{self._format}")))
+                    with part.filling() as file:
+                        files[name] = spool.encode(file, part.path, self._format, peak, comment)
+                    parts.append(part)
+                for part in parts:
+                    part.place()
+        except BaseException:
+            if new_folder:
+                with suppress(OSError):  # not empty: someone else has put something there
+                    self._folder.rmdir()
+            raise
+        self.close()
+        return files
+
+    def close(self) -> None:
+        """Drop what was not committed."""
+        for spool in self._spools:
+            spool.close()
+
+    def __enter__(self) -> StemsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stem_folder(path: str | Path) -> Path:
+    """`path` without symbolic links: a folder, or a name that a folder may be given.
+
+    Raises:
+        InvalidRequestError: its parent does not exist, or something other than a folder stands there.
+    """
+    real = Path(os.path.realpath(path))
+    if real.exists() and not real.is_dir():
+        raise InvalidRequestError(f"output: expected a folder, got {str(path)!r}, which is something else")
+    if not real.exists() and not real.parent.is_dir():
+        raise InvalidRequestError(f"output: no such folder: {str(real.parent)!r}")
+    return real

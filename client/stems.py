@@ -1,0 +1,61 @@
+"""A separated recording: a mapping from the sources' names to their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from heartvoice.audio_files import AudioFile
+from heartvoice.client.messages import Audio, StemsReport
+from heartvoice.client.stem_files import StemsWriter
+from heartvoice.contracts import STEM_RATE_HZ
+
+
+class Stems(Mapping[str, Audio]):
+    """Stems by name, float32 [2, N] each at 44.1 kHz; values may exceed 1. All sources together add up to the mix.
+
+    Attributes:
+        report: what the server says.
+        timings: `ttfa_s` (request sent to first stems received), `total_s`, and the server's own under `server`.
+        origin: the recording's own tag if that was AI-generated already.
+        sample_rate_hz: 44100.
+    """
+
+    def __init__(
+        self, stems: Mapping[str, Audio], report: StemsReport, timings: Mapping[str, Any], origin: str = ""
+    ) -> None:
+        self._stems = dict(stems)
+        self.report, self.timings, self.origin = report, timings, origin
+        self.sample_rate_hz = STEM_RATE_HZ
+
+    def __getitem__(self, source: str) -> Audio:
+        return self._stems[source]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stems)
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return next(iter(self._stems.values())).shape[1] / self.sample_rate_hz
+
+    def save(self, folder: str | Path, file_format: str = "wav") -> dict[str, AudioFile]:
+        """Write FOLDER/SOURCE.FORMAT for every stem: all of them, or none.
+
+        The folder is made if only its parent exists. If a stem exceeds 1, all are turned down together, so that they
+        still add up; each file's `gain_db` says by how much.
+
+        Raises:
+            InvalidRequestError: there is no such format, or `folder` is no place for a folder.
+            OSError: a file could not be written; none is left behind.
+        """
+        with StemsWriter(folder, file_format=file_format) as writer:
+            writer.write(list(self._stems.values()))
+            return writer.commit({source: self.report.comment(source, self.origin) for source in self._stems})

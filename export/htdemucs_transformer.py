@@ -1,0 +1,187 @@
+"""The middle of htdemucs as a graph: two transformers, spectral and time, that attend to each other in every second layer.
+
+Source: demucs 4.1.0, `transformer.CrossTransformerEncoder`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heartvoice.checkpoints import TensorSource
+from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.presets import SeparatorSizes
+
+NORM_EPS = 1e-5
+
+
+class Transformer:
+    """Both branches, part by part. Tokens are [B, T, D]; those of the spectral branch run over bins first."""
+
+    def __init__(
+        self,
+        b: GraphBuilder,
+        sizes: SeparatorSizes,
+        source: TensorSource,
+        prefix: str,
+        grid: tuple[int, int],
+        length: int,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            b: takes the nodes.
+            sizes: of the network.
+            source: its tensors.
+            prefix: of their names.
+            grid: bins and frames of the spectral branch.
+            length: samples of the time branch.
+        """
+        self.b, self.sizes, self.source, self.prefix = b, sizes, source, prefix
+        self.grid, self.length = grid, length
+        self.width_in = int(sizes.channels * sizes.growth ** (sizes.depth - 1))
+        self.width = sizes.bottom_channels or self.width_in
+        self.hidden = int(self.width * sizes.t_hidden_scale)
+
+    def run(self, x: str, xt: str) -> tuple[str, str]:
+        """[B, C, F, T] and [B, C, T'] to the same shapes."""
+        b, (n_bins, n_frames) = self.b, self.grid
+        counts = {"": n_bins * n_frames, "_t": self.length}
+        x = b.reshape(b.transpose(x, 0, 3, 2, 1), [0, counts[""], self.width_in])
+        xt = b.transpose(xt, 0, 2, 1)
+        tokens = {"": self._enter(x, ""), "_t": self._enter(xt, "_t")}
+        for index in range(self.sizes.t_layers):
+            crossing = index % 2 == 1
+            tokens = {
+                side: self._layer(
+                    tokens[side],
+                    tokens["_t" if side == "" else ""] if crossing else None,
+                    f"layers{side}.{index}",
+                    counts[side],
+                )
+                for side in tokens
+            }
+        x, xt = self._leave(tokens[""], ""), self._leave(tokens["_t"], "_t")
+        x = b.transpose(b.reshape(x, [0, n_frames, n_bins, self.width_in]), 0, 3, 2, 1)
+        return x, b.transpose(xt, 0, 2, 1)
+
+    # --------------------------------------------------------------------------------------------------------- pieces
+
+    def _array(self, name: str) -> Array:
+        return self.source.array(f"{self.prefix}.{name}")
+
+    def _vector(self, name: str, width: int) -> str:
+        return self.b.weight(f"{self.prefix}.{name}", (width,), lambda: self._array(name))
+
+    def _dense(self, x: str, name: str, widths: tuple[int, int], scale: str = "", residual: str | None = None) -> str:
+        """A linear layer (or convolution of one tap); `scale` names a LayerScale behind it."""
+
+        def factor() -> Array:
+            return self._array(scale) if scale else np.ones(widths[1], np.float32)
+
+        weight = self.b.weight(
+            f"{self.prefix}.{name}.weight",
+            widths,
+            lambda: self._array(f"{name}.weight").reshape(widths[1], widths[0]).T * factor(),
+            half=True,
+        )
+        bias = self.b.weight(f"{self.prefix}.{name}.bias", (widths[1],), lambda: self._array(f"{name}.bias") * factor())
+        return self.b.linear(x, weight, bias, residual=residual)
+
+    def _enter(self, x: str, side: str) -> str:
+        """To the transformer's width, norm, positions."""
+        if self.sizes.bottom_channels:
+            x = self._dense(x, f"channel_upsampler{side}", (self.width_in, self.width))
+        normed = self._layer_norm(x, f"crosstransformer.norm_in{side}")
+        return self.b.op("Add", normed, self._positions(side))
+
+    def _leave(self, x: str, side: str) -> str:
+        if not self.sizes.bottom_channels:
+            return x
+        return self._dense(x, f"channel_downsampler{side}", (self.width, self.width_in))
+
+    def _positions(self, side: str) -> str:
+        """Sines and cosines, made by the package itself: their arguments are float32 and large."""
+        (n_bins, n_frames), width = self.grid, self.width
+        period = self.sizes.t_max_period
+
+        def spectral() -> Array:
+            from demucs.transformer import create_2d_sin_embedding
+
+            table = create_2d_sin_embedding(width, n_bins, n_frames, "cpu", period)[0]  # [D, F, T]
+            values: Array = table.permute(2, 1, 0).reshape(n_frames * n_bins, width).numpy()
+            return values
+
+        def temporal() -> Array:
+            from demucs.transformer import create_sin_embedding
+
+            values: Array = create_sin_embedding(self.length, width, max_period=period)[:, 0].numpy()
+            return values
+
+        count = self.length if side else n_bins * n_frames
+        # Networks of a bag share it: the name has no prefix.
+        return self.b.weight(f"positions{side}", (count, width), temporal if side else spectral)
+
+    def _layer_norm(self, x: str, name: str) -> str:
+        weight, bias = (self._vector(f"{name}.{kind}", self.width) for kind in ("weight", "bias"))
+        return self.b.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPS)
+
+    def _layer(self, x: str, other: str | None, name: str, count: int) -> str:
+        """A layer that attends to itself, or to the other branch."""
+        name = f"crosstransformer.{name}"
+        query = self._layer_norm(x, f"{name}.norm1")
+        if other is None:
+            attended, memory, last = "self_attn", query, "norm2"
+        else:
+            attended, memory, last = "cross_attn", self._layer_norm(other, f"{name}.norm2"), "norm3"
+        mixed = self._attention(query, memory, f"{name}.{attended}")
+        widths = (self.width, self.width)
+        x = self._dense(mixed, f"{name}.{attended}.out_proj", widths, f"{name}.gamma_1.scale", residual=x)
+        inner = self._dense(self._layer_norm(x, f"{name}.{last}"), f"{name}.linear1", (self.width, self.hidden))
+        inner = self.b.op("Gelu", inner)
+        x = self._dense(inner, f"{name}.linear2", (self.hidden, self.width), f"{name}.gamma_2.scale", residual=x)
+        return self._group_norm(x, f"{name}.norm_out", count)
+
+    def _group_norm(self, x: str, name: str, count: int) -> str:
+        """Norm over all tokens and features, by sums of sums."""
+        b, share = self.b, self.b.constant(1 / (count * self.width), np.float32)
+
+        def mean(kind: str, values: str) -> str:
+            rows = b.op(kind, values, b.constant([2]), keepdims=1)
+            return b.op("Mul", b.op("ReduceSum", rows, b.constant([1]), keepdims=1), share)
+
+        centred = b.op("Sub", x, mean("ReduceSum", x))
+        variance = b.op("Add", mean("ReduceSumSquare", centred), b.constant(NORM_EPS, np.float32))
+        gain = b.op("Div", self._vector(f"{name}.weight", self.width), b.op("Sqrt", variance))
+        return b.op("Add", b.op("Mul", centred, gain), self._vector(f"{name}.bias", self.width))
+
+    # ------------------------------------------------------------------------------------------------------ attention
+
+    def _heads(self, x: str, name: str, part: int, scale: float = 1.0) -> tuple[str, ...]:
+        """Queries, keys or values (0, 1, 2), [B, T, hd] for each head."""
+        width, rows = self.width, slice(part * self.width, (part + 1) * self.width)
+        factor, label = np.float32(scale), "qkv"[part]
+        weight = self.b.weight(
+            f"{self.prefix}.{name}.{label}.weight",
+            (width, width),
+            lambda: self._array(f"{name}.in_proj_weight")[rows].T * factor,
+            half=True,
+        )
+        bias = self.b.weight(
+            f"{self.prefix}.{name}.{label}.bias", (width,), lambda: self._array(f"{name}.in_proj_bias")[rows] * factor
+        )
+        head_dim = width // self.sizes.t_heads
+        return self.b.split(self.b.linear(x, weight, bias), [head_dim] * self.sizes.t_heads, axis=2)
+
+    def _attention(self, x: str, memory: str, name: str) -> str:
+        """Attention of x to the memory, [B, T, D], before the output projection.
+
+        Head by head: the scores of one head stay in the cache, and those of all would be the graph's largest tensor.
+        """
+        b = self.b
+        queries = self._heads(x, name, 0, (self.width // self.sizes.t_heads) ** -0.5)
+        keys, values = self._heads(memory, name, 1), self._heads(memory, name, 2)
+        mixed = []
+        for query, key, value in zip(queries, keys, values, strict=True):
+            scores = b.matmul(query, b.transpose(key, 0, 2, 1))  # [B, T, T']
+            mixed.append(b.matmul(b.op("Softmax", scores, axis=2), value))
+        return b.op("Concat", *mixed, axis=2)

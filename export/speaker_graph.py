@@ -1,0 +1,238 @@
+"""The speaker encoders' networks as graphs.
+
+Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker` and `campplus` beside it.
+A BatchNorm right after a convolution is folded into it. Segment means are a product with a matrix that is made once for
+a length, so that any last segment is averaged over itself; all longer means are means of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from heartvoice.checkpoints import TensorSource
+from heartvoice.contracts import SPEAKER_NETWORK
+from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import BATCH, Precision, speaker_axes
+from heartvoice.models.campplus import (
+    GATE_REDUCTION,
+    HEAD_STRIDE,
+    KERNEL,
+    TDNN_KERNEL,
+    TDNN_STRIDE,
+    TRANSIT_REDUCTION,
+)
+from heartvoice.models.speaker import MIN_NORM
+from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+
+BATCH_NORM_EPS = 1e-5
+_GATES = (0, 3, 1, 2)
+"""ONNX's order of an LSTM's gates (input, output, forget, cell) among PyTorch's (input, forget, cell, output)."""
+
+
+def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Precision = "fp32") -> Graph:
+    """Build the graph of `contracts.SPEAKER_NETWORK`: features [B, T, bands] to embedding [B, D].
+
+    Args:
+        sizes: decide the network.
+        source: the weights.
+        precision: of products and convolutions; an LSTM stays float32.
+    """
+    b, axes = GraphBuilder(SPEAKER_NETWORK.name, precision), speaker_axes(sizes)
+    features = b.input(pinned(SPEAKER_NETWORK.inputs[0], axes), batch=BATCH)
+    output = b.output(pinned(SPEAKER_NETWORK.outputs[0], axes), batch=BATCH)
+    if isinstance(sizes, CampplusSizes):
+        _Campplus(b, sizes, source).build(features, output)
+    else:
+        _resemblyzer(b, sizes, source, features, output)
+    return b.graph
+
+
+# --------------------------------------------------------------------------------------------------------- Resemblyzer
+
+
+def _resemblyzer(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, features: str, output: str) -> None:
+    x, state = b.transpose(features, 1, 0, 2), ""  # [T, B, bands]
+    for layer in range(sizes.num_layers):
+        width = sizes.hidden if layer else sizes.n_bands
+        sequence, state, _ = b.ops(
+            "LSTM", x, *_lstm(b, sizes, source, layer, width), outs=("",) * 3, hidden_size=sizes.hidden
+        )
+        x = b.op("Squeeze", sequence, b.constant([1]))  # [T, 1, B, H] -> [T, B, H]
+    hidden = b.op("Squeeze", state, b.constant([0]))  # [1, B, H] -> [B, H]
+    weight = b.weight(
+        "linear.weight", (sizes.hidden, sizes.embedding), lambda: source.array("linear.weight").T, half=True
+    )
+    bias = b.weight("linear.bias", (sizes.embedding,), lambda: source.array("linear.bias"))
+    raw = b.op("Relu", b.linear(hidden, weight, bias))
+    square = b.op("ReduceSum", b.op("Mul", raw, raw), b.constant([1]), keepdims=1)
+    norm = b.op("Max", b.op("Sqrt", square), b.constant(MIN_NORM, np.float32))
+    b.op("Div", raw, norm, out=output)
+
+
+def _lstm(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, layer: int, width: int) -> tuple[str, str, str]:
+    """Weights of one layer as ONNX wants them: W [1, 4 H, width], R [1, 4 H, H], B [1, 8 H]."""
+    hidden = sizes.hidden
+
+    def ordered(name: str) -> Array:
+        gates = source.array(f"lstm.{name}_l{layer}").reshape(4, hidden, -1)
+        return gates[list(_GATES)].reshape(4 * hidden, -1)
+
+    def biases() -> Array:
+        return np.concatenate([ordered("bias_ih"), ordered("bias_hh")]).reshape(1, -1)
+
+    return (
+        b.weight(f"lstm.{layer}.w", (1, 4 * hidden, width), lambda: ordered("weight_ih")[None]),
+        b.weight(f"lstm.{layer}.r", (1, 4 * hidden, hidden), lambda: ordered("weight_hh")[None]),
+        b.weight(f"lstm.{layer}.b", (1, 8 * hidden), biases),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ CAMPPlus
+
+
+class _Campplus:
+    def __init__(self, b: GraphBuilder, sizes: CampplusSizes, source: TensorSource) -> None:
+        self.b, self.sizes, self.source = b, sizes, source
+        self.segment_of = self.mean_of_segment = self.share = self.n_frames = ""
+
+    def build(self, features: str, output: str) -> None:
+        b, sizes = self.b, self.sizes
+        x = self._head(b.op("Unsqueeze", b.transpose(features, 0, 2, 1), b.constant([1])))
+        width, name = sizes.init_channels, "xvector.tdnn"
+        width_in = sizes.head_channels * sizes.n_bands // HEAD_STRIDE
+        shape = (width, width_in, TDNN_KERNEL)
+        pads = [TDNN_KERNEL // 2] * 2
+        x = self._conv(x, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm", pads=pads, strides=[TDNN_STRIDE])
+        x = b.op("Relu", x)
+        self._measure(x)
+        for number, (depth, dilation) in enumerate(zip(sizes.blocks, sizes.dilations, strict=True), 1):
+            for layer in range(1, depth + 1):
+                x = self._dense_layer(x, f"xvector.block{number}.tdnnd{layer}", width, dilation)
+                width += sizes.growth
+            name, last = f"xvector.transit{number}", number == len(sizes.blocks)
+            x = b.op("Relu", self._batch_norm(x, f"{name}.nonlinear.batchnorm", width))
+            norm = "xvector.out_nonlinear.batchnorm" if last else None
+            x = self._conv(x, f"{name}.linear", (width // TRANSIT_REDUCTION, width, 1), norm)
+            width //= TRANSIT_REDUCTION
+        statistics = self._pool(b.op("Relu", x))
+        name, shape = "xvector.dense", (sizes.embedding, 2 * width, 1)
+        embedding = self._conv(statistics, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm")
+        b.op("Squeeze", embedding, b.constant([2]), out=output)
+
+    # ------------------------------------------------------------------------------------------------------ stages
+
+    def _head(self, x: str) -> str:
+        """Spectrogram [B, 1, F, T] to [B, C * F / 8, T]."""
+        b, channels = self.b, self.sizes.head_channels
+        square = (channels, channels, KERNEL, KERNEL)
+        x = b.op("Relu", self._conv(x, "head.conv1", (channels, 1, KERNEL, KERNEL), "head.bn1", pads=[1] * 4))
+        for name, stride in (("layer1.0", 2), ("layer1.1", 1), ("layer2.0", 2), ("layer2.1", 1)):
+            path, shortcut = f"head.{name}", x
+            if stride > 1:
+                shortcut = self._conv(
+                    x, f"{path}.shortcut.0", (channels, channels, 1, 1), f"{path}.shortcut.1", strides=[stride, 1]
+                )
+            branch = self._conv(x, f"{path}.conv1", square, f"{path}.bn1", pads=[1] * 4, strides=[stride, 1])
+            branch = self._conv(b.op("Relu", branch), f"{path}.conv2", square, f"{path}.bn2", pads=[1] * 4)
+            x = b.op("Relu", b.op("Add", branch, shortcut))
+        x = b.op("Relu", self._conv(x, "head.conv2", square, "head.bn2", pads=[1] * 4, strides=[2, 1]))
+        return b.reshape(x, [0, channels * self.sizes.n_bands // HEAD_STRIDE, -1])
+
+    def _measure(self, x: str) -> None:
+        """What segment means need, from the length of [B, C, T]: made once, read by every layer."""
+        b, length = self.b, self.sizes.segment_frames
+        frames = b.size(x, 2)
+        self.segment_of = b.op("Div", b.arange(frames), b.constant(length))  # [T]
+        last = b.op("Div", b.op("Sub", frames, b.constant([1])), b.constant(length))
+        segments = b.arange(b.op("Add", last, b.constant([1])))  # [S]
+        rest = b.op("Sub", frames, b.op("Mul", segments, b.constant(length)))
+        counts = b.single(b.op("Min", rest, b.constant(length)))
+        inside = b.single(b.op("Equal", b.op("Unsqueeze", self.segment_of, b.constant([1])), segments))
+        self.mean_of_segment = b.op("Div", inside, counts)  # [T, S]
+        self.n_frames = b.single(frames)
+        self.share = b.op("Unsqueeze", b.op("Div", counts, self.n_frames), b.constant([1]))  # [S, 1]
+
+    def _means(self, x: str) -> tuple[str, str]:
+        """Means over each segment [B, C, S] and over all time [B, C, 1]."""
+        segments = self.b.op("MatMul", x, self.mean_of_segment)
+        return segments, self.b.op("MatMul", segments, self.share)
+
+    def _dense_layer(self, x: str, name: str, width: int, dilation: int) -> str:
+        b, sizes, cam = self.b, self.sizes, f"{name}.cam_layer"
+        bottleneck, hidden = sizes.bottleneck, sizes.bottleneck // GATE_REDUCTION
+        h = b.op("Relu", self._batch_norm(x, f"{name}.nonlinear1.batchnorm", width))
+        h = self._conv(h, f"{name}.linear1", (bottleneck, width, 1), f"{name}.nonlinear2.batchnorm")
+        h = b.op("Relu", h)
+        shape = (sizes.growth, bottleneck, KERNEL)
+        local = self._conv(h, f"{cam}.linear_local", shape, pads=[dilation] * 2, dilations=[dilation])
+        segments, mean = self._means(h)
+        gate = self._conv(b.op("Add", segments, mean), f"{cam}.linear1", (hidden, bottleneck, 1), bias=True)
+        gate = self._conv(b.op("Relu", gate), f"{cam}.linear2", (sizes.growth, hidden, 1), bias=True)
+        gate = b.op("Gather", b.op("Sigmoid", gate), self.segment_of, axis=2)  # [B, growth, S] -> [B, growth, T]
+        return b.op("Concat", x, b.op("Mul", local, gate), axis=1)
+
+    def _pool(self, x: str) -> str:
+        """Mean and unbiased deviation over time: [B, C, T] to [B, 2 C, 1]."""
+        b = self.b
+        mean = self._means(x)[1]
+        centred = b.op("Sub", x, mean)
+        biased = self._means(b.op("Mul", centred, centred))[1]
+        unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
+        return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
+
+    # ------------------------------------------------------------------------------------------------------- parts
+
+    def _conv(
+        self,
+        x: str,
+        name: str,
+        shape: tuple[int, ...],
+        norm: str | None = None,
+        *,
+        bias: bool = False,
+        **attributes: Any,
+    ) -> str:
+        """A convolution, with the BatchNorm `norm` folded into it, or with a bias of its own, or with neither."""
+        b, source = self.b, self.source
+
+        def weight() -> Array:
+            values = source.array(f"{name}.weight")
+            return values if norm is None else values * self._scale(norm).reshape(-1, *[1] * (len(shape) - 1))
+
+        kernel = b.weight(f"{name}.weight", shape, weight, half=True)
+        attributes = {"kernel_shape": list(shape[2:]), **attributes}
+        if norm is None and not bias:
+            return b.conv(x, kernel, None, **attributes)
+        make: Callable[[], Array] = (
+            (lambda: source.array(f"{name}.bias")) if norm is None else (lambda: self._shift(norm))
+        )
+        if b.graph.precision == "fp32":
+            return b.conv(x, kernel, b.weight(f"{name}.bias", shape[:1], make), **attributes)
+        spread = (shape[0], *[1] * (len(shape) - 2))  # added in single precision, over all axes behind the channels
+        return b.op(
+            "Add",
+            b.conv(x, kernel, None, **attributes),
+            b.weight(f"{name}.bias", spread, lambda: make().reshape(spread)),
+        )
+
+    def _batch_norm(self, x: str, name: str, width: int) -> str:
+        """A BatchNorm that no convolution precedes: one product and one sum."""
+        b = self.b
+        scale = b.weight(f"{name}.scale", (width, 1), lambda: self._scale(name).reshape(-1, 1))
+        shift = b.weight(f"{name}.shift", (width, 1), lambda: self._shift(name).reshape(-1, 1))
+        return b.op("Add", b.op("Mul", x, scale), shift)
+
+    def _scale(self, norm: str) -> Array:
+        """What a BatchNorm multiplies by, float64 [C]."""
+        gain = self.source.array(f"{norm}.weight").astype(np.float64) if self.source.parts(f"{norm}.weight") else 1.0
+        scale: Array = gain / np.sqrt(self.source.array(f"{norm}.running_var").astype(np.float64) + BATCH_NORM_EPS)
+        return scale
+
+    def _shift(self, norm: str) -> Array:
+        """What a BatchNorm adds, float64 [C]."""
+        offset = self.source.array(f"{norm}.bias").astype(np.float64) if self.source.parts(f"{norm}.bias") else 0.0
+        shift: Array = offset - self.source.array(f"{norm}.running_mean") * self._scale(norm)
+        return shift

@@ -1,0 +1,345 @@
+"""The separator: htdemucs of the `demucs` package behind this project's sizes, checkpoints and random weights.
+
+The architecture is the package's own (`demucs.htdemucs.HTDemucs`, an optional dependency of the export). Here it is cut
+where the graph is cut: STFT and inverse STFT outside, everything between them inside. Importing this module imports no
+torch.
+
+Source: Rouard, Massa and Defossez, "Hybrid transformers for music source separation", 2023; demucs 4.1.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import logging
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartvoice.errors import CheckpointError
+from heartvoice.models.random_weights import Law, LawOf
+from heartvoice.models.sources import PIECE, Array, Checkpoint, TensorSource, listed
+from heartvoice.models.torch_files import TorchFile
+from heartvoice.presets import SeparatorSizes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_LOG = logging.getLogger(__name__)
+_CLASS = "demucs.htdemucs.HTDemucs"
+_REQUIRED: dict[str, object] = {
+    "audio_channels": 2, "channels_time": None, "wiener_iters": 0, "end_iters": 0, "cac": True, "rewrite": True,
+    "multi_freqs": None, "t_emb": "sin", "t_norm_in": True, "t_norm_in_group": False, "t_group_norm": False,
+    "t_norm_first": True, "t_norm_out": True, "t_layer_scale": True, "t_gelu": True, "t_weight_pos_embed": 1.0,
+    "t_sin_random_shift": 0, "t_sparse_self_attn": False, "t_sparse_cross_attn": False, "t_cross_first": False,
+    "use_train_segment": True,
+}  # fmt: skip
+"""What a checkpoint must be like beyond its sizes; other keyword arguments matter to training alone."""
+
+
+# -------------------------------------------------------------------------------------------------------------- module
+
+
+def build_separator(sizes: SeparatorSizes) -> nn.Module:
+    """The networks of a bag in one module, `models.0` to `models.<n - 1>`; on whatever device torch makes tensors.
+
+    Its method `core(mix, spectrum)` is what the graph computes; `separate(mix)` is what the package's
+    `apply_model` computes with shifts 0.
+
+    Raises:
+        CheckpointError: the sizes are not those of a network that can be built here.
+    """
+    check_sizes(sizes)
+    from heartvoice.models.demucs_module import Separator
+
+    return Separator(sizes)
+
+
+def module_kwargs(sizes: SeparatorSizes) -> dict[str, Any]:
+    """Keyword arguments of `HTDemucs` for one network of the bag."""
+    names = inspect.signature(_htdemucs()).parameters
+    values = {name: value for name, value in vars(sizes).items() if name in names}
+    return values | {"sources": list(sizes.sources), "segment": Fraction(sizes.segment)}
+
+
+def check_sizes(sizes: SeparatorSizes) -> None:
+    """Refuse sizes that the graph does not cover.
+
+    Raises:
+        CheckpointError: names the field, the limit and the value.
+    """
+    widest = sizes.nfft // 2 // sizes.stride ** (sizes.depth - 1)
+    wrong = {
+        f"audio_channels: expected 2, got {sizes.audio_channels}": sizes.audio_channels != 2,
+        f"norm_starts: expected at least depth {sizes.depth}, got {sizes.norm_starts}": sizes.norm_starts < sizes.depth,
+        f"depth: {sizes.depth} leaves {widest} bins, expected more than kernel_size {sizes.kernel_size}": (
+            widest <= sizes.kernel_size
+        ),
+        f"n_models: expected 1 or one for each of {len(sizes.sources)} sources, got {sizes.n_models}": (
+            sizes.n_models not in (1, len(sizes.sources))
+        ),
+        f"t_layers: expected at least 1, got {sizes.t_layers}": sizes.t_layers < 1,
+        f"overlap: expected 0 <= overlap <= 0.5, got {sizes.overlap}": not 0 <= sizes.overlap <= 0.5,
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise CheckpointError(f"separator: {message}")
+
+
+def _htdemucs() -> type:
+    try:
+        from demucs.htdemucs import HTDemucs
+    except ImportError as error:
+        raise CheckpointError(
+            f"separator: demucs is not installed: pip install 'heartvoice[export]' ({error})"
+        ) from error
+    found: type = HTDemucs
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ random weights
+
+
+def separator_law(sizes: SeparatorSizes) -> LawOf:
+    """Scales for htdemucs: every branch counts (LayerScale near 0.3), each source about as loud as the mix."""
+
+    def law(name: str, shape: tuple[int, ...]) -> Law:
+        if name.endswith(".scale"):
+            return Law(0.1, mean=0.3)
+        if _is_norm(name):
+            return Law(0.1, mean=1.0 if name.endswith(".weight") else 0.0)
+        if name.endswith("bias"):
+            return Law(0.05)
+        if name.endswith("embedding.weight"):
+            return Law(1.0 / (sizes.emb_scale * max(sizes.freq_emb, 1e-3)))  # what is added has deviation 1
+        if name.endswith("conv_tr.weight"):
+            return Law(1 / math.sqrt(shape[0] * shape[2] / sizes.stride))  # kernel / stride taps meet in a sample
+        gain = 2.0 if ".rewrite." in name or name.endswith(".3.weight") else 1.0  # a gate halves what it passes
+        return Law(gain / math.sqrt(math.prod(shape[1:])))
+
+    return law
+
+
+def _is_norm(name: str) -> bool:
+    leaf = name.split(".")
+    return any(part.startswith("norm") for part in leaf) or (".dconv." in name and leaf[-2] in ("1", "4"))
+
+
+# --------------------------------------------------------------------------------------------------- official weights
+
+
+@dataclass(frozen=True)
+class _Bag:
+    """A bag's yaml: signatures of its networks."""
+
+    origin: str
+    models: tuple[str, ...]
+    segment: Fraction | None = None
+
+
+def open_separator(folder: Path, sizes: SeparatorSizes) -> tuple[SeparatorSizes, TensorSource]:
+    """Open official weights: `.th` pickles or safetensors, as demucs 4.1.0 publishes them.
+
+    Args:
+        folder: holds the files, named by the signatures that a bag's yaml lists. A yaml beside them is used; without
+            one, that of the installed package with as many networks as `sizes` has.
+        sizes: say how many networks are wanted; everything else is the checkpoint's own.
+
+    Returns:
+        The checkpoint's sizes, and its tensors as `models.<index>.<name>`.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, would run code, is another architecture, or the networks of the
+            bag do not fit together.
+    """
+    bag = _read_bag(folder, sizes)
+    opened = [_open_network(_find(folder, signature)) for signature in bag.models]
+    found = [network_sizes for network_sizes, _ in opened]
+    different = [bag.models[index] for index, each in enumerate(found) if each != found[0]]
+    if different:
+        raise CheckpointError(f"{folder}: {listed(different)} and {bag.models[0]} are networks of different sizes")
+    first = replace(found[0], n_models=len(bag.models), overlap=sizes.overlap)
+    if bag.segment is not None and bag.segment <= Fraction(first.segment):
+        first = replace(first, segment=str(bag.segment))
+    check_sizes(first)
+    return first, _Joined(folder, [source for _, source in opened])
+
+
+def _read_bag(folder: Path, sizes: SeparatorSizes) -> _Bag:
+    """The yaml beside the files, or the package's."""
+    bags = [_parse_bag(path) for path in sorted(folder.glob("*.yaml"))]
+    fitting = [bag for bag in bags if len(bag.models) == sizes.n_models]
+    if len(bags) == 1:
+        return bags[0]
+    if bags and len(fitting) != 1:
+        raise CheckpointError(f"{folder}: expected one yaml of {sizes.n_models} networks, found {len(fitting)}")
+    if fitting:
+        return fitting[0]
+    spec = importlib.util.find_spec("demucs")
+    if spec is None or spec.origin is None:
+        raise CheckpointError(f"{folder}: has no yaml, and demucs is not installed: pip install 'heartvoice[export]'")
+    name = "htdemucs.yaml" if sizes.n_models == 1 else "htdemucs_ft.yaml"
+    return _parse_bag(Path(spec.origin).parent / "remote" / name)
+
+
+def _parse_bag(path: Path) -> _Bag:
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        models = tuple(str(signature) for signature in value["models"])
+        weights = value.get("weights")
+        segment = value.get("segment")
+        bag = _Bag(str(path), models, None if segment is None else Fraction(str(segment)))
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a bag of networks: {error!r}") from error
+    if not models or any(Path(signature).name != signature for signature in models):
+        raise CheckpointError(f"{path}: models: expected signatures, got {list(models)}")
+    identity = [[1.0 if row == column else 0.0 for column in range(len(models))] for row in range(len(models))]
+    if len(models) > 1 and weights != identity:
+        raise CheckpointError(f"{path}: weights: expected one source from each network, got {weights}")
+    return bag
+
+
+def _find(folder: Path, signature: str) -> Path:
+    """The file of one network; `.th` names may end in a checksum."""
+    names = [f"{signature}.safetensors", f"{signature}.th"]
+    found = [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob(f"{signature}-*.th"))
+    if len(found) != 1:
+        what = listed([path.name for path in found]) if found else "none"
+        raise CheckpointError(f"{folder}: expected one of {signature}.safetensors and {signature}-*.th, found {what}")
+    return found[0]
+
+
+def _open_network(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
+
+
+def _open_pickle(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+    network_class = _htdemucs()
+    head: dict[str, Any] = {}
+
+    def pick(package: Any) -> Any:
+        head.update(klass=package["klass"], args=package["args"], kwargs=package["kwargs"])
+        return package["state"]
+
+    _check_sum(path)
+    source = TorchFile.open(path, pick, globals_=(Fraction, network_class))
+    if head["klass"] is not network_class:
+        raise CheckpointError(f"{path}: klass: expected {_CLASS}, got {head['klass']}")
+    return _sizes_of(path, head["args"], head["kwargs"]), source
+
+
+def _check_sum(path: Path) -> None:
+    """`<signature>-<first digits of its sha256>.th`."""
+    _, dash, expected = path.stem.rpartition("-")
+    if not dash:
+        return
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(PIECE):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from error
+    actual = digest.hexdigest()[: len(expected)]
+    if actual != expected:
+        raise CheckpointError(f"{path}: damaged: its sha256 begins with {actual}, its name says {expected}")
+
+
+def _open_safetensors(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+    source = Checkpoint.open(path)
+    metadata = _metadata(path)
+    if metadata.get("klass") != _CLASS or "structure" in metadata:
+        kind = "a quantized state" if "structure" in metadata else f"klass {metadata.get('klass')}"
+        raise CheckpointError(f"{path}: expected a plain state of {_CLASS}, got {kind}")
+    try:
+        args, kwargs = (json.loads(metadata[name], object_hook=_fraction) for name in ("args", "kwargs"))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: metadata: expected args and kwargs as JSON: {error!r}") from error
+    return _sizes_of(path, args, kwargs), source
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The header's free text; the header itself has been checked."""
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        metadata = json.loads(stream.read(length)).get("__metadata__") or {}
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: __metadata__: expected a JSON object")
+    return metadata
+
+
+def _fraction(value: dict[str, Any]) -> Any:
+    if value.get("_type") == "fraction":
+        return Fraction(value["numerator"], value["denominator"])
+    return value
+
+
+def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SeparatorSizes:
+    """Sizes of a checkpoint by the arguments its network was made with; the class's defaults fill the rest."""
+    signature = inspect.signature(_htdemucs())
+    unknown = [str(name) for name in kwargs if name not in signature.parameters]
+    if unknown:
+        _LOG.warning("%s: arguments that demucs does not know are ignored: %s", path, listed(unknown))
+    try:
+        bound = signature.bind(*args, **{name: value for name, value in kwargs.items() if name not in unknown})
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        wrong = [
+            f"{name}: expected {wanted!r}, got {values[name]!r}"
+            for name, wanted in _REQUIRED.items()
+            if (values[name] or None) != (wanted or None)  # 0, False, [] and None all mean "without"
+        ]
+        if wrong:
+            raise CheckpointError(f"{path}: an architecture that is not supported: {'; '.join(wrong)}")
+        growth = int(values["growth"])
+        if growth != values["growth"]:
+            raise CheckpointError(f"{path}: growth: expected a whole number, got {values['growth']}")
+        exact = {"segment": str(Fraction(str(values["segment"]))), "growth": growth}
+        return SeparatorSizes.from_config(values | exact)
+    except (TypeError, ValueError, LookupError) as error:
+        raise CheckpointError(f"{path}: args, kwargs: not those of {_CLASS}: {error}") from error
+
+
+class _Joined(TensorSource):
+    """The networks of a bag side by side."""
+
+    def __init__(self, folder: Path, parts: Sequence[TensorSource]) -> None:
+        self._folder, self._sources = folder, list(parts)
+        self._where = {
+            f"models.{index}.{name}": (part, name) for index, part in enumerate(parts) for name in part.names
+        }
+        self.names = frozenset(self._where)
+
+    def __str__(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def where(self, name: str) -> str:
+        """File and tensor."""
+        part, inner = self._where[name]
+        return part.where(inner)
+
+    def sha256(self) -> dict[str, str]:
+        """Hash of each file by its name."""
+        hashes: dict[str, str] = {}
+        for part in self._sources:
+            assert isinstance(part, (Checkpoint, TorchFile))
+            hashes |= part.sha256()
+        return hashes
+
+    def _stored_shape(self, name: str) -> tuple[int, ...]:
+        part, inner = self._where[name]
+        return part.shape(inner)
+
+    def _pieces(self, name: str) -> Iterator[Array]:
+        part, inner = self._where[name]
+        return part.pieces(inner)

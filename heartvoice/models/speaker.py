@@ -1,0 +1,91 @@
+"""Speaker encoders as PyTorch modules, and the network of Resemblyzer.
+
+Source: L. Wan, Q. Wang, A. Papir, I. Lopez Moreno, "Generalized End-to-End Loss for Speaker Verification", 2018,
+section 2: an LSTM over filter bank frames whose last state is projected onto the unit sphere. The names are those of
+Resemblyzer's published weights, which have a ReLU after the projection (export baselines, section 2).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from heartvoice.models.campplus import Campplus
+from heartvoice.models.speaker_weights import check_tensors
+from heartvoice.models.torch_files import TorchFile
+from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+
+MIN_NORM = 1e-12
+"""A projection shorter than this is not lengthened: it stays a zero vector."""
+_TRAINING_ONLY = frozenset({"similarity_weight", "similarity_bias"})
+"""Scale and offset of the training loss."""
+
+
+class Resemblyzer(nn.Module):
+    """The LSTM speaker encoder."""
+
+    def __init__(self, sizes: SpeakerSizes) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(sizes.n_bands, sizes.hidden, sizes.num_layers, batch_first=True)
+        self.linear = nn.Linear(sizes.hidden, sizes.embedding)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Embed partial utterances.
+
+        Args:
+            features: float32 [B, T, bands], mel power.
+
+        Returns:
+            float32 [B, D], of length 1 and nowhere negative.
+        """
+        _, (hidden, _) = self.lstm(features)
+        raw = torch.relu(self.linear(hidden[-1]))
+        embedding: Tensor = raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True).clamp(min=MIN_NORM)
+        return embedding
+
+
+def build_speaker(sizes: AnySpeaker) -> nn.Module:
+    """The network of a speaker encoder, on the current default device; both take [B, T, bands] and return [B, D]."""
+    return Campplus(sizes) if isinstance(sizes, CampplusSizes) else Resemblyzer(sizes)
+
+
+def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a speaker encoder's tensors."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build_speaker(sizes).state_dict().items()}
+
+
+def open_resemblyzer(path: Path, sizes: SpeakerSizes | None = None) -> TorchFile:
+    """Open Resemblyzer's `pretrained.pt`; optimiser state and the loss's parameters are dropped by name.
+
+    Args:
+        path: the file.
+        sizes: of the network; default those of the published weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+    """
+    source = TorchFile.open(
+        path,
+        lambda value: value["model_state"],
+        rename=lambda name: None if name in _TRAINING_ONLY else name,
+    )
+    check_tensors(source, speaker_manifest(sizes or SpeakerSizes()))
+    return source
+
+
+def open_campplus(path: Path, sizes: CampplusSizes | None = None) -> TorchFile:
+    """Open the official `campplus_cn_common.bin`.
+
+    Args:
+        path: the file.
+        sizes: of the network; default those of the official weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+    """
+    source = TorchFile.open(path)
+    check_tensors(source, speaker_manifest(sizes or CampplusSizes()))
+    return source

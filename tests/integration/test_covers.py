@@ -1,0 +1,252 @@
+"""The voice path through the real server: separation, embeddings, and covers by the tests' identity converter."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from heartvoice.client import Client
+from heartvoice.contracts import LOADED, MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.cover import Conversion, Converted
+from heartvoice.dsp import resample
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.local import LocalCoverStages, make_cover
+from heartvoice.pipeline import AudioPiece
+from heartvoice.repository import Repository
+from tests import music
+from tests.fakes import text
+from tests.integration.raw import Metrics, Raw
+from tests.speech import say
+from tests.waiting import wait_until
+
+CONSENT = "the author of these tests, for these tests"
+SECONDS = 21.0
+
+
+@pytest.fixture(scope="module")
+def mix() -> np.ndarray:
+    """A band and a singer, 44.1 kHz, peaks below -1 dBTP: nothing for the limiter to do."""
+    return music.song(SECONDS)[0]
+
+
+@pytest.fixture(scope="module")
+def recording(mix: np.ndarray) -> bytes:
+    return music.encode(mix, STEM_RATE_HZ, "WAV", "FLOAT")
+
+
+@pytest.fixture(scope="module")
+def voice() -> bytes:
+    words = "The lake lay still that morning, and nobody had yet thought of the boats, the nets, or the weather."
+    return music.encode(say(words, voice="en"), 16_000, "FLAC", "PCM_16")
+
+
+def cover_inputs(recording: bytes, voice: bytes, **more: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "file": np.array([recording], object), "voice": np.array([voice], object), "voice_consent": text(CONSENT),
+    } | more  # fmt: skip
+
+
+def test_cover_by_an_identity_converter_is_the_recording(
+    client: Client, recording: bytes, mix: np.ndarray, voice: bytes
+) -> None:
+    song = client.cover(recording, voice, consent=CONSENT)
+    expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    assert song.audio.shape == expected.shape
+    assert float(np.abs(song.audio - expected).max()) <= 1e-5
+    report = song.report.raw
+    assert report["converted"] is True
+    assert report["voice_consent"] == CONSENT
+    assert report["f0"]["shift_semitones"] == pytest.approx(0.0, abs=0.01)
+    assert report["similarity"]["before"] == pytest.approx(report["similarity"]["after"], abs=1e-3)
+    assert report["similarity"]["encoder"] == "resemblyzer"
+    assert report["svc"] == {"engine": "identity", "samples": round(SECONDS * STEM_RATE_HZ)}
+    assert report["random_weights"] is True
+    assert {"separation_s", "conversion_s", "mix_s", "first_audio_s", "total_s"} <= set(report["timings"])
+
+
+def test_served_cover_is_the_local_cover(
+    client: Client, repository: Repository, recording: bytes, voice: bytes
+) -> None:
+    def identity(request: Conversion) -> Converted:
+        return Converted(request.vocals, None, {})
+
+    stages = LocalCoverStages(repository, identity)
+    messages = list(make_cover(repository, stages, cover_inputs(recording, voice)))
+    local = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
+    assert np.array_equal(client.cover(recording, voice, consent=CONSENT).audio, local)
+
+
+def test_first_audio_comes_while_later_windows_are_separated(
+    server: EmbeddedServer, recording: bytes, voice: bytes
+) -> None:
+    inputs = cover_inputs(recording, voice, events=np.array([True]))
+    with Raw(server.url) as raw:
+        responses = [r for r in raw.stream("cover", inputs, timeout=90) if r]
+    n_audio = sum("AUDIO" in r for r in responses)
+    assert n_audio >= 3
+    report = json.loads(responses[-1]["REPORT"][0])
+    assert report["timings"]["first_audio_s"] < 0.8 * report["timings"]["total_s"]
+    assert {json.loads(r["EVENT"][0])["stage"] for r in responses if "EVENT" in r} >= {"mix"}
+
+
+def test_vocals_are_mixed_louder_and_softer(client: Client, recording: bytes, voice: bytes, mix: np.ndarray) -> None:
+    same = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    louder = client.cover(recording, voice, consent=CONSENT, vocal_gain_db=6.0).audio
+    softer = client.cover(recording, voice, consent=CONSENT, vocal_gain_db=-24.0).audio
+    assert not np.allclose(louder, same, atol=1e-3)
+    assert not np.allclose(softer, same, atol=1e-3)
+    assert music.true_peak_dbtp(louder) <= -1.0 + 1e-3
+
+
+def test_render_makes_a_cover_of_a_recording(client: Client, recording: bytes, voice: bytes) -> None:
+    data, report = client.render_cover(recording, voice, consent=CONSENT, file_format="flac")
+    audio, rate = soundfile.read(io.BytesIO(data), always_2d=True)
+    assert (rate, audio.shape) == (SAMPLE_RATE_HZ, (round(SECONDS * SAMPLE_RATE_HZ), 2))
+    assert report.raw["format"] == "flac"
+    assert f"voice {report.raw['voice_sha256'][:12]}" in soundfile.SoundFile(io.BytesIO(data)).comment
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "file_format", "subtype"),
+    [
+        (8_000, 1, "WAV", "PCM_16"),
+        (22_050, 2, "OGG", "VORBIS"),
+        (44_100, 1, "MP3", "MPEG_LAYER_III"),
+        (48_000, 2, "FLAC", "PCM_24"),
+        (96_000, 2, "WAV", "FLOAT"),
+    ],
+)
+def test_recordings_of_every_format_and_rate_come_back_at_48_khz(
+    client: Client, voice: bytes, rate: int, channels: int, file_format: str, subtype: str
+) -> None:
+    audio = resample(music.song(8.0)[0], STEM_RATE_HZ, rate)[:channels]
+    song = client.cover(music.encode(audio, rate, file_format, subtype), voice, consent=CONSENT)
+    assert abs(song.audio.shape[1] - 8 * SAMPLE_RATE_HZ) <= 2 * SAMPLE_RATE_HZ / 10
+    if subtype == "FLOAT":
+        expected = np.broadcast_to(resample(audio, rate, SAMPLE_RATE_HZ), song.audio.shape)
+        assert float(np.abs(song.audio - expected).max()) <= 1e-5
+
+
+# ---------------------------------------------------------------------------------------------- demucs, speaker_encoder
+
+
+def test_stems_of_a_file(server: EmbeddedServer, client: Client, recording: bytes, repository: Repository) -> None:
+    stems = client.separate(recording)
+    assert tuple(stems) == repository.preset.separator.sources
+    assert all(stem.shape == (2, round(SECONDS * STEM_RATE_HZ)) for stem in stems.values())
+    with Raw(server.url) as raw:
+        inputs = {"file": np.array([recording], object), "sources": text("vocals")}
+        responses = [r for r in raw.stream("demucs", inputs, timeout=60) if r]
+    position = 0
+    for response in responses[:-1]:
+        assert response["START"][0] == position
+        assert response["STEMS"].nbytes <= MAX_RESPONSE_BYTES
+        position += response["STEMS"].shape[2]
+    vocals = np.concatenate([r["STEMS"] for r in responses[:-1]], axis=2)[0]
+    assert np.array_equal(vocals, stems["vocals"])
+    assert json.loads(responses[-1]["REPORT"][0])["sources"] == ["vocals"]
+
+
+def test_several_separations_at_once_are_those_alone(client: Client) -> None:
+    recordings = [(music.song(seconds)[0], STEM_RATE_HZ) for seconds in (4.0, 9.0, 13.0)]
+    alone = [client.separate(r, sources=["vocals"])["vocals"] for r in recordings]
+    together: dict[int, np.ndarray] = {}
+
+    def work(index: int) -> None:
+        together[index] = client.separate(recordings[index], sources=["vocals"])["vocals"]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, stem in enumerate(alone):
+        np.testing.assert_allclose(together[index], stem, atol=1e-6)
+
+
+def test_the_same_voice_is_nearer_than_another(client: Client) -> None:
+    def embed(words: str, voice: str) -> np.ndarray:
+        return client.embed((say(words, voice=voice), 16_000)).vector
+
+    first = "Every evening the lamps along the harbour were lit one after the other by an old man."
+    second = "Nobody remembers who built the bridge, but all of us have crossed it in the rain."
+    same = float(embed(first, "en") @ embed(second, "en"))
+    other = float(embed(first, "en") @ embed(second, "en+f3"))
+    assert same > other + 0.1
+    assert float(np.linalg.norm(embed(first, "en"))) == pytest.approx(1.0, abs=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- endings
+
+
+def test_cancelled_cover_frees_every_stage(
+    server: EmbeddedServer, metrics: Metrics, recording: bytes, voice: bytes
+) -> None:
+    with Raw(server.url) as raw:
+        call = raw.call("cover", cover_inputs(recording, voice))
+        next(call)
+        call.cancel()
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+
+
+def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -> None:
+    with pytest.raises(DeadlineError):
+        client.cover((music.song(120.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, timeout_s=1.5)
+    wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+
+
+def test_without_a_converter_a_cover_is_refused_by_name(
+    new_server: Callable[..., EmbeddedServer], recording: bytes, voice: bytes
+) -> None:
+    server = new_server(models=LOADED)
+    with Client(server.url, retries=0) as client:
+        with pytest.raises(ModelUnavailableError, match="svc"):
+            client.cover(recording, voice, consent=CONSENT)
+        assert client.separate(recording, sources=["vocals"])["vocals"].shape[1]
+
+
+@pytest.mark.parametrize("victim", ["demucs", "htdemucs", "svc", "speaker_encoder"])
+def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
+    new_server: Callable[..., EmbeddedServer], voice: bytes, victim: str
+) -> None:
+    server = new_server()
+    long = (music.song(90.0)[0], STEM_RATE_HZ)
+    with Client(server.url, retries=0) as client:
+        stream = client.stream_cover(long, voice, consent=CONSENT)
+        next(stream)
+        os.kill(server.stub_pids()[victim], signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(ModelUnavailableError, match=victim):
+            for _ in stream:
+                pass
+        assert time.monotonic() - began < 30.0
+        wait_until(lambda: server.restarts.get(victim) == 1, 10.0, "not reloaded")
+        assert client.cover((music.song(4.0)[0], STEM_RATE_HZ), voice, consent=CONSENT).report.raw["converted"]
+    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+
+
+def test_log_holds_neither_consent_nor_file_names(server: EmbeddedServer, recording: bytes, voice: bytes) -> None:
+    with Client(server.url) as client:
+        client.cover(recording, voice, consent="Zebediah Quill, by letter")
+    assert server.options.log_path is not None
+    assert "Quill" not in Path(server.options.log_path).read_text(errors="replace")
+
+
+def test_consent_is_required(client: Client, server: EmbeddedServer, recording: bytes, voice: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="consent"):
+        client.cover(recording, voice, consent="  ")
+    inputs = cover_inputs(recording, voice)
+    del inputs["voice_consent"]
+    with Raw(server.url) as raw:
+        assert next(raw.stream("cover", inputs))["error"].startswith("INVALID_ARG: voice_consent")
