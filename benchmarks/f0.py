@@ -10,6 +10,7 @@ pieces against the song in one call. swift-f0 is fetched from PyPI once.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -42,7 +43,7 @@ from heartvoice.stages.f0 import (
 )
 
 PARTS = ("accuracy", "speed", "chunks")
-CONTEXTS = (32, 64, 160, 320, 640)
+CONTEXTS = (32, 64, 160, 320)
 MARGIN = 5
 """Values beside the ends of notes that the "steady" columns leave out: 50 ms, three frames of swift-f0."""
 SWIFT_F0_BUDGET, RMVPE_BUDGET = 1.1, 1.0
@@ -60,6 +61,21 @@ class OneNetwork:
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run it, whatever the name."""
         return self._engine.run(inputs, outputs)
+
+
+class Remembering(OneNetwork):
+    """It runs each input once: contours of one recording differ in their decoding alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._known: dict[bytes, dict[str, Array]] = {}
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run it, or remember what it returned."""
+        key = hashlib.sha256(inputs["features"].tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = super().run(name, inputs, outputs)
+        return self._known[key]
 
 
 def source_of(sizes: AnyF0, seed: int) -> TensorSource:
@@ -159,13 +175,13 @@ def _multiple(seconds: float) -> int:
 
 def measure_chunks(run: Run, sizes: RmvpeSizes, path: Path, *, seed: int, n: int, seconds: float, memory: bool) -> None:
     """RMVPE's long song in pieces, with several contexts, against the song in one call; adds rows."""
-    networks = OneNetwork(OnnxEngine(path, threads=run.threads))
-    whole = _multiple(seconds)
+    engine, whole = OnnxEngine(path, threads=run.threads), _multiple(seconds)
     inputs = {
         "melody": melody(seconds).audio,
         "white noise": noise.normal(0, "benchmark hiss", 2, (int(seconds * SPEECH_RATE_HZ),)) * np.float32(0.1),
     }
     for name, audio in inputs.items():
+        networks = Remembering(engine)
         # A threshold that about half of the values pass, so that a change in voicing can show.
         features = rmvpe_log_mel(audio[: 32 * SPEECH_RATE_HZ - F0_HOP], sizes.n_mels)
         features = features[:, : features.shape[1] // 32 * 32]
@@ -218,15 +234,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "accuracy" in args.only:
             measure_accuracy(run, swift)
             run.save()
-        n, seconds, memory = (3, 5.0, False) if args.quick else (9, 30.0, True)
+        n, seconds, memory = (3, 5.0, False) if args.quick else (7, 30.0, True)
         if "speed" in args.only:
             measure_speed(run, SwiftF0Sizes(), swift, seed=args.seed, n=n, seconds=seconds, memory=memory)
             run.save()
-            measure_speed(run, sizes, rmvpe, seed=args.seed, n=min(n, 5), seconds=seconds, memory=memory)
+            measure_speed(run, sizes, rmvpe, seed=args.seed, n=3, seconds=seconds, memory=memory)
             run.save()
         if "chunks" in args.only:
-            length = 40.0 if args.quick else 96.0
-            measure_chunks(run, sizes, rmvpe, seed=args.seed, n=0 if args.quick else 3, seconds=length, memory=memory)
+            length = 40.0 if args.quick else 64.0
+            measure_chunks(run, sizes, rmvpe, seed=args.seed, n=0 if args.quick else 2, seconds=length, memory=memory)
     run.finish()
     return 0
 

@@ -2,7 +2,7 @@
 
 Contract: `contracts.HTDEMUCS`; the PyTorch twin is `heartvoice.models.demucs_module`. How it differs from a trace:
 
-- Statistics over long audio are sums of sums: onnxruntime adds up in float32, which costs 50 dB over millions of values.
+- Statistics over long audio are sums of sums: onnxruntime adds up in float32, which costs 50 dB over a million values.
 - The second norm of a DConv branch is never computed on its 2 C channels. Its input is linear in the C / 8 channels
   before it, so mean and variance follow from theirs; what is left of the norm is two more input channels of the
   convolution, and LayerScale is part of its weights.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from heartvoice.checkpoints import TensorSource
 from heartvoice.contracts import HTDEMUCS
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.htdemucs_transformer import Transformer
-from heartvoice.export.layout import BATCH, Precision
+from heartvoice.export.layout import BATCH, Precision, separator_axes
 from heartvoice.models.demucs import check_sizes
 from heartvoice.presets import SeparatorSizes
 
@@ -34,17 +35,6 @@ NORM_EPS = 1e-5
 _ROW = 512
 """Values that are added up at once."""
 _GATED = (0, 1)
-
-
-def separator_axes(sizes: SeparatorSizes) -> dict[str, int]:
-    """The contract's axes that the separator's sizes fix."""
-    hop = sizes.nfft // 4
-    return {
-        "source": len(sizes.sources),
-        "segment_sample": sizes.segment_samples,
-        "spectrum_bin": sizes.nfft // 2,
-        "spectrum_frame": math.ceil(sizes.segment_samples / hop),
-    }
 
 
 def build_htdemucs(sizes: SeparatorSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
@@ -245,13 +235,16 @@ class _Network:
         return conv(self.b, x, weight, bias, kind="ConvTranspose", kernel_shape=kernel, pads=pads, strides=strides)
 
     def _conv(
-        self, x: str, name: str, shape: tuple[int, ...], *, part: tuple[int, int] | None = None, **attributes: list[int]
+        self, x: str, name: str, shape: tuple[int, ...], *, part: tuple[int, int] | None = None, **attributes: Any
     ) -> str:
         """A convolution of the checkpoint; `part` numbers a slice of its outputs and says where that begins."""
         label, first = ("", 0) if part is None else (f".{part[0]}", part[1])
         rows, kernel = slice(first, first + shape[0]), list(shape[2:])
         weight = self.b.weight(
-            f"{self.prefix}.{name}.weight{label}", shape, lambda: self._tensor(f"{name}.weight").reshape(-1, *shape[1:])[rows], half=True
+            f"{self.prefix}.{name}.weight{label}",
+            shape,
+            lambda: self._tensor(f"{name}.weight").reshape(-1, *shape[1:])[rows],
+            half=True,
         )
         bias = self.b.weight(f"{self.prefix}.{name}.bias{label}", shape[:1], lambda: self._tensor(f"{name}.bias")[rows])
         return conv(self.b, x, weight, bias, kernel_shape=kernel, **attributes)
@@ -278,7 +271,7 @@ class _DConvLayer:
         self.b = network.b
 
     def run(self, x: str, dilation: int) -> str:
-        """What the branch adds to x, and x."""
+        """Return x and what the branch adds to it."""
         b = self.b
         if self.branch.spectral:
             kernel, pads, dilations = [1, 3], [0, dilation, 0, dilation], [1, dilation]
@@ -347,10 +340,10 @@ class _DConvLayer:
         mean = self._mean(h)
         centred = b.op("Sub", h, mean)
 
-        def root() -> Array:  # R with R^T R = W^T W / 2 C
-            weight, _ = self._matrix()
-            values, vectors = np.linalg.eigh(weight.T @ weight / (2 * self.width))
-            return (np.sqrt(np.maximum(values, 0))[:, None] * vectors.T).reshape(hidden, hidden, 1, 1)
+        def root() -> Array:  # R with R^T R = W^T W / 2 C; the diagonal's signs are arbitrary, so they are fixed
+            _, upper = np.linalg.qr(self._matrix()[0] / math.sqrt(2 * self.width))
+            signed: Array = upper * np.where(np.diag(upper) < 0, -1, 1)[:, None]
+            return signed.reshape(hidden, hidden, 1, 1)
 
         rooted = b.weight(f"{prefix}.{self.name}.3.root", (hidden, hidden, 1, 1), root)
         spread = row_sums(b, b.op("Conv", centred, rooted, kernel_shape=[1, 1]), self.length, squares=True)
@@ -377,10 +370,12 @@ class _DConvLayer:
             weight, bias = self._matrix()
             columns = np.concatenate([weight, bias[:, None], -np.ones((2 * width, 1))], axis=1)
             gain = self.network._tensor(f"{self.name}.4.weight")[rows] * scale()
-            return (columns[rows] * gain[:, None])[..., None]
+            scaled: Array = (columns[rows] * gain[:, None])[..., None]
+            return scaled
 
         def make_bias() -> Array:
-            return self.network._tensor(f"{self.name}.4.bias")[rows] * scale()
+            scaled: Array = self.network._tensor(f"{self.name}.4.bias")[rows] * scale()
+            return scaled
 
         shape = (width, self.hidden + 2, 1)
         weight = b.weight(f"{prefix}.{self.name}.4.weight.{half}", shape, make, half=True)

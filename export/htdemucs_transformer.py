@@ -1,4 +1,4 @@
-"""The middle of htdemucs as a graph: two transformers, spectral and time, that attend to each other in every second layer.
+"""The middle of htdemucs as a graph: transformers of both branches, every second layer of which attends to the other.
 
 Source: demucs 4.1.0, `transformer.CrossTransformerEncoder`.
 """

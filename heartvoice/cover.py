@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -297,7 +297,7 @@ class CoverPipeline:
             "warnings": list(request.warnings),
             **judged,
             "svc": self._svc,
-            "mix": {} if self._passed else mixer.report,
+            "mix": {} if self._passed else _rounded(asdict(mixer.report)),
             "timings": {
                 **{name: round(value, 4) for name, value in self._timings.items()},
                 "first_audio_s": first_audio_s,
@@ -309,12 +309,11 @@ class CoverPipeline:
         """Similarity to the reference and F0, before and after; None where too little is sung to tell."""
         voice = self._request.voice.audio44
         source, result = self._source.audio(), self._result.audio()
-        enough = min(len(source), len(result)) >= STEM_RATE_HZ
         similarity: dict[str, Any] = {"encoder": self._about.get("speaker_encoder"), "before": None, "after": None}
-        if enough:
+        sung = {name: audio for name, audio in (("before", source), ("after", result)) if len(audio) >= STEM_RATE_HZ}
+        if sung:
             reference = self._stages.embed(voice)
-            similarity["before"] = round(float(reference @ self._stages.embed(source)), 4)
-            similarity["after"] = round(float(reference @ self._stages.embed(result)), 4)
+            similarity |= {name: round(float(reference @ self._stages.embed(sung[name])), 4) for name in sung}
         contours = [
             self._stages.track_f0(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ)) if len(audio) else np.zeros(1)
             for audio in (source, result, voice)
@@ -327,6 +326,11 @@ class CoverPipeline:
             "similarity": similarity,
             "f0": f0 | {"shift_semitones": None if shift is None else round(shift, 3)},
         }
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Floats to four digits."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 class _Excerpt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,14 @@ def resample(audio: Samples, from_hz: int, to_hz: int) -> Samples:
 
 def hann(length: int) -> NDArray[np.float64]:
     """Periodic Hann window."""
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return window
 
 
-def frames(audio: NDArray[np.floating], length: int, hop: int) -> NDArray[np.floating]:
+def frames(audio: NDArray[np.floating[Any]], length: int, hop: int) -> NDArray[np.floating[Any]]:
     """All full frames [..., T, length] of [..., N], T = 1 + (N - length) // hop; a view."""
     windows = np.lib.stride_tricks.sliding_window_view(audio, length, axis=-1)
-    view: NDArray[np.floating] = windows[..., ::hop, :]
+    view: NDArray[np.floating[Any]] = windows[..., ::hop, :]
     return view
 
 
@@ -62,7 +63,8 @@ def stft(
 def hz_to_mel(hz: NDArray[np.float64], scale: Literal["htk", "slaney"]) -> NDArray[np.float64]:
     """Mel values; Slaney's scale is linear below 1 kHz."""
     if scale == "htk":
-        return 2595.0 * np.log10(1.0 + hz / 700.0)
+        mel: NDArray[np.float64] = 2595.0 * np.log10(1.0 + hz / 700.0)
+        return mel
     linear, log_step = hz * 3.0 / 200.0, np.log(6.4) / 27.0
     return np.where(hz >= 1000.0, 15.0 + np.log(np.maximum(hz, 1e-10) / 1000.0) / log_step, linear)
 
@@ -91,7 +93,7 @@ def mel_filter_bank(
     bins = np.linspace(0.0, sample_rate_hz / 2, n_fft // 2 + 1)
     rise = (bins - corners[:-2, None]) / np.diff(corners)[:-1, None]
     fall = (corners[2:, None] - bins) / np.diff(corners)[1:, None]
-    weights = np.maximum(0.0, np.minimum(rise, fall))
+    weights: NDArray[np.float64] = np.maximum(0.0, np.minimum(rise, fall))
     if area_norm:
         weights *= 2.0 / (corners[2:] - corners[:-2])[:, None]
     return weights
@@ -145,4 +147,5 @@ def _mel_triangles(sample_rate_hz: int, n_fft: int, n_bands: int, low_hz: float)
     bins = hz_to_mel(np.linspace(0.0, sample_rate_hz / 2, n_fft // 2 + 1), "htk")
     width = corners[1] - corners[0]
     rise, fall = (bins - corners[:-2, None]) / width, (corners[2:, None] - bins) / width
-    return np.maximum(0.0, np.minimum(rise, fall))
+    triangles: NDArray[np.float64] = np.maximum(0.0, np.minimum(rise, fall))
+    return triangles

@@ -298,12 +298,12 @@ class Preset:
     name: str
     lm: HeartMuLaSizes
     codec: HeartCodecSizes
-    separator: SeparatorSizes = SEPARATORS["htdemucs"]
-    speaker: AnySpeaker = SPEAKERS["resemblyzer"]
-    f0: AnyF0 = F0S["swift-f0"]
     ids: GenerationIds = field(default_factory=GenerationIds)
     max_positions: int = 3584
     """Prompt plus song, in LM positions: 240 s of music and 584 prompt tokens."""
+    separator: SeparatorSizes = SEPARATORS["htdemucs"]
+    speaker: AnySpeaker = SPEAKERS["resemblyzer"]
+    f0: AnyF0 = F0S["swift-f0"]
 
     def __post_init__(self) -> None:
         if self.lm.codebook_size != self.codec.codebook_size:

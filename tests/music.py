@@ -88,7 +88,8 @@ def _string(hz: float, n: int, sample_rate_hz: int, rng: np.random.Generator) ->
     rounds = [rng.uniform(-1, 1, period)]
     while len(rounds) * period < n:
         rounds.append(0.498 * (rounds[-1] + np.roll(rounds[-1], 1)))
-    return np.concatenate(rounds)[:n]
+    plucked: Wave = np.concatenate(rounds)[:n]
+    return plucked
 
 
 @lru_cache(maxsize=16)
@@ -161,7 +162,8 @@ def room(voice: Samples, sample_rate_hz: int = 44_100, seed: int = 0, *, wet: fl
     size = 1 << (len(voice) + n - 1).bit_length()
     spectrum = np.fft.rfft(voice.astype(np.float64), size)
     wetness = np.stack([np.fft.irfft(spectrum * np.fft.rfft(echo, size), size)[: len(voice)] for echo in echoes])
-    return (voice + wet * wetness).astype(np.float32)
+    both: Samples = (voice + wet * wetness).astype(np.float32)
+    return both
 
 
 @lru_cache(maxsize=8)

@@ -85,7 +85,7 @@ class Tdnn(nn.Module):
 
 def segment_means(x: Tensor, length: int) -> Tensor:
     """Means over segments of `length` frames, the last of what there is: [B, C, T] to [B, C, ceil(T / length)]."""
-    return torch.stack([segment.mean(dim=-1) for segment in x.split(length, dim=-1)], dim=-1)
+    return torch.stack([segment.mean(dim=-1) for segment in torch.split(x, length, dim=-1)], dim=-1)
 
 
 class ContextGate(nn.Module):
@@ -104,7 +104,8 @@ class ContextGate(nn.Module):
         context = x.mean(dim=-1, keepdim=True) + segment_means(x, self.segment_frames)
         gate = torch.sigmoid(self.linear2(torch.relu(self.linear1(context))))  # one value a segment
         repeated = gate.repeat_interleave(self.segment_frames, dim=-1)[..., : x.shape[-1]]
-        return self.linear_local(x) * repeated
+        gated: Tensor = self.linear_local(x) * repeated
+        return gated
 
 
 class DenseLayer(nn.Module):
@@ -133,7 +134,8 @@ class Transit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T] to [B, C / 2, T]."""
-        return self.linear(torch.relu(self.nonlinear(x)))
+        narrowed: Tensor = self.linear(torch.relu(self.nonlinear(x)))
+        return narrowed
 
 
 class Dense(nn.Module):
@@ -146,7 +148,8 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C] to [B, D]."""
-        return self.nonlinear(self.linear(x.unsqueeze(-1))).squeeze(-1)
+        projected: Tensor = self.nonlinear(self.linear(x.unsqueeze(-1))).squeeze(-1)
+        return projected
 
 
 def pool(x: Tensor) -> Tensor:
@@ -178,7 +181,8 @@ class XVector(nn.Module):
         x = self.tdnn(x)
         for number in range(1, self.n_blocks + 1):
             x = self.get_submodule(f"transit{number}")(self.get_submodule(f"block{number}")(x))
-        return self.dense(pool(torch.relu(self.out_nonlinear(x))))
+        embedding: Tensor = self.dense(pool(torch.relu(self.out_nonlinear(x))))
+        return embedding
 
 
 class Campplus(nn.Module):

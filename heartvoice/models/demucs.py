@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +29,6 @@ from heartvoice.models.torch_files import TorchFile
 from heartvoice.presets import SeparatorSizes
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _LOG = logging.getLogger(__name__)
@@ -190,7 +189,7 @@ def _read_bag(folder: Path, sizes: SeparatorSizes) -> _Bag:
 
 
 def _parse_bag(path: Path) -> _Bag:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -332,7 +331,6 @@ class _Joined(TensorSource):
         """Hash of each file by its name."""
         hashes: dict[str, str] = {}
         for part in self._sources:
-            assert isinstance(part, (Checkpoint, TorchFile))
             hashes |= part.sha256()
         return hashes
 

@@ -73,7 +73,7 @@ class Separator(nn.Module):
         """Build them on torch's current device."""
         super().__init__()
         self.sizes = sizes
-        kwargs = module_kwargs(sizes)
+        kwargs = module_kwargs(sizes) | {"rescale": 0}  # of first weights, which are never used here
         self.models = nn.ModuleList([Hybrid(**kwargs) for _ in range(sizes.n_models)])
 
     def spectrum_of(self, mix: Tensor) -> Tensor:
@@ -85,7 +85,8 @@ class Separator(nn.Module):
         results = [self._network(index).core(mix, spectrum) for index in range(self.sizes.n_models)]
         if len(results) == 1:
             return results[0]
-        spectra, waves = (torch.stack([part[:, i] for i, part in enumerate(parts)], 1) for parts in zip(*results))
+        spectra = torch.stack([result[0][:, source] for source, result in enumerate(results)], dim=1)
+        waves = torch.stack([result[1][:, source] for source, result in enumerate(results)], dim=1)
         return spectra, waves
 
     @torch.inference_mode()

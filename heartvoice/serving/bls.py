@@ -36,6 +36,8 @@ def _error(model: str, error: Any) -> HeartvoiceError:
     text = error.message()
     if "is not healthy" in text:
         return ModelUnavailableError(f"{model}: its process has died")
+    if "is not ready" in text or "unknown model" in text:
+        return ModelUnavailableError(f"{model}: not loaded")
     code = error.code()
     for triton, cls in (
         (pb_utils.TritonError.UNAVAILABLE, ModelUnavailableError),

@@ -123,9 +123,7 @@ def _comment(report: dict[str, Any]) -> str:
     """The tag of a file: a recording that was passed through is not AI-generated."""
     if report.get("converted") is False:
         return passthrough_provenance()
-    return provenance(
-        report["seed"], random_weights=report["random_weights"], voice_sha256=report.get("voice_sha256")
-    )
+    return provenance(report["seed"], random_weights=report["random_weights"], voice_sha256=report.get("voice_sha256"))
 
 
 def stream_codes(job: Job, stage: LmStage, repository: Repository, metrics: Metrics) -> None:

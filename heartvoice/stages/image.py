@@ -61,7 +61,8 @@ _WIDTHS = np.diff(np.append(_EDGES, N_BINS))
 
 def middle(stereo: Samples) -> Samples:
     """What is converted: float32 [2, N] to [N]."""
-    return (stereo[0] + stereo[1]) * np.float32(0.5)
+    half: Samples = (stereo[0] + stereo[1]) * np.float32(0.5)
+    return half
 
 
 class StereoImage:
@@ -86,7 +87,8 @@ class StereoImage:
         self._late = late[len(new_middle) :]
         on_time = late[: len(new_middle)].astype(np.float64)
         new_side = self._side(np.stack([old_middle, side, new_middle]))
-        return np.stack([on_time + new_side, on_time - new_side]).astype(np.float32)
+        new: Samples = np.stack([on_time + new_side, on_time - new_side]).astype(np.float32)
+        return new
 
     def _side(self, signals: Values) -> Values:
         """New side [N] of old middle, old side and new middle, [3, N]; costs nothing while the old side is zero."""
@@ -113,14 +115,11 @@ def _new_side(spectra: Spectra, delays: NDArray[np.int64], turns: Spectra) -> Sp
     The first frame of the result is number `MAX_DELAY + REACH`.
     """
     old, side, new = spectra[:, MAX_DELAY:]
-    old_power, side_power, new_power = _around(old, old), _around(side, side), _around(new, new)
+    old_power, side_power, new_power, with_old, alike, turned_alike = _around(spectra[:, MAX_DELAY:])
     floor = _FLOOR * side_power + _TINY
-    with_old = _around(side, old)
     a = np.clip(with_old / (old_power + _TINY), -_MAX_RATIO, _MAX_RATIO)
     rest_power = np.maximum(side_power - a * (2.0 * with_old - a * old_power), 0.0)
-    coherence = (np.hypot(_around(new, old), _around(new, 1j * old)) + floor) ** 2 / (
-        (old_power + floor) * (new_power + floor)
-    )
+    coherence = (np.hypot(alike, turned_alike) + floor) ** 2 / ((old_power + floor) * (new_power + floor))
     keep = np.clip((coherence - _CHANCE) / (1.0 - _CHANCE), 0.0, 1.0)
     level = np.clip(np.sqrt((new_power + floor) / (old_power + floor)), 1.0 / _MAX_RATIO, _MAX_RATIO)
     width = np.minimum(np.sqrt(_wide(rest_power) / _wide(old_power + floor)), _MAX_RATIO)
@@ -141,8 +140,19 @@ def _wide(bands: Values) -> Values:
     return sums
 
 
-def _around(left: Spectra, right: Spectra) -> Values:
-    """Re sum(left conj(right)) over each band and the frames around: [T + 2 * REACH, bin] to [T, band]."""
-    bands = np.add.reduceat(left.real * right.real + left.imag * right.imag, _EDGES, axis=1)
-    sums: Values = np.lib.stride_tricks.sliding_window_view(bands, 2 * REACH + 1, axis=0).sum(axis=-1)
+def _around(spectra: Spectra) -> Values:
+    """Sums over each band and the frames around, of old, side and new, [3, T + 2 * REACH, bin] to [6, T, band].
+
+    The powers of the three, Re side conj(old), Re new conj(old) and Im new conj(old).
+    """
+    re, im = np.ascontiguousarray(spectra.real), np.ascontiguousarray(spectra.imag)
+    products = np.empty((6, *spectra.shape[1:]))
+    products[:3] = re * re + im * im
+    products[3:5] = re[1:] * re[0] + im[1:] * im[0]
+    products[5] = im[2] * re[0] - re[2] * im[0]
+    bands = np.add.reduceat(products, _EDGES, axis=2)
+    n_frames = bands.shape[1] - 2 * REACH
+    sums = bands[:, :n_frames].copy()
+    for later in range(1, 2 * REACH + 1):
+        sums += bands[:, later : later + n_frames]
     return sums

@@ -105,7 +105,7 @@ class Limiter:
         self._last = 0.0
         window = np.hanning(LOOKAHEAD + 3)[1:-1]
         self._window = window / window.sum()
-        self._n_in, self._n_out = 0, 0
+        self._n_in, self._n_out, self._to_skip = 0, 0, _DELAY
         self._true_peak, self._reduction_db = 0.0, 0.0
 
     @property
@@ -129,19 +129,18 @@ class Limiter:
         n_rest = self._n_in - self._n_out
         n_pad = -(len(self._input) + _DELAY) % BLOCK + _DELAY
         self._input.push(np.zeros((*self._delayed.shape[:2], n_pad), np.float32))
-        return self._run()[..., :n_rest]
+        rest: Samples = self._run()[..., :n_rest]
+        return rest
 
     def _run(self) -> Samples:
         done = [np.zeros((*self._delayed.shape[:2], 0), np.float32)]
         while len(self._input) >= BLOCK:
             block = self._limit(self._input.take(BLOCK))
-            skip = min(max(_DELAY - self._n_out - self._skipped, 0), BLOCK)
-            self._skipped += skip
+            skip = min(self._to_skip, BLOCK)
+            self._to_skip -= skip
             done.append(block[..., skip:])
             self._n_out += BLOCK - skip
         return np.concatenate(done, axis=-1)
-
-    _skipped = 0
 
     def _limit(self, parts: Samples) -> Samples:
         """One block in, one block `_DELAY` samples older out."""
@@ -149,10 +148,10 @@ class Limiter:
         reduction = self._smooth(self._hold(peaks))
         signal = np.concatenate([self._delayed, parts], axis=-1)
         self._delayed = signal[..., BLOCK:]
-        out = signal[..., :BLOCK]
+        out: Samples = signal[..., :BLOCK]
         if reduction.any():
             self._reduction_db = max(self._reduction_db, float(reduction.max()))
-            out = (out * 10.0 ** (reduction / -20.0)).astype(np.float32)
+            out = np.asarray(out * 10.0 ** (reduction / -20.0), np.float32)
         peaks = self._output_peaks.push(out.sum(axis=0), self._true_peak)
         self._true_peak = max(self._true_peak, float(peaks.max()))
         return out
@@ -192,4 +191,5 @@ class Limiter:
 def limit(audio: Samples) -> Samples:
     """Limit a whole recording, float32 [2, N] at 48 kHz."""
     limiter = Limiter()
-    return np.concatenate([limiter.push(audio[None]), limiter.finish()], axis=-1)[0]
+    limited: Samples = np.concatenate([limiter.push(audio[None]), limiter.finish()], axis=-1)[0]
+    return limited

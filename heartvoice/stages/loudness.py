@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Loudness:
         self._hops: deque[Values] = deque(maxlen=HOPS_PER_BLOCK)
         self._blocks, self._n_blocks = np.zeros((n_streams, 1024)), 0
 
-    def push(self, hop: NDArray[np.floating]) -> None:
+    def push(self, hop: NDArray[Any]) -> None:
         """Take the next [streams, hop]."""
         assert hop.shape[1] == self.hop
         weighted = hop.astype(np.float64)

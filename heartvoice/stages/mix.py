@@ -32,6 +32,8 @@ FADE = STEM_RATE_HZ // 100
 """Samples over which converted vocals that end early fade out."""
 MAX_LEVEL = 100.0
 """Largest sample that a stage may hand over, 40 dB over full scale."""
+SILENCE_DBTP = -200.0
+"""True peak that a report gives for silence: JSON has no infinity."""
 _LENGTH_TOLERANCE = SAMPLE_RATE_HZ // 1000
 """Samples by which vocals and recording may differ in length: resampling rounds."""
 
@@ -85,7 +87,7 @@ class Mixer:
     def report(self) -> MixReport:
         """What the mixer did so far."""
         gains = (self._match.lowest_db, self._match.highest_db)
-        return MixReport(gains, self._limiter.reduction_db, self._limiter.true_peak_dbtp)
+        return MixReport(gains, self._limiter.reduction_db, max(self._limiter.true_peak_dbtp, SILENCE_DBTP))
 
     def push(
         self, recording: Samples | None = None, vocals: Samples | None = None, converted: Samples | None = None

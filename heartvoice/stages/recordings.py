@@ -65,7 +65,8 @@ class Recording:
 
     def mono(self) -> Samples:
         """float32 [N], the mean of the channels."""
-        return self.audio[0] if len(self.audio) == 1 else self.audio.mean(axis=0, dtype=np.float32)
+        mean: Samples = self.audio[0] if len(self.audio) == 1 else self.audio.mean(axis=0, dtype=np.float32)
+        return mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,17 +77,23 @@ class SeparationPlan:
         ramp = np.concatenate([rise, fall]).astype(np.float32)
         self.weight: Samples = ramp / ramp.max()
 
-    def n_segments(self, n_samples: int, *, carried: bool = False) -> int:
-        """Calls of the network for so many new samples; `carried` if a carry covers the first `overlap` of them."""
-        if self.all_chunks:
+    def n_segments(self, n_samples: int, *, carried: bool = False, more: bool = False) -> int:
+        """Calls of the network for so many new samples.
+
+        Args:
+            n_samples: new samples.
+            carried: a carry covers the first `overlap` of them.
+            more: another request follows, so that they end where a segment does.
+        """
+        if self.all_chunks and not more:
             return math.ceil(n_samples / self.stride)
         uncovered = n_samples - self.overlap  # after the first `overlap` samples, each segment adds a stride
         return max(math.ceil(uncovered / self.stride), 0 if carried else 1)
 
-    def segments(self, n_samples: int, *, carried: bool = False) -> list[_Segment]:
-        """The calls, in order."""
+    def segments(self, n_samples: int, *, carried: bool = False, more: bool = False) -> list[_Segment]:
+        """The calls, in order; arguments as for `n_segments`."""
         found = []
-        for index in range(self.n_segments(n_samples, carried=carried)):
+        for index in range(self.n_segments(n_samples, carried=carried, more=more)):
             offset = index * self.stride
             length = min(self.segment, n_samples - offset)
             found.append(_Segment(offset, length, (self.segment - length) // 2))
@@ -154,7 +160,7 @@ class SeparationRequest:
             raise InvalidRequestError(
                 f"more: expected {plan.segment} new samples and a multiple of {plan.stride}, got {n_new}"
             )
-        segments = plan.segments(n_new, carried=self.carry is not None)
+        segments = plan.segments(n_new, carried=self.carry is not None, more=self.more)
         needed = max((segment.before - segment.offset for segment in segments), default=0)
         if self.carry is not None and self.context < needed:
             raise InvalidRequestError(f"context: expected at least {needed} samples, got {self.context}")
@@ -172,18 +178,6 @@ class SeparationRequest:
         check_finite("carry", self.carry)
 
 
-def parse_sources(text: str, sizes: SeparatorSizes) -> tuple[str, ...]:
-    """`vocals, drums` into names; empty text is all of them.
-
-    Raises:
-        InvalidRequestError: one is unknown or named twice.
-    """
-    names = tuple(name.strip() for name in text.split(",")) if text.strip() else sizes.sources
-    if any(name not in sizes.sources for name in names) or len(set(names)) != len(names):
-        raise InvalidRequestError(f"sources: expected different ones of {', '.join(sizes.sources)}, got {text!r}")
-    return names
-
-
 @dataclass(frozen=True)
 class StemsPiece:
     """Finished samples: `stems` float32 [S', 2, M]; `start` counts from the first sample after the context."""
@@ -194,9 +188,9 @@ class StemsPiece:
 
 @dataclass(frozen=True)
 class Carry:
-    """The last item of a request with `more`: `overlap` float32 [S', 2, O] goes into the next request."""
+    """The last item of a request with `more`: `carry` float32 [S', 2, O] goes into the next request."""
 
-    overlap: Samples
+    carry: Samples
 
 
 # ----------------------------------------------------------------------------------------------------------- transform
@@ -313,7 +307,7 @@ class SeparateStage:
         names = request.sources or self._sizes.sources
         wanted = [self._sizes.sources.index(name) for name in names]
         n_new = request.audio.shape[1] - request.context
-        segments = plan.segments(n_new, carried=carry is not None)
+        segments = plan.segments(n_new, carried=carry is not None, more=request.more)
         # What lies in the current segment's place: weighted sums of stems, and sums of weights.
         sums, weights = np.zeros((len(wanted), 2, plan.segment), np.float32), np.zeros(plan.segment, np.float32)
         if carry is not None:

@@ -105,7 +105,7 @@ def _container(data: bytes, field: str) -> str:
 def _read(data: bytes, field: str, max_s: float) -> tuple[Samples, int]:
     """Check the header, then decode in blocks of a second, into one array."""
     try:
-        with soundfile.SoundFile(_Source(data)) as file:
+        with _Forward(_Source(data)) as file:
             _check_header(file, field, max_s)
             audio = _decode_blocks(file, field, max_s)
             _check_whole(file, data, audio.shape[1], field)
@@ -159,6 +159,16 @@ def _decode_blocks(file: soundfile.SoundFile, field: str, max_s: float) -> Sampl
     return audio if n == capacity else np.ascontiguousarray(audio[:, :n])
 
 
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file read once from beginning to end.
+
+    soundfile seeks after every read of a file that can: needless here, and FLAC of unknown length then fails.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _Source:
     """Bytes as a file for libsndfile that never raises: an exception inside its callbacks would be printed."""
 
@@ -193,7 +203,8 @@ def _check_whole(file: soundfile.SoundFile, data: bytes, n_frames: int, field: s
     known = promised < _UNKNOWN_LENGTH and (file.format != "MP3" or _has_xing(data))
     if known and n_frames < promised:
         raise InvalidRequestError(
-            f"{field}: expected the {promised} samples that its header promises, got {n_frames}: the file is cut short"
+            f"{field}: expected the {promised} samples that its header promises, got {n_frames}: the file is cut"
+            " short or damaged"
         )
 
 

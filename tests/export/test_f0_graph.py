@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from heartvoice.errors import CheckpointError, EngineError, ExportError
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_f0 import PublishedSwiftF0, compare_f0, f0_reference
+from heartvoice.export.pypi import MEMBERS
 from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.noise import normal
-from heartvoice.presets import AnyF0
+from heartvoice.presets import AnyF0, RmvpeSizes
 from tests.export.graphs import TINY, relative_error
 from tests.f0_engines import SMALL, SWIFT, f0_engine, golden_sizes, swift_engine, swift_file
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
@@ -83,8 +83,6 @@ def test_frames_that_pooling_does_not_divide_fail() -> None:
 
 
 def test_full_size_graph_holds_every_value_that_inference_reads() -> None:
-    from heartvoice.presets import RmvpeSizes
-
     sizes = RmvpeSizes()
     graph = build_f0_network(sizes, random_checkpoint(sizes, 0))
     assert 360_000_000 < graph.nbytes < 362_000_000  # 90.4 M values, less those of batch norm that are folded
@@ -92,8 +90,6 @@ def test_full_size_graph_holds_every_value_that_inference_reads() -> None:
 
 @pytest.mark.slow
 def test_full_size_salience_is_pytorchs() -> None:
-    from heartvoice.presets import RmvpeSizes
-
     sizes = RmvpeSizes()
     source = random_checkpoint(sizes, 0)
     features = normal(0, "log-mel", 0, (1, 128, 96)) * np.float32(3) - np.float32(5)
@@ -154,9 +150,9 @@ def test_another_graph_is_not_taken_for_swift_f0(tmp_path: Path) -> None:
         build_f0_network(SWIFT, random_checkpoint(SMALL, 1))
 
 
-def test_published_file_has_the_hash_that_its_source_states() -> None:
+def test_published_file_is_the_pinned_one() -> None:
     file = swift_file()
-    assert file.sha256() == {file.path.name: hashlib.sha256(file.path.read_bytes()).hexdigest()}
+    assert list(file.sha256().values()) == [MEMBERS["swift-f0"].sha256]
     assert isinstance(f0_reference(SWIFT, file), PublishedSwiftF0)
-    assert file.names
-    assert all(file.array(name).shape == file.shape(name) for name in file.names if np.isfinite(file._read(name)).all())
+    assert file.array("v353").shape == file.shape("v353") == (12, 3, 3, 3)
+    assert file.where("v353").endswith(f"{file.path.name}: v353")

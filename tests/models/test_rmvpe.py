@@ -1,7 +1,7 @@
 """RMVPE's module: names, the reference's vectors where they are, and the official file's form.
 
-Its official weights are not public property of this project and are not here, so that only the mathematics is checked:
-the vectors are those of small networks with random weights.
+No official weights are at hand here, so that only the mathematics is checked, not accuracy: the vectors are those of
+small networks with random weights.
 """
 
 from __future__ import annotations

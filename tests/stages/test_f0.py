@@ -221,11 +221,8 @@ def test_log_mel_reflects_the_ends_and_has_a_floor() -> None:
     assert np.array_equal(rmvpe_log_mel(np.zeros(1600, np.float32), 128), np.full((128, 11), np.float32(np.log(1e-5))))
     audio = hiss(4000)
     mirrored = np.concatenate([audio[512:0:-1], audio, audio[-2:-514:-1]])
-    inner = rmvpe_log_mel(mirrored, 128)
-    # Frame 16 of the mirrored signal is centred where frame 0 of the other is, 48 samples on: compare by cutting.
-    shifted = rmvpe_log_mel(np.concatenate([np.zeros(128, np.float32), mirrored]), 128)  # 512 + 128 = 4 hops
+    shifted = rmvpe_log_mel(np.concatenate([np.zeros(128, np.float32), mirrored]), 128)  # 512 + 128 are 4 hops
     np.testing.assert_allclose(shifted[:, 4 : 4 + 26], rmvpe_log_mel(audio, 128), atol=1e-6)
-    assert inner.shape == (128, (4000 + 1024) // 160 + 1)
 
 
 @pytest.mark.parametrize(("n_frames", "longest", "context"), [(1, 96, 32), (96, 96, 32), (97, 96, 32), (1000, 192, 64)])

@@ -15,7 +15,7 @@ T = np.arange(N) / RATE_HZ
 
 
 def stereo(mono: np.ndarray) -> np.ndarray:
-    return np.stack([mono, 0.7 * mono]).astype(np.float32)
+    return np.asarray(np.stack([mono, 0.7 * mono]), np.float32)
 
 
 def noise(seed: int, peak: float) -> np.ndarray:

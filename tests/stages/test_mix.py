@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
 
 import numpy as np
+import pyloudnorm
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,8 +36,11 @@ def another_voice(seconds: float = SECONDS) -> np.ndarray:
 def joined(pieces: list[MixPiece]) -> MixPiece:
     ends = np.cumsum([piece.audio.shape[1] for piece in pieces]).tolist()
     assert [piece.start for piece in pieces] == [0, *ends[:-1]]
-    fields = ("audio", "instrumental", "vocals")
-    return MixPiece(*(np.concatenate([getattr(piece, f) for piece in pieces], axis=1) for f in fields), start=0)
+    audio, instrumental, vocals = (
+        np.concatenate([getattr(piece, name) for piece in pieces], axis=1)
+        for name in ("audio", "instrumental", "vocals")
+    )
+    return MixPiece(audio, instrumental, vocals, 0)
 
 
 def mixed(recording: np.ndarray, vocals: np.ndarray, converted: np.ndarray, gain_db: float = 0.0) -> MixPiece:
@@ -67,7 +74,8 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(place: str)
     assert piece.audio.shape == recording.shape
     assert np.abs(piece.audio - recording).max() < 1e-6
     assert np.abs(piece.instrumental + piece.vocals - piece.audio).max() < 1e-6
-    assert report == MixReport((0.0, 0.0), 0.0, pytest.approx(true_peak_dbtp(recording), abs=0.05))
+    assert (report.loudness_gain_db, report.limiter_reduction_db) == ((0.0, 0.0), 0.0)
+    assert report.true_peak_dbtp == pytest.approx(true_peak_dbtp(recording), abs=0.05)
 
 
 @pytest.mark.parametrize("n", [44_100, 44_101, 44_246, 88_055])
@@ -81,20 +89,26 @@ def test_every_length_comes_back_exactly(n: int) -> None:
     assert np.abs(piece.audio - recording).max() < 1e-6
 
 
-@settings(max_examples=12, deadline=None)
+@lru_cache
+def chunked_inputs() -> tuple[Streams, MixPiece]:
+    """Streams that need the limiter and end unevenly, and their mix in one go."""
+    recording, vocals, _ = streams(2.0)
+    inputs = (recording * np.float32(1.4), vocals, another_voice(2.0)[: vocals.shape[1] - 100])
+    return inputs, mixed(*inputs)
+
+
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60_000)), max_size=40))
 def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) -> None:
-    recording, vocals, _ = streams()
-    inputs = (recording * np.float32(1.4), vocals, another_voice()[: vocals.shape[1] - 100])
+    inputs, whole = chunked_inputs()
     names, at, pieces = ("recording", "vocals", "converted"), [0, 0, 0], []
-    mixer = Mixer(recording.shape[1])
+    mixer = Mixer(inputs[0].shape[1])
     for which, n in [*pushes, *((index, 10**9) for index in range(3))]:
         chunk = inputs[which][..., at[which] : at[which] + n]
         at[which] += chunk.shape[-1]
         pieces.append(mixer.push(**{names[which]: chunk}))
     pieces.append(mixer.finish())
     streamed = joined([piece for piece in pieces if piece is not None])
-    whole = mixed(*inputs)
     assert np.array_equal(streamed.audio, whole.audio)
     assert np.array_equal(streamed.vocals, whole.vocals)
 
@@ -130,7 +144,7 @@ def test_the_caller_may_reuse_its_buffers() -> None:
     assert np.array_equal(joined([piece for piece in pieces if piece is not None]).audio, expected)
 
 
-# --------------------------------------------------------------------------------------------------------------- lengths
+# -------------------------------------------------------------------------------------------------------------- lengths
 
 
 def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
@@ -140,7 +154,8 @@ def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
     full = mixed(silent, vocals, converted).vocals
     n = full.shape[1]
     fade_start = n - round((MAX_SHORTFALL + FADE) * 48_000 / 44_100)
-    assert np.abs(short[:, : fade_start - 2300] - full[:, : fade_start - 2300]).max() < 1e-6
+    before = slice(0, fade_start - 4800)  # the image and the resampler's filter reach back from the fade
+    assert np.abs(short[:, before] - full[:, before]).max() < 1e-4
     mono = np.repeat(vocals[:1], 2, axis=0)
     ended = mixed(silent, mono, vocals[0, :-MAX_SHORTFALL] * 0 + np.float32(0.1)).vocals
     assert np.abs(ended[:, -300:]).max() < 1e-3
@@ -201,19 +216,28 @@ def test_another_shape_or_dtype_is_an_error(name: str, samples: np.ndarray) -> N
 
 
 def test_new_vocals_become_as_loud_as_the_old_ones_and_gain_is_added_to_that() -> None:
-    recording, vocals, _ = streams(6)
-    converted = another_voice(6)
+    _, vocals, _ = streams(6)
+    vocals = vocals * np.float32(0.25)  # so that the limiter has no part in this
+    silent = np.zeros((2, 6 * 48_000), np.float32)
 
-    def level_db(audio: np.ndarray) -> float:
-        return float(20 * np.log10(np.linalg.norm(audio[:, 2 * 48_000 :])))
+    def lufs(audio: np.ndarray) -> float:
+        return float(pyloudnorm.Meter(48_000).integrated_loudness(audio.mean(axis=0)))
 
-    old = level_db(resample(vocals, 44_100, 48_000))
-    silent = np.zeros_like(recording)
-    levels = [level_db(mixed(silent, vocals, converted * np.float32(gain)).vocals) for gain in (0.3, 1.0)]
-    assert abs(levels[0] - levels[1]) < 1.0
-    assert abs(levels[0] - old) < 3.0
-    softer = level_db(mixed(silent, vocals, converted, -20.0).vocals)
-    assert softer == pytest.approx(level_db(mixed(silent, vocals, converted, -14.0).vocals) - 6.0, abs=0.1)
+    def level(gain: float, gain_db: float = 0.0) -> float:
+        piece, report = reported(silent, vocals, another_voice(6) * np.float32(gain), gain_db)
+        assert report.limiter_reduction_db == 0.0
+        return lufs(piece.vocals)
+
+    assert level(0.2) == pytest.approx(level(0.4), abs=0.5)
+    assert level(0.2) == pytest.approx(lufs(resample(vocals, 44_100, 48_000)), abs=2.0)
+    assert level(0.2, -9.0) == pytest.approx(level(0.2) - 9.0, abs=0.05)
+
+
+def test_a_silent_mix_has_a_report_that_fits_json() -> None:
+    silent = np.zeros((2, 48_000), np.float32)
+    piece, report = reported(silent, silent[:, :44_100], silent[0, :44_100])
+    assert not piece.audio.any()
+    json.dumps(asdict(report), allow_nan=False)
 
 
 def test_a_loud_mix_is_limited_in_both_parts_alike() -> None:
@@ -276,7 +300,7 @@ def test_a_half_converted_voice_keeps_half_of_its_room() -> None:
 
 
 def test_mono_vocals_are_not_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("heartvoice.stages.image.rfft", forbidden)

@@ -93,7 +93,7 @@ def long_voice(seconds: int) -> np.ndarray:
 def with_pauses(voice: str = "en", pause_s: float = 3.0, noise_db: float | None = None) -> np.ndarray:
     """Speech between pauses."""
     pause = np.zeros(round(pause_s * 16_000), np.float32)
-    audio = np.concatenate([pause, say(FIRST, voice), pause, say(SECOND, voice), pause])
+    audio: np.ndarray = np.concatenate([pause, say(FIRST, voice), pause, say(SECOND, voice), pause])
     if noise_db is not None:
         noise = np.random.default_rng(0).standard_normal(len(audio)) * 10 ** (noise_db / 20)
         audio = audio + noise.astype(np.float32)

@@ -1,0 +1,41 @@
+"""The separator's graph against its PyTorch module."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from heartvoice.engines import Engine
+from heartvoice.export.parity import Parity
+from heartvoice.models.demucs_module import Separator
+from heartvoice.noise import normal
+from heartvoice.presets import Preset, SeparatorSizes
+
+TOLERANCE = 1e-5
+"""Largest relative error in float32. Far below what is audible, and ten times what the two add up differently."""
+_CHORD_HZ = (110.0, 220.5, 331.0, 442.0)
+_LOUDNESS = (1.0, 0.03)
+
+
+def music(sizes: SeparatorSizes, rows: int) -> NDArray[np.float32]:
+    """Chords with noise, float32 [rows, 2, L]: channels differ, later rows are softer."""
+    time = np.arange(sizes.segment_samples) / sizes.samplerate
+    chord = np.sin(2 * np.pi * np.outer(_CHORD_HZ, time) + np.arange(len(_CHORD_HZ))[:, None]).sum(axis=0)
+    noise = normal(0, "parity mix", 0, (rows, 2, len(time)))
+    gains = np.resize(_LOUDNESS, rows)[:, None, None] * np.array([[1.0], [0.7]])
+    mix: NDArray[np.float32] = ((0.1 * chord + 0.05 * noise) * gains).astype(np.float32)
+    return mix
+
+
+@torch.inference_mode()
+def compare_htdemucs(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
+    """Spectra and waves of two segments in one batch, one of them soft, each row for itself."""
+    assert isinstance(network, Separator)
+    mix = torch.from_numpy(music(preset.separator, 2))
+    spectrum = network.spectrum_of(mix)
+    spectra, waves = network.core(mix, spectrum)
+    got = engine.run({"mix": mix.numpy(), "spectrum": spectrum.contiguous().numpy()})
+    for row in range(len(mix)):
+        parity.add("spectra", got["spectra"][row], spectra[row].numpy())
+        parity.add("waves", got["waves"][row], waves[row].numpy())

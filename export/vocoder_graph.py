@@ -1,0 +1,164 @@
+"""The vocoder as a graph.
+
+Contract: `svc_contracts.VOCODER`; the PyTorch twin is `heartvoice.models.bigvgan`. Source: seed_vc spec, section 11.
+
+Most of the time goes into the activations, which double the rate, bend, and halve it again. The double rate is never
+interleaved: its even and odd samples are two rows, made by one depthwise convolution and read by another. What is per
+channel is folded into those: the first two give a u and b u, so that only sine, square and sum stay between them and
+the last, which divides by b. Everything has rows, even where there is only one, since runtimes have their blocked
+layouts, the fast ones, for images alone. Other forms are measured in `heartvoice.benchmarks.vocoder`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from heartvoice.checkpoints import TensorSource
+from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import BATCH, Precision
+from heartvoice.models.bigvgan_weights import BETA_FLOOR, POST_KERNEL, PRE_KERNEL, TAPS, check_sizes
+from heartvoice.svc_contracts import VOCODER, vocoder_axes
+from heartvoice.svc_sizes import BigvganSizes
+
+REACH = TAPS // 4
+"""Samples at the single rate on each side that a filter in phases reads."""
+_LAST = np.iinfo(np.int64).max
+
+
+def build_vocoder(sizes: BigvganSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+    """Build the graph of `svc_contracts.VOCODER`: mel [B, M, T] to audio [B, 1, T * hop] in [-1, 1].
+
+    Args:
+        sizes: decide the network.
+        source: the weights, with weight norm or folded. The filters are read now.
+        precision: of the learnt convolutions; filters, sines and sums stay float32.
+
+    Raises:
+        CheckpointError: the sizes do not fit one another, or the filters cannot be read.
+    """
+    check_sizes(sizes, VOCODER.name)
+    return _Vocoder(sizes, source, precision).build()
+
+
+def phases(taps: Array) -> Array:
+    """A filter at the double rate as two at the single rate.
+
+    Args:
+        taps: [12]; a sample reads those from 5 before to 6 behind twice its position.
+
+    Returns:
+        What it takes from even and from odd samples, from 3 before its position to 3 behind: [2, 7].
+    """
+    found = np.zeros((2, 2 * REACH + 1), taps.dtype)
+    found[0, 1:], found[1, :-1] = taps[1::2], taps[0::2]
+    return found
+
+
+class _Vocoder:
+    def __init__(self, sizes: BigvganSizes, source: TensorSource, precision: Precision) -> None:
+        self.sizes, self.source = sizes, source
+        self.b = GraphBuilder(VOCODER.name, precision)
+
+    def build(self) -> Graph:
+        b, sizes, axes = self.b, self.sizes, vocoder_axes(self.sizes)
+        mel = b.input(pinned(VOCODER.inputs[0], axes), batch=BATCH)
+        output = b.output(pinned(VOCODER.outputs[0], axes), batch=BATCH)
+        channels = sizes.upsample_initial_channel
+        x = b.op("Unsqueeze", mel, b.constant([2]))  # [B, M, 1, T]
+        x = self._conv(x, "conv_pre", (channels, sizes.num_mels, PRE_KERNEL))
+        n_blocks = len(sizes.resblock_kernel_sizes)
+        for stage, (rate, kernel) in enumerate(zip(sizes.upsample_rates, sizes.upsample_kernel_sizes, strict=True)):
+            x = self._upsample(x, f"ups.{stage}.0", channels, kernel, rate)
+            channels //= 2
+            blocks = [self._block(x, stage * n_blocks + index, channels, index) for index in range(n_blocks)]
+            x = blocks[0]
+            for block in blocks[1:]:
+                x = b.op("Add", x, block)
+            x = b.op("Mul", x, b.constant(1 / n_blocks, np.float32))
+        x = self._activation(x, "activation_post", channels)
+        x = self._conv(x, "conv_post", (1, channels, POST_KERNEL), bias=False)
+        x = b.op("Squeeze", x, b.constant([2]))
+        b.op("Clip", x, b.constant(-1, np.float32), b.constant(1, np.float32), out=output)
+        return b.graph
+
+    # ------------------------------------------------------------------------------------------------- convolutions
+
+    def _conv(self, x: str, name: str, shape: tuple[int, int, int], *, dilation: int = 1, bias: bool = True) -> str:
+        """A convolution that keeps the length."""
+        side = dilation * (shape[2] - 1) // 2
+        return self._learnt(
+            x, name, shape, shape[0] if bias else 0, "Conv", pads=[0, side, 0, side], dilations=[1, dilation]
+        )
+
+    def _upsample(self, x: str, name: str, channels: int, kernel: int, rate: int) -> str:
+        """Transposed convolution [B, C, 1, T] to [B, C / 2, 1, T * rate]."""
+        side, half = (kernel - rate) // 2, channels // 2
+        shape = (channels, half, kernel)
+        return self._learnt(x, name, shape, half, "ConvTranspose", pads=[0, side, 0, side], strides=[1, rate])
+
+    def _learnt(self, x: str, name: str, shape: tuple[int, int, int], n_bias: int, kind: str, **attributes: Any) -> str:
+        b = self.b
+        high = (shape[0], shape[1], 1, shape[2])
+        weight = b.weight(f"{name}.weight", high, lambda: self.source.array(f"{name}.weight").reshape(high), half=True)
+        attributes["kernel_shape"] = [1, shape[2]]
+        if n_bias and b.graph.precision == "fp32":
+            bias = b.weight(f"{name}.bias", (n_bias,), lambda: self.source.array(f"{name}.bias"))
+            return b.conv(x, weight, bias, kind=kind, **attributes)
+        y = b.conv(x, weight, None, kind=kind, **attributes)
+        if not n_bias:
+            return y
+        spread = (n_bias, 1, 1)  # added in single precision
+        bias = b.weight(f"{name}.bias", spread, lambda: self.source.array(f"{name}.bias").reshape(spread))
+        return b.op("Add", y, bias)
+
+    def _block(self, x: str, index: int, channels: int, parallel: int) -> str:
+        """Residual pairs of convolutions, an activation before each."""
+        kernel, name = self.sizes.resblock_kernel_sizes[parallel], f"resblocks.{index}"
+        shape = (channels, channels, kernel)
+        for pair, dilation in enumerate(self.sizes.resblock_dilation_sizes[parallel]):
+            branch = self._activation(x, f"{name}.activations.{2 * pair}", channels)
+            branch = self._conv(branch, f"{name}.convs1.{pair}", shape, dilation=dilation)
+            branch = self._activation(branch, f"{name}.activations.{2 * pair + 1}", channels)
+            x = self.b.op("Add", self._conv(branch, f"{name}.convs2.{pair}", shape), x)
+        return x
+
+    # -------------------------------------------------------------------------------------------------- activations
+
+    def _activation(self, x: str, name: str, channels: int) -> str:
+        """Up, x + sin(a x)^2 / b, down: [B, C, 1, T] to the same."""
+        b = self.b
+        up = 2 * self.source.array(f"{name}.upsample.filter").reshape(-1)
+        down = self.source.array(f"{name}.downsample.lowpass.filter").reshape(-1)
+        # What an input sample sends to outputs, turned round, is what an output takes from inputs. Rows in reverse:
+        # with a row of zeros above and below, the kernel's lower row makes the upper row of the result.
+        kernel = phases(up)[::-1, ::-1]
+        padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
+        turned = b.op("Sin", self._depthwise(padded, name, "up_alpha", kernel, channels, pads=[1, 0, 1, 0]))
+        straight = self._depthwise(padded, name, "up_beta", kernel, channels, pads=[1, 0, 1, 0])
+        bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
+        # The double rate goes on as it ends: its first sample is even, its last is odd.
+        axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
+        first = b.op("Slice", bent, b.constant([0, 0]), b.constant([1, 1]), axes)
+        last = b.op("Slice", bent, b.constant([1, -1]), b.constant([2, _LAST]), axes)
+        longer = b.op("Concat", b.op("Expand", first, beside), bent, b.op("Expand", last, beside), axis=3)
+        return self._depthwise(longer, name, "down", phases(down), channels)
+
+    def _depthwise(self, x: str, name: str, role: str, taps: Array, channels: int, **attributes: Any) -> str:
+        """One filter [2, 7] for each channel, at a height of its own: see `_height`."""
+        shape = (channels, 1, *taps.shape)
+
+        def make() -> Array:
+            return self._height(name, role).reshape(-1, 1, 1, 1) * taps.astype(np.float64)
+
+        weight = self.b.weight(f"{name}.{role}", shape, make)
+        return self.b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
+
+    def _height(self, name: str, role: str) -> Array:
+        """Channel by channel, float64 [C]: a or b before the sines, 1 / b behind them."""
+        if role == "up_alpha":
+            alpha: Array = np.exp(self.source.array(f"{name}.act.alpha").astype(np.float64))
+            return alpha
+        beta: Array = np.exp(self.source.array(f"{name}.act.beta").astype(np.float64)) + BETA_FLOOR
+        return 1 / beta if role == "down" else beta

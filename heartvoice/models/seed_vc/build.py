@@ -1,0 +1,37 @@
+"""The converter's networks by their sizes. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AnyPart = WhisperSizes | RegulatorSizes | DitSizes
+
+
+def build_part(sizes: AnyPart) -> nn.Module:
+    """Content encoder, regulator or velocity network, on torch's current default device."""
+    match sizes:
+        case WhisperSizes():
+            from heartvoice.models.seed_vc.whisper import ContentEncoder
+
+            return ContentEncoder(sizes)
+        case RegulatorSizes():
+            from heartvoice.models.seed_vc.regulator import Regulator
+
+            return Regulator(sizes)
+        case DitSizes():
+            from heartvoice.models.seed_vc.dit import Velocity
+
+            return Velocity(sizes)
+
+
+def part_manifest(sizes: AnyPart) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a part reads."""
+    import torch
+
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build_part(sizes).state_dict().items()}

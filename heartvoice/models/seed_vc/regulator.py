@@ -1,0 +1,54 @@
+"""The length regulator: content and pitch onto the mel's frames, as the flow's condition.
+
+Nearest indices and pitch bins are made by the host (`heartvoice.stages.svc_windows` and `svc_pitch`). Names are those
+of the official checkpoint. Source: seed_vc spec, section 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from heartvoice.svc_sizes import RegulatorSizes
+
+KERNEL = 3
+NORM_EPS = 1e-5
+LAYERS_PER_STAGE = 3
+"""Convolution, norm, activation: the step of the names `model.0`, `model.3`, ..."""
+
+
+class Regulator(nn.Module):
+    """Content and pitch bins to the condition."""
+
+    def __init__(self, sizes: RegulatorSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        width = sizes.channels
+        stages: list[nn.Module] = []
+        for _ in range(sizes.n_stages):
+            stages += [nn.Conv1d(width, width, KERNEL, padding=1), nn.GroupNorm(1, width, NORM_EPS), nn.Mish()]
+        self.model = nn.Sequential(*stages, nn.Conv1d(width, width, 1))
+        self.content_in_proj = nn.Linear(sizes.in_channels, width)
+        self.f0_embedding = nn.Embedding(sizes.n_f0_bins, width)
+        self.f0_mask = nn.Parameter(torch.zeros(1, width))
+
+    def forward(self, content: Tensor, content_index: Tensor, f0_bins: Tensor | None) -> Tensor:
+        """Regulate one sequence, or several of the same length.
+
+        Args:
+            content: float32 [B, S, C].
+            content_index: int64 [T], the content frame of each mel frame.
+            f0_bins: int64 [B, T], the pitch bin of each mel frame; None adds what stands for an absent contour.
+
+        Returns:
+            float32 [B, T, D]. Every frame depends on all others: each norm is over the whole sequence.
+        """
+        x = self.content_in_proj(content)[:, content_index]
+        x = x + (self.f0_mask if f0_bins is None else self.f0_embedding(f0_bins))
+        condition: Tensor = self.model(x.transpose(1, 2)).transpose(1, 2)
+        return condition
+
+    @staticmethod
+    def never_read(name: str) -> bool:
+        """Whether only training reads a tensor: discrete content's table, and the mask in place of content."""
+        return name in ("embedding.weight", "mask_token")
