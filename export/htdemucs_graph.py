@@ -24,7 +24,7 @@ import numpy as np
 from heartvoice.checkpoints import TensorSource
 from heartvoice.contracts import HTDEMUCS
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
-from heartvoice.export.htdemucs_transformer import Transformer
+from heartvoice.export.htdemucs_transformer import Transformer, channel_mean
 from heartvoice.export.layout import BATCH, Precision, separator_axes
 from heartvoice.models.demucs import check_sizes
 from heartvoice.presets import SeparatorSizes
@@ -50,8 +50,8 @@ def build_htdemucs(sizes: SeparatorSizes, source: TensorSource, precision: Preci
     b, axes = GraphBuilder(HTDEMUCS.name, precision), separator_axes(sizes)
     mix, spectrum = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.inputs)
     spectra_out, waves_out = (b.output(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.outputs)
-    spectrum_norm = _standardize(b, spectrum, 4 * axes["spectrum_bin"], axes["spectrum_frame"])
-    wave_norm = _standardize(b, b.reshape(mix, [0, 2, 1, -1]), 2, axes["segment_sample"])
+    spectrum_norm = _standardize(b, spectrum, 4, 4 * axes["spectrum_bin"], axes["spectrum_frame"])
+    wave_norm = _standardize(b, b.reshape(mix, [0, 2, 1, -1]), 2, 2, axes["segment_sample"])
     parts = []
     for index in range(sizes.n_models):
         only = None if sizes.n_models == 1 else index
@@ -72,16 +72,23 @@ def _join(b: GraphBuilder, parts: list[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- statistics
 
 
-def row_sums(b: GraphBuilder, x: str, length: int, *, squares: bool = False) -> str:
-    """Sums of [B, C, F, T] over T: [B, C, F, 1], in rows of `_ROW` first where T is long (then F must be 1)."""
+def row_means(b: GraphBuilder, x: str, length: int, *, squares: bool = False) -> str:
+    """Means of [B, C, F, T] over T: [B, C, F, 1], by rows of `_ROW` where T is long (then F must be 1).
+
+    Each sum is scaled by itself: OpenVINO makes one sum of two that follow each other.
+    """
     kind = "ReduceSumSquare" if squares else "ReduceSum"
     if length <= 4 * _ROW:
-        return b.op(kind, x, b.constant([3]), keepdims=1)
+        return _scaled(b, b.op(kind, x, b.constant([3]), keepdims=1), 1 / length)
     missing = -length % _ROW
     if missing:
         x = b.op("Pad", x, b.constant([0, 0, 0, 0, 0, 0, 0, missing]))
-    rows = b.op(kind, b.reshape(x, [0, 0, -1, _ROW]), b.constant([3]), keepdims=1)
-    return b.op("ReduceSum", rows, b.constant([2]), keepdims=1)
+    rows = _scaled(b, b.op(kind, b.reshape(x, [0, 0, -1, _ROW]), b.constant([3]), keepdims=1), 1 / _ROW)
+    return _scaled(b, b.op("ReduceSum", rows, b.constant([2]), keepdims=1), _ROW / length)
+
+
+def _scaled(b: GraphBuilder, x: str, factor: float) -> str:
+    return b.op("Mul", x, b.constant(factor, np.float32))
 
 
 @dataclass(frozen=True)
@@ -96,14 +103,17 @@ class _Standardized:
         return b.op("Add", b.op("Mul", x, self.deviation), self.mean)
 
 
-def _standardize(b: GraphBuilder, x: str, n_rows: int, length: int) -> _Standardized:
-    """Mean and unbiased deviation of [B, C, F, T] over all but B; C F = `n_rows`, T = `length`."""
+def _standardize(b: GraphBuilder, x: str, n_channels: int, n_rows: int, length: int) -> _Standardized:
+    """Mean and unbiased deviation of [B, C, F, T] over all but B; C = `n_channels`, C F = `n_rows`, T = `length`."""
+
+    def mean_of(values: str, *, squares: bool = False) -> str:
+        bins = b.op("ReduceSum", row_means(b, values, length, squares=squares), b.constant([2]), keepdims=1)
+        return channel_mean(b, _scaled(b, bins, n_channels / n_rows), n_channels, n_axes=2)
+
     count = n_rows * length
-    total = b.op("ReduceSum", row_sums(b, x, length), b.constant([1, 2]), keepdims=1)
-    mean = b.op("Mul", total, b.constant(1 / count, np.float32))
+    mean = mean_of(x)
     centred = b.op("Sub", x, mean)
-    squares = b.op("ReduceSum", row_sums(b, centred, length, squares=True), b.constant([1, 2]), keepdims=1)
-    deviation = b.op("Sqrt", b.op("Mul", squares, b.constant(1 / (count - 1), np.float32)))
+    deviation = b.op("Sqrt", _scaled(b, mean_of(centred, squares=True), count / (count - 1)))
     scale = b.op("Add", deviation, b.constant(INPUT_EPS, np.float32))
     return _Standardized(b.op("Div", centred, scale), mean, deviation)
 
@@ -292,18 +302,6 @@ class _DConvLayer:
         added = b.op("Add", flat, b.op("Mul", value, b.op("Sigmoid", gate)))
         return b.reshape(added, [0, self.width, self.n_bins, self.length]) if self.branch.spectral else added
 
-    def _mean(self, x: str) -> str:
-        """Mean over T, [B, C, F, 1]."""
-        total = row_sums(self.b, x, self.length)
-        return self.b.op("Mul", total, self.b.constant(1 / self.length, np.float32))
-
-    def _over_channels(self, x: str, count: int, *, squares: bool = False) -> str:
-        """Sum over channels, divided by `count`."""
-        kind = "ReduceSumSquare" if squares else "ReduceSum"
-        return self.b.op(
-            "Mul", self.b.op(kind, x, self.b.constant([1]), keepdims=1), self.b.constant(1 / count, np.float32)
-        )
-
     def _reciprocal_deviation(self, variance: str) -> str:
         return self.b.op(
             "Reciprocal", self.b.op("Sqrt", self.b.op("Add", variance, self.b.constant(NORM_EPS, np.float32)))
@@ -312,9 +310,9 @@ class _DConvLayer:
     def _narrow_norm(self, h: str) -> str:
         """Norm of [B, h, F, T] over channels and T."""
         b = self.b
-        centred = b.op("Sub", h, self._over_channels(self._mean(h), self.hidden))
-        squares = row_sums(b, centred, self.length, squares=True)
-        scale = self._reciprocal_deviation(self._over_channels(squares, self.hidden * self.length))
+        centred = b.op("Sub", h, channel_mean(b, row_means(b, h, self.length), self.hidden, n_axes=2))
+        squares = row_means(b, centred, self.length, squares=True)
+        scale = self._reciprocal_deviation(channel_mean(b, squares, self.hidden, n_axes=2))
         gain, shift = (self._column(f"{self.name}.1.{kind}") for kind in ("weight", "bias"))
         return b.op("Add", b.op("Mul", centred, b.op("Mul", scale, gain)), shift)
 
@@ -337,7 +335,7 @@ class _DConvLayer:
         channels, of the mean's image: two sums of squares, so nothing cancels.
         """
         b, prefix, hidden = self.b, self.network.prefix, self.hidden
-        mean = self._mean(h)
+        mean = row_means(b, h, self.length)
         centred = b.op("Sub", h, mean)
 
         def root() -> Array:  # R with R^T R = W^T W / 2 C; the diagonal's signs are arbitrary, so they are fixed
@@ -346,14 +344,15 @@ class _DConvLayer:
             return signed.reshape(hidden, hidden, 1, 1)
 
         rooted = b.weight(f"{prefix}.{self.name}.3.root", (hidden, hidden, 1, 1), root)
-        spread = row_sums(b, b.op("Conv", centred, rooted, kernel_shape=[1, 1]), self.length, squares=True)
-        inner = self._over_channels(spread, self.length)
+        spread = row_means(b, b.op("Conv", centred, rooted, kernel_shape=[1, 1]), self.length, squares=True)
+        inner = _scaled(b, channel_mean(b, spread, hidden, n_axes=2), hidden)
         shape = (2 * self.width, hidden, 1, 1)
         weight = b.weight(f"{prefix}.{self.name}.3.weight", shape, lambda: self._matrix()[0].reshape(shape))
         bias = b.weight(f"{prefix}.{self.name}.3.bias", (2 * self.width,), lambda: self._matrix()[1])
         image = b.op("Conv", mean, weight, bias, kernel_shape=[1, 1])  # [B, 2 C, F, 1]
-        wide_mean = self._over_channels(image, 2 * self.width)
-        outer = self._over_channels(b.op("Sub", image, wide_mean), 2 * self.width, squares=True)
+        wide_mean = channel_mean(b, image, 2 * self.width, n_axes=2)
+        apart = b.op("Sub", image, wide_mean)
+        outer = channel_mean(b, b.op("Mul", apart, apart), 2 * self.width, n_axes=2)
         return wide_mean, self._reciprocal_deviation(b.op("Add", inner, outer))
 
     def _wide(self, joined: str, half: int) -> str:

@@ -14,6 +14,17 @@ from heartvoice.presets import SeparatorSizes
 NORM_EPS = 1e-5
 
 
+def channel_mean(b: GraphBuilder, x: str, count: int, *, n_axes: int) -> str:
+    """Mean over the `count` channels of [B, C, ...], with `n_axes` more axes.
+
+    A convolution and not a reduction: onnxruntime adds up another way where the batch is one, and a segment's samples
+    must not depend on the batch around it.
+    """
+    kernel = [1] * n_axes
+    weight = b.constant(np.full((1, count, *kernel), 1 / count), np.float32)
+    return b.op("Conv", x, weight, kernel_shape=kernel)
+
+
 class Transformer:
     """Both branches, part by part. Tokens are [B, T, D]; those of the spectral branch run over bins first."""
 
@@ -143,11 +154,11 @@ class Transformer:
 
     def _group_norm(self, x: str, name: str, count: int) -> str:
         """Norm over all tokens and features, by sums of sums."""
-        b, share = self.b, self.b.constant(1 / (count * self.width), np.float32)
+        b = self.b
 
         def mean(kind: str, values: str) -> str:
-            rows = b.op(kind, values, b.constant([2]), keepdims=1)
-            return b.op("Mul", b.op("ReduceSum", rows, b.constant([1]), keepdims=1), share)
+            rows = b.op("Mul", b.op(kind, values, b.constant([2]), keepdims=1), b.constant(1 / self.width, np.float32))
+            return channel_mean(b, rows, count, n_axes=1)
 
         centred = b.op("Sub", x, mean("ReduceSum", x))
         variance = b.op("Add", mean("ReduceSumSquare", centred), b.constant(NORM_EPS, np.float32))

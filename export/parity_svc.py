@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +15,9 @@ from heartvoice.models.seed_vc.random import MEL_DEVIATION, MEL_MEAN
 from heartvoice.models.seed_vc.regulator import Regulator
 from heartvoice.models.seed_vc.whisper import ContentEncoder
 from heartvoice.noise import normal, uniform
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 _FLOW_ROWS = ((1, 2), (3, 33), (2, 96))
 _REGULATED = ((1, 1), (30, 52), (200, 345), (901, 776))
@@ -59,31 +61,31 @@ def flow_rows(sizes: DitSizes, rows: int, length: int) -> Arrays:
 
 
 @torch.inference_mode()
-def compare_content(engine: Engine, network: torch.nn.Module, sizes: SvcSizes, parity: Parity) -> None:
+def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperSizes, parity: Parity) -> None:
     """Content of one window and of two, one of them mostly silent."""
     assert isinstance(network, ContentEncoder)
     for rows in (1, 2):
-        inputs = content_inputs(sizes.whisper, rows)
+        inputs = content_inputs(sizes, rows)
         want = network(torch.from_numpy(inputs["log_mel"]))
         parity.add("content", engine.run(inputs)["content"], want.numpy())
 
 
 @torch.inference_mode()
-def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: SvcSizes, parity: Parity) -> None:
+def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: RegulatorSizes, parity: Parity) -> None:
     """Conditions of several lengths."""
     assert isinstance(network, Regulator)
     for n_content, n_frames in _REGULATED:
-        inputs = regulator_case(sizes.regulator, n_content, n_frames)
+        inputs = regulator_case(sizes, n_content, n_frames)
         want = network(*(torch.from_numpy(value) for value in inputs.values()))
         parity.add("cond", engine.run(inputs)["cond"], want.numpy())
 
 
 @torch.inference_mode()
-def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: SvcSizes, parity: Parity) -> None:
+def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: DitSizes, parity: Parity) -> None:
     """Velocities, every row at a time of its own and compared for itself."""
     assert isinstance(network, Velocity)
     for rows, length in _FLOW_ROWS:
-        inputs = flow_rows(sizes.dit, rows, length)
+        inputs = flow_rows(sizes, rows, length)
         tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
         want = network(**(tensors | {"t": tensors["t"][:, 0]})).numpy()
         got = engine.run(inputs)["velocity"]

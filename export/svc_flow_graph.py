@@ -1,6 +1,7 @@
 """The converter's velocity network as a graph.
 
-Contract: `svc_contracts.SVC_FLOW`; the PyTorch twin is `heartvoice.models.seed_vc.dit`. Source: seed_vc spec, section 9.
+Contract: `svc_contracts.SVC_FLOW`; the PyTorch twin is `heartvoice.models.seed_vc.dit`.
+Source: seed_vc spec, section 9.
 """
 
 from __future__ import annotations
@@ -98,9 +99,7 @@ class _Flow:
         normed = self._norm(x, f"{name}.ffn_norm")
         gate = b.silu(dense.linear(normed, f"{name}.feed_forward.w1", width, hidden, bias=False))
         up = dense.linear(normed, f"{name}.feed_forward.w3", width, hidden, bias=False)
-        return dense.linear(
-            b.op("Mul", gate, up), f"{name}.feed_forward.w2", hidden, width, bias=False, residual=x
-        )
+        return dense.linear(b.op("Mul", gate, up), f"{name}.feed_forward.w2", hidden, width, bias=False, residual=x)
 
     def _attention(self, x: str, name: str) -> str:
         """Attention before its last layer, [R, T, D]."""
@@ -113,7 +112,9 @@ class _Flow:
             half=True,
         )
         heads = b.split(b.matmul(x, weight), [sizes.head_dim] * (3 * sizes.num_heads), axis=2)
-        queries, keys = ([self._turned(head) for head in heads[part * sizes.num_heads :][: sizes.num_heads]] for part in (0, 1))
+        queries, keys = (
+            [self._turned(head) for head in heads[part * sizes.num_heads :][: sizes.num_heads]] for part in (0, 1)
+        )
         return attend(b, tuple(queries), tuple(keys), heads[2 * sizes.num_heads :])
 
     def _turned(self, head: str) -> str:

@@ -78,8 +78,8 @@ class _Whisper:
         x = b.op("Gelu", self.dense.conv(log_mel, "encoder.conv1", shape))
         x = self.dense.conv(x, "encoder.conv2", (width, width, whisper.KERNEL), stride=whisper.STRIDE)
         x = b.transpose(b.op("Gelu", x), 0, 2, 1)  # [B, S, D]
-        shape = (sizes.max_source_positions, width)
-        x = b.op("Add", x, b.weight(positions, shape, lambda: self.source.array(positions)))
+        table = b.weight(positions, (sizes.max_source_positions, width), lambda: self.source.array(positions))
+        x = b.op("Add", x, table)
         for index in range(sizes.encoder_layers):
             x = self._layer(x, f"encoder.layers.{index}")
         self._norm(x, "encoder.layer_norm", out=output)
@@ -155,7 +155,7 @@ class _Regulator:
 
     def _norm(self, x: str, name: str, count: str, pads: str) -> str:
         """Norm over all channels and frames [1, D, T], by sums of sums of sums."""
-        b, width = self.b, self.sizes.channels
+        b = self.b
 
         def mean(kind: str, values: str) -> str:
             by_frame = b.op("Pad", b.op(kind, values, b.constant([1]), keepdims=1), pads)  # [1, 1, T'], zeros added
@@ -164,11 +164,12 @@ class _Regulator:
 
         centred = b.op("Sub", x, mean("ReduceSum", x))
         variance = b.op("Add", mean("ReduceSumSquare", centred), b.constant([regulator.NORM_EPS], np.float32))
-        gain, offset = (
-            b.weight(f"{name}.{part}", (width, 1), lambda part=part: self.source.array(f"{name}.{part}")[:, None])
-            for part in ("weight", "bias")
-        )
+        gain, offset = (self._column(f"{name}.{part}") for part in ("weight", "bias"))
         return b.op("Add", b.op("Mul", centred, b.op("Div", gain, b.op("Sqrt", variance))), offset)
+
+    def _column(self, name: str) -> str:
+        """A tensor of one axis as [D, 1]."""
+        return self.b.weight(name, (self.sizes.channels, 1), lambda: self.source.array(name)[:, None])
 
     def _mish(self, x: str) -> str:
         return self.b.op("Mul", x, self.b.op("Tanh", self.b.op("Softplus", x)))

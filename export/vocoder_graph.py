@@ -77,7 +77,7 @@ class _Vocoder:
             for block in blocks[1:]:
                 x = b.op("Add", x, block)
             x = b.op("Mul", x, b.constant(1 / n_blocks, np.float32))
-        x = self._activation(x, "activation_post", channels)
+        x = add_activation(b, self.source, x, "activation_post", channels)
         x = self._conv(x, "conv_post", (1, channels, POST_KERNEL), bias=False)
         x = b.op("Squeeze", x, b.constant([2]))
         b.op("Clip", x, b.constant(-1, np.float32), b.constant(1, np.float32), out=output)
@@ -118,47 +118,56 @@ class _Vocoder:
         kernel, name = self.sizes.resblock_kernel_sizes[parallel], f"resblocks.{index}"
         shape = (channels, channels, kernel)
         for pair, dilation in enumerate(self.sizes.resblock_dilation_sizes[parallel]):
-            branch = self._activation(x, f"{name}.activations.{2 * pair}", channels)
+            branch = add_activation(self.b, self.source, x, f"{name}.activations.{2 * pair}", channels)
             branch = self._conv(branch, f"{name}.convs1.{pair}", shape, dilation=dilation)
-            branch = self._activation(branch, f"{name}.activations.{2 * pair + 1}", channels)
+            branch = add_activation(self.b, self.source, branch, f"{name}.activations.{2 * pair + 1}", channels)
             x = self.b.op("Add", self._conv(branch, f"{name}.convs2.{pair}", shape), x)
         return x
 
-    # -------------------------------------------------------------------------------------------------- activations
 
-    def _activation(self, x: str, name: str, channels: int) -> str:
-        """Up, x + sin(a x)^2 / b, down: [B, C, 1, T] to the same."""
-        b = self.b
-        up = 2 * self.source.array(f"{name}.upsample.filter").reshape(-1)
-        down = self.source.array(f"{name}.downsample.lowpass.filter").reshape(-1)
-        # What an input sample sends to outputs, turned round, is what an output takes from inputs. Rows in reverse:
-        # with a row of zeros above and below, the kernel's lower row makes the upper row of the result.
-        kernel = phases(up)[::-1, ::-1]
-        padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
-        turned = b.op("Sin", self._depthwise(padded, name, "up_alpha", kernel, channels, pads=[1, 0, 1, 0]))
-        straight = self._depthwise(padded, name, "up_beta", kernel, channels, pads=[1, 0, 1, 0])
-        bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
-        # The double rate goes on as it ends: its first sample is even, its last is odd.
-        axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
-        first = b.op("Slice", bent, b.constant([0, 0]), b.constant([1, 1]), axes)
-        last = b.op("Slice", bent, b.constant([1, -1]), b.constant([2, _LAST]), axes)
-        longer = b.op("Concat", b.op("Expand", first, beside), bent, b.op("Expand", last, beside), axis=3)
-        return self._depthwise(longer, name, "down", phases(down), channels)
+# ------------------------------------------------------------------------------------------------------------ activations
 
-    def _depthwise(self, x: str, name: str, role: str, taps: Array, channels: int, **attributes: Any) -> str:
-        """One filter [2, 7] for each channel, at a height of its own: see `_height`."""
+
+def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, channels: int) -> str:
+    """Up, x + sin(a x)^2 / b, down.
+
+    Args:
+        b: takes the nodes.
+        source: the weights; the two filters are read now.
+        x: float32 [B, C, 1, T].
+        name: the checkpoint's.
+        channels: C.
+
+    Returns:
+        float32 [B, C, 1, T].
+    """
+    up = 2 * source.array(f"{name}.upsample.filter").reshape(-1)
+    down = source.array(f"{name}.downsample.lowpass.filter").reshape(-1)
+
+    def depthwise(x: str, role: str, taps: Array, **attributes: Any) -> str:
         shape = (channels, 1, *taps.shape)
+        weight = b.weight(f"{name}.{role}", shape, lambda: _heights(source, name, role) * taps.astype(np.float64))
+        return b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
 
-        def make() -> Array:
-            return self._height(name, role).reshape(-1, 1, 1, 1) * taps.astype(np.float64)
+    # What an input sample sends to outputs, turned round, is what an output takes from inputs. Rows in reverse: with a
+    # row of zeros above and below, the kernel's lower row makes the upper row of the result.
+    kernel = phases(up)[::-1, ::-1]
+    padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
+    turned = b.op("Sin", depthwise(padded, "up_alpha", kernel, pads=[1, 0, 1, 0]))
+    straight = depthwise(padded, "up_beta", kernel, pads=[1, 0, 1, 0])
+    bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
+    # The double rate goes on as it ends: its first sample is even, its last is odd.
+    axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
+    first = b.op("Slice", bent, b.constant([0, 0]), b.constant([1, 1]), axes)
+    last = b.op("Slice", bent, b.constant([1, -1]), b.constant([2, _LAST]), axes)
+    longer = b.op("Concat", b.op("Expand", first, beside), bent, b.op("Expand", last, beside), axis=3)
+    return depthwise(longer, "down", phases(down))
 
-        weight = self.b.weight(f"{name}.{role}", shape, make)
-        return self.b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
 
-    def _height(self, name: str, role: str) -> Array:
-        """Channel by channel, float64 [C]: a or b before the sines, 1 / b behind them."""
-        if role == "up_alpha":
-            alpha: Array = np.exp(self.source.array(f"{name}.act.alpha").astype(np.float64))
-            return alpha
-        beta: Array = np.exp(self.source.array(f"{name}.act.beta").astype(np.float64)) + BETA_FLOOR
-        return 1 / beta if role == "down" else beta
+def _heights(source: TensorSource, name: str, role: str) -> Array:
+    """What a filter is multiplied by in each channel, float64 [C, 1, 1, 1]: a or b before the sine, 1 / b behind it."""
+    kind = "alpha" if role == "up_alpha" else "beta"
+    values: Array = np.exp(source.array(f"{name}.act.{kind}").astype(np.float64)).reshape(-1, 1, 1, 1)
+    if kind == "beta":
+        values = values + BETA_FLOOR
+    return 1 / values if role == "down" else values

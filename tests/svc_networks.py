@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from heartvoice.checkpoints import Checkpoint, TensorSource, load_module
-from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.engines import Engine, OnnxEngine
 from heartvoice.export.graph import Graph
 from heartvoice.export.layout import Precision
 from heartvoice.export.svc_flow_graph import build_svc_flow
@@ -25,6 +27,8 @@ from heartvoice.models.seed_vc.random import part_law
 from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
+
+Array = npt.NDArray[Any]
 
 WHISPER = WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64)
 REGULATOR = RegulatorSizes(channels=32, in_channels=24, n_stages=2)

@@ -109,7 +109,10 @@ def test_a_converter_that_is_silent_leaves_the_band() -> None:
     mix, vocals, band = music.song(8.0)
     audio, report = run(CoverPipeline(request(mix), Silencer(vocals), PLAN))
     assert float(np.abs(audio - resample(band, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-3
-    assert report["similarity"] == {"encoder": None, "before": None, "after": None}, "nothing audible to judge"
+    similarity = report["similarity"]
+    assert isinstance(similarity, dict)
+    assert similarity["before"] is not None
+    assert similarity["after"] is None, "nothing audible to judge"
 
 
 class Short(Oracle):

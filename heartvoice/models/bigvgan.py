@@ -30,7 +30,7 @@ from heartvoice.svc_sizes import BigvganSizes
 
 GENERATOR, CONFIG = "bigvgan_generator.pt", "config.json"
 UP_PAD, UP_CROP, DOWN_PADS = 5, 15, (5, 6)
-"""Samples repeated beside the input of the upsampling, cut from its result, repeated beside that of the downsampling."""
+"""Samples repeated beside the upsampling's input, cut from its result, repeated beside the downsampling's input."""
 
 
 def open_bigvgan(folder: Path) -> tuple[BigvganSizes, TensorSource]:
@@ -197,4 +197,5 @@ class Bigvgan(nn.Module):
             x = up[0](x)
             blocks = self.resblocks[stage * self.n_parallel : (stage + 1) * self.n_parallel]
             x = torch.stack([block(x) for block in blocks]).mean(dim=0)
-        return self.conv_post(self.activation_post(x)).clamp(-1, 1)
+        audio: Tensor = self.conv_post(self.activation_post(x)).clamp(-1, 1)
+        return audio

@@ -41,7 +41,8 @@ def filter_taps() -> npt.NDArray[np.float32]:
     window = np.kaiser(TAPS, 0.1102 * (attenuation - 8.7))
     at = np.arange(TAPS) - (TAPS - 1) / 2
     taps = 2 * _CUTOFF * window * np.sinc(2 * _CUTOFF * at)
-    return (taps / taps.sum()).astype(np.float32)
+    normalised: npt.NDArray[np.float32] = (taps / taps.sum()).astype(np.float32)
+    return normalised
 
 
 def read_sizes(config: Mapping[str, Any], where: str) -> BigvganSizes:

@@ -6,6 +6,7 @@ Source: seed_vc spec, section 10. J. Ho and T. Salimans, "Classifier-Free Diffus
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def sample(
     state[:, head] = 0.0
     times = np.linspace(0.0, 1.0, steps + 1, dtype=np.float32)
     now = times[0]
-    for before, after in zip(times[:-1], times[1:], strict=True):
+    for before, after in pairwise(times):
         step = after - before
         v = velocity(state[rows] if guided else state, fixed[0], float(now), fixed[1], fixed[2])
         if guided:

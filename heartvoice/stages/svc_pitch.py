@@ -1,7 +1,7 @@
 """Pitch for the converter: how far a song moves towards a voice, and contours as bins.
 
 Source: seed_vc spec, section 5, whose quirks are kept where the weights know them: a voiced value is one above 1 Hz,
-unvoiced ones become 1e-5 Hz, the median of an even count is the lower of two, and what is sung above 1103.6 Hz goes to
+unvoiced ones become 1e-5 Hz, the median of an even count is the lower of two, and what is sung above 1103.1 Hz goes to
 bin 0. One is not: a reference without a voiced value moves nothing, instead of making every value NaN.
 """
 

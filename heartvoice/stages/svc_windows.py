@@ -30,7 +30,8 @@ def nearest_index(n_from: int, n_to: int) -> NDArray[np.int64]:
     """
     step = np.float32(n_from) / np.float32(n_to)
     index = np.floor(np.arange(n_to, dtype=np.float32) * step).astype(np.int64)
-    return np.minimum(index, n_from - 1)
+    inside: NDArray[np.int64] = np.minimum(index, n_from - 1)
+    return inside
 
 
 def regulator_inputs(

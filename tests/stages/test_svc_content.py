@@ -38,7 +38,8 @@ def tiniest() -> OnnxEngine:
 def voice(n_samples: int, rate_hz: int = 16_000) -> np.ndarray:
     time = np.arange(n_samples) / rate_hz
     tone = np.sin(2 * np.pi * 150 * time + 20 * np.sin(2 * np.pi * 0.3 * time))
-    return (0.2 * tone).astype(np.float32) + normal(0, "voice", 0, (n_samples,)) * np.float32(0.02)
+    sung: np.ndarray = 0.2 * tone + 0.02 * normal(0, "voice", 0, (n_samples,))
+    return sung.astype(np.float32)
 
 
 # ----------------------------------------------------------------------------------------------------------- resampling
@@ -164,5 +165,3 @@ def test_a_network_of_another_length_is_an_engine_error() -> None:
 
     with pytest.raises(EngineError, match=r"expected content \[1, 1500, D\], got \[1, 1499, 8\]"):
         content_features(OneOf({"content_encoder": Short()}), voice(100))
-
-

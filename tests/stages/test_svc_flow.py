@@ -12,7 +12,7 @@ import torch
 
 from heartvoice.errors import RequestCancelledError
 from heartvoice.noise import normal
-from heartvoice.stages.svc_flow import network_velocity, sample
+from heartvoice.stages.svc_flow import Velocity, network_velocity, sample
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import DIT, OneOf, TorchFlow, frames_last, golden_dit, network_of, small_engine, svc_engine
 
@@ -36,6 +36,20 @@ def inputs(length: int = 30, prompt: int = 10) -> dict[str, Any]:
     }
 
 
+class Recorded:
+    """A velocity that remembers where it was asked for."""
+
+    def __init__(self, velocity: Velocity) -> None:
+        self.velocity = velocity
+        self.states: list[Any] = []
+        self.times: list[float] = []
+
+    def __call__(self, x: Any, prompt_x: Any, t: float, style: Any, cond: Any) -> Any:
+        self.states.append(x[0].T)
+        self.times.append(t)
+        return self.velocity(x, prompt_x, t, style, cond)
+
+
 @pytest.mark.parametrize("kind", ["module", "graph"])
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_samples_and_their_way_are_the_references(folder: GoldenFolder, kind: str) -> None:
@@ -45,21 +59,16 @@ def test_samples_and_their_way_are_the_references(folder: GoldenFolder, kind: st
     over_network = network_velocity(golden_networks(folder, kind))
     for name, match in cases.items():
         steps, guidance, temperature = int(match[1]), float(match[2]), float(match[3] or 1)
-        states, times = [], []
-
-        def velocity(x: Any, prompt_x: Any, t: float, style: Any, cond: Any) -> Any:
-            states.append(x[0].T)
-            times.append(t)
-            return over_network(x, prompt_x, t, style, cond)
-
+        velocity = Recorded(over_network)
         found = sample(
             frames_last(io["noise"]) * np.float32(temperature), frames_last(io["prompt"]), io["style"], io["mu"],
             steps=steps, guidance=guidance, velocity=velocity,
         )  # fmt: skip
         assert_close(frames_last(found), io[name], 5e-5)
-        np.testing.assert_allclose(times, io[f"traj_t.steps{steps}"], atol=1e-6)
-        if temperature == 1 and f"traj_x.steps{steps}.cfg{match[2]}" in io:
-            assert_close(np.stack(states), io[f"traj_x.steps{steps}.cfg{match[2]}"], 5e-5)
+        np.testing.assert_allclose(velocity.times, io[f"traj_t.steps{steps}"], atol=1e-6)
+        way = f"traj_x.steps{steps}.cfg{match[2]}"
+        if temperature == 1 and way in io:
+            assert_close(np.stack(velocity.states), io[way], 5e-5)
 
 
 def test_quirk_10_the_state_on_the_prompt_is_zero_at_every_step() -> None:

@@ -40,5 +40,5 @@ def test_silence_is_the_floor() -> None:
 
 def test_too_few_samples_to_reflect_are_refused() -> None:
     assert log_mel(np.zeros(769, np.float32)).shape == (1, 128)
-    with pytest.raises(InvalidRequestError, match="at least 769 samples at 44.1 kHz, got 768"):
+    with pytest.raises(InvalidRequestError, match=r"at least 769 samples at 44\.1 kHz, got 768"):
         log_mel(np.zeros(768, np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,10 @@ def test_nearest_indices_stay_inside() -> None:
 def test_the_regulator_is_given_an_index_and_a_bin_for_every_mel_frame() -> None:
     f0 = np.repeat(np.array([0.0, 220.0]), [50, 51])
     inputs = regulator_inputs(normal(0, "content", 0, (51, 8)), f0, 87)
-    assert {name: (value.shape, value.dtype) for name, value in inputs.items()} == {
-        "content": ((1, 51, 8), np.float32),
-        "content_index": ((87,), np.int64),
-        "f0_bins": ((1, 87), np.int64),
+    assert {name: (value.shape, str(value.dtype)) for name, value in inputs.items()} == {
+        "content": ((1, 51, 8), "float32"),
+        "content_index": ((87,), "int64"),
+        "f0_bins": ((1, 87), "int64"),
     }
     bins: Any = inputs["f0_bins"]
     assert bins[0, :43].tolist() == [1] * 43
@@ -71,7 +72,7 @@ def fake_window(start: int, end: int, number: int) -> np.ndarray:
 @pytest.mark.parametrize("folder", CHUNKINGS)
 def test_windows_and_seams_are_the_references(folder: GoldenFolder) -> None:
     for case in folder.config["cases"]:
-        prompt = n_mel_frames(case["ref_samples"])
+        prompt = n_mel_frames(min(case["ref_samples"], 25 * 44_100))  # quirk 20: its first 25 s
         n_frames = int(n_mel_frames(case["source_samples"]) * case["length_adjust"])
         assert (prompt, n_frames) == (case["prompt_frames"], case["cond_frames"])
         windows = plan_windows(n_frames, prompt, context=case["max_context_window"])
@@ -96,7 +97,7 @@ def test_windows_cover_the_song_and_fit_beside_the_prompt(n_frames: int) -> None
     assert windows[0].start == 0
     assert windows[-1].end == n_frames
     assert [window.last for window in windows] == [False] * (len(windows) - 1) + [True]
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert before.end - after.start == 16
         assert after.end - after.start >= 17
     assert all(window.end - window.start <= 427 for window in windows)

@@ -44,7 +44,7 @@ def meta(sizes: AnyPart) -> torch.nn.Module:
         return build_part(sizes)
 
 
-# ---------------------------------------------------------------------------------------------------- names at full size
+# -------------------------------------------------------------------------------------------------- names at full size
 
 
 def test_full_size_velocity_reads_the_official_names_and_knows_the_dead_ones() -> None:

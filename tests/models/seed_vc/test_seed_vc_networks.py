@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.svc_networks import (
     golden_regulator,
     golden_whisper,
     network_of,
+    random_source,
 )
 
 DITS, REGULATORS, WHISPERS = (folder_params(kind) for kind in ("dit", "length_regulator", "whisper_content"))
@@ -89,9 +91,10 @@ def test_every_layer_is_the_references(folder: GoldenFolder) -> None:
     assert_close(estimator.cond_projection(inputs["cond"]), io[f"{prefix}cond_proj"], 2e-5)
     merged = estimator.merge(**inputs)
     assert_close(merged, io[f"{prefix}merged"], 2e-5)
-    transformer, outputs, x = estimator.transformer, [], merged
+    transformer, x = estimator.transformer, merged
+    outputs: list[Tensor] = []
     rotation = transformer.rotary(torch.arange(x.shape[1]))
-    first = transformer.layers[0]
+    first: Any = transformer.layers[0]
     normed = first.attention_norm(x, time)
     assert_close(normed, io[f"{prefix}layer0.attention_norm"], 2e-5)
     assert_close(first.attention(normed, rotation), io[f"{prefix}layer0.attention"], 2e-5)
@@ -228,8 +231,6 @@ def moved(results: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_velocities_lead_to_a_mel_and_hear_every_input(seed: int) -> None:
-    from tests.svc_networks import random_source
-
     network = network_of(DIT, random_source(DIT, seed))
     inputs = {
         "x": torch.from_numpy(normal(0, "x", 0, (1, 90, 12))),
