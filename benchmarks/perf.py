@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -62,8 +63,8 @@ def flac(seconds: float, seed: int) -> bytes:
 
 
 def encoded(data: bytes) -> dict[str, Any]:
-    """A BYTES tensor."""
-    return {"b64": base64.b64encode(data).decode(), "shape": [1]}
+    """A BYTES tensor: perf_analyzer sends what it decodes as it is, so the element's length goes before it."""
+    return {"b64": base64.b64encode(struct.pack("<I", len(data)) + data).decode(), "shape": [1]}
 
 
 def graph_inputs(preset: Preset, model: str) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def served(repository: Repository, converter: Path | None) -> Iterator[EmbeddedS
 def perf_analyzer() -> Iterator[tuple[Path, dict[str, str]]]:
     """The program and the environment that it runs in."""
     libraries = wheel.find_wheel().libraries
+    assert libraries is not None, "find_wheel names the wheel's own"
     with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
         program = Path(folder) / "perf_analyzer"
         shutil.copyfile(pypi.member(TOOL), program)
@@ -130,9 +132,7 @@ def measure(tool: tuple[Path, dict[str, str]], server: EmbeddedServer, load: Loa
             "--concurrency-range", str(concurrency), "--request-count", str(n), "-f", str(result), "--verbose-csv",
             *(["--streaming"] if load.streamed else []),
         ]  # fmt: skip
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         if done.returncode or not result.is_file():
             return (done.stdout + done.stderr).strip()[-2000:]
         with result.open(encoding="utf-8") as file:
@@ -142,7 +142,8 @@ def measure(tool: tuple[Path, dict[str, str]], server: EmbeddedServer, load: Loa
 def add(run: Run, load: Load, concurrency: int, n: int, row: dict[str, str]) -> None:
     """One row of the result: latencies in ms, requests and seconds of audio per second."""
     rate = float(row["Inferences/Second"])
-    facts = {f"p{q}_ms": float(row[f"p{q} latency"]) / 1e3 for q in (50, 95, 99)}
+    facts: dict[str, Any] = {f"p{q}_ms": float(row[f"p{q} latency"]) / 1e3 for q in (50, 95, 99)}
+    facts["latency_of"] = "first response" if load.streamed else "answer"
     run.add(
         load.model, f"concurrency {concurrency}", n=n, requests_per_s=rate, audio_s_per_s=rate * load.audio_s,
         rtf=1 / (rate * load.audio_s) if rate else float("inf"), **facts,

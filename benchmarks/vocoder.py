@@ -11,6 +11,7 @@ if the graph and its module disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a s
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,6 @@ from heartvoice.engines import Array, OnnxEngine, OpenVinoEngine, default_thread
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.extras import installed
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
 from heartvoice.models.bigvgan_weights import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan
 from heartvoice.stages.vocode import VocodeStage, context_frames
@@ -47,6 +47,7 @@ SIZES = {
 PARTS = ("engines", "chunks", "forms")
 CHUNKS = (64, 128, 256, 512)
 BUDGET = 1.0
+"""Of the graph over PyTorch."""
 
 
 def source_of(sizes: BigvganSizes) -> RandomBigvgan:
@@ -116,7 +117,7 @@ def _decoding(decode: Callable[[Floats], Floats], sizes: BigvganSizes, mel: Floa
 def measure_engines(run: Run, sizes: BigvganSizes, path: Path, *, frames: int, n: int, memory: bool) -> bool:
     """The whole network in one call in every engine; adds rows, returns whether the graph is right."""
     engines: list[Engine] = ["eager", "onnxruntime"]
-    if installed("openvino"):
+    if importlib.util.find_spec("openvino") is not None:
         engines += ["openvino fp32", "openvino bf16"]
     else:
         run.add("network", "openvino", failed="openvino is not installed")
@@ -182,8 +183,8 @@ def _name(chunk: int) -> str:
 
 
 def _seconds(sizes: BigvganSizes, frames: int) -> float:
-    """Audio that frames become; a network of fewer rates counts as if it were at its own, lower rate."""
-    return frames * SIZES["full"].hop / STEM_RATE_HZ if sizes.hop == SIZES["full"].hop else frames * sizes.hop / 1e4
+    """Audio that frames become."""
+    return frames * sizes.hop / STEM_RATE_HZ
 
 
 # ---------------------------------------------------------------------------------------------------------------- main

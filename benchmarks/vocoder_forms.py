@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from heartvoice.specs import Axis, TensorSpec
 
 Form = Literal["transposed", "sums", "groups", "rows"]
 FORMS: tuple[Form, ...] = get_args(Form)
-"""As it is written down (a transposed convolution, a convolution with stride); phases as weighted sums of slices; phases
-as two channels of each group; phases as two rows, which is exported."""
+"""As it is written down (a transposed convolution, a convolution with stride); then phases of the double rate as weighted
+sums of slices, as two channels of each group, and as two rows, which is what is exported."""
 _LAST = np.iinfo(np.int64).max
 
 
@@ -45,7 +45,7 @@ def _filters(source: TensorSource, name: str) -> tuple[Array, Array]:
 
 
 def _snake(b: GraphBuilder, source: TensorSource, x: str, name: str, *, repeats: int = 1) -> str:
-    """x + sin(a x)^2 / b with both constant; `repeats` channels of x share each."""
+    """The sum of x and sin(a x)^2 / b with both constant; `repeats` channels of x share each."""
     alpha, beta = (np.exp(source.array(f"{name}.act.{kind}").astype(np.float64)) for kind in ("alpha", "beta"))
     a = b.constant(np.repeat(alpha, repeats)[:, None], np.float32)
     inverse = b.constant(np.repeat(1 / (beta + BETA_FLOOR), repeats)[:, None], np.float32)
@@ -59,7 +59,7 @@ def _edge(b: GraphBuilder, x: str, before: int, behind: int) -> str:
 
 def _transposed(b: GraphBuilder, source: TensorSource, x: str, name: str, channels: int) -> str:
     up, down = (b.constant(np.tile(taps, (channels, 1, 1)), np.float32) for taps in _filters(source, name))
-    shared = {"group": channels, "strides": [2], "kernel_shape": [TAPS]}
+    shared: dict[str, Any] = {"group": channels, "strides": [2], "kernel_shape": [TAPS]}
     doubled = b.op("ConvTranspose", _edge(b, x, UP_PAD, UP_PAD), up, pads=[UP_CROP, UP_CROP], **shared)
     return b.op("Conv", _edge(b, _snake(b, source, doubled, name), *DOWN_PADS), down, **shared)
 

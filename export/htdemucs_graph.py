@@ -72,19 +72,18 @@ def _join(b: GraphBuilder, parts: list[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- statistics
 
 
-def row_means(b: GraphBuilder, x: str, length: int, *, squares: bool = False) -> str:
-    """Means of [B, C, F, T] over T: [B, C, F, 1], by rows of `_ROW` where T is long (then F must be 1).
-
-    Each sum is scaled by itself: OpenVINO makes one sum of two that follow each other.
-    """
+def row_means(b: GraphBuilder, x: str, width: int, length: int, *, squares: bool = False) -> str:
+    """Means of [B, C, F, T] over T: [B, C, F, 1], by rows of `_ROW` where T is long (then F must be 1); C = `width`."""
     kind = "ReduceSumSquare" if squares else "ReduceSum"
     if length <= 4 * _ROW:
         return _scaled(b, b.op(kind, x, b.constant([3]), keepdims=1), 1 / length)
-    missing = -length % _ROW
+    missing, n_rows = -length % _ROW, math.ceil(length / _ROW)
     if missing:
         x = b.op("Pad", x, b.constant([0, 0, 0, 0, 0, 0, 0, missing]))
-    rows = _scaled(b, b.op(kind, b.reshape(x, [0, 0, -1, _ROW]), b.constant([3]), keepdims=1), 1 / _ROW)
-    return _scaled(b, b.op("ReduceSum", rows, b.constant([2]), keepdims=1), _ROW / length)
+    rows = b.op(kind, b.reshape(x, [0, 0, -1, _ROW]), b.constant([3]), keepdims=1)
+    # Each sum is scaled by itself: OpenVINO makes one sum of two that follow each other.
+    rows = b.reshape(_scaled(b, rows, n_rows / length), [-1, n_rows, 1])
+    return b.reshape(channel_mean(b, rows, n_rows, n_axes=1), [-1, width, 1, 1])
 
 
 def _scaled(b: GraphBuilder, x: str, factor: float) -> str:
@@ -107,7 +106,7 @@ def _standardize(b: GraphBuilder, x: str, n_channels: int, n_rows: int, length: 
     """Mean and unbiased deviation of [B, C, F, T] over all but B; C = `n_channels`, C F = `n_rows`, T = `length`."""
 
     def mean_of(values: str, *, squares: bool = False) -> str:
-        bins = b.op("ReduceSum", row_means(b, values, length, squares=squares), b.constant([2]), keepdims=1)
+        bins = b.op("ReduceSum", row_means(b, values, n_channels, length, squares=squares), b.constant([2]), keepdims=1)
         return channel_mean(b, _scaled(b, bins, n_channels / n_rows), n_channels, n_axes=2)
 
     count = n_rows * length
@@ -310,8 +309,8 @@ class _DConvLayer:
     def _narrow_norm(self, h: str) -> str:
         """Norm of [B, h, F, T] over channels and T."""
         b = self.b
-        centred = b.op("Sub", h, channel_mean(b, row_means(b, h, self.length), self.hidden, n_axes=2))
-        squares = row_means(b, centred, self.length, squares=True)
+        centred = b.op("Sub", h, channel_mean(b, row_means(b, h, self.hidden, self.length), self.hidden, n_axes=2))
+        squares = row_means(b, centred, self.hidden, self.length, squares=True)
         scale = self._reciprocal_deviation(channel_mean(b, squares, self.hidden, n_axes=2))
         gain, shift = (self._column(f"{self.name}.1.{kind}") for kind in ("weight", "bias"))
         return b.op("Add", b.op("Mul", centred, b.op("Mul", scale, gain)), shift)
@@ -335,7 +334,7 @@ class _DConvLayer:
         channels, of the mean's image: two sums of squares, so nothing cancels.
         """
         b, prefix, hidden = self.b, self.network.prefix, self.hidden
-        mean = row_means(b, h, self.length)
+        mean = row_means(b, h, self.hidden, self.length)
         centred = b.op("Sub", h, mean)
 
         def root() -> Array:  # R with R^T R = W^T W / 2 C; the diagonal's signs are arbitrary, so they are fixed
@@ -344,7 +343,8 @@ class _DConvLayer:
             return signed.reshape(hidden, hidden, 1, 1)
 
         rooted = b.weight(f"{prefix}.{self.name}.3.root", (hidden, hidden, 1, 1), root)
-        spread = row_means(b, b.op("Conv", centred, rooted, kernel_shape=[1, 1]), self.length, squares=True)
+        image_of_rest = b.op("Conv", centred, rooted, kernel_shape=[1, 1])
+        spread = row_means(b, image_of_rest, self.hidden, self.length, squares=True)
         inner = _scaled(b, channel_mean(b, spread, hidden, n_axes=2), hidden)
         shape = (2 * self.width, hidden, 1, 1)
         weight = b.weight(f"{prefix}.{self.name}.3.weight", shape, lambda: self._matrix()[0].reshape(shape))

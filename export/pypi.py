@@ -61,6 +61,14 @@ MEMBERS: dict[str, WheelMember] = {
         "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
         "MIT (the wheel's LICENSE file)",
     ),
+    "perf-analyzer": WheelMember(  # x86-64 only; for benchmarks
+        "tritonclient",
+        "2.49.0",
+        "e7b40ba11056c93da434bc8a8b302c0a337489923a0a747c5d313314baa26db3",
+        "tritonclient-2.49.0.data/data/bin/perf_analyzer",
+        "01ca27d70466d614b2cb21a523b8f6cb5fad65c885d25f9fdb6b1d04b1141c31",
+        "BSD-3-Clause (the wheel's METADATA)",
+    ),
 }
 
 

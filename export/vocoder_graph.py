@@ -125,7 +125,7 @@ class _Vocoder:
         return x
 
 
-# ------------------------------------------------------------------------------------------------------------ activations
+# ---------------------------------------------------------------------------------------------------------- activations
 
 
 def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, channels: int) -> str:

@@ -96,7 +96,7 @@ class SvcSizes:
     def from_config(cls, config: Mapping[str, Any]) -> SvcSizes:
         """Read an index entry."""
         kinds = {"whisper": WhisperSizes, "regulator": RegulatorSizes, "dit": DitSizes, "vocoder": BigvganSizes}
-        return cls(**{name: _filled(kind, config[name]) for name, kind in kinds.items()})  # type: ignore[arg-type]
+        return cls(**{name: _filled(kind, config[name]) for name, kind in kinds.items()})
 
 
 def _filled(kind: type[Any], values: Mapping[str, Any]) -> Any:

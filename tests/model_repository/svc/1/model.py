@@ -18,7 +18,8 @@ class TritonPythonModel(StageModel):
     def work(self, job: Job) -> None:
         n_before = int(job.inputs["state"][0]) if "state" in job.inputs else 0
         vocals = job.inputs["vocals"]
-        outputs = {"VOCALS": vocals, "REPORT": json.dumps({"engine": "identity", "samples": n_before + len(vocals)})}
+        report = json.dumps({"engine": "identity", "samples": n_before + len(vocals)})
+        outputs: dict[str, np.ndarray | str] = {"VOCALS": vocals, "REPORT": report}
         if bool(job.inputs["more"][0]):
             outputs["STATE"] = np.array([n_before + len(vocals)], np.float32)
         job.answer(outputs)
