@@ -18,7 +18,7 @@ from heartvoice.specs import Axis, TensorSpec
 
 Form = Literal["transposed", "sums", "groups", "rows"]
 FORMS: tuple[Form, ...] = get_args(Form)
-"""As it is written down (a transposed convolution, a convolution with stride); then phases of the double rate as weighted
+"""As it is written down (a transposed convolution, one with stride); then phases of the double rate as weighted
 sums of slices, as two channels of each group, and as two rows, which is what is exported."""
 _LAST = np.iinfo(np.int64).max
 

@@ -27,8 +27,8 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, and "
-            "rmvpe/ or campplus/ where those engines are used. Sizes are read from the files themselves.",
+            help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, seed-vc/, "
+            "whisper-small/, bigvgan/, campplus/, and rmvpe/ where that engine is used. Sizes are read from the files.",
             metavar="DIR",
             exists=True,
             file_okay=False,
@@ -82,7 +82,7 @@ def export(
 
         heartvoice export --preset tiny --random-weights 0
 
-    The official weights (22 GB of disk in fp32, twice that to replace others):
+    The official weights (25 GB of disk in fp32, twice that to replace others):
 
         heartvoice export --preset oss-3b --weights ~/weights
 
@@ -138,6 +138,7 @@ def _export(
     noise = weights.origin.startswith("random")
     if noise:
         console.print(f"[yellow]{_NOISE}[/]")
+    _tell_licences(console, weights, only)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         results = export_repository(
@@ -147,6 +148,22 @@ def _export(
     console.print(
         f"{repository}: preset {weights.preset.name}, {written} graphs written, {len(results) - written} up to date"
     )
+
+
+def _tell_licences(console: Console, weights: Weights, only: list[str]) -> None:
+    """Say under which licences the weights come whose graphs are about to be made."""
+    from heartvoice.export.layout import graph_models
+
+    made = {model.network for model in graph_models(weights.preset).values() if not only or model.name in only}
+    by_licence: dict[str, list[str]] = {}
+    for network, licence in weights.licences.items():
+        if network in made:
+            by_licence.setdefault(licence, []).append(network)
+    for licence, networks in by_licence.items():
+        style = "yellow" if licence.startswith("GPL") else None
+        console.print(
+            f"weights of {', '.join(networks)}: {licence}", style=style, markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _check(console: Console, repository: Path | None) -> None:

@@ -84,7 +84,8 @@ def _graph(root: Path, model: GraphModel, preset: Preset, index: Mapping[str, An
         return
     network_hashes = index.get("sources", {}).get(model.network, {})
     origin = str(index.get("origins", {}).get(model.network))
-    head = layout.manifest_head(model, preset, manifest.get("precision", "fp32"), origin, network_hashes)
+    licence = index.get("licences", {}).get(model.network)
+    head = layout.manifest_head(model, preset, manifest.get("precision", "fp32"), origin, network_hashes, licence)
     for key, value in head.items():
         if manifest.get(key) != value:
             what = "other code" if key == "code" else f"another {key} than {INDEX} and contracts.py say"

@@ -8,12 +8,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import heartvoice
-from heartvoice import contracts, pbtxt
+from heartvoice import contracts, pbtxt, svc_contracts
 from heartvoice.contracts import Axis, ModelSpec
 from heartvoice.presets import AnyF0, AnySpeaker, HeartCodecSizes, HeartMuLaSizes, Preset, RmvpeSizes, SeparatorSizes
+
+if TYPE_CHECKING:
+    from heartvoice.checkpoints import Sizes
 
 TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
 """The committed repository: a link in a checkout, package data in an installation."""
@@ -24,10 +27,15 @@ EXTERNAL_BYTES = 256 * 2**20
 BATCH = "batch"
 """Name of the axis that `max_batch_size` adds in front of a contract's own."""
 Precision = Literal["fp32", "fp16"]
-Network = Literal["lm", "codec", "separator", "speaker", "f0"]
+Network = Literal[
+    "lm", "codec", "separator", "speaker", "f0", "svc_content", "svc_regulator", "svc_cfm", "svc_style", "vocoder"
+]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
-_CODE = ("contracts.py", "pbtxt.py", "presets.py", "checkpoints.py", "noise.py", "models", "export")
+_CODE = (
+    "contracts.py", "svc_contracts.py", "specs.py", "pbtxt.py", "presets.py", "voice_sizes.py", "svc_sizes.py",
+    "checkpoints.py", "noise.py", "models", "export",
+)  # fmt: skip
 _NOT_CODE = frozenset({"export/cli.py", "export/drift.py", "export/staging.py"})
 """Modules that do not decide what a graph is."""
 
@@ -96,6 +104,12 @@ def graph_models(preset: Preset) -> dict[str, GraphModel]:
     models.append(GraphModel(contracts.HTDEMUCS, "separator", separator_axes(preset.separator)))
     models.append(GraphModel(contracts.SPEAKER_NETWORK, "speaker", speaker_axes(preset.speaker)))
     models.append(GraphModel(contracts.F0_NETWORK, "f0", f0_axes(preset.f0)))
+    svc = preset.svc
+    models.append(GraphModel(svc_contracts.CONTENT_ENCODER, "svc_content", svc_contracts.content_axes(svc.whisper)))
+    models.append(GraphModel(svc_contracts.SVC_REGULATOR, "svc_regulator", svc_contracts.regulator_axes(svc.regulator)))
+    models.append(GraphModel(svc_contracts.SVC_FLOW, "svc_cfm", svc_contracts.flow_axes(svc.dit)))
+    models.append(GraphModel(svc_contracts.SVC_STYLE, "svc_style", svc_contracts.style_axes(preset.style)))
+    models.append(GraphModel(svc_contracts.VOCODER, "vocoder", svc_contracts.vocoder_axes(svc.vocoder)))
     step = contracts.heartmula_step(preset.lm.backbone.num_layers)
     models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm))))
     return {model.name: model for model in models}
@@ -167,30 +181,60 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def sizes(preset: Preset, network: Network | None = None) -> dict[str, Any]:
-    """A preset's sizes as JSON has them; those of one network, or all."""
-    values: dict[Network, dict[str, Any]] = {
-        "lm": {"lm": asdict(preset.lm), "ids": asdict(preset.ids), "max_positions": preset.max_positions},
-        "codec": {"codec": asdict(preset.codec)},
-        "separator": {"separator": asdict(preset.separator)},
-        "speaker": {"speaker": asdict(preset.speaker)},
-        "f0": {"f0": asdict(preset.f0)},
+def network_sizes(preset: Preset, network: Network) -> Sizes:
+    """The sizes that decide what a network is."""
+    chosen: dict[Network, Sizes] = {
+        "lm": preset.lm,
+        "codec": preset.codec,
+        "separator": preset.separator,
+        "speaker": preset.speaker,
+        "f0": preset.f0,
+        "svc_content": preset.svc.whisper,
+        "svc_regulator": preset.svc.regulator,
+        "svc_cfm": preset.svc.dit,
+        "svc_style": preset.style,
+        "vocoder": preset.svc.vocoder,
     }
-    every = {name: value for part in values.values() for name, value in part.items()}
-    chosen = every if network is None else values[network]
-    plain: dict[str, Any] = json.loads(json.dumps(chosen))
+    return chosen[network]
+
+
+def sizes(preset: Preset, network: Network | None = None) -> dict[str, Any]:
+    """A preset's sizes as JSON has them: those of one network under its name, or all under the preset's fields."""
+    values: dict[str, Any]
+    if network is None:
+        values = {key: value for key, value in asdict(preset).items() if key != "name"}
+    else:
+        values = {network: asdict(network_sizes(preset, network))}
+        if network == "lm":
+            values |= {"ids": asdict(preset.ids), "max_positions": preset.max_positions}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 
 def manifest_head(
-    model: GraphModel, preset: Preset, precision: Precision, origin: str, hashes: Mapping[str, str]
+    model: GraphModel,
+    preset: Preset,
+    precision: Precision,
+    origin: str,
+    hashes: Mapping[str, str],
+    licence: str | None = None,
 ) -> dict[str, Any]:
-    """The part of a manifest that says what a graph is made from; equal parts mean an equal graph."""
+    """The part of a manifest that says what a graph is made from; equal parts mean an equal graph.
+
+    Args:
+        model: the graph.
+        preset: the sizes.
+        precision: of the graph.
+        origin: where the weights come from.
+        hashes: what identifies the weights.
+        licence: of the weights, as far as it is known.
+    """
     return {
         "model": model.name,
         "preset": preset.name,
         "precision": precision,
         "weights": origin,
+        "licence": licence,
         "sources": dict(hashes),
         "sizes": sizes(preset, model.network),
         "axes": model.axes,

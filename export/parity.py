@@ -21,7 +21,7 @@ from heartvoice.checkpoints import TensorSource, build_module, load_module
 from heartvoice.engines import Engine, OnnxEngine
 from heartvoice.errors import ExportError
 from heartvoice.export.graph import Graph
-from heartvoice.export.layout import Network, Precision
+from heartvoice.export.layout import Network, Precision, network_sizes
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.presets import Preset, SwiftF0Sizes
 
@@ -150,7 +150,7 @@ class Reference:
 
 
 def _build(preset: Preset, network: Network) -> nn.Module:
-    return build_module(getattr(preset, network), decode_only=True)
+    return build_module(network_sizes(preset, network), decode_only=True)
 
 
 class Part(TensorSource):

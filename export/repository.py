@@ -23,6 +23,7 @@ from heartvoice.export.staging import Staging, staged
 from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
 from heartvoice.presets import Preset
 from heartvoice.repository import GRAPH, INDEX, MANIFEST
+from heartvoice.svc_contracts import CONTENT_POSITION
 
 if TYPE_CHECKING:
     from heartvoice.export.parity import Reference
@@ -133,12 +134,13 @@ def _check_template(template: Path) -> None:
 
 def _check_contract(preset: Preset) -> None:
     """Refuse sizes that the contracts have as constants."""
-    lm, codec = preset.lm, preset.codec
+    lm, codec, whisper = preset.lm, preset.codec, preset.svc.whisper
     for what, got, expected in (
         ("audio_num_codebooks", lm.audio_num_codebooks, contracts.N_CODEBOOKS),
         ("num_bands", codec.num_bands, 1),
         ("sample_rate", codec.sample_rate, contracts.SAMPLE_RATE_HZ),
         ("samples of a frame", codec.frame_hop, contracts.FRAME_HOP),
+        ("max_source_positions", whisper.max_source_positions, CONTENT_POSITION.max),
     ):
         if got != expected:
             raise ExportError(f"{what}: expected {expected}, got {got}")
@@ -201,7 +203,12 @@ class _Job:
         old = read_json(self.root / model.name / MANIFEST)
         hashes = self.hashes(model.network)
         head = layout.manifest_head(
-            model, self.weights.preset, self.precision, self.weights.origin_of(model.network), hashes
+            model,
+            self.weights.preset,
+            self.precision,
+            self.weights.origin_of(model.network),
+            hashes,
+            self.weights.licences.get(model.network),
         )
         fresh = intact(self.root / model.name, old) and all(old.get(key) == value for key, value in head.items())
         if make and not fresh:
@@ -281,6 +288,7 @@ class _Job:
                 "weights": self.weights.origin,
                 "sources": {network: self.hashes(network) for network in layout.NETWORKS},
                 "origins": {network: self.weights.origin_of(network) for network in layout.NETWORKS},
+                "licences": dict(self.weights.licences),
                 "sizes": layout.sizes(preset),
                 "versions": layout.versions(),
                 "graphs": {

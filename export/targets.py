@@ -13,7 +13,13 @@ from heartvoice.export.parity_f0 import compare_f0
 from heartvoice.export.parity_lm import compare_heartmula
 from heartvoice.export.parity_separator import compare_htdemucs
 from heartvoice.export.parity_speaker import compare_speaker
+from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
+from heartvoice.export.parity_vocoder import compare_style, compare_vocoder
 from heartvoice.export.speaker_graph import build_speaker_network
+from heartvoice.export.style_graph import build_svc_style
+from heartvoice.export.svc_flow_graph import build_svc_flow
+from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
+from heartvoice.export.vocoder_graph import build_vocoder
 
 TARGETS: dict[str, Target] = {
     "heartcodec_condition": Target(
@@ -44,6 +50,31 @@ TARGETS: dict[str, Target] = {
     "f0_network": Target(
         lambda preset, source, precision: build_f0_network(preset.f0, source, precision),
         compare_f0,
+        layered=False,
+    ),
+    "content_encoder": Target(
+        lambda preset, source, precision: build_content_encoder(preset.svc.whisper, source, precision),
+        lambda engine, network, preset, parity: compare_content(engine, network, preset.svc.whisper, parity),
+        layered=False,
+    ),
+    "svc_regulator": Target(
+        lambda preset, source, precision: build_svc_regulator(preset.svc.regulator, source, precision),
+        lambda engine, network, preset, parity: compare_regulator(engine, network, preset.svc.regulator, parity),
+        layered=False,
+    ),
+    "svc_flow": Target(
+        lambda preset, source, precision: build_svc_flow(preset.svc.dit, source, precision),
+        lambda engine, network, preset, parity: compare_svc_flow(engine, network, preset.svc.dit, parity),
+        layered=False,
+    ),
+    "svc_style": Target(
+        lambda preset, source, precision: build_svc_style(preset.style, source, precision),
+        compare_style,
+        layered=False,
+    ),
+    "vocoder": Target(
+        lambda preset, source, precision: build_vocoder(preset.svc.vocoder, source, precision),
+        compare_vocoder,
         layered=False,
     ),
     "heartmula_step": Target(build_heartmula_step, compare_heartmula, layered=True),

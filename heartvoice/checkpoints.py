@@ -10,21 +10,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heartvoice.errors import CheckpointError
+from heartvoice.models.bigvgan_weights import RandomBigvgan
 from heartvoice.models.demucs import build_separator, separator_law
 from heartvoice.models.random_f0 import rmvpe_law
 from heartvoice.models.random_weights import LawOf, RandomCheckpoint, heartcodec_law, heartmula_law
+from heartvoice.models.seed_vc.build import AnyPart, build_part
+from heartvoice.models.seed_vc.random import part_law
 from heartvoice.models.sources import Checkpoint, TensorSource, listed
 from heartvoice.models.speaker_weights import speaker_law
 from heartvoice.presets import (
     AnyF0,
     AnySpeaker,
+    BigvganSizes,
     CampplusSizes,
+    DitSizes,
     HeartCodecSizes,
     HeartMuLaSizes,
+    RegulatorSizes,
     RmvpeSizes,
     SeparatorSizes,
     SpeakerSizes,
     SwiftF0Sizes,
+    WhisperSizes,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +43,9 @@ __all__ = [
     "random_checkpoint",
 ]  # fmt: skip
 
-Sizes = HeartMuLaSizes | HeartCodecSizes | SeparatorSizes | AnySpeaker | AnyF0
+_Drawn = HeartMuLaSizes | HeartCodecSizes | SeparatorSizes | AnySpeaker | AnyF0 | AnyPart
+"""Networks whose random weights follow a law alone; the vocoder's filters are what they are."""
+Sizes = _Drawn | BigvganSizes
 
 
 def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
@@ -72,6 +81,12 @@ def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
                 from heartvoice.models.rmvpe import Rmvpe
 
                 return Rmvpe(sizes)
+            case WhisperSizes() | RegulatorSizes() | DitSizes():
+                return build_part(sizes)
+            case BigvganSizes():
+                from heartvoice.models.bigvgan import Bigvgan
+
+                return Bigvgan(sizes)
             case SwiftF0Sizes():
                 raise AssertionError("swift-f0 has no module")
 
@@ -172,10 +187,12 @@ def load_network(
 
 def random_checkpoint(sizes: Sizes, seed: int) -> TensorSource:
     """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
+    if isinstance(sizes, BigvganSizes):
+        return RandomBigvgan(manifest(sizes), seed, sizes)
     return RandomCheckpoint(manifest(sizes), seed, _law(sizes))
 
 
-def _law(sizes: Sizes) -> LawOf:
+def _law(sizes: _Drawn) -> LawOf:
     match sizes:
         case HeartMuLaSizes():
             return heartmula_law(sizes)
@@ -187,5 +204,7 @@ def _law(sizes: Sizes) -> LawOf:
             return speaker_law(sizes)
         case RmvpeSizes():
             return rmvpe_law(sizes)
+        case WhisperSizes() | RegulatorSizes() | DitSizes():
+            return part_law(sizes)
         case SwiftF0Sizes():
             raise AssertionError("swift-f0 has published weights only")

@@ -7,6 +7,7 @@ and the tests' random inputs. Sizes that depend on the preset are axes here; an 
 from __future__ import annotations
 
 from heartvoice.specs import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
+from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
 
 __all__ = ["NUMPY_DTYPE", "Axis", "ModelSpec", "Setting", "TensorSpec"]  # the types, for whoever needs both
 
@@ -358,7 +359,7 @@ SVC = ModelSpec(
     parameters={"max_jobs": "2", "max_queue": "16"},
     doc="Vocals into the same vocals in another voice.",
 )
-"""The converter's contract. No engine is in the repository yet: a server whose repository has one serves covers."""
+"""The converter's contract. No model of it is in the repository yet; a server whose repository has one makes covers."""
 
 COVER = ModelSpec(
     "cover",
@@ -388,6 +389,7 @@ MODELS: dict[str, ModelSpec] = {
     for model in (
         SONG, COVER, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
         DEMUCS, HTDEMUCS, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
+        CONTENT_ENCODER, SVC_REGULATOR, SVC_FLOW, SVC_STYLE, VOCODER,
     )
 }  # fmt: skip
 """Every model with a committed, preset-independent config.pbtxt: all but `heartmula_step`, whose inputs depend on the
@@ -400,5 +402,7 @@ AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
 MAX_FILE_BYTES = 100_000_000
 NO_VOCALS_MODES = ("error", "passthrough", "convert")
 
-LOADED = tuple(model.name for model in MODELS.values() if not model.local)
-"""What a server loads by default; a local graph is opened by the model that owns its loop."""
+_OF_SVC = (CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER)
+LOADED = tuple(model.name for model in MODELS.values() if not model.local and model not in _OF_SVC)
+"""What a server loads by default; a local graph is opened by the model that owns its loop, and the converter's own
+native graphs wait for the model `svc`, which is not there yet."""

@@ -7,19 +7,30 @@ configuration maps onto these classes field by field.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from fractions import Fraction
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from heartvoice.errors import CheckpointError
+from heartvoice.svc_sizes import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.voice_sizes import (
+    F0S,
+    SEPARATORS,
+    SPEAKERS,
+    AnyF0,
+    AnySpeaker,
+    CampplusSizes,
+    RmvpeSizes,
+    SeparatorSizes,
+    SpeakerSizes,
+    SwiftF0Sizes,
+    from_mapping,
+)
 
-_T = TypeVar("_T")
-
-
-def _from_mapping(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    """Fill a dataclass from a mapping, ignoring keys that it does not have (training-only settings)."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+__all__ = [
+    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySpeaker", "BigvganSizes", "CampplusSizes",
+    "DitSizes", "GenerationIds", "HeartCodecSizes", "HeartMuLaSizes", "Preset", "RegulatorSizes", "RmvpeSizes",
+    "SeparatorSizes", "SpeakerSizes", "SvcSizes", "SwiftF0Sizes", "TransformerSizes", "WhisperSizes",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class GenerationIds:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> GenerationIds:
         """Read `gen_config.json`; every field may be missing."""
-        return _from_mapping(cls, config)
+        return from_mapping(cls, config)
 
 
 @dataclass(frozen=True)
@@ -96,14 +107,14 @@ class HeartMuLaSizes:
             ("decoder", "decoder_flavor", "llama-300M"),
         ):
             if name in config:
-                values[name] = _from_mapping(TransformerSizes, config[name])
+                values[name] = from_mapping(TransformerSizes, config[name])
                 continue
             flavour = config.get(flavour_key, default)
             if flavour not in FLAVOURS:
                 raise CheckpointError(f"config.json: {flavour_key} is {flavour!r}, known: {', '.join(FLAVOURS)}")
             values[name] = FLAVOURS[flavour]
         rest = {k: v for k, v in config.items() if k not in values}
-        return replace(_from_mapping(cls, rest), **values)
+        return replace(from_mapping(cls, rest), **values)
 
 
 @dataclass(frozen=True)
@@ -157,138 +168,7 @@ class HeartCodecSizes:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HeartCodecSizes:
         """Read an official `config.json`."""
-        return _from_mapping(cls, config)
-
-
-@dataclass(frozen=True)
-class SeparatorSizes:
-    """htdemucs, by the keyword arguments of its checkpoints; defaults are those of the official `htdemucs`."""
-
-    sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
-    n_models: int = 1
-    """A bag: model i of several gives source i (htdemucs_ft has four)."""
-    audio_channels: int = 2
-    samplerate: int = 44_100
-    segment: str = "39/5"
-    """Seconds, as a fraction."""
-    channels: int = 48
-    growth: int = 2
-    nfft: int = 4096
-    depth: int = 4
-    kernel_size: int = 8
-    stride: int = 4
-    freq_emb: float = 0.2
-    emb_scale: float = 10.0
-    context: int = 1
-    context_enc: int = 0
-    norm_starts: int = 4
-    norm_groups: int = 4
-    dconv_mode: int = 3
-    dconv_depth: int = 2
-    dconv_comp: int = 8
-    bottom_channels: int = 512
-    t_layers: int = 5
-    t_hidden_scale: float = 4.0
-    t_heads: int = 8
-    t_max_period: float = 10_000.0
-    overlap: float = 0.25
-    """Share of a segment that the next one begins in."""
-
-    @property
-    def segment_samples(self) -> int:
-        """Samples of one segment."""
-        return int(Fraction(self.segment) * self.samplerate)
-
-    @property
-    def stride_samples(self) -> int:
-        """Samples between the starts of neighbouring segments."""
-        return int((1 - self.overlap) * self.segment_samples)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SeparatorSizes:
-        """Read an index entry or a checkpoint's keyword arguments."""
-        return _from_mapping(cls, config)
-
-
-@dataclass(frozen=True)
-class SpeakerSizes:
-    """A speaker encoder: which engine, and its widths. Resemblyzer's are fixed by its published weights."""
-
-    engine: str = "resemblyzer"
-    n_bands: int = 40
-    hidden: int = 256
-    num_layers: int = 3
-    embedding: int = 256
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SpeakerSizes:
-        """Read an index entry."""
-        return _from_mapping(cls, config)
-
-
-@dataclass(frozen=True)
-class CampplusSizes:
-    """CAMPPlus; defaults are those of the official checkpoint (seed_vc spec, section 8)."""
-
-    engine: str = "campplus"
-    n_bands: int = 80
-    embedding: int = 192
-    head_channels: int = 32
-    init_channels: int = 128
-    growth: int = 32
-    bottleneck: int = 128
-    blocks: tuple[int, ...] = (12, 24, 16)
-    dilations: tuple[int, ...] = (1, 2, 2)
-    segment_frames: int = 100
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> CampplusSizes:
-        """Read an index entry."""
-        return _from_mapping(cls, config)
-
-
-@dataclass(frozen=True)
-class SwiftF0Sizes:
-    """swift-f0: a graph from its PyPI wheel, taken as it is."""
-
-    engine: str = "swift-f0"
-    hop: int = 256
-    """Samples at 16 kHz between two values."""
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SwiftF0Sizes:
-        """Read an index entry."""
-        return _from_mapping(cls, config)
-
-
-@dataclass(frozen=True)
-class RmvpeSizes:
-    """RMVPE; defaults are those of the official `rmvpe.pt` (seed_vc spec, section 4)."""
-
-    engine: str = "rmvpe"
-    n_blocks: int = 4
-    en_de_layers: int = 5
-    inter_layers: int = 4
-    in_channels: int = 1
-    en_out_channels: int = 16
-    n_mels: int = 128
-    gru_hidden: int = 256
-    n_bins: int = 360
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RmvpeSizes:
-        """Read an index entry, or the configuration beside a checkpoint."""
-        return _from_mapping(cls, config)
-
-
-AnySpeaker = SpeakerSizes | CampplusSizes
-AnyF0 = SwiftF0Sizes | RmvpeSizes
-SEPARATORS: dict[str, SeparatorSizes] = {
-    "htdemucs": SeparatorSizes(),
-    "htdemucs_ft": SeparatorSizes(n_models=4),
-}
-SPEAKERS: dict[str, AnySpeaker] = {"resemblyzer": SpeakerSizes(), "campplus": CampplusSizes()}
-F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Sizes(), "rmvpe": RmvpeSizes()}
+        return from_mapping(cls, config)
 
 
 @dataclass(frozen=True)
@@ -304,6 +184,9 @@ class Preset:
     separator: SeparatorSizes = SEPARATORS["htdemucs"]
     speaker: AnySpeaker = SPEAKERS["resemblyzer"]
     f0: AnyF0 = F0S["swift-f0"]
+    svc: SvcSizes = field(default_factory=SvcSizes)
+    style: CampplusSizes = field(default_factory=CampplusSizes)
+    """The converter's style encoder, whatever the speaker encoder is."""
 
     def __post_init__(self) -> None:
         if self.lm.codebook_size != self.codec.codebook_size:
@@ -312,6 +195,8 @@ class Preset:
             raise ValueError(f"{self.name}: LM and codec disagree on the number of codebooks")
         if self.max_positions > self.lm.backbone.max_seq_len:
             raise ValueError(f"{self.name}: max_positions exceeds the backbone's {self.lm.backbone.max_seq_len}")
+        if self.style.embedding != self.svc.dit.style_dim:
+            raise ValueError(f"{self.name}: style encoder and converter disagree on the style's width")
 
 
 _TINY = Preset(
@@ -337,6 +222,18 @@ _TINY = Preset(
         init_channel=2,
     ),
     separator=SeparatorSizes(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
+    svc=SvcSizes(
+        whisper=WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
+        regulator=RegulatorSizes(channels=32, in_channels=24),
+        dit=DitSizes(hidden_dim=64, num_heads=4, depth=5, in_channels=16, content_dim=32, style_dim=32),
+        vocoder=BigvganSizes(
+            num_mels=16,
+            upsample_rates=(8, 8, 4, 2),
+            upsample_kernel_sizes=(16, 16, 8, 4),
+            upsample_initial_channel=32,
+        ),
+    ),
+    style=CampplusSizes(embedding=32, head_channels=4, init_channels=16, growth=8, bottleneck=16, blocks=(2, 2, 2)),
     ids=GenerationIds(text_bos_id=300, text_eos_id=301, audio_eos_id=257),
 )
 
@@ -361,6 +258,12 @@ _MID = Preset(
         init_channel=16,
     ),
     separator=SeparatorSizes(channels=12, bottom_channels=128, t_heads=4),
+    svc=SvcSizes(
+        whisper=WhisperSizes(d_model=192, encoder_layers=4, encoder_attention_heads=3, encoder_ffn_dim=768),
+        regulator=RegulatorSizes(channels=192, in_channels=192),
+        dit=DitSizes(hidden_dim=192, num_heads=3, depth=8, content_dim=192),
+        vocoder=BigvganSizes(upsample_initial_channel=384),
+    ),
     ids=GenerationIds(text_bos_id=4000, text_eos_id=4001, audio_eos_id=2047),
 )
 

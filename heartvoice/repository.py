@@ -12,11 +12,13 @@ from heartvoice.errors import EngineError
 from heartvoice.presets import (
     F0S,
     SPEAKERS,
+    CampplusSizes,
     GenerationIds,
     HeartCodecSizes,
     HeartMuLaSizes,
     Preset,
     SeparatorSizes,
+    SvcSizes,
 )
 
 INDEX = "repository.json"
@@ -62,6 +64,8 @@ class Repository:
             separator=SeparatorSizes.from_config(sizes["separator"]),
             speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
             f0=F0S[f0["engine"]].from_config(f0),
+            svc=SvcSizes.from_config(sizes["svc"]),
+            style=CampplusSizes.from_config(sizes["style"]),
             ids=GenerationIds.from_config(sizes["ids"]),
             max_positions=sizes["max_positions"],
         )

@@ -30,6 +30,7 @@ from heartvoice.checkpoints import (
     random_checkpoint,
 )
 from heartvoice.errors import CheckpointError
+from heartvoice.export import layout
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.presets import PRESETS, HeartCodecSizes, HeartMuLaSizes, TransformerSizes
 
@@ -325,6 +326,19 @@ def test_a_bad_index_is_named(tmp_path: Path, index: str, message: str) -> None:
 def test_manifest_is_the_module_s_own() -> None:
     assert manifest(LM) == {name: tuple(value.shape) for name, value in tensors_of(LM).items()}
     assert random_checkpoint(LM, 0).shape("audio_head") == (7, 16, 21)
+
+
+@pytest.mark.parametrize("network", [name for name in layout.NETWORKS if name != "f0"])  # that is a published graph
+def test_every_network_loads_its_random_weights(network: layout.Network) -> None:
+    sizes = layout.network_sizes(PRESETS["tiny"], network)
+    source, other = random_checkpoint(sizes, 3), random_checkpoint(sizes, 4)
+    state = load_network(sizes, source).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == manifest(sizes)
+    assert all(value.isfinite().all() for value in state.values())
+    wide = max(state, key=lambda name: state[name].numel())
+    assert state[wide].std() > 0
+    np.testing.assert_array_equal(source.array(wide), random_checkpoint(sizes, 3).array(wide))
+    assert not np.array_equal(source.array(wide), other.array(wide))
 
 
 _MEASURE = """

@@ -53,6 +53,7 @@ def test_dry_run_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
     assert rows["HeartMuLa bf16 against fp32, same weights", "codebook 0"]["relative_error"] < 0.05
 
 
+@pytest.mark.slow
 def test_random_weights_in_bf16_leave_rope_and_norm_statistics_in_float32() -> None:
     sizes = PRESETS["tiny"].lm
     network = random_network(sizes, torch.device("cpu"), torch.bfloat16)

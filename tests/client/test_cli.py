@@ -222,6 +222,7 @@ def test_a_full_disk_is_code_1_and_names_the_file(server: FakeServer, monkeypatc
 # ---------------------------------------------------------------------------------------------------------- signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_cancel_on_the_server_and_leave_no_file(
     server: FakeServer, folder: Path, number: signal.Signals, code: int

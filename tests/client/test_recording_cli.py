@@ -358,6 +358,7 @@ def test_a_deadline_is_code_4(server: FakeServer) -> None:
     assert made() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "number", "code"),
     [("cover", signal.SIGINT, 130), ("separate", signal.SIGINT, 130), ("separate", signal.SIGTERM, 143)],
@@ -396,6 +397,7 @@ def test_help_teaches_by_an_example(command: str) -> None:
         assert f"{setting.doc} {setting.describe()}. Default: {setting.default:g}." in text
 
 
+@pytest.mark.slow
 def test_a_terminal_is_no_recording(server: FakeServer, inputs: Path) -> None:
     controller, terminal = os.openpty()
     try:

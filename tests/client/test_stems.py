@@ -89,6 +89,7 @@ def test_stream_stems_yields_chunks_events_and_report_in_order(server: FakeServe
     assert seen == [Event("separate", 10, 19, 1.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "ogg"])
 def test_stems_save_themselves_with_their_origin(tmp_path: Path, server: FakeServer, caller: Caller, name: str) -> None:
     tag = provenance(3, random_weights=False)

@@ -113,6 +113,8 @@ DRIFTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda root: edit_json(root / FLOW / MANIFEST, sources={"random": "random seed=9"}),
         ("another sources",),
     ),
+    "licence": (lambda root: edit_json(root / "vocoder" / MANIFEST, licence="MIT"), ("another licence",)),
+    "converter's graph": (lambda root: (root / "svc_flow" / GRAPH).unlink(), ("svc_flow/1/model.onnx: missing",)),
     "versions": (lambda root: edit_json(root / FLOW / MANIFEST, versions={}), ("another versions",)),
     "code": (lambda root: edit_json(root / FLOW / MANIFEST, code="0"), ("made from other code",)),
     "no files": (lambda root: edit_json(root / FLOW / MANIFEST, files={}), ("lists no model.onnx",)),

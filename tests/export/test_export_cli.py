@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 from heartvoice.client.cli import app
 from heartvoice.export import layout, repository
 from heartvoice.export.drift import template_drift
+from heartvoice.presets import PRESETS
+from tests import releases
 
 
 def run(*arguments: str | Path) -> Result:
@@ -34,7 +36,7 @@ def test_module_is_light() -> None:
 def test_up_to_date_export_says_so(repository: Path) -> None:
     result = run("--preset", "tiny", "--random-weights", "0", "--repository", repository)
     assert result.exit_code == 0, result.output
-    assert "0 graphs written, 7 up to date" in result.output
+    assert "0 graphs written, 12 up to date" in result.output
     assert "noise" in result.output
 
 
@@ -43,6 +45,23 @@ def test_export_reports_every_graph(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "heartcodec_condition: 0.1 MB in" in result.output
     assert "differs from PyTorch by" in result.output
+
+
+def test_licences_are_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "oss-3b", releases.PRESET)
+    releases.write_release(tmp_path / "weights")
+    official = ("--preset", "oss-3b", "--weights", tmp_path / "weights")
+    result = run(*official, "--repository", tmp_path / "r", "--only", "svc_regulator", "--only", "svc_style")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line for line in lines if line.startswith("weights of")] == [
+        "weights of svc_regulator: GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too",
+        "weights of svc_style: Apache-2.0 (3D-Speaker)",
+    ]
+    assert lines.index("weights of svc_style: Apache-2.0 (3D-Speaker)") < next(
+        index for index, line in enumerate(lines) if line.startswith("svc_regulator: ")
+    )
+    assert "noise" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def test_serving_reads_preset_and_graphs(exported: Path) -> None:
     assert repository.preset == TINY
     assert repository.random_weights
     for name in GRAPHS:
-        assert OnnxEngine(repository.graph(name), threads=1).output_names
+        assert repository.graph(name).is_file()
+    assert OnnxEngine(repository.graph("svc_flow"), threads=1).output_names == ["velocity"]
 
 
 def test_tokenizer_has_one_id_for_each_tag_and_no_bos(exported: Path) -> None:
@@ -79,6 +80,7 @@ def test_manifest_says_what_the_graph_is(exported: Path) -> None:
         assert manifest["preset"] == "tiny"
         assert manifest["weights"] == PUBLISHED.get(name, "random seed=0")
         assert manifest["axes"] == model.axes
+        assert manifest["sizes"] == layout.sizes(TINY, model.network)
         assert manifest["parity"]["compared"] == "whole"
         assert max(manifest["parity"]["relative_error"].values()) < 1e-4
         text = (exported / name / MANIFEST).read_text() + (exported / INDEX).read_text()
@@ -174,7 +176,7 @@ def test_parity_miss_leaves_the_old_version(
     with pytest.raises(
         ExportError, match=r"heartmula_step: differs from PyTorch by more than 0\.0001 \(fp32\): prompt"
     ):
-        export_repository(tiny_weights, repository)
+        export_repository(tiny_weights, repository, only=["heartcodec_condition", "svc_style", "heartmula_step"])
     assert snapshot(repository) == before
     assert siblings(repository) == ["tiny"]
 
@@ -288,6 +290,18 @@ def test_sizes_outside_the_contract_are_refused(tmp_path: Path) -> None:
     codec = replace(TINY.codec, upsample_factors=(5, 4, 4, 4, 2))
     with pytest.raises(ExportError, match="samples of a frame: expected 3840, got 2560"):
         export_repository(random_weights(replace(TINY, codec=codec), 0), tmp_path / "r")
+    whisper = replace(TINY.svc.whisper, max_source_positions=750)
+    with pytest.raises(ExportError, match="max_source_positions: expected 1500, got 750"):
+        export_repository(random_weights(replace(TINY, svc=replace(TINY.svc, whisper=whisper)), 0), tmp_path / "r")
+
+
+def test_a_miss_of_the_converter_is_refused(
+    tmp_path: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heartvoice.export.svc_flow_graph.TIME_FACTOR", 900.0)
+    with pytest.raises(ExportError, match=r"svc_flow: differs from PyTorch by more than 0\.0001 \(fp32\): velocity"):
+        export_repository(tiny_weights, tmp_path / "r", only=["svc_style", "svc_flow"])
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -298,8 +312,9 @@ def test_large_networks_are_compared_in_pieces(
 ) -> None:
     monkeypatch.setattr("heartvoice.export.parity.WHOLE_BYTES", 0)
     root = tmp_path / "pieces"
-    export_repository(tiny_weights, root)
-    for name in GRAPHS:
+    names = ("heartcodec_condition", "heartcodec_flow", "svc_flow", "vocoder", "heartmula_step")
+    export_repository(tiny_weights, root, only=names)
+    for name in names:
         layered = name in {"heartcodec_flow", "heartmula_step"}
         compared = json.loads((root / name / MANIFEST).read_text())["parity"]["compared"]
         assert compared == ("one layer of each stack, at full width" if layered else "whole")

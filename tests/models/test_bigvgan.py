@@ -223,6 +223,7 @@ def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ behaviour
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["folded", "weight norm"])
 @pytest.mark.parametrize(
     "sizes", [SMALL, replace(BigvganSizes(), upsample_initial_channel=64)], ids=["small", "official rates"]

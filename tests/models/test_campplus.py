@@ -67,6 +67,7 @@ def test_the_filter_bank_is_the_reference(folder: GoldenFolder) -> None:
     assert_close(kaldi_fbank(silence, 16_000, n_bands), folder.io["silence.fbank"], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", folder_params(KIND))
 def test_embeddings_are_the_reference(folder: GoldenFolder) -> None:
     network, io = golden_network(folder), folder.io
@@ -75,6 +76,7 @@ def test_embeddings_are_the_reference(folder: GoldenFolder) -> None:
     assert_close(embed(network, (fbank - fbank.mean(axis=0))[None]), io["synthetic.embedding"], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", folder_params(KIND))
 def test_every_stage_is_the_reference(folder: GoldenFolder) -> None:
     network, io = golden_network(folder), folder.io
@@ -101,6 +103,7 @@ def test_every_stage_is_the_reference(folder: GoldenFolder) -> None:
 # ---------------------------------------------------------------------------------------------------------------- names
 
 
+@pytest.mark.slow
 def test_names_and_shapes_are_those_of_the_official_file() -> None:
     path = Path(__file__).parent.parent / "assets/campplus_state_dict.json"
     official = {name: tuple(shape) for name, shape in json.loads(path.read_text()).items()}
@@ -143,6 +146,7 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ behaviour
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [SMALL, CampplusSizes()], ids=["small", "official"])
 def test_random_weights_keep_the_network_alive(sizes: CampplusSizes) -> None:
     network = random_network(sizes)

@@ -172,6 +172,7 @@ def test_a_window_off_the_grid_is_refused() -> None:
         sing(10, window=125)
 
 
+@pytest.mark.slow
 def test_continuous_join_equals_one_decoding_of_all_latents() -> None:
     model = tiny()
     latents = list(model.window_latents(codes_of(200), starting, plan=PLAN, steps=2))

@@ -87,6 +87,7 @@ def test_every_recorded_tensor_is_compared_by_some_test(folder: GoldenFolder) ->
     assert set(folder.cases) <= claimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RVQS)
 def test_rvq_and_condition_equal_the_reference(case: Golden) -> None:
     flow = model_of(case.folder).flow_matching
@@ -268,6 +269,7 @@ def song_of(folder: GoldenFolder, name: str) -> tuple[list[Tensor], npt.NDArray[
     return latents, audio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SONGS)
 def test_song_latents_equal_the_reference(case: Golden) -> None:
     ours, _ = song_of(case.folder, case.name)

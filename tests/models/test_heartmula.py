@@ -129,6 +129,7 @@ def the_songs() -> list[Song]:
     ]
 
 
+@pytest.mark.slow
 def test_songs_in_one_batch_at_different_positions_equal_songs_alone() -> None:
     """Song 0 starts, song 1 joins a step later, song 2 two steps later, its prompt beside their frames."""
     alone: list[list[StepOutputs]] = []
@@ -314,6 +315,7 @@ def test_top_k_beyond_the_vocabulary_counts_as_the_vocabulary() -> None:
     assert write(top_k=10**6).tolist() == write(top_k=TINY.lm.audio_vocab_size).tolist()
 
 
+@pytest.mark.slow
 def test_same_seed_same_song_and_another_seed_another() -> None:
     def song(seed: int) -> list[list[int]]:
         frames: list[list[int]] = write(uniform=lambda frame: noise.uniform(seed, "lm", frame, (BOOKS,))).tolist()

@@ -155,6 +155,7 @@ def test_teacher_forced_frames_equal_the_reference(case: Golden) -> None:
         entering = model.embed_frames(codes.expand(rows, -1))[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SONGS)
 def test_generated_frames_equal_the_reference(case: Golden) -> None:
     args, seen = case.args, list[StepOutputs]()

@@ -98,6 +98,7 @@ def check_codec(preset: Preset) -> None:
     assert seconds.min() > 0.3 * rms
 
 
+@pytest.mark.slow
 def test_tiny_networks_are_alive() -> None:
     check_lm(TINY, 24)
     check_codec(TINY)

@@ -31,6 +31,7 @@ def test_contract_knows_the_decoders_receptive_field() -> None:
         assert preset.codec.frame_hop == FRAME_HOP
 
 
+@pytest.mark.slow
 def test_chunked_decoding_is_one_decoding(networks: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heartvoice.stages.codec.DECODER_CHUNK", 50)
     latents = noise.normal(0, "test", 0, (2 * 50 + 37, SIZES.out_channels))
@@ -45,6 +46,7 @@ def test_chunked_decoding_is_one_decoding(networks: TorchCodec, monkeypatch: pyt
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 1.25])
 def test_window_is_that_of_the_reference(networks: TorchCodec, guidance: float) -> None:
     import torch

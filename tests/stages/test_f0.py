@@ -56,6 +56,7 @@ def hiss(n_samples: int, level: float = 0.1) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- accuracy of swift-f0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snr_db", NOISES_DB, ids=["clean", "20 dB", "5 dB"])
 @pytest.mark.parametrize("name", VOICES)
 def test_known_pitches_are_found_within_50_cents(name: str, snr_db: float | None) -> None:
@@ -120,6 +121,7 @@ def test_any_length_gives_a_value_every_10_ms(n_samples: int) -> None:
         assert (contour >= 0).all()
 
 
+@pytest.mark.slow
 def test_windows_of_swift_f0_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = melody(8.0)
     whole = swift().track(voice.audio)
@@ -239,6 +241,7 @@ def test_pieces_cover_everything_once_on_the_pooling_grid(n_frames: int, longest
         assert last == n_frames or last % 32 == 0
 
 
+@pytest.mark.slow
 def test_a_long_song_in_pieces_is_nearly_the_song_in_one_call() -> None:
     audio = melody(16.0).audio
     audio = audio + hiss(len(audio), 0.01)

@@ -32,6 +32,7 @@ def request(**changes: object) -> LmRequest:
     return LmRequest(**(values | changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cfg_scale", "temperature"), [(1.0, 1.0), (1.5, 0.0), (3.0, 1.0)])
 def test_frames_are_those_of_the_reference_loop(
     stage: LmStage, step: TorchStep, cfg_scale: float, temperature: float, monkeypatch: pytest.MonkeyPatch
@@ -55,12 +56,14 @@ def test_frames_are_those_of_the_reference_loop(
     assert np.array_equal(np.stack(list(stage.frames(wanted)), axis=1), expected.numpy())
 
 
+@pytest.mark.slow
 def test_seed_decides_the_song(stage: LmStage) -> None:
     songs = [np.stack(list(stage.frames(request(seed=seed)))) for seed in (1, 1, 2)]
     assert np.array_equal(songs[0], songs[1])
     assert songs[0].shape != songs[2].shape or not np.array_equal(songs[0], songs[2])
 
 
+@pytest.mark.slow
 def test_interleaved_songs_do_not_disturb_each_other(stage: LmStage) -> None:
     wanted = [
         request(seed=1, min_duration_s=2.0),
@@ -72,6 +75,7 @@ def test_interleaved_songs_do_not_disturb_each_other(stage: LmStage) -> None:
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_codes_are_always_codes(stage: LmStage) -> None:
     frames = np.stack(list(stage.frames(request(temperature=10.0, top_k=1000, duration_s=8.0))))
     assert frames.min() >= 0
@@ -91,6 +95,7 @@ def test_eos_ends_the_song_and_its_frame_is_dropped(step: TorchStep) -> None:
     assert len(frames) == 3
 
 
+@pytest.mark.slow
 def test_eos_is_forbidden_in_frame_0_and_before_the_shortest_length(step: TorchStep) -> None:
     allowed = []
 

@@ -59,6 +59,7 @@ def test_equal_streams_keep_their_samples() -> None:
     assert (match.lowest_db, match.highest_db) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain_db", [-9.0, 6.0])
 def test_another_voice_becomes_as_loud_as_the_model(gain_db: float) -> None:
     model, other = singer(12), speaker(12)

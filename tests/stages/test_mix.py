@@ -65,6 +65,7 @@ PLACES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_converter_that_returns_its_input_gives_the_recording_back(place: str) -> None:
     recording, vocals, _ = streams()
@@ -97,6 +98,7 @@ def chunked_inputs() -> tuple[Streams, MixPiece]:
     return inputs, mixed(*inputs)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60_000)), max_size=40))
 def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) -> None:
@@ -133,6 +135,7 @@ def test_nothing_comes_out_before_all_streams_went_in() -> None:
     assert mixer.push(converted=converted[:20_000]) is not None
 
 
+@pytest.mark.slow
 def test_the_caller_may_reuse_its_buffers() -> None:
     recording, vocals, converted = (stream.copy() for stream in streams())
     expected = mixed(recording, vocals, converted).audio
@@ -147,6 +150,7 @@ def test_the_caller_may_reuse_its_buffers() -> None:
 # -------------------------------------------------------------------------------------------------------------- lengths
 
 
+@pytest.mark.slow
 def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
     recording, vocals, converted = streams()
     silent = np.zeros_like(recording)
@@ -215,6 +219,7 @@ def test_another_shape_or_dtype_is_an_error(name: str, samples: np.ndarray) -> N
 # ---------------------------------------------------------------------------------------------------------------- sound
 
 
+@pytest.mark.slow
 def test_new_vocals_become_as_loud_as_the_old_ones_and_gain_is_added_to_that() -> None:
     _, vocals, _ = streams(6)
     vocals = vocals * np.float32(0.25)  # so that the limiter has no part in this
@@ -281,6 +286,7 @@ def test_a_voice_beside_the_centre_is_replaced_where_it_stood() -> None:
     assert np.linalg.norm(side) / np.linalg.norm(new_middle) == pytest.approx(0.5 / 1.1, rel=0.02)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_old_voice_stays_in_the_room_and_the_room_stays_wide() -> None:
     vocals = room(singer(6), wet=0.4)
     converted = another_voice(6)

@@ -154,6 +154,7 @@ def peak_memory(data: bytes, **limits: float) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["FLAC", "MP3", "OGG"])
 def test_a_small_file_that_unpacks_to_minutes_is_refused_without_the_memory_for_them(container: str) -> None:
     silence = np.zeros((1, 8000 * 400), np.float32)
@@ -243,6 +244,7 @@ KINDS = (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBI
 SEEDS = tuple(encode(band(1.2, RATE_HZ), RATE_HZ, container, subtype) for container, subtype in KINDS)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 def test_no_bytes_crash_the_decoder(data: st.DataObject) -> None:

@@ -227,6 +227,7 @@ def test_the_batch_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_allclose(stage.embed(audio), together, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_campplus_hears_up_to_a_minute_at_once_and_equal_parts_of_more() -> None:
     network = FakeNetwork(CAMPPLUS)
     stage = SpeakerStage(network, CAMPPLUS)

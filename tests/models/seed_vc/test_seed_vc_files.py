@@ -63,6 +63,7 @@ def test_full_size_velocity_reads_the_official_names_and_knows_the_dead_ones() -
     assert 173e6 < read < 175e6
 
 
+@pytest.mark.slow
 def test_full_size_regulator_reads_the_official_names() -> None:
     official_names = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]["length_regulator"]
     names = part_manifest(RegulatorSizes())

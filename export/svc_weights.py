@@ -1,0 +1,89 @@
+"""The converter's official files: `seed-vc/`, `whisper-small/` and `bigvgan/` in one folder.
+
+Source: seed_vc spec, sections 0 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from heartvoice.checkpoints import TensorSource
+from heartvoice.errors import CheckpointError
+from heartvoice.export.layout import Network
+from heartvoice.presets import DitSizes, RegulatorSizes, SvcSizes
+
+SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
+_RATE: Mapping[str, Any] = {"sr": 44_100}
+_SPECTRUM: Mapping[str, Any] = {"n_fft": 2048, "win_length": 2048, "hop_length": 512, "fmin": 0, "fmax": "None"}
+"""What the mel frames are made with here; a checkpoint that learnt others would load and sing nonsense."""
+
+
+def open_converter(folder: Path, sizes: SvcSizes) -> tuple[SvcSizes, dict[Network, TensorSource]]:
+    """Open the converter's networks but the style encoder.
+
+    Args:
+        folder: holds `seed-vc/` (one .pth, official or fine-tuned, with its .yml), `whisper-small/` and `bigvgan/`
+            (each `config.json` and weights).
+        sizes: of flow and regulator where no .yml is; the other networks state their own.
+
+    Returns:
+        The sizes found, and the networks' tensors.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or is of another kind; the networks do not fit one another.
+    """
+    from heartvoice.models.bigvgan import open_bigvgan
+    from heartvoice.models.seed_vc.files import open_seed_vc, open_whisper
+
+    checkpoints, configs = _named(folder / SEED_VC, ".pth"), _named(folder / SEED_VC, ".yml", ".yaml")
+    if len(checkpoints) != 1 or len(configs) > 1:
+        names = ", ".join(path.name for path in checkpoints + configs) or "none"
+        raise CheckpointError(f"{folder / SEED_VC}: expected one *.pth and its *.yml, found {names}")
+    regulator, dit = _configured(configs[0]) if configs else (sizes.regulator, sizes.dit)
+    whisper_sizes, whisper = open_whisper(folder / WHISPER)
+    vocoder_sizes, vocoder = open_bigvgan(folder / BIGVGAN)
+    try:
+        found = SvcSizes(whisper_sizes, regulator, dit, vocoder_sizes)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{folder}: {SEED_VC}, {WHISPER} and {BIGVGAN} do not belong together: {error}"
+        ) from error
+    parts = open_seed_vc(checkpoints[0])
+    return found, {
+        "svc_content": whisper,
+        "svc_regulator": parts["length_regulator"],
+        "svc_cfm": parts["cfm"],
+        "vocoder": vocoder,
+    }
+
+
+def _named(folder: Path, *endings: str) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in endings and path.is_file())
+
+
+def _configured(path: Path) -> tuple[RegulatorSizes, DitSizes]:
+    """Regulator and flow as the configuration beside the checkpoint says."""
+    import yaml  # type: ignore[import-untyped]
+
+    from heartvoice.models.seed_vc.files import dit_sizes, regulator_sizes
+
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    params = config.get("model_params") if isinstance(config, dict) else None
+    if not isinstance(params, dict):
+        raise CheckpointError(f"{path}: expected an entry model_params")
+    front_end = config.get("preprocess_params") or {}
+    _check(path, "preprocess_params", front_end, _RATE)
+    _check(path, "preprocess_params.spect_params", front_end.get("spect_params") or {}, _SPECTRUM)
+    return regulator_sizes(params, path=path), dit_sizes(params, path=path)
+
+
+def _check(path: Path, section: str, values: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a front end of another kind; what a configuration does not say is taken to be the official one."""
+    for key, expected in wanted.items():
+        if str(values.get(key, expected)) != str(expected):
+            raise CheckpointError(f"{path}: {section}.{key}: expected {expected}, got {values[key]}")

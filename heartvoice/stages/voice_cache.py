@@ -1,0 +1,149 @@
+"""Voices that were heard before: least recently used first out, and every voice made once however many ask for it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.errors import EngineError, ModelUnavailableError, RequestCancelledError
+
+DEFAULT_LIMIT_BYTES = 512 * 2**20
+"""About 120 voices of 12 s at full size."""
+DEFAULT_WAIT_S = 120.0
+_TICK_S = 0.05
+
+
+class _Kept(Protocol):
+    """What can be cached."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it occupies."""
+        ...
+
+
+V = TypeVar("V", bound=_Kept)
+
+
+def pcm_sha256(audio44: NDArray[np.float32]) -> str:
+    """Name of a reference: of float32 [N] mono at 44.1 kHz, as little-endian bytes."""
+    return hashlib.sha256(np.ascontiguousarray(audio44, "<f4").tobytes()).hexdigest()
+
+
+def voice_key(pcm: str, preset: str, prompt_s: float) -> str:
+    """Name of a voice: of its reference (`pcm_sha256`), the networks that hear it, and the stretch that is taken."""
+    return hashlib.sha256(f"{pcm}/{len(preset)}:{preset}/{float(prompt_s)!r}".encode()).hexdigest()
+
+
+class VoiceCache(Generic[V]):
+    """Values by key, up to a number of bytes. May be used from several threads."""
+
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        """A value that is larger than the limit by itself is handed out and not kept."""
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, V] = OrderedDict()
+        self._pending: dict[str, Future[V]] = {}
+        self._n_bytes = self._hits = self._misses = 0
+
+    def find(self, key: str) -> V | None:
+        """A voice that is there, without making it; None if it is not."""
+        with self._lock:
+            return self._taken(key)
+
+    def get(
+        self,
+        key: str,
+        make: Callable[[], V],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        wait_s: float = DEFAULT_WAIT_S,
+    ) -> V:
+        """A voice, made if it is not there.
+
+        Args:
+            key: see `voice_key`.
+            make: makes it; called by one of all that ask for the same key at once, without a lock.
+            cancelled: looked at while another one makes it. `make` looks after itself.
+            wait_s: longest wait for another one.
+
+        Raises:
+            RequestCancelledError: `cancelled` returned true.
+            ModelUnavailableError: the wait was too long.
+            Exception: what `make` raised, in all that waited for it, and nothing is kept. That its own request was
+                cancelled concerns no other: one that waits makes the voice then.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            with self._lock:
+                value = self._taken(key)
+                if value is not None:
+                    return value
+                pending = self._pending.get(key)
+                if pending is None:
+                    mine = self._pending[key] = Future()
+                    self._misses += 1
+                    break
+            found = _waited_for(pending, key, cancelled, deadline)
+            if found is not None:
+                return found
+        return self._made(key, mine, make)
+
+    def report(self) -> dict[str, Any]:
+        """Voices and bytes that are kept, how often one was found and how often made."""
+        with self._lock:
+            return {
+                "voices": len(self._entries), "bytes": self._n_bytes, "hits": self._hits, "misses": self._misses,
+            }  # fmt: skip
+
+    def _taken(self, key: str) -> V | None:
+        """The kept value, now the most recent; call with the lock held."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+            self._hits += 1
+        return value
+
+    def _made(self, key: str, mine: Future[V], make: Callable[[], V]) -> V:
+        try:
+            value = make()
+        except BaseException as error:
+            with self._lock:
+                del self._pending[key]
+            # An interrupt is this thread's own; the others hear that there is no voice.
+            mine.set_exception(error if isinstance(error, Exception) else EngineError(f"svc: {error!r}"))
+            raise
+        with self._lock:
+            del self._pending[key]
+            self._keep(key, value)
+        mine.set_result(value)
+        return value
+
+    def _keep(self, key: str, value: V) -> None:
+        if value.nbytes > self._limit:
+            return
+        self._entries[key] = value
+        self._n_bytes += value.nbytes
+        while self._n_bytes > self._limit:
+            self._n_bytes -= self._entries.popitem(last=False)[1].nbytes
+
+
+def _waited_for(pending: Future[V], key: str, cancelled: Callable[[], bool], deadline: float) -> V | None:
+    """What another one makes; None if its request was cancelled."""
+    while not wait([pending], min(_TICK_S, max(0.0, deadline - time.monotonic()))).done:
+        if cancelled():
+            raise RequestCancelledError("svc: cancelled while another request listens to the voice")
+        if time.monotonic() >= deadline:
+            raise ModelUnavailableError(f"svc: voice {key[:12]} is still being listened to by another request")
+    try:
+        return pending.result()
+    except RequestCancelledError:
+        return None

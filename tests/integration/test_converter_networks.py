@@ -1,0 +1,39 @@
+"""The converter's native graphs through the real server: what they answer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from heartvoice.contracts import MODELS
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.engines import OnnxEngine
+from heartvoice.export.parity_svc import Arrays, content_inputs, regulator_case
+from heartvoice.noise import normal
+from heartvoice.presets import Preset
+from heartvoice.repository import Repository
+from heartvoice.svc_sizes import SVC_HOP
+from tests.export.graphs import relative_error
+from tests.integration.raw import Raw
+
+INPUTS: dict[str, Callable[[Preset], Arrays]] = {
+    "content_encoder": lambda preset: content_inputs(preset.svc.whisper, 2),
+    "svc_regulator": lambda preset: regulator_case(preset.svc.regulator, 30, 52),
+    "svc_style": lambda preset: {"features": normal(0, "style", 0, (2, 300, preset.style.n_bands))},
+    "vocoder": lambda preset: {"mel": normal(0, "mel", 0, (2, preset.svc.vocoder.num_mels, 20)) * np.float32(2) - 5},
+}
+
+
+@pytest.mark.parametrize("model", INPUTS)
+def test_native_graph_answers_as_it_does_alone(model: str, server: EmbeddedServer, repository: Repository) -> None:
+    inputs = INPUTS[model](repository.preset)
+    with Raw(server.url) as raw:
+        got = raw.infer(model, inputs)
+    want = OnnxEngine(repository.graph(model), threads=1).run(inputs)
+    assert set(got) == {tensor.name for tensor in MODELS[model].outputs}
+    for name, value in want.items():
+        assert relative_error(got[name], value) <= 1e-5
+    if model == "vocoder":
+        assert got["audio"].shape == (2, 1, 20 * SVC_HOP)
