@@ -7,7 +7,7 @@ one layer of each stack at full width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,7 @@ class Parity:
     errors: dict[str, float] = field(default_factory=dict)
     """Largest relative error of each quantity."""
     misses: list[str] = field(default_factory=list)
+    tolerance: Mapping[Precision, float] = field(default_factory=lambda: TOLERANCE)
 
     def add(self, quantity: str, got: npt.NDArray[Any], want: npt.NDArray[Any]) -> None:
         """Compare one array with what PyTorch returned."""
@@ -56,7 +57,7 @@ class Parity:
         Raises:
             ExportError: names the quantities, their errors and the tolerance.
         """
-        limit = TOLERANCE[precision]
+        limit = self.tolerance[precision]
         misses = self.misses + [f"{name}: error {error:.1e}" for name, error in self.errors.items() if error > limit]
         if misses:
             found = "; ".join(misses)
@@ -65,7 +66,7 @@ class Parity:
     def summary(self, precision: Precision) -> dict[str, object]:
         """For the manifest: errors rounded up to one digit, so that it does not depend on the machine's last bits."""
         errors = {name: _rounded_up(error) for name, error in sorted(self.errors.items())}
-        return {"compared": self.pieces, "tolerance": TOLERANCE[precision], "relative_error": errors}
+        return {"compared": self.pieces, "tolerance": self.tolerance[precision], "relative_error": errors}
 
 
 Comparison = Callable[[Engine, nn.Module, Preset, Parity], None]
@@ -87,6 +88,7 @@ class Target:
     compare: Comparison
     layered: bool
     """Whether the graph has the stacks that `one_layer` cuts."""
+    tolerance: Mapping[Precision, float] = field(default_factory=lambda: TOLERANCE)
 
 
 def one_layer(preset: Preset) -> Preset:
@@ -138,7 +140,7 @@ class Reference:
         """
         model = path.parent.parent.name
         whole = self.whole or not target.layered
-        parity = Parity("whole" if whole else "one layer of each stack, at full width")
+        parity = Parity("whole" if whole else "one layer of each stack, at full width", tolerance=target.tolerance)
         with TemporaryDirectory(dir=path.parent) as temporary:
             if not whole:
                 write_graph(target.build(self.preset, self.source, precision), Path(temporary))

@@ -7,10 +7,11 @@ from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.flow_graph import build_heartcodec_condition, build_heartcodec_flow
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.htdemucs_graph import build_htdemucs
-from heartvoice.export.parity import Target
+from heartvoice.export.parity import TOLERANCE, Target
 from heartvoice.export.parity_codec import compare_condition, compare_decoder, compare_flow
 from heartvoice.export.parity_f0 import compare_f0
 from heartvoice.export.parity_lm import compare_heartmula
+from heartvoice.export.parity_separator import TOLERANCE as SEPARATOR_TOLERANCE
 from heartvoice.export.parity_separator import compare_htdemucs
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
@@ -41,6 +42,7 @@ TARGETS: dict[str, Target] = {
         lambda preset, source, precision: build_htdemucs(preset.separator, source, precision),
         compare_htdemucs,
         layered=False,
+        tolerance=TOLERANCE | {"fp32": SEPARATOR_TOLERANCE},
     ),
     "speaker_network": Target(
         lambda preset, source, precision: build_speaker_network(preset.speaker, source, precision),

@@ -85,6 +85,7 @@ def prompt_inputs(preset: Preset, golden: Golden, *, padding: int = 0) -> tuple[
     return inputs, len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", PREFILLS)
 def test_prompt_gives_the_references_logits(golden: Golden, golden_engine: Any) -> None:
     preset = golden_lm(golden.folder)
@@ -256,6 +257,7 @@ def test_last_position_of_the_table_works(engine: OnnxEngine, network: HeartMuLa
     assert relative_error(got["k_new_0"], want.new[0][0].numpy()) < 1e-5
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near_and_keeps_its_boundary(tmp_path: Path, network: HeartMuLa) -> None:
     graph = build_heartmula_step(TINY, random_checkpoint(TINY.lm, 3), "fp16")
     inputs = songs_side_by_side((6, 3, 5)) | {"top_k": np.ones(3, np.int64)}

@@ -62,6 +62,7 @@ def inputs_of(sizes: SeparatorSizes, rows: int) -> Arrays:
     return {"mix": mix, "spectrum": spectrum}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_graph_is_its_module(variant: str, tmp_path: Path) -> None:
     sizes = VARIANTS[variant]
@@ -69,6 +70,7 @@ def test_graph_is_its_module(variant: str, tmp_path: Path) -> None:
     assert max(compared(engine, sizes).values()) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_other_weights_are_no_match(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, random_checkpoint(SMALLEST, 5)), tmp_path)
     assert min(compared(engine, SMALLEST).values()) > 0.1
@@ -87,6 +89,7 @@ def test_a_batch_is_its_segments_bit_for_bit(sizes: SeparatorSizes, tmp_path: Pa
             np.testing.assert_array_equal(both[name][row : row + 1], value)
 
 
+@pytest.mark.slow
 def test_silence_and_loud_offsets_stay_accurate(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST)), tmp_path)
     inputs = inputs_of(SMALLEST, 2)
@@ -101,12 +104,14 @@ def test_silence_and_loud_offsets_stay_accurate(tmp_path: Path) -> None:
     assert relative_error(got["waves"][1], waves[1].numpy()) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST), "fp16"), tmp_path)
     errors = compared(engine, SMALLEST)
     assert 1e-5 < max(errors.values()) <= 2e-2
 
 
+@pytest.mark.slow
 def test_graph_loads_in_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST)), tmp_path)

@@ -67,6 +67,7 @@ def compared(sizes: BigvganSizes, source: TensorSource, folder: Path, precision:
 # --------------------------------------------------------------------------------------------------------------- golden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_samples_are_the_reference(folder: GoldenFolder) -> None:
     engine, io = golden_engine(folder), folder.io
@@ -239,6 +240,7 @@ def test_the_style_graph_has_its_own_contract(tmp_path: Path) -> None:
     assert dims == ["batch", "svc_style_frame", STYLE.n_bands]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", folder_params("campplus"))
 def test_style_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
     """As the network gives it: its length is about 12, not 1."""

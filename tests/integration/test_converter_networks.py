@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 
 from heartvoice.contracts import MODELS
 from heartvoice.embedded.server import EmbeddedServer
@@ -26,14 +25,17 @@ INPUTS: dict[str, Callable[[Preset], Arrays]] = {
 }
 
 
-@pytest.mark.parametrize("model", INPUTS)
-def test_native_graph_answers_as_it_does_alone(model: str, server: EmbeddedServer, repository: Repository) -> None:
-    inputs = INPUTS[model](repository.preset)
+def test_native_graphs_answer_as_they_do_alone(
+    new_server: Callable[..., EmbeddedServer], repository: Repository
+) -> None:
+    server = new_server(models=tuple(INPUTS))
     with Raw(server.url) as raw:
-        got = raw.infer(model, inputs)
-    want = OnnxEngine(repository.graph(model), threads=1).run(inputs)
-    assert set(got) == {tensor.name for tensor in MODELS[model].outputs}
-    for name, value in want.items():
-        assert relative_error(got[name], value) <= 1e-5
-    if model == "vocoder":
-        assert got["audio"].shape == (2, 1, 20 * SVC_HOP)
+        for model, make in INPUTS.items():
+            inputs = make(repository.preset)
+            got = raw.infer(model, inputs)
+            want = OnnxEngine(repository.graph(model), threads=1).run(inputs)
+            assert set(got) == {tensor.name for tensor in MODELS[model].outputs}
+            for name, value in want.items():
+                assert relative_error(got[name], value) <= 1e-5
+            if model == "vocoder":
+                assert got["audio"].shape == (2, 1, 20 * SVC_HOP)
