@@ -6,6 +6,7 @@ SONG ?= song.wav
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
+NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
 .PHONY: help song test fast check format configs clean
 help:
@@ -21,7 +22,8 @@ song: $(READY)
 	    --duration 30 --seed 7 --output $(SONG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 0 -q -m "$$($(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')"
+	$(BIN)/python -m pytest -q -n 2 -m "not triton$(NO_GPU)"
+	$(BIN)/python -m pytest -q -n 0 -m "triton$(NO_GPU)"
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q

@@ -135,6 +135,7 @@ def test_retries_end_with_their_number_and_the_refusal(server: FakeServer, calle
 def test_retries_stay_within_the_deadline(server: FakeServer, caller: Caller) -> None:
     server.song = scripted(error_response("UNAVAILABLE: song: 4 of 4 jobs"))
     began = time.monotonic()
-    with pytest.raises(ModelUnavailableError, match="4 of 4 jobs"):
+    # The deadline may pass between two tries, or, on a busy machine, in the middle of one.
+    with pytest.raises((ModelUnavailableError, DeadlineError), match=r"4 of 4 jobs|within 0\.5 s"):
         caller.song(server.url, client={"retries": 50}, tags="pop", timeout_s=0.5)
     assert time.monotonic() - began < 2

@@ -15,6 +15,8 @@ from heartvoice.export import layout
 from heartvoice.export.drift import repository_drift, template_drift
 from heartvoice.repository import GRAPH, INDEX, MANIFEST
 
+pytestmark = pytest.mark.slow  # they export whole repositories
+
 
 def test_committed_configs_agree_with_the_contracts() -> None:
     assert template_drift() == []

@@ -15,6 +15,8 @@ from heartvoice.export.drift import template_drift
 from heartvoice.presets import PRESETS
 from tests import releases
 
+pytestmark = pytest.mark.slow  # they export whole repositories
+
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["export", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})

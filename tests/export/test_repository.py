@@ -28,6 +28,8 @@ from heartvoice.models.prompt import load_tokenizer
 from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
 from tests.export.graphs import TINY, flow_inputs
 
+pytestmark = pytest.mark.slow  # they export whole repositories
+
 GRAPHS = tuple(layout.graph_models(TINY))
 PUBLISHED = {"speaker_network": "Resemblyzer 0.1.4 (PyPI)", "f0_network": "swift-f0 0.3.0 (PyPI)"}
 """Graphs whose weights are real ones in every preset that names their engine, and where those come from."""

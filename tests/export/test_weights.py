@@ -38,6 +38,8 @@ from tests.releases import (
 )
 from tests.separator_files import SMALLEST
 
+pytestmark = pytest.mark.slow  # they export whole repositories
+
 GPL = {"svc_regulator", "svc_flow"}
 
 

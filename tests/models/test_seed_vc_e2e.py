@@ -21,6 +21,8 @@ from tests.golden_cases import GoldenFolder, assert_close, folders
 from tests.svc_conversion import F0, RATE_HZ, Called, Kind, golden_sources, graph_runs, loudest_pitch, module_runs
 from tests.svc_networks import frames_last
 
+pytestmark = pytest.mark.slow  # they convert seconds of sound
+
 
 def cases(wanted: str) -> list[Any]:
     """One parameter for each recorded conversion whose entry has `wanted`; those of several windows are slow."""

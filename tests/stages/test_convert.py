@@ -21,6 +21,8 @@ from heartvoice.stages.voice_features import VoiceFeatures, stretch_start
 from tests.golden_cases import assert_close
 from tests.svc_conversion import F0, RATE_HZ, SIZES, STYLE, Called, Kind, small_runs, small_stage, tone
 
+pytestmark = pytest.mark.slow  # they convert seconds of sound
+
 QUICK = ConvertSettings(steps=1, guidance=0.0, auto_pitch="off", prompt_s=3.0)
 PROMPT_FRAMES = 3 * RATE_HZ // 512
 CONTEXT = 400

@@ -26,6 +26,8 @@ from heartvoice.stages.svc_pitch import automatic_shift
 from heartvoice.stages.voice_features import VoiceFeatures
 from tests.svc_conversion import RATE_HZ, hum, small_runs, small_stage, still, tone
 
+pytestmark = pytest.mark.slow  # they convert seconds of sound
+
 QUICK = ConvertSettings(steps=1, guidance=0.0, auto_pitch="exact", prompt_s=3.0)
 SEPARATED = 257_985
 """Samples of a request: what separation finishes at a time."""
