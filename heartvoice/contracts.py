@@ -282,6 +282,7 @@ HTDEMUCS = ModelSpec(
     ),
     max_batch_size=4,
     kind="KIND_AUTO",
+    bf16=True,
     doc="Demucs' hybrid transformer without its STFT: one segment into its sources.",
 )
 

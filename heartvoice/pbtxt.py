@@ -7,21 +7,24 @@ from typing import Literal
 from heartvoice.contracts import ModelSpec, TensorSpec
 
 _TRITON_DTYPE = {"BYTES": "TYPE_STRING"}
-Variant = Literal["", "cpu", "tensorrt"]
+Variant = Literal["", "cpu", "cpu_bf16", "tensorrt"]
 _HEADER = "# Generated from heartvoice/contracts.py by `heartvoice export`; do not edit.\n"
 
 _OPENVINO = """\
 optimization {
   execution_accelerators {
-    cpu_execution_accelerator: [ { name: "openvino" } ]
+    cpu_execution_accelerator: [ { name: "openvino"%s } ]
   }
 }
 """
+_BF16 = ' parameters { key: "precision" value: "bf16" }'
 
 
 def variants(model: ModelSpec) -> tuple[Variant, ...]:
     """The configs that a model has: the default, and for native graphs the CPU and TensorRT ones."""
-    return ("", "cpu", "tensorrt") if model.backend == "onnxruntime" else ("",)
+    if model.backend != "onnxruntime":
+        return ("",)
+    return ("", "cpu", "cpu_bf16", "tensorrt") if model.bf16 else ("", "cpu", "tensorrt")
 
 
 def config_path(model: ModelSpec, variant: Variant = "") -> str:
@@ -41,14 +44,14 @@ def render(model: ModelSpec, variant: Variant = "") -> str:
     lines.append(f"max_batch_size: {model.max_batch_size}\n")
     lines += [_tensor("input", spec) for spec in model.all_inputs]
     lines += [_tensor("output", spec) for spec in model.outputs]
-    kind = {"cpu": "KIND_CPU", "tensorrt": "KIND_GPU"}.get(variant, model.kind)
+    kind = {"cpu": "KIND_CPU", "cpu_bf16": "KIND_CPU", "tensorrt": "KIND_GPU"}.get(variant, model.kind)
     lines.append(f"instance_group: [ {{ count: 1, kind: {kind} }} ]\n")
     if model.max_batch_size:
         lines.append("dynamic_batching { }\n")
     if model.decoupled:
         lines.append("model_transaction_policy { decoupled: true }\n")
-    if variant == "cpu":
-        lines.append(_OPENVINO)
+    if variant in ("cpu", "cpu_bf16"):
+        lines.append(_OPENVINO % (_BF16 if variant == "cpu_bf16" else ""))
     for key, value in sorted(model.parameters.items()):
         lines.append(f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n')
     return "".join(lines)

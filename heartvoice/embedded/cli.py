@@ -33,7 +33,11 @@ def serve(
     grpc_port: GrpcPort = 8001,
     metrics_port: MetricsPort = 8002,
     config_name: Annotated[
-        str, typer.Option(help="Variant of the models' configs: `cpu` runs native graphs through OpenVINO.")
+        str,
+        typer.Option(
+            help="Variant of the models' configs: `cpu` runs native graphs through OpenVINO, `cpu_bf16` the "
+            "separator in bf16 (half the time, an SNR of about 33 dB)."
+        ),
     ] = "",
     on_stop: Annotated[
         StopMode, typer.Option(help="What SIGINT and SIGTERM do with songs in flight.")

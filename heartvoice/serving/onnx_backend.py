@@ -25,20 +25,30 @@ log = logging.getLogger(__name__)
 JOIN = "join_requests"
 
 
-def _accelerators(config: dict[str, Any]) -> list[str]:
+def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """CPU accelerators by name, with their parameters."""
     execution = config.get("optimization", {}).get("execution_accelerators", {})
-    return [entry["name"] for entry in execution.get("cpu_execution_accelerator", [])]
+    return {entry["name"]: entry.get("parameters", {}) for entry in execution.get("cpu_execution_accelerator", [])}
 
 
 def build_engine(path: Path, config: dict[str, Any]) -> Engine:
-    """The engine that the config asks for: onnxruntime, or OpenVINO by a `cpu_execution_accelerator` line."""
-    threads = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
+    """The engine that the config asks for: onnxruntime, or OpenVINO by a `cpu_execution_accelerator` line.
+
+    OpenVINO's parameter `precision` is f32 or, by choice, bf16; what that costs is in docs/performance.md.
+    """
+    configured = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
+    threads = int(configured) if configured else None
     accelerators = _accelerators(config)
-    if accelerators == ["openvino"]:
-        return OpenVinoEngine(path, threads=int(threads) if threads else None)
-    if accelerators:
-        raise EngineError(f"{path}: expected the accelerator openvino or none, got {accelerators}")
-    return OnnxEngine(path, threads=int(threads) if threads else None)
+    if not accelerators:
+        return OnnxEngine(path, threads=threads)
+    if list(accelerators) != ["openvino"]:
+        raise EngineError(f"{path}: expected the accelerator openvino or none, got {', '.join(accelerators)}")
+    precision = accelerators["openvino"].get("precision", "f32")
+    if precision not in ("f32", "bf16"):
+        raise EngineError(f"{path}: precision: expected f32 or bf16, got {precision!r}")
+    if precision != "f32":
+        log.warning("%s: OpenVINO in %s, an SNR of about 33 dB at full size", path.parent.parent.name, precision)
+    return OpenVinoEngine(path, threads=threads, precision=precision)
 
 
 class OnnxModel:

@@ -200,6 +200,19 @@ def test_requests_may_be_joined_where_bits_do_not_matter(
         assert float(np.linalg.norm(stem - alone) / np.linalg.norm(alone)) <= 1e-4
 
 
+def test_separation_in_bf16_by_choice(new_server: Callable[..., EmbeddedServer], client: Client) -> None:
+    mix = (music.song(6.0)[0], STEM_RATE_HZ)
+    exact = client.separate(mix)
+    server = new_server(config_name="cpu_bf16")
+    with Client(server.url) as coarse:
+        stems = coarse.separate(mix)
+    assert tuple(stems) == tuple(exact)
+    assert all(np.isfinite(stem).all() for stem in stems.values())
+    assert any(not np.array_equal(stems[name], exact[name]) for name in exact), "another engine was at work"
+    assert server.options.log_path is not None
+    assert "OpenVINO in bf16" in Path(server.options.log_path).read_text(errors="replace")
+
+
 def test_the_same_voice_is_nearer_than_another(client: Client) -> None:
     def embed(words: str, voice: str) -> np.ndarray:
         return client.embed((say(words, voice=voice), 16_000)).vector
