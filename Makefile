@@ -22,8 +22,8 @@ song: $(READY)
 	    --duration 30 --seed 7 --output $(SONG)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 -m "not triton$(NO_GPU)"
-	$(BIN)/python -m pytest -q -n 0 -m "triton$(NO_GPU)"
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 0 -m "(slow or triton or gpu)$(NO_GPU)"
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q

@@ -191,6 +191,7 @@ def test_no_space_at_all_is_an_os_error(tmp_path: Path, name: str, monkeypatch: 
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.slow  # not beside others in one process: the signal may come late
 def test_an_interrupt_while_encoding_stops_it_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

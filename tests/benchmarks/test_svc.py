@@ -19,5 +19,5 @@ def test_quick_run_measures_every_part(tmp_path: Path) -> None:
     rows = {(row["case"], row["variant"]): row for row in result["rows"]}
     assert rows["exact", "onnxruntime"]["relative_error"] < 1e-4
     assert rows["live", "live"]["apart_db"] < rows["live", "exact"]["apart_db"]  # than another seed
-    assert rows["voice", "hit"]["voice_mb"] > 0
+    assert rows["voice", "miss"]["voice_mb"] > 0
     assert ("binding", "bound") in rows
