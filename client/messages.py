@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,7 @@ def as_cover(
     )
 
 
-class Chunk:
+class Chunk(ABC):
     """A stretch of a stream's payload: `length` samples or frames, the first of them at `start`."""
 
     output: ClassVar[str]
@@ -119,9 +120,9 @@ class Chunk:
     start: int
 
     @property
+    @abstractmethod
     def payload(self) -> Array:
         """The array; its last axis is the one that goes on."""
-        raise NotImplementedError
 
     @property
     def length(self) -> int:

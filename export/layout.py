@@ -34,6 +34,7 @@ NETWORKS: tuple[Network, ...] = get_args(Network)
 
 _CODE = (
     "contracts.py", "svc_contracts.py", "specs.py", "pbtxt.py", "presets.py", "voice_sizes.py", "svc_sizes.py",
+    "configured.py",
     "checkpoints.py", "noise.py", "models", "export",
 )  # fmt: skip
 _NOT_CODE = frozenset({"export/cli.py", "export/drift.py", "export/staging.py"})

@@ -65,7 +65,7 @@ def _named(folder: Path, *endings: str) -> list[Path]:
 
 def _configured(path: Path) -> tuple[RegulatorSizes, DitSizes]:
     """Regulator and flow as the configuration beside the checkpoint says."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from heartvoice.models.seed_vc.files import dit_sizes, regulator_sizes
 

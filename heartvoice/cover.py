@@ -31,6 +31,7 @@ from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.pipeline import AudioPiece, Finished, Message, Progress
 from heartvoice.pump import Pump
 from heartvoice.stages.f0 import median_hz, shift_semitones
+from heartvoice.stages.image import middle
 from heartvoice.stages.inputs import read_settings, read_text
 from heartvoice.stages.mix import Mixer, MixPiece
 from heartvoice.stages.recordings import Voice, read_consent, read_recording, read_voice
@@ -237,7 +238,7 @@ class CoverPipeline:
 
     def _convert(self, vocals: Audio, state: Array | None, more: bool) -> tuple[_Step, Array | None]:
         began = time.monotonic()
-        mid = vocals.mean(axis=0, dtype=np.float32)
+        mid = middle(vocals)
         request = self._request
         answer = self._stages.convert(Conversion(mid, request.voice, state, more, request.seed))
         self._timings["conversion_s"] += time.monotonic() - began

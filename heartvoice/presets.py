@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from heartvoice.configured import Configured, from_mapping
 from heartvoice.errors import CheckpointError
 from heartvoice.svc_sizes import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
 from heartvoice.voice_sizes import (
@@ -23,7 +24,6 @@ from heartvoice.voice_sizes import (
     SeparatorSizes,
     SpeakerSizes,
     SwiftF0Sizes,
-    from_mapping,
 )
 
 __all__ = [
@@ -66,18 +66,13 @@ FLAVOURS: dict[str, TransformerSizes] = {
 
 
 @dataclass(frozen=True)
-class GenerationIds:
+class GenerationIds(Configured):
     """Ids of `gen_config.json`: text BOS and EOS, first id that ends a song, text id beside audio frames."""
 
     text_bos_id: int = 128_000
     text_eos_id: int = 128_001
     audio_eos_id: int = 8193
     empty_id: int = 0
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> GenerationIds:
-        """Read `gen_config.json`; every field may be missing."""
-        return from_mapping(cls, config)
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ class HeartMuLaSizes:
 
 
 @dataclass(frozen=True)
-class HeartCodecSizes:
+class HeartCodecSizes(Configured):
     """HeartCodec: RVQ lookup, a flow-matching transformer in two stacks, and a scalar codec for the waveform."""
 
     dim: int = 512
@@ -164,11 +159,6 @@ class HeartCodecSizes:
     def frame_hop(self) -> int:
         """Samples per code frame; a code frame is two latent frames."""
         return 2 * self.latent_hop
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> HeartCodecSizes:
-        """Read an official `config.json`."""
-        return from_mapping(cls, config)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+from heartvoice.configured import from_mapping
 
 SVC_HOP = 512
 """Samples at 44.1 kHz of one mel frame."""
@@ -96,13 +98,4 @@ class SvcSizes:
     def from_config(cls, config: Mapping[str, Any]) -> SvcSizes:
         """Read an index entry."""
         kinds = {"whisper": WhisperSizes, "regulator": RegulatorSizes, "dit": DitSizes, "vocoder": BigvganSizes}
-        return cls(**{name: _filled(kind, config[name]) for name, kind in kinds.items()})
-
-
-def _filled(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    known = {entry.name for entry in fields(kind)}
-    return kind(**{name: _frozen(value) for name, value in values.items() if name in known})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
+        return cls(**{name: from_mapping(kind, config[name]) for name, kind in kinds.items()})

@@ -4,22 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
 
-_T = TypeVar("_T")
-
-
-def from_mapping(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    """Fill a dataclass from a mapping, ignoring keys that it does not have (training-only settings)."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+from heartvoice.configured import Configured
 
 
 @dataclass(frozen=True)
-class SeparatorSizes:
+class SeparatorSizes(Configured):
     """htdemucs, by the keyword arguments of its checkpoints; defaults are those of the official `htdemucs`."""
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
@@ -62,14 +54,9 @@ class SeparatorSizes:
         """Samples between the starts of neighbouring segments."""
         return int((1 - self.overlap) * self.segment_samples)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SeparatorSizes:
-        """Read an index entry or a checkpoint's keyword arguments."""
-        return from_mapping(cls, config)
-
 
 @dataclass(frozen=True)
-class SpeakerSizes:
+class SpeakerSizes(Configured):
     """A speaker encoder: which engine, and its widths. Resemblyzer's are fixed by its published weights."""
 
     engine: str = "resemblyzer"
@@ -78,14 +65,9 @@ class SpeakerSizes:
     num_layers: int = 3
     embedding: int = 256
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SpeakerSizes:
-        """Read an index entry."""
-        return from_mapping(cls, config)
-
 
 @dataclass(frozen=True)
-class CampplusSizes:
+class CampplusSizes(Configured):
     """CAMPPlus; defaults are those of the official checkpoint (seed_vc spec, section 8)."""
 
     engine: str = "campplus"
@@ -99,28 +81,18 @@ class CampplusSizes:
     dilations: tuple[int, ...] = (1, 2, 2)
     segment_frames: int = 100
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> CampplusSizes:
-        """Read an index entry."""
-        return from_mapping(cls, config)
-
 
 @dataclass(frozen=True)
-class SwiftF0Sizes:
+class SwiftF0Sizes(Configured):
     """swift-f0: a graph from its PyPI wheel, taken as it is."""
 
     engine: str = "swift-f0"
     hop: int = 256
     """Samples at 16 kHz between two values."""
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SwiftF0Sizes:
-        """Read an index entry."""
-        return from_mapping(cls, config)
-
 
 @dataclass(frozen=True)
-class RmvpeSizes:
+class RmvpeSizes(Configured):
     """RMVPE; defaults are those of the official `rmvpe.pt` (seed_vc spec, section 4)."""
 
     engine: str = "rmvpe"
@@ -132,11 +104,6 @@ class RmvpeSizes:
     n_mels: int = 128
     gru_hidden: int = 256
     n_bins: int = 360
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RmvpeSizes:
-        """Read an index entry, or the configuration beside a checkpoint."""
-        return from_mapping(cls, config)
 
 
 AnySpeaker = SpeakerSizes | CampplusSizes

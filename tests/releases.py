@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from safetensors.numpy import save_file
 
 from heartvoice.checkpoints import Sizes, manifest, random_checkpoint

@@ -189,7 +189,7 @@ def _read_bag(folder: Path, sizes: SeparatorSizes) -> _Bag:
 
 
 def _parse_bag(path: Path) -> _Bag:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))

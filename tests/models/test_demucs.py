@@ -14,7 +14,7 @@ import demucs
 import numpy as np
 import pytest
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from demucs.apply import apply_model
 from demucs.repo import AnyModelRepo, BagOnlyRepo, LocalRepo
 

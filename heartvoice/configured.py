@@ -1,0 +1,30 @@
+"""Sizes that are read from configuration files and from an export's index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound="Configured")
+
+
+def from_mapping(cls: type[_T], values: Mapping[str, Any]) -> _T:
+    """Fill a dataclass from a mapping, ignoring keys that it does not have (training-only settings)."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: _frozen(value) for name, value in values.items() if name in known})
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
+
+
+class Configured:
+    """A dataclass of sizes by the names that its configuration file uses."""
+
+    @classmethod
+    def from_config(cls: type[_C], config: Mapping[str, Any]) -> _C:
+        """Read a configuration; what it does not name keeps its default."""
+        return from_mapping(cls, config)
