@@ -3,23 +3,40 @@ PYTHON ?= python3.11
 VENV ?= .venv
 REPOSITORY ?= build/repository/tiny
 SONG ?= song.wav
+COVER ?= cover.wav
+VOICE = build/voice.wav
+CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song test fast check format configs clean
+.PHONY: help song cover test fast check format configs clean
 help:
-	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt to $(SONG)"
+	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
+	@echo "make cover   the same server gives a recording that singer: $(COVER)"
 	@echo "make test    set up, run every test this machine can run"
 	@echo "make fast    the quick tests alone (what plain pytest runs)"
 	@echo "make check   formatting, lint, types and every test"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
-song: $(READY)
+song: $(READY) $(VOICE)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics examples/lyrics.txt --tags @examples/tags.txt \
-	    --duration 30 --seed 7 --output $(SONG)
+	    --voice $(VOICE) --consent "$(CONSENT)" --duration 30 --seed 7 --output $(SONG)
+
+cover: $(READY) $(VOICE) build/recording.wav
+	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
+	$(BIN)/heartvoice cover build/recording.wav --serve $(REPOSITORY) --voice $(VOICE) --consent "$(CONSENT)" \
+	    --output $(COVER) --stems build/stems
+
+$(VOICE): examples/make_voice.py examples/singer.py | $(READY)
+	@mkdir -p build
+	$(BIN)/python examples/make_voice.py $@
+
+build/recording.wav: examples/make_recording.py examples/singer.py | $(READY)
+	@mkdir -p build
+	$(BIN)/python examples/make_recording.py $@
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
@@ -43,7 +60,7 @@ configs: $(READY)
 	$(BIN)/heartvoice export --write-configs
 
 clean:
-	rm -rf build dist song.wav *.egg-info
+	rm -rf build dist $(SONG) $(COVER) *.egg-info
 
 # The embedded server needs a Python with a shared library: said before anything is downloaded.
 $(READY): pyproject.toml constraints.txt

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     args = _parse(arguments)
     preset: Preset = PRESETS[args.preset]
-    repository = _repository(preset, args.repository, args.seed)
+    repository = _repository(preset, args.repository, args.seed, args.only)
     import torch
 
     torch.set_num_threads(args.threads)
@@ -89,14 +89,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _repository(preset: Preset, root: Path | None, seed: int) -> Repository:
-    """The exported graphs, made if they are not there or not made by this code."""
+def _repository(preset: Preset, root: Path | None, seed: int, parts: list[str]) -> Repository:
+    """The exported graphs that are needed, made if they are not there or not made by this code."""
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
     from heartvoice.repository import Repository
 
     root = root or Path("build/repository") / preset.name
-    export_repository(random_weights(preset, seed), root)  # what is up to date stays
+    only = ["heartmula_step"] if parts == ["lm"] else []
+    export_repository(random_weights(preset, seed), root, only=only)  # what is up to date stays
     return Repository(root)
 
 

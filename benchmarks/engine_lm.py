@@ -1,37 +1,48 @@
-"""HeartMuLa's step: the exported graph, driven by the real stage, against PyTorch eager with a static cache.
+"""HeartMuLa's step: both dialects of the graph, in their engines, against PyTorch eager with a static cache.
 
-Both draw from the same random numbers and are fed the same codes, frame by frame, so every frame must agree. (Fed its
-own codes, a song that differs once differs for ever.)
+All draw from the same random numbers and are fed the same codes, frame by frame, so every float32 frame must agree.
+(Fed its own codes, a song that differs once differs for ever.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from heartvoice import noise
-from heartvoice.benchmarks.costs import frame_bytes
+from heartvoice.benchmarks.costs import FrameBytes, frame_bytes
 from heartvoice.benchmarks.harness import Run, Timing, alternate, difference
 from heartvoice.checkpoints import TensorSource, load_network
 from heartvoice.contracts import FRAMES_PER_S
 from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.export.heartmula_ort import build_heartmula_ort
+from heartvoice.export.quantize import NOTHING, PARTS, Quantization, stored_bytes
+from heartvoice.export.quantize_quality import N_FRAMES, measure_quality
+from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.llama import KVCache
 from heartvoice.models.prompt import build_prompt, load_tokenizer
-from heartvoice.presets import Preset
+from heartvoice.presets import HeartMuLaSizes, Preset
 from heartvoice.repository import Repository
-from heartvoice.stages.lm import LmRequest, LmStage
+from heartvoice.stages.lm import LmRequest, LmSong
+from heartvoice.stages.lm_engine import GraphEngine, LmEngine
+from heartvoice.stages.lm_engine_ort import OrtEngine
 
-CASE = "LM step"
-EAGER, GRAPH = "eager fp32, static cache", "onnxruntime fp32, stage"
+CASE, PROMPT = "LM step", "LM prompt"
+EAGER, STANDARD, ORT = "eager fp32, static cache", "standard, fp32", "ort, fp32"
+QUANTIZED = {f"ort, {text}": Quantization.parse(text) for text in ("depth-int8", "int8", "depth-int4", "int4")}
 PAST = 512
 """Least cached positions at the first measured frame: what a song has after half a minute."""
 LEAD = 1
 """Frames before each one that counts."""
-BUDGET = 0.65
+BUDGETS = {STANDARD: 0.65, ORT: 0.65, "ort, int8": 0.32}
 """Of eager's time (design, section 4)."""
 Codes = npt.NDArray[np.int64]
 
@@ -46,7 +57,7 @@ def request(preset: Preset, n_frames: int, tokens: int) -> LmRequest:
 
 
 class EagerSong:
-    """One song in PyTorch with a static cache: the twin of what `LmStage.prepare` returns."""
+    """One song in PyTorch with a static cache."""
 
     def __init__(self, network: HeartMuLa, preset: Preset, text_ids: Codes, style_index: int, song: LmRequest) -> None:
         """Allocate the cache of two rows."""
@@ -92,43 +103,48 @@ class EagerSong:
         return made
 
 
-class _Probe:
-    """An engine that keeps the logits while asked to; untouched timing otherwise."""
+class EngineSong:
+    """One song in an engine: the twin of `EagerSong`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.probing = engine, False
+    def __init__(self, engine: LmEngine, song: LmSong) -> None:
+        """Take slot 0."""
+        self.engine, self.song = engine, song
+
+    def next_frame(self, codes: Codes | None) -> Codes:
+        """Feed the prompt (None) or one frame [8]; return the next frame's ids."""
+        frame = replace(self.song.next_input(), codes=codes, allow_eos=False)
+        self.song.n_made += 1
+        return self.engine.prefill(0, self.song.prompt, frame) if codes is None else self.engine.step({0: frame})[0]
+
+
+class _Probe:
+    """A graph that keeps the logits while asked to; untouched timing otherwise."""
+
+    def __init__(self, graph: Engine) -> None:
+        self.graph, self.probing = graph, False
         self.logits = np.empty(0, np.float32)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph once."""
         if not self.probing or outputs is None:
-            return self.engine.run(inputs, outputs)
-        results = self.engine.run(inputs, [*outputs, "logits"])
+            return self.graph.run(inputs, outputs)
+        results = self.graph.run(inputs, [*outputs, "logits"])
         self.logits = results["logits"].astype(np.float32)
         return results
 
 
-class _Pair:
-    """Both songs, fed the same frames of random codes, so that neither waits for what the other drew."""
+class _Fed:
+    """A song that is fed frames of random codes whatever it makes, the same as every other song."""
 
-    def __init__(self, eager: EagerSong, stage: LmStage) -> None:
-        self.eager, self.graph = eager, stage.prepare(eager.song)
-        self.made: dict[str, list[Codes]] = {"eager": [], "graph": []}
+    def __init__(self, next_frame: Callable[[Codes | None], Codes], sizes: HeartMuLaSizes) -> None:
+        self.next_frame, self.sizes = next_frame, sizes
+        self.made: list[Codes] = []
 
-    def _fed(self, name: str) -> Codes | None:
-        """What comes before the next frame: nothing before the first, which the prompt makes."""
-        count, sizes = len(self.made[name]), self.eager.preset.lm
-        draws = noise.uniform(0, "benchmark codes", count, (sizes.audio_num_codebooks,))
-        return (draws * sizes.codebook_size).astype(np.int64) if count else None
-
-    def run_eager(self) -> None:
-        self.made["eager"].append(self.eager.next_frame(self._fed("eager")))
-
-    def run_graph(self) -> None:
-        self.made["graph"].append(self.graph.next_frame(self._fed("graph"), allow_eos=False))
-
-    def frames_that_differ(self) -> int:
-        return sum(not np.array_equal(a, b) for a, b in zip(self.made["eager"], self.made["graph"], strict=True))
+    def run(self) -> None:
+        """Make one more frame; nothing comes before the first, which the prompt makes."""
+        draws = noise.uniform(0, "benchmark codes", len(self.made), (self.sizes.audio_num_codebooks,))
+        codes = (draws * self.sizes.codebook_size).astype(np.int64)
+        self.made.append(self.next_frame(codes if self.made else None))
 
 
 def measure(run: Run, repository: Repository, source: TensorSource, *, n: int, tokens: int = PAST) -> bool:
@@ -136,67 +152,127 @@ def measure(run: Run, repository: Repository, source: TensorSource, *, n: int, t
 
     Args:
         run: takes the rows.
-        repository: holds the graph and its tokenizer.
+        repository: holds the standard graph and the tokenizer.
         source: the weights that the graph was made from.
         n: measured frames.
         tokens: least length of the prompt.
 
     Returns:
-        Whether every frame's codes were the same.
+        Whether every frame's codes were eager's, quantised graphs left out.
     """
-    preset = repository.preset
-    probe = _Probe(OnnxEngine(repository.graph("heartmula_step"), threads=run.threads))
-    tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
-    song = request(preset, (1 + LEAD) * n + 4, tokens)  # the prompt, two warm-up rounds, the frame whose logits count
-    network = load_network(preset.lm, source)
-    assert isinstance(network, HeartMuLa)
-    prompt = build_prompt(song.tags, song.lyrics, tokenizer, preset.ids)
-    stage = LmStage(probe, tokenizer, preset)
-
-    def eager_song() -> EagerSong:
-        return EagerSong(network, preset, prompt.text_ids, prompt.style_index, song)
-
-    prompts = alternate(
-        {
-            "eager": lambda: eager_song().next_frame(None),
-            "graph": lambda: stage.prepare(song).next_frame(None, allow_eos=False),
-        },
-        n=max(3, n // 20),
-        warmup=1,
-    )
-    pair = _Pair(eager_song(), stage)
-    pair.run_eager()
-    pair.run_graph()
-    timings = alternate({"eager": pair.run_eager, "graph": pair.run_graph}, n=n, warmup=2, lead=LEAD)
-    probe.probing = True
-    pair.run_eager()
-    pair.run_graph()
-    differ = pair.frames_that_differ()
-    positions = (len(prompt.text_ids) + pair.eager.position) // 2
-    _add(run, preset, EAGER, timings["eager"], positions)
-    row = _add(run, preset, GRAPH, timings["graph"], positions, timings["eager"])
-    row |= difference(probe.logits, pair.eager.logits)
-    row |= {"frames": len(pair.made["graph"]), "frames_that_differ": differ, "budget": BUDGET}
-    run.add("LM prompt", EAGER, prompts["eager"], positions=len(prompt.text_ids))
-    run.add("LM prompt", GRAPH, prompts["graph"], baseline=prompts["eager"], positions=len(prompt.text_ids))
-    return differ == 0
+    with TemporaryDirectory() as folder:
+        bench = _Bench(run, repository, source, Path(folder))
+        # The prompt, two warm-up rounds, the frame whose logits count.
+        song = request(repository.preset, (1 + LEAD) * n + 4, tokens)
+        bench.prompts(song, max(3, n // 20))
+        exact = bench.steps(song, n)
+        bench.qualities(min(n, N_FRAMES))
+    return exact
 
 
-def _add(
-    run: Run, preset: Preset, variant: str, timing: Timing, positions: int, baseline: Timing | None = None
-) -> dict[str, object]:
-    """A row with its share of the bandwidth floor."""
-    n_bytes = frame_bytes(preset.lm, positions=positions, rows=2).total
-    floor_s = n_bytes / (run.rates["bandwidth_gb_s"] * 1e9)
-    return run.add(
-        CASE,
-        variant,
-        timing,
-        baseline=baseline,
-        positions=positions,
-        rtf=timing.median * FRAMES_PER_S,
-        read_mb=n_bytes / 1e6,
-        read_gb_s=n_bytes / timing.median / 1e9,
-        floor_ms=floor_s * 1e3,
-        share_of_floor=floor_s / timing.median,
-    )
+class _Bench:
+    """Eager, and an engine over each graph."""
+
+    def __init__(self, run: Run, repository: Repository, source: TensorSource, folder: Path) -> None:
+        self.run, self.preset, self.source, self.folder = run, repository.preset, source, folder
+        network = load_network(self.preset.lm, source)
+        assert isinstance(network, HeartMuLa)
+        self.network = network
+        self.tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
+        self.probe = _Probe(OnnxEngine(repository.graph("heartmula_step"), threads=run.threads))
+        self.engines: dict[str, LmEngine] = {STANDARD: GraphEngine(self.probe, self.preset)}
+        for name, choice in ({ORT: NOTHING} | QUANTIZED).items():
+            self.engines[name] = OrtEngine(self._graph(choice), self.preset, threads=run.threads)
+
+    def _graph(self, choice: Quantization, *, taught: bool = False) -> Path:
+        folder = self.folder / f"{choice}-{taught}"
+        folder.mkdir()
+        write_graph(build_heartmula_ort(self.preset, self.source, choice, taught=taught), folder)
+        return folder / GRAPH_FILE
+
+    def _eager(self, song: LmRequest) -> EagerSong:
+        prompt = build_prompt(song.tags, song.lyrics, self.tokenizer, self.preset.ids)
+        return EagerSong(self.network, self.preset, prompt.text_ids, prompt.style_index, song)
+
+    def _begin(self, engine: LmEngine, song: LmRequest) -> EngineSong:
+        return EngineSong(engine, LmSong(song, self.tokenizer, self.preset))
+
+    def prompts(self, song: LmRequest, n: int) -> None:
+        """Time the prompt."""
+
+        def prefill(engine: LmEngine) -> None:
+            self._begin(engine, song).next_frame(None)
+            engine.release(0)
+
+        variants: dict[str, Callable[[], object]] = {EAGER: lambda: self._eager(song).next_frame(None)}
+        variants |= {name: partial(prefill, engine) for name, engine in self.engines.items()}
+        timings = alternate(variants, n=n, warmup=1)
+        for name, timing in timings.items():
+            baseline = None if name == EAGER else timings[EAGER]
+            self.run.add(PROMPT, name, timing, baseline=baseline, positions=len(self._eager(song).text_ids))
+
+    def steps(self, song: LmRequest, n: int) -> bool:
+        """Time frames; returns whether those of every float32 graph were eager's."""
+        eager = self._eager(song)
+        songs = {EAGER: _Fed(eager.next_frame, self.preset.lm)}
+        for name, engine in self.engines.items():
+            songs[name] = _Fed(self._begin(engine, song).next_frame, self.preset.lm)
+        for fed in songs.values():
+            fed.run()
+        timings = alternate({name: fed.run for name, fed in songs.items()}, n=n, warmup=2, lead=LEAD)
+        self.probe.probing = True
+        for fed in songs.values():
+            fed.run()
+        positions, exact, wanted = (len(eager.text_ids) + eager.position) // 2, True, songs[EAGER].made
+        self._add(EAGER, timings[EAGER], positions)
+        for name in self.engines:
+            row = self._add(name, timings[name], positions, timings[EAGER])
+            differ = sum(not np.array_equal(a, b) for a, b in zip(wanted, songs[name].made, strict=True))
+            row |= {"frames": len(wanted), "frames_that_differ": differ}
+            row |= {"budget": BUDGETS[name]} if name in BUDGETS else {}
+            row |= difference(self.probe.logits, eager.logits) if name == STANDARD else {}
+            exact = exact and (name in QUANTIZED or not differ)
+        return exact
+
+    def _add(self, variant: str, timing: Timing, positions: int, baseline: Timing | None = None) -> dict[str, object]:
+        """A row with its share of the bandwidth floor."""
+        n_bytes = read_bytes(self.preset.lm, QUANTIZED.get(variant, NOTHING), positions)
+        floor_s = n_bytes / (self.run.rates["bandwidth_gb_s"] * 1e9)
+        return self.run.add(
+            CASE,
+            variant,
+            timing,
+            baseline=baseline,
+            positions=positions,
+            rtf=timing.median * FRAMES_PER_S,
+            read_mb=n_bytes / 1e6,
+            read_gb_s=n_bytes / timing.median / 1e9,
+            floor_ms=floor_s * 1e3,
+            share_of_floor=floor_s / timing.median,
+        )
+
+    def qualities(self, n_frames: int) -> None:
+        """What each quantisation changes: the worst codebook's numbers."""
+        exact = OnnxEngine(self._graph(NOTHING, taught=True), threads=self.run.threads)
+        for name, choice in QUANTIZED.items():
+            engine = OnnxEngine(self._graph(choice, taught=True), threads=self.run.threads)
+            books = measure_quality(exact, engine, self.preset, n_frames)
+            self.run.add(
+                "LM quality",
+                name,
+                frames=n_frames,
+                snr_db=min(book.snr_db for book in books),
+                kl_nats=max(book.kl_nats for book in books),
+                agreement=min(book.agreement for book in books),
+            )
+
+
+def read_bytes(sizes: HeartMuLaSizes, choice: Quantization, positions: int) -> int:
+    """Bytes that a frame of one guided song reads."""
+
+    def parts(bits: int | None) -> FrameBytes:
+        weight_bytes = 4.0 if bits is None else stored_bytes(bits)
+        return frame_bytes(sizes, positions=positions, rows=2, weight_bytes=weight_bytes)
+
+    backbone, depth, heads = (parts(choice.bits.get(part)) for part in PARTS)
+    return backbone.backbone + depth.depth + heads.heads + backbone.cache

@@ -1,19 +1,22 @@
-"""Is a whole conversion over graphs faster than over PyTorch modules, and what do live, cache and binding change?
+"""Are the converter's graphs and stages faster than their PyTorch modules, and is a whole conversion?
 
-    python -m heartvoice.benchmarks.svc [--only conversion|live|voice|binding] [--quick]
+    python -m heartvoice.benchmarks.svc [--preset mid] [--only networks|stages|conversion|binding] [--quick]
 
-Random weights at about a quarter of the width. The same vocals are converted by both engines in turns in one process;
-each one's peak memory is measured in a process of its own. Live conversion is set beside the exact one, with the
-difference in the mel spectrum that comes out; a different seed's difference is its yardstick. Exits with 1 if graphs
-and modules disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+Random weights. Every graph runs one call of its usual size on PyTorch, onnxruntime and OpenVINO (float32, and bfloat16
+by choice with what that costs in dB); every stage, and a whole conversion, on PyTorch and onnxruntime. All of them take
+turns in one process; peak memory of a conversion is measured in a process of its own. Exits with 1 if graphs and
+modules disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine. Pitch engine and vocoder have benchmarks of
+their own for more sizes (`f0`, `vocoder`); what a voice costs in the pipeline is `voice`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -26,12 +29,15 @@ from torch import nn
 from heartvoice.benchmarks.f0_signals import melody
 from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
 from heartvoice.benchmarks.machine import peak_in_child
+from heartvoice.benchmarks.vocoder import log_mel as vocoder_mel
 from heartvoice.checkpoints import load_module, load_network, random_checkpoint
 from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.dsp import resample
-from heartvoice.engines import Array, OnnxEngine, default_threads
+from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.graph import Graph
+from heartvoice.export.parity import TOLERANCE
+from heartvoice.export.parity_svc import content_inputs, flow_rows, regulator_case
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
@@ -42,41 +48,36 @@ from heartvoice.models.bigvgan_weights import RandomBigvgan
 from heartvoice.models.random_weights import RandomCheckpoint
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
 from heartvoice.models.seed_vc.random import part_law
+from heartvoice.networks import Networks
 from heartvoice.noise import normal
-from heartvoice.presets import CampplusSizes, RmvpeSizes
+from heartvoice.presets import PRESETS, Preset, RmvpeSizes
 from heartvoice.stages.convert import ConvertStage
-from heartvoice.stages.convert_live import LiveConverter
 from heartvoice.stages.convert_settings import ConvertSettings
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.svc_mel import log_mel, n_mel_frames
-from heartvoice.stages.voice_cache import VoiceCache, pcm_sha256, voice_key
-from heartvoice.stages.voice_features import VoiceFeatures
-from heartvoice.svc_contracts import SVC_CONTEXT, SVC_FLOW
-from heartvoice.svc_sizes import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.stages.svc_content import sinc_resample
+from heartvoice.stages.svc_mel import n_mel_frames
+from heartvoice.svc_contracts import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["eager", "onnxruntime"]
 KINDS: tuple[Kind, ...] = ("eager", "onnxruntime")
-PARTS = ("conversion", "live", "voice", "binding")
-MID = SvcSizes(
-    WhisperSizes(192, 4, 3, 768), RegulatorSizes(192, 192), DitSizes(192, 3, 8, content_dim=192),
-    BigvganSizes(upsample_initial_channel=384),
-)  # fmt: skip
-QUICK = SvcSizes(
-    WhisperSizes(24, 1, 2, 32), RegulatorSizes(24, 24, n_stages=1), DitSizes(24, 2, 3, content_dim=24),
-    BigvganSizes(upsample_initial_channel=64),
-)  # fmt: skip
+OPENVINO = {"openvino fp32": "f32", "openvino bf16": "bf16"}
+PARTS = ("networks", "stages", "conversion", "binding")
+BUDGETS = {"onnxruntime": 1.05, "openvino fp32": 0.8, "openvino bf16": 0.3}
+"""Largest time of a flow's evaluation over PyTorch's."""
 F0S = {
     "mid": RmvpeSizes(en_out_channels=4, gru_hidden=64),
-    "quick": RmvpeSizes(n_blocks=1, inter_layers=1, en_out_channels=2),
+    "tiny": RmvpeSizes(n_blocks=1, inter_layers=1, en_out_channels=2),
 }
-"""RMVPE, since its random weights need no download; a quarter of the width."""
-STYLE = CampplusSizes()
-SIZES = {"mid": MID, "quick": QUICK}
-PUSH_SAMPLES = 257_985
-"""What separation finishes at a time."""
-TOLERANCE = 1e-3
+"""RMVPE at a quarter of the width: unlike the presets' own engine it has a module to be compared with."""
+VOCODER_FRAMES = 96
+"""Of one call of the vocoder."""
+REFERENCE_S = 15.0
+WAVE_TOLERANCE = 1e-3
 """Relative error of the waves: networks and steps add theirs up."""
+
+
+# ----------------------------------------------------------------------------------------------- networks of both kinds
 
 
 def _part_source(sizes: AnyPart) -> RandomCheckpoint:
@@ -84,17 +85,17 @@ def _part_source(sizes: AnyPart) -> RandomCheckpoint:
 
 
 def write_graphs(label: str, folder: Path) -> None:
-    """Every graph of a size, each in a folder of its name."""
-    sizes, f0 = SIZES[label], F0S[label]
+    """Every graph of a preset, each in a folder of its name."""
+    preset, f0 = PRESETS[label], F0S[label]
+    svc, style = preset.svc, preset.style
+    vocoder = RandomBigvgan(bigvgan_manifest(svc.vocoder), 0, svc.vocoder)
     graphs: dict[str, Callable[[], Graph]] = {
-        "content_encoder": lambda: build_content_encoder(sizes.whisper, _part_source(sizes.whisper)),
-        "svc_regulator": lambda: build_svc_regulator(sizes.regulator, _part_source(sizes.regulator)),
-        "svc_flow": lambda: build_svc_flow(sizes.dit, _part_source(sizes.dit)),
-        "svc_style": lambda: build_svc_style(STYLE, random_checkpoint(STYLE, 0)),
+        "content_encoder": lambda: build_content_encoder(svc.whisper, _part_source(svc.whisper)),
+        "svc_regulator": lambda: build_svc_regulator(svc.regulator, _part_source(svc.regulator)),
+        "svc_flow": lambda: build_svc_flow(svc.dit, _part_source(svc.dit)),
+        "svc_style": lambda: build_svc_style(style, random_checkpoint(style, 0)),
         "f0_network": lambda: build_f0_network(f0, random_checkpoint(f0, 0)),
-        "vocoder": lambda: build_vocoder(
-            sizes.vocoder, RandomBigvgan(bigvgan_manifest(sizes.vocoder), 0, sizes.vocoder)
-        ),
+        "vocoder": lambda: build_vocoder(svc.vocoder, vocoder),
     }
     for name, build in graphs.items():
         (folder / name).mkdir()
@@ -118,15 +119,16 @@ class ModuleNetworks:
     """PyTorch modules under the graphs' names."""
 
     def __init__(self, label: str) -> None:
-        sizes, f0 = SIZES[label], F0S[label]
+        preset, f0 = PRESETS[label], F0S[label]
+        svc, style = preset.svc, preset.style
         with torch.device("meta"):
-            vocoder = Bigvgan(sizes.vocoder)
-        load_module(vocoder, RandomBigvgan(bigvgan_manifest(sizes.vocoder), 0, sizes.vocoder))
+            vocoder = Bigvgan(svc.vocoder)
+        load_module(vocoder, RandomBigvgan(bigvgan_manifest(svc.vocoder), 0, svc.vocoder))
         self._modules: dict[str, tuple[nn.Module, str]] = {
-            "content_encoder": (_part(sizes.whisper), "content"),
-            "svc_regulator": (_part(sizes.regulator), "cond"),
-            "svc_flow": (_part(sizes.dit), "velocity"),
-            "svc_style": (load_network(STYLE, random_checkpoint(STYLE, 0)), "embedding"),
+            "content_encoder": (_part(svc.whisper), "content"),
+            "svc_regulator": (_part(svc.regulator), "cond"),
+            "svc_flow": (_part(svc.dit), "velocity"),
+            "svc_style": (load_network(style, random_checkpoint(style, 0)), "embedding"),
             "f0_network": (load_network(f0, random_checkpoint(f0, 0)), "activations"),
             "vocoder": (vocoder.eval(), "audio"),
         }
@@ -149,110 +151,148 @@ def _part(sizes: AnyPart) -> nn.Module:
     return network.eval()
 
 
+def networks_of(kind: Kind, label: str, folder: Path, threads: int) -> Networks:
+    """All networks on one engine."""
+    torch.set_num_threads(threads)
+    return ModuleNetworks(label) if kind == "eager" else GraphNetworks(folder, threads)
+
+
+# ---------------------------------------------------------------------------------------------------- one call of each
+
+
+def usual_inputs(preset: Preset, *, short: bool) -> dict[str, dict[str, Any]]:
+    """What one call of each graph gets: 30 s of content, a guided evaluation of a full window, 12 s of a reference."""
+    svc = preset.svc
+    n_flow, n_vocoder = (256, 16) if short else (SVC_CONTEXT, VOCODER_FRAMES)
+    return {
+        "content_encoder": content_inputs(svc.whisper, 1),
+        "svc_regulator": regulator_case(svc.regulator, CONTENT_FRAME.opt, n_mel_frames(30 * STEM_RATE_HZ)),
+        "svc_flow": flow_rows(svc.dit, 2, n_flow),
+        "svc_style": {"features": normal(0, "svc style", 0, (1, SVC_STYLE_FRAME.opt, preset.style.n_bands))},
+        "vocoder": {"mel": vocoder_mel(svc.vocoder, n_vocoder)[None]},
+    }
+
+
+def measure_networks(run: Run, label: str, folder: Path, *, n: int, limit_s: float, short: bool) -> bool:
+    """One call of every graph in every engine; adds rows, returns whether onnxruntime agrees with PyTorch."""
+    eager = ModuleNetworks(label)
+    right = True
+    for name, inputs in usual_inputs(PRESETS[label], short=short).items():
+        engines: dict[str, Engine] = {"onnxruntime": OnnxEngine(folder / name / GRAPH_FILE, threads=run.threads)}
+        if importlib.util.find_spec("openvino") is not None:
+            for variant, precision in OPENVINO.items():
+                path = folder / name / GRAPH_FILE
+                engines[variant] = OpenVinoEngine(path, threads=run.threads, precision=precision)
+        calls: dict[str, Callable[[], Floats]] = {"eager": partial(_first, partial(eager.run, name, inputs))}
+        calls |= {variant: partial(_first, partial(engine.run, inputs)) for variant, engine in engines.items()}
+        reference = calls["eager"]()
+        errors = {variant: difference(calls[variant](), reference) for variant in engines}
+        timings = alternate(calls, n=n, warmup=0, limit_s=limit_s)
+        run.add(name, "eager", timings["eager"])
+        for variant in engines:
+            row = run.add(name, variant, timings[variant], baseline=timings["eager"], **errors[variant])
+            row |= {"budget": BUDGETS[variant]} if name == SVC_FLOW.name else {}
+        right = right and errors["onnxruntime"]["relative_error"] <= TOLERANCE["fp32"]
+        run.save()
+    return right
+
+
+def _first(call: Callable[[], Mapping[str, Array]]) -> Floats:
+    (value,) = call().values()
+    return value.astype(np.float32, copy=False)
+
+
+# ------------------------------------------------------------------------------------------------ stages, and the whole
+
+
 def vocals(seconds: float) -> Floats:
     """A synthetic melody at 44.1 kHz."""
     return resample(melody(seconds).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)
 
 
+@dataclass
 class Case:
     """One engine with a voice and vocals."""
 
-    def __init__(self, kind: Kind, label: str, folder: Path, threads: int, seconds: float, steps: int) -> None:
-        torch.set_num_threads(threads)
-        networks = ModuleNetworks(label) if kind == "eager" else GraphNetworks(folder, threads)
-        self.stage = ConvertStage(networks, SIZES[label], F0Stage(networks, F0S[label]), STYLE.n_bands)
-        self.settings = ConvertSettings(steps=steps)
-        self.reference, self.vocals = vocals(15.0), vocals(seconds)
+    kind: Kind
+    label: str
+    folder: Path
+    threads: int
+    seconds: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        preset = PRESETS[self.label]
+        networks = networks_of(self.kind, self.label, self.folder, self.threads)
+        self.f0 = F0Stage(networks, F0S[self.label])
+        self.stage = ConvertStage(networks, preset.svc, self.f0, preset.style.n_bands)
+        self.settings = ConvertSettings(steps=self.steps)
+        self.reference, self.vocals = vocals(REFERENCE_S), vocals(self.seconds)
         self.voice = self.make_voice()
 
-    def make_voice(self) -> VoiceFeatures:
+    def make_voice(self) -> Any:
         """Listen to the reference."""
         return self.stage.voice(self.reference, self.settings.prompt_s)
 
-    def exact(self, seed: int = 0) -> Floats:
-        """The whole song."""
-        return np.concatenate(list(self.stage.convert(self.vocals, self.voice, replace(self.settings, seed=seed))))
+    def convert(self) -> Floats:
+        """All vocals, exactly."""
+        return np.concatenate(list(self.stage.convert(self.vocals, self.voice, self.settings)))
 
-    def live(self) -> Floats:
-        """The song in requests, every one of which travels."""
-        parts = np.split(self.vocals, range(PUSH_SAMPLES, len(self.vocals), PUSH_SAMPLES))
-        converter, pieces = LiveConverter(self.stage, self.voice, self.settings), list[Floats]()
-        for index, part in enumerate(parts):
-            if index:
-                converter = LiveConverter.restore(self.stage, self.voice, self.settings, converter.state())
-            pieces += converter.push(part, more=index + 1 < len(parts))
-        return np.concatenate(pieces)
+    def stages(self) -> dict[str, Callable[[], Any]]:
+        """What a conversion is made of, each with what the one before it gave."""
+        stage, voice = self.stage, self.voice
+        audio16 = sinc_resample(self.vocals)
+        heard = stage.listen(self.vocals)
+        cond = stage.condition(heard.content, heard.f0, heard.n_frames)
+        cond = cond[: SVC_CONTEXT - voice.n_frames]
+        begin = stage.noise(0)(0, len(cond))
+        mel = stage.solve(begin, cond, voice, ConvertSettings(steps=1))[: 4 * VOCODER_FRAMES]
+        return {
+            "voice": self.make_voice,
+            "pitch": partial(self.f0.track, audio16),
+            "content": partial(stage.content, audio16),
+            "condition": partial(stage.condition, heard.content, heard.f0, heard.n_frames),
+            "flow, one window": partial(stage.solve, begin, cond, voice, self.settings),
+            "vocoder": partial(stage.vocode, mel),
+        }
 
 
-def build(
-    kind: Kind, label: str, folder: Path, threads: int, seconds: float, steps: int, live: bool
-) -> Callable[[], Floats]:
+def measure_stages(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s: float) -> None:
+    """Every stage of a conversion by both engines; adds rows."""
+    calls = {kind: case.stages() for kind, case in cases.items()}
+    for name in calls["eager"]:
+        timings = alternate({kind: calls[kind][name] for kind in KINDS}, n=n, warmup=1, limit_s=limit_s)
+        for kind in KINDS:
+            run.add(f"stage: {name}", kind, timings[kind], baseline=None if kind == "eager" else timings["eager"])
+        run.save()
+
+
+def build(kind: Kind, label: str, folder: Path, threads: int, seconds: float, steps: int) -> Callable[[], Floats]:
     """What `peak_in_child` measures."""
-    case = Case(kind, label, folder, threads, seconds, steps)
-    return case.live if live else case.exact
+    return Case(kind, label, folder, threads, seconds, steps).convert
 
 
-# ----------------------------------------------------------------------------------------------------------- the parts
-
-
-def measure_conversion(run: Run, label: str, folder: Path, *, seconds: float, steps: int, n: int, memory: bool) -> bool:
+def measure_conversion(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s: float, memory: bool) -> bool:
     """Exact conversions by both engines; adds rows, returns whether they agree."""
-    cases = {kind: Case(kind, label, folder, run.threads, seconds, steps) for kind in KINDS}
-    waves = {kind: case.exact() for kind, case in cases.items()}
+    waves = {kind: case.convert() for kind, case in cases.items()}
     error = difference(waves["onnxruntime"], waves["eager"])
-    timings = alternate({kind: case.exact for kind, case in cases.items()}, n=n, warmup=0)
-    for kind in KINDS:
-        row = run.add("exact", kind, timings[kind], baseline=None if kind == "eager" else timings["eager"])
-        row |= {"rtf": timings[kind].median / seconds} | (error if kind == "onnxruntime" else {})
+    timings = alternate({kind: case.convert for kind, case in cases.items()}, n=n, warmup=0, limit_s=limit_s)
+    for kind, case in cases.items():
+        row = run.add("conversion", kind, timings[kind], baseline=None if kind == "eager" else timings["eager"])
+        row |= {"rtf": timings[kind].median / case.seconds} | (error if kind == "onnxruntime" else {})
         if memory:
-            peak = peak_in_child(build, kind, label, folder, run.threads, seconds, steps, False)
+            peak = peak_in_child(build, kind, case.label, case.folder, case.threads, case.seconds, case.steps)
             row |= {"loaded_mb": peak.loaded / 1e6, "run_mb": peak.growth / 1e6}
-    return error["relative_error"] <= TOLERANCE
+    run.save()
+    return error["relative_error"] <= WAVE_TOLERANCE
 
 
-def measure_live(run: Run, label: str, folder: Path, *, seconds: float, steps: int, n: int, memory: bool) -> None:
-    """Live beside exact, over graphs; adds rows."""
-    case = Case("onnxruntime", label, folder, run.threads, seconds, steps)
-    exact, live, other = case.exact(), case.live(), case.exact(seed=1)
-    timings = alternate({"exact": case.exact, "live": case.live}, n=n, warmup=0)
-    run.add("live", "exact", timings["exact"], rtf=timings["exact"].median / seconds, apart_db=_apart(other, exact))
-    row = run.add("live", "live", timings["live"], baseline=timings["exact"])
-    row |= {"rtf": timings["live"].median / seconds, "apart_db": _apart(live, exact)}
-    if memory:
-        peak = peak_in_child(build, "onnxruntime", label, folder, run.threads, seconds, steps, True)
-        row["run_mb"] = peak.growth / 1e6
-
-
-def _apart(wave: Floats, reference: Floats) -> float:
-    """Mean distance of two mel spectra in dB."""
-    n = min(len(wave), len(reference))
-    return float(np.abs(log_mel(wave[:n]) - log_mel(reference[:n])).mean() * 20 / np.log(10))
-
-
-def measure_voice(run: Run, label: str, folder: Path, *, n: int) -> None:
-    """A voice that is made, and one that is in the cache, its key included; adds rows."""
-    case = Case("onnxruntime", label, folder, run.threads, 1.0, 1)
-    cache = VoiceCache[VoiceFeatures]()
-
-    def hit() -> VoiceFeatures:
-        return cache.get(voice_key(pcm_sha256(case.reference), label, case.settings.prompt_s), case.make_voice)
-
-    voice = hit()
-    timings = alternate({"miss": case.make_voice, "hit": hit}, n=n, warmup=1)
-    run.add("voice", "miss", timings["miss"], voice_mb=voice.nbytes / 1e6)
-    run.add("voice", "hit", timings["hit"], baseline=timings["miss"])
-
-
-def measure_binding(run: Run, label: str, folder: Path, *, n: int) -> None:
-    """One guided step of the flow with its arrays handed over each time, and with those that do not change bound."""
+def measure_binding(run: Run, label: str, folder: Path, *, n: int, limit_s: float, short: bool) -> None:
+    """One guided evaluation with its arrays handed over each time, and with those that do not change bound."""
     import onnxruntime
 
-    sizes = SIZES[label].dit
-    n_frames = 256 if label == "quick" else SVC_CONTEXT
+    inputs = usual_inputs(PRESETS[label], short=short)[SVC_FLOW.name]
     engine = OnnxEngine(folder / SVC_FLOW.name / GRAPH_FILE, threads=run.threads)
-    widths = {"x": sizes.in_channels, "prompt_x": sizes.in_channels, "cond": sizes.content_dim}
-    inputs: dict[str, Any] = {name: normal(0, name, 0, (2, n_frames, width)) for name, width in widths.items()}
-    inputs |= {"style": normal(0, "style", 0, (2, sizes.style_dim)), "t": np.full((2, 1), 0.5, np.float32)}
     session = engine._session
     binding = session.io_binding()
     velocity = np.empty_like(inputs["x"])
@@ -265,7 +305,8 @@ def measure_binding(run: Run, label: str, folder: Path, *, n: int) -> None:
             binding.bind_cpu_input(name, inputs[name])
         session.run_with_iobinding(binding)
 
-    timings = alternate({"handed over": lambda: engine.run(inputs), "bound": bound}, n=n, warmup=1)
+    timings = alternate({"handed over": lambda: engine.run(inputs), "bound": bound}, n=n, warmup=1, limit_s=limit_s)
+    n_frames = inputs["x"].shape[1]
     run.add("binding", "handed over", timings["handed over"], frames=n_frames)
     run.add("binding", "bound", timings["bound"], baseline=timings["handed over"], frames=n_frames)
 
@@ -277,29 +318,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
-    label, right = "quick" if args.quick else "mid", True
+    label = "tiny" if args.quick else args.preset
     seconds, steps, n = (2.0, 1, 1) if args.quick else (args.seconds, args.steps, args.n)
-    about = {
-        "weights": "random seed=0",
-        "steps": steps,
-        "seconds": seconds,
-        "frames": n_mel_frames(len(vocals(seconds))),
-    }
+    about = {"weights": "random seed=0", "steps": steps, "seconds": seconds}
     run = Run("svc", label, "fp32", args.threads, results=args.results, about=about)
-    memory = not args.quick
+    rounds: dict[str, Any] = {"n": n, "limit_s": args.limit}
+    right = True
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_graphs(label, folder)
-        if "conversion" in args.only:
-            right = measure_conversion(run, label, folder, seconds=seconds, steps=steps, n=n, memory=memory)
-            run.save()
-        if "live" in args.only:
-            measure_live(run, label, folder, seconds=seconds, steps=steps, n=n, memory=memory)
-            run.save()
-        if "voice" in args.only:
-            measure_voice(run, label, folder, n=n + 2)
+        if "networks" in args.only:
+            right = measure_networks(run, label, folder, short=args.quick, **rounds)
+        if {"stages", "conversion"} & set(args.only):
+            cases = {kind: Case(kind, label, folder, args.threads, seconds, steps) for kind in KINDS}
+            if "stages" in args.only:
+                measure_stages(run, cases, **rounds)
+            if "conversion" in args.only:
+                right = measure_conversion(run, cases, memory=not args.quick, **rounds) and right
         if "binding" in args.only:
-            measure_binding(run, label, folder, n=n + 4)
+            measure_binding(run, label, folder, short=args.quick, **rounds)
     run.finish()
     if not right:
         print("graphs and modules disagree", file=sys.stderr)
@@ -308,11 +345,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.svc", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preset", choices=F0S, default="mid")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="small networks, short vocals, one round, no memory")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of vocals")
+    parser.add_argument("--quick", action="store_true", help="preset tiny, short vocals, one round, no memory")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of vocals")
     parser.add_argument("--steps", type=int, default=4, help="of the flow; the default of a request is 25")
-    parser.add_argument("-n", type=int, default=3, help="rounds")
+    parser.add_argument("-n", type=int, default=7, help="rounds")
+    parser.add_argument("--limit", type=float, default=30.0, help="seconds of a case after which no new round begins")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
     args = parser.parse_args(arguments)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
         Message,
         Report,
         Song,
-        SongRequest,
         StemsChunk,
         StemsMessage,
         StemsReport,
     )
     from heartvoice.client.recordings import Recording, RecordingLike, as_recording
+    from heartvoice.client.song_requests import SongRequest
     from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
 
@@ -53,6 +53,7 @@ _MODULES = {
     "Client": "heartvoice.client.sync",
     "Recording": "heartvoice.client.recordings",
     "RecordingLike": "heartvoice.client.recordings",
+    "SongRequest": "heartvoice.client.song_requests",
     "Stems": "heartvoice.client.stems",
     "as_recording": "heartvoice.client.recordings",
 }

@@ -1,84 +1,28 @@
-"""The asynchronous client: transport only."""
+"""The asynchronous client: the methods of the synchronous one."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
-from types import TracebackType
-from typing import Any, TypeVar
-
-import grpc
-import grpc.aio
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
+from heartvoice.client.aio_transport import AsyncTransport
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.messages import (
-    DEFAULT_STALL_TIMEOUT_S,
-    DEFAULT_TIMEOUT_S,
-    DEFAULT_URL,
-    Array,
-    Embedding,
-    Event,
-    Message,
-    Report,
-    SettingValue,
-    Song,
-    SongRequest,
-    StemsMessage,
-    as_cover,
-    as_request,
-)
+from heartvoice.client.messages import Array, Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
-from heartvoice.client.session import (
-    READY_TIMEOUT_S,
-    Attempts,
-    Connection,
-    Pem,
-    StreamReader,
-)
+from heartvoice.client.song_requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
-from heartvoice.errors import HeartvoiceError, ModelUnavailableError
-
-M = TypeVar("M")
-T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncTransport):
     """`heartvoice.client.sync.Client` for asyncio: same arguments, results and errors.
 
     Cancelling the task, or closing the generator of a `stream` method, cancels the job on the server. One client
     belongs to one event loop: the one of its first call. Recordings are read and checked in a thread, except by the
     `stream` methods, which do so at once.
     """
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        private_key: Pem | None = None,
-        certificate_chain: Pem | None = None,
-        keepalive_s: float | None = None,
-        keepalive_timeout_s: float = 20.0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
-        retries: int = 3,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """Prepare the connection; the arguments are those of `Client`."""
-        self._connection = Connection(
-            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata),
-        )  # fmt: skip
-        self._credentials = self._connection.credentials
-        self._channel: Any = None
-        self._stub: Any = None
-        self._closed = asyncio.Event()
 
     def stream(
         self,
@@ -87,14 +31,20 @@ class AsyncClient:
         *,
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> AsyncGenerator[Message, None]:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
-        # Always asked for: with events on, a server that lives is never silent for long.
-        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
-        return self._stream(message, wire.SONG_STREAM, timeout_s, events)
+        request = as_request(
+            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
 
     async def song(
         self,
@@ -103,14 +53,20 @@ class AsyncClient:
         *,
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> Song:
         """Make a song and wait for all of it; see `Client.song`."""
-        request = as_request(lyrics, tags, style, codes, settings)
-        stream = self.stream(request, events=on_event is not None, timeout_s=timeout_s)
-        return (await _collect(stream, on_event)).song()
+        request = await asyncio.to_thread(
+            as_request, lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return (await self._whole(request, timeout_s, on_event)).song()
 
     async def render(
         self,
@@ -120,12 +76,19 @@ class AsyncClient:
         file_format: str = "wav",
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file; see `Client.render`."""
-        message = wire.encode_render(as_request(lyrics, tags, style, codes, settings), file_format)
-        return await self._infer(message, timeout_s, wire.decode_render)
+        request = await asyncio.to_thread(
+            as_request, lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return await self._render(request, file_format, timeout_s)
 
     def stream_cover(
         self,
@@ -134,13 +97,16 @@ class AsyncClient:
         *,
         consent: str,
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> AsyncGenerator[Message, None]:
         """Replace a recording's singer and yield the messages as they come; see `Client.stream_cover`."""
-        message = wire.encode_cover(as_cover(recording, voice, consent, no_vocals, settings), events=True)
-        return self._stream(message, wire.COVER_STREAM, timeout_s, events)
+        request = as_cover(
+            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
 
     async def cover(
         self,
@@ -149,15 +115,16 @@ class AsyncClient:
         *,
         consent: str,
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> Song:
         """Replace a recording's singer and wait for all of it; see `Client.cover`."""
-        request = await asyncio.to_thread(as_cover, recording, voice, consent, no_vocals, settings)
-        message = await asyncio.to_thread(wire.encode_cover, request, events=True)
-        stream = self._stream(message, wire.COVER_STREAM, timeout_s, on_event is not None)
-        return (await _collect(stream, on_event)).song(request.recording.origin)
+        request = await asyncio.to_thread(
+            as_cover, recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        return (await self._whole(request, timeout_s, on_event)).song(request.recording.origin)
 
     async def render_cover(
         self,
@@ -167,13 +134,15 @@ class AsyncClient:
         consent: str,
         file_format: str = "wav",
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> tuple[bytes, Report]:
         """Make a cover on the server and return it as one encoded file; see `Client.render_cover`."""
-        request = await asyncio.to_thread(as_cover, recording, voice, consent, no_vocals, settings)
-        message = await asyncio.to_thread(wire.encode_render, request, file_format)
-        return await self._infer(message, timeout_s, partial(wire.decode_render, cover=True))
+        request = await asyncio.to_thread(
+            as_cover, recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        return await self._render(request, file_format, timeout_s)
 
     def stream_stems(
         self,
@@ -212,146 +181,16 @@ class AsyncClient:
         checked = await asyncio.to_thread(as_recording, recording)
         return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
 
-    async def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the server answers and all its models are loaded; see `Client.server_ready`."""
-        return await self._ready("ServerReady", service_pb2.ServerReadyRequest(), timeout_s)
+    async def _whole(
+        self, request: JobRequest, timeout_s: float | None, on_event: Callable[[Event], None] | None
+    ) -> SongCollector:
+        message = await asyncio.to_thread(wire.encode_job, request, events=True)
+        stream = self._stream(message, wire.job_stream(request), timeout_s, on_event is not None)
+        return await _collect(stream, on_event)
 
-    async def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the model is loaded; see `Client.model_ready`."""
-        return await self._ready("ModelReady", service_pb2.ModelReadyRequest(name=name), timeout_s)
-
-    async def close(self) -> None:
-        """Close the connection; calls under way end with RequestCancelledError and are cancelled on the server."""
-        self._closed.set()
-        if self._channel is not None:
-            await self._channel.close()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def _stream(
-        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
-    ) -> AsyncGenerator[M, None]:
-        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
-
-    async def _tries(
-        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
-    ) -> AsyncGenerator[M, None]:
-        attempts.begin()
-        message.id = attempts.request_id
-        while True:
-            reader = StreamReader(spec, events=events)
-            try:
-                async with aclosing(self._attempt(message, attempts, reader)) as messages:
-                    async for item in messages:
-                        yield item
-            except HeartvoiceError as error:
-                await self._wait(attempts.delay_after(error, received=reader.received))
-            else:
-                return
-
-    async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
-        call = self._call("ModelStreamInfer", [message], attempts)
-        stall_s = self._connection.stall_timeout_s
-        stalled = False
-
-        def give_up() -> None:
-            nonlocal stalled
-            stalled = True
-            call.cancel()
-
-        try:
-            while True:
-                # Not asyncio.wait_for: until Python 3.12 it may swallow a cancellation of the task.
-                timer = None if math.isinf(stall_s) else asyncio.get_running_loop().call_later(stall_s, give_up)
-                try:
-                    response = await call.read()
-                finally:
-                    if timer is not None:
-                        timer.cancel()
-                if response is grpc.aio.EOF:
-                    break
-                for item in reader.feed(response):
-                    yield item
-            if stalled:
-                raise attempts.stalled(stall_s)
-            if await call.code() is not grpc.StatusCode.OK:
-                raise self._status(attempts, await call.code(), await call.details())
-        except grpc.RpcError as error:
-            raise self._failure(error, attempts) from error
-        except asyncio.CancelledError:
-            if stalled:
-                raise attempts.stalled(stall_s) from None
-            self._raise_if_closed(attempts)
-            raise
-        finally:
-            call.cancel()  # without effect on a call that has ended
-        reader.finish()
-
-    async def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
-        attempts = self._connection.attempts(message.model_name, timeout_s)
-        message.id = attempts.request_id
-        while True:
-            try:
-                return decode(await self._unary("ModelInfer", message, attempts))
-            except HeartvoiceError as error:
-                await self._wait(attempts.delay_after(error, received=False))
-
-    async def _unary(self, method: str, message: Any, attempts: Attempts) -> Any:
-        call = self._call(method, message, attempts)
-        try:
-            return await call
-        except grpc.RpcError as error:
-            raise self._failure(error, attempts) from error
-        except asyncio.CancelledError:
-            self._raise_if_closed(attempts)
-            raise
-        finally:
-            call.cancel()
-
-    def _call(self, method: str, argument: Any, attempts: Attempts) -> Any:
-        timeout_s = attempts.remaining_s()
-        if self._closed.is_set():
-            raise attempts.closed()
-        if self._channel is None:  # made here, since a channel belongs to the loop that runs when it is made
-            url, options = self._connection.url, self._connection.options
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(url, options)
-            else:
-                self._channel = grpc.aio.secure_channel(url, self._credentials, options)
-            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        return getattr(self._stub, method)(argument, timeout=timeout_s, metadata=self._connection.metadata)
-
-    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
-        return self._status(attempts, error.code(), error.details())
-
-    def _status(self, attempts: Attempts, code: Any, details: str | None) -> HeartvoiceError:
-        if self._closed.is_set():
-            return attempts.closed()
-        return attempts.failure(code.name, details or "")
-
-    def _raise_if_closed(self, attempts: Attempts) -> None:
-        """grpc.aio reports a closed channel as a cancelled task; tell the two apart."""
-        cancelling = getattr(asyncio.current_task(), "cancelling", lambda: 0)  # Python 3.11
-        if self._closed.is_set() and not cancelling():
-            raise attempts.closed() from None
-
-    async def _wait(self, delay_s: float) -> None:
-        """Sleep before the next try; the next try notices if the client was closed meanwhile."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), delay_s)
-
-    async def _ready(self, method: str, message: Any, timeout_s: float) -> bool:
-        attempts = self._connection.attempts("server", timeout_s)
-        try:
-            return bool((await self._unary(method, message, attempts)).ready)
-        except ModelUnavailableError:
-            return False
+    async def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
+        message = await asyncio.to_thread(wire.encode_render, request, file_format)
+        return await self._infer(message, timeout_s, partial(wire.decode_render, request=request))
 
 
 async def _collect(stream: AsyncGenerator[Message, None], on_event: Callable[[Event], None] | None) -> SongCollector:

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from heartvoice.client.messages import Array, CoverRequest, SettingValue, SongRequest
+from heartvoice.client.messages import Array
 from heartvoice.client.recordings import VOICE_NAMES
+from heartvoice.client.song_requests import CoverRequest, JobRequest, SettingValue, SongRequest, as_voice
 from heartvoice.contracts import (
+    AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
     NUMPY_DTYPE,
+    VOICE_SETTINGS,
     Axis,
     ModelSpec,
     Setting,
@@ -22,16 +25,11 @@ from heartvoice.contracts import (
 )
 from heartvoice.errors import InvalidRequestError
 
+_MODES = {"no_vocals": NO_VOCALS_MODES, "auto_pitch": AUTO_PITCH_MODES}
 
-def check_request(
-    request: SongRequest, model: ModelSpec, settings: Sequence[Setting] | None = None
-) -> dict[str, Array]:
-    """The request as arrays by input name, ready to be sent; what was not given is left out.
 
-    Args:
-        request: what the caller wants.
-        model: whom it is for.
-        settings: those of the model's that a song has; all, if None.
+def check_request(request: SongRequest, model: ModelSpec) -> dict[str, Array]:
+    """The request as arrays by input name, ready to be sent to `model`; what was not given is left out.
 
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
@@ -47,23 +45,39 @@ def check_request(
         arrays["style"] = check_style(request.style, model.input("style"))
     if request.codes is not None:
         arrays["codes"] = check_codes(request.codes, model.input("codes"))
-    return arrays | check_settings(request.settings, model, settings)
+    return arrays | check_conversion(request) | check_settings(request.settings, model)
 
 
 def check_cover(request: CoverRequest, model: ModelSpec, settings: Sequence[Setting] | None = None) -> dict[str, Array]:
-    """The same of a cover.
+    """The same of a cover; `settings` are those of the model's that a cover has, all if None.
 
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
-    arrays = request.recording.inputs() | request.voice.inputs(VOICE_NAMES)
-    arrays["voice_consent"] = np.array([check_consent(request.consent)], dtype=object)
-    if request.no_vocals is not None:
-        if request.no_vocals not in NO_VOCALS_MODES:
-            modes = ", ".join(NO_VOCALS_MODES)
-            raise InvalidRequestError(f"no_vocals: expected one of {modes}, got {request.no_vocals!r}")
-        arrays["no_vocals"] = np.array([request.no_vocals.encode()], dtype=object)
+    arrays = request.recording.inputs() | check_conversion(request)
     return arrays | check_settings(request.settings, model, settings)
+
+
+def check_conversion(request: JobRequest) -> dict[str, Array]:
+    """What a song and a cover share: the voice, its consent and how it shall sing; nothing of a song without a voice.
+
+    Raises:
+        InvalidRequestError: naming the field; also of whatever was given without the voice that it is about.
+    """
+    modes = {name: getattr(request, name) for name in _MODES if getattr(request, name) is not None}
+    if request.voice is None:
+        given = (["consent"] if request.consent else []) + [*modes]
+        given += [setting.name for setting in VOICE_SETTINGS if setting.name in request.settings]
+        if given:
+            raise InvalidRequestError(f"{given[0]}: expected only with a voice")
+        return {}
+    arrays = as_voice(request.voice).inputs(VOICE_NAMES)
+    arrays["voice_consent"] = np.array([check_consent(request.consent)], dtype=object)
+    for name, mode in modes.items():
+        if mode not in _MODES[name]:
+            raise InvalidRequestError(f"{name}: expected one of {', '.join(_MODES[name])}, got {mode!r}")
+        arrays[name] = np.array([mode.encode()], dtype=object)
+    return arrays
 
 
 def check_consent(consent: object) -> bytes:

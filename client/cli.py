@@ -18,6 +18,7 @@ LAZY_COMMANDS = {
     "cover": ("heartvoice.client.cover_cli", "cover"),
     "separate": ("heartvoice.client.separate_cli", "separate"),
     "similarity": ("heartvoice.client.similarity_cli", "similarity"),
+    "evaluate": ("heartvoice.evaluation.cli", "evaluate"),
     "export": ("heartvoice.export.cli", "export"),
     "serve": ("heartvoice.embedded.cli", "serve"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
@@ -41,6 +42,10 @@ First song on this machine, with random weights (noise, but the whole path):
     heartvoice serve
 
     heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt
+
+In your own voice, as it sounds in a reference of 3 to 60 s:
+
+    heartvoice song --lyrics examples/lyrics.txt --voice reference.flac --consent "My own voice"
 
 With a recording:
 

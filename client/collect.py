@@ -20,6 +20,7 @@ from heartvoice.client.messages import (
     StemsReport,
 )
 from heartvoice.client.stems import Stems
+from heartvoice.contracts import MIX_STEM_NAMES
 
 R = TypeVar("R", Report, StemsReport)
 
@@ -59,11 +60,14 @@ class SongCollector(Collector[Report]):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
         self._codes: list[Any] = []
+        self._stems: list[Any] = []
 
     def add(self, message: Message, *, keep_audio: bool = True) -> None:
         """Take the next message; `keep_audio` is off where chunks are written out as they come."""
         if isinstance(message, AudioChunk):
             self._take(message, keep_audio)
+        elif isinstance(message, StemsChunk) and keep_audio:
+            self._stems.append(message.stems)
         elif isinstance(message, CodesChunk):
             self._codes.append(message.codes)
         elif isinstance(message, Report):
@@ -77,7 +81,9 @@ class SongCollector(Collector[Report]):
     def song(self, origin: str = "") -> Song:
         """The finished song, made from a recording with the tag `origin`."""
         report, timings = self.finish()
-        return Song(np.concatenate(self._chunks, axis=1), report, timings, self.codes, origin=origin)
+        audio = np.concatenate(self._chunks, axis=1)
+        stems = dict(zip(MIX_STEM_NAMES, np.concatenate(self._stems, axis=2), strict=True)) if self._stems else None
+        return Song(audio, report, timings, self.codes, origin=origin, stems=stems)
 
 
 class StemsCollector(Collector[StemsReport]):

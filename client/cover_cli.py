@@ -8,11 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from heartvoice.client.checks import check_cover
-from heartvoice.client.delivery import deliver, ready_for, say
-from heartvoice.client.messages import CoverRequest, SettingValue
-from heartvoice.client.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
-from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S
-from heartvoice.contracts import COVER, COVER_SETTINGS, MAX_CONSENT_CHARS, NO_VOCALS_MODES
+from heartvoice.client.delivery import deliver, say
+from heartvoice.client.options import (
+    AutoPitchOption,
+    ConsentOption,
+    JsonOption,
+    NoVocalsOption,
+    RecordingArgument,
+    ServerChoice,
+    StemsOption,
+    VoiceOption,
+    one_standard_input,
+    read_recording,
+    read_voice,
+    with_options,
+)
+from heartvoice.client.recordings import COVER_LIMITS_S
+from heartvoice.client.song_files import SongWriter
+from heartvoice.client.song_requests import CoverRequest, SettingValue
+from heartvoice.contracts import COVER, COVER_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 
@@ -20,33 +34,21 @@ from heartvoice.errors import InvalidRequestError
 def cover(
     *,
     recording: RecordingArgument,
-    voice: Annotated[
-        str, typer.Option(metavar="FILE", help="3 to 60 s of the voice that shall sing; - reads standard input.")
-    ] = "",
-    consent: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT",
-            help=f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. Required.",
-        ),
-    ] = "",
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The cover: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
     ] = Path("cover.wav"),
-    no_vocals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="|".join(NO_VOCALS_MODES),
-            help="What a recording without vocals becomes. Default: passthrough, the recording as it was.",
-        ),
-    ] = None,
+    stems: StemsOption = None,
     as_json: JsonOption = False,
+    voice: VoiceOption = "",
+    consent: ConsentOption = "",
+    no_vocals: NoVocalsOption = None,
+    auto_pitch: AutoPitchOption = None,
     server: ServerChoice,
     **settings: SettingValue | None,
 ) -> None:
     """Replace the singer of a recording by the voice of a reference.
 
-    For example: heartvoice cover song.mp3 --voice me.flac --consent "My own voice, J. Doe" -o cover.flac
+    For example: heartvoice cover song.mp3 --voice me.flac --consent "My own voice, J. Doe" -o cover.flac --stems parts
 
     The file appears when the cover is complete, tagged as AI-generated; length and instruments are the recording's.
 
@@ -54,21 +56,19 @@ def cover(
     """
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
-    if recording == "-" and voice == "-":
-        raise InvalidRequestError("recording, voice: expected at most one of them on standard input, got both")
+    one_standard_input(recording=recording, voice=voice)
+    wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
-        read_recording(recording, limits_s=COVER_LIMITS_S),
-        read_recording(voice, field="voice", limits_s=VOICE_LIMITS_S),
-        consent,
-        no_vocals,
-        settings,
+        read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
     )
     check_cover(request, COVER)
-    ready_for(output)
-    wanted: dict[str, Any] = dict(request.settings)
-    with server.client("the cover was cancelled and no file written") as client:
+    with (
+        SongWriter(output, stems_folder=stems) as files,
+        server.client("the cover was cancelled and no file written") as client,
+    ):
         stream = client.stream_cover(
-            request.recording, request.voice, consent=consent, no_vocals=no_vocals, events=True, **wanted
-        )
-        made = deliver(stream, output, origin=request.recording.origin)
+            request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
+            events=True, **wanted,
+        )  # fmt: skip
+        made = deliver(stream, files, origin=request.recording.origin)
     say(made, as_json=as_json)

@@ -7,15 +7,14 @@ import math
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
-from heartvoice.audio_files import AudioFile, AudioWriter, audio_format, replaceable, replacing
-from heartvoice.client.messages import AudioChunk, Codes, Event, Report
+from heartvoice.audio_files import AudioFile
+from heartvoice.client.messages import Event, Report
 from heartvoice.client.progress import progress_view
+from heartvoice.client.song_files import SongFiles, SongWriter
 
 if TYPE_CHECKING:
     from heartvoice.client.messages import Message
@@ -27,54 +26,29 @@ class Delivered:
 
     report: Report
     timings: dict[str, Any]
-    file: AudioFile
-    codes_path: Path | None = None
+    files: SongFiles
 
 
-def ready_for(output: Path) -> None:
-    """Refuse a place where no audio file can go, before anything is done.
-
-    Raises:
-        InvalidRequestError: the name ends in no format, its folder is missing, or something else stands there.
-    """
-    audio_format(output)
-    replaceable(output)
-
-
-def deliver(
-    stream: Generator[Message, None, None], output: Path, *, codes_path: Path | None = None, origin: str = ""
-) -> Delivered:
-    """Stream a song into `output`, showing progress; on any failure no file is left.
+def deliver(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
+    """Stream a song into its files, showing progress; on any failure none is left.
 
     Args:
         stream: the messages; closed in any case, which cancels what is unfinished.
-        output: where the audio goes.
-        codes_path: where the codes go, if the stream has them.
+        files: where the chunks go; committed in the end.
         origin: tag of the recording that a cover is made from.
     """
     from heartvoice.client.collect import SongCollector
 
-    if codes_path is not None:
-        codes_path = replaceable(codes_path)
     # The bars go last, so that they are gone when an error is printed.
-    with AudioWriter(output) as writer, closing(stream), progress_view(Console(stderr=True)) as view:
+    with closing(stream), progress_view(Console(stderr=True)) as view:
         collector = SongCollector()
         for message in stream:
             collector.add(message, keep_audio=False)
-            if isinstance(message, AudioChunk):
-                writer.write(message.audio)
-            elif isinstance(message, Event):
+            files.take(message)
+            if isinstance(message, Event):
                 view.show(message)
         report, timings = collector.finish()
-        if codes_path is not None:
-            _save_codes(codes_path, collector.codes)
-        return Delivered(report, timings, writer.commit(report.comment_from(origin)), codes_path)
-
-
-def _save_codes(path: Path, codes: Codes | None) -> None:
-    assert codes is not None, "asked for codes, and the stream is complete"
-    with replacing(path) as file:
-        np.save(file, codes, allow_pickle=False)
+        return Delivered(report, timings, files.commit(report, collector.codes, origin))
 
 
 def say(made: Delivered, *, as_json: bool) -> None:
@@ -104,11 +78,12 @@ def file_facts(file: AudioFile) -> dict[str, Any]:
 
 
 def result(made: Delivered) -> dict[str, Any]:
-    """What --json prints; what only covers have is None for songs."""
-    report = made.report
+    """What --json prints; what was not asked for is None."""
+    report, files = made.report, made.files
     return {
-        **file_facts(made.file),
-        "codes_file": str(made.codes_path) if made.codes_path else None,
+        **file_facts(files.audio),
+        "codes_file": str(files.codes_path) if files.codes_path else None,
+        "stems": {name: file_facts(stem) for name, stem in files.stems.items()} or None,
         "seed": report.seed,
         "preset": report.preset,
         "random_weights": report.random_weights,
@@ -121,7 +96,8 @@ def result(made: Delivered) -> dict[str, Any]:
 
 def summary(made: Delivered) -> list[str]:
     """The same in words, the loudest last."""
-    report, timings, file = made.report, made.timings, made.file
+    report, timings, files = made.report, made.timings, made.files
+    file = files.audio
     duration_s = file.n_samples / file.sample_rate_hz
     lines = [
         f"{file.path}: {duration_s:.1f} s, seed {report.seed}, preset {report.preset}",
@@ -129,12 +105,16 @@ def summary(made: Delivered) -> list[str]:
         *_voice_lines(report),
     ]
     if file.gain_db:
-        lines.append(f"turned down by {-file.gain_db:.1f} dB, since its peak was {file.peak:.2f}")
-    if made.codes_path:
-        lines.append(f"codes: {made.codes_path}")
+        peak = max(part.peak for part in (file, *files.stems.values()))
+        parts, whose = ("song and stems ", "the loudest") if files.stems else ("", "its")
+        lines.append(f"{parts}turned down by {-file.gain_db:.1f} dB, since {whose} peak was {peak:.2f}")
+    if files.codes_path:
+        lines.append(f"codes: {files.codes_path}")
+    lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
     lines += [f"warning: {warning}" for warning in report.warnings]
     if report.converted is False:
-        lines.append("NOT CONVERTED: no vocals were found, so this is the recording as it was; see --no-vocals")
+        what = "recording as it was" if report.recorded else "song as it was written"
+        lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")
     if report.random_weights:
         lines.append("the server's weights are RANDOM: this is noise, not music; see `heartvoice export --help`")
     return lines
@@ -148,20 +128,21 @@ def speed_line(duration_s: float, timings: dict[str, Any]) -> str:
 
 
 def _voice_lines(report: Report) -> list[str]:
-    """What a cover's report says of the voice, as far as it could be told."""
+    """What the report says of the voice, as far as it could be told."""
     lines = []
     similarity, f0 = report.similarity, report.f0
     before, after = _number(similarity.get("before")), _number(similarity.get("after"))
     if before is not None and after is not None:
         encoder = similarity.get("encoder") or "unknown encoder"
         lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({encoder})")
+    source, result = ("in the recording", "in the cover") if report.recorded else ("as written", "in the song")
     medians = [
         (where, _number(f0.get(name)))
         for where, name in (
-            ("recording", "source_median_hz"), ("cover", "result_median_hz"), ("voice", "voice_median_hz")
+            (source, "source_median_hz"), (result, "result_median_hz"), ("in the voice", "voice_median_hz")
         )
     ]  # fmt: skip
-    known = [f"{hz:.0f} Hz in the {where}" for where, hz in medians if hz is not None]
+    known = [f"{hz:.0f} Hz {where}" for where, hz in medians if hz is not None]
     if known:
         shift = _number(f0.get("shift_semitones"))
         moved = "" if shift is None else f"; shifted by {shift:+.1f} semitones"

@@ -1,115 +1,30 @@
-"""What a caller hands to a client and what comes back: frozen values, no I/O."""
+"""What comes back from a client: frozen values, no I/O but `save`."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import AudioFile, passthrough_provenance, provenance, stem_provenance, write_audio
-from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S, Recording, RecordingLike, as_recording
+from heartvoice.audio_files import AudioFile, AudioWriter, passthrough_provenance, provenance, stem_provenance
+from heartvoice.client.stem_files import StemsWriter
 from heartvoice.contracts import SAMPLE_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_STALL_TIMEOUT_S = 20.0
 DEFAULT_TIMEOUT_S = 600.0
-SettingValue = float | int | bool | np.generic
-"""A setting's value: a Python or numpy scalar."""
 Array = NDArray[Any]
 Audio = NDArray[np.float32]
-"""float32 [2, N], stereo: songs at 48 kHz, stems at 44.1 kHz."""
+"""float32 [2, N], stereo: songs and what they are mixed of at 48 kHz, separated stems at 44.1 kHz."""
 Codes = NDArray[np.int32]
 """int32 [8, T], one column a frame of 80 ms."""
-
-
-@dataclass(frozen=True, eq=False)
-class SongRequest:
-    """A song to be made. What is None or missing takes the server's default.
-
-    Attributes:
-        lyrics: text; section marks such as [verse] are plain text.
-        tags: text, comma separated: genre, mood, instruments.
-        settings: by the names of `contracts.SONG.settings`, ranges as there.
-        style: float32 [D], HeartMuLa's style slot.
-        codes: int32 [8, T] of a finished song, which is then decoded again instead of being written anew.
-    """
-
-    lyrics: str = ""
-    tags: str = ""
-    settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
-    style: Array | None = None
-    codes: Array | None = None
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in self.settings.items() if value is not None}
-        object.__setattr__(self, "settings", MappingProxyType(given))
-
-
-def as_request(
-    lyrics: str | SongRequest,
-    tags: str,
-    style: Array | None,
-    codes: Array | None,
-    settings: Mapping[str, SettingValue | None],
-) -> SongRequest:
-    """One request out of a client method's arguments; a `SongRequest` in the first place stands alone.
-
-    Raises:
-        InvalidRequestError: a `SongRequest` and other arguments were given together.
-    """
-    if not isinstance(lyrics, SongRequest):
-        return SongRequest(lyrics, tags, settings, style, codes)
-    if tags or settings or style is not None or codes is not None:
-        raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
-    return lyrics
-
-
-@dataclass(frozen=True, eq=False)
-class CoverRequest:
-    """A cover to be made. What is None or missing takes the server's default.
-
-    Attributes:
-        recording: the song; its singer is replaced.
-        voice: a reference of 3 to 60 s of the voice that shall sing.
-        consent: who consents to the use of the voice, and how.
-        no_vocals: what a recording without vocals becomes, one of `contracts.NO_VOCALS_MODES`.
-        settings: by the names of `contracts.COVER.settings`, ranges as there.
-    """
-
-    recording: Recording
-    voice: Recording
-    consent: str
-    no_vocals: str | None = None
-    settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
-
-
-def as_cover(
-    recording: RecordingLike,
-    voice: RecordingLike,
-    consent: str,
-    no_vocals: str | None,
-    settings: Mapping[str, SettingValue | None],
-) -> CoverRequest:
-    """A request out of a client method's arguments.
-
-    Raises:
-        InvalidRequestError: the recording or the voice is none; the rest is checked when the request is encoded.
-    """
-    return CoverRequest(
-        as_recording(recording, limits_s=COVER_LIMITS_S),
-        as_recording(voice, field="voice", limits_s=VOICE_LIMITS_S),
-        consent,
-        no_vocals,
-        settings,
-    )
 
 
 class Chunk(ABC):
@@ -160,9 +75,11 @@ class CodesChunk(Chunk):
 
 @dataclass(frozen=True, eq=False)
 class StemsChunk(Chunk):
-    """A stretch of all stems: `stems` float32 [S, 2, N] (read-only) at 44.1 kHz, beginning at sample `start`.
+    """A stretch of all stems: `stems` float32 [S, 2, N] (read-only), beginning at sample `start`.
 
-    The report at the end names the S sources in their order.
+    Of a separation at 44.1 kHz, the S sources in the order that the report at the end names. Of a song or cover with
+    `stems` at 48 kHz, S = 2, in the order of `contracts.MIX_STEM_NAMES`; together they are the audio of the same
+    samples, which may be cut elsewhere.
     """
 
     output = "STEMS"
@@ -187,13 +104,18 @@ class Event:
 
 @dataclass(frozen=True)
 class Report:
-    """What the server says about a finished song or cover; `raw` is the whole JSON object."""
+    """What the server says about a finished song or cover; `raw` is the whole JSON object.
+
+    Attributes:
+        recorded: whether it is of a cover: what was not converted is then someone's recording, not AI-generated.
+    """
 
     seed: int
     preset: str
     random_weights: bool
     timings: Mapping[str, Any]
     raw: Mapping[str, Any]
+    recorded: bool = False
 
     @classmethod
     def from_raw(cls, raw: object) -> Report:
@@ -206,8 +128,8 @@ class Report:
         return cls(fields["seed"], fields["preset"], fields["random_weights"], fields.get("timings", {}), fields)
 
     @classmethod
-    def from_raw_cover(cls, raw: object) -> Report:
-        """Read a cover's, which also says whether it was converted and lists warnings.
+    def from_raw_voice(cls, raw: object, *, recorded: bool) -> Report:
+        """Read that of a cover (`recorded`) or of a song with a voice: it also has `converted` and `warnings`.
 
         Raises:
             EngineError: as `from_raw`, and if `converted` or `warnings` is missing or of another type.
@@ -216,11 +138,11 @@ class Report:
         for name in ("similarity", "f0"):
             if not isinstance(fields.get(name, {}), dict):
                 raise EngineError(f"REPORT: {name}: expected an object, got {fields[name]!r}")
-        return cls.from_raw(raw)
+        return replace(cls.from_raw(raw), recorded=recorded)
 
     @property
     def converted(self) -> bool | None:
-        """Of a cover: whether the singer was replaced; if not, the audio is the recording's own. None of a song."""
+        """Whether the singer was replaced; if not, the singing is as it was. None of a song without a voice."""
         return self.raw.get("converted")
 
     @property
@@ -230,12 +152,12 @@ class Report:
 
     @property
     def similarity(self) -> Mapping[str, Any]:
-        """Of a cover: encoder, and the cosine to the voice `before` and `after`, None where too little is sung."""
+        """With a voice: encoder, and the cosine to the voice `before` and `after`, None where too little is sung."""
         return dict(self.raw.get("similarity", {}))
 
     @property
     def f0(self) -> Mapping[str, Any]:
-        """Of a cover: source_median_hz, result_median_hz, voice_median_hz and shift_semitones, or None each."""
+        """With a voice: source_median_hz, result_median_hz, voice_median_hz and shift_semitones, or None each."""
         return dict(self.raw.get("f0", {}))
 
     @property
@@ -245,10 +167,14 @@ class Report:
 
     def comment_from(self, origin: str) -> str:
         """The same of what was made from a recording whose own tag is `origin`."""
-        if self.converted is False:
+        if self.converted is False and self.recorded:
             return passthrough_provenance(origin=origin)
-        voice = self.raw.get("voice_sha256")
+        voice = None if self.converted is False else self.raw.get("voice_sha256")
         return provenance(self.seed, random_weights=self.random_weights, voice_sha256=voice)
+
+    def stem_comment(self, stem: str, origin: str = "") -> str:
+        """The tag of a stem's file: what it is a part of."""
+        return stem_provenance(stem, random_weights=self.random_weights, origin=self.comment_from(origin))
 
 
 @dataclass(frozen=True)
@@ -315,6 +241,7 @@ class Song:
         timings: `ttfa_s` (request sent to first audio received), `total_s`, and the server's own under `server`.
         codes: int32 [8, T] if `return_codes` was set.
         origin: the tag of the recording that a cover was made from, if that was AI-generated already.
+        stems: if `stems` was set, float32 [2, N] under each of `contracts.MIX_STEM_NAMES`; together they are `audio`.
     """
 
     audio: Audio
@@ -323,6 +250,7 @@ class Song:
     codes: Codes | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
     origin: str = ""
+    stems: Mapping[str, Audio] | None = None
 
     @property
     def seed(self) -> int:
@@ -338,14 +266,38 @@ class Song:
         """Write a .wav, .flac, .mp3 or .ogg file whose comment says that it is AI-generated, and how.
 
         The comment of a cover that was not converted says that instead. A song that exceeds 1 is turned down as a
-        whole, never clipped; the returned `gain_db` says by how much.
+        whole, never clipped; the returned `gain_db` says by how much. If a stem exceeds 1, the song is turned down as
+        `save_stems` turns its stems down, so that their files still add up to this one.
 
         Raises:
             InvalidRequestError: the name ends in something else, or is no place for a file.
             OSError: the file could not be written; nothing is left behind.
         """
-        comment = self.report.comment_from(self.origin)
-        return write_audio(path, self.audio, comment, sample_rate_hz=self.sample_rate_hz)
+        with AudioWriter(path, sample_rate_hz=self.sample_rate_hz) as writer:
+            writer.write(self.audio)
+            return writer.commit(self.report.comment_from(self.origin), peak=self._peak)
+
+    def save_stems(self, folder: str | Path, file_format: str = "wav") -> dict[str, AudioFile]:
+        """Write FOLDER/STEM.FORMAT for both stems, or none, with the gain that `save` has.
+
+        The folder is made if only its parent exists. The comments say which song these are parts of.
+
+        Raises:
+            InvalidRequestError: there are no stems, no such format, or `folder` is no place for a folder.
+            OSError: a file could not be written; none is left behind.
+        """
+        if self.stems is None:
+            raise InvalidRequestError("stems: expected a song that was asked for with stems=True, got one without")
+        with StemsWriter(folder, file_format=file_format, sample_rate_hz=self.sample_rate_hz) as writer:
+            writer.write(list(self.stems.values()))
+            comments = {name: self.report.stem_comment(name, self.origin) for name in self.stems}
+            return writer.commit(comments, peak=self._peak)
+
+    @property
+    def _peak(self) -> float:
+        """The loudest sample of the song and its stems."""
+        parts = [self.audio, *(self.stems or {}).values()]
+        return max(float(np.abs(part).max(initial=0.0)) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,7 +338,7 @@ class Embedding:
         return float(np.clip(np.dot(self.vector.astype(np.float64), other.vector), -1.0, 1.0))
 
 
-Message = AudioChunk | CodesChunk | Event | Report
+Message = AudioChunk | CodesChunk | StemsChunk | Event | Report
 """What `stream` and `stream_cover` yield."""
 StemsMessage = StemsChunk | Event | StemsReport
 """What `stream_stems` yields."""

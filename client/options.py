@@ -17,8 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.recordings import ANY_LENGTH_S, Limits, Recording, as_recording
-from heartvoice.contracts import MAX_FILE_BYTES, Setting
+from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
+from heartvoice.contracts import (
+    AUTO_PITCH_MODES,
+    MAX_CONSENT_CHARS,
+    MAX_FILE_BYTES,
+    NO_VOCALS_MODES,
+    STEMS,
+    VOICE_SETTINGS,
+    Setting,
+)
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -28,10 +36,51 @@ INTERRUPTED = 130
 _PYTHON_TYPE: dict[str, type] = {"FP32": float, "INT64": int, "BOOL": bool}
 _SERVER = "Server"
 _SETTINGS = "Settings"
+_VOICE = "Voice"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 RecordingArgument = Annotated[
     str, typer.Argument(metavar="RECORDING", help="WAV, FLAC, OGG or MP3 file; - reads standard input.")
+]
+StemsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Also write what is mixed, as FOLDER/instrumental and FOLDER/vocals in the format of the output.",
+    ),
+]
+VoiceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="3 to 60 s of the voice that shall sing, speaking or singing; - reads standard input.",
+        rich_help_panel=_VOICE,
+    ),
+]
+ConsentOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT",
+        help=f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. "
+        "Required with a voice.",
+        rich_help_panel=_VOICE,
+    ),
+]
+NoVocalsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(NO_VOCALS_MODES),
+        help="What becomes of music in which nobody sings. Default: passthrough, it stays as it was.",
+        rich_help_panel=_VOICE,
+    ),
+]
+AutoPitchOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(AUTO_PITCH_MODES),
+        help="How far the singing moves to the voice's pitch. Default: semitone, in tune with the instruments.",
+        rich_help_panel=_VOICE,
+    ),
 ]
 
 
@@ -88,7 +137,8 @@ class ServerChoice:
 def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `ServerChoice` and one for each setting, with range and default in its help.
 
-    The command takes the choice as `server`, and the settings as keyword arguments.
+    The command takes the choice as `server`, and the settings as keyword arguments. Only `stems` is no option here: a
+    `StemsOption` says that, and where they go.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,7 +149,7 @@ def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "server"
         ]
         added = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in servers.values()]
-        parameters = [*own, *added, *(_option(setting) for setting in settings)]
+        parameters = [*own, *added, *(_option(setting) for setting in settings if setting is not STEMS)]
 
         def run(**arguments: Any) -> None:
             choice = ServerChoice(**{name: arguments.pop(name) for name in servers})
@@ -126,10 +176,27 @@ def _option(setting: Setting) -> inspect.Parameter:
     else:
         limits = setting.describe()
         decls, help_text = flag, f"{setting.doc} {limits[0].upper()}{limits[1:]}. Default: {setting.default:g}."
-    option = typer.Option(decls, help=help_text, show_default=False, rich_help_panel=_SETTINGS)
+    panel = _VOICE if setting in VOICE_SETTINGS else _SETTINGS
+    option = typer.Option(decls, help=help_text, show_default=False, rich_help_panel=panel)
     annotated: Any = Annotated  # the type is only known at run time
     annotation = annotated[_PYTHON_TYPE[setting.dtype] | None, option]
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def one_standard_input(**sources: str) -> None:
+    """Refuse more than one "-" among these.
+
+    Raises:
+        InvalidRequestError: naming them.
+    """
+    names = [name for name, source in sources.items() if source == "-"]
+    if len(names) > 1:
+        raise InvalidRequestError(f"{', '.join(names)}: expected at most one of them on standard input, got both")
+
+
+def read_voice(source: str) -> Recording:
+    """A voice reference; see `read_recording`."""
+    return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
 
 
 def read_recording(source: str, *, field: str = "recording", limits_s: Limits = ANY_LENGTH_S) -> Recording:

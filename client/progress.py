@@ -15,6 +15,7 @@ from heartvoice.client.messages import Event
 from heartvoice.contracts import FRAMES_PER_S
 
 PLAIN_EVERY_S = 10.0
+# In the order of a song with a voice.
 _TITLES = {
     "lm": "writing", "codec": "decoding", "separate": "separating", "convert": "converting", "mix": "mixing"
 }  # fmt: skip
@@ -48,21 +49,26 @@ def progress_view(console: Console) -> ProgressView:
 
 
 class LiveProgress:
-    """One bar for each stage."""
+    """One bar for each stage that has begun, in the order in which the audio goes through them."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
             console=console, transient=True,
         )  # fmt: skip
-        self._tasks: dict[str, TaskID] = {}
+        # All at once, so that their order is not that of the first events.
+        self._tasks = {stage: self._add(title) for stage, title in _TITLES.items()}
+
+    def _add(self, title: str) -> TaskID:
+        return self._progress.add_task(title, start=False, visible=False, state="")
 
     def show(self, event: Event) -> None:
-        """Move the stage's bar."""
+        """Move the stage's bar, which its first event makes visible."""
         if event.stage not in self._tasks:
-            title = _TITLES.get(event.stage, event.stage)
-            self._tasks[event.stage] = self._progress.add_task(title, total=event.total, state="")
-        self._progress.update(self._tasks[event.stage], completed=event.done, total=event.total, state=describe(event))
+            self._tasks[event.stage] = self._add(event.stage)
+        task = self._tasks[event.stage]
+        self._progress.start_task(task)  # without effect on one that has started
+        self._progress.update(task, completed=event.done, total=event.total, state=describe(event), visible=True)
 
     def __enter__(self) -> LiveProgress:
         self._progress.start()

@@ -269,6 +269,10 @@ class StreamReader(Generic[M]):
             if report.raw.get(name, fact) != fact:
                 got = f"the report says {report.raw[name]} {name}"
                 raise EngineError(f"{self._name}: {got}, got {fact}")
+        for name in self._spec.parallel:
+            if self._next[name] != self._next[self._main]:
+                expected = f"{self._next[self._main]} samples in all, as of {self._main}"
+                raise EngineError(f"{name}: expected {expected}, got {self._next[name]}")
         if isinstance(report, StemsReport) and self._sizes:
             n_stems = self._sizes[self._main][0]
             if len(report.sources) != n_stems:

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from heartvoice.client.delivery import print_lines
 from heartvoice.client.messages import Embedding
-from heartvoice.client.options import JsonOption, ServerChoice, read_recording, with_options
-from heartvoice.errors import InvalidRequestError
+from heartvoice.client.options import JsonOption, ServerChoice, one_standard_input, read_recording, with_options
 
 
 @with_options()
@@ -28,8 +27,7 @@ def similarity(
 
     Prints the cosine between them, from -1 to 1, and what it means.
     """
-    if first == second == "-":
-        raise InvalidRequestError("A, B: expected at most one of them on standard input, got both")
+    one_standard_input(A=first, B=second)
     recordings = [read_recording(name, field=field) for field, name in (("A", first), ("B", second))]
     with server.client("nothing was compared") as client:
         one, other = (client.embed(recording) for recording in recordings)

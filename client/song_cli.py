@@ -9,10 +9,24 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from heartvoice.client.delivery import deliver, ready_for, say
-from heartvoice.client.messages import Array, SettingValue, SongRequest
-from heartvoice.client.options import JsonOption, ServerChoice, with_options
-from heartvoice.contracts import SONG_SETTINGS
+from heartvoice.client.checks import check_request
+from heartvoice.client.delivery import deliver, say
+from heartvoice.client.messages import Array
+from heartvoice.client.options import (
+    AutoPitchOption,
+    ConsentOption,
+    JsonOption,
+    NoVocalsOption,
+    ServerChoice,
+    StemsOption,
+    VoiceOption,
+    one_standard_input,
+    read_voice,
+    with_options,
+)
+from heartvoice.client.song_files import SongWriter
+from heartvoice.client.song_requests import SettingValue, SongRequest
+from heartvoice.contracts import SONG, SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 
@@ -33,30 +47,46 @@ def song(
         Path | None,
         typer.Option(metavar="FILE.npy", help="Codes of an earlier song, to be decoded again instead of written anew."),
     ] = None,
+    stems: StemsOption = None,
     as_json: JsonOption = False,
+    voice: VoiceOption = "",
+    consent: ConsentOption = "",
+    no_vocals: NoVocalsOption = None,
+    auto_pitch: AutoPitchOption = None,
     server: ServerChoice,
     **settings: SettingValue | None,
 ) -> None:
-    """Make a song from lyrics and tags.
+    """Make a song from lyrics and tags, sung by the voice of a reference if there is one.
 
-    The file appears when the song is complete, tagged as AI-generated.
+    For example: heartvoice song --lyrics lyrics.txt --tags "pop, piano" -o song.flac
 
-    Ctrl-C stops the server's work and leaves no file.
+    In your voice: heartvoice song --lyrics lyrics.txt --voice me.wav --consent "My own voice, J. Doe" --stems parts
 
-    With --return-codes the codes are kept beside the song, as NAME.codes.npy.
+    The file appears when the song is complete, tagged as AI-generated. Ctrl-C stops the server's work and leaves none.
+
+    With --return-codes the codes are kept beside the song, as NAME.codes.npy; --codes with another --voice has the
+    same song sung by that.
     """
+    one_standard_input(lyrics=lyrics, voice=voice)
     request = SongRequest(
         lyrics=read_text("lyrics", lyrics) if lyrics else "",
         # The server strips nothing, and a file's last line break is no part of its tags.
         tags=read_text("tags", tags[1:]).strip() if tags.startswith("@") else tags,
-        settings=settings,
+        settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
+        voice=read_voice(voice) if voice else None,
+        consent=consent,
+        no_vocals=no_vocals,
+        auto_pitch=auto_pitch,
     )
-    ready_for(output)
-    with server.client("the song was cancelled and no file written") as client:
-        codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
-        made = deliver(client.stream(request, events=True), output, codes_path=codes_path)
+    check_request(request, SONG)
+    codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
+    with (
+        SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
+        server.client("the song was cancelled and no file written") as client,
+    ):
+        made = deliver(client.stream(request, events=True), files)
     say(made, as_json=as_json)
 
 

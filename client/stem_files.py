@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import AudioFile, Part, Spool, replaceable
+from heartvoice.audio_files import AudioFile, Spool
+from heartvoice.client.file_set import FileSet
 from heartvoice.contracts import AUDIO_FORMATS, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
@@ -23,10 +23,23 @@ class StemsWriter:
     The folder is made if only its parent exists. Existing files of the stems' names are replaced.
     """
 
-    def __init__(self, folder: str | Path, *, file_format: str = "wav", sample_rate_hz: int = STEM_RATE_HZ) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        file_format: str = "wav",
+        sample_rate_hz: int = STEM_RATE_HZ,
+        field: str = "output",
+    ) -> None:
+        """`field` is what messages call the folder.
+
+        Raises:
+            InvalidRequestError: there is no such format, or `folder` is no place for a folder.
+            OSError: nothing can be written there.
+        """
         if file_format not in AUDIO_FORMATS:
             raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
-        self._folder = stem_folder(folder)
+        self._folder = stem_folder(folder, field=field)
         self._format, self._sample_rate_hz = file_format, sample_rate_hz
         self._n_stems: int | None = None  # known with the first chunk
         self._spools = [self._new_spool()]  # one at once, to find a folder that takes no files before the work
@@ -51,32 +64,34 @@ class StemsWriter:
         for spool, audio in zip(self._spools, stems, strict=True):
             spool.write(audio)
 
-    def commit(self, comments: Mapping[str, str]) -> dict[str, AudioFile]:
+    @property
+    def peak(self) -> float:
+        """The loudest sample so far."""
+        return max(spool.peak for spool in self._spools)
+
+    def commit(self, comments: Mapping[str, str], *, peak: float = 0.0) -> dict[str, AudioFile]:
         """Encode all stems, in the order of `comments`, which holds their names and tags, and name them together.
+
+        A `peak` above their own turns them down by that instead, as what they are stems of.
 
         Raises:
             OSError: one could not be written; then none is, and files that stood there before still do.
         """
-        peak = max(spool.peak for spool in self._spools)
-        new_folder = not self._folder.exists()
-        try:
-            self._folder.mkdir(exist_ok=True)
-            with ExitStack() as stack:
-                files, parts = {}, []
-                for spool, (name, comment) in zip(self._spools, comments.items(), strict=True):
-                    part = stack.enter_context(Part(replaceable(self._folder / f"{name}.{self._format}")))
-                    with part.filling() as file:
-                        files[name] = spool.encode(file, part.path, self._format, peak, comment)
-                    parts.append(part)
-                for part in parts:
-                    part.place()
-        except BaseException:
-            if new_folder:
-                with suppress(OSError):  # not empty: someone else has put something there
-                    self._folder.rmdir()
-            raise
+        with FileSet() as files:
+            made = self.fill(files, comments, peak=max(peak, self.peak))
+            files.place()
         self.close()
-        return files
+        return made
+
+    def fill(self, files: FileSet, comments: Mapping[str, str], *, peak: float) -> dict[str, AudioFile]:
+        """The first half of `commit`, for stems that appear together with other `files`; `peak` is that of all."""
+        files.make_folder(self._folder)
+        made = {}
+        for spool, (name, comment) in zip(self._spools, comments.items(), strict=True):
+            path = self._folder / f"{name}.{self._format}"
+            with files.filling(path) as file:
+                made[name] = spool.encode(file, path, self._format, peak, comment)
+        return made
 
     def close(self) -> None:
         """Drop what was not committed."""
@@ -92,7 +107,7 @@ class StemsWriter:
         self.close()
 
 
-def stem_folder(path: str | Path) -> Path:
+def stem_folder(path: str | Path, *, field: str = "output") -> Path:
     """`path` without symbolic links: a folder, or a name that a folder may be given.
 
     Raises:
@@ -100,7 +115,7 @@ def stem_folder(path: str | Path) -> Path:
     """
     real = Path(os.path.realpath(path))
     if real.exists() and not real.is_dir():
-        raise InvalidRequestError(f"output: expected a folder, got {str(path)!r}, which is something else")
+        raise InvalidRequestError(f"{field}: expected a folder, got {str(path)!r}, which is something else")
     if not real.exists() and not real.parent.is_dir():
-        raise InvalidRequestError(f"output: no such folder: {str(real.parent)!r}")
+        raise InvalidRequestError(f"{field}: no such folder: {str(real.parent)!r}")
     return real

@@ -1,52 +1,21 @@
-"""The synchronous client: transport only."""
+"""The synchronous client: a method for each thing that a server does."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
-from types import TracebackType
-from typing import Any, TypeVar
-
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.messages import (
-    DEFAULT_STALL_TIMEOUT_S,
-    DEFAULT_TIMEOUT_S,
-    DEFAULT_URL,
-    Array,
-    Embedding,
-    Event,
-    Message,
-    Report,
-    SettingValue,
-    Song,
-    SongRequest,
-    StemsMessage,
-    as_cover,
-    as_request,
-)
+from heartvoice.client.messages import Array, Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
-from heartvoice.client.session import (
-    READY_TIMEOUT_S,
-    Attempts,
-    Connection,
-    Pem,
-    StallGuard,
-    StreamReader,
-)
+from heartvoice.client.song_requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
-from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
-
-M = TypeVar("M")
-T = TypeVar("T")
+from heartvoice.client.transport import Transport
 
 
-class Client:
+class Client(Transport):
     """Songs, covers, stems and embeddings from a heartvoice server over gRPC. Threads may share it; close it.
 
     Settings are keyword arguments by their contract names, such as `duration_s=30, seed=7`; ranges are in
@@ -60,49 +29,6 @@ class Client:
     * EngineError: the server failed, or broke the protocol.
     """
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        private_key: Pem | None = None,
-        certificate_chain: Pem | None = None,
-        keepalive_s: float | None = None,
-        keepalive_timeout_s: float = 20.0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
-        retries: int = 3,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """Prepare the connection; it is made by the first call.
-
-        Args:
-            url: host:port of the gRPC endpoint, or another gRPC target such as unix:/path.
-            tls: encrypt, trusting the system's roots. Implied by any of the next three.
-            root_certificates: PEM file or contents of the roots to trust.
-            private_key: PEM of the client's key, for mutual TLS.
-            certificate_chain: PEM of the client's certificate.
-            keepalive_s: ping a silent server after so many seconds. Off by default: Triton's own default tolerates
-                one ping in 300 s and drops callers that ping more often.
-            keepalive_timeout_s: give the connection up if a ping is not answered by then.
-            timeout_s: deadline of a call that names none, retries included; math.inf for none.
-            stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
-            retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
-            metadata: headers of every call, such as ("authorization", "Bearer ...").
-        """
-        self._connection = Connection(
-            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata),
-        )  # fmt: skip
-        credentials, options = self._connection.credentials, self._connection.options
-        if credentials is None:
-            self._channel = grpc.insecure_channel(url, options)
-        else:
-            self._channel = grpc.secure_channel(url, credentials, options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._closed = threading.Event()
-
     def stream(
         self,
         lyrics: str | SongRequest = "",
@@ -110,6 +36,10 @@ class Client:
         *,
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
@@ -122,17 +52,27 @@ class Client:
             lyrics: text, or a whole `SongRequest` in place of every other song argument.
             tags: text, comma separated.
             style: float32 [D], HeartMuLa's style slot.
-            codes: int32 [8, T] of a finished song, to be decoded again.
+            codes: int32 [8, T] of a finished song, to be decoded again; with a voice, to be sung by it.
+            voice: 3 to 60 s of the voice that shall sing, speaking or singing; None is whatever the LM sings.
+            consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
+            no_vocals: what a song in which nobody sings becomes: "error", "passthrough" (the server's default) or
+                "convert". If it passes through, the report's `converted` is False.
+            auto_pitch: how far the singing moves to the voice's pitch: "off", "exact", "semitone" (the server's
+                default, which keeps it in tune with the instruments) or "octave".
             events: also yield progress events.
             timeout_s: deadline of the whole call; None is the client's.
-            settings: see `contracts.SONG.settings`; None is the server's default.
+            settings: see `contracts.SONG.settings`; None is the server's default. `contracts.VOICE_SETTINGS`, as
+                `consent`, `no_vocals` and `auto_pitch`, go with a voice only.
 
         Yields:
-            AudioChunk and CodesChunk without gaps, Event if asked, and at last one Report.
+            AudioChunk without gaps, likewise CodesChunk if `return_codes` and StemsChunk if `stems` is set, Event if
+            asked, and at last one Report.
         """
-        # Always asked for: with events on, a server that lives is never silent for long.
-        message = wire.encode_song(as_request(lyrics, tags, style, codes, settings), events=True)
-        return self._stream(message, wire.SONG_STREAM, timeout_s, events)
+        request = as_request(
+            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return self._job(request, timeout_s, events)
 
     def song(
         self,
@@ -141,13 +81,20 @@ class Client:
         *,
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> Song:
         """Make a song and wait for all of it, as `stream` does; `on_event` is called with every progress event."""
-        request = as_request(lyrics, tags, style, codes, settings)
-        return _collect(self.stream(request, events=on_event is not None, timeout_s=timeout_s), on_event).song()
+        request = as_request(
+            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return _collect(self._job(request, timeout_s, on_event is not None), on_event).song()
 
     def render(
         self,
@@ -157,12 +104,19 @@ class Client:
         file_format: str = "wav",
         style: Array | None = None,
         codes: Array | None = None,
+        voice: RecordingLike | None = None,
+        consent: str = "",
+        no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file: wav, flac, mp3 or ogg. Else as `stream`."""
-        message = wire.encode_render(as_request(lyrics, tags, style, codes, settings), file_format)
-        return self._infer(message, timeout_s, wire.decode_render)
+        request = as_request(
+            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
+            auto_pitch=auto_pitch, settings=settings,
+        )  # fmt: skip
+        return self._render(request, file_format, timeout_s)
 
     def stream_cover(
         self,
@@ -171,6 +125,7 @@ class Client:
         *,
         consent: str,
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
@@ -181,17 +136,19 @@ class Client:
             recording: a song of 1 to 600 s; see the class.
             voice: 3 to 60 s of the voice that shall sing, speaking or singing.
             consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
-            no_vocals: what a recording without vocals becomes: "error", "passthrough" (the server's default) or
-                "convert". If it passes through, the report's `converted` is False.
+            no_vocals: what a recording without vocals becomes; see `stream`.
+            auto_pitch: how far the singing moves to the voice's pitch; see `stream`.
             events: also yield progress events.
             timeout_s: deadline of the whole call; None is the client's.
             settings: see `contracts.COVER.settings`; None is the server's default.
 
         Yields:
-            AudioChunk without gaps, Event if asked, and at last one Report.
+            AudioChunk without gaps, likewise StemsChunk if `stems` is set, Event if asked, and at last one Report.
         """
-        message = wire.encode_cover(as_cover(recording, voice, consent, no_vocals, settings), events=True)
-        return self._stream(message, wire.COVER_STREAM, timeout_s, events)
+        request = as_cover(
+            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        return self._job(request, timeout_s, events)
 
     def cover(
         self,
@@ -200,14 +157,16 @@ class Client:
         *,
         consent: str,
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> Song:
         """Replace a recording's singer and wait for all of it; see `stream_cover`, and `song` for `on_event`."""
-        request = as_cover(recording, voice, consent, no_vocals, settings)
-        message = wire.encode_cover(request, events=True)
-        stream = self._stream(message, wire.COVER_STREAM, timeout_s, on_event is not None)
+        request = as_cover(
+            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        stream = self._job(request, timeout_s, on_event is not None)
         return _collect(stream, on_event).song(request.recording.origin)
 
     def render_cover(
@@ -218,12 +177,15 @@ class Client:
         consent: str,
         file_format: str = "wav",
         no_vocals: str | None = None,
+        auto_pitch: str | None = None,
         timeout_s: float | None = None,
         **settings: SettingValue | None,
     ) -> tuple[bytes, Report]:
         """Make a cover on the server and return it as one encoded file, as `render` does. Else as `stream_cover`."""
-        message = wire.encode_render(as_cover(recording, voice, consent, no_vocals, settings), file_format)
-        return self._infer(message, timeout_s, partial(wire.decode_render, cover=True))
+        request = as_cover(
+            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
+        )
+        return self._render(request, file_format, timeout_s)
 
     def stream_stems(
         self,
@@ -273,109 +235,14 @@ class Client:
         """Who speaks or sings in a recording, as a vector that can be compared; see `Embedding.cosine`."""
         return self._infer(wire.encode_embed(as_recording(recording)), timeout_s, wire.decode_embed)
 
-    def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the server answers and all its models are loaded; False if it cannot be reached."""
-        return self._ready(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s)
+    def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
+        # Always asked for: with events on, a server that lives is never silent for long.
+        message = wire.encode_job(request, events=True)
+        return self._stream(message, wire.job_stream(request), timeout_s, events)
 
-    def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the model is loaded. Triton says yes even if its process has died since."""
-        return self._ready(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), timeout_s)
-
-    def close(self) -> None:
-        """Close the connection; calls under way end with RequestCancelledError and are cancelled on the server."""
-        self._closed.set()
-        self._channel.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _stream(
-        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
-    ) -> Generator[M, None, None]:
-        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
-
-    def _tries(
-        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
-    ) -> Generator[M, None, None]:
-        attempts.begin()
-        message.id = attempts.request_id
-        while True:
-            reader = StreamReader(spec, events=events)
-            try:
-                yield from self._attempt(message, attempts, reader)
-            except HeartvoiceError as error:
-                self._wait(attempts.delay_after(error, received=reader.received))
-            else:
-                return
-
-    def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
-        call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
-        guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
-        try:
-            while True:
-                with guard.waiting():
-                    response = next(call, None)
-                if response is None:
-                    break
-                yield from reader.feed(response)
-        except grpc.RpcError as error:
-            if guard.stalled:
-                raise attempts.stalled(self._connection.stall_timeout_s) from error
-            raise self._failure(error, attempts) from error
-        finally:
-            guard.close()
-            call.cancel()  # without effect on a call that has ended
-        reader.finish()
-
-    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
-        attempts = self._connection.attempts(message.model_name, timeout_s)
-        message.id = attempts.request_id
-        while True:
-            try:
-                return decode(self._unary(self._stub.ModelInfer, message, attempts))
-            except HeartvoiceError as error:
-                self._wait(attempts.delay_after(error, received=False))
-
-    def _unary(self, method: Any, message: Any, attempts: Attempts) -> Any:
-        call = self._call(method.future, message, attempts)
-        try:
-            return call.result()
-        except grpc.RpcError as error:
-            raise self._failure(error, attempts) from error
-        except grpc.FutureCancelledError as error:
-            raise RequestCancelledError(f"{attempts.what}: cancelled") from error
-        finally:
-            call.cancel()
-
-    def _call(self, method: Any, argument: Any, attempts: Attempts) -> Any:
-        timeout_s = attempts.remaining_s()
-        if self._closed.is_set():
-            raise attempts.closed()
-        try:
-            return method(argument, timeout=timeout_s, metadata=self._connection.metadata)
-        except ValueError as error:  # closed in between
-            raise attempts.closed() from error
-
-    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
-        if self._closed.is_set():
-            return attempts.closed()
-        return attempts.failure(error.code().name, error.details() or "")
-
-    def _wait(self, delay_s: float) -> None:
-        """Sleep before the next try; the next try notices if the client was closed meanwhile."""
-        self._closed.wait(delay_s)
-
-    def _ready(self, method: Any, message: Any, timeout_s: float) -> bool:
-        attempts = self._connection.attempts("server", timeout_s)
-        try:
-            return bool(self._unary(method, message, attempts).ready)
-        except ModelUnavailableError:
-            return False
+    def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
+        message = wire.encode_render(request, file_format)
+        return self._infer(message, timeout_s, partial(wire.decode_render, request=request))
 
 
 def _collect(stream: Generator[Message, None, None], on_event: Callable[[Event], None] | None) -> SongCollector:

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -19,28 +20,27 @@ from heartvoice.client.messages import (
     Array,
     AudioChunk,
     CodesChunk,
-    CoverRequest,
     Embedding,
     Event,
     Message,
     Report,
-    SongRequest,
     StemsChunk,
     StemsMessage,
     StemsReport,
 )
 from heartvoice.client.recordings import Recording
+from heartvoice.client.song_requests import CoverRequest, JobRequest
 from heartvoice.contracts import (
     AUDIO_FORMATS,
     COVER,
     COVER_SETTINGS,
     DEMUCS,
     MAX_FILE_BYTES,
+    MIX_STEM_NAMES,
     NUMPY_DTYPE,
     RENDER,
     SAMPLE_RATE_HZ,
     SONG,
-    SONG_SETTINGS,
     SPEAKER_ENCODER,
     STEM_RATE_HZ,
     ModelSpec,
@@ -68,24 +68,21 @@ class ModelMissingError(ModelUnavailableError):
 # ------------------------------------------------------------------------------------------------------- requests
 
 
-def encode_song(request: SongRequest, *, request_id: str = "", events: bool = False) -> Any:
-    """A `ModelInferRequest` to `song`, which asks for the final flag; `events` turns progress events on.
+def encode_job(request: JobRequest, *, request_id: str = "", events: bool = False) -> Any:
+    """A `ModelInferRequest` to `song` or `cover`, which asks for the final flag; `events` turns progress events on.
 
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
+    if isinstance(request, CoverRequest):
+        return _encode_stream(COVER, check_cover(request, COVER), request_id, events)
     return _encode_stream(SONG, check_request(request, SONG), request_id, events)
-
-
-def encode_cover(request: CoverRequest, *, request_id: str = "", events: bool = False) -> Any:
-    """A `ModelInferRequest` to `cover`, otherwise as `encode_song`."""
-    return _encode_stream(COVER, check_cover(request, COVER), request_id, events)
 
 
 def encode_stems(
     recording: Recording, sources: Sequence[str] | str | None, *, request_id: str = "", events: bool = False
 ) -> Any:
-    """A `ModelInferRequest` to `demucs` for these stems, or for all; otherwise as `encode_song`."""
+    """A `ModelInferRequest` to `demucs` for these stems, or for all; otherwise as `encode_job`."""
     arrays = recording.inputs()
     if sources is not None:
         arrays["sources"] = np.array([",".join(check_sources(sources)).encode()], dtype=object)
@@ -97,7 +94,7 @@ def encode_embed(recording: Recording, *, request_id: str = "") -> Any:
     return _encode(SPEAKER_ENCODER, recording.inputs(), request_id)
 
 
-def encode_render(request: SongRequest | CoverRequest, file_format: str, *, request_id: str = "") -> Any:
+def encode_render(request: JobRequest, file_format: str, *, request_id: str = "") -> Any:
     """A `ModelInferRequest` to `render`, for a file of one of `AUDIO_FORMATS`.
 
     Raises:
@@ -106,9 +103,9 @@ def encode_render(request: SongRequest | CoverRequest, file_format: str, *, requ
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
     if isinstance(request, CoverRequest):
-        arrays = check_cover(request, RENDER, COVER_SETTINGS)
+        arrays = check_cover(request, RENDER, [setting for setting in COVER_SETTINGS if setting in RENDER.settings])
     else:
-        arrays = check_request(request, RENDER, SONG_SETTINGS)
+        arrays = check_request(request, RENDER)
     arrays["format"] = np.array([file_format.encode()], dtype=object)
     return _encode(RENDER, arrays, request_id)
 
@@ -142,13 +139,17 @@ def to_raw(array: Array, spec: TensorSpec) -> bytes:
 
 @dataclass(frozen=True)
 class StreamSpec(Generic[M]):
-    """What a streamed model sends: payloads, the first of which must come, and how each output becomes a message."""
+    """What a streamed model sends: payloads, the first of which must come, and how each output becomes a message.
+
+    Each of `parallel` is a payload that in the end has as many samples as the first.
+    """
 
     model: ModelSpec
     sample_rate_hz: int
     payloads: Mapping[str, Callable[[Array, int], M]]
     event: Callable[[Array], M]
     report: Callable[[Array], M]
+    parallel: Sequence[str] = ()
 
 
 def decode_stream(response: Any, spec: StreamSpec[M]) -> tuple[list[M], bool]:
@@ -184,8 +185,8 @@ def decode_stream(response: Any, spec: StreamSpec[M]) -> tuple[list[M], bool]:
     return messages, final
 
 
-def decode_render(response: Any, *, cover: bool = False) -> tuple[bytes, Report]:
-    """The `ModelInferResponse` of `render`: the encoded file and the report, which may be a cover's.
+def decode_render(response: Any, request: JobRequest) -> tuple[bytes, Report]:
+    """The `ModelInferResponse` of `render` to this request: the encoded file and the report.
 
     Raises:
         EngineError: the response breaks the contract.
@@ -194,7 +195,7 @@ def decode_render(response: Any, *, cover: bool = False) -> tuple[bytes, Report]
     data: bytes = outputs["FILE"][0]
     if not 0 < len(data) <= MAX_FILE_BYTES:
         raise EngineError(f"FILE: expected 1 to {MAX_FILE_BYTES} bytes, got {len(data)}")
-    return data, (_cover_report if cover else _report)(outputs["REPORT"])
+    return data, _report(outputs["REPORT"], request)
 
 
 def decode_embed(response: Any) -> Embedding:
@@ -272,12 +273,17 @@ def _event(array: Array) -> Event:
         raise EngineError(f"EVENT: expected stage, done, total and seconds, got {raw!r}") from error
 
 
-def _report(array: Array) -> Report:
-    return Report.from_raw(_json("REPORT", array))
-
-
-def _cover_report(array: Array) -> Report:
-    return Report.from_raw_cover(_json("REPORT", array))
+def _report(array: Array, request: JobRequest) -> Report:
+    """The report of such a job: with a voice it is a conversion's, with stems it names them."""
+    raw = _json("REPORT", array)
+    if request.voice is None:
+        report = Report.from_raw(raw)
+    else:
+        report = Report.from_raw_voice(raw, recorded=isinstance(request, CoverRequest))
+    if request.settings.get("stems") and report.raw.get("stems") != list(MIX_STEM_NAMES):
+        wanted = ", ".join(MIX_STEM_NAMES)
+        raise EngineError(f"REPORT: stems: expected {wanted}, got {report.raw.get('stems')!r}")
+    return report
 
 
 def _json(name: str, array: Array) -> Any:
@@ -287,8 +293,15 @@ def _json(name: str, array: Array) -> Any:
         raise EngineError(f"{name}: expected JSON, got {array[0][:80]!r}") from error
 
 
-SONG_STREAM = StreamSpec[Message](SONG, SAMPLE_RATE_HZ, {"AUDIO": _audio, "CODES": CodesChunk}, _event, _report)
-COVER_STREAM = StreamSpec[Message](COVER, SAMPLE_RATE_HZ, {"AUDIO": _audio}, _event, _cover_report)
+def job_stream(request: JobRequest) -> StreamSpec[Message]:
+    """The stream of this song or cover: stems come if, and only if, it asks for them."""
+    model = COVER if isinstance(request, CoverRequest) else SONG
+    payloads: dict[str, Callable[[Array, int], Message]] = {"AUDIO": _audio}
+    if model is SONG:
+        payloads["CODES"] = CodesChunk
+    stems = ("STEMS",) if request.settings.get("stems") else ()
+    payloads |= dict.fromkeys(stems, _stems)
+    return StreamSpec[Message](model, SAMPLE_RATE_HZ, payloads, _event, partial(_report, request=request), stems)
 
 
 def stems_stream(sources: Sequence[str] | str | None) -> StreamSpec[StemsMessage]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from heartvoice.errors import InvalidRequestError
 from heartvoice.extras import require
@@ -54,6 +56,21 @@ def export(
         Literal["fp32", "fp16"],
         typer.Option(help="fp16: weights and matrix products in half; inputs, outputs and cache stay float32."),
     ] = "fp32",
+    lm_dialect: Annotated[
+        Literal["standard", "ort"],
+        typer.Option(
+            help="ort: HeartMuLa's step in onnxruntime's own operations too, the faster engine on CPUs; from then on "
+            "it is kept up to date.",
+        ),
+    ] = "standard",
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of that graph in 8 or 4 bits: int8, int4, or parts of it as in depth-int8,backbone-int4 "
+            "(backbone, depth, heads); none for float32. Refused where it changes too much what is drawn.",
+            metavar="BITS",
+        ),
+    ] = None,
     target: Annotated[Literal["onnx"], typer.Option(help="What to make.")] = "onnx",
     repository: Annotated[
         Path | None,
@@ -103,7 +120,8 @@ def export(
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     require("export", "torch", "onnx", "onnxruntime", "tokenizers", "demucs")
     chosen = _weights(_with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights)
-    _export(console, chosen, repository or DEFAULT_ROOT / preset, precision, only or [])
+    bits = _quantize(lm_dialect, quantize)
+    _export(console, chosen, repository or DEFAULT_ROOT / preset, precision, only or [], bits)
 
 
 def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:
@@ -114,6 +132,15 @@ def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0
         speaker=SPEAKERS[speaker] if speaker else preset.speaker,
         f0=F0S[f0] if f0 else preset.f0,
     )
+
+
+def _quantize(dialect: Literal["standard", "ort"], choice: str | None) -> str | None:
+    """How the `ort` dialect is asked for: a checked `--quantize`, which implies it, or float32; None if it is not."""
+    from heartvoice.export.quantize import Quantization
+
+    if choice is not None:
+        return str(Quantization.parse(choice))
+    return "none" if dialect == "ort" else None
 
 
 def _weights(preset: Preset, folder: Path | None, seed: int | None) -> Weights:
@@ -131,7 +158,12 @@ def _weights(preset: Preset, folder: Path | None, seed: int | None) -> Weights:
 
 
 def _export(
-    console: Console, weights: Weights, repository: Path, precision: Literal["fp32", "fp16"], only: list[str]
+    console: Console,
+    weights: Weights,
+    repository: Path,
+    precision: Literal["fp32", "fp16"],
+    only: list[str],
+    quantize: str | None,
 ) -> None:
     from heartvoice.export.repository import export_repository
 
@@ -142,7 +174,12 @@ def _export(
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         results = export_repository(
-            weights, repository, precision=precision, only=only, reporter=_Bars(progress, console)
+            weights,
+            repository,
+            precision=precision,
+            only=only,
+            quantize=quantize,
+            reporter=_Bars(progress, console),
         )
     written = sum(result.written for result in results)
     console.print(
@@ -191,6 +228,18 @@ def _write_configs(console: Console) -> None:
         console.print("all configs are up to date")
 
 
+def _quality_table(quality: Mapping[str, Any]) -> Table:
+    """What quantisation changed, codebook by codebook."""
+    title = f"against float32, {quality['frames']} frames, limit {quality['max_kl_nats']:g} nats"
+    table = Table(title=title, title_justify="left")
+    for name in ("codebook", "logits SNR", "KL", "same best code"):
+        table.add_column(name, justify="right")
+    for index, book in enumerate(quality["codebooks"]):
+        cells = f"{book['snr_db']} dB", f"{book['kl_nats']:g} nats", f"{book['agreement']:.0%}"
+        table.add_row(str(index), *cells)
+    return table
+
+
 class _Bars:
     """Progress bars and one line for each finished graph."""
 
@@ -232,6 +281,8 @@ class _Bars:
             highlight=False,
             soft_wrap=True,
         )
+        if exported.quality:
+            self._console.print(_quality_table(exported.quality))
 
     def _start(self, description: str, total: int | None) -> None:
         self._stop()

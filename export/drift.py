@@ -10,7 +10,7 @@ from heartvoice import contracts
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.export import layout
 from heartvoice.export.layout import GraphModel
-from heartvoice.export.repository import read_json
+from heartvoice.export.repository import quantized_as, read_json
 from heartvoice.presets import Preset
 from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
 
@@ -40,7 +40,7 @@ def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
         index, preset = repository.index, repository.preset
     except (HeartvoiceError, KeyError, TypeError, ValueError) as error:
         return [str(error) if isinstance(error, EngineError) else f"{INDEX}: damaged: {error!r}"]
-    graphs = layout.graph_models(preset)
+    graphs = layout.graph_models(preset, quantized_as(root))
     found: list[str] = []
     for model in graphs.values():
         for name, text in layout.configs(model.spec).items():

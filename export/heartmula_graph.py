@@ -35,11 +35,12 @@ def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precis
         source: the checkpoint, official key names.
         precision: fp16 stores weights in half and multiplies in half; inputs, outputs and cache stay float32.
     """
-    return _Step(preset, source, precision).build()
+    spec = heartmula_step(preset.lm.backbone.num_layers)
+    return StepGraph(preset, source, spec, GraphBuilder(spec.name, precision)).build()
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """How rows and songs relate, as value names."""
 
     song: str
@@ -50,30 +51,37 @@ class _Rows:
     """int64 [R]: each row's last real position in the flat [R * T]."""
 
 
-class _Step:
-    """Builds the graph part by part."""
+class StepGraph:
+    """Builds the graph part by part; another dialect overrides `backbone` and `depth`."""
 
-    def __init__(self, preset: Preset, source: TensorSource, precision: Precision) -> None:
-        self.preset, self.sizes, self.source = preset, preset.lm, source
-        self.spec: ModelSpec = heartmula_step(self.sizes.backbone.num_layers)
-        self.b = GraphBuilder(self.spec.name, precision)
+    def __init__(self, preset: Preset, source: TensorSource, spec: ModelSpec, b: GraphBuilder) -> None:
+        """Start.
+
+        Args:
+            preset: as `build_heartmula_step` takes it.
+            source: likewise.
+            spec: inputs and outputs.
+            b: an empty graph.
+        """
+        self.preset, self.sizes, self.source, self.spec, self.b = preset, preset.lm, source, spec, b
         self._heads: Array | None = None
         """`audio_head`, read once for all codebooks while the graph is written."""
 
     def build(self) -> Graph:
+        """Add everything."""
         axes = lm_axes(self.sizes)
         for spec in self.spec.inputs:
             self.b.input(pinned(spec, axes))
         for spec in self.spec.outputs:
             self.b.output(pinned(spec, axes))
         rows = self._rows()
-        hidden = self._backbone(self._embed(rows), rows)
+        hidden = self.backbone(self._embed(rows), rows)
         self._frame(hidden, rows)
         return self.b.graph
 
     # ------------------------------------------------------------------------------------------------ embeddings
 
-    def _rows(self) -> _Rows:
+    def _rows(self) -> Rows:
         b = self.b
         count = b.op("Shape", "row_song")
         row = b.arange(count)
@@ -81,9 +89,9 @@ class _Step:
         unconditional = b.op("Not", b.op("Equal", conditional, row))
         start = b.op("Mul", row, b.size("text_ids", 1))
         last = b.op("Add", start, b.op("Gather", b.op("Sub", "n_new", b.constant(1)), "row_song"))
-        return _Rows("row_song", b.op("Unsqueeze", unconditional, b.constant([1, 2])), last)
+        return Rows("row_song", b.op("Unsqueeze", unconditional, b.constant([1, 2])), last)
 
-    def _embed(self, rows: _Rows) -> str:
+    def _embed(self, rows: Rows) -> str:
         """Embeddings of the new positions of every row, [R * T, E]."""
         b, source = self.b, self.source
         width = self.sizes.backbone.embed_dim
@@ -137,8 +145,8 @@ class _Step:
 
     # -------------------------------------------------------------------------------------------------- backbone
 
-    def _backbone(self, x: str, rows: _Rows) -> str:
-        """Final-norm output at each row's last real position, [R, E]."""
+    def backbone(self, x: str, rows: Rows) -> str:
+        """Final-norm output at each row's last real position: embeddings [R * T, E] to [R, E]."""
         b, source, sizes = self.b, self.source, self.sizes.backbone
         n_past = b.size("k_past_0", 2)
         attention = BackboneAttention(b, sizes, "position", b.size("text_ids", 1), n_past, self.preset.max_positions)
@@ -153,29 +161,37 @@ class _Step:
             x = mlp(b, norm(b, x, source, f"{prefix}.mlp_norm", sizes), source, f"{prefix}.mlp", sizes, x)
         return norm(b, b.op("Gather", x, rows.last, axis=0), source, "backbone.norm", sizes)
 
+    def depth(self) -> Depth:
+        """The depth decoder before its first pass."""
+        return Depth(self.b, self.source, self.sizes)
+
     # ------------------------------------------------------------------------------------------------------ frame
 
-    def _frame(self, hidden: str, rows: _Rows) -> None:
+    def fed(self, drawn: str, book: int) -> str:
+        """The codes [S] of one codebook that the next codebooks see: those drawn."""
+        return drawn
+
+    def _frame(self, hidden: str, rows: Rows) -> None:
         """Draw the eight codes; names the outputs `next_codes` and `logits`."""
         b, sizes = self.b, self.sizes
         books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
         sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
-        depth = _Depth(b, self.source, sizes)
+        depth = self.depth()
         codes: list[str] = []
+        fed = ""
         logits: list[str] = []
         for book in range(books):
             if book == 0:
                 raw = b.matmul(hidden, self._head(0))
             else:
-                code = b.op(
-                    "Add", b.op("Gather", codes[-1], rows.song), b.constant((book - 1) * sizes.audio_vocab_size)
-                )
+                code = b.op("Add", b.op("Gather", fed, rows.song), b.constant((book - 1) * sizes.audio_vocab_size))
                 entering = b.embed(self._audio_table(), code)  # [R, E]
                 if book == 1:  # the first pass takes positions 0 and 1
                     entering = b.reshape(b.op("Concat", hidden, entering, axis=1), [-1, width])
                 raw = b.matmul(depth.run(entering, first=book == 1), self._head(book))
             guided, drawn = sampler.draw(raw, book)
             codes.append(drawn)
+            fed = self.fed(drawn, book)
             logits.append(b.op("Unsqueeze", guided, b.constant([1])))
         columns = [b.op("Unsqueeze", code, b.constant([1])) for code in codes]
         b.op("Concat", *columns, axis=1, out="next_codes")
@@ -202,27 +218,32 @@ class _Step:
         return self.b.weight(f"audio_head.{book - 1}", shape, make, half=True)
 
 
-class _Depth:
+class Depth:
     """The depth decoder, unrolled: each call adds one pass over the same weights."""
 
     def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaSizes) -> None:
+        """Start a frame at position 0."""
         self.b, self.source, self.sizes = b, source, sizes
         self.attention = DepthAttention(sizes.decoder, sizes.audio_num_codebooks)
         self.cache: list[KeyValue | None] = [None] * sizes.decoder.num_layers
         self.position = 0
 
+    def advance(self, *, first: bool) -> range:
+        """The positions of the next pass: two in the first, one in the others."""
+        positions = range(self.position, self.position + (2 if first else 1))
+        self.position = positions.stop
+        return positions
+
+    def projection(self) -> str:
+        """The weight that every entering embedding goes through, [backbone width, decoder width]."""
+        shape = (self.sizes.backbone.embed_dim, self.sizes.decoder.embed_dim)
+        return self.b.weight("projection.weight", shape, lambda: self.source.array("projection.weight").T, half=True)
+
     def run(self, entering: str, *, first: bool) -> str:
         """One pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
         b, source, sizes = self.b, self.source, self.sizes.decoder
-        positions = range(self.position, self.position + (2 if first else 1))
-        self.position = positions.stop
-        projection = b.weight(
-            "projection.weight",
-            (self.sizes.backbone.embed_dim, sizes.embed_dim),
-            lambda: source.array("projection.weight").T,
-            half=True,
-        )
-        x = b.matmul(entering, projection)
+        positions = self.advance(first=first)
+        x = b.matmul(entering, self.projection())
         for index in range(sizes.num_layers):
             prefix = f"decoder.layers.{index}"
             projected = project_heads(

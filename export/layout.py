@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import heartvoice
 from heartvoice import contracts, pbtxt, svc_contracts
 from heartvoice.contracts import Axis, ModelSpec
+from heartvoice.lm_contracts import heartmula_step_ort
 from heartvoice.presets import AnyF0, AnySpeaker, HeartCodecSizes, HeartMuLaSizes, Preset, RmvpeSizes, SeparatorSizes
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ Network = Literal[
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
 _CODE = (
-    "contracts.py", "svc_contracts.py", "specs.py", "pbtxt.py", "presets.py", "voice_sizes.py", "svc_sizes.py",
+    "contracts.py", "lm_contracts.py", "fields.py", "limits.py",
+    "svc_contracts.py", "specs.py", "pbtxt.py", "presets.py", "voice_sizes.py", "svc_sizes.py",
     "configured.py",
     "checkpoints.py", "noise.py", "models", "export",
 )  # fmt: skip
@@ -49,6 +51,8 @@ class GraphModel:
     network: Network
     axes: dict[str, int]
     """Axes of the contract that the preset fixes."""
+    quantize: str | None = None
+    """The `ort` dialect alone: bits of its weights, as `quantize.Quantization` reads them."""
 
     @property
     def name(self) -> str:
@@ -98,8 +102,13 @@ def f0_axes(sizes: AnyF0) -> dict[str, int]:
     return {"f0_feature": 1, "f0_bin": 2}
 
 
-def graph_models(preset: Preset) -> dict[str, GraphModel]:
-    """Every graph of a preset by name, in the order they are made."""
+def graph_models(preset: Preset, quantize: str | None = None) -> dict[str, GraphModel]:
+    """Every graph of a preset by name, in the order they are made.
+
+    Args:
+        preset: the sizes.
+        quantize: bits of the LM's weights in the `ort` dialect; None leaves that graph out.
+    """
     codec = (contracts.HEARTCODEC_CONDITION, contracts.HEARTCODEC_FLOW, contracts.HEARTCODEC_DECODER)
     models = [GraphModel(spec, "codec", _of(spec, codec_axes(preset.codec))) for spec in codec]
     models.append(GraphModel(contracts.HTDEMUCS, "separator", separator_axes(preset.separator)))
@@ -113,6 +122,9 @@ def graph_models(preset: Preset) -> dict[str, GraphModel]:
     models.append(GraphModel(svc_contracts.VOCODER, "vocoder", svc_contracts.vocoder_axes(svc.vocoder)))
     step = contracts.heartmula_step(preset.lm.backbone.num_layers)
     models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm))))
+    if quantize is not None:
+        step = heartmula_step_ort(preset.lm.backbone.num_layers)
+        models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm)), quantize))
     return {model.name: model for model in models}
 
 
@@ -230,7 +242,8 @@ def manifest_head(
         hashes: what identifies the weights.
         licence: of the weights, as far as it is known.
     """
-    return {
+    quantize = {} if model.quantize is None else {"quantize": model.quantize}
+    return quantize | {
         "model": model.name,
         "preset": preset.name,
         "precision": precision,

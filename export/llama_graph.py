@@ -74,15 +74,17 @@ def quarter_turn(width: int) -> Floats:
     return turn
 
 
-def mlp(b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerSizes, residual: str) -> str:
-    """`residual + w2(silu(w1 x) * (w3 x))`, gate and up in one product: [N, E] to [N, E]."""
+def mlp(
+    b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerSizes, residual: str | None = None
+) -> str:
+    """`residual + w2(silu(w1 x) * (w3 x))`, gate and up in one product: [..., E] to [..., E]."""
     hidden, width = sizes.intermediate_dim, sizes.embed_dim
 
     def gate_up() -> Array:
         return np.concatenate([source.array(f"{prefix}.{name}.weight").T for name in ("w1", "w3")], axis=1)
 
     both = b.matmul(x, b.weight(f"{prefix}.w13", (width, 2 * hidden), gate_up, half=True))
-    gate, up = b.split(both, [hidden, hidden], axis=1)
+    gate, up = b.split(both, [hidden, hidden], axis=-1)
     down = b.weight(f"{prefix}.w2", (hidden, width), lambda: source.array(f"{prefix}.w2.weight").T, half=True)
     return b.linear(b.op("Mul", b.silu(gate), up), down, residual=residual)
 
@@ -97,9 +99,14 @@ def project_heads(b: GraphBuilder, x: str, source: TensorSource, prefix: str, si
 
 
 def merge_heads(
-    b: GraphBuilder, attended: str, source: TensorSource, prefix: str, sizes: TransformerSizes, residual: str
+    b: GraphBuilder,
+    attended: str,
+    source: TensorSource,
+    prefix: str,
+    sizes: TransformerSizes,
+    residual: str | None = None,
 ) -> str:
-    """`residual + output_proj(attended)`: [N, H * hd] to [N, E]."""
+    """`residual + output_proj(attended)`: [..., H * hd] to [..., E]."""
     weight = b.weight(
         f"{prefix}.output_proj",
         (sizes.embed_dim, sizes.embed_dim),

@@ -89,6 +89,8 @@ class Target:
     layered: bool
     """Whether the graph has the stacks that `one_layer` cuts."""
     tolerance: Mapping[Precision, float] = field(default_factory=lambda: TOLERANCE)
+    inspect: Callable[[Preset, TensorSource, Path], dict[str, Any]] | None = None
+    """Says for the manifest how good the graph is beyond parity, or raises ExportError; may write in the folder."""
 
 
 def one_layer(preset: Preset) -> Preset:

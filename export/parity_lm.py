@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice.engines import Engine
+from heartvoice.engines import Array, Engine
 from heartvoice.export.parity import Parity
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
@@ -45,6 +46,29 @@ def compare_heartmula(engine: Engine, network: torch.nn.Module, preset: Preset, 
     assert isinstance(network, HeartMuLa)
     for index, (n_frames, songs) in enumerate(SCENARIOS):
         _Scenario(engine, network, preset, parity, songs, index).run(n_frames)
+
+
+def compare_heartmula_ort(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
+    """The same for the `ort` dialect."""
+    compare_heartmula(_NewPositions(engine), network, preset, parity)
+
+
+class _NewPositions:
+    """An engine of the `ort` dialect that returns new keys and values alone, as the `standard` one does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the graph once; all outputs."""
+        results = self._engine.run(inputs)
+        steps = np.arange(inputs["text_ids"].shape[1])
+        new = inputs["position"].astype(np.int64)[:, None] + steps  # [R, T]
+        rows = np.arange(len(new))[:, None]
+        return {
+            name.replace("_present_", "_new_"): value[rows, :, new].swapaxes(1, 2) if "_present_" in name else value
+            for name, value in results.items()
+        }
 
 
 class _Scenario:

@@ -61,6 +61,14 @@ MEMBERS: dict[str, WheelMember] = {
         "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
         "MIT (the wheel's LICENSE file)",
     ),
+    "dnsmos": WheelMember(  # of the evaluation; the package itself imports librosa and requests
+        "speechmos",
+        "0.0.1.1",
+        "31c4c9d3234f6ee10102edff74333014c50006a3f389daf7ecacae34e68ebbf7",
+        "speechmos/dnsmos_models/sig_bak_ovr.onnx",
+        "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
+        "MIT (the wheel's LICENSE file)",
+    ),
     "perf-analyzer": WheelMember(  # x86-64 only; for benchmarks
         "tritonclient",
         "2.49.0",

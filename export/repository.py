@@ -28,6 +28,7 @@ from heartvoice.svc_contracts import CONTENT_POSITION
 if TYPE_CHECKING:
     from heartvoice.export.parity import Reference
 
+ORT_STEP = "heartmula_step_ort"
 _HASHED_BYTES = 64 * 2**20
 """Files up to this size are hashed before an export is skipped; of larger ones the size must do."""
 
@@ -42,6 +43,8 @@ class Exported:
     n_bytes: int
     seconds: float = 0.0
     parity: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    """What quantisation changed, if the graph is quantised (`quantize_quality.summary`)."""
 
 
 class Reporter(Protocol):
@@ -88,6 +91,7 @@ def export_repository(
     *,
     precision: Precision = "fp32",
     only: Collection[str] = (),
+    quantize: str | None = None,
     reporter: Reporter | None = None,
     external_bytes: int = EXTERNAL_BYTES,
     template: Path = layout.TEMPLATE,
@@ -99,22 +103,25 @@ def export_repository(
         repository: made if missing; all or nothing of it changes.
         precision: of the graphs' weights and matrix products.
         only: graphs to make; others stay as they are. Empty means all.
+        quantize: make the LM's graph in the `ort` dialect too, with weights of so many bits (`quantize.Quantization`);
+            None keeps it as it is, where it is.
         reporter: hears of progress.
         external_bytes: weights beyond this lie beside their graph.
         template: the committed repository.
 
     Raises:
-        ExportError: a graph differs from PyTorch, `only` names no graph or does not fit what is there, the folder
-            holds something else, the disk is too small, or another export is running.
+        ExportError: a graph differs from PyTorch, quantised weights change too much what is drawn, `only` names no
+            graph or does not fit what is there, the folder holds something else, the disk is too small, or another
+            export is running.
         CheckpointError: the weights are incomplete or damaged.
     """
-    graphs = layout.graph_models(weights.preset)
+    root = repository.resolve()
+    graphs = layout.graph_models(weights.preset, quantize or quantized_as(root))
     unknown = [name for name in only if name not in graphs]
     if unknown:
         raise ExportError(f"only: no graph {', '.join(unknown)}; there are {', '.join(graphs)}")
     _check_template(template)
     _check_contract(weights.preset)
-    root = repository.resolve()
     with staged(root) as staging:
         _check_target(root, weights, partial=bool(only))
         job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes, template)
@@ -158,6 +165,12 @@ def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
             f"{root}: holds preset {index.get('preset')!r} with weights {index.get('weights')!r}; "
             f"export all of {weights.preset.name!r} ({weights.origin}), or choose another folder"
         )
+
+
+def quantized_as(root: Path) -> str | None:
+    """How the LM's graph in the `ort` dialect is quantised in a repository; None if there is none."""
+    folder = root / ORT_STEP
+    return str(read_json(folder / MANIFEST).get("quantize", "none")) if folder.is_dir() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -216,18 +229,19 @@ class _Job:
         if old:
             self.manifests[model.name] = old
             self._keep(model.name, small, keep=(Path(GRAPH).name, Path(MANIFEST).name, *old.get("files", ())))
-            exported = Exported(model.name, False, total_bytes(old), parity=old.get("parity", {}))
+            found = {"parity": old.get("parity", {}), "quality": old.get("quality", {})}
+            exported = Exported(model.name, False, total_bytes(old), **found)
             self.reporter.done(exported)
             return exported
         return None
 
     def _made(self, model: GraphModel, head: dict[str, Any], small: Mapping[str, bytes]) -> Exported:
         """Build, write, compare."""
-        from heartvoice.export.targets import TARGETS
+        from heartvoice.export.targets import target_of
         from heartvoice.export.writer import write_graph
 
         start = time.perf_counter()
-        source, target = self.weights.source(model.network), TARGETS[model.name]
+        source, target = self.weights.source(model.network), target_of(model)
         graph = target.build(self.weights.preset, source, self.precision)
         self._check_disk(model.name, graph.nbytes)
         folder = self.staging.folder(model.name)
@@ -236,10 +250,13 @@ class _Job:
         self.reporter.comparing(model.name)
         parity = self._reference_of(model.network).compare(target, folder / GRAPH, self.precision)
         manifest = {**head, "files": files, "parity": parity}
+        quality: dict[str, Any] = {}
+        if target.inspect is not None:
+            manifest["quality"] = quality = target.inspect(self.weights.preset, source, folder)
         (folder / MANIFEST).write_text(layout.to_json(manifest), encoding="utf-8")
         _write(folder, small)
         self.manifests[model.name] = manifest
-        exported = Exported(model.name, True, total_bytes(manifest), time.perf_counter() - start, parity)
+        exported = Exported(model.name, True, total_bytes(manifest), time.perf_counter() - start, parity, quality)
         self.reporter.done(exported)
         return exported
 

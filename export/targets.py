@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from heartvoice.checkpoints import TensorSource
+from heartvoice.errors import ExportError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.flow_graph import build_heartcodec_condition, build_heartcodec_flow
+from heartvoice.export.graph import Graph
 from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.htdemucs_graph import build_htdemucs
+from heartvoice.export.layout import GraphModel, Precision
 from heartvoice.export.parity import TOLERANCE, Target
 from heartvoice.export.parity_codec import compare_condition, compare_decoder, compare_flow
 from heartvoice.export.parity_f0 import compare_f0
-from heartvoice.export.parity_lm import compare_heartmula
+from heartvoice.export.parity_lm import compare_heartmula, compare_heartmula_ort
 from heartvoice.export.parity_separator import TOLERANCE as SEPARATOR_TOLERANCE
 from heartvoice.export.parity_separator import compare_htdemucs
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
 from heartvoice.export.parity_vocoder import compare_style, compare_vocoder
+from heartvoice.export.quantize import NOTHING, Quantization
+from heartvoice.export.quantize_quality import report
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
 from heartvoice.export.vocoder_graph import build_vocoder
+from heartvoice.presets import Preset
+
+_RIGHT_BUT_ROUNDED: dict[Precision, float] = {"fp32": 0.5}
+"""Tolerance of a quantised graph: only that it is the right one. How good it is, `quantize_quality` says."""
 
 TARGETS: dict[str, Target] = {
     "heartcodec_condition": Target(
@@ -81,3 +92,24 @@ TARGETS: dict[str, Target] = {
     ),
     "heartmula_step": Target(build_heartmula_step, compare_heartmula, layered=True),
 }
+
+
+def target_of(model: GraphModel) -> Target:
+    """A graph's target, with its quantisation if it has one."""
+    if model.quantize is None:
+        return TARGETS[model.name]
+    chosen = Quantization.parse(model.quantize)
+    exact = chosen == NOTHING
+
+    def build(preset: Preset, source: TensorSource, precision: Precision) -> Graph:
+        if precision != "fp32":
+            raise ExportError(f"{model.name}: expected precision fp32, got {precision}; for fewer bits use quantize")
+        return build_heartmula_ort(preset, source, chosen)
+
+    return Target(
+        build,
+        compare_heartmula_ort,
+        layered=True,
+        tolerance=TOLERANCE if exact else _RIGHT_BUT_ROUNDED,
+        inspect=None if exact else lambda preset, source, folder: report(preset, source, chosen, folder),
+    )

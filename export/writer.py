@@ -74,8 +74,9 @@ def write_graph(
 
 def _model(graph: Graph, tensors: list[TensorProto]) -> onnx.ModelProto:
     proto = helper.make_graph(graph.nodes, graph.name, graph.inputs, graph.outputs, tensors)
-    opset = helper.make_opsetid("", OPSET)
-    return helper.make_model(proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="heartvoice")
+    opsets = [helper.make_opsetid("", OPSET)]
+    opsets += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in graph.nodes} - {""})]
+    return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="heartvoice")
 
 
 def _values(weight: Weight) -> Array:

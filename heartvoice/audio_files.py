@@ -133,14 +133,16 @@ class AudioWriter:
         """
         self._spool.write(audio)
 
-    def commit(self, comment: str) -> AudioFile:
+    def commit(self, comment: str, *, peak: float = 0.0) -> AudioFile:
         """Encode what was written, with `comment` as its tag, and give it its name.
+
+        A `peak` above its own turns it down by that instead, as what it belongs to.
 
         Raises:
             OSError: the file could not be written; a file that stood there before still does.
         """
         with replacing(self._path) as file:
-            written = self._spool.encode(file, self._path, self._format, self._spool.peak, comment)
+            written = self._spool.encode(file, self._path, self._format, max(peak, self._spool.peak), comment)
         self.close()
         return written
 

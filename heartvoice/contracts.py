@@ -6,134 +6,10 @@ and the tests' random inputs. Sizes that depend on the preset are axes here; an 
 
 from __future__ import annotations
 
-from heartvoice.specs import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
+from heartvoice.fields import *  # a facade: whoever needs a contract finds everything here
+from heartvoice.limits import *
+from heartvoice.specs import *
 from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
-
-__all__ = ["NUMPY_DTYPE", "Axis", "ModelSpec", "Setting", "TensorSpec"]  # the types, for whoever needs both
-
-SAMPLE_RATE_HZ = 48_000
-FRAMES_PER_S = 12.5
-"""LM frames per second; one frame is one code per codebook, 80 ms."""
-FRAME_HOP = 3840
-"""Samples of one frame at 48 kHz."""
-N_CODEBOOKS = 8
-CODES_PER_UNIT = 93
-"""Codec windows are multiples of 93 frames, 7.44 s (heartcodec spec, section 7)."""
-LATENTS_PER_FRAME = 2
-DECODER_HISTORY = 44
-"""Latent frames of past that reach one sample of the scalar decoder (heartcodec spec, section 10)."""
-DECODER_LOOKAHEAD = 2
-"""Latent frames of future that reach one sample of the scalar decoder."""
-MAX_RESPONSE_SAMPLES = 3_000_000 // (2 * 4)
-"""Stereo float32 samples of one streamed response: plain gRPC clients stop at 4 MB."""
-MAX_TEXT_BYTES = 20_000
-"""UTF-8 bytes of lyrics, and of tags."""
-MAX_DURATION_S = 240.0
-MAX_FRAMES = round(MAX_DURATION_S * FRAMES_PER_S) + 1
-"""Frames of the longest song; the reference makes one more than its duration (heartmula spec, section 9)."""
-STEM_RATE_HZ = 44_100
-"""Separation and conversion work at this rate; vocals go from one to the other untouched."""
-SPEECH_RATE_HZ = 16_000
-"""Speaker and F0 networks hear this rate."""
-F0_RATE_HZ = 100
-"""F0 contours, whatever the engine's own grid: Hz, 0 = unvoiced."""
-MIN_INPUT_RATE_HZ, MAX_INPUT_RATE_HZ = 8_000, 192_000
-MAX_CHANNELS = 2
-MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
-MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
-MAX_CONSENT_CHARS = 500
-MAX_RESPONSE_BYTES = 3_000_000
-
-# ---------------------------------------------------------------------------------------------------------- axes
-
-FRAME = Axis("frame", 1, 372, MAX_FRAMES)
-WINDOW = Axis("window_frame", 1, 372, 372)
-SAMPLE = Axis("sample", 1, MAX_RESPONSE_SAMPLES, 4 * CODES_PER_UNIT * FRAME_HOP)
-LATENT_FRAME = Axis("latent_frame", 1, 744, 744 + DECODER_HISTORY)
-LATENT = Axis("latent", 1, 256, 256)
-LATENT_HALF = Axis("latent_half", 1, 128, 128)
-STYLE = Axis("style", 1, 512, 512)
-CONDITION = Axis("condition", 1, 512, 512)
-CHANNEL = Axis("channel", 1, 2, MAX_CHANNELS)
-INPUT_SAMPLE = Axis("input_sample", 1, 30 * SAMPLE_RATE_HZ, int(MAX_RECORDING_S) * MAX_INPUT_RATE_HZ)
-VOICE_SAMPLE = Axis("voice_sample", 1, 12 * SAMPLE_RATE_HZ, int(MAX_VOICE_S) * MAX_INPUT_RATE_HZ)
-STEM_SAMPLE = Axis("stem_sample", 1, 257_985, int(MAX_RECORDING_S) * STEM_RATE_HZ)
-SOURCE = Axis("source", 1, 4, 6)
-SEGMENT = Axis("segment_sample", 1, 343_980, 343_980)
-SPECTRUM_BIN = Axis("spectrum_bin", 1, 2048, 2048)
-SPECTRUM_FRAME = Axis("spectrum_frame", 1, 336, 336)
-SPEAKER_FRAME = Axis("speaker_frame", 1, 160, 6000)
-SPEAKER_BAND = Axis("speaker_band", 40, 40, 80)
-EMBEDDING = Axis("embedding", 192, 256, 256)
-F0_INPUT = Axis("f0_input", 1, 3200, 485_376)
-F0_FEATURE = Axis("f0_feature", 1, 128, 128)
-F0_OUTPUT = Axis("f0_output", 1, 3200, 3200)
-F0_BIN = Axis("f0_bin", 2, 360, 360)
-SVC_STATE = Axis("svc_state", 1, 1, 10_000_000)
-
-# ------------------------------------------------------------------------------------------------------- settings
-
-DURATION_S = Setting("duration_s", "FP32", 30.0, 1.0, MAX_DURATION_S, "s", "Longest song; the LM may end it earlier.")
-MIN_DURATION_S = Setting(
-    "min_duration_s", "FP32", 0.0, 0.0, MAX_DURATION_S, "s", "The LM cannot end the song before this."
-)
-SEED = Setting("seed", "INT64", 0, 0, 2**63 - 1, "", "Same inputs and seed, same song.")
-TEMPERATURE = Setting("temperature", "FP32", 1.0, 0.0, 10.0, "", "LM sampling temperature; 0 takes the likeliest code.")
-TOP_K = Setting("top_k", "INT64", 50, 1, 1000, "", "LM samples among this many likeliest codes.")
-CFG_SCALE = Setting(
-    "cfg_scale", "FP32", 1.5, 1.0, 10.0, "", "LM guidance by the prompt; 1 is none, and costs one row less."
-)
-CODEC_WINDOW = Setting(
-    "codec_window", "INT64", 372, CODES_PER_UNIT, 4 * CODES_PER_UNIT, "frames",
-    "Frames that the codec hears at once; fewer give earlier first audio.", multiple=CODES_PER_UNIT,
-)  # fmt: skip
-CODEC_STEPS = Setting("codec_steps", "INT64", 10, 1, 100, "", "Euler steps of the codec's flow.")
-CODEC_GUIDANCE = Setting("codec_guidance", "FP32", 1.25, 1.0, 10.0, "", "Guidance of the codec's flow; 1 is none.")
-RETURN_CODES = Setting("return_codes", "BOOL", False, doc="Also send the LM's codes, in the last responses.")
-EVENTS = Setting("events", "BOOL", False, doc="Also send progress events between the payload responses.")
-
-LM_SETTINGS = (DURATION_S, MIN_DURATION_S, SEED, TEMPERATURE, TOP_K, CFG_SCALE)
-CODEC_SETTINGS = (CODEC_STEPS, CODEC_GUIDANCE)
-SONG_SETTINGS = (*LM_SETTINGS, CODEC_WINDOW, *CODEC_SETTINGS, RETURN_CODES)
-
-VOCAL_GAIN_DB = Setting("vocal_gain_db", "FP32", 0.0, -24.0, 12.0, "dB", "Louder or softer vocals in the mix.")
-MORE = Setting("more", "BOOL", False, doc="Another request goes on where this one ends.")
-COVER_SETTINGS = (SEED, VOCAL_GAIN_DB)
-
-# -------------------------------------------------------------------------------------------------- shared tensors
-
-LYRICS = TensorSpec("lyrics", "BYTES", (1,), "UTF-8 text; section marks such as [verse] are plain text.", optional=True)
-TAGS = TensorSpec("tags", "BYTES", (1,), "UTF-8 text, comma separated: genre, mood, instruments.", optional=True)
-STYLE_VECTOR = TensorSpec("style", "FP32", (STYLE,), "HeartMuLa's style slot; default zeros.", optional=True)
-JOB_ID = TensorSpec("job_id", "BYTES", (1,), "Names the job, so that `cancel` can find it.", optional=True)
-OWNER_PID = TensorSpec("owner_pid", "INT64", (1,), "Process on this host whose death ends the job.", optional=True)
-CANCEL = TensorSpec("cancel", "BYTES", (1,), "A job_id to cancel; the request does nothing else.", optional=True)
-JOB_INPUTS = (JOB_ID, OWNER_PID, CANCEL)
-
-START = TensorSpec("START", "INT64", (1,), "First sample or frame of this response's payload.")
-EVENT = TensorSpec("EVENT", "BYTES", (1,), "JSON: stage, done, total, seconds. Only if `events` is true.")
-REPORT = TensorSpec("REPORT", "BYTES", (1,), "JSON, in the last response that is not empty.")
-AUDIO = TensorSpec("AUDIO", "FP32", (2, SAMPLE), "48 kHz stereo; values may exceed 1.")
-CODES_IN = TensorSpec("codes", "INT32", (N_CODEBOOKS, FRAME), "Codes of a finished song: skips the LM.", optional=True)
-CODES_OUT = TensorSpec("CODES", "INT32", (N_CODEBOOKS, FRAME), "Code frames.")
-FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, FLAC, OGG or MP3.", optional=True)
-AUDIO_IN = TensorSpec("audio", "FP32", (CHANNEL, INPUT_SAMPLE), "Samples, in place of `file`.", optional=True)
-SAMPLE_RATE = TensorSpec("sample_rate", "INT64", (1,), "Of `audio`, in Hz.", optional=True)
-RECORDING_INPUTS = (FILE_IN, AUDIO_IN, SAMPLE_RATE)
-VOICE = TensorSpec("voice", "BYTES", (1,), "An encoded voice reference of 3 to 60 s.", optional=True)
-VOICE_AUDIO = TensorSpec("voice_audio", "FP32", (CHANNEL, VOICE_SAMPLE), "Samples, in place of `voice`.", optional=True)
-VOICE_SAMPLE_RATE = TensorSpec("voice_sample_rate", "INT64", (1,), "Of `voice_audio`, in Hz.", optional=True)
-VOICE_CONSENT = TensorSpec(
-    "voice_consent", "BYTES", (1,),
-    f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. Required with a voice.",
-    optional=True,
-)  # fmt: skip
-VOICE_INPUTS = (VOICE, VOICE_AUDIO, VOICE_SAMPLE_RATE, VOICE_CONSENT)
-NO_VOCALS = TensorSpec(
-    "no_vocals", "BYTES", (1,), "What a recording without vocals becomes: error, passthrough or convert.", optional=True
-)
-
-# --------------------------------------------------------------------------------------------------------- models
 
 HEARTMULA = ModelSpec(
     "heartmula",
@@ -261,12 +137,12 @@ def heartmula_step(num_layers: int) -> ModelSpec:
 SONG = ModelSpec(
     "song",
     "python",
-    inputs=(LYRICS, TAGS, STYLE_VECTOR, CODES_IN),
-    outputs=(AUDIO, START, CODES_OUT, EVENT, REPORT),
+    inputs=(LYRICS, TAGS, STYLE_VECTOR, CODES_IN, *CONVERSION_INPUTS),
+    outputs=(AUDIO, START, CODES_OUT, MIX_STEMS, EVENT, REPORT),
     settings=(*SONG_SETTINGS, EVENTS),
     decoupled=True,
     parameters={"max_jobs": "4", "max_queue": "8"},
-    doc="Lyrics and tags into a song, streamed while it is still being made.",
+    doc="Lyrics and tags into a song, in a reference's voice if there is one; streamed while it is still being made.",
 )
 
 HTDEMUCS = ModelSpec(
@@ -344,29 +220,40 @@ SVC = ModelSpec(
     "svc",
     "python",
     inputs=(
-        TensorSpec("vocals", "FP32", (STEM_SAMPLE,), "Vocals at 44.1 kHz, going on where the last request ended."),
-        VOICE_AUDIO,
-        VOICE_SAMPLE_RATE,
-        TensorSpec("voice_key", "BYTES", (1,), "Names a voice that an earlier request sent.", optional=True),
+        TensorSpec(
+            "vocals",
+            "FP32",
+            (STEM_SAMPLE,),
+            "Vocals at 44.1 kHz, going on where the last request ended.",
+            optional=True,
+        ),
+        *VOICE_INPUTS,
+        TensorSpec(
+            "voice_key", "BYTES", (1,), "Names a voice that an earlier request sent, in place of it.", optional=True
+        ),
+        AUTO_PITCH,
         TensorSpec("state", "FP32", (SVC_STATE,), "STATE of the request that this one goes on from.", optional=True),
         *JOB_INPUTS,
     ),
     outputs=(
         TensorSpec("VOCALS", "FP32", (STEM_SAMPLE,), "Converted vocals, in all up to 511 samples shorter."),
+        START,
         TensorSpec("STATE", "FP32", (SVC_STATE,), "If `more`."),
+        EVENT,
         REPORT,
     ),
-    settings=(SEED, MORE),
+    settings=(SEED, *SVC_SETTINGS, LIVE, MORE, EVENTS),
+    decoupled=True,
+    kind="KIND_AUTO",
     parameters={"max_jobs": "2", "max_queue": "16"},
     doc="Vocals into the same vocals in another voice.",
 )
-"""The converter's contract. No model of it is in the repository yet; a server whose repository has one makes covers."""
 
 COVER = ModelSpec(
     "cover",
     "python",
-    inputs=(*RECORDING_INPUTS, *VOICE_INPUTS, NO_VOCALS),
-    outputs=(AUDIO, START, EVENT, REPORT),
+    inputs=(*RECORDING_INPUTS, *CONVERSION_INPUTS),
+    outputs=(AUDIO, START, MIX_STEMS, EVENT, REPORT),
     settings=(*COVER_SETTINGS, EVENTS),
     decoupled=True,
     parameters={"max_jobs": "4", "max_queue": "8"},
@@ -377,33 +264,26 @@ RENDER = ModelSpec(
     "render",
     "python",
     inputs=(
-        *SONG.inputs, *COVER.inputs, TensorSpec("format", "BYTES", (1,), "wav, flac, mp3 or ogg.", optional=True),
+        *SONG.inputs,
+        *RECORDING_INPUTS,
+        TensorSpec("format", "BYTES", (1,), "wav, flac, mp3 or ogg.", optional=True),
     ),
     outputs=(TensorSpec("FILE", "BYTES", (1,), "The encoded file, at most 100 MB."), REPORT),
-    settings=(*SONG_SETTINGS, *(setting for setting in COVER_SETTINGS if setting not in SONG_SETTINGS)),
+    settings=RENDER_SETTINGS,
     parameters={"max_jobs": "2", "max_queue": "8"},
     doc="A whole song or cover as one encoded file, for callers without streaming; a recording makes it a cover.",
-)  # fmt: skip
+)
 
 MODELS: dict[str, ModelSpec] = {
     model.name: model
     for model in (
         SONG, COVER, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
         DEMUCS, HTDEMUCS, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
-        CONTENT_ENCODER, SVC_REGULATOR, SVC_FLOW, SVC_STYLE, VOCODER,
+        SVC, CONTENT_ENCODER, SVC_REGULATOR, SVC_FLOW, SVC_STYLE, VOCODER,
     )
 }  # fmt: skip
 """Every model with a committed, preset-independent config.pbtxt: all but `heartmula_step`, whose inputs depend on the
 number of layers and whose config is therefore written by the export."""
 
-CALLABLE = {**MODELS, SVC.name: SVC}
-"""Every model that another may call."""
-
-AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
-MAX_FILE_BYTES = 100_000_000
-NO_VOCALS_MODES = ("error", "passthrough", "convert")
-
-_OF_SVC = (CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER)
-LOADED = tuple(model.name for model in MODELS.values() if not model.local and model not in _OF_SVC)
-"""What a server loads by default; a local graph is opened by the model that owns its loop, and the converter's own
-native graphs wait for the model `svc`, which is not there yet."""
+LOADED = tuple(model.name for model in MODELS.values() if not model.local)
+"""What a server loads by default; a local graph is opened by the model that owns its loop."""

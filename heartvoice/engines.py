@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.errors import EngineError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Array = NDArray[np.generic]
 
@@ -28,6 +31,25 @@ def default_threads() -> int:
     return int(os.environ.get("HEARTVOICE_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
+def onnx_session(path: Path, *, threads: int | None = None) -> InferenceSession:
+    """Open a graph as `OnnxEngine` does.
+
+    Raises:
+        EngineError: it does not load.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes for one damaged file
+        raise EngineError(f"{path.parent.parent.name}: {path.name} does not load: {error}") from error
+
+
 class OnnxEngine:
     """onnxruntime on the CPU, with an explicit thread count and no spinning.
 
@@ -35,17 +57,7 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or default_threads()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes for one damaged file
-            raise EngineError(f"{path.parent.parent.name}: {path.name} does not load: {error}") from error
+        self._session = onnx_session(path, threads=threads)
         self.input_names = [node.name for node in self._session.get_inputs()]
         self.output_names = [node.name for node in self._session.get_outputs()]
 

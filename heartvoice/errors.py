@@ -23,6 +23,12 @@ class InvalidRequestError(HeartvoiceError):
     code = "INVALID_ARG"
 
 
+class VoiceNotFoundError(HeartvoiceError):
+    """No voice of that key is kept here (any more): send the reference once more."""
+
+    code = "NOT_FOUND"
+
+
 class ModelUnavailableError(HeartvoiceError):
     """A model is not loaded, has died, or has no room for another job."""
 
@@ -61,7 +67,14 @@ class ExportError(HeartvoiceError):
 
 _BY_CODE: dict[str, type[HeartvoiceError]] = {
     error.code: error
-    for error in (InvalidRequestError, ModelUnavailableError, RequestCancelledError, DeadlineError, EngineError)
+    for error in (
+        InvalidRequestError,
+        VoiceNotFoundError,
+        ModelUnavailableError,
+        RequestCancelledError,
+        DeadlineError,
+        EngineError,
+    )
 }
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.cover import Conversion, Converted, CoverPipeline, CoverRequest
+from heartvoice.conversion import Conversion, Converted, Converter
+from heartvoice.cover import CoverPipeline, CoverRequest
 from heartvoice.dsp import resample
 from heartvoice.engines import Array
+from heartvoice.job_messages import Codes, Message
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.networks import LocalNetworks
-from heartvoice.pipeline import Codes, Message, SongPipeline, SongRequest
+from heartvoice.pipeline import SongRequest
 from heartvoice.repository import Repository
+from heartvoice.revoice import VoiceStages
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.lm import LmRequest, LmStage
 from heartvoice.stages.separate import Carry, SeparateStage, SeparationPlan, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
+from heartvoice.voiced import song_messages
 
 
 class LocalStages:
@@ -41,24 +46,38 @@ class LocalStages:
         return self.codec.decode_window(request)
 
 
-def make_song(repository: Repository, stages: LocalStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
-    """Make one song from the tensors that the model `song` takes."""
-    request = SongRequest.from_inputs(inputs, repository.preset)
-    return SongPipeline(request, stages, repository.preset, repository.about).run()
+def make_song(
+    repository: Repository,
+    stages: LocalStages,
+    inputs: Mapping[str, Array],
+    voice_stages: Callable[[], VoiceStages] | None = None,
+) -> Iterator[Message]:
+    """Make one song from the tensors that the model `song` takes; `voice_stages` are for one with a voice or stems."""
+    preset = repository.preset
+    request = SongRequest.from_inputs(inputs, preset)
+    return song_messages(
+        request, stages, voice_stages or (lambda: LocalVoiceStages(repository)), preset, repository.about,
+        detect_vocals=not repository.is_random("separator"),
+    )  # fmt: skip
 
 
-class LocalCoverStages:
-    """The stages of a cover over engines in this process; a `cover.CoverStages`."""
+class LocalVoiceStages:
+    """The stages of another singer over engines in this process; a `revoice.VoiceStages`."""
 
     def __init__(
-        self, repository: Repository, converter: Callable[[Conversion], Converted], *, threads: int | None = None
+        self,
+        repository: Repository,
+        converter: Callable[[Conversion], Iterable[Converted]] | None = None,
+        *,
+        threads: int | None = None,
     ) -> None:
-        """`converter` does what the model `svc` does when served."""
+        """`converter` is another one than the repository's."""
         preset, networks = repository.preset, LocalNetworks(repository, threads=threads)
         self._separator = SeparateStage(networks, preset.separator)
         self._speaker = SpeakerStage(networks, preset.speaker)
         self._f0 = F0Stage(networks, preset.f0)
-        self.convert = converter
+        self.converter = Converter(preset)
+        self.convert = converter or partial(self.converter.convert, networks)
 
     def separate(self, request: SeparationRequest) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """One window: final stems [S, 2, M] and the carry."""
@@ -79,7 +98,7 @@ class LocalCoverStages:
         return self._f0.track(audio)
 
 
-def make_cover(repository: Repository, stages: LocalCoverStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
+def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
     """Make one cover from the tensors that the model `cover` takes."""
     preset = repository.preset
     return CoverPipeline(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from heartvoice import __version__
 from heartvoice.contracts import (
+    CONVERSION_INPUTS,
     DECODER_HISTORY,
     DECODER_LOOKAHEAD,
     FRAME_HOP,
@@ -21,53 +22,20 @@ from heartvoice.contracts import (
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
     SONG,
+    VOICE_SETTINGS,
 )
 from heartvoice.engines import Array
+from heartvoice.errors import InvalidRequestError
+from heartvoice.job_messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress
 from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.presets import Preset
 from heartvoice.pump import Pump, Waiting
+from heartvoice.revoice import VoiceRequest
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.inputs import check_codes, read_settings
 from heartvoice.stages.lm import LmRequest
 
-Codes = NDArray[np.int32]
 LATENT_HOP = FRAME_HOP // LATENTS_PER_FRAME
-
-
-@dataclass(frozen=True)
-class AudioPiece:
-    """Finished samples: float32 [2, N], the first of them at `start`."""
-
-    audio: NDArray[np.float32]
-    start: int
-
-
-@dataclass(frozen=True)
-class CodesPiece:
-    """Code frames, int32 [8, T], the first of them at `start`."""
-
-    codes: Codes
-    start: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is, in frames, and the seconds since the job began."""
-
-    stage: str
-    done: int
-    total: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The job's report, once, at the end."""
-
-    report: dict[str, Any]
-
-
-Message = AudioPiece | CodesPiece | Progress | Finished
 
 
 class SongStages(Protocol):
@@ -93,7 +61,10 @@ class SongRequest:
     codec_steps: int
     codec_guidance: float
     return_codes: bool
-    settings: dict[str, float | int | bool] = field(default_factory=dict)
+    stems: bool = False
+    voice: VoiceRequest | None = None
+    """Whose voice shall sing it; None leaves the singer that the LM wrote."""
+    settings: dict[str, float | int | bool | str] = field(default_factory=dict)
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Array], preset: Preset) -> SongRequest:
@@ -102,7 +73,8 @@ class SongRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
-        settings = read_settings(inputs, SONG.settings)
+        voice = _read_voice(inputs)
+        settings = read_settings(inputs, [setting for setting in SONG.settings if setting not in VOICE_SETTINGS])
         lm, codes = None, None
         if "codes" in inputs:
             codes = inputs["codes"].astype(np.int32)
@@ -117,13 +89,25 @@ class SongRequest:
             codec_steps=int(settings["codec_steps"]),
             codec_guidance=float(settings["codec_guidance"]),
             return_codes=bool(settings["return_codes"]),
-            settings=settings,
+            stems=bool(settings["stems"]),
+            voice=voice,
+            settings={**settings, **(voice.settings if voice else {})},
         )
 
     @property
     def n_frames(self) -> int:
         """Longest song in frames."""
         return self.codes.shape[1] if self.codes is not None else self.lm.n_frames if self.lm else 0
+
+
+def _read_voice(inputs: Mapping[str, Array]) -> VoiceRequest | None:
+    """The voice that a song shall be sung in, if any."""
+    if {"voice", "voice_audio"} & set(inputs):
+        return VoiceRequest.from_inputs(inputs)
+    for name in (*(tensor.name for tensor in CONVERSION_INPUTS), *(setting.name for setting in VOICE_SETTINGS)):
+        if name in inputs:
+            raise InvalidRequestError(f"{name}: expected only with a voice")
+    return None
 
 
 class SongPipeline:

@@ -215,12 +215,14 @@ _TINY = Preset(
     svc=SvcSizes(
         whisper=WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
         regulator=RegulatorSizes(channels=32, in_channels=24),
-        dit=DitSizes(hidden_dim=64, num_heads=4, depth=5, in_channels=16, content_dim=32, style_dim=32),
+        dit=DitSizes(hidden_dim=64, num_heads=2, depth=3, in_channels=16, content_dim=32, style_dim=32),
         vocoder=BigvganSizes(
             num_mels=16,
             upsample_rates=(8, 8, 4, 2),
             upsample_kernel_sizes=(16, 16, 8, 4),
-            upsample_initial_channel=32,
+            upsample_initial_channel=16,
+            resblock_kernel_sizes=(3, 7),
+            resblock_dilation_sizes=((1, 3), (1, 3)),
         ),
     ),
     style=CampplusSizes(embedding=32, head_channels=4, init_channels=16, growth=8, bottleneck=16, blocks=(2, 2, 2)),

@@ -67,13 +67,18 @@ class Pump(Generic[T]):
             raise item.error
         return None if item is _END else item  # type: ignore[return-value]
 
-    def items(self, check: Callable[[], None] = lambda: None) -> Iterator[T]:
-        """All items; `check` is called while waiting, and what it raises ends the iteration."""
+    def ticks(self, check: Callable[[], None] = lambda: None, *, tick_s: float = 0.25) -> Iterator[T | Waiting]:
+        """All items, and WAITING whenever `tick_s` passed without one; `check` is called before each."""
         while True:
             check()
-            item = self.next(timeout_s=0.25)
+            item = self.next(tick_s)
             if item is None:
                 return
+            yield item
+
+    def items(self, check: Callable[[], None] = lambda: None) -> Iterator[T]:
+        """All items; `check` is called while waiting, and what it raises ends the iteration."""
+        for item in self.ticks(check):
             if not isinstance(item, Waiting):
                 yield item
 

@@ -90,12 +90,12 @@ class Repository:
             "random_weights": self.random_weights
         }
 
-    def about_network(self, network: str) -> dict[str, Any]:
-        """What the report of a model over one network says of it."""
+    def about_network(self, network: str, *others: str) -> dict[str, Any]:
+        """What the report of a model over one network, and `others` that serve it, says of them."""
         return {
             "preset": self.index["preset"],
             "weights": self.origin(network),
-            "random_weights": self.is_random(network),
+            "random_weights": any(self.is_random(name) for name in (network, *others)),
         }
 
     def graph(self, model: str) -> Path:

@@ -11,7 +11,8 @@ import pytest
 from heartvoice import noise
 from heartvoice.contracts import FRAME_HOP, MAX_RESPONSE_SAMPLES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.pipeline import AudioPiece, Codes, CodesPiece, Finished, Progress, SongPipeline, SongRequest
+from heartvoice.job_messages import AudioPiece, Codes, CodesPiece, Finished, Progress
+from heartvoice.pipeline import SongPipeline, SongRequest
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.lm import LmRequest
 from tests.fakes import TorchCodec, text, tiny, torch_codec

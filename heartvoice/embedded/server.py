@@ -21,7 +21,7 @@ from typing import IO
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.contracts import CALLABLE, LOADED, MODELS
+from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, wheel
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
@@ -77,7 +77,7 @@ class EmbeddedServer:
         self.url = f"{LOOPBACK}:{options.grpc_port}"
         self.metrics_url = f"http://{LOOPBACK}:{options.metrics_port}/metrics"
         self.restarts: dict[str, int] = {}
-        self.models = options.models or _models(options.repository)
+        self.models = options.models or LOADED
         self._owner = leftovers.identity(os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
@@ -278,12 +278,6 @@ class EmbeddedServer:
                 )  # fmt: skip
             except grpc.RpcError as error:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
-
-
-def _models(repository: Path) -> tuple[str, ...]:
-    """What a server over this repository loads."""
-    further = [name for name in CALLABLE if name not in MODELS and (repository / name / "config.pbtxt").is_file()]
-    return (*LOADED, *further)
 
 
 def check_port(option: str, port: int) -> None:

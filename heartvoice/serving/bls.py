@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from heartvoice.contracts import CALLABLE, NUMPY_DTYPE
+from heartvoice.contracts import MODELS, NUMPY_DTYPE
 from heartvoice.engines import Array
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.networks import LocalNetworks
@@ -23,7 +23,7 @@ TICK_S = 0.02
 
 
 def _tensor(model: str, name: str, value: Array) -> Any:
-    dtype = NUMPY_DTYPE[CALLABLE[model].input(name).dtype]
+    dtype = NUMPY_DTYPE[MODELS[model].input(name).dtype]
     return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=dtype))
 
 
@@ -59,7 +59,7 @@ class Caller:
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Call a unary model; the `Networks` protocol."""
-        wanted = list(outputs or [tensor.name for tensor in CALLABLE[name].outputs])
+        wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
         request = self._request(name, inputs, wanted)
         for response in self._guarded(name, lambda: iter([request.exec()])):
             if response.has_error():
@@ -69,7 +69,7 @@ class Caller:
 
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Call a decoupled model; yields the outputs of each response that has any."""
-        request = self._request(name, inputs, [tensor.name for tensor in CALLABLE[name].outputs])
+        request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs])
         for response in self._guarded(name, lambda: request.exec(decoupled=True)):
             if response.has_error():
                 raise _error(name, response.error())
@@ -79,7 +79,7 @@ class Caller:
 
     def _request(self, name: str, inputs: Mapping[str, Array], outputs: list[str]) -> Any:
         tensors = [_tensor(name, key, value) for key, value in inputs.items()]
-        if any(tensor.name == "job_id" for tensor in CALLABLE[name].inputs):
+        if any(tensor.name == "job_id" for tensor in MODELS[name].inputs):
             tensors.append(_tensor(name, "job_id", np.array([self._job_id.encode()], np.object_)))
             tensors.append(_tensor(name, "owner_pid", np.array([os.getpid()], np.int64)))
         return pb_utils.InferenceRequest(
@@ -140,7 +140,7 @@ class Caller:
     def _cancel(self, name: str) -> None:
         """Tell a model to drop this caller's job; cancelling the parent does not cancel its children by itself."""
         self._open.discard(name)
-        spec = CALLABLE[name]
+        spec = MODELS[name]
         if not any(tensor.name == "cancel" for tensor in spec.inputs):
             return
         request = pb_utils.InferenceRequest(
@@ -162,5 +162,5 @@ class ServedNetworks:
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the network where its ModelSpec says."""
-        where = self._local if CALLABLE[name].local else self._caller
+        where = self._local if MODELS[name].local else self._caller
         return where.run(name, inputs, outputs)

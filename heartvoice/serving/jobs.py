@@ -21,6 +21,7 @@ from heartvoice.errors import (
     InvalidRequestError,
     ModelUnavailableError,
     RequestCancelledError,
+    VoiceNotFoundError,
 )
 from heartvoice.serving import rundir
 
@@ -43,6 +44,7 @@ def triton_code(error: HeartvoiceError) -> Any:
     codes = pb_utils.TritonError
     for cls, code in (
         (InvalidRequestError, codes.INVALID_ARG),
+        (VoiceNotFoundError, codes.NOT_FOUND),
         (ModelUnavailableError, codes.UNAVAILABLE),
         (RequestCancelledError, codes.CANCELLED),
         (DeadlineError, codes.CANCELLED),
@@ -178,9 +180,20 @@ class Job:
 
 
 class JobQueue:
-    """Runs jobs in threads: at most `max_jobs` at once, `max_queue` waiting, the rest refused with the numbers."""
+    """Runs jobs in threads: at most `max_jobs` at once, `max_queue` waiting, the rest refused with the numbers.
 
-    def __init__(self, spec: ModelSpec, work: Callable[[Job], None], max_jobs: int, max_queue: int) -> None:
+    With `all_at_once` those that would wait have threads, too: the model itself makes them wait.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        work: Callable[[Job], None],
+        max_jobs: int,
+        max_queue: int,
+        *,
+        all_at_once: bool = False,
+    ) -> None:
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._live: set[Job] = set()
@@ -188,7 +201,7 @@ class JobQueue:
         self._lock = threading.Lock()
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # a process that died left its number behind
-        for _ in range(max_jobs):
+        for _ in range(max_jobs + max_queue if all_at_once else max_jobs):
             self._start_worker()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
 
@@ -278,6 +291,8 @@ class Metrics:
         self._live = self._families["live"].Metric(labels=self._labels)
         self._frames: Any = None
         self._by_outcome: dict[str, Any] = {}
+        self._counters: set[str] = set()
+        self._declared: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
 
     def live(self, count: int) -> None:
         """Set the number of live jobs."""
@@ -297,3 +312,23 @@ class Metrics:
             if self._frames is None:
                 self._frames = self._families["frames"].Metric(labels=self._labels)
             self._frames.increment(count)
+
+    def declare(self, name: str, description: str, *, counter: bool) -> None:
+        """Add a family of counters or gauges."""
+        kind = pb_utils.MetricFamily.COUNTER if counter else pb_utils.MetricFamily.GAUGE
+        with self._lock:
+            self._families[name] = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+            if counter:
+                self._counters.add(name)
+
+    def change(self, name: str, value: float, **labels: str) -> None:
+        """Add to a declared counter, or set a gauge."""
+        key = (name, tuple(sorted(labels.items())))
+        with self._lock:
+            if key not in self._declared:
+                self._declared[key] = self._families[name].Metric(labels={**self._labels, **labels})
+            metric = self._declared[key]
+            if name in self._counters:
+                metric.increment(value)
+            else:
+                metric.set(value)

@@ -1,12 +1,10 @@
-"""What the song models share: stages by BLS, pieces into responses, codes into a stream."""
+"""What the song models share: stages by BLS, pieces into responses."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,17 @@ from heartvoice.audio_files import AudioWriter, passthrough_provenance, provenan
 from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
-from heartvoice.pipeline import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, SongPipeline, SongRequest
+from heartvoice.job_messages import AudioPiece, Codes, Finished, Message
+from heartvoice.pipeline import SongRequest
 from heartvoice.repository import Repository
 from heartvoice.serving.bls import Caller
-from heartvoice.serving.jobs import Job, Metrics
+from heartvoice.serving.jobs import Job
+from heartvoice.serving.messages import send_messages
+from heartvoice.serving.revoicing import ServedVoiceStages
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.inputs import read_text
-from heartvoice.stages.lm import LmRequest, LmStage
-
-FLUSH_S = 0.1
-"""Frames are sent on after this long: a response costs about 0.3 ms, a frame on a fast engine less."""
+from heartvoice.stages.lm import LmRequest
+from heartvoice.voiced import song_messages
 
 
 class ServedStages:
@@ -68,10 +67,19 @@ class ServedStages:
 
 def run_song(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its song through BLS."""
-    request = SongRequest.from_inputs(job.inputs, repository.preset)
+    preset = repository.preset
+    request = SongRequest.from_inputs(job.inputs, preset)
     caller = Caller(job.check)
     try:
-        yield from SongPipeline(request, ServedStages(caller), repository.preset, repository.about).run(job.check)
+        yield from song_messages(
+            request,
+            ServedStages(caller),
+            lambda: ServedVoiceStages(caller, preset),
+            preset,
+            repository.about,
+            detect_vocals=not repository.is_random("separator"),
+            check=job.check,
+        )
     finally:
         caller.close()
 
@@ -79,20 +87,6 @@ def run_song(job: Job, repository: Repository) -> Iterator[Message]:
 def stream_song(job: Job, repository: Repository) -> None:
     """The model `song`."""
     send_messages(job, run_song(job, repository))
-
-
-def send_messages(job: Job, messages: Iterable[Message]) -> None:
-    """Each message of a pipeline as one response."""
-    for message in messages:
-        match message:
-            case AudioPiece(audio, start):
-                job.send({"AUDIO": audio, "START": np.array([start])})
-            case CodesPiece(codes, start):
-                job.send({"CODES": codes, "START": np.array([start])})
-            case Progress():
-                job.send_event(asdict(message))
-            case Finished(report):
-                job.send({"REPORT": json.dumps(report)})
 
 
 def render(job: Job, messages: Iterable[Message]) -> None:
@@ -107,7 +101,7 @@ def render(job: Job, messages: Iterable[Message]) -> None:
                     writer.write(message.audio)
                 elif isinstance(message, Finished):
                     report = message.report
-            comment = _comment(report)
+            comment = _comment(report, recorded=bool({"file", "audio"} & set(job.inputs)))
             written = writer.commit(comment)
         size = written.path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -119,43 +113,10 @@ def render(job: Job, messages: Iterable[Message]) -> None:
         job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(report)})
 
 
-def _comment(report: dict[str, Any]) -> str:
-    """The tag of a file: a recording that was passed through is not AI-generated."""
-    if report.get("converted") is False:
+def _comment(report: dict[str, Any], *, recorded: bool) -> str:
+    """The tag of a file: a recording that was passed through is not AI-generated, a song always is."""
+    converted = report.get("converted", True)
+    if recorded and not converted:
         return passthrough_provenance()
-    return provenance(report["seed"], random_weights=report["random_weights"], voice_sha256=report.get("voice_sha256"))
-
-
-def stream_codes(job: Job, stage: LmStage, repository: Repository, metrics: Metrics) -> None:
-    """The model `heartmula`: frames, sent on every `FLUSH_S`."""
-    request = LmRequest.from_inputs(job.inputs, repository.preset)
-    began = flushed = time.monotonic()
-    pending: list[NDArray[np.int32]] = []
-    n_sent = 0
-
-    def flush() -> None:
-        nonlocal n_sent, flushed
-        if pending:
-            job.send({"CODES": np.stack(pending, axis=1), "START": np.array([n_sent])})
-            n_sent += len(pending)
-            metrics.frames_made(len(pending))
-            pending.clear()
-        flushed = time.monotonic()
-        job.send_event(asdict(Progress("lm", n_sent, request.n_frames, flushed - began)))
-
-    try:
-        for codes in stage.frames(request, job.cancelled):
-            pending.append(codes)
-            if time.monotonic() - flushed >= FLUSH_S:
-                flush()
-        flush()
-    finally:
-        metrics.frames_made(len(pending))  # those of a cancelled job were made, too
-    seconds = time.monotonic() - began
-    report = repository.about | {
-        "seed": request.seed,
-        "frames": n_sent,
-        "ended_by": "eos" if n_sent < request.n_frames else "length",
-        "timings": {"lm_s": round(seconds, 4)},
-    }
-    job.send({"REPORT": json.dumps(report)})
+    voice = report.get("voice_sha256") if converted else None
+    return provenance(report["seed"], random_weights=report["random_weights"], voice_sha256=voice)

@@ -40,6 +40,8 @@ class StageModel(ABC):
     """
 
     spec: ClassVar[ModelSpec]
+    schedules_itself: ClassVar[bool] = False
+    """Every admitted job has a thread of its own, since `work` waits for its turn by itself."""
 
     @abstractmethod
     def build(self, context: Context) -> None:
@@ -62,7 +64,11 @@ class StageModel(ABC):
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(f"{self.spec.name}: {error}") from error
         self.jobs = JobQueue(
-            self.spec, self.work, int(parameters.get("max_jobs", "1")), int(parameters.get("max_queue", "0"))
+            self.spec,
+            self.work,
+            int(parameters.get("max_jobs", "1")),
+            int(parameters.get("max_queue", "0")),
+            all_at_once=self.schedules_itself,
         )
         rundir.register(self.spec.name)
         log.info(

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import noise
-from heartvoice.contracts import STEM_RATE_HZ
+from heartvoice.contracts import PROMPT_S, STEM_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.networks import Networks
-from heartvoice.stages.convert_settings import PROMPT_S, ConvertSettings
+from heartvoice.stages.convert_settings import ConvertSettings
 from heartvoice.stages.f0 import Contour, F0Stage, median_hz
 from heartvoice.stages.inputs import check_finite
 from heartvoice.stages.speaker import campplus_features

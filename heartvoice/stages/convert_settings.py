@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from heartvoice.contracts import SEED
+from heartvoice.contracts import AUTO_PITCH_MODES, PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
-from heartvoice.specs import Setting
 from heartvoice.stages.inputs import read_settings, read_text
 from heartvoice.stages.svc_pitch import Contour, automatic_shift
 
 AutoPitch = Literal["off", "exact", "semitone", "octave"]
-AUTO_PITCH_MODES: tuple[AutoPitch, ...] = get_args(AutoPitch)
-
-MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
-"""The longest prompt is the original's, and as there it is what the reference begins with."""
-SVC_STEPS = Setting("svc_steps", "INT64", 25, 1, 100, "", "Euler steps of the converter's flow.")
-SVC_GUIDANCE = Setting(
-    "svc_guidance", "FP32", 0.7, 0.0, 3.0, "", "Guidance of the converter's flow; 0 is none, and halves its work."
-)
-PITCH_SHIFT = Setting("pitch_shift", "FP32", 0.0, -24.0, 24.0, "semitones", "Moves the vocals, after `auto_pitch`.")
-PROMPT_S = Setting(
-    "prompt_s", "FP32", 12.0, MIN_PROMPT_S, MAX_PROMPT_S, "s",
-    "Stretch of the voice reference that every window hears: that with the most voice, and at 25 the first one.",
-)  # fmt: skip
-SVC_SETTINGS = (SVC_STEPS, SVC_GUIDANCE, PITCH_SHIFT, PROMPT_S)
 
 
 @dataclass(frozen=True)

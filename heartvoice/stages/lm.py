@@ -1,5 +1,7 @@
 """The language model as a stage: a request into code frames, one at a time.
 
+`lm_scheduler.LmScheduler` makes many songs at once, frame by frame the same.
+
 Source: heartmula spec, sections 5 to 9; the graph is `contracts.heartmula_step`.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,8 @@ from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.prompt import Tokenizer, build_prompt
 from heartvoice.presets import Preset
 from heartvoice.stages.inputs import check_finite, check_text, read_settings, read_text
-
-KV_BLOCK = 256
-"""Cache positions are allocated in blocks of this many: attention reads whole blocks, not `max_positions`."""
+from heartvoice.stages.lm_cache import cache_bytes
+from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, LmEngine, SongPrompt
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,61 @@ class LmRequest:
         return math.ceil(self.min_duration_s * FRAMES_PER_S)
 
 
-class LmStage:
-    """HeartMuLa over one engine. Holds no state of any song: each call of `frames` owns its cache."""
+class LmSong:
+    """A request under way: what its next frame is drawn with, and when it ends. Knows no engine."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, preset: Preset) -> None:
-        self._engine = engine
-        self._tokenizer = tokenizer
-        self._preset = preset
+    def __init__(self, request: LmRequest, tokenizer: Tokenizer, preset: Preset) -> None:
+        """Tokenise and check the length: all that can refuse a request.
+
+        Raises:
+            InvalidRequestError: prompt and duration together exceed `max_positions`.
+        """
+        sizes = preset.lm
+        prompt = build_prompt(
+            request.tags, request.lyrics, tokenizer, preset.ids, text_vocab_size=sizes.text_vocab_size
+        )
+        n_positions = len(prompt.text_ids) + request.n_frames
+        if n_positions > preset.max_positions:
+            raise InvalidRequestError(
+                f"duration_s: prompt ({len(prompt.text_ids)} tokens) and song ({request.n_frames} frames) need "
+                f"{n_positions} positions, the limit is {preset.max_positions}; shorten the lyrics or the song"
+            )
+        self.request = request
+        self.n_made = 0
+        """Frames made so far."""
+        self.over = False
+        self.prompt = SongPrompt(
+            prompt.text_ids,
+            np.zeros(sizes.muq_dim, np.float32) if request.style is None else request.style,
+            prompt.style_index,
+            request.temperature,
+            request.top_k,
+            request.cfg_scale,
+            n_positions,
+        )
+        self._eos_id = preset.ids.audio_eos_id
+
+    def next_input(self) -> FrameInput:
+        """Draws and EOS rule of the next frame."""
+        draws = noise.uniform(self.request.seed, "lm", self.n_made, (N_CODEBOOKS,))
+        return FrameInput(draws, allow_eos=self.n_made > 0 and self.n_made >= self.request.min_frames)
+
+    def take(self, ids: Codes) -> NDArray[np.int32] | None:
+        """The frame that these ids [8] are, int32 [8]; None if they end the song instead."""
+        # Any id from EOS on, in any codebook, ends the song; that frame is dropped (spec, section 9).
+        if (ids >= self._eos_id).any():
+            self.over = True
+            return None
+        self.n_made += 1
+        self.over = self.n_made == self.request.n_frames
+        return ids.astype(np.int32)
+
+
+class LmStage:
+    """HeartMuLa over one graph, one song at a time. Each call of `frames` owns its cache, so calls may overlap."""
+
+    def __init__(self, graph: Engine, tokenizer: Tokenizer, preset: Preset) -> None:
+        self._graph, self._tokenizer, self._preset = graph, tokenizer, preset
 
     def frames(self, request: LmRequest, cancelled: Callable[[], bool] = lambda: False) -> Iterator[NDArray[np.int32]]:
         """Make one song's frames.
@@ -107,90 +156,37 @@ class LmStage:
             RequestCancelledError: `cancelled` returned true.
         """
         generation = self.prepare(request)
-        codes: NDArray[np.int64] | None = None
-        for index in range(request.n_frames):
+        song = generation.song
+        while not song.over:
             if cancelled():
-                raise RequestCancelledError(f"heartmula: cancelled at frame {index}")
-            codes = generation.next_frame(codes, allow_eos=index > 0 and index >= request.min_frames)
-            # Any id from EOS on, in any codebook, ends the song; that frame is dropped (spec, section 9).
-            if (codes >= self._preset.ids.audio_eos_id).any():
-                return
-            yield codes.astype(np.int32)
+                raise RequestCancelledError(f"heartmula: cancelled at frame {song.n_made}")
+            frame = song.take(generation.next_ids(song.next_input()))
+            if frame is not None:
+                yield frame
 
-    def prepare(self, request: LmRequest) -> _Generation:
+    def prepare(self, request: LmRequest) -> Generation:
         """Tokenise, check the length and set up an empty cache: all that can refuse a request."""
-        sizes = self._preset.lm
-        prompt = build_prompt(
-            request.tags, request.lyrics, self._tokenizer, self._preset.ids, text_vocab_size=sizes.text_vocab_size
-        )
-        n_positions = len(prompt.text_ids) + request.n_frames
-        if n_positions > self._preset.max_positions:
-            raise InvalidRequestError(
-                f"duration_s: prompt ({len(prompt.text_ids)} tokens) and song ({request.n_frames} frames) need "
-                f"{n_positions} positions, the limit is {self._preset.max_positions}; shorten the lyrics or the song"
-            )
-        return _Generation(self._engine, self._preset, request, prompt.text_ids, prompt.style_index)
+        song = LmSong(request, self._tokenizer, self._preset)
+        kv_limit = cache_bytes(self._preset.lm.backbone, rows=song.prompt.n_rows, positions=song.prompt.n_positions)
+        return Generation(song, GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit))
 
 
-class _Generation:
-    """One song under way: its cache, its constant inputs, the number of frames made."""
+class Generation:
+    """One song in an engine of its own."""
 
-    def __init__(
-        self, engine: Engine, preset: Preset, request: LmRequest, text_ids: NDArray[np.int64], style_index: int
-    ) -> None:
-        self._engine, self._text_ids, self._style_index = engine, text_ids, style_index
-        self._seed, self._n_made, self._position = request.seed, 0, 0
-        self._greedy = request.temperature == 0
-        guided = request.cfg_scale > 1
-        n_rows = 2 if guided else 1
-        style = np.zeros(preset.lm.muq_dim, np.float32) if request.style is None else request.style
-        self._constant: dict[str, Array] = {
-            "style": style[None],
-            "row_song": np.zeros(n_rows, np.int64),
-            "cond_row": np.zeros(1, np.int64),
-            "uncond_row": np.array([int(guided)], np.int64),
-            "temperature": np.array([1.0 if self._greedy else request.temperature], np.float32),
-            "top_k": np.array([1 if self._greedy else request.top_k], np.int64),
-            "cfg_scale": np.array([request.cfg_scale], np.float32),
-        }
-        backbone = preset.lm.backbone
-        shape = (n_rows, backbone.num_kv_heads, 0, backbone.head_dim)
-        self._past = {
-            f"{kind}_past_{n}": np.empty(shape, np.float32) for n in range(backbone.num_layers) for kind in "kv"
-        }
+    def __init__(self, song: LmSong, engine: LmEngine) -> None:
+        self.song, self._engine = song, engine
+        self._begun = False
 
-    def next_frame(self, codes: NDArray[np.int64] | None, *, allow_eos: bool) -> NDArray[np.int64]:
-        """Feed the prompt (codes None) or one frame [8]; return the next frame's ids, int64 [8]."""
-        text_ids = self._text_ids if codes is None else np.array([-1], np.int64)
-        n_new = len(text_ids)
-        draws = noise.uniform(self._seed, "lm", self._n_made, (1, N_CODEBOOKS))
-        result = self._engine.run(
-            {
-                **self._constant,
-                **self._past,
-                "text_ids": text_ids[None],
-                "codes": np.zeros((1, N_CODEBOOKS), np.int64) if codes is None else codes[None],
-                "style_index": np.array([self._style_index if codes is None else -1], np.int64),
-                "n_new": np.array([n_new], np.int64),
-                "position": np.full(len(self._constant["row_song"]), self._position, np.int64),
-                "uniform": np.zeros_like(draws) if self._greedy else draws,
-                "allow_eos": np.array([allow_eos]),
-            },
-            ["next_codes", *(name.replace("past", "new") for name in self._past)],
-        )
-        self._remember(result, n_new)
-        self._n_made += 1
-        next_codes: NDArray[np.int64] = result["next_codes"][0].astype(np.int64)
-        return next_codes
+    def next_ids(self, frame: FrameInput) -> Codes:
+        """Feed the prompt or, after that, a frame; returns the next frame's ids, int64 [8]."""
+        if self._begun:
+            return self._engine.step({0: frame})[0]
+        self._begun = True
+        return self._engine.prefill(0, self.song.prompt, frame)
 
-    def _remember(self, result: Mapping[str, Array], n_new: int) -> None:
-        end = self._position + n_new
-        for name, past in self._past.items():
-            if past.shape[2] < end:
-                size = KV_BLOCK * math.ceil(end / KV_BLOCK)
-                # Zeros, not garbage: masked keys have weight 0, and 0 times NaN would still be NaN.
-                grown = np.zeros((*past.shape[:2], size, past.shape[3]), np.float32)
-                grown[:, :, : self._position] = past[:, :, : self._position]
-                self._past[name] = past = grown
-            past[:, :, self._position : end] = result[name.replace("past", "new")]
-        self._position = end
+    def next_frame(self, codes: Codes | None, *, allow_eos: bool) -> Codes:
+        """As `next_ids`, feeding codes [8] of the caller's choice; None before the first frame."""
+        ids = self.next_ids(replace(self.song.next_input(), codes=codes, allow_eos=allow_eos))
+        self.song.n_made += 1
+        return ids

@@ -75,6 +75,10 @@ class Loudness:
         """Each stream's gated loudness so far, [streams]; -inf where no block has passed the gates yet."""
         return np.array([_gated(blocks[: self._n_blocks]) for blocks in self._blocks])
 
+    def programme_lufs(self) -> float:
+        """Gated loudness so far of the streams as the channels, left and right, of one programme; -inf likewise."""
+        return _gated(self._blocks[:, : self._n_blocks].sum(axis=0))
+
 
 def _gated(blocks: Values) -> float:
     """Loudness of mean squares of blocks, both gates applied."""

@@ -66,11 +66,11 @@ class Mixer:
     """Mixes one song out of three streams, each contiguous, in pieces of any size, as far ahead of the others as it is.
 
     Args:
-        n_samples: length of the recording at 48 kHz; as many samples come out.
+        n_samples: length of the recording at 48 kHz, if it is known; as many samples as it has come out.
         vocal_gain_db: of the new vocals, after the loudness match.
     """
 
-    def __init__(self, n_samples: int, *, vocal_gain_db: float = 0.0) -> None:
+    def __init__(self, n_samples: int | None = None, *, vocal_gain_db: float = 0.0) -> None:
         import soxr
 
         self._n_samples, self._n_out = n_samples, 0
@@ -108,7 +108,7 @@ class Mixer:
             if samples is not None:
                 fifo.push(_checked(name, samples, 2 if fifo is not self._converted else 0))
                 self._n[name] += samples.shape[-1]
-        if self._n["recording"] > self._n_samples:
+        if self._n_samples is not None and self._n["recording"] > self._n_samples:
             raise EngineError(f"recording: expected {self._n_samples} samples at 48 kHz, got {self._n['recording']}")
         hop = self._match.hop
         # The last samples of the converted vocals wait: they fade out if nothing follows them.
@@ -167,7 +167,7 @@ class Mixer:
 
     def _check_lengths(self) -> None:
         n, n_vocals, n_converted = self._n["recording"], self._n["vocals"], self._n["converted"]
-        if n != self._n_samples:
+        if self._n_samples is not None and n != self._n_samples:
             raise EngineError(f"recording: expected {self._n_samples} samples at 48 kHz, got {n}")
         if abs(n_vocals * SAMPLE_RATE_HZ / STEM_RATE_HZ - n) > _LENGTH_TOLERANCE:
             expected = round(n * STEM_RATE_HZ / SAMPLE_RATE_HZ)

@@ -226,7 +226,7 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
     Raises:
         InvalidRequestError: missing, too long, or with control characters or line breaks.
     """
-    if "voice" not in inputs and "voice_audio" not in inputs:
+    if not {"voice", "voice_audio", "voice_key"} & set(inputs):
         return ""
     text = read_text(inputs, "voice_consent").strip()
     if not text:

@@ -58,13 +58,14 @@ class SoundFile:
     warnings: tuple[str, ...] = ()
 
 
-def decode(data: bytes, *, field: str, max_s: float) -> SoundFile:
+def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_BYTES) -> SoundFile:
     """Decode a whole file.
 
     Args:
         data: the file.
         field: the input's name, for messages.
         max_s: longest allowed duration; memory for that many samples at the file's rate is the most that is used.
+        max_bytes: longest allowed file; the default is what a request may carry.
 
     Returns:
         One or two channels of at least one finite sample; the shortest allowed duration is for the caller to check.
@@ -72,8 +73,8 @@ def decode(data: bytes, *, field: str, max_s: float) -> SoundFile:
     Raises:
         InvalidRequestError: names the field, what is allowed and what the file is.
     """
-    if len(data) > MAX_FILE_BYTES:
-        raise InvalidRequestError(f"{field}: expected at most {MAX_FILE_BYTES} bytes, got {len(data)}")
+    if len(data) > max_bytes:
+        raise InvalidRequestError(f"{field}: expected at most {max_bytes} bytes, got {len(data)}")
     container = _container(data, field)
     if container != "MP3":
         audio, rate_hz = _read(data, field, max_s)

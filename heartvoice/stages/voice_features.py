@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.stages.convert_settings import MAX_PROMPT_S
+from heartvoice.limits import MAX_PROMPT_S
 from heartvoice.stages.f0 import F0_HOP, VOICED_ABOVE_HZ, median_hz
 from heartvoice.stages.svc_pitch import Contour
 

@@ -38,11 +38,11 @@ def test_quick_run_compares_every_network_with_eager(tmp_path: Path) -> None:
     result = json.loads(path.read_text())
     assert (result["preset"], result["threads"], result["complete"]) == ("tiny", 1, True)
     rows = {(row["case"], row["variant"]): row for row in result["rows"]}
-    step = rows["LM step", "onnxruntime fp32, stage"]
+    step = rows["LM step", "standard, fp32"]
     assert step["frames_that_differ"] == 0
     assert step["frames"] > step["n"]
     for case, variant in (
-        ("LM step", "onnxruntime fp32, stage"),
+        ("LM step", "standard, fp32"),
         ("flow step", "onnxruntime fp32"),
         ("scalar decoder", "onnxruntime, one shot"),
         ("scalar decoder", "onnxruntime, chunks of 62"),

@@ -14,7 +14,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.wire import FINAL, to_raw
-from heartvoice.contracts import DEMUCS, RENDER, SONG, SPEAKER_ENCODER, ModelSpec
+from heartvoice.contracts import DEMUCS, MIX_STEM_NAMES, RENDER, SONG, SPEAKER_ENCODER, ModelSpec
 
 Stream = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
 REPORT = {"seed": 7, "preset": "tiny", "random_weights": True, "timings": {"lm_s": 0.5}}
@@ -89,6 +89,16 @@ def cover_report(**changes: Any) -> Any:
     return stream_response({"REPORT": json.dumps(COVER_REPORT | changes).encode()})
 
 
+def mix_stem_samples(start: int, n_samples: int) -> Any:
+    """float32 [2, 2, N], instrumental and vocals: unlike each other, and together `samples`."""
+    return np.stack([samples(start, n_samples) * np.float32(share) for share in (0.75, 0.25)])
+
+
+def mix_stems(start: int, n_samples: int) -> Any:
+    """A response of `mix_stem_samples`, of a song or a cover."""
+    return stream_response({"STEMS": mix_stem_samples(start, n_samples), "START": [start]})
+
+
 def stem_samples(start: int, n_samples: int, n_stems: int = 4) -> Any:
     """float32 [S, 2, N] whose value tells stem and position."""
     return np.stack([samples(start, n_samples) * np.float32(index + 1) for index in range(n_stems)])
@@ -109,9 +119,22 @@ def final() -> Any:
     return stream_response({}, final=True)
 
 
+def asked_for(request: Any) -> set[str]:
+    """The names of the request's inputs, without settings that are false."""
+    given = zip(request.inputs, request.raw_input_contents, strict=True)
+    return {tensor.name for tensor, raw in given if raw != b"\0"}
+
+
+def job_report(wanted: set[str], **changes: Any) -> Any:
+    """The report of a song or cover to which `wanted` was sent."""
+    facts = COVER_REPORT if {"voice", "voice_audio"} & wanted else REPORT
+    facts = facts | ({"stems": list(MIX_STEM_NAMES)} if "stems" in wanted else {}) | changes
+    return stream_response({"REPORT": json.dumps(facts).encode()})
+
+
 def short_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Two chunks, the report, the end; events and codes if the request asks for them."""
-    wanted = {tensor.name for tensor in request.inputs}
+    """Two chunks, the report, the end; if asked for, events, codes, and stems, which are cut elsewhere."""
+    wanted = asked_for(request)
     if "events" in wanted:
         yield event("lm", 10, 20)
     if "return_codes" in wanted:
@@ -122,17 +145,26 @@ def short_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     if "return_codes" in wanted:
         yield codes(12, 8)
     yield audio(48_000, 28_800)
-    yield report(samples=76_800)
+    if "stems" in wanted:
+        yield mix_stems(0, 30_000)
+        yield mix_stems(30_000, 46_800)
+    yield job_report(wanted, samples=76_800)
     yield final()
 
 
 def short_cover(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """1.6 s in two chunks, with events in between."""
+    """1.6 s in two chunks, with events in between; stems if the request asks for them."""
+    wanted = asked_for(request)
     yield event("separate", 10, 20)
     yield audio(0, 48_000)
+    if "stems" in wanted:
+        yield mix_stems(0, 48_000)
+    yield event("convert", 20, 20)
     yield event("mix", 20, 20)
     yield audio(48_000, 28_800)
-    yield cover_report(samples=76_800)
+    if "stems" in wanted:
+        yield mix_stems(48_000, 28_800)
+    yield job_report(wanted, samples=76_800)
     yield final()
 
 
@@ -220,8 +252,8 @@ def abort(code: grpc.StatusCode, details: str) -> Stream:
 
 def render_file(request: Any, context: grpc.ServicerContext) -> Any:
     """A file that names the format that was asked for, of a song or a cover."""
-    is_cover = {tensor.name for tensor in request.inputs} & {"file", "audio"}
-    made = json.dumps(COVER_REPORT if is_cover else REPORT).encode()
+    has_voice = asked_for(request) & {"voice", "voice_audio"}
+    made = json.dumps(COVER_REPORT if has_voice else REPORT).encode()
     outputs = {"FILE": b"file:" + input_bytes(request, "format"), "REPORT": made}
     return infer_response(outputs, RENDER)
 

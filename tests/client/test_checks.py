@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 
 from heartvoice.client.checks import check_consent, check_cover, check_request, check_sources
-from heartvoice.client.messages import Array, CoverRequest, SettingValue, SongRequest
+from heartvoice.client.messages import Array
 from heartvoice.client.recordings import Recording
-from heartvoice.contracts import COVER, MAX_TEXT_BYTES, SONG, SONG_SETTINGS, Setting
+from heartvoice.client.song_requests import CoverRequest, SettingValue, SongRequest
+from heartvoice.contracts import COVER, MAX_TEXT_BYTES, SONG, SONG_SETTINGS, VOICE_SETTINGS, Setting
 from heartvoice.errors import InvalidRequestError
 
+SOUND = Recording(file=b"sound")
 RANGES = [setting for setting in SONG_SETTINGS if setting.minimum is not None]
 
 
 def check(
     *, lyrics: object = "la", tags: object = "", style: object = None, codes: object = None, **settings: object
 ) -> dict[str, Array]:
-    """`check_request` of whatever a caller may hand over."""
-    return check_request(SongRequest(lyrics, tags, settings, style, codes), SONG)  # type: ignore[arg-type]
+    """`check_request` of whatever a caller may hand over, with a voice where the settings are about one."""
+    voice = (SOUND, "me") if any(setting.name in settings for setting in VOICE_SETTINGS) else (None, "")
+    return check_request(SongRequest(lyrics, tags, settings, style, codes, *voice), SONG)  # type: ignore[arg-type]
 
 
 def refusal(**fields: object) -> str:
@@ -139,8 +142,7 @@ def test_codes_are_checked(codes: Array, text: str) -> None:
 
 def cover_refusal(**fields: Any) -> str:
     """The message that `check_cover` refuses with."""
-    sound = Recording(file=b"sound")
-    arguments: dict[str, Any] = {"recording": sound, "voice": sound, "consent": "me"} | fields
+    arguments: dict[str, Any] = {"recording": SOUND, "voice": SOUND, "consent": "me"} | fields
     with pytest.raises(InvalidRequestError) as caught:
         check_cover(CoverRequest(**arguments), COVER)
     return str(caught.value)

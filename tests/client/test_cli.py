@@ -21,7 +21,7 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.client import cli
 from heartvoice.client.options import option_name
-from heartvoice.contracts import SONG_SETTINGS
+from heartvoice.contracts import SONG_SETTINGS, STEMS
 from heartvoice.errors import EngineError
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
@@ -39,6 +39,7 @@ from tests.client.fake_server import (
     stream_response,
 )
 
+FLAGS = [setting for setting in SONG_SETTINGS if setting is not STEMS]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -88,15 +89,16 @@ def test_lyrics_come_from_standard_input_without_a_byte_order_mark(server: FakeS
 
 
 def test_every_setting_is_an_option_and_reaches_the_server(server: FakeServer) -> None:
-    arguments: list[str] = []
-    for setting in SONG_SETTINGS:
+    arguments = ["--voice", "voice.wav", "--consent", "me"]
+    Path("voice.wav").write_bytes(b"a voice")
+    for setting in FLAGS:
         value = setting.maximum if setting.name != "min_duration_s" else 5
         arguments += [option_name(setting)] if setting.dtype == "BOOL" else [option_name(setting), str(value)]
     result = song(server, "--tags", "pop", *arguments)
     assert result.exit_code == 0, result.stderr
     (request,) = server.requests
     formats = {"FP32": "<f", "INT64": "<q", "BOOL": "?"}
-    for setting in SONG_SETTINGS:
+    for setting in FLAGS:
         (value,) = struct.unpack(formats[setting.dtype], input_raw(request, setting.name))
         assert value == (
             True if setting.dtype == "BOOL" else 5 if setting.name == "min_duration_s" else setting.maximum
@@ -255,13 +257,15 @@ def test_version() -> None:
 def test_help_teaches_the_first_song_and_lists_all_commands(arguments: list[str]) -> None:
     result = heartvoice(*arguments)
     assert result.exit_code == 0
-    for text in ("heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt", *cli.LAZY_COMMANDS):
+    first = "heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt"
+    own_voice = "heartvoice song --lyrics examples/lyrics.txt --voice reference.flac --consent"
+    for text in (first, own_voice, *cli.LAZY_COMMANDS):
         assert text in result.stdout
 
 
 def test_song_help_gives_every_setting_with_range_and_default() -> None:
     text = re.sub(r"[│\s]+", " ", heartvoice("song", "--help").stdout)
-    for setting in SONG_SETTINGS:
+    for setting in FLAGS:
         assert f"{option_name(setting)} " in text
         assert setting.doc in text
         if setting.minimum is not None:

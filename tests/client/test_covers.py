@@ -18,7 +18,6 @@ import soundfile
 from heartvoice import __version__
 from heartvoice.audio_files import provenance, write_audio
 from heartvoice.client import AsyncClient, AudioChunk, Client, Event, Report
-from heartvoice.client.messages import Report as CoverReport
 from heartvoice.client.wire import WANT_FINAL
 from heartvoice.contracts import RENDER
 from heartvoice.errors import (
@@ -107,12 +106,12 @@ def test_a_big_recording_arrives(server: FakeServer, caller: Caller) -> None:
 def test_stream_cover_yields_chunks_events_and_report_in_order(server: FakeServer, caller: Caller) -> None:
     arguments: dict[str, Any] = {"recording": SONG, "voice": VOICE, "consent": "me"}
     with_events = caller.items("stream_cover", server.url, **arguments, events=True)
-    assert [type(message) for message in with_events] == [Event, AudioChunk, Event, AudioChunk, Report]
+    assert [type(message) for message in with_events] == [Event, AudioChunk, Event, Event, AudioChunk, Report]
     without = caller.items("stream_cover", server.url, **arguments)
     assert [type(message) for message in without] == [AudioChunk, AudioChunk, Report]
     seen: list[Event] = []
     cover(server, caller, on_event=seen.append)
-    assert [event.stage for event in seen] == ["separate", "mix"]
+    assert [event.stage for event in seen] == ["separate", "convert", "mix"]
 
 
 def test_a_cover_is_rendered_on_the_server(server: FakeServer, caller: Caller) -> None:
@@ -177,13 +176,6 @@ def test_consent_cannot_be_left_out(server: FakeServer, caller: Caller) -> None:
         caller.call("cover", server.url, recording=SONG, voice=VOICE)
 
 
-def test_a_song_has_no_settings_of_covers(server: FakeServer, caller: Caller) -> None:
-    with pytest.raises(InvalidRequestError, match="vocal_gain_db: render has no such setting"):
-        caller.render(server.url, tags="pop", vocal_gain_db=3)
-    with pytest.raises(InvalidRequestError, match="vocal_gain_db: song has no such setting"):
-        caller.song(server.url, tags="pop", vocal_gain_db=3)
-
-
 # ---------------------------------------------------------------------------------------------------- bad servers
 
 
@@ -224,7 +216,7 @@ def test_a_rendered_cover_must_say_whether_it_was_converted(server: FakeServer, 
 
 def test_reports_without_singing_have_empty_judgements() -> None:
     raw = {name: value for name, value in COVER_REPORT.items() if name not in ("similarity", "f0")}
-    made = CoverReport.from_raw_cover(raw)
+    made = Report.from_raw_voice(raw, recorded=True)
     assert (made.similarity, made.f0) == ({}, {})
 
 

@@ -41,5 +41,29 @@ def test_a_terminal_gets_bars_and_is_left_tidy() -> None:
     assert text.endswith("\x1b[2K") or "\x1b[?25h" in text  # the cursor is back
 
 
+def test_bars_are_in_the_order_of_the_work_whichever_begins_first() -> None:
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, force_terminal=True, width=100)) as view:
+        for stage in ("mix", "codec", "new_stage", "convert", "lm"):
+            view.show(Event(stage, 100, 375, 4.0))
+        for done in (200, 375):
+            view.show(Event("convert", done, 375, 8.0))
+    last = out.getvalue().rpartition("writing")[2]
+    titles = ("decoding", "converting", "mixing", "new_stage")
+    assert [last.find(title) for title in titles] == sorted(last.find(title) for title in titles)
+    assert last.find("decoding") > 0
+    assert "375/375 frames, 3.8x real time" in last
+    assert "separating" not in out.getvalue(), "a stage that has not begun has no bar"
+
+
+def test_a_pipe_names_all_stages_of_a_song_in_a_voice() -> None:
+    out = io.StringIO()
+    with PlainProgress(Console(file=out)) as view:
+        for stage in ("lm", "codec", "separate", "convert", "mix"):
+            view.show(Event(stage, 0, 375, 0.0))
+    titles = [line.partition(":")[0] for line in out.getvalue().splitlines()]
+    assert titles == ["writing", "decoding", "separating", "converting", "mixing"]
+
+
 def test_a_file_gets_plain_lines() -> None:
     assert isinstance(progress_view(Console(file=io.StringIO())), PlainProgress)

@@ -22,7 +22,7 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.audio_files import provenance, write_audio
 from heartvoice.client.options import option_name
-from heartvoice.contracts import COVER_SETTINGS, MAX_FILE_BYTES, SPEAKER_ENCODER
+from heartvoice.contracts import COVER_SETTINGS, MAX_FILE_BYTES, SPEAKER_ENCODER, STEMS
 from heartvoice.similarity import meaning
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
@@ -97,15 +97,19 @@ def test_cover_writes_a_tagged_file_and_says_what_changed(server: FakeServer, na
 
 
 def test_files_consent_and_settings_reach_the_server(server: FakeServer) -> None:
-    arguments = [text for setting in COVER_SETTINGS for text in (option_name(setting), str(setting.minimum))]
-    assert cover(server, *arguments, "--no-vocals", "convert").exit_code == 0
+    ranges = [setting for setting in COVER_SETTINGS if setting.minimum is not None]
+    arguments = [text for setting in ranges for text in (option_name(setting), str(setting.minimum))]
+    assert cover(server, *arguments, "--live", "--no-vocals", "convert", "--auto-pitch", "octave").exit_code == 0
     (request,) = server.requests
     assert input_bytes(request, "file") == b"song.mp3"
     assert input_bytes(request, "voice") == b"voice.flac"
     assert input_bytes(request, "voice_consent") == b"me"
     assert input_bytes(request, "no_vocals") == b"convert"
-    assert struct.unpack("<f", input_raw(request, "vocal_gain_db")) == (-24,)
-    assert struct.unpack("<q", input_raw(request, "seed")) == (0,)
+    assert input_bytes(request, "auto_pitch") == b"octave"
+    formats = {"FP32": "<f", "INT64": "<q"}
+    for setting in ranges:
+        assert struct.unpack(formats[setting.dtype], input_raw(request, setting.name)) == (setting.minimum,)
+    assert input_raw(request, "live") == b"\1"
     cover(server)
     assert {tensor.name for tensor in server.requests[1].inputs} == {"file", "voice", "voice_consent", "events"}
     assert made() == ["cover.wav"]
@@ -394,7 +398,9 @@ def test_help_teaches_by_an_example(command: str) -> None:
     for option in ("--json", "--url", "--serve REPOSITORY", "--tls", "--timeout"):
         assert option in text
     for setting in COVER_SETTINGS if command == "cover" else ():
-        assert f"{setting.doc} {setting.describe()}. Default: {setting.default:g}." in text
+        assert setting is STEMS or f"{option_name(setting)} " in text
+        if setting.minimum is not None:
+            assert f"{setting.doc} {setting.describe()}. Default: {setting.default:g}." in text
 
 
 @pytest.mark.slow

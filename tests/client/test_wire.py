@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2
 from heartvoice import contracts
 from heartvoice.client import wire
 from heartvoice.client.messages import AudioChunk, CodesChunk
+from heartvoice.client.song_requests import SongRequest
 from heartvoice.client.wire import ModelMissingError, error_from_status, error_from_text
 from heartvoice.errors import (
     DeadlineError,
@@ -20,7 +21,7 @@ from heartvoice.errors import (
     ModelUnavailableError,
     RequestCancelledError,
 )
-from tests.client.fake_server import infer_response, samples, stream_response
+from tests.client.fake_server import infer_response, mix_stems, samples, stream_response
 
 # Texts of tritonserver 2.51.0, as its streams and calls gave them.
 CORE_TEXTS: list[tuple[type[HeartvoiceError], str]] = [
@@ -91,7 +92,7 @@ def test_every_tensor_of_the_contract_survives_the_wire(spec: contracts.TensorSp
 
 def decode(response: Any) -> Any:
     """`decode_stream`'s one message."""
-    (message,), final = wire.decode_stream(response, wire.SONG_STREAM)
+    (message,), final = wire.decode_stream(response, wire.job_stream(SongRequest()))
     assert not final
     return message
 
@@ -130,7 +131,9 @@ def broken(**change: Any) -> Any:
         (broken(shape=[2, -4]), "AUDIO: expected FP32 [2, -4], got 32 bytes"),
         (broken(shape=[2, 0], raw=b""), "AUDIO: got an empty chunk at 0"),
         (broken(raw=b"\xff" * 32), "AUDIO: expected finite samples, got NaN or infinite ones in the chunk at 0"),
-        (broken(name="STEMS"), "song: got an output 'STEMS' that the contract does not have there"),
+        (broken(name="VOCALS"), "song: got an output 'VOCALS' that the contract does not have there"),
+        (broken(name="STEMS"), "STEMS: expected FP32 [2, 2, sample], got FP32 [2, 4]"),
+        (mix_stems(0, 4), "song: got an output that was not asked for: STEMS, START"),
         (broken(name="START"), "START: expected INT64 [1], got FP32 [2, 4]"),
         (broken(drop=True), "song: got 2 outputs with 1 raw contents"),
         (stream_response({"START": [0]}), "song: expected AUDIO or CODES together with START, got START"),
@@ -144,7 +147,7 @@ def broken(**change: Any) -> Any:
 )
 def test_responses_that_break_the_contract_are_engine_errors(response: Any, text: str) -> None:
     with pytest.raises(EngineError) as caught:
-        wire.decode_stream(response, wire.SONG_STREAM)
+        wire.decode_stream(response, wire.job_stream(SongRequest()))
     assert str(caught.value).startswith(text)
 
 

@@ -11,7 +11,7 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.repository import Repository
-from tests.integration.raw import Metrics, add_converter, export_tiny
+from tests.integration.raw import Metrics, export_tiny
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return Repository(add_converter(export_tiny(tmp_path_factory.mktemp("repository") / "tiny")))
+    return Repository(export_tiny(tmp_path_factory.mktemp("repository") / "tiny"))
 
 
 @pytest.fixture(scope="session")

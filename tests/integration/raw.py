@@ -31,8 +31,9 @@ def export_tiny(root: Path) -> Path:
     return root
 
 
-def add_converter(root: Path) -> Path:
-    """Give a repository the tests' own `svc`, which returns its input."""
+def with_identity_converter(repository: Path, root: Path) -> Path:
+    """A copy of a repository with the tests' own `svc`, which returns its input."""
+    shutil.copytree(repository, root, ignore=shutil.ignore_patterns(SVC.name))
     shutil.copytree(CONVERTER, root / SVC.name)
     (root / SVC.name / "config.pbtxt").write_text(pbtxt.render(SVC))
     return root

@@ -20,21 +20,33 @@ from tritonclient.grpc import service_pb2
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
 from heartvoice.contracts import LOADED, MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.cover import Conversion, Converted
+from heartvoice.conversion import Conversion, Converted
 from heartvoice.dsp import resample
-from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer
+from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
-from heartvoice.local import LocalCoverStages, make_cover
-from heartvoice.pipeline import AudioPiece
+from heartvoice.job_messages import AudioPiece
+from heartvoice.local import LocalVoiceStages, make_cover
 from heartvoice.repository import Repository
 from tests import music
 from tests.fakes import text
-from tests.integration.raw import Metrics, Raw
+from tests.integration.raw import Metrics, Raw, with_identity_converter
 from tests.speech import say
 from tests.waiting import wait_until
 
 CONSENT = "the author of these tests, for these tests"
 SECONDS = 21.0
+
+
+@pytest.fixture(scope="module")
+def repository(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return Repository(with_identity_converter(repository.root, tmp_path_factory.mktemp("identity") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +93,10 @@ def test_cover_by_an_identity_converter_is_the_recording(
 def test_served_cover_is_the_local_cover(
     client: Client, repository: Repository, recording: bytes, voice: bytes
 ) -> None:
-    def identity(request: Conversion) -> Converted:
-        return Converted(request.vocals, None, {})
+    def identity(request: Conversion) -> Iterator[Converted]:
+        yield Converted(request.vocals, None, {})
 
-    stages = LocalCoverStages(repository, identity)
+    stages = LocalVoiceStages(repository, identity)
     messages = list(make_cover(repository, stages, cover_inputs(recording, voice)))
     local = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
     assert np.array_equal(client.cover(recording, voice, consent=CONSENT).audio, local)
@@ -93,7 +105,7 @@ def test_served_cover_is_the_local_cover(
 def test_first_audio_comes_while_later_windows_are_separated(
     server: EmbeddedServer, recording: bytes, voice: bytes
 ) -> None:
-    inputs = cover_inputs(recording, voice, events=np.array([True]))
+    inputs = cover_inputs(recording, voice, events=np.array([True]), live=np.array([True]))
     with Raw(server.url) as raw:
         responses = [r for r in raw.stream("cover", inputs, timeout=90) if r]
     n_audio = sum("AUDIO" in r for r in responses)
@@ -233,7 +245,7 @@ def test_cancelled_cover_frees_every_stage(
     server: EmbeddedServer, metrics: Metrics, recording: bytes, voice: bytes
 ) -> None:
     with Raw(server.url) as raw:
-        call = raw.call("cover", cover_inputs(recording, voice))
+        call = raw.call("cover", cover_inputs(recording, voice, live=np.array([True])))
         next(call)
         call.cancel()
         wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
@@ -248,7 +260,7 @@ def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -
 def test_without_a_converter_a_cover_is_refused_by_name(
     new_server: Callable[..., EmbeddedServer], recording: bytes, voice: bytes
 ) -> None:
-    server = new_server(models=LOADED)
+    server = new_server(models=tuple(name for name in LOADED if name != "svc"))
     with Client(server.url, retries=0) as client:
         with pytest.raises(ModelUnavailableError, match="svc"):
             client.cover(recording, voice, consent=CONSENT)
@@ -262,7 +274,7 @@ def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
     server = new_server()
     long = (music.song(60.0)[0], STEM_RATE_HZ)
     with Client(server.url, retries=0) as client:
-        stream = client.stream_cover(long, voice, consent=CONSENT)
+        stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
         next(stream)
         os.kill(server.stub_pids()[victim], signal.SIGKILL)
         began = time.monotonic()
@@ -290,7 +302,7 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
     server = new_server()
     mix = music.song(30.0)[0]
     with Client(server.url, retries=0) as client:
-        stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT)
+        stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT, live=True)
         first = next(stream)
         os.kill(server.stub_pids()["svc"], signal.SIGKILL)
         rest, error = rest_of(stream)
@@ -309,7 +321,7 @@ def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
     server = new_server()
     monkeypatch.setattr(server, "_reload", lambda name: None)  # an operator took it away, it stays away
     with Client(server.url, retries=0) as client:
-        stream = client.stream_cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT)
+        stream = client.stream_cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, live=True)
         next(stream)
         with Raw(server.url) as raw:
             raw.stub.RepositoryModelUnload(

@@ -14,8 +14,8 @@ import soundfile
 from heartvoice.client import Client
 from heartvoice.contracts import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
 from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.job_messages import AudioPiece, CodesPiece
 from heartvoice.local import LocalStages, make_song
-from heartvoice.pipeline import AudioPiece, CodesPiece
 from heartvoice.repository import Repository
 from tests.fakes import text
 from tests.integration.raw import Raw

@@ -20,7 +20,6 @@ from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.presets import PRESETS
 from tests import music
-from tests.integration.raw import add_converter
 from tests.speech import say
 
 SEPARATOR = PRESETS["tiny"].separator
@@ -66,7 +65,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     root = Path(tmp_path_factory.mktemp("silent")) / "tiny"
     export_repository(known, root)
     with (
-        EmbeddedServer(ServerOptions(add_converter(root), free_port(), free_port())) as server,
+        EmbeddedServer(ServerOptions(root, free_port(), free_port())) as server,
         Client(server.url) as made,
     ):
         yield made

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.contracts import MAX_PROMPT_S
 from heartvoice.stages.convert import Cancelled, ConvertStage, Floats
-from heartvoice.stages.convert_settings import MAX_PROMPT_S, AutoPitch, ConvertSettings
+from heartvoice.stages.convert_settings import AutoPitch, ConvertSettings
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc_content import sinc_resample
 from heartvoice.stages.svc_mel import n_mel_frames

@@ -37,7 +37,7 @@ def request(**changes: object) -> LmRequest:
 def test_frames_are_those_of_the_reference_loop(
     stage: LmStage, step: TorchStep, cfg_scale: float, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heartvoice.stages.lm.KV_BLOCK", 16)
+    monkeypatch.setattr("heartvoice.stages.lm_cache.WIDTH_BLOCK", 16)
     wanted = request(cfg_scale=cfg_scale, temperature=temperature, duration_s=2.0, min_duration_s=2.0)
     prompt = build_prompt(wanted.tags, wanted.lyrics, BytesTokenizer(), PRESET.ids)
     assert len(prompt.text_ids) + wanted.n_frames > 32  # the cache grows twice

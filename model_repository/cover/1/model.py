@@ -1,8 +1,8 @@
 """Triton adapter of `cover`: a recording with another singer, streamed. Owns no weights."""
 
 from heartvoice import contracts
-from heartvoice.serving.covers import stream_cover
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.revoicing import stream_cover
 from heartvoice.serving.stage_model import Context, StageModel
 
 

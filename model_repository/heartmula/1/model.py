@@ -1,21 +1,33 @@
-"""Triton adapter of `heartmula`: lyrics and tags into code frames."""
+"""Triton adapter of `heartmula`: lyrics and tags into code frames, for many songs at once."""
 
 from heartvoice import contracts
 from heartvoice.engines import OnnxEngine
 from heartvoice.models.prompt import load_tokenizer
+from heartvoice.serving.codes import stream_codes
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.songs import stream_codes
+from heartvoice.serving.lm_metrics import LmMetrics
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.stages.lm import LmStage
+from heartvoice.stages.lm_engine import GraphEngine
+from heartvoice.stages.lm_scheduler import LmScheduler
 
 
 class TritonPythonModel(StageModel):
     spec = contracts.HEARTMULA
+    schedules_itself = True
 
     def build(self, context: Context) -> None:
         self.repository = context.repository
-        engine = OnnxEngine(self.repository.graph("heartmula_step"))
-        self.stage = LmStage(engine, load_tokenizer(context.folder / "tokenizer.json"), self.repository.preset)
+        self.tokenizer = load_tokenizer(context.folder / "tokenizer.json")
+        self.n_slots, self.max_waiting = (int(context.parameters[name]) for name in ("max_jobs", "max_queue"))
+        limit = context.parameters.get("kv_bytes")  # default: a song of full length in every slot
+        graph = OnnxEngine(self.repository.graph("heartmula_step"))
+        self.engine = GraphEngine(
+            graph, self.repository.preset, n_slots=self.n_slots, kv_limit=None if limit is None else int(limit)
+        )
+
+    def initialize(self, args: dict[str, str]) -> None:
+        super().initialize(args)
+        self.scheduler = LmScheduler(self.engine, max_waiting=self.max_waiting, observer=LmMetrics(self.jobs.metrics))
 
     def work(self, job: Job) -> None:
-        stream_codes(job, self.stage, self.repository, self.jobs.metrics)
+        stream_codes(job, self.scheduler, self.tokenizer, self.repository)

@@ -1,8 +1,8 @@
 """Triton adapter of `render`: a whole song or cover as one encoded file."""
 
 from heartvoice import contracts
-from heartvoice.serving.covers import run_cover
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.revoicing import run_cover
 from heartvoice.serving.songs import render, run_song
 from heartvoice.serving.stage_model import Context, StageModel
 

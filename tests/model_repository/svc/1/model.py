@@ -18,8 +18,9 @@ class TritonPythonModel(StageModel):
     def work(self, job: Job) -> None:
         n_before = int(job.inputs["state"][0]) if "state" in job.inputs else 0
         vocals = job.inputs["vocals"]
+        job.send({"VOCALS": vocals, "START": np.array([0])})
         report = json.dumps({"engine": "identity", "samples": n_before + len(vocals)})
-        outputs: dict[str, np.ndarray | str] = {"VOCALS": vocals, "REPORT": report}
+        outputs: dict[str, np.ndarray | str] = {"REPORT": report}
         if bool(job.inputs["more"][0]):
             outputs["STATE"] = np.array([n_before + len(vocals)], np.float32)
-        job.answer(outputs)
+        job.send(outputs)

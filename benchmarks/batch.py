@@ -1,0 +1,159 @@
+"""How many songs more does HeartMuLa make in the same time when it makes eight at once?
+
+    python -m heartvoice.benchmarks.batch [--preset mid] [--seconds 20] [--tokens 128] [--rounds 3] [--quick]
+
+Random weights, the portable graph, guided and sampled songs. First one frame of 1, 2, 4 and 8 songs with as many cached
+positions each, then whole songs through the scheduler, prompts included: eight at once against one alone, in turns.
+Exits with 1 if any song's codes depend on how it was made. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from heartvoice.benchmarks.costs import frame_bytes
+from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
+from heartvoice.checkpoints import random_checkpoint
+from heartvoice.contracts import FRAMES_PER_S
+from heartvoice.engines import Engine, OnnxEngine, default_threads
+from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.export.tokenizer_file import byte_tokenizer
+from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.presets import PRESETS, Preset
+from heartvoice.stages.lm import LmRequest, LmSong
+from heartvoice.stages.lm_engine import GraphEngine, LmEngine
+from heartvoice.stages.lm_scheduler import LmScheduler
+
+SONGS = (1, 2, 4, 8)
+MOST = SONGS[-1]
+BUDGET = 3.0
+"""Songs a second at eight against one, fp32 on a CPU (design, section 4)."""
+NewEngine = Callable[[int], LmEngine]
+"""An engine with so many slots."""
+
+
+class Songs:
+    """Guided, sampled songs of one length; each index is another seed."""
+
+    def __init__(self, preset: Preset, *, n_frames: int, tokens: int) -> None:
+        """`tokens`: of each prompt, about."""
+        self._preset, self._tokenizer = preset, Tokenizer.from_str(byte_tokenizer(preset.lm.text_vocab_size))
+        self._seconds, self._lyrics = n_frames / FRAMES_PER_S, ("la " * tokens)[:tokens]
+
+    def __getitem__(self, seed: int) -> LmSong:
+        """A song that has not begun."""
+        request = LmRequest(
+            lyrics=self._lyrics, tags="pop", duration_s=self._seconds, min_duration_s=self._seconds, seed=seed,
+            temperature=1.0, top_k=50, cfg_scale=1.5,
+        )  # fmt: skip
+        return LmSong(request, self._tokenizer, self._preset)
+
+
+def measure_steps(run: Run, preset: Preset, new_engine: NewEngine, *, n: int, positions: int) -> None:
+    """One frame of 1 to 8 songs with about so many cached positions each."""
+    songs = Songs(preset, n_frames=n + 2, tokens=positions)
+
+    def begun(count: int) -> Callable[[], object]:
+        engine = new_engine(count)
+        batch = [songs[seed] for seed in range(count)]
+        for slot, song in enumerate(batch):
+            engine.prefill(slot, song.prompt, song.next_input())
+        return lambda: engine.step({slot: song.next_input() for slot, song in enumerate(batch)})
+
+    timings = alternate({str(count): begun(count) for count in SONGS}, n=n, warmup=2)
+    middle = len(songs[0].prompt.text_ids) + 2 + n // 2
+    for count in SONGS:
+        timing, n_bytes = timings[str(count)], frame_bytes(preset.lm, positions=middle, rows=2 * count).total
+        floor_s = n_bytes / (run.rates["bandwidth_gb_s"] * 1e9)
+        run.add(
+            "LM frame of all songs", f"{count} songs", timing, baseline=timings["1"], songs=count, positions=middle,
+            speedup=count * timings["1"].median / timing.median, rtf=timing.median * FRAMES_PER_S,
+            read_mb=n_bytes / 1e6, floor_ms=floor_s * 1e3, share_of_floor=floor_s / timing.median,
+        )  # fmt: skip
+
+
+def measure_songs(run: Run, songs: Songs, new_engine: NewEngine, *, rounds: int, limit_s: float) -> bool:
+    """Whole songs, prompts included; returns whether every song's codes were the same alone and among others."""
+    scheduler = LmScheduler(new_engine(MOST), max_waiting=0)
+    made: dict[int, list[NDArray[np.int32]]] = {seed: [] for seed in range(MOST)}
+    turns = iter(range(10**9))
+
+    def make(seeds: Sequence[int]) -> None:
+        streams = {seed: scheduler.submit(songs[seed]) for seed in seeds}
+        for seed, stream in streams.items():
+            made[seed].append(np.stack(list(stream)))
+
+    variants = {"one song": lambda: make([next(turns) % MOST]), f"{MOST} songs at once": lambda: make(range(MOST))}
+    try:
+        timings = alternate(variants, n=rounds, warmup=0, limit_s=limit_s)
+    finally:
+        scheduler.close()
+    one, many = timings.values()
+    differ = sum(not np.array_equal(codes[0], other) for codes in made.values() for other in codes[1:])
+    _add_songs(run, "one song", one, 1, one)
+    row = _add_songs(run, f"{MOST} songs at once", many, MOST, one)
+    row |= {"budget": BUDGET, "songs_that_differ": differ}
+    return differ == 0
+
+
+def _add_songs(run: Run, variant: str, timing: Timing, count: int, one: Timing) -> dict[str, object]:
+    row = run.add("whole songs", variant, timing, baseline=one, songs=count, songs_per_s=count / timing.median)
+    row["speedup"] = count / row["ratio"]
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    args = _parse(arguments)
+    preset = PRESETS[args.preset]
+    run = Run(
+        "batch-quick" if args.quick else "batch", preset.name, "fp32", args.threads, results=args.results,
+        about={"quick": args.quick, "weights": "random seed=0", "seconds": args.seconds, "tokens": args.tokens},
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        write_graph(build_heartmula_step(preset, random_checkpoint(preset.lm, 0)), Path(folder))
+        graph: Engine = OnnxEngine(Path(folder) / GRAPH_FILE, threads=args.threads)
+
+        def new_engine(n_slots: int) -> LmEngine:
+            return GraphEngine(graph, preset, n_slots=n_slots)
+
+        for positions in args.positions:
+            measure_steps(run, preset, new_engine, n=args.frames, positions=positions)
+            run.save()
+        songs = Songs(preset, n_frames=round(args.seconds * FRAMES_PER_S), tokens=args.tokens)
+        same = measure_songs(run, songs, new_engine, rounds=args.rounds, limit_s=args.limit)
+    run.finish()
+    if not same:
+        print("a song's codes depend on the songs beside it", file=sys.stderr)
+    return 0 if same else 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.batch", description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="mid")
+    parser.add_argument("--quick", action="store_true", help="a few frames, songs of a second")
+    parser.add_argument("--seconds", type=float, help="length of a song (default 20)")
+    parser.add_argument("--tokens", type=int, default=128, help="of a song's lyrics")
+    parser.add_argument("--positions", type=int, nargs="+", help="cached positions of the frames (default 256 1024)")
+    parser.add_argument("--frames", type=int, help="measured frames of each batch (default 40)")
+    parser.add_argument("--rounds", type=int, default=3, help="of whole songs")
+    parser.add_argument("--limit", type=float, default=400, help="no new round of whole songs after so many seconds")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    args = parser.parse_args(arguments)
+    args.seconds = args.seconds or (1.0 if args.quick else 20.0)
+    args.positions = args.positions or ([64] if args.quick else [256, 1024])
+    args.frames = args.frames or (3 if args.quick else 40)
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,351 @@
+"""What does a voice cost in the pipeline: a cover, a song with a voice, a voice heard before, and conversion live?
+
+    python -m heartvoice.benchmarks.voice [--preset mid] [--only cover|song|cache|live] [--quick]
+
+In one process over an exported repository (`heartvoice export --preset mid --random-weights 0` first). A job runs as a
+whole, in which its stages overlap, and then stage by stage: each one alone gives the answers that it gave in a job
+before, and the mix is the job over finished answers. All of these take turns. Peak memory is that of a job in a process
+of its own, its voice not heard before. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from heartvoice.benchmarks.f0_signals import agreement, melody
+from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
+from heartvoice.benchmarks.machine import peak_in_child
+from heartvoice.benchmarks.separation import recording
+from heartvoice.contracts import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.conversion import Conversion, Converted, Converter
+from heartvoice.dsp import resample
+from heartvoice.engines import Array, default_threads
+from heartvoice.job_messages import AudioPiece, Codes, Finished, Message
+from heartvoice.local import LocalStages, LocalVoiceStages, make_cover
+from heartvoice.networks import LocalNetworks
+from heartvoice.pipeline import SongRequest, SongStages
+from heartvoice.repository import Repository
+from heartvoice.revoice import VoiceStages
+from heartvoice.stages.codec import CodecRequest
+from heartvoice.stages.convert_settings import ConvertSettings
+from heartvoice.stages.lm import LmRequest
+from heartvoice.stages.recordings import read_voice
+from heartvoice.stages.separate import SeparationRequest
+from heartvoice.stages.svc_mel import log_mel
+from heartvoice.voiced import song_messages
+
+Floats = npt.NDArray[np.float32]
+T = TypeVar("T")
+PARTS = ("cover", "song", "cache", "live")
+BUDGET = 1.05
+"""Of a job over the sum of its stages."""
+REFERENCE_S = 15.0
+CODEC_WINDOW = 93
+"""Frames: several windows even in a short song, so that its stages overlap."""
+PUSH_SAMPLES = 257_985
+"""What separation finishes at a time."""
+CONSENT = "nobody: this is a synthetic voice"
+LYRICS, TAGS = "[verse]\nOver the hills and far away\n", "pop, piano, female voice"
+
+
+# --------------------------------------------------------------------------------------------------------------- stages
+
+
+@dataclass
+class Tape:
+    """Stages of song and cover that keep every call and its answer; what streams is listened to the end first."""
+
+    song: SongStages
+    voice: VoiceStages
+    calls: dict[str, list[tuple[Callable[[], Any], Any]]] = field(default_factory=dict)
+    """By stage, in order: the call once more, and what it gave."""
+
+    def write_codes(self, request: LmRequest) -> Iterator[Codes]:
+        """See `pipeline.SongStages`."""
+        return iter(self._kept("lm", lambda: list(self.song.write_codes(request))))
+
+    def decode_window(self, request: CodecRequest) -> tuple[Floats, Floats]:
+        """See `pipeline.SongStages`."""
+        return self._kept("codec", lambda: self.song.decode_window(request))
+
+    def separate(self, request: SeparationRequest) -> tuple[Floats, Floats | None]:
+        """See `revoice.VoiceStages`."""
+        return self._kept("separation", lambda: self.voice.separate(request))
+
+    def convert(self, request: Conversion) -> Iterable[Converted]:
+        """See `revoice.VoiceStages`."""
+        return self._kept("conversion", lambda: list(self.voice.convert(request)))
+
+    def embed(self, audio: Floats) -> Floats:
+        """See `revoice.VoiceStages`."""
+        return self._kept("judging", lambda: self.voice.embed(audio))
+
+    def track_f0(self, audio: Floats) -> Floats:
+        """See `revoice.VoiceStages`."""
+        return self._kept("judging", lambda: self.voice.track_f0(audio))
+
+    def _kept(self, stage: str, call: Callable[[], T]) -> T:
+        answer = call()
+        self.calls.setdefault(stage, []).append((call, answer))
+        return answer
+
+    def alone(self, stage: str) -> None:
+        """Make a stage's calls again."""
+        for call, _ in self.calls[stage]:
+            call()
+
+
+class Answers(Tape):
+    """The same stages, which answer at once what a tape has of them."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__(tape.song, tape.voice)
+        self._left = {stage: deque(answer for _, answer in calls) for stage, calls in tape.calls.items()}
+
+    def _kept(self, stage: str, call: Callable[[], T]) -> T:
+        answer: T = self._left[stage].popleft()
+        return answer
+
+
+class Stages:
+    """Everything of a repository, in this process."""
+
+    def __init__(self, repository: Repository, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.repository = repository
+        self.song, self.voice = LocalStages(repository, threads=threads), LocalVoiceStages(repository, threads=threads)
+
+
+# ----------------------------------------------------------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song or a cover of so many seconds."""
+
+    kind: str
+    seconds: float
+    steps: int
+    """Of both flows."""
+
+    def messages(self, repository: Repository, song: SongStages, voice: VoiceStages) -> Iterator[Message]:
+        """Begin it."""
+        if self.kind == "cover":
+            return make_cover(repository, voice, self._inputs() | _clip(self.seconds))
+        inputs = self._inputs() | {
+            "lyrics": _text(LYRICS),
+            "tags": _text(TAGS),
+            "duration_s": np.array([self.seconds], np.float32),
+            "min_duration_s": np.array([self.seconds], np.float32),
+            "codec_window": np.array([CODEC_WINDOW]),
+            "codec_steps": np.array([self.steps]),
+        }
+        preset = repository.preset
+        request = SongRequest.from_inputs(inputs, preset)
+        return song_messages(request, song, lambda: voice, preset, repository.about, detect_vocals=False)
+
+    def _inputs(self) -> dict[str, Array]:
+        return voice_inputs() | {"svc_steps": np.array([self.steps]), "no_vocals": _text("convert")}
+
+
+def finished(messages: Iterable[Message]) -> dict[str, Any]:
+    """A job to its end: its report, and how much audio came."""
+    n_samples, report = 0, dict[str, Any]()
+    for message in messages:
+        if isinstance(message, AudioPiece):
+            n_samples += message.audio.shape[1]
+        elif isinstance(message, Finished):
+            report = message.report
+    return report | {"received_s": n_samples / SAMPLE_RATE_HZ}
+
+
+def vocals(seconds: float) -> Floats:
+    """A synthetic melody [N] at 44.1 kHz."""
+    return resample(melody(seconds).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)
+
+
+def voice_inputs() -> dict[str, Array]:
+    """A reference and the consent to its use."""
+    return {
+        "voice_audio": resample(melody(REFERENCE_S, seed=1).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)[None],
+        "voice_sample_rate": np.array([STEM_RATE_HZ]),
+        "voice_consent": _text(CONSENT),
+    }
+
+
+def _clip(seconds: float) -> dict[str, Array]:
+    mix = recording(seconds, STEM_RATE_HZ) + np.float32(0.5) * vocals(seconds)
+    return {"audio": mix, "sample_rate": np.array([STEM_RATE_HZ])}
+
+
+def _text(text: str) -> Array:
+    return np.array([text.encode()], np.object_)
+
+
+def build(root: Path, threads: int, job: Job) -> Callable[[], object]:
+    """What `peak_in_child` measures: a job whose networks are loaded, and nothing more."""
+    stages = Stages(Repository(root), threads)
+    finished(replace(job, seconds=2.0, steps=1).messages(stages.repository, stages.song, stages.voice))
+    stages.voice.converter = Converter(stages.repository.preset)
+    return lambda: finished(job.messages(stages.repository, stages.song, stages.voice))
+
+
+def measure_job(run: Run, stages: Stages, job: Job, *, n: int, memory: bool) -> None:
+    """A job beside its stages; adds rows."""
+    repository = stages.repository
+    tape = Tape(stages.song, stages.voice)
+    finished(job.messages(repository, tape, tape))
+
+    def over(song: SongStages, voice: VoiceStages) -> dict[str, Any]:
+        return finished(job.messages(repository, song, voice))
+
+    def mix() -> dict[str, Any]:
+        answers = Answers(tape)
+        return over(answers, answers)
+
+    alone: dict[str, Callable[[], object]] = {stage: partial(tape.alone, stage) for stage in tape.calls}
+    alone["mix"] = mix
+    timings = alternate({"whole": lambda: over(stages.song, stages.voice), **alone}, n=n, warmup=0)
+    total = Timing(tuple(map(sum, zip(*(timings[stage].seconds for stage in alone), strict=True))))
+    row = run.add(job.kind, "whole", timings["whole"], baseline=total, budget=BUDGET)
+    row |= {"rtf": timings["whole"].median / job.seconds, "audio_s": mix()["received_s"]}
+    run.add(job.kind, "sum of its stages", total, rtf=total.median / job.seconds)
+    for stage in alone:
+        run.add(job.kind, stage, timings[stage], rtf=timings[stage].median / job.seconds)
+    run.save()
+    if memory:
+        peak = peak_in_child(build, repository.root, run.threads, job)
+        row |= {"loaded_mb": peak.loaded / 1e6, "run_mb": peak.growth / 1e6, "peak_mb": peak.peak / 1e6}
+        run.save()
+
+
+# ------------------------------------------------------------------------------------------------------ cache and live
+
+
+class Conversions:
+    """The converter with its voices."""
+
+    def __init__(self, repository: Repository, threads: int, seconds: float, steps: int) -> None:
+        self.networks = LocalNetworks(repository, threads=threads)
+        self.preset = repository.preset
+        self.converter = Converter(self.preset)
+        voice, settings = read_voice(voice_inputs()), ConvertSettings(steps=steps)
+        self.request = Conversion(vocals(seconds), voice, voice.sha256, CONSENT, settings)
+
+    def exact(self, seed: int = 0) -> tuple[Floats, Mapping[str, Any]]:
+        """All vocals at once: samples and report."""
+        settings = replace(self.request.settings, seed=seed)
+        return _joined(self.converter.convert(self.networks, replace(self.request, settings=settings)))
+
+    def live(self) -> tuple[Floats, Mapping[str, Any]]:
+        """The vocals as they come from the separator."""
+        parts = np.split(self.request.vocals, range(PUSH_SAMPLES, len(self.request.vocals), PUSH_SAMPLES))
+        pieces, state = list[Converted](), None
+        for index, part in enumerate(parts):
+            request = replace(self.request, vocals=part, live=True, state=state, more=index + 1 < len(parts))
+            pieces += self.converter.convert(self.networks, request)
+            state = pieces[-1].state
+        return _joined(pieces)
+
+
+def _joined(pieces: Iterable[Converted]) -> tuple[Floats, Mapping[str, Any]]:
+    every = list(pieces)
+    return np.concatenate([piece.vocals for piece in every]), every[-1].report or {}
+
+
+def measure_cache(run: Run, repository: Repository, *, n: int) -> None:
+    """The shortest conversion with a voice that is new, and with one that is kept; adds rows."""
+    conversions = Conversions(repository, run.threads, 0.5, 1)
+
+    def miss() -> None:
+        conversions.converter = Converter(conversions.preset)
+        conversions.exact()
+
+    timings = alternate({"miss": miss, "hit": conversions.exact}, n=n, warmup=1)
+    kept = conversions.converter.voices.report()
+    run.add("half a second, voice", "miss", timings["miss"], voice_mb=kept["bytes"] / 1e6)
+    run.add("half a second, voice", "hit", timings["hit"], baseline=timings["miss"])
+    run.save()
+
+
+def measure_live(run: Run, stages: Stages, *, seconds: float, steps: int, n: int) -> None:
+    """Live conversion beside the exact one; another seed's result is the yardstick. Adds rows."""
+    conversions = Conversions(stages.repository, run.threads, seconds, steps)
+    (exact, of_exact), (other, _), (live, of_live) = conversions.exact(), conversions.exact(seed=1), conversions.live()
+    timings = alternate({"exact": conversions.exact, "live": conversions.live}, n=n, warmup=0)
+    run.add("conversion", "exact", timings["exact"], rtf=timings["exact"].median / seconds)
+    row = run.add("conversion", "live", timings["live"], baseline=timings["exact"])
+    shift = 100 * (of_live["auto_shift_semitones"] - of_exact["auto_shift_semitones"])
+    row |= {"rtf": timings["live"].median / seconds, "shift_cents": shift, **apart(live, exact, stages.voice)}
+    row = run.add("conversion", "exact, another seed")
+    row |= apart(other, exact, stages.voice)
+
+
+def apart(wave: Floats, reference: Floats, voice: VoiceStages) -> dict[str, float]:
+    """Mean distance of the mel spectra in dB, median distance of the pitch in cents, cosine of the voices."""
+    n = min(len(wave), len(reference))
+    pair = wave[:n], reference[:n]
+    mels = [log_mel(samples) for samples in pair]
+    contours = [voice.track_f0(resample(samples, STEM_RATE_HZ, SPEECH_RATE_HZ)) for samples in pair]
+    vectors = [voice.embed(samples) for samples in pair]
+    return {
+        "mel_db": float(np.abs(mels[0] - mels[1]).mean() * 20 / np.log(10)),
+        "f0_cents": agreement(*contours).median_cents,
+        "both_voiced": float(np.mean((contours[0] > 0) & (contours[1] > 0))),
+        "similarity": float(vectors[0] @ vectors[1]),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- main
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    args = _parse(arguments)
+    repository = Repository(args.repository or Path("build/repository") / args.preset)
+    about = repository.about | {"steps": args.steps, "seconds": args.seconds, "reference_s": REFERENCE_S}
+    preset, precision = repository.preset.name, str(repository.index["precision"])
+    run = Run("voice", preset, precision, args.threads, results=args.results, about=about)
+    stages = Stages(repository, args.threads)
+    for kind in ("cover", "song"):
+        if kind in args.only:
+            seconds = args.seconds if kind == "cover" else args.song_seconds
+            measure_job(run, stages, Job(kind, seconds, args.steps), n=args.n, memory=not args.quick)
+    if "cache" in args.only:
+        measure_cache(run, repository, n=2 * args.n + 1)
+    if "live" in args.only:
+        measure_live(run, stages, seconds=args.seconds, steps=args.steps, n=args.n)
+    run.finish()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.voice", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preset", default="mid")
+    parser.add_argument("--repository", type=Path, help="default build/repository/PRESET")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="short, one round, no memory")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of the cover, and of vocals")
+    parser.add_argument("--song-seconds", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, default=4, help="of both flows; a request's defaults are 10 and 25")
+    parser.add_argument("-n", type=int, default=3, help="rounds")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    args = parser.parse_args(arguments)
+    args.only = [part for part in PARTS if part in (args.only or PARTS)]
+    if args.quick:
+        args.seconds, args.song_seconds, args.steps, args.n = 7.0, 2.0, 1, 1  # two requests of a live conversion
+    return args
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What a song and a cover are asked for with: frozen values, and how a client method's arguments become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from heartvoice.client.messages import Array
+from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S, Recording, RecordingLike, as_recording
+from heartvoice.errors import InvalidRequestError
+
+SettingValue = float | int | bool | np.generic
+"""A setting's value: a Python or numpy scalar."""
+
+
+@dataclass(frozen=True, eq=False)
+class SongRequest:
+    """A song to be made. What is None or missing takes the server's default.
+
+    Attributes:
+        lyrics: text; section marks such as [verse] are plain text.
+        tags: text, comma separated: genre, mood, instruments.
+        settings: by the names of `contracts.SONG.settings`, ranges as there; `contracts.VOICE_SETTINGS` with a voice.
+        style: float32 [D], HeartMuLa's style slot.
+        codes: int32 [8, T] of a finished song, which is then decoded again instead of being written anew.
+        voice: a reference of 3 to 60 s of the voice that shall sing; see `as_recording`.
+        consent: who consents to the use of the voice, and how; with a voice only, and then required.
+        no_vocals: what a song in which nobody sings becomes, one of `contracts.NO_VOCALS_MODES`; with a voice only.
+        auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`; likewise.
+    """
+
+    lyrics: str = ""
+    tags: str = ""
+    settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
+    style: Array | None = None
+    codes: Array | None = None
+    voice: Recording | None = None
+    consent: str = ""
+    no_vocals: str | None = None
+    auto_pitch: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.settings.items() if value is not None}
+        object.__setattr__(self, "settings", MappingProxyType(given))
+
+
+@dataclass(frozen=True, eq=False)
+class CoverRequest:
+    """A cover to be made. What is None or missing takes the server's default.
+
+    Attributes:
+        recording: the song; its singer is replaced.
+        voice: a reference of 3 to 60 s of the voice that shall sing.
+        consent: who consents to the use of the voice, and how.
+        no_vocals: what a recording without vocals becomes, one of `contracts.NO_VOCALS_MODES`.
+        settings: by the names of `contracts.COVER.settings`, ranges as there.
+        auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`.
+    """
+
+    recording: Recording
+    voice: Recording
+    consent: str
+    no_vocals: str | None = None
+    settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
+    auto_pitch: str | None = None
+
+
+JobRequest = SongRequest | CoverRequest
+"""What `render` makes a file of, and what else ends in a `Song`."""
+
+
+def as_request(
+    lyrics: str | SongRequest,
+    tags: str = "",
+    *,
+    style: Array | None = None,
+    codes: Array | None = None,
+    voice: RecordingLike | None = None,
+    consent: str = "",
+    no_vocals: str | None = None,
+    auto_pitch: str | None = None,
+    settings: Mapping[str, SettingValue | None],
+) -> SongRequest:
+    """One request out of a client method's arguments; a `SongRequest` in the first place stands alone.
+
+    Raises:
+        InvalidRequestError: a `SongRequest` and other arguments were given together, or the voice is no recording;
+            the rest is checked when the request is encoded.
+    """
+    if isinstance(lyrics, SongRequest):
+        others = (style, codes, voice, no_vocals, auto_pitch)
+        if tags or consent or settings or any(other is not None for other in others):
+            raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
+        return lyrics
+    reference = None if voice is None else as_voice(voice)
+    return SongRequest(lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch)
+
+
+def as_cover(
+    recording: RecordingLike,
+    voice: RecordingLike,
+    *,
+    consent: str,
+    no_vocals: str | None = None,
+    auto_pitch: str | None = None,
+    settings: Mapping[str, SettingValue | None],
+) -> CoverRequest:
+    """A request out of a client method's arguments.
+
+    Raises:
+        InvalidRequestError: the recording or the voice is none; the rest is checked when the request is encoded.
+    """
+    checked = as_recording(recording, limits_s=COVER_LIMITS_S)
+    return CoverRequest(checked, as_voice(voice), consent, no_vocals, settings, auto_pitch)
+
+
+def as_voice(voice: RecordingLike) -> Recording:
+    """A voice reference; as `as_recording`, with the limits of one."""
+    return as_recording(voice, field="voice", limits_s=VOICE_LIMITS_S)

@@ -1,0 +1,171 @@
+"""What the synchronous client calls with: a gRPC channel, deadlines, retries and the end of calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.client import wire
+from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.session import READY_TIMEOUT_S, Attempts, Connection, Pem, StallGuard, StreamReader
+from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
+
+M = TypeVar("M")
+T = TypeVar("T")
+_Transport = TypeVar("_Transport", bound="Transport")
+
+
+class Transport:
+    """A connection to one server, and one request over it: streamed or not, checked, tried again where that helps."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        private_key: Pem | None = None,
+        certificate_chain: Pem | None = None,
+        keepalive_s: float | None = None,
+        keepalive_timeout_s: float = 20.0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+        retries: int = 3,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Prepare the connection; it is made by the first call.
+
+        Args:
+            url: host:port of the gRPC endpoint, or another gRPC target such as unix:/path.
+            tls: encrypt, trusting the system's roots. Implied by any of the next three.
+            root_certificates: PEM file or contents of the roots to trust.
+            private_key: PEM of the client's key, for mutual TLS.
+            certificate_chain: PEM of the client's certificate.
+            keepalive_s: ping a silent server after so many seconds. Off by default: Triton's own default tolerates
+                one ping in 300 s and drops callers that ping more often.
+            keepalive_timeout_s: give the connection up if a ping is not answered by then.
+            timeout_s: deadline of a call that names none, retries included; math.inf for none.
+            stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
+            retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
+            metadata: headers of every call, such as ("authorization", "Bearer ...").
+        """
+        self._connection = Connection(
+            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
+            stall_timeout_s, retries, tuple(metadata),
+        )  # fmt: skip
+        credentials, options = self._connection.credentials, self._connection.options
+        if credentials is None:
+            self._channel = grpc.insecure_channel(url, options)
+        else:
+            self._channel = grpc.secure_channel(url, credentials, options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._closed = threading.Event()
+
+    def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether the server answers and all its models are loaded; False if it cannot be reached."""
+        return self._ready(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s)
+
+    def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether the model is loaded. Triton says yes even if its process has died since."""
+        return self._ready(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), timeout_s)
+
+    def close(self) -> None:
+        """Close the connection; calls under way end with RequestCancelledError and are cancelled on the server."""
+        self._closed.set()
+        self._channel.close()
+
+    def __enter__(self: _Transport) -> _Transport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stream(
+        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
+    ) -> Generator[M, None, None]:
+        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
+
+    def _tries(
+        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
+    ) -> Generator[M, None, None]:
+        attempts.begin()
+        message.id = attempts.request_id
+        while True:
+            reader = StreamReader(spec, events=events)
+            try:
+                yield from self._attempt(message, attempts, reader)
+            except HeartvoiceError as error:
+                self._wait(attempts.delay_after(error, received=reader.received))
+            else:
+                return
+
+    def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
+        call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
+        guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
+        try:
+            while True:
+                with guard.waiting():
+                    response = next(call, None)
+                if response is None:
+                    break
+                yield from reader.feed(response)
+        except grpc.RpcError as error:
+            if guard.stalled:
+                raise attempts.stalled(self._connection.stall_timeout_s) from error
+            raise self._failure(error, attempts) from error
+        finally:
+            guard.close()
+            call.cancel()  # without effect on a call that has ended
+        reader.finish()
+
+    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
+        attempts = self._connection.attempts(message.model_name, timeout_s)
+        message.id = attempts.request_id
+        while True:
+            try:
+                return decode(self._unary(self._stub.ModelInfer, message, attempts))
+            except HeartvoiceError as error:
+                self._wait(attempts.delay_after(error, received=False))
+
+    def _unary(self, method: Any, message: Any, attempts: Attempts) -> Any:
+        call = self._call(method.future, message, attempts)
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise self._failure(error, attempts) from error
+        except grpc.FutureCancelledError as error:
+            raise RequestCancelledError(f"{attempts.what}: cancelled") from error
+        finally:
+            call.cancel()
+
+    def _call(self, method: Any, argument: Any, attempts: Attempts) -> Any:
+        timeout_s = attempts.remaining_s()
+        if self._closed.is_set():
+            raise attempts.closed()
+        try:
+            return method(argument, timeout=timeout_s, metadata=self._connection.metadata)
+        except ValueError as error:  # closed in between
+            raise attempts.closed() from error
+
+    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
+        if self._closed.is_set():
+            return attempts.closed()
+        return attempts.failure(error.code().name, error.details() or "")
+
+    def _wait(self, delay_s: float) -> None:
+        """Sleep before the next try; the next try notices if the client was closed meanwhile."""
+        self._closed.wait(delay_s)
+
+    def _ready(self, method: Any, message: Any, timeout_s: float) -> bool:
+        attempts = self._connection.attempts("server", timeout_s)
+        try:
+            return bool(self._unary(method, message, attempts).ready)
+        except ModelUnavailableError:
+            return False

@@ -1,0 +1,32 @@
+"""Make a voice reference without anybody's voice: a synthetic singer warms up.
+
+    python examples/make_voice.py voice.wav [--seconds 12] [--voice 0]
+
+The same arguments give the same file: 48 kHz, mono, 24 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import soundfile
+from singer import RATE_HZ, SINGERS, VOCALISE, sing
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    names = ", ".join(f"{number} {singer.name}" for number, singer in enumerate(SINGERS))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", help="WAV or FLAC file")
+    parser.add_argument("--seconds", type=float, default=12.0, help="3 to 60; better 10 or more")
+    parser.add_argument("--voice", type=int, choices=range(len(SINGERS)), default=0, help=f"who: {names}")
+    options = parser.parse_args(arguments)
+    if not 3 <= options.seconds <= 60:
+        parser.error(f"--seconds: expected 3 to 60, got {options.seconds:g}")
+    singer = SINGERS[options.voice]
+    soundfile.write(options.output, sing(singer, VOCALISE, options.seconds), RATE_HZ, subtype="PCM_24")
+    print(f"{options.output}: {options.seconds:g} s of a synthetic {singer.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Weight-only quantisation in blocks of 32 input columns, as onnxruntime's MatMulNBits reads it.
+
+A weight [in, out] becomes unsigned integers with a scale (and, with 4 bits, an offset) for every 32 inputs of each
+output. Activations are rounded to 8 bits in the same blocks while the product is computed (accuracy level 4): without
+that, 8-bit weights are many times slower. Blocks of 32 because with larger ones a row's result depends on how many rows
+are multiplied with it (docs/performance.md), and a song must not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from heartvoice.errors import InvalidRequestError
+from heartvoice.export.graph import Array, GraphBuilder, Shape, Weight
+
+Part = Literal["backbone", "depth", "heads"]
+PARTS: tuple[Part, ...] = get_args(Part)
+BLOCK = 32
+"""Inputs that share a scale."""
+BITS = (8, 4)
+MakeWeight = Callable[[], Array]
+_ACTIVATIONS_IN_INT8 = 4
+"""MatMulNBits' `accuracy_level`."""
+_PREFIXES: dict[str, Part] = {
+    "backbone.layers.": "backbone",
+    "decoder.layers.": "depth",
+    "projection.": "depth",
+    "codebook0_head.": "heads",
+    "audio_head.": "heads",
+}
+"""Embedding tables are read a row at a time and stay as they are."""
+
+
+# ------------------------------------------------------------------------------------------------------------- choice
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Bits of each part's weights; a part that is not named stays in float32."""
+
+    bits: Mapping[Part, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Quantization:
+        """Read `none`, `int8`, `int4`, or parts: `depth-int8`, `depth-int8,backbone-int4`.
+
+        Raises:
+            InvalidRequestError: it is none of these, or names a part twice.
+        """
+        if text == "none":
+            return NOTHING
+        bits: dict[Part, int] = {}
+        for item in text.split(","):
+            part, _, width = item.rpartition("-")
+            named = [known for known in PARTS if part in ("", known) and known not in bits]
+            if not named or width not in _WIDTHS:
+                raise InvalidRequestError(
+                    f"quantize: expected none, or int8 or int4 for all or for parts ({', '.join(PARTS)}) as in "
+                    f"depth-int8,backbone-int4, got {text!r}"
+                )
+            bits |= dict.fromkeys(named, _WIDTHS[width])
+        return cls({part: bits[part] for part in PARTS if part in bits})
+
+    def __str__(self) -> str:
+        """The text that `parse` reads, always the same for the same choice."""
+        widths = set(self.bits.values())
+        if len(widths) == 1 and len(self.bits) == len(PARTS):
+            return f"int{widths.pop()}"
+        return ",".join(f"{part}-int{bits}" for part, bits in self.bits.items()) or "none"
+
+    def bits_of(self, weight: str) -> int | None:
+        """Bits of a weight by its name in the graph; None if it stays in float32."""
+        part = next((part for prefix, part in _PREFIXES.items() if weight.startswith(prefix)), None)
+        return self.bits.get(part) if part else None
+
+
+_WIDTHS = {f"int{bits}": bits for bits in BITS}
+NOTHING = Quantization()
+
+
+# -------------------------------------------------------------------------------------------------------------- blocks
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A weight [in, out] in few bits: value = scale * (code - offset)."""
+
+    codes: npt.NDArray[np.uint8]
+    """[out, blocks, BLOCK * bits / 8]; of two 4-bit codes in a byte the lower half comes first."""
+    scales: npt.NDArray[np.float32]
+    """[out, blocks]."""
+    offsets: npt.NDArray[np.uint8] | None
+    """[out, ceil(blocks * bits / 8)], packed like the codes; None: the middle of the range, everywhere."""
+
+
+def stored_bytes(bits: int) -> float:
+    """Bytes of one weight, with its share of scale and offset."""
+    return bits / 8 + (4 + (bits / 8 if bits < 8 else 0)) / BLOCK
+
+
+def n_blocks(inputs: int) -> int:
+    """Blocks of a weight with so many inputs; the last one is filled up with zeros."""
+    return -(-inputs // BLOCK)
+
+
+def quantize(weight: npt.NDArray[np.float32], bits: int) -> Blocks:
+    """Round a weight [in, out] block by block, each value to the nearest code.
+
+    8 bits are symmetric, so that zero and equal magnitudes stay exact; 4 bits spend all 16 codes on the range between
+    the block's least and largest value (zero included, which keeps a code of its own).
+    """
+    count = n_blocks(weight.shape[0])
+    padded = np.pad(weight, ((0, count * BLOCK - weight.shape[0]), (0, 0)))
+    blocks = np.ascontiguousarray(padded.T).reshape(-1, count, BLOCK)
+    top = 2**bits - 1
+    if bits == 8:
+        offset = np.float32(2 ** (bits - 1))
+        scale = _nonzero(np.abs(blocks).max(axis=2) / np.float32(top - offset))
+        return Blocks(_codes(blocks, scale, offset, top), scale, None)
+    low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+    scale = _nonzero((high - low) / np.float32(top))
+    offset = np.rint(-low / scale)
+    codes = _codes(blocks, scale, offset[..., None], top)
+    return Blocks(_pairs(codes), scale, _pairs(offset.astype(np.uint8)))
+
+
+def dequantize(blocks: Blocks, inputs: int) -> npt.NDArray[np.float32]:
+    """The weight [in, out] that blocks stand for."""
+    if blocks.offsets is None:
+        centred = blocks.codes.astype(np.float32) - np.float32(128)
+    else:
+        count = blocks.scales.shape[1]
+        centred = _apart(blocks.codes).astype(np.float32) - _apart(blocks.offsets)[:, :count, None]
+    values = (centred * blocks.scales[..., None]).reshape(len(centred), -1)
+    return np.ascontiguousarray(values.T[:inputs])
+
+
+def _nonzero(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scales with 1 where a block is all zero, or so small that its scale is not a normal number."""
+    usable: npt.NDArray[np.float32] = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    return usable
+
+
+def _codes(
+    blocks: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float32],
+    offset: npt.NDArray[np.float32] | np.float32,
+    top: int,
+) -> npt.NDArray[np.uint8]:
+    codes: npt.NDArray[np.uint8] = np.clip(np.rint(blocks / scale[..., None] + offset), 0, top).astype(np.uint8)
+    return codes
+
+
+def _pairs(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Two 4-bit codes in each byte of the last axis."""
+    even = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
+    packed: npt.NDArray[np.uint8] = even[..., 0::2] | even[..., 1::2] << np.uint8(4)
+    return packed
+
+
+def _apart(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The inverse of `_pairs`, a last byte that was half empty included."""
+    halves = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1)
+    codes: npt.NDArray[np.uint8] = halves.reshape(*pairs.shape[:-1], -1)
+    return codes
+
+
+# -------------------------------------------------------------------------------------------------------------- graphs
+
+
+class QuantizedBuilder(GraphBuilder):
+    """A builder that stores chosen weights in few bits and multiplies with them as they are."""
+
+    def __init__(self, name: str, quantization: Quantization) -> None:
+        """Start an empty float32 graph."""
+        super().__init__(name)
+        self._quantization = quantization
+        self._quantized: dict[str, _Quantized] = {}
+
+    def weight(self, name: str, shape: Shape, make: MakeWeight, *, half: bool = False) -> str:
+        """Declare a weight; one that may be in half precision may be in few bits too."""
+        bits = self._quantization.bits_of(name) if half else None
+        if bits is None:
+            return super().weight(name, shape, make, half=half)
+        if name not in self._quantized:
+            self._quantized[name] = quantized = _Quantized(name, shape, bits, make)
+            self.graph.weights += quantized.weights
+        return name
+
+    def matmul(self, x: str, y: str, *, out: str = "") -> str:
+        """Matrix product."""
+        quantized = self._quantized.get(y)
+        if quantized is None:
+            return super().matmul(x, y, out=out)
+        inputs, outputs = quantized.shape
+        return self.op(
+            "MatMulNBits",
+            *(x, *(weight.name for weight in quantized.weights)),
+            out=out,
+            domain="com.microsoft",
+            K=inputs,
+            N=outputs,
+            accuracy_level=_ACTIVATIONS_IN_INT8,
+            bits=quantized.bits,
+            block_size=BLOCK,
+        )
+
+
+class _Quantized:
+    """One weight as the tensors of its blocks. They are written in order, so the first computes them all."""
+
+    def __init__(self, name: str, shape: Shape, bits: int, make: MakeWeight) -> None:
+        self.shape, self.bits, self._make = shape, bits, make
+        self._rest: list[Array] = []
+        count, outputs = n_blocks(shape[0]), shape[1]
+        self.weights = [
+            Weight(f"{name}.codes", (outputs, count, BLOCK * bits // 8), np.uint8, self._first),
+            Weight(f"{name}.scales", (outputs, count), np.float32, self._next),
+        ]
+        if bits < 8:
+            self.weights.append(Weight(f"{name}.offsets", (outputs, -(-count * bits // 8)), np.uint8, self._next))
+
+    def _first(self) -> Array:
+        blocks = quantize(self._make().astype(np.float32), self.bits)
+        self._rest = [array for array in (blocks.scales, blocks.offsets) if array is not None]
+        return blocks.codes
+
+    def _next(self) -> Array:
+        return self._rest.pop(0)

@@ -1,0 +1,117 @@
+"""A folder of recordings as cases: which file plays which part, and what it holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartvoice.contracts import MAX_RECORDING_S
+from heartvoice.errors import InvalidRequestError
+from heartvoice.stages.recordings import Recording
+from heartvoice.stages.sound_files import decode
+
+REPORT = "report.json"
+RESULTS = "evaluation.json"
+OUTPUT = "evaluation"
+"""Folder that results go to by default; a folder with `RESULTS` in it is nobody's case."""
+REQUIRED = {
+    "voice": "the reference: the voice that shall sing",
+    "source": "the singing before: a recording, or vocals alone",
+    "result": "the singing after",
+}
+OPTIONAL = {
+    "vocals_before": "vocals of the source: judged in its place",
+    "vocals_after": "vocals of the result: judged in its place",
+    "instrumental": "what is left of the source without its vocals",
+    "true_vocals": "the vocals that the source was mixed from",
+    "true_instrumental": "the rest that it was mixed from",
+}
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+MAX_BYTES = 1_000_000_000
+"""Of one file: ten minutes of stereo at 192 kHz in float32."""
+_KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), REPORT))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cover to be judged."""
+
+    name: str
+    files: dict[str, Path]
+    """By role; the required ones are all there."""
+    random_weights: bool | None
+    """Of the system that made it; None if nobody said."""
+
+    def read(self, role: str) -> Recording:
+        """Decode one file, up to `MAX_RECORDING_S`.
+
+        Raises:
+            InvalidRequestError: it is no sound, or too long; names the file.
+        """
+        path = self.files[role]
+        sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_BYTES)
+        return Recording(sound.audio, sound.sample_rate_hz, sound.warnings)
+
+
+def find_cases(folder: Path, *, random_weights: bool | None = None) -> list[Case]:
+    """The case that a folder is, or the cases that its folders are, by name.
+
+    Args:
+        folder: with the files of one case, or with one folder for each.
+        random_weights: what is known of the system, if a case's report does not say that they are random.
+
+    Raises:
+        InvalidRequestError: a file is missing, unknown, or there twice; names it.
+    """
+    if not folder.is_dir():
+        raise InvalidRequestError(f"{folder}: expected a folder, got {'a file' if folder.exists() else 'nothing'}")
+    if _visible_files(folder):
+        return [_case(folder, random_weights)]
+    folders = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and path.name != OUTPUT and not (path / RESULTS).exists()
+    ]
+    if not folders:
+        raise InvalidRequestError(
+            f"{folder}: expected a case or folders of cases, got an empty folder; files: {_KNOWN}"
+        )
+    return [_case(path, random_weights) for path in folders]
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+
+
+def _case(folder: Path, random_weights: bool | None) -> Case:
+    files: dict[str, Path] = {}
+    said = random_weights
+    for path in _visible_files(folder):
+        if path.name == REPORT:
+            said = _says_random(path) or bool(random_weights)
+            continue
+        role = path.stem
+        if role not in REQUIRED and role not in OPTIONAL:
+            raise InvalidRequestError(f"{path}: unknown, expected one of {_KNOWN}")
+        if path.suffix.lower() not in SUFFIXES:
+            raise InvalidRequestError(f"{path}: expected a name ending in {', '.join(SUFFIXES)}")
+        if role in files:
+            raise InvalidRequestError(f"{path}: ambiguous, {files[role].name} is there too; keep one of them")
+        files[role] = path
+    missing = [f"{role}.* ({meaning})" for role, meaning in REQUIRED.items() if role not in files]
+    if missing:
+        raise InvalidRequestError(f"{folder}: missing {', '.join(missing)}")
+    return Case(folder.resolve().name, files, said)
+
+
+def _says_random(path: Path) -> bool:
+    """What a job's report says of the weights; the whole of what a command prints with --json serves as well."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidRequestError(f"{path}: expected a job's report, got no JSON: {error}") from error
+    random = report.get("random_weights") if isinstance(report, dict) else None
+    if not isinstance(random, bool):
+        raise InvalidRequestError(f"{path}: expected a job's report with random_weights true or false, got {random!r}")
+    return random

@@ -1,0 +1,250 @@
+"""One case through all judges and measures. A recording is decoded, reduced to what is needed, and let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.dsp import resample
+from heartvoice.errors import InvalidRequestError
+from heartvoice.evaluation.cases import Case
+from heartvoice.evaluation.dnsmos import Opinion
+from heartvoice.evaluation.judges import Judges
+from heartvoice.evaluation.measures import (
+    MIN_COMPARED_S,
+    F0Comparison,
+    compare_f0,
+    log_mel_db,
+    loudness_lufs,
+    mel_distance_db,
+    si_sdr_db,
+    true_peak_dbtp,
+)
+from heartvoice.similarity import Verdict, meaning, verdict
+from heartvoice.stages.recordings import Recording
+
+Samples = NDArray[np.float32]
+Step = Callable[[str], None]
+
+N_STEPS = 6
+"""Calls of a `Step` in one `evaluate_case`."""
+SAME_LENGTH_S = 0.1
+"""Source and result that differ by more were not made from one another, or are not aligned."""
+_STEMS = {"source": "vocals_before", "result": "vocals_after"}
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosines to the reference by one judge, and what the last one means; None where one could not be told."""
+
+    before: float | None
+    after: float | None
+    verdict: Verdict | None = None
+    meaning: str | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """Of a whole recording; None in silence."""
+
+    loudness_lufs: float | None
+    true_peak_dbtp: float | None
+
+
+@dataclass(frozen=True)
+class Separation:
+    """SI-SDR of a stem against the truth, and of the mixture, which is what no separation at all would reach."""
+
+    mixture_db: float | None
+    stem_db: float | None
+
+
+@dataclass
+class Evaluation:
+    """What was measured of one case; what is missing is in `skipped` with its reason."""
+
+    name: str
+    files: dict[str, str]
+    random_weights: bool | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    similarity: dict[str, Similarity] = field(default_factory=dict)
+    f0: F0Comparison | None = None
+    mel_distance_db: float | None = None
+    dnsmos: dict[str, Opinion] = field(default_factory=dict)
+    separation: dict[str, Separation] = field(default_factory=dict)
+    level: dict[str, Level] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def inconclusive(self) -> tuple[str, ...]:
+        """Places in the JSON of the numbers from which nothing follows: random weights made what they judge."""
+        if not self.random_weights:
+            return ()
+        separated = ("similarity.before", "dnsmos.before") if "vocals_before" in self.files else ()
+        return ("similarity.after", "f0", "mel_distance_db", "dnsmos.after", "separation", *separated)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One side of a case, as judges and plots need it."""
+
+    audio16: Samples
+    """float32 [N], mono at 16 kHz."""
+    mel_db: Samples | None = None
+    """float32 [T, band]."""
+    contour: Samples | None = None
+    """Hz, 100 a second, 0 = unvoiced."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What plots show."""
+
+    before: Heard
+    after: Heard
+
+
+def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -> tuple[Evaluation, Evidence]:
+    """Measure one case.
+
+    Args:
+        case: its files.
+        judges: whoever could be opened.
+        step: told what begins, `N_STEPS` times.
+
+    Raises:
+        InvalidRequestError: a file is no sound, too long, or the wrong one for its role; names it.
+        EngineError: a judge's network failed.
+    """
+    made = Evaluation(case.name, {role: path.name for role, path in case.files.items()}, case.random_weights)
+    made.skipped |= judges.unavailable
+    step("reading the reference")
+    voice = _heard(made, "voice", case.read("voice"), None)
+    step("hearing the source")
+    before = _side(made, case, "source", judges)
+    step("hearing the result")
+    after = _side(made, case, "result", judges)
+    step("comparing voices and pitch")
+    _compare(made, judges, voice, before, after)
+    step("rating with DNSMOS")
+    if judges.dnsmos is not None:
+        made.dnsmos = {"before": judges.dnsmos.rate(before.audio16), "after": judges.dnsmos.rate(after.audio16)}
+    step("comparing with the truth")
+    for stem, truth, source in (
+        ("vocals_before", "true_vocals", "vocals"), ("instrumental", "true_instrumental", "instrumental")
+    ):  # fmt: skip
+        _separate(made, case, stem, truth, source)
+    _note(made)
+    return made, Evidence(before, after)
+
+
+# -------------------------------------------------------------------------------------------------------------- hearing
+
+
+def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Heard:
+    """Reduce a recording to what is needed of it; pitch and mel spectrum only with judges."""
+    made.seconds[role] = recording.duration_s
+    made.notes += [f"{made.files[role]}: {warning}" for warning in recording.warnings]
+    mono, rate_hz = recording.mono(), recording.sample_rate_hz
+    audio16 = resample(mono, rate_hz, SPEECH_RATE_HZ)
+    if not len(audio16):
+        raise InvalidRequestError(f"{made.files[role]}: expected sound, got {recording.duration_s:.3g} s")
+    if judges is None:
+        return Heard(audio16)
+    contour = judges.f0.track(audio16) if judges.f0 is not None else None
+    return Heard(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
+
+
+def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Heard:
+    """Source or result: its level, and what is judged of it, which is its vocals where they are given."""
+    recording = case.read(role)
+    made.seconds[role] = recording.duration_s
+    made.level[role] = Level(loudness_lufs(recording.audio, recording.sample_rate_hz), true_peak_dbtp(recording.audio))
+    stem = _STEMS[role]
+    if stem in case.files:
+        role, recording = stem, case.read(stem)
+    else:
+        made.notes.append(f"judged from {made.files[role]} itself: with instruments in it, give {stem}.*")
+    return _heard(made, role, recording, judges)
+
+
+# ------------------------------------------------------------------------------------------------------------ comparing
+
+
+def _compare(made: Evaluation, judges: Judges, voice: Heard, before: Heard, after: Heard) -> None:
+    for name, speaker in judges.speakers.items():
+        vectors = {}
+        for side, heard in (("voice", voice), ("before", before), ("after", after)):
+            try:
+                vectors[side] = speaker.embed(heard.audio16)
+            except InvalidRequestError as error:  # silence, or too short
+                made.skipped[f"{name} {side}"] = str(error)
+        if "voice" in vectors:
+            seconds = min(len(voice.audio16), len(after.audio16)) / SPEECH_RATE_HZ
+            made.similarity[name] = _similarity(name, vectors, seconds)
+    if before.contour is not None and after.contour is not None:
+        made.f0 = compare_f0(before.contour, after.contour)
+        if made.f0 is None:
+            made.skipped["f0"] = f"less than {MIN_COMPARED_S:g} s is voiced both before and after"
+    assert before.mel_db is not None
+    assert after.mel_db is not None
+    made.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
+
+
+def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Similarity:
+    """Cosines of the vectors `before` and `after`, where they are there, to `voice`."""
+    cosine = {side: float(vectors["voice"] @ vectors[side]) for side in ("before", "after") if side in vectors}
+    after = cosine.get("after")
+    if after is None:
+        return Similarity(cosine.get("before"), None)
+    return Similarity(cosine.get("before"), after, verdict(engine, after, seconds), meaning(engine, after, seconds))
+
+
+def _separate(made: Evaluation, case: Case, stem: str, truth: str, source: str) -> None:
+    """SI-SDR of one stem, if it and the truth are given; over the length of the shorter one."""
+    missing = [f"{role}.*" for role in (stem, truth) if role not in case.files]
+    if missing:
+        made.skipped[f"si_sdr {source}"] = f"no {', '.join(missing)}"
+        return
+    true = case.read(truth)
+    ratios = {role: _ratio_db(made, case, role, truth, true) for role in ("source", stem)}
+    made.separation[source] = Separation(ratios["source"], ratios[stem])
+    if ratios[stem] is None:
+        made.skipped[f"si_sdr {source}"] = f"{case.files[stem].name} or {case.files[truth].name} is silent"
+
+
+def _ratio_db(made: Evaluation, case: Case, role: str, truth: str, true: Recording) -> float | None:
+    recording = case.read(role)
+    if abs(recording.duration_s - true.duration_s) > SAME_LENGTH_S:
+        made.notes.append(
+            f"{made.files[role]} lasts {recording.duration_s:.2f} s, {made.files[truth]} {true.duration_s:.2f} s:"
+            " SI-SDR counts on samples that belong together"
+        )
+    # The truth goes to the estimate's rate, as the estimate did before: both lose the same to the resampler's filter.
+    wanted = resample(true.stereo(), true.sample_rate_hz, recording.sample_rate_hz)
+    n = min(recording.audio.shape[1], wanted.shape[1])
+    return si_sdr_db(recording.stereo()[:, :n], wanted[:, :n])
+
+
+def _note(made: Evaluation) -> None:
+    """What a reader has to know of the numbers."""
+    source_s, result_s = made.seconds["source"], made.seconds["result"]
+    if abs(source_s - result_s) > SAME_LENGTH_S:
+        made.notes.append(
+            f"the source lasts {source_s:.2f} s, the result {result_s:.2f} s: pitch and mel distance count on frames"
+            " that belong together"
+        )
+    if ("vocals_before" in made.files) != ("vocals_after" in made.files):
+        made.notes.append("vocals alone are compared with a whole recording: pitch and mel distance mean little")
+    if made.random_weights:
+        made.notes.append(
+            f"RANDOM WEIGHTS made the result: nothing follows from {', '.join(made.inconclusive)}. The judges' own"
+            " weights are the published ones, so what they say of other files holds."
+        )
+    elif made.random_weights is None:
+        made.notes.append("no report.json: if the weights were random, say so with --random-weights")

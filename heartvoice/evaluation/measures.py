@@ -1,0 +1,199 @@
+"""What is measured of one or two recordings, in numpy: separation, pitch, mel spectra, loudness. Knows no networks.
+
+A measure that is not defined for its input (silence, too little singing) is None; the caller says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.contracts import F0_RATE_HZ
+from heartvoice.dsp import stft
+from heartvoice.stages.f0 import VOICED_ABOVE_HZ
+from heartvoice.stages.limiter import ROW, TruePeak
+from heartvoice.stages.loudness import Loudness
+from heartvoice.stages.svc_mel import LOG_FLOOR, MEL_FFT, mel_filters
+from heartvoice.svc_sizes import SVC_HOP
+
+Samples = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+SI_SDR_LIMIT_DB = 100.0
+"""An estimate this close to the truth differs from it by rounding alone; so far from it, it has nothing of it."""
+MIN_COMPARED_S = 0.5
+"""Voiced in both: with less, correlation and percentiles mean nothing."""
+N_MELS = 128
+MEL_RANGE_DB = 80.0
+"""Below the loudest of two recordings; what is softer counts as silence."""
+_SILENT_DB = 20.0 * math.log10(LOG_FLOOR)
+_BLOCK = 1 << 18
+_MEL_FRAMES = 2000
+"""Frames transformed at once: 70 MB, whatever the recording's length."""
+
+
+# ---------------------------------------------------------------------------------------------------------- separation
+
+
+def si_sdr_db(estimate: Samples, truth: Samples) -> float | None:
+    """Scale-invariant signal-to-distortion ratio.
+
+    With a = <estimate, truth> / ||truth||^2 it is 10 log10(||a truth||^2 / ||estimate - a truth||^2). Both channels are
+    one vector with one scale, so that an error of the stereo image counts. No mean is removed.
+
+    Args:
+        estimate: float32 [C, N].
+        truth: float32 [C, N].
+
+    Returns:
+        dB, within +-`SI_SDR_LIMIT_DB`; None if one of them is silent.
+
+    Source: J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR - half-baked or well done?", 2019, equations 2 and 3.
+    """
+    assert estimate.shape == truth.shape
+    energy = _dot(truth, truth)
+    if energy == 0.0 or _dot(estimate, estimate) == 0.0:
+        return None
+    scale = _dot(estimate, truth) / energy
+    error = 0.0
+    for start in range(0, truth.shape[1], _BLOCK):
+        part = slice(start, start + _BLOCK)
+        error += float(np.square(estimate[:, part] - scale * truth[:, part].astype(np.float64)).sum())
+    target = scale**2 * energy
+    least = 10.0 ** (-SI_SDR_LIMIT_DB / 10.0)
+    ratio = max(target, least * error) / max(error, least * target)
+    return 10.0 * math.log10(ratio)
+
+
+def _dot(one: Samples, other: Samples) -> float:
+    """Inner product of [C, N] in float64, block by block."""
+    starts = range(0, one.shape[1], _BLOCK)
+    blocks = ((one[:, s : s + _BLOCK].astype(np.float64), other[:, s : s + _BLOCK]) for s in starts)
+    return sum(float((a * b).sum()) for a, b in blocks)
+
+
+# --------------------------------------------------------------------------------------------------------------- pitch
+
+
+@dataclass(frozen=True)
+class F0Comparison:
+    """Two contours of one melody, the second perhaps transposed."""
+
+    compared_s: float
+    """Voiced in both; everything but `voicing_agreement` is over these frames."""
+    shift_semitones: float
+    """Median of the second over the first."""
+    correlation: float | None
+    """Pearson's, of log F0; None if one of them does not move."""
+    median_cents: float
+    """Of the magnitude of what remains when the shift is taken away."""
+    p90_cents: float
+    voicing_agreement: float
+    """Share of all frames that are voiced in both or in neither."""
+
+
+def cents_between(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]]) -> Values:
+    """Cents from one contour [T] to another [T]; NaN where one of them is unvoiced."""
+    voiced = (before > VOICED_ABOVE_HZ) & (after > VOICED_ABOVE_HZ)
+    ratio = np.divide(after, before, out=np.full(len(before), np.nan), where=voiced, dtype=np.float64)
+    cents: Values = 1200.0 * np.log2(ratio)
+    return cents
+
+
+def compare_f0(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]]) -> F0Comparison | None:
+    """Compare contours, Hz, `F0_RATE_HZ` values a second, 0 = unvoiced, over the length of the shorter one.
+
+    Returns:
+        None if less than `MIN_COMPARED_S` is voiced in both.
+    """
+    n = min(len(before), len(after))
+    before, after = before[:n], after[:n]
+    cents = cents_between(before, after)
+    both = np.isfinite(cents)
+    if both.sum() < MIN_COMPARED_S * F0_RATE_HZ:
+        return None
+    shift = float(np.median(cents[both]))
+    off = np.abs(cents[both] - shift)
+    return F0Comparison(
+        compared_s=float(both.sum()) / F0_RATE_HZ,
+        shift_semitones=shift / 100.0,
+        correlation=_correlation(np.log2(before[both]), np.log2(after[both])),
+        median_cents=float(np.median(off)),
+        p90_cents=float(np.percentile(off, 90)),
+        voicing_agreement=float(np.mean((before > VOICED_ABOVE_HZ) == (after > VOICED_ABOVE_HZ))),
+    )
+
+
+def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float | None:
+    a, b = (values - values.mean(dtype=np.float64) for values in (one, other))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    still = np.finfo(np.float32).eps * len(a)  # a contour that only rounding moves
+    return float(a @ b) / size if size > still else None
+
+
+# --------------------------------------------------------------------------------------------------------- mel spectra
+
+
+def log_mel_db(audio44: Samples) -> Samples:
+    """Mel magnitudes in dB, of the converter's mel spectrum, made block by block.
+
+    Args:
+        audio44: float32 [N], mono at 44.1 kHz.
+
+    Returns:
+        float32 [1 + N // 512, `N_MELS`], 0 to 22.05 kHz; frame t is centred on sample 512 t. Silence is -100 dB.
+    """
+    padded = np.pad(audio44, MEL_FFT // 2)
+    n_frames = 1 + len(audio44) // SVC_HOP
+    mel = np.empty((n_frames, N_MELS), np.float32)
+    for start in range(0, n_frames, _MEL_FRAMES):
+        end = min(start + _MEL_FRAMES, n_frames)
+        magnitude = np.abs(stft(padded[start * SVC_HOP : (end - 1) * SVC_HOP + MEL_FFT], MEL_FFT, SVC_HOP))
+        mel[start:end] = 20.0 * np.log10(np.maximum(magnitude @ mel_filters(N_MELS).T, LOG_FLOOR))
+    return mel
+
+
+def mel_distance_db(before: Samples, after: Samples) -> float | None:
+    """Mean distance of two mel spectra [T, band] in dB, over the length of the shorter one.
+
+    Levels more than `MEL_RANGE_DB` under the loudest of both are raised to that, and frames with nothing above it in
+    either are left out. None if no frame is left.
+    """
+    n = min(len(before), len(after))
+    before, after = before[:n], after[:n]
+    floor = max(float(before.max()) - MEL_RANGE_DB, float(after.max()) - MEL_RANGE_DB, _SILENT_DB)
+    one, other = np.maximum(before, floor), np.maximum(after, floor)
+    heard = (one > floor).any(axis=1) | (other > floor).any(axis=1)
+    return float(np.abs(one - other)[heard].mean(dtype=np.float64)) if heard.any() else None
+
+
+# ------------------------------------------------------------------------------------------------------------ loudness
+
+
+def loudness_lufs(audio: Samples, sample_rate_hz: int) -> float | None:
+    """Integrated loudness of float32 [C, N], one or two channels; None if no block of 400 ms passes the gates.
+
+    Source: ITU-R BS.1770-5, annex 1.
+    """
+    meter = Loudness(len(audio), sample_rate_hz)
+    for start in range(0, audio.shape[1] - meter.hop + 1, meter.hop):
+        meter.push(audio[:, start : start + meter.hop])
+    lufs = meter.programme_lufs()
+    return lufs if math.isfinite(lufs) else None
+
+
+def true_peak_dbtp(audio: Samples) -> float | None:
+    """Largest magnitude of float32 [C, N] and of what lies between its samples, in dB of full scale; None in silence.
+
+    Source: ITU-R BS.1770-5, annex 2, eight times oversampled.
+    """
+    meter, peak = TruePeak(len(audio)), 0.0
+    for start in range(0, audio.shape[1] + 2 * ROW, _BLOCK):  # what lies between samples comes up to 2 rows late
+        block = audio[:, start : start + _BLOCK]
+        missing = -block.shape[1] % ROW + (2 * ROW if start + _BLOCK >= audio.shape[1] else 0)
+        peak = max(peak, float(meter.push(np.pad(block, ((0, 0), (0, missing))), peak).max()))
+    return 20.0 * math.log10(peak) if peak > 0 else None

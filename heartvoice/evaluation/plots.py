@@ -1,0 +1,172 @@
+"""Plots of one case as PNG files: pitch over pitch, mel spectra side by side, similarities as bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from heartvoice.audio_files import replacing
+from heartvoice.contracts import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.dsp import hz_to_mel
+from heartvoice.evaluation.harness import Evaluation, Evidence, Samples
+from heartvoice.evaluation.measures import MEL_RANGE_DB, N_MELS, cents_between
+from heartvoice.similarity import CALIBRATIONS
+from heartvoice.stages.f0 import VOICED_ABOVE_HZ
+from heartvoice.svc_sizes import SVC_HOP
+
+SHOWN_S = 20.0
+"""Of a longer recording the stretch with the most singing is shown."""
+_BEFORE, _AFTER, _FAINT = "#8a6d3b", "#1f77b4", "#d9d9d9"
+_DPI = 120
+_IN_TUNE_CENTS = 20
+_ROOM = 3.0
+"""Semitones above and below the melody."""
+_NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+_MEL_RATE_HZ = STEM_RATE_HZ / SVC_HOP
+_MEL_TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16_000)
+
+
+def draw(made: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
+    """Write `f0.png`, `mels.png` and `similarity.png`, those for which there is something to show.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start_s, end_s = shown(evidence)
+    drawn = {
+        "f0.png": _f0(made, evidence, start_s, end_s),
+        "mels.png": _mels(made, evidence, start_s, end_s),
+        "similarity.png": _similarity(made),
+    }
+    paths = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            FigureCanvasAgg(figure)
+            with replacing(folder / name) as file:
+                figure.savefig(file, format="png", dpi=_DPI)
+            paths.append(folder / name)
+    return paths
+
+
+def shown(evidence: Evidence) -> tuple[float, float]:
+    """First and last second of the stretch of `SHOWN_S` with the most frames voiced in both."""
+    before, after = evidence.before.contour, evidence.after.contour
+    total_s = max(len(side.audio16) for side in (evidence.before, evidence.after)) / SPEECH_RATE_HZ
+    if total_s <= SHOWN_S or before is None or after is None:
+        return 0.0, min(total_s, SHOWN_S)
+    n = min(len(before), len(after))
+    voiced = np.isfinite(cents_between(before[:n], after[:n]))
+    length = min(n, round(SHOWN_S * F0_RATE_HZ))
+    counts = np.convolve(voiced, np.ones(length), "valid")
+    start_s = int(counts.argmax()) / F0_RATE_HZ
+    return start_s, start_s + SHOWN_S
+
+
+# --------------------------------------------------------------------------------------------------------------- pitch
+
+
+def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
+    before, after = evidence.before.contour, evidence.after.contour
+    if before is None or after is None:
+        return None
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    for contour, colour, label, width in ((before, _BEFORE, "before", 3.0), (after, _AFTER, "after", 1.2)):
+        pitch = np.where(contour > VOICED_ABOVE_HZ, contour, np.nan)
+        top.plot(np.arange(len(pitch)) / F0_RATE_HZ, _semitones(pitch), color=colour, lw=width, label=label)
+    top.set(ylabel="F0 [note, Hz]", title=f"{made.name}: pitch before and after")
+    part = slice(round(start_s * F0_RATE_HZ), round(end_s * F0_RATE_HZ) + 1)
+    shown = np.concatenate([before[part], after[part]])
+    if (shown > VOICED_ABOVE_HZ).any():  # octave errors of a few frames do not set the scale
+        lowest, highest = np.percentile(_semitones(shown[shown > VOICED_ABOVE_HZ]), (1, 99))
+        top.set_ylim(lowest - _ROOM, highest + _ROOM)
+    top.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+    top.yaxis.set_major_formatter(FuncFormatter(lambda note, _: _note_name(note)))
+    top.legend(loc="upper right", frameon=False, ncols=2)
+    n = min(len(before), len(after))
+    cents = cents_between(before[:n], after[:n])
+    shift = made.f0.shift_semitones * 100 if made.f0 else 0.0
+    bottom.plot(np.arange(n) / F0_RATE_HZ, cents - shift, color=_AFTER, lw=1.0)
+    bottom.axhspan(-_IN_TUNE_CENTS, _IN_TUNE_CENTS, color=_FAINT, alpha=0.6, lw=0)
+    said = f"after − before, less the shift of {shift / 100:+.2f} semitones; grey: ±{_IN_TUNE_CENTS} cents"
+    bottom.set(ylabel="cents", xlabel="time [s]", ylim=(-100, 100), xlim=(start_s, end_s), title=said)
+    bottom.title.set_fontsize("small")
+    for axes in (top, bottom):
+        _tidy(axes)
+    return figure
+
+
+def _semitones(hz: Samples) -> Samples:
+    """MIDI note numbers."""
+    notes: Samples = 69.0 + 12.0 * np.log2(hz / 440.0)
+    return notes
+
+
+def _note_name(note: float) -> str:
+    whole = round(note)
+    return f"{_NOTES[whole % 12]}{whole // 12 - 1}  {440.0 * 2.0 ** ((whole - 69) / 12.0):.0f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- mels
+
+
+def _mels(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
+    if evidence.before.mel_db is None or evidence.after.mel_db is None:
+        return None
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    part = slice(int(start_s * _MEL_RATE_HZ), int(end_s * _MEL_RATE_HZ) + 1)
+    shown = [side.mel_db[part] for side in (evidence.before, evidence.after) if side.mel_db is not None]
+    loudest = max(float(mel.max(initial=-MEL_RANGE_DB)) for mel in shown)
+    for axes, mel, title in zip(both, shown, ("before", "after"), strict=True):
+        image = axes.imshow(
+            mel.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=loudest - MEL_RANGE_DB,
+            vmax=loudest, extent=(start_s, start_s + len(mel) / _MEL_RATE_HZ, 0, N_MELS),
+        )  # fmt: skip
+        axes.set(title=title, xlabel="time [s]")
+    both[0].set(ylabel="frequency [kHz], mel scale")
+    highest = hz_to_mel(np.array([STEM_RATE_HZ / 2]), "slaney")[0]
+    places = hz_to_mel(np.array(_MEL_TICKS_HZ, float), "slaney") / highest * (N_MELS + 1) - 0.5
+    both[0].set_yticks(places, [f"{hz / 1000:g}" for hz in _MEL_TICKS_HZ])
+    figure.colorbar(image, ax=both, label="mel magnitude [dB]", pad=0.01)
+    figure.suptitle(f"{made.name}: mel spectra")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------- similarity
+
+
+def _similarity(made: Evaluation) -> Figure | None:
+    if not made.similarity:
+        return None
+    figure = Figure(figsize=(2.5 + 2.2 * len(made.similarity), 4.5), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(made.similarity))
+    for offset, colour, side in ((-0.2, _BEFORE, "before"), (0.2, _AFTER, "after")):
+        cosines = [getattr(cosine, side) for cosine in made.similarity.values()]
+        heights = np.array([np.nan if value is None else value for value in cosines], float)
+        axes.bar_label(axes.bar(places + offset, heights, 0.36, color=colour, label=side), fmt="%.2f", fontsize="small")
+    known = [CALIBRATIONS[name] for name in made.similarity]
+    same = [calibration.same_voice(made.seconds["voice"]).median for calibration in known]
+    different = [calibration.highest_different for calibration in known]
+    axes.hlines(same, places - 0.45, places + 0.45, "black", "solid", lw=1, label="same voice, median")
+    axes.hlines(different, places - 0.45, places + 0.45, "black", "dashed", lw=1, label="different voices, maximum")
+    axes.set_xticks(places, [calibration.title for calibration in known])
+    lowest = min((v for c in made.similarity.values() for v in (c.before, c.after) if v is not None), default=0.0)
+    axes.set(ylabel="cosine to the reference", ylim=(min(0.0, lowest - 0.05), 1.0), title=made.name)
+    axes.axhline(0.0, color="black", lw=0.8)
+    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _tidy(axes)
+    return figure
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(axis="y", color=_FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,193 @@
+"""What was measured as JSON and as tables."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from heartvoice import __version__
+from heartvoice.evaluation.harness import Evaluation
+from heartvoice.similarity import CALIBRATIONS
+
+_DIGITS = 4
+_DAGGER = "†"
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a measure before and after, or one number between the two."""
+
+    measure: str
+    key: str
+    """Its place in the JSON."""
+    before: Number = None
+    after: Number = None
+    change: Number = None
+    unit: str = ""
+    form: str = ".2f"
+
+
+def rows(made: Evaluation) -> Iterator[Row]:
+    """The lines of one case, those that were measured."""
+    for name, cosine in made.similarity.items():
+        title = f"similarity, {CALIBRATIONS[name].title}"
+        yield _pair(title, "similarity", cosine.before, cosine.after, "cosine", ".3f")
+    if (f0 := made.f0) is not None:
+        yield Row("F0: shift", "f0", change=f0.shift_semitones, unit="semitones", form="+.2f")
+        yield Row("F0: correlation of log F0", "f0", change=f0.correlation, form=".4f")
+        yield Row("F0: off the shifted source, median", "f0", change=f0.median_cents, unit="cents", form=".1f")
+        yield Row("F0: likewise, 90th percentile", "f0", change=f0.p90_cents, unit="cents", form=".1f")
+        yield Row("F0: voicing agreement", "f0", change=f0.voicing_agreement, unit="of frames", form=".1%")
+    yield Row("mel distance", "mel_distance_db", change=made.mel_distance_db, unit="dB")
+    if made.dnsmos:
+        before, after = made.dnsmos["before"], made.dnsmos["after"]
+        for part in ("signal", "background", "overall"):
+            yield _pair(f"DNSMOS, {part}", "dnsmos", getattr(before, part), getattr(after, part), "1 to 5")
+    for source, ratio in made.separation.items():
+        yield _pair(f"SI-SDR of the {source}", "separation", ratio.mixture_db, ratio.stem_db, "dB", ".1f")
+    was, now = made.level["source"], made.level["result"]
+    yield _pair("loudness", "level", was.loudness_lufs, now.loudness_lufs, "LUFS", ".1f")
+    yield _pair("true peak", "level", was.true_peak_dbtp, now.true_peak_dbtp, "dBTP", ".1f")
+
+
+def _pair(measure: str, key: str, before: Number, after: Number, unit: str, form: str = ".2f") -> Row:
+    change = None if before is None or after is None else after - before
+    return Row(measure, key, before, after, change, unit, form)
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def show(evaluations: Sequence[Evaluation], console: Console) -> None:
+    """Print a table for each case, what its numbers mean and lack, and the medians of several cases."""
+    for made in evaluations:
+        console.print(_table(made))
+        for name, cosine in made.similarity.items():
+            if cosine.meaning:
+                _say(console, f"{CALIBRATIONS[name].title}, after: {cosine.meaning}")
+        for what, reason in made.skipped.items():
+            _say(console, f"not measured: {what}: {reason}")
+        for note in made.notes:
+            _say(console, f"note: {note}")
+        console.print()
+    if len(evaluations) > 1:
+        console.print(_medians(evaluations))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(made: Evaluation) -> Table:
+    table = Table("measure", title=made.name, caption=_caption(made), title_justify="left", caption_justify="left")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    table.add_column("unit")
+    for row in rows(made):
+        marked = {
+            column: _DAGGER if {row.key, f"{row.key}.{column}"} & set(made.inconclusive) else ""
+            for column in ("before", "after")
+        }
+        marked["change"] = marked["before"] or marked["after"]
+        signed = row.form if row.form.startswith("+") or row.before is None else f"+{row.form}"
+        cells = ((row.before, row.form, "before"), (row.after, row.form, "after"), (row.change, signed, "change"))
+        table.add_row(row.measure, *(_cell(value, form, marked[column]) for value, form, column in cells), row.unit)
+    return table
+
+
+def _cell(value: Number, form: str, mark: str) -> str:
+    return "" if value is None else f"{value:{form}}{mark}"
+
+
+def _caption(made: Evaluation) -> str | None:
+    return f"{_DAGGER} says nothing: random weights" if made.inconclusive else None
+
+
+def _medians(evaluations: Sequence[Evaluation]) -> Table:
+    table = Table("measure", title=f"medians of {len(evaluations)} cases", title_justify="left")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    table.add_column("unit")
+    table.add_column("cases", justify="right")
+    for row, n in medians(evaluations):
+        table.add_row(
+            row.measure, *(_cell(v, row.form, "") for v in (row.before, row.after, row.change)), row.unit, str(n)
+        )
+    return table
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def medians(evaluations: Sequence[Evaluation]) -> list[tuple[Row, int]]:
+    """Each measure's medians over the cases that have it and from which something follows, and their number."""
+    by_measure: dict[str, list[Row]] = {}
+    for made in evaluations:
+        for row in rows(made):
+            if not {row.key, f"{row.key}.before", f"{row.key}.after"} & set(made.inconclusive):
+                by_measure.setdefault(row.measure, []).append(row)
+    return [
+        (
+            Row(
+                measure,
+                of[0].key,
+                _median(of, lambda row: row.before),
+                _median(of, lambda row: row.after),
+                _median(of, lambda row: row.change),
+                of[0].unit,
+                of[0].form,
+            ),
+            len(of),
+        )
+        for measure, of in by_measure.items()
+    ]
+
+
+def _median(of: Sequence[Row], number: Callable[[Row], Number]) -> Number:
+    values = [value for row in of if (value := number(row)) is not None]
+    return statistics.median(values) if values else None
+
+
+def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Everything, ready for `json.dumps`; floats to four digits, what was not measured None."""
+    several = len(evaluations) > 1
+    found: dict[str, Any] = _rounded(
+        {
+            "heartvoice": __version__,
+            "cases": [asdict(made) | {"inconclusive": list(made.inconclusive)} for made in evaluations],
+            "medians": {
+                row.measure: {
+                    "before": row.before,
+                    "after": row.after,
+                    "change": row.change,
+                    "unit": row.unit,
+                    "cases": n,
+                }
+                for row, n in (medians(evaluations) if several else ())
+            },
+        }
+    )
+    return found
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, _DIGITS)
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list():
+            return [_rounded(item) for item in value]
+    return value
+
+
+def dumps(evaluations: Sequence[Evaluation]) -> str:
+    """The JSON text; NaN and infinities never come."""
+    return json.dumps(as_json(evaluations), indent=2, ensure_ascii=False, allow_nan=False)

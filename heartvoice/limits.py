@@ -1,0 +1,43 @@
+"""Rates, units and limits that contracts, stages and clients share."""
+
+from __future__ import annotations
+
+SAMPLE_RATE_HZ = 48_000
+FRAMES_PER_S = 12.5
+"""LM frames per second; one frame is one code per codebook, 80 ms."""
+FRAME_HOP = 3840
+"""Samples of one frame at 48 kHz."""
+N_CODEBOOKS = 8
+CODES_PER_UNIT = 93
+"""Codec windows are multiples of 93 frames, 7.44 s (heartcodec spec, section 7)."""
+LATENTS_PER_FRAME = 2
+DECODER_HISTORY = 44
+"""Latent frames of past that reach one sample of the scalar decoder (heartcodec spec, section 10)."""
+DECODER_LOOKAHEAD = 2
+"""Latent frames of future that reach one sample of the scalar decoder."""
+MAX_RESPONSE_SAMPLES = 3_000_000 // (2 * 4)
+"""Stereo float32 samples of one streamed response: plain gRPC clients stop at 4 MB."""
+MAX_TEXT_BYTES = 20_000
+"""UTF-8 bytes of lyrics, and of tags."""
+MAX_DURATION_S = 240.0
+MAX_FRAMES = round(MAX_DURATION_S * FRAMES_PER_S) + 1
+"""Frames of the longest song; the reference makes one more than its duration (heartmula spec, section 9)."""
+STEM_RATE_HZ = 44_100
+"""Separation and conversion work at this rate; vocals go from one to the other untouched."""
+SPEECH_RATE_HZ = 16_000
+"""Speaker and F0 networks hear this rate."""
+F0_RATE_HZ = 100
+"""F0 contours, whatever the engine's own grid: Hz, 0 = unvoiced."""
+MIN_INPUT_RATE_HZ, MAX_INPUT_RATE_HZ = 8_000, 192_000
+MAX_CHANNELS = 2
+MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
+MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
+MAX_CONSENT_CHARS = 500
+MAX_RESPONSE_BYTES = 3_000_000
+AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
+MAX_FILE_BYTES = 100_000_000
+NO_VOCALS_MODES = ("error", "passthrough", "convert")
+AUTO_PITCH_MODES = ("off", "exact", "semitone", "octave")
+MIX_STEM_NAMES = ("instrumental", "vocals")
+MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
+"""The longest prompt is the original's, and as there it is what the reference begins with."""

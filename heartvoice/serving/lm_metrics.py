@@ -1,0 +1,97 @@
+"""What the scheduler of songs does, on the server's /metrics."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from heartvoice.stages.lm_scheduler import Timed
+
+if TYPE_CHECKING:  # it needs Triton's Python backend, which tests do not have
+    from heartvoice.serving.jobs import Metrics
+
+SETTLE_S = 0.5
+"""Metrics travel at most so often while songs are under way: each of them is a message to the server."""
+BOUNDS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
+_DESCRIPTIONS = {
+    "queue": "From request to slot",
+    "first_frame": "From request to first frame",
+    "prefill": "One prompt",
+    "step": "One frame of all songs",
+}
+
+
+class _Histogram:
+    """Durations not yet reported, by Prometheus's rules: buckets count what is at most their bound."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.count, self.sum_s = 0, 0.0
+        self.buckets = np.zeros(len(BOUNDS_S) + 1, np.int64)
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.sum_s += seconds
+        self.buckets[np.searchsorted(BOUNDS_S, seconds) :] += 1
+
+
+class LmMetrics:
+    """An `LmObserver`. Triton 2.51 has counters and gauges only: a histogram is counters with `le` labels."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Declare everything, so that what has not happened yet reads 0."""
+        self._metrics = metrics
+        self._frames = 0
+        self._settled = time.monotonic()
+        self._histograms: dict[Timed, _Histogram] = {what: _Histogram() for what in get_args(Timed)}
+        self._gauges = {"slots_busy": 0, "rows_busy": 0, "songs_waiting": 0}
+        self._reported: dict[str, int] = {}
+        metrics.declare("heartvoice_lm_slots_busy", "Songs that have a slot", counter=False)
+        metrics.declare("heartvoice_lm_rows_busy", "Rows of the batch: two for a guided song", counter=False)
+        metrics.declare("heartvoice_lm_songs_waiting", "Songs that wait for a slot", counter=False)
+        for what, suffix in itertools.product(self._histograms, ("bucket", "sum", "count")):
+            description = f"{_DESCRIPTIONS[what]}, seconds (histogram: {suffix})"
+            metrics.declare(f"heartvoice_lm_{what}_seconds_{suffix}", description, counter=True)
+        self.settle(at_once=True)
+
+    def timed(self, what: Timed, seconds: float) -> None:
+        """Take a duration in."""
+        self._histograms[what].add(seconds)
+
+    def frames_made(self, count: int) -> None:
+        """Take frames in."""
+        self._frames += count
+
+    def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
+        """Take the engine's load in."""
+        self._gauges = {"slots_busy": slots, "rows_busy": rows, "songs_waiting": waiting}
+
+    def settle(self, *, at_once: bool) -> None:
+        """Report if it is due. A song's end makes it due: a metric sent while the server stops hangs the stub."""
+        now = time.monotonic()
+        if not at_once and now - self._settled < SETTLE_S:
+            return
+        self._settled = now
+        for name, value in self._gauges.items():
+            if self._reported.get(name) != value:
+                self._metrics.change(f"heartvoice_lm_{name}", value)
+        self._reported = dict(self._gauges)
+        if self._frames:
+            self._metrics.frames_made(self._frames)
+            self._frames = 0
+        for what, histogram in self._histograms.items():
+            if histogram.count:
+                self._report(f"heartvoice_lm_{what}_seconds", histogram)
+                histogram.clear()
+
+    def _report(self, name: str, histogram: _Histogram) -> None:
+        for bound, count in zip((*BOUNDS_S, "+Inf"), histogram.buckets, strict=True):
+            if count:
+                self._metrics.change(f"{name}_bucket", int(count), le=str(bound))
+        self._metrics.change(f"{name}_sum", histogram.sum_s)
+        self._metrics.change(f"{name}_count", histogram.count)

@@ -1,0 +1,89 @@
+"""perf_analyzer's requests: what is in them is what the models take, and the same work every time."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heartvoice.benchmarks import perf
+from heartvoice.contracts import DEMUCS, MODELS, SPEAKER_ENCODER, TensorSpec
+from heartvoice.conversion import Conversion
+from heartvoice.cover import CoverRequest
+from heartvoice.engines import Array
+from heartvoice.pipeline import SongRequest
+from heartvoice.presets import PRESETS
+from heartvoice.stages.recordings import read_recording
+
+TINY = PRESETS["tiny"]
+LOADS = {load.model: load for load in perf.loads(TINY)}
+DTYPES: dict[str, Any] = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+
+
+@lru_cache
+def received(model: str) -> dict[str, Array]:
+    """A load's tensors as the server reads them."""
+    spec = MODELS[model]
+    known: dict[str, TensorSpec] = {tensor.name: tensor for tensor in spec.inputs}
+    dtypes = {setting.name: setting.dtype for setting in spec.settings} | {t.name: t.dtype for t in known.values()}
+    arrays: dict[str, Array] = {}
+    for name, value in LOADS[model].inputs().items():
+        if "b64" in value:
+            data = base64.b64decode(value["b64"])
+            assert dtypes[name] == "BYTES"
+            assert struct.unpack("<I", data[:4]) == (len(data) - 4,)
+            arrays[name] = np.array([data[4:]], np.object_)
+        else:
+            arrays[name] = np.array(value["content"], DTYPES[dtypes[name]]).reshape(value["shape"])
+    return arrays
+
+
+def test_every_model_of_the_voice_path_is_loaded() -> None:
+    assert set(LOADS) == {"speaker_encoder", "htdemucs", "vocoder", "demucs", "svc", "cover", "song"}
+    assert all(load.streamed == MODELS[load.model].decoupled for load in LOADS.values())
+
+
+@pytest.mark.parametrize("model", [SPEAKER_ENCODER.name, DEMUCS.name])
+def test_recordings_are_as_long_as_is_said(model: str) -> None:
+    assert read_recording(received(model)).duration_s == LOADS[model].audio_s
+
+
+def test_the_converter_takes_its_request() -> None:
+    request = Conversion.from_inputs(received("svc"))
+    assert len(request.vocals) / 44_100 == pytest.approx(LOADS["svc"].audio_s)
+    assert request.settings.steps == perf.FLOW_STEPS
+    assert request.voice is not None
+    assert request.voice.duration_s == perf.REFERENCE_S
+
+
+def test_a_cover_converts_whatever_the_separator_finds() -> None:
+    request = CoverRequest.from_inputs(received("cover"))
+    assert request.voice.no_vocals == "convert"
+    assert request.voice.convert.steps == perf.FLOW_STEPS
+    assert request.recording.shape == (2, round(LOADS["cover"].audio_s * 48_000))
+
+
+def test_a_song_has_a_voice_and_may_not_end_early() -> None:
+    request = SongRequest.from_inputs(received("song"), TINY)
+    assert request.voice is not None
+    assert request.voice.no_vocals == "convert"
+    assert request.lm is not None
+    assert request.lm.min_frames == request.lm.n_frames == LOADS["song"].audio_s * 12.5
+
+
+@pytest.mark.parametrize("model", [pytest.param("htdemucs", marks=pytest.mark.slow), "vocoder"])
+def test_a_graph_gets_every_input_in_its_contracts_ranks(model: str) -> None:
+    arrays = received(model)
+    for spec in MODELS[model].inputs:
+        shape = arrays[spec.name].shape
+        assert len(shape) == len(spec.shape)
+        for size, axis in zip(shape, spec.shape, strict=True):
+            assert size == axis if isinstance(axis, int) else axis.min <= size <= axis.max
+    if model == "vocoder":
+        (mel,) = arrays.values()
+        assert mel.shape == (TINY.svc.vocoder.num_mels, perf.VOCODER_FRAMES)
+        assert LOADS[model].audio_s * 44_100 == perf.VOCODER_FRAMES * TINY.svc.vocoder.hop

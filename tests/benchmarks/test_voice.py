@@ -1,0 +1,101 @@
+"""The voice's benchmark: what a tape keeps and gives back, and a quick run over an exported repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heartvoice.benchmarks import voice as benchmark
+from heartvoice.benchmarks.voice import Answers, Tape
+from heartvoice.conversion import Conversion
+from heartvoice.export.repository import export_repository
+from heartvoice.export.weights import random_weights
+from heartvoice.job_messages import Codes
+from heartvoice.presets import PRESETS
+from heartvoice.stages.codec import CodecRequest
+from heartvoice.stages.lm import LmRequest
+from heartvoice.stages.recordings import read_voice
+from tests.fakes import text
+from tests.voice_stages import Oracle, voice_inputs
+
+
+class Lm:
+    """Sends as many frames as it has sent requests, and counts them."""
+
+    def __init__(self) -> None:
+        self.n_sent = 0
+
+    def write_codes(self, request: LmRequest) -> Iterator[Codes]:
+        for _ in range(3):
+            self.n_sent += 1
+            yield np.full((8, 1), self.n_sent, np.int32)
+
+    def decode_window(self, request: CodecRequest) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("nobody asked for a window")
+
+
+@pytest.fixture
+def conversion() -> Conversion:
+    voice = read_voice(voice_inputs())
+    return Conversion(np.arange(8, dtype=np.float32), voice, voice.sha256, "me, here")
+
+
+def test_answers_are_what_the_tape_heard(conversion: Conversion) -> None:
+    lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
+    tape = Tape(lm, oracle)
+    request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])
+    first = [int(codes[0, 0]) for codes in tape.write_codes(request)]
+    second = [int(codes[0, 0]) for codes in tape.write_codes(request)]
+    sung = [piece.vocals for piece in tape.convert(conversion)]
+    answers = Answers(tape)
+    assert [[int(codes[0, 0]) for codes in answers.write_codes(request)] for _ in range(2)] == [first, second]
+    assert np.array_equal(np.concatenate([p.vocals for p in answers.convert(conversion)]), np.concatenate(sung))
+    assert (lm.n_sent, oracle.n_converted) == (6, 1)
+    with pytest.raises(IndexError):
+        answers.write_codes(request)
+
+
+def test_a_stage_alone_works_to_the_end_and_wakes_no_other(conversion: Conversion) -> None:
+    lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
+    tape = Tape(lm, oracle)
+    request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])
+    tape.write_codes(request)
+    tape.write_codes(request)
+    list(tape.convert(conversion))
+    tape.alone("lm")
+    assert (lm.n_sent, oracle.n_converted) == (12, 1)
+
+
+def test_a_wave_is_not_apart_from_itself() -> None:
+    wave = benchmark.vocals(2.0)
+    found = benchmark.apart(wave, wave, Oracle(np.zeros((2, 0), np.float32)))
+    assert (found["mel_db"], found["f0_cents"], found["both_voiced"]) == (0.0, 0.0, 1.0)
+    assert found["similarity"] == pytest.approx(1.0)
+    assert benchmark.apart(wave * 0.5, wave, Oracle(wave[None]))["mel_db"] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # an export, and half a minute of audio
+def test_quick_run_measures_every_part(tmp_path: Path) -> None:
+    root = tmp_path / "tiny"
+    export_repository(random_weights(PRESETS["tiny"], 0), root)
+    command = ["--preset", "tiny", "--repository", str(root), "--quick", "--threads", "1", "--results", str(tmp_path)]
+    benchmark.main(command)
+    (path,) = tmp_path.glob("voice-tiny-*.json")
+    result = json.loads(path.read_text())
+    assert result["complete"]
+    rows = {(row["case"], row["variant"]): row for row in result["rows"]}
+    stages = {"cover": {"separation", "conversion", "judging", "mix"}}
+    stages["song"] = stages["cover"] | {"lm", "codec"}
+    for job, names in stages.items():
+        assert {variant for case, variant in rows if case == job} == names | {"whole", "sum of its stages"}
+        total = sum(rows[job, name]["mean_ms"] for name in names)
+        assert rows[job, "sum of its stages"]["mean_ms"] == pytest.approx(total, rel=1e-3)
+        assert rows[job, "whole"]["ratio"] == pytest.approx(rows[job, "whole"]["mean_ms"] / total, rel=1e-3)
+    assert rows["cover", "whole"]["audio_s"] == 7.0
+    assert rows["half a second, voice", "hit"]["ratio"] < 1
+    assert 0 < rows["conversion", "live"]["mel_db"] < rows["conversion", "exact, another seed"]["mel_db"]
