@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,14 +96,16 @@ def _table(made: Evaluation) -> Table:
             for column in ("before", "after")
         }
         marked["change"] = marked["before"] or marked["after"]
-        signed = row.form if row.form.startswith("+") or row.before is None else f"+{row.form}"
-        cells = ((row.before, row.form, "before"), (row.after, row.form, "after"), (row.change, signed, "change"))
-        table.add_row(row.measure, *(_cell(value, form, marked[column]) for value, form, column in cells), row.unit)
+        table.add_row(row.measure, *_cells(row, marked), row.unit)
     return table
 
 
-def _cell(value: Number, form: str, mark: str) -> str:
-    return "" if value is None else f"{value:{form}}{mark}"
+def _cells(row: Row, marked: Mapping[str, str]) -> Iterator[str]:
+    """The row's numbers with their marks; what is not there stays empty, differences have a sign."""
+    signed = row.form if row.form.startswith("+") or row.before is None else f"+{row.form}"
+    for column, form in (("before", row.form), ("after", row.form), ("change", signed)):
+        value = getattr(row, column)
+        yield "" if value is None else f"{value:{form}}{marked.get(column, '')}"
 
 
 def _caption(made: Evaluation) -> str | None:
@@ -117,9 +119,7 @@ def _medians(evaluations: Sequence[Evaluation]) -> Table:
     table.add_column("unit")
     table.add_column("cases", justify="right")
     for row, n in medians(evaluations):
-        table.add_row(
-            row.measure, *(_cell(v, row.form, "") for v in (row.before, row.after, row.change)), row.unit, str(n)
-        )
+        table.add_row(row.measure, *_cells(row, {}), row.unit, str(n))
     return table
 
 

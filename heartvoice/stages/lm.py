@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from heartvoice.models.prompt import Tokenizer, build_prompt
 from heartvoice.presets import Preset
 from heartvoice.stages.inputs import check_finite, check_text, read_settings, read_text
 from heartvoice.stages.lm_cache import cache_bytes
-from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, LmEngine, SongPrompt
+from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, SongPrompt
 
 
 @dataclass(frozen=True)
@@ -155,38 +155,15 @@ class LmStage:
             InvalidRequestError: prompt and duration together exceed `max_positions`.
             RequestCancelledError: `cancelled` returned true.
         """
-        generation = self.prepare(request)
-        song = generation.song
+        song = LmSong(request, self._tokenizer, self._preset)
+        prompt, sizes = song.prompt, self._preset.lm.backbone
+        kv_limit = cache_bytes(sizes, rows=prompt.n_rows, positions=prompt.n_positions)
+        engine = GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit)
         while not song.over:
             if cancelled():
                 raise RequestCancelledError(f"heartmula: cancelled at frame {song.n_made}")
-            frame = song.take(generation.next_ids(song.next_input()))
+            wanted = song.next_input()
+            ids = engine.step({0: wanted})[0] if song.n_made else engine.prefill(0, prompt, wanted)
+            frame = song.take(ids)
             if frame is not None:
                 yield frame
-
-    def prepare(self, request: LmRequest) -> Generation:
-        """Tokenise, check the length and set up an empty cache: all that can refuse a request."""
-        song = LmSong(request, self._tokenizer, self._preset)
-        kv_limit = cache_bytes(self._preset.lm.backbone, rows=song.prompt.n_rows, positions=song.prompt.n_positions)
-        return Generation(song, GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit))
-
-
-class Generation:
-    """One song in an engine of its own."""
-
-    def __init__(self, song: LmSong, engine: LmEngine) -> None:
-        self.song, self._engine = song, engine
-        self._begun = False
-
-    def next_ids(self, frame: FrameInput) -> Codes:
-        """Feed the prompt or, after that, a frame; returns the next frame's ids, int64 [8]."""
-        if self._begun:
-            return self._engine.step({0: frame})[0]
-        self._begun = True
-        return self._engine.prefill(0, self.song.prompt, frame)
-
-    def next_frame(self, codes: Codes | None, *, allow_eos: bool) -> Codes:
-        """As `next_ids`, feeding codes [8] of the caller's choice; None before the first frame."""
-        ids = self.next_ids(replace(self.song.next_input(), codes=codes, allow_eos=allow_eos))
-        self.song.n_made += 1
-        return ids

@@ -15,11 +15,31 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import pbtxt
-from heartvoice.contracts import SVC
+from heartvoice.contracts import (
+    COVER,
+    DEMUCS,
+    F0_NETWORK,
+    HEARTCODEC,
+    HEARTCODEC_DECODER,
+    HEARTMULA,
+    HTDEMUCS,
+    RENDER,
+    SONG,
+    SPEAKER_ENCODER,
+    SPEAKER_NETWORK,
+    SVC,
+)
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.presets import PRESETS
 
+OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
+"""What a server needs for songs alone: others need not be started where a test starts a server of its own."""
+OF_COVERS = (
+    COVER.name, RENDER.name, SVC.name, DEMUCS.name, HTDEMUCS.name, SPEAKER_ENCODER.name, SPEAKER_NETWORK.name,
+    F0_NETWORK.name,
+)  # fmt: skip
+"""For covers by the identity converter, likewise."""
 CONVERTER = Path(__file__).parents[1] / "model_repository" / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
-from heartvoice.contracts import LOADED, MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.conversion import Conversion, Converted
 from heartvoice.dsp import resample
 from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer, ServerOptions, free_port
@@ -29,7 +29,7 @@ from heartvoice.local import LocalVoiceStages, make_cover
 from heartvoice.repository import Repository
 from tests import music
 from tests.fakes import text
-from tests.integration.raw import Metrics, Raw, with_identity_converter
+from tests.integration.raw import OF_COVERS, Metrics, Raw, with_identity_converter
 from tests.speech import say
 from tests.waiting import wait_until
 
@@ -45,7 +45,8 @@ def repository(repository: Repository, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+    options = ServerOptions(repository.root, free_port(), free_port(), log_path=log, models=OF_COVERS)
+    with EmbeddedServer(options) as running:
         yield running
 
 
@@ -199,7 +200,7 @@ def test_requests_may_be_joined_where_bits_do_not_matter(
     mix = (music.song(9.0)[0], STEM_RATE_HZ)
     alone = client.separate(mix, sources=["vocals"])["vocals"]
     together: list[np.ndarray] = []
-    with Client(new_server(root).url) as joining:
+    with Client(new_server(root, models=OF_COVERS).url) as joining:
         threads = [
             threading.Thread(target=lambda: together.append(joining.separate(mix, sources=["vocals"])["vocals"]))
             for _ in range(4)
@@ -216,7 +217,7 @@ def test_requests_may_be_joined_where_bits_do_not_matter(
 def test_separation_in_bf16_by_choice(new_server: Callable[..., EmbeddedServer], client: Client) -> None:
     mix = (music.song(6.0)[0], STEM_RATE_HZ)
     exact = client.separate(mix)
-    server = new_server(config_name="cpu_bf16")
+    server = new_server(config_name="cpu_bf16", models=OF_COVERS)
     with Client(server.url) as coarse:
         stems = coarse.separate(mix)
     assert tuple(stems) == tuple(exact)
@@ -260,7 +261,7 @@ def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -
 def test_without_a_converter_a_cover_is_refused_by_name(
     new_server: Callable[..., EmbeddedServer], recording: bytes, voice: bytes
 ) -> None:
-    server = new_server(models=tuple(name for name in LOADED if name != "svc"))
+    server = new_server(models=tuple(name for name in OF_COVERS if name != "svc"))
     with Client(server.url, retries=0) as client:
         with pytest.raises(ModelUnavailableError, match="svc"):
             client.cover(recording, voice, consent=CONSENT)
@@ -271,7 +272,7 @@ def test_without_a_converter_a_cover_is_refused_by_name(
 def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
     new_server: Callable[..., EmbeddedServer], voice: bytes, victim: str
 ) -> None:
-    server = new_server()
+    server = new_server(models=OF_COVERS)
     long = (music.song(60.0)[0], STEM_RATE_HZ)
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
@@ -299,7 +300,7 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
     new_server: Callable[..., EmbeddedServer], voice: bytes
 ) -> None:
     """Its state travels with the requests, so a window may also go to the process that took its place."""
-    server = new_server()
+    server = new_server(models=OF_COVERS)
     mix = music.song(30.0)[0]
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT, live=True)
@@ -318,7 +319,7 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
 def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
     new_server: Callable[..., EmbeddedServer], voice: bytes, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = new_server()
+    server = new_server(models=OF_COVERS)
     monkeypatch.setattr(server, "_reload", lambda name: None)  # an operator took it away, it stays away
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, live=True)

@@ -20,7 +20,7 @@ from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.serving import rundir
 from tests.fakes import text
-from tests.integration.raw import Metrics, Raw
+from tests.integration.raw import OF_SONGS, Metrics, Raw
 from tests.waiting import wait_until
 
 LONG = {
@@ -121,7 +121,7 @@ def test_jobs_beyond_max_jobs_wait_and_are_served(client: Client) -> None:
 def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(
     new_server: Callable[..., EmbeddedServer], victim: str
 ) -> None:
-    server = new_server()
+    server = new_server(models=OF_SONGS)
     with Client(server.url, retries=0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
@@ -142,7 +142,7 @@ def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(
 def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
     new_server: Callable[..., EmbeddedServer],
 ) -> None:
-    server = new_server()
+    server = new_server(models=OF_SONGS)
     metrics = Metrics(server.metrics_url)
     with Client(server.url, retries=0, stall_timeout_s=4.0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
 
 
 def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callable[..., EmbeddedServer]) -> None:
-    first = new_server()
+    first = new_server(models=OF_SONGS)
     prefix = shm_prefix(first._owner)
     with Client(first.url, retries=0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
@@ -173,12 +173,12 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
     wait_until(lambda: not any(rundir.is_alive(pid) for pid in pids[1:]), 5.0, "stubs live on")
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
-    second = new_server()
+    second = new_server(models=OF_SONGS)
     assert len(list(SHM.glob(f"{prefix}*"))) == len(second.stub_pids())
 
 
 def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer]) -> None:
-    server = new_server()
+    server = new_server(models=OF_SONGS)
     with Raw(server.url) as raw:
         call = raw.call("song", LONG)
         next(call)
@@ -191,7 +191,7 @@ def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer])
 
 
 def test_stop_may_let_songs_finish(new_server: Callable[..., EmbeddedServer]) -> None:
-    server = new_server()
+    server = new_server(models=OF_SONGS)
     frames = 30 * 12.5
     with Client(server.url) as client:
         stream = client.stream(lyrics="la", duration_s=30.0, min_duration_s=30.0, codec_window=93)

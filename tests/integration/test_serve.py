@@ -23,7 +23,7 @@ from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.networks import LocalNetworks
 from heartvoice.repository import Repository
-from tests.integration.raw import Raw
+from tests.integration.raw import OF_SONGS, Raw
 from tests.waiting import wait_until
 
 HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
@@ -151,7 +151,7 @@ def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_pat
 def test_cpu_configs_run_native_graphs_on_openvino(
     repository: Repository, new_server: Callable[..., EmbeddedServer]
 ) -> None:
-    server = new_server(config_name="cpu")
+    server = new_server(config_name="cpu", models=OF_SONGS)
     latents = noise.normal(0, "test", 0, (2, repository.preset.codec.latent_hidden_dim, 60))
     expected = LocalNetworks(repository).run("heartcodec_decoder", {"latents": latents})["audio"].astype(np.float32)
     with Raw(server.url) as raw:

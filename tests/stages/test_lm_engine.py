@@ -12,7 +12,7 @@ from heartvoice.stages.lm import LmSong, LmStage
 from heartvoice.stages.lm_cache import WIDTH_BLOCK
 from heartvoice.stages.lm_engine import GraphEngine
 from tests.fakes import BytesTokenizer
-from tests.stages.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine, song, tiny_graph
+from tests.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine, song, tiny_graph
 
 N_SLOTS = 4
 ARRIVAL = st.tuples(st.integers(0, len(REQUESTS) - 1), st.integers(0, 8), st.integers(1, 9))

@@ -22,7 +22,7 @@ from heartvoice.stages.lm import LmSong
 from heartvoice.stages.lm_engine import Codes, FrameInput, LmEngine, SongPrompt
 from heartvoice.stages.lm_scheduler import LmScheduler, SongStream, Timed
 from tests.fakes import BytesTokenizer
-from tests.stages.lm_songs import PRESET, REQUESTS, CountingEngine, codes_alone, graph_engine, song
+from tests.lm_songs import PRESET, REQUESTS, CountingEngine, codes_alone, graph_engine, song
 from tests.waiting import wait_until
 
 LONG = 2000
