@@ -155,6 +155,13 @@ class Bench:
         facts = {"device_ms": device_ms, "loaded_gb": loaded / 1e9, "peak_gb": self._peak() / 1e9}
         return Timing(tuple(wall for wall, _ in pairs)), facts
 
+    def peak(self, action: Callable[[], T]) -> tuple[T, dict[str, float]]:
+        """Do it once; its result and the memory before and at its peak: `loaded_gb`, `peak_gb`."""
+        self._reset_peak()
+        loaded = self._memory()
+        result = action()
+        return result, {"loaded_gb": loaded / 1e9, "peak_gb": self._peak() / 1e9}
+
     def capture(self, action: Callable[[], object]) -> Callable[[], None]:
         """Record an action as a CUDA graph, after it has run a few times; what it reads and writes must not move."""
         if not self.on_gpu:

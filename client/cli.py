@@ -19,11 +19,12 @@ LAZY_COMMANDS = {
     "separate": ("heartvoice.client.separate_cli", "separate"),
     "similarity": ("heartvoice.client.similarity_cli", "similarity"),
     "evaluate": ("heartvoice.evaluation.cli", "evaluate"),
+    "weights": ("heartvoice.weights.cli", "app"),
     "export": ("heartvoice.export.cli", "export"),
     "serve": ("heartvoice.embedded.cli", "serve"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
 }
-"""Each command's module and function, in the order of the help."""
+"""Each command's module and function, or group, in the order of the help."""
 _EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (
     (InvalidRequestError, 2),
     (ModelUnavailableError, 3),
@@ -71,8 +72,11 @@ class LazyGroup(TyperGroup):
         if cmd_name not in LAZY_COMMANDS:
             return None
         module, name = LAZY_COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), name)
+        if isinstance(found, typer.Typer):  # a group of its own
+            return typer.main.get_command(found)
         app = typer.Typer(add_completion=False)
-        app.command(cmd_name)(getattr(importlib.import_module(module), name))
+        app.command(cmd_name)(found)
         return typer.main.get_command(app)
 
     def main(

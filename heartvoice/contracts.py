@@ -19,7 +19,7 @@ HEARTMULA = ModelSpec(
     settings=(*LM_SETTINGS, EVENTS),
     decoupled=True,
     kind="KIND_AUTO",
-    parameters={"max_jobs": "4", "max_queue": "16"},
+    parameters={"max_jobs": "4", "max_queue": "16", "engine": "auto"},
     doc="Lyrics and tags into code frames, sent as they are made.",
 )
 

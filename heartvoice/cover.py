@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import __version__
-from heartvoice.contracts import COVER, MAX_RECORDING_S, MIN_RECORDING_S, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts import COVER, FRAME_HOP, MAX_RECORDING_S, MIN_RECORDING_S, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.dsp import resample
 from heartvoice.engines import Array
 from heartvoice.errors import EngineError
@@ -69,14 +69,16 @@ class CoverPipeline:
         plan: SeparationPlan,
         about: Mapping[str, Any] | None = None,
         *,
+        encoder: str = "",
         detect_vocals: bool = True,
     ) -> None:
-        """`about` is what the report says of the networks; for `detect_vocals` see `Revoicer`."""
+        """`about` is what the report says of the networks; for the others see `Revoicer`."""
         self._request, self._about = request, dict(about or {})
         self._began = time.monotonic()
         self._revoicer = Revoicer(
             request.voice, stages, plan,
-            encoder=self._about.pop("speaker_encoder", ""), detect_vocals=detect_vocals, stems=request.stems,
+            encoder=encoder, detect_vocals=detect_vocals, stems=request.stems,
+            n_frames=round(request.recording.shape[1] / FRAME_HOP),
         )  # fmt: skip
 
     def run(self, check: Callable[[], None] = lambda: None) -> Generator[Message, None, None]:

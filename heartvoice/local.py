@@ -21,25 +21,33 @@ from heartvoice.repository import Repository
 from heartvoice.revoice import VoiceStages
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.lm import LmRequest, LmStage
+from heartvoice.stages.lm import LmRequest, LmSong
+from heartvoice.stages.lm_engines import open_engine
+from heartvoice.stages.lm_scheduler import LmScheduler
 from heartvoice.stages.separate import Carry, SeparateStage, SeparationPlan, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
 from heartvoice.voiced import song_messages
 
+MAX_WAITING = 64
+"""Songs that may wait for the language model."""
+
 
 class LocalStages:
-    """The stages of a song over engines in this process; a `pipeline.SongStages`."""
+    """The stages of a song over engines in this process; a `pipeline.SongStages`. Songs at once take turns."""
 
-    def __init__(self, repository: Repository, *, threads: int | None = None) -> None:
+    def __init__(self, repository: Repository, *, engine: str = "auto", threads: int | None = None) -> None:
+        """`engine` is the language model's, see `lm_engines.open_engine`."""
         self.networks = LocalNetworks(repository, threads=threads)
-        tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
-        self.lm = LmStage(self.networks.engine("heartmula_step"), tokenizer, repository.preset)
+        self._preset = repository.preset
+        self._tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
+        self._scheduler = LmScheduler(open_engine(repository, engine, threads=threads), max_waiting=MAX_WAITING)
         self.codec = CodecStage(self.networks, repository.preset.codec)
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
         """Frames one by one, each [8, 1]."""
-        for frame in self.lm.frames(request):
-            yield frame[:, None]
+        with self._scheduler.submit(LmSong(request, self._tokenizer, self._preset)) as frames:
+            for frame in frames:
+                yield frame[:, None]
 
     def decode_window(self, request: CodecRequest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One window: audio [2, 3840 W] and latents [2 W, L]."""
@@ -105,6 +113,7 @@ def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str,
         CoverRequest.from_inputs(inputs),
         stages,
         SeparationPlan(preset.separator),
-        repository.about | {"speaker_encoder": preset.speaker.engine},
+        repository.about,
+        encoder=preset.speaker.engine,
         detect_vocals=not repository.is_random("separator"),
     ).run()

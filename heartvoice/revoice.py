@@ -136,6 +136,7 @@ class Revoicer:
         encoder: str = "",
         detect_vocals: bool = True,
         stems: bool = False,
+        n_frames: int = 0,
     ) -> None:
         """Take what is needed.
 
@@ -146,9 +147,10 @@ class Revoicer:
             encoder: name of the speaker encoder, for the report.
             detect_vocals: off where separation has random weights: then everything is converted.
             stems: also yield the mix's stems.
+            n_frames: longest that the recording can become, in LM frames, for progress events.
         """
         self._request, self._stages, self._plan = request, stages, plan
-        self._encoder, self._stems = encoder, stems
+        self._encoder, self._stems, self._n_frames = encoder, stems, n_frames
         self._detect = detect_vocals and request.no_vocals != "convert"
         self._began = time.monotonic()
         self._timings = {"separation_s": 0.0, "conversion_s": 0.0, "mix_s": 0.0}
@@ -286,7 +288,7 @@ class Revoicer:
 
     def _progress(self, stage: str, done_s: float) -> Progress:
         done = round(done_s * FRAMES_PER_S)
-        return Progress(stage, done, done, self._seconds())
+        return Progress(stage, done, max(done, self._n_frames), self._seconds())
 
     def report(self) -> dict[str, Any]:
         """What a voice adds to a job's report; ask for it at the end."""

@@ -49,7 +49,7 @@ def song_messages(
         return
     revoicer = Revoicer(
         request.voice, voice_stages(), plan,
-        encoder=preset.speaker.engine, detect_vocals=detect_vocals, stems=request.stems,
+        encoder=preset.speaker.engine, detect_vocals=detect_vocals, stems=request.stems, n_frames=request.n_frames,
     )  # fmt: skip
     yield from revoicer.run(under_way.recorded, check, under_way.aside)
     yield under_way.finished(revoicer.report(), revoicer.first_audio_s)

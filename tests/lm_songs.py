@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heartvoice.checkpoints import random_checkpoint
 from heartvoice.contracts import FRAMES_PER_S
 from heartvoice.engines import Engine
+from heartvoice.errors import RequestCancelledError
 from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.models.prompt import Tokenizer
+from heartvoice.presets import Preset
 from heartvoice.stages.lm import LmRequest, LmSong
+from heartvoice.stages.lm_cache import cache_bytes
 from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, SongPrompt
 from tests.export.graphs import engine_of
 from tests.fakes import BytesTokenizer, tiny
@@ -81,6 +86,8 @@ class CountingEngine:
         self.made: dict[int, int] = {}
         self.log: list[str] = []
         """`prefill` and `step` in the order of the calls."""
+        self.admitted: list[int] = []
+        """Length of every prompt in the order in which they came."""
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
         return sum(song.n_rows * song.n_positions for song in songs)
@@ -88,6 +95,7 @@ class CountingEngine:
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
         assert slot not in self.prompts
         self.log.append("prefill")
+        self.admitted.append(len(prompt.text_ids))
         self.prompts[slot], self.made[slot] = prompt, 0
         assert self.kv_bytes(self.prompts.values()) <= self.kv_limit
         return self._codes(slot)
@@ -103,3 +111,24 @@ class CountingEngine:
     def _codes(self, slot: int) -> Codes:
         self.made[slot] += 1
         return np.array([len(self.prompts[slot].text_ids) % 256, self.made[slot], *[0] * 6], np.int64)
+
+
+class LmStage:
+    """One song at a time, by the simplest loop over an engine: what the scheduler's songs are compared with."""
+
+    def __init__(self, graph: Engine, tokenizer: Tokenizer, preset: Preset) -> None:
+        self._graph, self._tokenizer, self._preset = graph, tokenizer, preset
+
+    def frames(self, request: LmRequest, cancelled: Callable[[], bool] = lambda: False) -> Iterator[NDArray[np.int32]]:
+        song = LmSong(request, self._tokenizer, self._preset)
+        prompt, sizes = song.prompt, self._preset.lm.backbone
+        kv_limit = cache_bytes(sizes, rows=prompt.n_rows, positions=prompt.n_positions)
+        engine = GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit)
+        while not song.over:
+            if cancelled():
+                raise RequestCancelledError(f"heartmula: cancelled at frame {song.n_made}")
+            wanted = song.next_input()
+            ids = engine.step({0: wanted})[0] if song.n_made else engine.prefill(0, prompt, wanted)
+            frame = song.take(ids)
+            if frame is not None:
+                yield frame

@@ -97,7 +97,8 @@ def run_cover(job: Job, repository: Repository) -> Iterator[Message]:
             request,
             ServedVoiceStages(caller, preset),
             SeparationPlan(preset.separator),
-            repository.about | {"speaker_encoder": preset.speaker.engine},
+            repository.about,
+            encoder=preset.speaker.engine,
             detect_vocals=not repository.is_random("separator"),
         ).run(job.check)
     finally:

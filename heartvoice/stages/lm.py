@@ -1,6 +1,6 @@
-"""The language model as a stage: a request into code frames, one at a time.
+"""The language model as a stage: what a song asks for, frame by frame, and what its ids become.
 
-`lm_scheduler.LmScheduler` makes many songs at once, frame by frame the same.
+`lm_scheduler.LmScheduler` makes songs in an engine, many at once.
 
 Source: heartmula spec, sections 5 to 9; the graph is `contracts.heartmula_step`.
 """
@@ -8,7 +8,7 @@ Source: heartmula spec, sections 5 to 9; the graph is `contracts.heartmula_step`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from heartvoice import noise
 from heartvoice.contracts import FRAMES_PER_S, HEARTMULA, MAX_TEXT_BYTES, N_CODEBOOKS
-from heartvoice.engines import Array, Engine
-from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from heartvoice.engines import Array
+from heartvoice.errors import InvalidRequestError
 from heartvoice.models.prompt import Tokenizer, build_prompt
 from heartvoice.presets import Preset
 from heartvoice.stages.inputs import check_finite, check_text, read_settings, read_text
-from heartvoice.stages.lm_cache import cache_bytes
-from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, SongPrompt
+from heartvoice.stages.lm_engine import Codes, FrameInput, SongPrompt
 
 
 @dataclass(frozen=True)
@@ -133,37 +132,3 @@ class LmSong:
         self.n_made += 1
         self.over = self.n_made == self.request.n_frames
         return ids.astype(np.int32)
-
-
-class LmStage:
-    """HeartMuLa over one graph, one song at a time. Each call of `frames` owns its cache, so calls may overlap."""
-
-    def __init__(self, graph: Engine, tokenizer: Tokenizer, preset: Preset) -> None:
-        self._graph, self._tokenizer, self._preset = graph, tokenizer, preset
-
-    def frames(self, request: LmRequest, cancelled: Callable[[], bool] = lambda: False) -> Iterator[NDArray[np.int32]]:
-        """Make one song's frames.
-
-        Args:
-            request: the checked request.
-            cancelled: looked at before every frame.
-
-        Yields:
-            int32 [8]: the codes of one frame, each in [0, codebook_size).
-
-        Raises:
-            InvalidRequestError: prompt and duration together exceed `max_positions`.
-            RequestCancelledError: `cancelled` returned true.
-        """
-        song = LmSong(request, self._tokenizer, self._preset)
-        prompt, sizes = song.prompt, self._preset.lm.backbone
-        kv_limit = cache_bytes(sizes, rows=prompt.n_rows, positions=prompt.n_positions)
-        engine = GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit)
-        while not song.over:
-            if cancelled():
-                raise RequestCancelledError(f"heartmula: cancelled at frame {song.n_made}")
-            wanted = song.next_input()
-            ids = engine.step({0: wanted})[0] if song.n_made else engine.prefill(0, prompt, wanted)
-            frame = song.take(ids)
-            if frame is not None:
-                yield frame

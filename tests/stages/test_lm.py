@@ -10,8 +10,9 @@ from heartvoice.contracts import N_CODEBOOKS
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.generate import generate
 from heartvoice.models.prompt import build_prompt
-from heartvoice.stages.lm import LmRequest, LmStage
+from heartvoice.stages.lm import LmRequest
 from tests.fakes import BytesTokenizer, TorchStep, text, tiny, torch_step
+from tests.lm_songs import LmStage
 
 PRESET = tiny()
 

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError
-from heartvoice.stages.lm import LmSong, LmStage
+from heartvoice.stages.lm import LmSong
 from heartvoice.stages.lm_cache import WIDTH_BLOCK
 from heartvoice.stages.lm_engine import GraphEngine
 from tests.fakes import BytesTokenizer
-from tests.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine, song, tiny_graph
+from tests.lm_songs import PRESET, REQUESTS, LmStage, codes_alone, graph_engine, song, tiny_graph
 
 N_SLOTS = 4
 ARRIVAL = st.tuples(st.integers(0, len(REQUESTS) - 1), st.integers(0, 8), st.integers(1, 9))

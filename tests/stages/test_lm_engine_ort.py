@@ -91,18 +91,25 @@ def schedule(lm: LmEngine, seed: int, n_songs: int) -> dict[int, list[Codes]]:
     return made
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 5])
+@pytest.mark.parametrize("seed", [1, 2])  # one row; two rows, greedy
 def test_songs_are_those_of_the_portable_graph(graph_of: GraphOf, seed: int) -> None:
     portable = GraphEngine(OnnxEngine(graph_of("standard"), threads=1), PRESET)
-    assert np.array_equal(alone(engine(graph_of("none")), seed, 25), alone(portable, seed, 25))
+    assert np.array_equal(alone(engine(graph_of("none")), seed, 10), alone(portable, seed, 10))
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_song_is_the_same_whoever_comes_and_goes(graph_of: GraphOf, quantize: str, seed: int) -> None:
+def test_a_song_is_the_same_whoever_comes_and_goes(graph_of: GraphOf, quantize: str) -> None:
     lm = engine(graph_of(quantize))
-    for song, frames in schedule(lm, seed, 9).items():
+    for song, frames in schedule(lm, 0, 5).items():
         assert np.array_equal(frames, alone(lm, song, len(frames)))
+
+
+@pytest.mark.slow
+def test_long_songs_are_those_of_the_portable_graph(graph_of: GraphOf) -> None:
+    portable = GraphEngine(OnnxEngine(graph_of("standard"), threads=1), PRESET)
+    lm = engine(graph_of("none"))
+    for seed in range(8):
+        assert np.array_equal(alone(lm, seed, 60), alone(portable, seed, 60))
 
 
 @pytest.mark.slow

@@ -1,13 +1,12 @@
 """Triton adapter of `heartmula`: lyrics and tags into code frames, for many songs at once."""
 
 from heartvoice import contracts
-from heartvoice.engines import OnnxEngine
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.serving.codes import stream_codes
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.lm_metrics import LmMetrics
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.stages.lm_engine import GraphEngine
+from heartvoice.stages.lm_engines import open_engine
 from heartvoice.stages.lm_scheduler import LmScheduler
 
 
@@ -20,10 +19,10 @@ class TritonPythonModel(StageModel):
         self.tokenizer = load_tokenizer(context.folder / "tokenizer.json")
         self.n_slots, self.max_waiting = (int(context.parameters[name]) for name in ("max_jobs", "max_queue"))
         limit = context.parameters.get("kv_bytes")  # default: a song of full length in every slot
-        graph = OnnxEngine(self.repository.graph("heartmula_step"))
-        self.engine = GraphEngine(
-            graph, self.repository.preset, n_slots=self.n_slots, kv_limit=None if limit is None else int(limit)
-        )
+        self.engine = open_engine(
+            self.repository, context.parameters["engine"],
+            n_slots=self.n_slots, kv_limit=None if limit is None else int(limit),
+        )  # fmt: skip
 
     def initialize(self, args: dict[str, str]) -> None:
         super().initialize(args)

@@ -1,0 +1,159 @@
+"""The published weights that `heartvoice export --weights` reads, and where each lies on disk.
+
+Sources: seed_vc spec, sections 0 and 18 (files, hashes, licences); README of HeartMuLa/heartlib (repositories, folders,
+licence); `remote/files.txt` of demucs 4.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from heartvoice.errors import InvalidRequestError
+from heartvoice.export.svc_weights import BIGVGAN, SEED_VC, WHISPER
+from heartvoice.export.weights import CAMPPLUS, GENERATION, OFFICIAL_LICENCES, RMVPE, TOKENIZER
+from heartvoice.presets import PRESETS
+
+OFFICIAL_PRESET = "oss-3b"
+_SAFETENSORS = ("config.json", "*.safetensors")
+_INDEX = ("*.safetensors.index.json",)
+_HEARTMULA_LICENCE = "Apache-2.0 (heartlib's README of 20 January 2026: all model weights)"
+_DEMUCS_LICENCE = (
+    "scientific use (not under the code's MIT licence, says its author in facebookresearch/demucs issue 327)"
+)
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """Files that are published together and live in one folder."""
+
+    name: str
+    origin: str
+    """Repository on the hub, `owner/name`; or the URL, with its last slash, that file names are appended to."""
+    folder: str
+    """Below the weights folder; `.` is the weights folder itself."""
+    files: tuple[str, ...]
+    """Names or patterns at the top of the repository; each must be there. Of a URL, names alone."""
+    licence: str
+    size: str
+    """About how large; a range where the float type that is published is not known."""
+    needed_by: str
+    """Which jobs, and which part of them."""
+    optional: tuple[str, ...] = ()
+    """Patterns that are fetched, too, if something fits them."""
+    known: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """sha256 of files that are known whatever a hub says; `…` stands for digits that are not known."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the origin is a repository that has revisions."""
+        return not self.origin.startswith(("https://", "http://"))
+
+    @property
+    def licence_name(self) -> str:
+        """The licence without what is to be said about it."""
+        return self.licence.partition(" (")[0]
+
+    @property
+    def title(self) -> str:
+        """The origin as people know it."""
+        return self.origin if self.on_hub else self.origin.split("//", 1)[1].rstrip("/")
+
+    def path(self, name: str) -> str:
+        """Where a published file lies below the weights folder."""
+        return (PurePosixPath(self.folder) / name).as_posix()
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Those of the published names that are wanted."""
+        patterns = self.files + self.optional
+        return sorted(
+            name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+        )
+
+
+WEIGHTS: tuple[WeightSet, ...] = (
+    WeightSet(
+        "heartmula-gen", "HeartMuLa/HeartMuLaGen", ".", (TOKENIZER, GENERATION), _HEARTMULA_LICENCE,
+        "9 MB", "song: tokenizer",
+    ),
+    WeightSet(
+        "heartmula", "HeartMuLa/HeartMuLa-oss-3B-happy-new-year", "HeartMuLa-oss-3B", _SAFETENSORS, _HEARTMULA_LICENCE,
+        "8 to 16 GB", "song: LM", optional=_INDEX,
+    ),
+    WeightSet(
+        "heartcodec", "HeartMuLa/HeartCodec-oss-20260123", "HeartCodec-oss", _SAFETENSORS, _HEARTMULA_LICENCE,
+        "3.3 to 6.6 GB", "song: codec", optional=_INDEX,
+    ),
+    WeightSet(
+        "demucs", "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/", "demucs",
+        ("f7e0c4bc-ba3fe64a.th", "d12395a8-e57c48e6.th", "92cfc3b6-ef3bcb9c.th", "04573f0d-f3cf25b2.th"),
+        _DEMUCS_LICENCE, "0.3 GB", "covers, voices: separator",
+        # A name is a signature and the first digits of the file's sha256.
+        known={
+            "f7e0c4bc-ba3fe64a.th": "ba3fe64a…", "d12395a8-e57c48e6.th": "e57c48e6…",
+            "92cfc3b6-ef3bcb9c.th": "ef3bcb9c…", "04573f0d-f3cf25b2.th": "f3cf25b2…",
+        },
+    ),
+    WeightSet(
+        "seed-vc", "Plachta/Seed-VC", SEED_VC,
+        (
+            "DiT_seed_v2_uvit_whisper_base_f0_44k_bigvgan_pruned_ft_ema_v2.pth",
+            "config_dit_mel_seed_uvit_whisper_base_f0_44k.yml",
+        ),
+        OFFICIAL_LICENCES["svc_cfm"], "0.8 GB", "covers, voices: converter",
+        known={
+            "DiT_seed_v2_uvit_whisper_base_f0_44k_bigvgan_pruned_ft_ema_v2.pth":
+                "42aef93ffe65857c840d270252fa040f7ba04514945ec460f3ac1ac2a96de684",
+            "config_dit_mel_seed_uvit_whisper_base_f0_44k.yml": "ff86f343…7a1a0a",
+        },
+    ),
+    WeightSet(
+        "whisper-small", "openai/whisper-small", WHISPER, ("config.json", "model.safetensors"),
+        OFFICIAL_LICENCES["svc_content"], "1.0 GB", "covers, voices: content",
+    ),
+    WeightSet(
+        "bigvgan", "nvidia/bigvgan_v2_44khz_128band_512x", BIGVGAN, ("config.json", "bigvgan_generator.pt"),
+        OFFICIAL_LICENCES["vocoder"], "0.5 GB", "covers, voices: vocoder",
+        known={"bigvgan_generator.pt": "d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357"},
+    ),
+    WeightSet(
+        "rmvpe", "lj1995/VoiceConversionWebUI", PurePosixPath(RMVPE).parent.name, (PurePosixPath(RMVPE).name,),
+        OFFICIAL_LICENCES["f0"], "0.2 GB", "covers, voices: F0",
+        known={"rmvpe.pt": "6d62215f4306e3ca278246188607209f09af3dc77ed4232efdd069798c4ec193"},
+    ),
+    WeightSet(
+        "campplus", "funasr/campplus", PurePosixPath(CAMPPLUS).parent.name, (PurePosixPath(CAMPPLUS).name,),
+        OFFICIAL_LICENCES["svc_style"], "28 MB", "covers, voices: style",
+        known={"campplus_cn_common.bin": "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"},
+    ),
+)  # fmt: skip
+"""In the order in which they are fetched."""
+
+
+def select(preset: str, only: Iterable[str]) -> list[WeightSet]:
+    """The sets of a preset, or those of them that are named.
+
+    Raises:
+        InvalidRequestError: the preset has no published weights, or a name is not that of a set.
+    """
+    if preset not in PRESETS:
+        raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    if preset != OFFICIAL_PRESET:
+        raise InvalidRequestError(
+            f"--preset: {preset} has no published weights, {OFFICIAL_PRESET} has; "
+            f"heartvoice export --preset {preset} --random-weights 0 needs none"
+        )
+    wanted = set(only)
+    unknown = wanted - {each.name for each in WEIGHTS}
+    if unknown:
+        names = ", ".join(each.name for each in WEIGHTS)
+        raise InvalidRequestError(f"--only: expected names among {names}, got {', '.join(sorted(unknown))}")
+    return [each for each in WEIGHTS if not wanted or each.name in wanted]
+
+
+def fits(known: str, sha256: str) -> bool:
+    """Whether a hash is one that is known in full or by its first and last digits."""
+    head, _, tail = known.partition("…")
+    return sha256.startswith(head) and sha256.endswith(tail)

@@ -1,0 +1,60 @@
+"""A repository whose language model was also exported for onnxruntime's own operators: the server takes that graph."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heartvoice.client import Client
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.errors import EngineError
+from heartvoice.export.repository import export_repository
+from heartvoice.export.weights import random_weights
+from heartvoice.job_messages import AudioPiece
+from heartvoice.local import LocalStages, make_song
+from heartvoice.presets import PRESETS
+from heartvoice.repository import Repository
+from heartvoice.stages.lm_engine import GraphEngine
+from heartvoice.stages.lm_engine_ort import OrtEngine
+from heartvoice.stages.lm_engines import open_engine
+from tests.fakes import text
+from tests.integration.raw import OF_SONGS
+
+WORDS = {"lyrics": "La la la", "duration_s": 4.0, "min_duration_s": 4.0, "seed": 11}
+
+
+@pytest.fixture(scope="module")
+def with_ort(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    root = Path(shutil.copytree(repository.root, tmp_path_factory.mktemp("ort") / "tiny"))
+    export_repository(random_weights(PRESETS["tiny"], 0), root, quantize="none")
+    return Repository(root)
+
+
+def song(repository: Repository, engine: str) -> np.ndarray:
+    inputs = {name: np.array([value]) for name, value in WORDS.items() if name != "lyrics"}
+    messages = make_song(repository, LocalStages(repository, engine=engine), {"lyrics": text("La la la"), **inputs})
+    return np.concatenate([message.audio for message in messages if isinstance(message, AudioPiece)], axis=1)
+
+
+def test_the_engine_is_that_of_the_graph_that_is_there(repository: Repository, with_ort: Repository) -> None:
+    assert isinstance(open_engine(repository), GraphEngine)
+    assert isinstance(open_engine(with_ort), OrtEngine)
+    assert isinstance(open_engine(with_ort, "standard"), GraphEngine)
+    with pytest.raises(EngineError, match="heartmula_step_ort"):
+        open_engine(repository, "ort")
+    with pytest.raises(EngineError, match="engine: expected one of auto, standard, ort, got 'fast'"):
+        open_engine(repository, "fast")
+
+
+def test_both_engines_sing_the_same_song_and_so_does_the_server(
+    with_ort: Repository, new_server: Callable[..., EmbeddedServer]
+) -> None:
+    expected = song(with_ort, "standard")
+    assert np.array_equal(song(with_ort, "ort"), expected)
+    server = new_server(with_ort.root, models=OF_SONGS)
+    with Client(server.url) as client:
+        assert np.array_equal(client.song(**WORDS).audio, expected)  # type: ignore[arg-type]
