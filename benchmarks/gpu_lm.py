@@ -1,32 +1,51 @@
-"""HeartMuLa on a GPU: the guided step in bf16, eager, as a CUDA graph, compiled; the prompt; songs side by side."""
+"""HeartMuLa on a GPU: whole guided songs in `TorchEngine`, bf16, against eager steps of the same module.
+
+Songs are made as a server makes them: prompts one after another, then frames of all songs together, with random numbers
+from the host and codes back to it. Roofs are bytes that a frame must read over the measured bandwidth.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from heartvoice import noise
 from heartvoice.benchmarks.costs import frame_bytes, prefill_flop
 from heartvoice.benchmarks.gpu_device import Bench, errors, random_network
+from heartvoice.benchmarks.harness import Timing
+from heartvoice.contracts import FRAMES_PER_S
+from heartvoice.models.generate import generate
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
 from heartvoice.presets import Preset
+from heartvoice.stages.lm_engine import Codes, FrameInput, SongPrompt
+from heartvoice.stages.lm_engine_torch import TorchEngine
 
-STEP, PROMPT, EXACT = "HeartMuLa step, bf16", "HeartMuLa prompt, bf16", "HeartMuLa bf16 against fp32, same weights"
-PROFILE = "HeartMuLa step, profile"
-POSITIONS = (500, 1500, 3500)
+SONG, STEP, PROMPT = "HeartMuLa songs, bf16", "HeartMuLa step, bf16", "HeartMuLa prompt, bf16"
+EXACT, PROFILE = "HeartMuLa bf16 against fp32, same weights", "HeartMuLa step, profile"
+SONGS = (1, 2, 4, 8, 16)
+SECONDS, DRY_SECONDS = (30.0, 240.0), (1.0, 2.0)
+LAG = 2
+"""Steps by which codes come late."""
+MIDDLE = 1500
+"""Cached positions where a single step is looked at."""
 BLOCK = 256
-"""The cache is read in whole blocks of positions, as the stage does."""
-SONGS = 8
+"""The module reads the cache in whole blocks of positions."""
 TOP_K = 50
 PROMPT_TOKENS = 300
 _CHECKED_FRAMES = 8
+_LEAST_S = 30
+"""Time that must be left for the longest songs to begin."""
 _DTYPE = torch.bfloat16
 
 
@@ -98,37 +117,34 @@ class Frames:
 
 
 def measure(bench: Bench, preset: Preset) -> None:
-    """Eager and as a CUDA graph; adds rows."""
+    """Songs in the engine, and eager steps as wide and as far into the song; adds rows."""
     lm = _loaded(bench, preset)
     if lm is None:
         return
     bench.attempt(PROMPT, "eager", lm.prompt)
-    for position in POSITIONS:
-        bench.attempt(STEP, f"eager, past {position}", partial(lm.eager, position))
-    for position in POSITIONS:
-        bench.attempt(STEP, f"CUDA graph, past {position}", partial(lm.graph, "CUDA graph", position))
-    for songs in (2, 4, SONGS):
-        bench.attempt(STEP, f"CUDA graph, {songs} songs", partial(lm.songs, "CUDA graph", songs))
     bench.attempt(EXACT, "eager", lm.against_fp32)
-    bench.attempt(PROFILE, "eager kernels", partial(lm.profile, "eager kernels"))
+    for seconds in SECONDS if bench.on_gpu else DRY_SECONDS:
+        for songs in SONGS:
+            variant = f"{songs} songs, {seconds:g} s"
+            bench.attempt(STEP, f"eager, {variant}", partial(lm.eager, variant, songs, seconds))
+            bench.attempt(SONG, variant, partial(lm.songs, variant, songs, seconds), needs_s=_LEAST_S)
+            bench.release()
+    bench.attempt(PROFILE, "eager", partial(lm.profile, "eager"))
+    bench.attempt(PROFILE, "engine", lm.profile_engine)
 
 
 def measure_compiled(bench: Bench, preset: Preset) -> None:
-    """Compiled, and then as a CUDA graph; adds rows. Last of all, since compiling takes minutes."""
+    """The module compiled, and then as a CUDA graph: the engine's rival; adds rows. Last, since it takes minutes."""
     lm = _loaded(bench, preset)
     if lm is None:
         return
-    middle = POSITIONS[1]
-    bench.attempt(STEP, "eager again", partial(lm.eager, middle, "eager again"))
     for variant, needs_s, compiling in (
         ("compiled backbone", 60, lm.compile_backbone),
         ("compiled backbone and frame", 150, lm.compile_frame),
     ):
         name = variant + (", CUDA graph" if bench.on_gpu else "")
         bench.attempt(STEP, variant, compiling)
-        for position in (middle, *(each for each in POSITIONS if each != middle)):
-            bench.attempt(STEP, f"{name}, past {position}", partial(lm.graph, name, position), needs_s=needs_s)
-            needs_s = 20  # the rest is compiled
+        bench.attempt(STEP, name, partial(lm.compiled, name), needs_s=needs_s)
         bench.attempt(PROFILE, variant, partial(lm.profile, variant))
 
 
@@ -140,14 +156,57 @@ def _loaded(bench: Bench, preset: Preset) -> _Lm | None:
     return _Lm(bench, preset, network)
 
 
+class Songs:
+    """Guided, sampled songs of one length in an engine, played as the scheduler plays them; EOS is never drawn."""
+
+    def __init__(self, engine: TorchEngine, preset: Preset, *, songs: int, n_frames: int) -> None:
+        ids = (noise.uniform(0, "prompt", 0, (PROMPT_TOKENS,)) * preset.lm.text_vocab_size).astype(np.int64)
+        style = np.zeros(preset.lm.muq_dim, np.float32)
+        self.prompt = SongPrompt(ids, style, 7, 1.0, TOP_K, 1.5, PROMPT_TOKENS + n_frames)
+        self.engine, self.n_frames, self.books = engine, n_frames, preset.lm.audio_num_codebooks
+        self.made = dict.fromkeys(range(songs), 0)
+
+    def frame(self, slot: int) -> FrameInput:
+        """The input of the frame behind those that are made or under way."""
+        index = self.made[slot] + (self.engine.pending(slot) if self.made[slot] else 0)
+        return FrameInput(self.draws(slot, index), allow_eos=False)
+
+    def draws(self, slot: int, index: int) -> NDArray[np.float32]:
+        """Random numbers of a song's frame, float32 [K]."""
+        return noise.uniform(slot, "lm", index, (self.books,))
+
+    def begin(self) -> Timing:
+        """Feed every song's prompt."""
+        seconds = []
+        for slot in self.made:
+            start = time.perf_counter()
+            self.engine.prefill(slot, self.prompt, self.frame(slot))
+            seconds.append(time.perf_counter() - start)
+            self.made[slot] = 1
+        return Timing(tuple(seconds))
+
+    def step(self) -> None:
+        """One step of all songs."""
+        for slot in self.engine.step({slot: self.frame(slot) for slot in self.made}):
+            self.made[slot] += 1
+
+    def finish(self) -> Timing:
+        """The rest of every song; seconds between one frame's codes and the next one's."""
+        marks = [time.perf_counter()]
+        while min(self.made.values()) < self.n_frames:
+            self.step()
+            marks.append(time.perf_counter())
+        assert set(self.made.values()) == {self.n_frames}
+        return Timing(tuple(np.diff(marks)))
+
+
 class _Lm:
-    """The network, and a cache filled with random numbers: zeros would be cheap to attend to."""
+    """The network, and caches filled with random numbers: zeros would be cheap to attend to."""
 
     def __init__(self, bench: Bench, preset: Preset, network: HeartMuLa) -> None:
         self.bench, self.preset, self.network = bench, preset, network
-        self.cache = self._filled(2)
-        self.eager_ms: dict[int, float] = {}
-        self.eager_first: dict[int, tuple[Tensor, Tensor]] = {}
+        self.eager_ms: dict[str, float] = {}
+        self.alone_per_s: dict[float, float] = {}
 
     def _filled(self, rows: int) -> KVCache:
         device = self.bench.device
@@ -160,16 +219,64 @@ class _Lm:
 
     def prompt(self) -> None:
         """A prompt of one guided song, its keys and values written, its first frame drawn."""
+        cache = KVCache(self.preset.lm.backbone, 2, PROMPT_TOKENS, dtype=_DTYPE, device=self.bench.device)
         inputs = step_inputs(self.preset, self.bench.device, songs=1, position=0, tokens=PROMPT_TOKENS)
 
         def run() -> None:
             outputs = self.network.step(inputs, None, eos_id=self.preset.ids.audio_eos_id, max_top_k=TOP_K)
-            self.cache.write(outputs.new, inputs.position)
+            cache.write(outputs.new, inputs.position)
 
         timing, facts = self.bench.time(run, n=10)
         flop = prefill_flop(self.preset.lm, positions=PROMPT_TOKENS, rows=2)
         row = self.bench.run.add(PROMPT, "eager", timing, tokens=PROMPT_TOKENS, tflop_s=flop / timing.median / 1e12)
         row |= facts
+
+    # ------------------------------------------------------------------------------------------------------- songs
+
+    def songs(self, variant: str, songs: int, seconds: float) -> None:
+        """So many songs at once in an engine of as many slots, from the first prompt to the last frame."""
+        n_frames = round(seconds * FRAMES_PER_S)
+        start = time.perf_counter()
+        engine = TorchEngine(self.network, self.preset, n_slots=songs, lag=LAG)
+        engine.warm_up()
+        warm_up_s = time.perf_counter() - start
+        playing = Songs(engine, self.preset, songs=songs, n_frames=n_frames)
+        (prompts, frames), memory = self.bench.peak(lambda: (playing.begin(), playing.finish()))
+        per_s = songs / sum((*prompts.seconds, *frames.seconds))
+        if songs == 1:
+            self.alone_per_s[seconds] = per_s
+        row = self.bench.run.add(SONG, variant, frames, songs=songs, positions=PROMPT_TOKENS + n_frames, lag=LAG)
+        row |= self._roof(PROMPT_TOKENS + n_frames // 2, songs, sum(frames.seconds) / (n_frames - 1))
+        row |= {"prompt_ms": prompts.median * 1e3, "songs_per_s": per_s, "rtf": 1 / (per_s * seconds)}
+        row |= {"warm_up_s": warm_up_s, **memory}
+        if seconds in self.alone_per_s:
+            row["times_one"] = per_s / self.alone_per_s[seconds]
+        if variant in self.eager_ms:
+            row["of_eager"] = row["p50_ms"] / self.eager_ms[variant]
+
+    def eager(self, variant: str, songs: int, seconds: float) -> None:
+        """Eager steps of the module in the middle of such songs."""
+        position = PROMPT_TOKENS + round(seconds * FRAMES_PER_S) // 2
+        frames = Frames(self.network, self.preset, self._filled(2 * songs), songs=songs, position=position)
+        self.eager_ms[variant] = self._add(frames, frames.frame, f"eager, {variant}", position, n=10)["p50_ms"]
+
+    def _add(
+        self, frames: Frames, frame: Callable[[], object], variant: str, position: int, *, n: int
+    ) -> dict[str, Any]:
+        timing, facts = self.bench.time(lambda: frames.next(frame), n=n)
+        songs = len(frames.inputs.codes)
+        row = self.bench.run.add(STEP, variant, timing, songs=songs, positions=position)
+        row |= self._roof(position, songs, timing.median) | facts
+        return row
+
+    def _roof(self, position: int, songs: int, seconds: float) -> dict[str, float]:
+        """What a frame of guided songs has to read, and how near `seconds` are to doing nothing else."""
+        rates = self.bench.run.rates
+        read = frame_bytes(self.preset.lm, positions=position, rows=2 * songs, weight_bytes=2, cache_bytes=2).total
+        roof_ms = read / max(rates["read_gb_s"], rates["copy_gb_s"]) / 1e6
+        return {"read_gb": read / 1e9, "roof_ms": roof_ms, "share_of_roof": roof_ms / (seconds * 1e3)}
+
+    # ----------------------------------------------------------------------------------- the module compiled, profiles
 
     def compile_backbone(self) -> None:
         """Compile each layer of the backbone: one compilation serves all of them."""
@@ -181,67 +288,77 @@ class _Lm:
         """Compile what follows the backbone as one: depth decoder, heads, sampler."""
         self.network.sample_frame = torch.compile(self.network.sample_frame, dynamic=False)  # type: ignore[method-assign]
 
-    def eager(self, position: int, variant: str = "eager") -> None:
-        """Eager frames."""
-        frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
-        self.eager_first[position] = frames.first(frames.frame)
-        row = self._add(frames, frames.frame, f"{variant}, past {position}", position, n=30)
-        self.eager_ms[position] = row["p50_ms"]
-
-    def graph(self, variant: str, position: int) -> None:
-        """The same frames replayed from a CUDA graph (on a CPU: called, if compiled)."""
-        frames = Frames(self.network, self.preset, self.cache, songs=1, position=position)
-        frame = self.bench.capture(frames.frame) if self.bench.on_gpu or "graph" in variant else frames.frame
-        codes, logits = frames.first(frame)
-        row = self._add(frames, frame, f"{variant}, past {position}", position, n=100)
-        if position in self.eager_first:
-            eager_codes, eager_logits = self.eager_first[position]
-            row["codes_as_eager"] = float((codes == eager_codes).double().mean())
-            row["logits_from_eager"] = errors(logits, eager_logits)["relative_error"]
+    def compiled(self, variant: str) -> None:
+        """Frames of the compiled module, on a GPU replayed from a CUDA graph."""
+        frames = Frames(self.network, self.preset, self._filled(2), songs=1, position=MIDDLE)
+        frame = self.bench.capture(frames.frame) if self.bench.on_gpu else frames.frame
+        self._add(frames, frame, variant, MIDDLE, n=100)
 
     def profile(self, variant: str) -> None:
-        """Which kernels a frame is made of."""
-        frames = Frames(self.network, self.preset, self.cache, songs=1, position=POSITIONS[1])
+        """Which kernels a frame of the module is made of."""
+        frames = Frames(self.network, self.preset, self._filled(2), songs=1, position=MIDDLE)
         self.bench.run.add(PROFILE, variant).update(self.bench.profile(frames.frame))
 
-    def songs(self, variant: str, count: int) -> None:
-        """Several guided songs in one step."""
-        position = POSITIONS[1]
-        frames = Frames(self.network, self.preset, self._filled(2 * count), songs=count, position=position)
-        frame = self.bench.capture(frames.frame)
-        self._add(frames, frame, f"{variant}, {count} songs, past {position}", position, songs=count, n=50)
+    def profile_engine(self) -> None:
+        """The same of the engine, early in a song."""
+        playing = Songs(TorchEngine(self.network, self.preset), self.preset, songs=1, n_frames=9)
+        playing.begin()
+        playing.step()
+        self.bench.run.add(PROFILE, "engine").update(self.bench.profile(playing.step))
 
-    def _add(
-        self, frames: Frames, frame: Callable[[], object], variant: str, position: int, *, n: int, songs: int = 1
-    ) -> dict[str, Any]:
-        run = self.bench.run
-        timing, facts = self.bench.time(lambda: frames.next(frame), n=n)
-        read = frame_bytes(self.preset.lm, positions=position, rows=2 * songs, weight_bytes=2, cache_bytes=2).total
-        roof_ms = read / max(run.rates["read_gb_s"], run.rates["copy_gb_s"]) / 1e6
-        ms = timing.median * 1e3
-        row = run.add(STEP, variant, timing, songs=songs, positions=position, rtf=ms / 80)
-        row |= {"read_gb": read / 1e9, "roof_ms": roof_ms, "share_of_roof": roof_ms / ms, **facts}
-        if position in self.eager_ms:
-            row["times_eager"] = songs * self.eager_ms[position] / ms
-        return row
+    # --------------------------------------------------------------------------------------------------- precision
 
     def against_fp32(self) -> None:
-        """Logits of one step in bf16, against the same weights and cache computed in float32."""
-        position = POSITIONS[0]
-        inputs = step_inputs(self.preset, self.bench.device, songs=1, position=position)
+        """One step in bf16 against the same weights and cache in float32; the engine against the module in both."""
+        cache = self._filled(2)
+        inputs = step_inputs(self.preset, self.bench.device, songs=1, position=MIDDLE)
         inputs = replace(inputs, uniform=torch.full_like(inputs.uniform, 0.5))
-        small = self._step(self.network, inputs, self.cache.past(position))
+        small = self._step(self.network, inputs, cache.past(MIDDLE))
         wide_network = copy.deepcopy(self.network).float()
-        wide_past = [(key.float(), value.float()) for key, value in self.cache.past(position)]
+        wide_past = [(key.float(), value.float()) for key, value in cache.past(MIDDLE)]
         wide = self._step(wide_network, inputs, wide_past)
         again = self._step(wide_network, inputs, wide_past)
         first = errors(small.logits[:, 0], wide.logits[:, 0])  # later codebooks follow other codes
-        row = self.bench.run.add(EXACT, "codebook 0", positions=position)
+        row = self.bench.run.add(EXACT, "codebook 0", positions=MIDDLE)
         row["codes_that_differ"] = int((small.codes != wide.codes).sum())
         row |= first | {"fp32_repeats": bool(torch.equal(wide.logits, again.logits))}
+        for name, network in (("bf16", self.network), ("fp32", wide_network)):
+            self.bench.run.add(EXACT, f"engine, {name}").update(self._agreement(network))
         del wide_network
         self.bench.release()
 
     def _step(self, network: HeartMuLa, inputs: StepInputs, past: list[tuple[Tensor, Tensor]]) -> StepOutputs:
         outputs: StepOutputs = network.step(inputs, past, eos_id=self.preset.ids.audio_eos_id, max_top_k=TOP_K)
         return outputs
+
+    def _agreement(self, network: HeartMuLa) -> dict[str, float]:
+        """Share of codes that engine and module draw alike, fed the module's frames; the first that differs misleads the
+        rest of its frame.
+        """
+        playing = Songs(TorchEngine(network, self.preset, n_slots=2), self.preset, songs=2, n_frames=_CHECKED_FRAMES)
+        wanted = {slot: self._generated(network, playing, slot) for slot in playing.made}
+        playing.begin()
+        same = []
+        for index in range(1, _CHECKED_FRAMES):
+            fed = {slot: replace(playing.frame(slot), codes=codes[index - 1]) for slot, codes in wanted.items()}
+            for slot, codes in playing.engine.step(fed).items():
+                same.append(codes == wanted[slot][index])
+                playing.made[slot] += 1
+        return {"codes_as_module": float(np.mean(same)), "codebook_0_as_module": float(np.mean(same, axis=0)[0])}
+
+    def _generated(self, network: HeartMuLa, songs: Songs, slot: int) -> Codes:
+        """The module's own codes of a song, int64 [T, K]."""
+        prompt = songs.prompt
+        codes = generate(
+            network,
+            prompt.text_ids,
+            max_frames=songs.n_frames,
+            min_frames=songs.n_frames,
+            eos_id=self.preset.ids.audio_eos_id,
+            uniform=partial(songs.draws, slot),
+            style=prompt.style,
+            style_index=prompt.style_index,
+            cfg_scale=prompt.cfg_scale,
+            top_k=prompt.top_k,
+        )
+        return codes.cpu().numpy().T.astype(np.int64)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 SHM = Path("/dev/shm")
@@ -23,9 +24,10 @@ def identity(pid: int) -> str:
     return "" if fields[0] in "ZX" else f"{pid}_{fields[19]}"
 
 
-def shm_prefix(owner: str) -> str:
-    """The prefix of the shared-memory regions of one run."""
-    return f"{PREFIX}{owner}_"
+def shm_prefix(owner: str, folder: Path | None = None) -> str:
+    """The prefix of the shared-memory regions of one run, or of all runs of one process."""
+    run = "" if folder is None else f"{folder.name.removeprefix(_RUN_PREFIX)}_"
+    return f"{PREFIX}{owner}_{run}"
 
 
 def new_run_folder() -> Path:
@@ -37,24 +39,33 @@ def new_run_folder() -> Path:
 
 def remove_run(folder: Path, owner: str) -> int:
     """Remove a run's processes, folder and shared memory; returns how many regions were left."""
-    for pid_file in (folder / "pids").glob("*"):
-        pid = pid_file.read_text()
-        # A stub that waits for a killed server lives on. Its command line names the folder: no other process is hit.
-        if pid.isdigit() and str(folder) in _command_line(int(pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-    regions = list(SHM.glob(f"{shm_prefix(owner)}*"))
+    prefix = shm_prefix(owner, folder)
+    _kill_stubs(lambda region: region.startswith(prefix))
+    regions = list(SHM.glob(f"{prefix}*"))
     for region in regions:
         region.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return len(regions)
 
 
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
+def _kill_stubs(wanted: Callable[[str], bool]) -> None:
+    """Kill the stubs whose shared memory is `wanted`: one that waits for a killed server lives on.
+
+    A stub is known by its command line, which names its shared memory: so also one that had only just been started.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_text().split("\0") if process.stat().st_uid == os.getuid() else []
+        except (OSError, UnicodeDecodeError):
+            continue  # gone, or none of ours
+        if any(wanted(argument) for argument in arguments if argument.startswith(PREFIX)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _owner(region: str) -> str:
+    """Whose run a shared-memory region's name belongs to."""
+    return "_".join(region.removeprefix(PREFIX).split("_")[:2])
 
 
 def _is_dead(owner: str) -> bool:
@@ -65,14 +76,14 @@ def _is_dead(owner: str) -> bool:
 def remove_stale() -> int:
     """Remove what dead runs of this user left; returns how many shared-memory regions that were."""
     n_regions = 0
+    _kill_stubs(lambda region: _is_dead(_owner(region)))
     for folder in Path(tempfile.gettempdir()).glob(f"{_RUN_PREFIX}*"):
         marker = folder / "owner"
         owner = marker.read_text() if marker.is_file() else ""
         if folder.stat().st_uid == os.getuid() and owner and _is_dead(owner):
             n_regions += remove_run(folder, owner)
     for region in SHM.glob(f"{PREFIX}*"):
-        owner = "_".join(region.name.removeprefix(PREFIX).split("_")[:2])
-        if region.stat().st_uid == os.getuid() and _is_dead(owner):
+        if region.stat().st_uid == os.getuid() and _is_dead(_owner(region.name)):
             region.unlink(missing_ok=True)
             n_regions += 1
     return n_regions

@@ -221,7 +221,7 @@ class EmbeddedServer:
             str(files.binary),
             f"--model-repository={root}",
             f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner)}",
+            f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner, self._run)}",
             "--disable-auto-complete-config",
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in self.models),

@@ -1,7 +1,8 @@
 """One frame of HeartMuLa for many rows on a GPU: the module's weights, fewer and larger products, a cache in place.
 
 Against `heartvoice.models.heartmula` query, key and value are one product, gate and up another, a norm is one kernel
-and a rotation three. Results differ by rounding alone: in bf16 a norm is scaled before it is rounded, not after.
+and a rotation three, and what a layer finds is added where its input lies. Results differ by rounding alone: in bf16
+sums are rounded once, and a norm is scaled before it is rounded, not after.
 Nothing here waits for the device, and a call can be repeated: it reads nothing that it has written.
 
 Source: heartmula spec, sections 4 to 7.
@@ -103,12 +104,13 @@ class FrameNetwork:
         """Codebook after codebook from the backbone's output [R, 1, E]; see `HeartMuLa.sample_frame`."""
         network = self._network
         codes: list[Tensor] = []
+        blank = torch.zeros(len(hidden), network.sizes.audio_vocab_size, device=hidden.device)
+        forbidden = mask_special(blank, network.sizes.codebook_size, self._eos_id, inputs.allow_eos)  # 0 or -inf
 
         def draw(logits: Tensor) -> None:
-            guided = network.guide(logits, inputs.cond_row, inputs.uncond_row, inputs.cfg_scale)
-            allowed = mask_special(guided, network.sizes.codebook_size, self._eos_id, inputs.allow_eos)
+            guided = network.guide(logits, inputs.cond_row, inputs.uncond_row, inputs.cfg_scale) + forbidden
             uniform = inputs.uniform[:, len(codes)]
-            codes.append(sample_inverse_cdf(allowed, inputs.temperature, inputs.top_k, uniform, max_top_k=max_top_k))
+            codes.append(sample_inverse_cdf(guided, inputs.temperature, inputs.top_k, uniform, max_top_k=max_top_k))
 
         draw(network.codebook0_logits(hidden[:, 0]))
         for book in range(1, network.sizes.audio_num_codebooks):
@@ -135,7 +137,7 @@ class PackedTransformer:
         """Run T new positions of every row.
 
         Args:
-            x: [R, T, E].
+            x: [R, T, E]; overwritten.
             positions: int64 [R, T], or the same T for every row.
             attend: sees every layer's queries, keys and values.
 
@@ -170,10 +172,10 @@ class _PackedLayer:
         return query, key, value
 
     def after(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The layer's input [R, T, E] and what its attention found, to the layer's output."""
-        x = x + linear(mixed, self._out)
+        """The layer's input [R, T, E], which is overwritten, and what its attention found, to the layer's output."""
+        _add_product(x, mixed, self._out)
         gate, up = linear(_normed(x, self._norms[1]), self._gate_up).chunk(2, dim=-1)
-        return x + linear(silu(gate) * up, self._down)
+        return _add_product(x, silu(gate) * up, self._down)
 
 
 class CacheAttention:
@@ -214,18 +216,24 @@ class DepthAttention:
         rows, length, heads, width = query.shape
         keys, values = self._cache.past(self._places.stop, rows)[index]
         keys[:, :, self._places], values[:, :, self._places] = key.transpose(1, 2), value.transpose(1, 2)
-        grouped = query.transpose(1, 2).reshape(rows, keys.shape[1], -1, width)  # [R, Hkv, G*T, hd]
-        scores = (grouped @ keys.transpose(-1, -2)).to(torch.float32) * width**-0.5
+        grouped = (query * width**-0.5).transpose(1, 2).reshape(rows, keys.shape[1], -1, width)  # [R, Hkv, G*T, hd]
+        scores = grouped @ keys.transpose(-1, -2)
         if length > 1:
             seen = torch.ones(length, self._places.stop, dtype=torch.bool, device=query.device)
             future = ~seen.tril(self._places.start).repeat(heads // keys.shape[1], 1)  # [G*T, P]
             scores = scores.masked_fill(future, -torch.inf)
-        mixed: Tensor = scores.softmax(-1).to(query.dtype) @ values
+        mixed: Tensor = scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ values
         return mixed.reshape(rows, heads, length, width).transpose(1, 2).flatten(2)
 
 
 def _normed(x: Tensor, norm: RMSNorm) -> Tensor:
     return rms_norm(x, x.shape[-1:], norm.scale, norm.eps)
+
+
+def _add_product(x: Tensor, left: Tensor, weight: Tensor) -> Tensor:
+    """x [R, T, E] += left [R, T, F] times weight [E, F], rounded once."""
+    x.view(-1, x.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), weight.t())
+    return x
 
 
 def _rotated(x: Tensor, rotation: Tensor) -> Tensor:

@@ -72,6 +72,11 @@ class WeightSet:
             name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
         )
 
+    def absent(self, names: Iterable[str]) -> list[str]:
+        """Names and patterns that must be there and that nothing fits."""
+        published = list(names)
+        return [pattern for pattern in self.files if not any(fnmatchcase(name, pattern) for name in published)]
+
 
 WEIGHTS: tuple[WeightSet, ...] = (
     WeightSet(

@@ -189,7 +189,8 @@ class _Bar:
         self._task: TaskID = progress.add_task("", total=n_bytes)
 
     def fetching(self, path: str) -> None:
-        """Name the file."""
+        """Name the file, for logs, too."""
+        self._progress.console.print(f"fetching {path}", markup=False, highlight=False, soft_wrap=True)
         self._progress.update(self._task, description=path)
 
     def advance(self, n_bytes: int) -> None:

@@ -46,13 +46,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where the sets come from.
-
-    Attributes:
-        endpoint: a mirror of the hub; None is HF_ENDPOINT, or else the hub itself. Plain URLs have no mirror.
-    """
+    """Where the sets come from."""
 
     endpoint: str | None = None
+    """A mirror of the hub; None is HF_ENDPOINT, or else the hub itself. Plain URLs have no mirror."""
 
     def listing(self, weights: WeightSet, revision: str | None) -> Listing:
         """Files of a set, with what is stated about each; none is fetched.
@@ -82,9 +79,8 @@ class Publisher:
             raise CheckpointError(f"{weights.title}: expected revision {revision or 'of any name'}, got {info.sha}")
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
         names = weights.chosen(siblings)
-        for pattern in weights.files:
-            if not any(Path(name).match(pattern) for name in names):
-                raise CheckpointError(f"{weights.title}: revision {info.sha}: no file {pattern}")
+        if absent := weights.absent(names):
+            raise CheckpointError(f"{weights.title}: revision {info.sha}: no file {', '.join(absent)}")
         files = {weights.path(name): _stated(weights, siblings[name]) for name in names}
         licence = next((tag[8:] for tag in info.tags or [] if tag.startswith("license:")), None)
         return Listing(LockedSet(weights.origin, info.sha, files), licence)

@@ -161,7 +161,7 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
 
 def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callable[..., EmbeddedServer]) -> None:
     first = new_server(models=OF_SONGS)
-    prefix = shm_prefix(first._owner)
+    prefix = shm_prefix(first._owner, first._run)
     with Client(first.url, retries=0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
@@ -174,7 +174,8 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
     second = new_server(models=OF_SONGS)
-    assert len(list(SHM.glob(f"{prefix}*"))) == len(second.stub_pids())
+    assert not list(SHM.glob(f"{prefix}*"))
+    assert len(list(SHM.glob(f"{shm_prefix(second._owner, second._run)}*"))) == len(second.stub_pids())
 
 
 def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer]) -> None:

@@ -143,9 +143,6 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."})
             return
-        if repository.gated and "authorization" not in self.headers:
-            self.reply(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
-            return
         commit = repository.main if revision == "main" else revision
         if commit not in repository.commits:
             self.reply(404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
@@ -162,7 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories[name]
         commit = repository.main if revision == "main" else revision
         content = repository.commits.get(commit, {}).get(file)
-        if content is None:
+        if repository.gated and "authorization" not in self.headers:
+            self.reply(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
+        elif content is None:
             self.reply(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         elif file.endswith(LFS):
             # By another host name, as the storage network has.

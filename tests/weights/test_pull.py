@@ -245,6 +245,17 @@ def test_file_that_is_missing_from_a_repository_is_named(hub: HubServer, weights
     assert "no file *.safetensors" in result.stderr
 
 
+@pytest.mark.parametrize("name", [SHARD, "config.json"])
+def test_stand_in_satisfies_the_librarys_own_downloader(hub: HubServer, lm: str, tmp_path: Path, name: str) -> None:
+    """So that what passes here is not just two mistakes that agree."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    metadata = get_hf_file_metadata(hf_hub_url(LM, name, endpoint=hub.url))
+    assert (metadata.commit_hash, metadata.size) == (lm, len(LM_FILES[name]))
+    path = hf_hub_download(LM, name, local_dir=tmp_path, cache_dir=tmp_path / "cache", endpoint=hub.url)
+    assert Path(path).read_bytes() == LM_FILES[name]
+
+
 # ------------------------------------------------------------------------------------------------- publishers that fail
 
 

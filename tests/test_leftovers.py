@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from heartvoice.embedded import leftovers
+
+
+@contextmanager
+def like_a_stub(owner: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process whose command line names shared memory of `owner`, as a stub's does."""
+    command = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
+    process = subprocess.Popen([*command, f"{leftovers.shm_prefix(owner, folder)}x"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def a_dead_owner() -> str:
+    process = subprocess.Popen(["sleep", "60"])
+    owner = leftovers.identity(process.pid)
+    process.kill()
+    process.wait()
+    return owner
+
+
+def test_a_stub_that_was_only_just_started_ends_with_its_dead_owner() -> None:
+    with like_a_stub(a_dead_owner()) as orphan, like_a_stub(leftovers.identity(os.getpid())) as ours:
+        leftovers.remove_stale()
+        assert orphan.wait(timeout=5) == -signal.SIGKILL
+        assert ours.poll() is None, "a living owner's stub is left alone"
+
+
+def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
+    owner = leftovers.identity(os.getpid())
+    folder, others = leftovers.new_run_folder(), leftovers.new_run_folder()
+    with like_a_stub(owner, folder) as ours, like_a_stub(owner, others) as other:
+        leftovers.remove_run(folder, owner)
+        assert ours.wait(timeout=5) == -signal.SIGKILL
+        assert other.poll() is None
+    assert not folder.exists()
+    leftovers.remove_run(others, owner)
