@@ -237,7 +237,7 @@ class _Lm:
         """So many songs at once in an engine of as many slots, from the first prompt to the last frame."""
         n_frames = round(seconds * FRAMES_PER_S)
         start = time.perf_counter()
-        engine = TorchEngine(self.network, self.preset, n_slots=songs, lag=LAG)
+        engine = TorchEngine(self.network, self.preset, n_slots=songs, lag=LAG, exact=False)
         engine.warm_up()
         warm_up_s = time.perf_counter() - start
         playing = Songs(engine, self.preset, songs=songs, n_frames=n_frames)
@@ -332,8 +332,8 @@ class _Lm:
         return outputs
 
     def _agreement(self, network: HeartMuLa) -> dict[str, float]:
-        """Share of codes that engine and module draw alike, fed the module's frames; the first that differs misleads the
-        rest of its frame.
+        """Share of codes that engine and module draw alike, fed the module's frames. One that differs misleads the rest
+        of its frame, so that codebook 0 counts by itself, too.
         """
         playing = Songs(TorchEngine(network, self.preset, n_slots=2), self.preset, songs=2, n_frames=_CHECKED_FRAMES)
         wanted = {slot: self._generated(network, playing, slot) for slot in playing.made}

@@ -91,7 +91,7 @@ class TorchEngine:
         n_slots: int = 1,
         kv_limit: int | None = None,
         lag: int = 0,
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> None:
         """Allocate the cache and pack the weights, which stay usable as `network`.
 
@@ -103,12 +103,14 @@ class TorchEngine:
             lag: steps that pass before a frame is returned. Where it is not 0, a step's result lacks slots whose frame
                 has not come yet, and the input of a slot's next frame is that of the frame behind all that
                 were made, `pending` ones included.
-            exact: all rows and positions are always computed, so that a song does not depend on those beside it.
+            exact: all rows and positions are always computed, so that a song does not depend on those beside it;
+                default on CPUs.
         """
         self._network, self._preset, self._eos_id = network, preset, preset.ids.audio_eos_id
-        self.n_slots, self.lag, self._exact = n_slots, lag, exact
+        self.n_slots, self.lag = n_slots, lag
         sizes, books = preset.lm.backbone, preset.lm.audio_num_codebooks
         self._device, dtype = network.audio_head.device, network.audio_head.dtype
+        self._exact = self._device.type == "cpu" if exact is None else exact
         self._positions = round_up(preset.max_positions, POSITION_BLOCK)
         per_position = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * dtype.itemsize
         self._row_bytes = self._positions * per_position
@@ -143,7 +145,7 @@ class TorchEngine:
         n_slots: int = 1,
         kv_limit: int | None = None,
         lag: int = 0,
-        exact: bool = False,
+        exact: bool | None = None,
     ) -> TorchEngine:
         """Read a checkpoint piece by piece onto the device; arguments as for the engine itself.
 
@@ -166,7 +168,11 @@ class TorchEngine:
 
     @torch.inference_mode()
     def warm_up(self, top_k: int = TOP_K_BLOCK) -> None:
-        """Record every size of the batch now, for songs up to this `top_k`, so that no song waits for it later."""
+        """Record every size of the batch now, for songs up to this `top_k`, so that no song waits for it later.
+
+        Raises:
+            EngineError: it failed, or there is not enough memory.
+        """
         assert not self._songs
         sizes = {self._batch_rows(rows) for rows in range(1, self._n_rows + 1)}
         widths = {self._batch_width(length) for length in range(0, self._positions, POSITION_BLOCK)}

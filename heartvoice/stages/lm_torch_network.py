@@ -231,7 +231,7 @@ def _normed(x: Tensor, norm: RMSNorm) -> Tensor:
 
 
 def _add_product(x: Tensor, left: Tensor, weight: Tensor) -> Tensor:
-    """x [R, T, E] += left [R, T, F] times weight [E, F], rounded once."""
+    """Add left [R, T, F] times weight [E, F] to x [R, T, E], in place and rounded once; returns x."""
     x.view(-1, x.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), weight.t())
     return x
 

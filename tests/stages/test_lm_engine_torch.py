@@ -34,8 +34,8 @@ def network(dtype: torch.dtype = torch.float32) -> HeartMuLa:
     return module
 
 
-def engine(n_slots: int = N_SLOTS, **options: Any) -> TorchEngine:
-    return TorchEngine(network(), PRESET, n_slots=n_slots, **options)
+def engine(n_slots: int = N_SLOTS, *, exact: bool = False, **options: Any) -> TorchEngine:
+    return TorchEngine(network(), PRESET, n_slots=n_slots, exact=exact, **options)
 
 
 def next_input(wanted: LmSong, ahead: int) -> FrameInput:

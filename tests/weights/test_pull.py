@@ -167,6 +167,15 @@ def test_moved_branch_changes_nothing(hub: HubServer, lm: str, weights: Path) ->
     assert (weights / SHARD_AT).read_bytes() == LM_FILES[SHARD]
 
 
+def test_first_attempt_decides_the_revision_even_if_nothing_came(hub: HubServer, lm: str, weights: Path) -> None:
+    hub.cuts["config.json"] = [0] * len(BROKEN)
+    assert pull(hub, weights, "heartmula").exit_code == 3
+    assert all(path.stat().st_size == 0 for path in (weights / INCOMPLETE).iterdir())
+    hub.publish(LM, {**LM_FILES, SHARD: b"newer"})
+    assert pull(hub, weights, "heartmula").exit_code == 0
+    assert (weights / SHARD_AT).read_bytes() == LM_FILES[SHARD]
+
+
 def test_revision_that_is_gone_is_refused(hub: HubServer, lm: str, weights: Path) -> None:
     pull(hub, weights, "heartmula")
     hub.publish(LM, {**LM_FILES, SHARD: b"newer"})

@@ -91,6 +91,7 @@ def test_verify_finds_what_is_changed_missing_or_new(hub: HubServer, weights: Pa
     content = LM_FILES[SHARD]
     (weights / SHARD_AT).write_bytes(content[:-1] + b"X")
     (weights / "HeartMuLa-oss-3B" / "config.json").unlink()
+    (weights / "HeartMuLa-oss-3B" / "model.safetensors.index.json").write_bytes(b"{}")
     (weights / "seed-vc").mkdir()
     (weights / "seed-vc" / "mine.pth").write_bytes(b"fine-tuned")
     result = verify(weights)
@@ -98,7 +99,8 @@ def test_verify_finds_what_is_changed_missing_or_new(hub: HubServer, weights: Pa
     assert f"{SHARD_AT}: expected sha256" in result.stdout
     assert "HeartMuLa-oss-3B/config.json: missing" in result.stdout
     assert "seed-vc/mine.pth: not recorded" in result.stdout
-    assert "5 files, 3 problems" in result.stdout
+    assert "index.json: expected 18 bytes, got 2" in result.stdout
+    assert "5 files, 4 problems" in result.stdout
 
 
 def test_verify_without_a_lock_is_an_error(weights: Path) -> None:

@@ -1,0 +1,72 @@
+"""The engine's choice, and the weights that it is loaded from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from heartvoice.checkpoints import manifest, random_checkpoint
+from heartvoice.errors import CheckpointError, EngineError
+from heartvoice.presets import PRESETS
+from heartvoice.repository import Repository
+from heartvoice.stages.lm_torch_weights import choose_engine, open_lm_weights
+
+SIZES = PRESETS["tiny"].lm
+
+
+class Exported(Repository):
+    """A repository whose index is given."""
+
+    def __init__(self, origin: str) -> None:
+        object.__setattr__(self, "index", {"origins": {"lm": origin}})
+        object.__setattr__(self, "preset", PRESETS["tiny"])
+
+
+def config(**changes: Any) -> str:
+    def explicit(name: str) -> dict[str, Any]:
+        return dict(vars(getattr(SIZES, name)))
+
+    fields = {name: getattr(SIZES, name) for name in ("text_vocab_size", "audio_vocab_size", "muq_dim")}
+    return json.dumps({"backbone": explicit("backbone"), "decoder": explicit("decoder"), **fields, **changes})
+
+
+@pytest.mark.parametrize(("gpu", "name"), [(True, "torch"), (False, "onnxruntime")])
+def test_auto_looks_for_a_gpu(monkeypatch: pytest.MonkeyPatch, gpu: bool, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_engine("auto") == name
+    assert [choose_engine(each) for each in ("torch", "onnxruntime")] == ["torch", "onnxruntime"]
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(EngineError, match="engine: expected auto, onnxruntime or torch, got 'jax'"):
+        choose_engine("jax")
+
+
+def test_random_weights_are_those_of_the_export() -> None:
+    source = open_lm_weights(Exported("random seed=12"), None)
+    name = "codebook0_head.weight"
+    np.testing.assert_array_equal(source.array(name), random_checkpoint(SIZES, 12).array(name))
+
+
+def test_official_weights_are_read_from_their_folder(tmp_path: Path) -> None:
+    save_file(
+        {name: np.zeros(shape, np.float32) for name, shape in manifest(SIZES).items()}, tmp_path / "model.safetensors"
+    )
+    (tmp_path / "config.json").write_text(config())
+    assert open_lm_weights(Exported("official"), str(tmp_path)).names == set(manifest(SIZES))
+    (tmp_path / "config.json").write_text(config(muq_dim=7))
+    with pytest.raises(EngineError, match=r"weights: .* holds a network of .*muq_dim=7"):
+        open_lm_weights(Exported("official"), str(tmp_path))
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="weights: .* name its folder"):
+        open_lm_weights(Exported("official"), None)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        open_lm_weights(Exported("official"), str(tmp_path))
