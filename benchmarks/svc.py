@@ -351,7 +351,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=6.0, help="of vocals")
     parser.add_argument("--steps", type=int, default=4, help="of the flow; the default of a request is 25")
     parser.add_argument("-n", type=int, default=7, help="rounds")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds of a case after which no new round begins")
+    parser.add_argument("--limit", type=float, default=20.0, help="seconds of a case after which no new round begins")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
     args = parser.parse_args(arguments)

@@ -118,10 +118,11 @@ class LmSong:
         )
         self._eos_id = preset.ids.audio_eos_id
 
-    def next_input(self) -> FrameInput:
-        """Draws and EOS rule of the next frame."""
-        draws = noise.uniform(self.request.seed, "lm", self.n_made, (N_CODEBOOKS,))
-        return FrameInput(draws, allow_eos=self.n_made > 0 and self.n_made >= self.request.min_frames)
+    def next_input(self, pending: int = 0) -> FrameInput:
+        """Draws and EOS rule of the next frame, or of the one behind so many that are under way."""
+        index = self.n_made + pending
+        draws = noise.uniform(self.request.seed, "lm", index, (N_CODEBOOKS,))
+        return FrameInput(draws, allow_eos=index > 0 and index >= self.request.min_frames)
 
     def take(self, ids: Codes) -> NDArray[np.int32] | None:
         """The frame that these ids [8] are, int32 [8]; None if they end the song instead."""

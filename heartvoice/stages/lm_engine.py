@@ -95,8 +95,15 @@ class LmEngine(Protocol):
         """
         ...
 
+    def pending(self, slot: int) -> int:
+        """Frames of a slot that are under way: the next step's input is that of the frame behind them."""
+        ...
+
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
-        """Make the next frame of every occupied slot: ids int64 [8] by slot. After an error nothing has changed."""
+        """Begin the next frame of every occupied slot; ids int64 [8] by slot. After an error nothing has changed.
+
+        Without `pending` frames the result has every slot; an engine that works ahead returns what is ready.
+        """
         ...
 
     def release(self, slot: int) -> None:
@@ -168,6 +175,10 @@ class GraphEngine:
         self._occupied[slot] = _Occupied(prompt, codes)
         self._songs_changed()
         return codes
+
+    def pending(self, slot: int) -> int:
+        """None: a step returns what it makes."""
+        return 0
 
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
         """One run of the graph for all songs; see `LmEngine.step`."""

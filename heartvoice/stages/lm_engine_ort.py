@@ -90,6 +90,10 @@ class OrtEngine:
         self._owners += [slot] * prompt.n_rows
         return song.codes
 
+    def pending(self, slot: int) -> int:
+        """None: a step returns what it makes."""
+        return 0
+
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
         """One run of the graph for all songs; see `LmEngine.step`."""
         assert frames.keys() == self._occupied.keys(), (sorted(frames), sorted(self._occupied))

@@ -275,7 +275,10 @@ class LmScheduler:
             return
         began = time.monotonic()
         try:
-            made = self._engine.step({slot: stream.song.next_input() for slot, stream in self._running.items()})
+            inputs = {
+                slot: stream.song.next_input(self._engine.pending(slot)) for slot, stream in self._running.items()
+            }
+            made = self._engine.step(inputs)
         except Exception as error:
             for slot, stream in list(self._running.items()):
                 self._leave(slot)

@@ -1,4 +1,4 @@
-"""Which of HeartMuLa's engines a server takes, and the weights of the one that reads no graph."""
+"""What the engine over PyTorch needs that no graph brings: a GPU, and the weights themselves."""
 
 from __future__ import annotations
 
@@ -11,24 +11,11 @@ from heartvoice.errors import EngineError
 from heartvoice.presets import HeartMuLaSizes
 from heartvoice.repository import Repository
 
-ENGINES = ("onnxruntime", "torch")
 _RANDOM = re.compile(r"random seed=(\d+)")
 
 
-def choose_engine(wanted: str) -> str:
-    """One of `ENGINES`; `auto` is PyTorch where there are PyTorch and a GPU, else onnxruntime.
-
-    Raises:
-        EngineError: there is no such engine.
-    """
-    if wanted == "auto":
-        return "torch" if _sees_gpu() else "onnxruntime"
-    if wanted not in ENGINES:
-        raise EngineError(f"engine: expected auto, {' or '.join(ENGINES)}, got {wanted!r}")
-    return wanted
-
-
-def _sees_gpu() -> bool:
+def sees_gpu() -> bool:
+    """Whether there are PyTorch and a GPU that it can use."""
     if importlib.util.find_spec("torch") is None:
         return False
     import torch
@@ -53,7 +40,7 @@ def open_lm_weights(repository: Repository, folder: str | None) -> TensorSource:
     if folder is None:
         raise EngineError(
             "weights: the engine torch reads the official checkpoint; name its folder (HeartMuLa-oss-3B) in this "
-            "parameter, or set engine to onnxruntime"
+            "parameter, or choose an engine over a graph"
         )
     source = Checkpoint.open(Path(folder))
     found = HeartMuLaSizes.from_config(source.config)

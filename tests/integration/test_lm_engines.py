@@ -46,7 +46,7 @@ def test_the_engine_is_that_of_the_graph_that_is_there(repository: Repository, w
     assert isinstance(open_engine(with_ort, "standard"), GraphEngine)
     with pytest.raises(EngineError, match="heartmula_step_ort"):
         open_engine(repository, "ort")
-    with pytest.raises(EngineError, match="engine: expected one of auto, standard, ort, got 'fast'"):
+    with pytest.raises(EngineError, match="engine: expected one of auto, standard, ort, torch, got 'fast'"):
         open_engine(repository, "fast")
 
 
@@ -55,6 +55,7 @@ def test_both_engines_sing_the_same_song_and_so_does_the_server(
 ) -> None:
     expected = song(with_ort, "standard")
     assert np.array_equal(song(with_ort, "ort"), expected)
+    assert np.array_equal(song(with_ort, "torch"), expected)
     server = new_server(with_ort.root, models=OF_SONGS)
     with Client(server.url) as client:
         assert np.array_equal(client.song(**WORDS).audio, expected)  # type: ignore[arg-type]

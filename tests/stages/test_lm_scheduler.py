@@ -56,6 +56,9 @@ class GatedEngine(CountingEngine):
         assert self.opened or self.permits.acquire(timeout=30)
         return super().prefill(slot, prompt, frame)
 
+    def pending(self, slot: int) -> int:
+        return 0
+
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
         assert self.opened or self.permits.acquire(timeout=30)
         return super().step(frames)

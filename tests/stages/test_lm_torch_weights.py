@@ -1,7 +1,8 @@
-"""The engine's choice, and the weights that it is loaded from."""
+"""The weights of the engine over PyTorch: those that the repository was exported from, or none."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from heartvoice.checkpoints import manifest, random_checkpoint
 from heartvoice.errors import CheckpointError, EngineError
 from heartvoice.presets import PRESETS
 from heartvoice.repository import Repository
-from heartvoice.stages.lm_torch_weights import choose_engine, open_lm_weights
+from heartvoice.stages.lm_torch_weights import open_lm_weights, sees_gpu
 
 SIZES = PRESETS["tiny"].lm
 
@@ -36,16 +37,13 @@ def config(**changes: Any) -> str:
     return json.dumps({"backbone": explicit("backbone"), "decoder": explicit("decoder"), **fields, **changes})
 
 
-@pytest.mark.parametrize(("gpu", "name"), [(True, "torch"), (False, "onnxruntime")])
-def test_auto_looks_for_a_gpu(monkeypatch: pytest.MonkeyPatch, gpu: bool, name: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert choose_engine("auto") == name
-    assert [choose_engine(each) for each in ("torch", "onnxruntime")] == ["torch", "onnxruntime"]
-
-
-def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(EngineError, match="engine: expected auto, onnxruntime or torch, got 'jax'"):
-        choose_engine("jax")
+def test_a_gpu_needs_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=gpu: found)
+        assert sees_gpu() == gpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not sees_gpu()
 
 
 def test_random_weights_are_those_of_the_export() -> None:
@@ -66,7 +64,7 @@ def test_official_weights_are_read_from_their_folder(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="weights: .* name its folder"):
+    with pytest.raises(EngineError, match=r"weights: .* name its folder"):
         open_lm_weights(Exported("official"), None)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         open_lm_weights(Exported("official"), str(tmp_path))

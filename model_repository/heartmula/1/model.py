@@ -22,6 +22,7 @@ class TritonPythonModel(StageModel):
         self.engine = open_engine(
             self.repository, context.parameters["engine"],
             n_slots=self.n_slots, kv_limit=None if limit is None else int(limit),
+            weights=context.parameters.get("weights"),
         )  # fmt: skip
 
     def initialize(self, args: dict[str, str]) -> None:
