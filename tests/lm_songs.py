@@ -100,6 +100,9 @@ class CountingEngine:
         assert self.kv_bytes(self.prompts.values()) <= self.kv_limit
         return self._codes(slot)
 
+    def pending(self, slot: int) -> int:
+        return 0
+
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
         assert frames.keys() == self.prompts.keys()
         self.log.append("step")

@@ -145,10 +145,11 @@ def test_songs_are_the_same_whoever_comes_and_goes(lag: int, exact: bool) -> Non
     play(engine(lag=lag, exact=exact), seed=lag, n_songs=8)
 
 
-def test_the_scheduler_plays_an_engine_that_does_not_lag() -> None:
-    scheduler = LmScheduler(engine(2), max_waiting=9)
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_the_scheduler_plays_an_engine_that_works_ahead(lag: int) -> None:
+    scheduler = LmScheduler(engine(2, lag=lag), max_waiting=9)
     try:
-        streams = [scheduler.submit(LmSong(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS[:3]]
+        streams = [scheduler.submit(LmSong(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
         for index, stream in enumerate(streams):
             np.testing.assert_array_equal(np.stack(list(stream)), codes_alone(index))
     finally:
