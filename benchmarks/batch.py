@@ -1,10 +1,11 @@
 """How many songs more does HeartMuLa make in the same time when it makes eight at once?
 
-    python -m heartvoice.benchmarks.batch [--preset mid] [--seconds 20] [--tokens 128] [--rounds 3] [--quick]
+    python -m heartvoice.benchmarks.batch [--preset mid] [--quantize int8] [--seconds 20] [--tokens 128] [--quick]
 
-Random weights, the portable graph, guided and sampled songs. First one frame of 1, 2, 4 and 8 songs with as many cached
-positions each, then whole songs through the scheduler, prompts included: eight at once against one alone, in turns.
-Exits with 1 if any song's codes depend on how it was made. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+Random weights, guided and sampled songs, by the portable graph or, with --quantize, by the `ort` dialect. First one
+frame of 1, 2, 4 and 8 songs with as many cached positions each, then whole songs through the scheduler, prompts
+included: eight at once against one alone, in turns. Exits with 1 if any song's codes depend on how it was made. Run it
+with OMP_WAIT_POLICY=PASSIVE on a shared machine.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ from heartvoice.checkpoints import random_checkpoint
 from heartvoice.contracts import FRAMES_PER_S
 from heartvoice.engines import Engine, OnnxEngine, default_threads
 from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.export.heartmula_ort import build_heartmula_ort
+from heartvoice.export.quantize import Quantization
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.presets import PRESETS, Preset
 from heartvoice.stages.lm import LmRequest, LmSong
 from heartvoice.stages.lm_engine import GraphEngine, LmEngine
+from heartvoice.stages.lm_engine_ort import OrtEngine
 from heartvoice.stages.lm_scheduler import LmScheduler
 
 SONGS = (1, 2, 4, 8)
 MOST = SONGS[-1]
-BUDGET = 3.0
-"""Songs a second at eight against one, fp32 on a CPU (design, section 4)."""
+BUDGET, BUDGET_INT8 = 3.0, 1.8
+"""Songs a second at eight against one on a CPU, in fp32 and with 8-bit weights (design, section 4)."""
 NewEngine = Callable[[int], LmEngine]
 """An engine with so many slots."""
 
@@ -80,7 +84,7 @@ def measure_steps(run: Run, preset: Preset, new_engine: NewEngine, *, n: int, po
         )  # fmt: skip
 
 
-def measure_songs(run: Run, songs: Songs, new_engine: NewEngine, *, rounds: int, limit_s: float) -> bool:
+def measure_songs(run: Run, songs: Songs, new_engine: NewEngine, *, rounds: int, limit_s: float, budget: float) -> bool:
     """Whole songs, prompts included; returns whether every song's codes were the same alone and among others."""
     scheduler = LmScheduler(new_engine(MOST), max_waiting=0)
     made: dict[int, list[NDArray[np.int32]]] = {seed: [] for seed in range(MOST)}
@@ -100,7 +104,7 @@ def measure_songs(run: Run, songs: Songs, new_engine: NewEngine, *, rounds: int,
     differ = sum(not np.array_equal(codes[0], other) for codes in made.values() for other in codes[1:])
     _add_songs(run, "one song", one, 1, one)
     row = _add_songs(run, f"{MOST} songs at once", many, MOST, one)
-    row |= {"budget": BUDGET, "songs_that_differ": differ}
+    row |= {"budget": budget, "songs_that_differ": differ}
     return differ == 0
 
 
@@ -115,30 +119,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parse(arguments)
     preset = PRESETS[args.preset]
     run = Run(
-        "batch-quick" if args.quick else "batch", preset.name, "fp32", args.threads, results=args.results,
-        about={"quick": args.quick, "weights": "random seed=0", "seconds": args.seconds, "tokens": args.tokens},
+        "batch-quick" if args.quick else "batch", preset.name, args.quantize or "fp32", args.threads,
+        results=args.results,
+        about={
+            "quick": args.quick, "weights": "random seed=0", "seconds": args.seconds, "tokens": args.tokens,
+            "dialect": "ort" if args.quantize else "standard",
+        },
     )  # fmt: skip
     with TemporaryDirectory() as folder:
-        write_graph(build_heartmula_step(preset, random_checkpoint(preset.lm, 0)), Path(folder))
-        graph: Engine = OnnxEngine(Path(folder) / GRAPH_FILE, threads=args.threads)
-
-        def new_engine(n_slots: int) -> LmEngine:
-            return GraphEngine(graph, preset, n_slots=n_slots)
-
+        new_engine = _engines(preset, Path(folder), args.quantize, args.threads)
         for positions in args.positions:
             measure_steps(run, preset, new_engine, n=args.frames, positions=positions)
             run.save()
         songs = Songs(preset, n_frames=round(args.seconds * FRAMES_PER_S), tokens=args.tokens)
-        same = measure_songs(run, songs, new_engine, rounds=args.rounds, limit_s=args.limit)
+        budget = BUDGET_INT8 if args.quantize == "int8" else BUDGET
+        same = measure_songs(run, songs, new_engine, rounds=args.rounds, limit_s=args.limit, budget=budget)
     run.finish()
     if not same:
         print("a song's codes depend on the songs beside it", file=sys.stderr)
     return 0 if same else 1
 
 
+def _engines(preset: Preset, folder: Path, quantize: str | None, threads: int) -> NewEngine:
+    """The portable graph's engine, or that of the `ort` dialect."""
+    source, path = random_checkpoint(preset.lm, 0), folder / GRAPH_FILE
+    if quantize is not None:
+        write_graph(build_heartmula_ort(preset, source, Quantization.parse(quantize)), folder)
+        return lambda n_slots: OrtEngine(path, preset, n_slots=n_slots, threads=threads)
+    write_graph(build_heartmula_step(preset, source), folder)
+    graph: Engine = OnnxEngine(path, threads=threads)
+    return lambda n_slots: GraphEngine(graph, preset, n_slots=n_slots)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="mid")
+    parser.add_argument("--quantize", metavar="none|int8|...", help="the `ort` dialect, with weights of so many bits")
     parser.add_argument("--quick", action="store_true", help="a few frames, songs of a second")
     parser.add_argument("--seconds", type=float, help="length of a song (default 20)")
     parser.add_argument("--tokens", type=int, default=128, help="of a song's lyrics")

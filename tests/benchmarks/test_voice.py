@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heartvoice.benchmarks import stream
 from heartvoice.benchmarks import voice as benchmark
 from heartvoice.benchmarks.voice import Answers, Tape
 from heartvoice.conversion import Conversion
-from heartvoice.export.repository import export_repository
-from heartvoice.export.weights import random_weights
 from heartvoice.job_messages import Codes
 from heartvoice.presets import PRESETS
 from heartvoice.stages.codec import CodecRequest
@@ -80,10 +79,18 @@ def test_a_wave_is_not_apart_from_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # an export, and half a minute of audio
-def test_quick_run_measures_every_part(tmp_path: Path) -> None:
-    root = tmp_path / "tiny"
-    export_repository(random_weights(PRESETS["tiny"], 0), root)
-    command = ["--preset", "tiny", "--repository", str(root), "--quick", "--threads", "1", "--results", str(tmp_path)]
+def test_quick_run_measures_every_part(tmp_path: Path, exported: Path) -> None:
+    command = [
+        "--preset",
+        "tiny",
+        "--repository",
+        str(exported),
+        "--quick",
+        "--threads",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
     benchmark.main(command)
     (path,) = tmp_path.glob("voice-tiny-*.json")
     result = json.loads(path.read_text())
@@ -99,3 +106,19 @@ def test_quick_run_measures_every_part(tmp_path: Path) -> None:
     assert rows["cover", "whole"]["audio_s"] == 7.0
     assert rows["half a second, voice", "hit"]["ratio"] < 1
     assert 0 < rows["conversion", "live"]["mel_db"] < rows["conversion", "exact, another seed"]["mel_db"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_first_audio_is_measured_against_the_whole_song(tmp_path: Path, exported: Path) -> None:
+    command = ["--repository", str(exported), "--quick", "--voice", "--threads", "1", "--results", str(tmp_path)]
+    stream.main(command)
+    (path,) = tmp_path.glob("stream-tiny-*.json")
+    result = json.loads(path.read_text())
+    rows = {(row["case"], row["variant"]): row for row in result["rows"]}
+    assert len(rows) == 2 * len(stream.BUDGETS)
+    for name, budget in stream.BUDGETS.items():
+        first = rows[name, "first audio"]
+        assert first["budget"] == budget
+        assert 0 < first["ratio"] < 1
+    assert rows["window 93", "first audio"]["ratio"] < rows["window 372", "first audio"]["ratio"]

@@ -11,7 +11,7 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.repository import Repository
-from tests.integration.raw import Metrics, export_tiny
+from tests.integration.raw import Metrics
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,8 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    return Repository(export_tiny(tmp_path_factory.mktemp("repository") / "tiny"))
+def repository(exported: Path) -> Repository:
+    return Repository(exported)
 
 
 @pytest.fixture(scope="session")

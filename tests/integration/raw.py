@@ -29,9 +29,6 @@ from heartvoice.contracts import (
     SPEAKER_NETWORK,
     SVC,
 )
-from heartvoice.export.repository import export_repository
-from heartvoice.export.weights import random_weights
-from heartvoice.presets import PRESETS
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
 """What a server needs for songs alone: others need not be started where a test starts a server of its own."""
@@ -43,12 +40,6 @@ OF_COVERS = (
 CONVERTER = Path(__file__).parents[1] / "model_repository" / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
-
-
-def export_tiny(root: Path) -> Path:
-    """Export the tiny preset with random weights."""
-    export_repository(random_weights(PRESETS["tiny"], 0), root)
-    return root
 
 
 def with_identity_converter(repository: Path, root: Path) -> Path:

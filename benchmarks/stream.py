@@ -1,0 +1,86 @@
+"""How soon is a song heard? First audio against the whole song, without a voice and with one, live.
+
+    python -m heartvoice.benchmarks.stream [--preset mid] [--seconds 60] [--rounds 3] [--voice] [--quick]
+
+The whole pipeline in one process over an exported repository (`heartvoice export --preset mid --random-weights 0`
+first); times are those of the jobs' own reports. Windows of 93 and of 372 frames take turns. `--voice`
+adds live songs in another voice, which take several times as long. Run it with OMP_WAIT_POLICY=PASSIVE on a shared
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heartvoice.benchmarks.harness import RESULTS, Run, Timing
+from heartvoice.benchmarks.voice import LYRICS, TAGS, finished, voice_inputs
+from heartvoice.contracts import CODES_PER_UNIT
+from heartvoice.engines import Array, default_threads
+from heartvoice.local import LocalStages, LocalVoiceStages, make_song
+from heartvoice.repository import Repository
+
+BUDGETS = {"window 93": 0.25, "window 372": 0.6, "window 93, voice, live": 0.45}
+"""First audio over the whole latency of a streamed song of 60 s (design, section 4)."""
+
+
+def measure(run: Run, repository: Repository, jobs: dict[str, dict[str, Array]], *, rounds: int) -> None:
+    """Make each job in turns; adds two rows for each."""
+    stages, voice = LocalStages(repository, threads=run.threads), LocalVoiceStages(repository, threads=run.threads)
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, inputs in jobs.items():
+            reports[name].append(finished(make_song(repository, stages, inputs, lambda: voice))["timings"])
+    for name, timings in reports.items():
+        first, total = (Timing(tuple(each[key] for each in timings)) for key in ("first_audio_s", "total_s"))
+        run.add(name, "whole song", total)
+        run.add(name, "first audio", first, baseline=total, budget=BUDGETS[name])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    args = _parse(arguments)
+    repository = Repository(args.repository or Path("build/repository") / args.preset)
+    about = repository.about | {"seconds": args.seconds, "steps": args.steps}
+    run = Run("stream", repository.preset.name, str(repository.index["precision"]), args.threads,
+              results=args.results, about=about)  # fmt: skip
+    song = {
+        "lyrics": np.array([LYRICS.encode()], np.object_),
+        "tags": np.array([TAGS.encode()], np.object_),
+        "duration_s": np.array([args.seconds], np.float32),
+        "min_duration_s": np.array([args.seconds], np.float32),
+        "codec_steps": np.array([args.steps]),
+    }
+    early = {"codec_window": np.array([CODES_PER_UNIT])}
+    jobs = {"window 93": song | early, "window 372": song | {"codec_window": np.array([4 * CODES_PER_UNIT])}}
+    if args.voice:
+        live = voice_inputs() | {"live": np.array([True]), "svc_steps": np.array([args.steps])}
+        jobs["window 93, voice, live"] = song | early | live
+    measure(run, repository, jobs, rounds=args.rounds)
+    run.finish()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.stream", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preset", default="mid", help="which of build/repository")
+    parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
+    parser.add_argument("--seconds", type=float, help="length of a song (default 60)")
+    parser.add_argument("--steps", type=int, default=10, help="of both flows")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--voice", action="store_true", help="also live, in another voice")
+    parser.add_argument("--quick", action="store_true", help="songs of 16 s, one step, one round")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    args = parser.parse_args(arguments)
+    args.seconds = args.seconds or (16.0 if args.quick else 60.0)
+    if args.quick:
+        args.steps = args.rounds = 1
+    return args
+
+
+if __name__ == "__main__":
+    main()
