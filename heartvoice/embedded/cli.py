@@ -63,14 +63,13 @@ def serve(
     def on_signal(number: int, _frame: object) -> None:
         signals.append(number)
         asked.set()
-        if len(signals) > 1:
+        if len(signals) > 1 and triton.ready:
             triton.cancel_jobs()
 
     triton = EmbeddedServer(options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until it is ready, a stop only has to clean up
-    triton.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    triton.start(asked.is_set)
     try:
         _announce(triton, ModelRepository(repository), json_output)
         while not asked.wait(0.2):

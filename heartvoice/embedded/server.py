@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -86,6 +87,8 @@ class EmbeddedServer:
         self._secret = secrets.token_hex(16)
         self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
         self._stopping = threading.Event()
+        self.ready = False
+        """Whether every model has answered."""
         self._log: IO[bytes] | None = None
 
     def __enter__(self) -> EmbeddedServer:
@@ -101,10 +104,15 @@ class EmbeddedServer:
         assert self._process is not None, "the server has not been started"
         return self._process.pid
 
-    def start(self) -> None:
+    def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Start the server and wait until every model answers.
 
+        Args:
+            interrupted: looked at while waiting; true ends the start. For signal handlers: an exception that one raises
+                in the middle of a gRPC call can get lost.
+
         Raises:
+            KeyboardInterrupt: `interrupted` returned true.
             SetupError: the machine or the environment lacks something, or a port is taken.
             EngineError: the repository is no finished export, or a model does not load; the message has the reason.
         """
@@ -137,10 +145,11 @@ class EmbeddedServer:
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
                 preexec_fn=_die_with_parent,
             )
-            self._wait_ready(path)
+            self._wait_ready(path, interrupted)
         except BaseException:
             self.stop(cancel=True)
             raise
+        self.ready = True
         self._watcher.start()
 
     def stop(self, *, cancel: bool = True) -> None:
@@ -236,12 +245,14 @@ class EmbeddedServer:
         ]
         return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
 
-    def _wait_ready(self, log_path: Path) -> None:
+    def _wait_ready(self, log_path: Path, interrupted: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self.options.start_timeout_s
         assert self._process is not None
         with grpc.insecure_channel(self.url) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             while time.monotonic() < deadline:
+                if interrupted():
+                    raise KeyboardInterrupt
                 if self._process.poll() is not None:
                     raise EngineError(f"the server did not start: {_reason(log_path)}")
                 with contextlib.suppress(grpc.RpcError):

@@ -74,6 +74,15 @@ def test_a_stop_before_it_is_ready_leaves_nothing(repository: Repository, number
     wait_until(lambda: not _remains(owner), 5.0, "shared memory is left")
 
 
+def test_a_start_that_is_interrupted_leaves_nothing(repository: Repository) -> None:
+    server = EmbeddedServer(ServerOptions(repository.root, free_port(), free_port()))
+    with pytest.raises(KeyboardInterrupt):
+        server.start(lambda: True)
+    assert not server.ready
+    assert server.poll() is not None, "the process lives on"
+    assert server._run is None
+
+
 def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
     process, ready = start_cli(repository.root)
     owner = leftovers.identity(process.pid)
