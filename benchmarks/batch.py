@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from heartvoice.benchmarks.costs import frame_bytes
+from heartvoice.benchmarks.engine_lm import read_bytes
 from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
 from heartvoice.checkpoints import random_checkpoint
 from heartvoice.contracts import FRAMES_PER_S
@@ -61,7 +61,9 @@ class Songs:
         return LmSong(request, self._tokenizer, self._preset)
 
 
-def measure_steps(run: Run, preset: Preset, new_engine: NewEngine, *, n: int, positions: int) -> None:
+def measure_steps(
+    run: Run, preset: Preset, new_engine: NewEngine, choice: Quantization, *, n: int, positions: int
+) -> None:
     """One frame of 1 to 8 songs with about so many cached positions each."""
     songs = Songs(preset, n_frames=n + 2, tokens=positions)
 
@@ -75,7 +77,7 @@ def measure_steps(run: Run, preset: Preset, new_engine: NewEngine, *, n: int, po
     timings = alternate({str(count): begun(count) for count in SONGS}, n=n, warmup=2)
     middle = len(songs[0].prompt.text_ids) + 2 + n // 2
     for count in SONGS:
-        timing, n_bytes = timings[str(count)], frame_bytes(preset.lm, positions=middle, rows=2 * count).total
+        timing, n_bytes = timings[str(count)], read_bytes(preset.lm, choice, middle, rows=2 * count)
         floor_s = n_bytes / (run.rates["bandwidth_gb_s"] * 1e9)
         run.add(
             "LM frame of all songs", f"{count} songs", timing, baseline=timings["1"], songs=count, positions=middle,
@@ -127,9 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
     )  # fmt: skip
     with TemporaryDirectory() as folder:
+        choice = Quantization.parse(args.quantize or "none")
         new_engine = _engines(preset, Path(folder), args.quantize, args.threads)
         for positions in args.positions:
-            measure_steps(run, preset, new_engine, n=args.frames, positions=positions)
+            measure_steps(run, preset, new_engine, choice, n=args.frames, positions=positions)
             run.save()
         songs = Songs(preset, n_frames=round(args.seconds * FRAMES_PER_S), tokens=args.tokens)
         budget = BUDGET_INT8 if args.quantize == "int8" else BUDGET

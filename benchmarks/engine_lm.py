@@ -267,12 +267,12 @@ class _Bench:
             )
 
 
-def read_bytes(sizes: HeartMuLaSizes, choice: Quantization, positions: int) -> int:
-    """Bytes that a frame of one guided song reads."""
+def read_bytes(sizes: HeartMuLaSizes, choice: Quantization, positions: int, rows: int = 2) -> int:
+    """Bytes that a frame reads; one guided song has two rows."""
 
     def parts(bits: int | None) -> FrameBytes:
         weight_bytes = 4.0 if bits is None else stored_bytes(bits)
-        return frame_bytes(sizes, positions=positions, rows=2, weight_bytes=weight_bytes)
+        return frame_bytes(sizes, positions=positions, rows=rows, weight_bytes=weight_bytes)
 
     backbone, depth, heads = (parts(choice.bits.get(part)) for part in PARTS)
     return backbone.backbone + depth.depth + heads.heads + backbone.cache
