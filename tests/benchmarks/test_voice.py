@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import stream
+from heartvoice.benchmarks import codec_batch, stream
 from heartvoice.benchmarks import voice as benchmark
 from heartvoice.benchmarks.voice import Answers, Tape
 from heartvoice.conversion import Conversion
@@ -122,3 +122,13 @@ def test_first_audio_is_measured_against_the_whole_song(tmp_path: Path, exported
         assert first["budget"] == budget
         assert 0 < first["ratio"] < 1
     assert rows["window 93", "first audio"]["ratio"] < rows["window 372", "first audio"]["ratio"]
+
+
+@pytest.mark.slow
+def test_the_codec_with_rows_of_several_songs(tmp_path: Path, exported: Path) -> None:
+    codec_batch.main(["--repository", str(exported), "--quick", "--threads", "1", "--results", str(tmp_path)])
+    (path,) = tmp_path.glob("codec-batch-tiny-*.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["variant"] for row in rows] == [f"{count} songs in one call" for count in codec_batch.SONGS]
+    assert rows[0]["ratio"] == 1.0
+    assert all(row["p50_ms"] > 0 for row in rows)
