@@ -130,7 +130,6 @@ class Converter:
         """
         began = time.monotonic()
         preset, settings = self._preset, request.settings
-        vocals = request.vocals
         stage = ConvertStage(networks, preset.svc, F0Stage(networks, preset.f0), preset.style.n_bands)
         voice = self._voice(stage, request, cancelled)
         heard = time.monotonic()
@@ -143,11 +142,11 @@ class Converter:
             live = LiveConverter(stage, voice, settings, cancelled)
             if request.state is not None:
                 live = LiveConverter.restore(stage, voice, settings, request.state, cancelled)
-            pieces = live.push(vocals, more=request.more)
+            pieces = live.push(request.vocals, more=request.more)
             yield from (Converted(piece) for piece in pieces)
             yield Converted(_nothing(), live.state() if request.more else None, report(live.report()))
             return
-        song = stage.convert(vocals, voice, settings, cancelled)
+        song = stage.convert(request.vocals, voice, settings, cancelled)
         yield from (Converted(piece) for piece in song)
         yield Converted(_nothing(), None, report(song.report()))
 
