@@ -77,6 +77,17 @@ def write(wanted: LmSong) -> np.ndarray:
     return np.stack([frame for frame in frames if frame is not None])
 
 
+@cache
+def song_that_ends_itself() -> tuple[LmRequest, np.ndarray]:
+    """A request that EOS cuts short, and its codes in the portable graph."""
+    for seed in range(20):
+        wanted = request(40, seed=seed, min_duration_s=0.0, temperature=10.0, top_k=1000)
+        codes = write(LmSong(wanted, BytesTokenizer(), PRESET))
+        if 5 < len(codes) < 35:
+            return wanted, codes
+    raise AssertionError("no song ends itself")
+
+
 class CountingEngine:
     """An engine without a network: a song's codes are the length of its prompt and the frame's number."""
 

@@ -1,11 +1,9 @@
-"""The engine over the portable graph: a song's codes are its own, whatever happens beside it."""
+"""What the engine over the portable graph alone does: its memory, its failures. The rest is in test_lm_engines.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError
 from heartvoice.stages.lm import LmSong
@@ -15,63 +13,11 @@ from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, LmStage, codes_alone, graph_engine, song, tiny_graph
 
 N_SLOTS = 4
-ARRIVAL = st.tuples(st.integers(0, len(REQUESTS) - 1), st.integers(0, 8), st.integers(1, 9))
-"""Which request, in which turn it comes, after how many of its frames it is cancelled."""
-
-
-def run_schedule(arrivals: list[tuple[int, int, int]]) -> None:
-    """Play a schedule as the scheduler would, and hold every frame against the song alone."""
-    engine = graph_engine(N_SLOTS)
-    coming = sorted(arrivals, key=lambda arrival: arrival[1])
-    running: dict[int, tuple[LmSong, int, int]] = {}
-    turn = 0
-
-    def check(slot: int, ids: np.ndarray) -> None:
-        wanted, index, patience = running[slot]
-        frame, alone = wanted.take(ids), codes_alone(index)
-        if frame is None:
-            assert wanted.n_made == len(alone)
-        else:
-            np.testing.assert_array_equal(frame, alone[wanted.n_made - 1], strict=False)
-        if wanted.over or wanted.n_made >= patience:
-            engine.release(slot)
-            del running[slot]
-
-    while coming or running:
-        free = set(range(N_SLOTS)) - running.keys()
-        if coming and coming[0][1] <= turn and free:
-            index, _, patience = coming.pop(0)
-            slot = max(free)  # rows and slots in different orders
-            running[slot] = LmSong(REQUESTS[index], BytesTokenizer(), PRESET), index, patience
-            check(slot, engine.prefill(slot, running[slot][0].prompt, running[slot][0].next_input()))
-        if running:
-            for slot, ids in engine.step({slot: entry[0].next_input() for slot, entry in running.items()}).items():
-                check(slot, ids)
-        turn += 1
-
-
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(ARRIVAL, min_size=3, max_size=6))
-def test_codes_are_those_of_the_song_alone(arrivals: list[tuple[int, int, int]]) -> None:
-    run_schedule(arrivals)
-
-
-@pytest.mark.slow
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(ARRIVAL, min_size=2, max_size=16))
-def test_codes_are_those_of_the_song_alone_in_many_schedules(arrivals: list[tuple[int, int, int]]) -> None:
-    run_schedule(arrivals)
 
 
 def test_the_stage_and_the_engine_make_the_same_song() -> None:
     stage = LmStage(tiny_graph(), BytesTokenizer(), PRESET)
     np.testing.assert_array_equal(np.stack(list(stage.frames(REQUESTS[0]))), codes_alone(0))
-
-
-def test_songs_differ() -> None:
-    """The comparisons of this file would hold nothing if all songs were one."""
-    first_frames = {codes_alone(index)[0].tobytes() for index in range(len(REQUESTS))}
-    assert len(first_frames) >= len(REQUESTS) - 1
 
 
 def test_a_failed_step_changes_nothing() -> None:

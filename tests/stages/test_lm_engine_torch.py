@@ -1,8 +1,7 @@
-"""The engine over PyTorch: the portable graph's songs, whoever is beside them and however late they are looked at."""
+"""What the engine over PyTorch alone does: frames under way, recordings, packing. The rest is in test_lm_engines.py."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,94 +10,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from heartvoice import noise
-from heartvoice.checkpoints import load_network, random_checkpoint
 from heartvoice.errors import EngineError
 from heartvoice.models.generate import generate
-from heartvoice.models.heartmula import HeartMuLa
 from heartvoice.models.llama import KVCache
-from heartvoice.stages.lm import LmRequest, LmSong
-from heartvoice.stages.lm_engine import FrameInput
+from heartvoice.stages.lm import LmSong
 from heartvoice.stages.lm_engine_torch import POSITION_BLOCK, TorchEngine
-from heartvoice.stages.lm_scheduler import LmScheduler
 from heartvoice.stages.lm_torch_network import CacheAttention, PackedTransformer
 from tests.fakes import BytesTokenizer
-from tests.lm_songs import PRESET, REQUESTS, codes_alone, request, song, write
+from tests.lm_engine_kinds import SOURCE, Player, alone, network
+from tests.lm_songs import PRESET, REQUESTS, codes_alone, request, song, song_that_ends_itself
 
 N_SLOTS = 4
-SOURCE = random_checkpoint(PRESET.lm, 0)
-
-
-def network(dtype: torch.dtype = torch.float32) -> HeartMuLa:
-    module = load_network(PRESET.lm, SOURCE, dtype=dtype)
-    assert isinstance(module, HeartMuLa)
-    return module
 
 
 def engine(n_slots: int = N_SLOTS, *, exact: bool = False, **options: Any) -> TorchEngine:
     return TorchEngine(network(), PRESET, n_slots=n_slots, exact=exact, **options)
-
-
-def next_input(wanted: LmSong, ahead: int) -> FrameInput:
-    """The input of the frame behind those made and `ahead` more."""
-    wanted.n_made += ahead
-    frame = wanted.next_input()
-    wanted.n_made -= ahead
-    return frame
-
-
-class Player:
-    """Songs in the slots of an engine, played as the scheduler plays them."""
-
-    def __init__(self, lm: TorchEngine) -> None:
-        self.lm = lm
-        self.songs: dict[int, LmSong] = {}
-        self.made: dict[int, list[np.ndarray]] = {}
-
-    def join(self, slot: int, wanted: LmRequest) -> None:
-        self.songs[slot], self.made[slot] = LmSong(wanted, BytesTokenizer(), PRESET), []
-        self.take(slot, self.lm.prefill(slot, self.songs[slot].prompt, self.songs[slot].next_input()))
-
-    def step(self) -> None:
-        ahead = {slot: next_input(wanted, self.lm.pending(slot)) for slot, wanted in self.songs.items()}
-        for slot, ids in self.lm.step(ahead).items():
-            self.take(slot, ids)
-
-    def take(self, slot: int, ids: np.ndarray) -> None:
-        frame = self.songs[slot].take(ids)
-        if frame is not None:
-            self.made[slot].append(frame)
-
-    def leave(self, slot: int) -> np.ndarray:
-        self.lm.release(slot)
-        del self.songs[slot]
-        return np.stack(self.made.pop(slot))
-
-
-def alone(lm: TorchEngine, wanted: LmRequest, slot: int = 0) -> np.ndarray:
-    """Codes [T, 8] of a song by itself."""
-    player = Player(lm)
-    player.join(slot, wanted)
-    while not player.songs[slot].over:
-        player.step()
-    return player.leave(slot)
-
-
-@cache
-def song_that_ends_itself() -> tuple[LmRequest, np.ndarray]:
-    """A request that EOS cuts short, and its codes in the portable graph."""
-    for seed in range(20):
-        wanted = request(40, seed=seed, min_duration_s=0.0, temperature=10.0, top_k=1000)
-        codes = write(LmSong(wanted, BytesTokenizer(), PRESET))
-        if 5 < len(codes) < 35:
-            return wanted, codes
-    raise AssertionError("no song ends itself")
-
-
-@pytest.mark.parametrize("lag", [0, 3])
-def test_songs_are_those_of_the_portable_graph(lag: int) -> None:
-    lm = engine(lag=lag)
-    for index, wanted in enumerate(REQUESTS):
-        np.testing.assert_array_equal(alone(lm, wanted, index % N_SLOTS), codes_alone(index))
 
 
 @pytest.mark.parametrize(("index", "temperature"), [(0, 1.0), (1, 0.0)])
@@ -116,52 +42,6 @@ def test_songs_are_those_of_the_pytorch_module(index: int, temperature: float) -
         min_frames=REQUESTS[index].n_frames,
     )
     np.testing.assert_array_equal(alone(engine(), REQUESTS[index]), codes.numpy().T)
-
-
-def play(lm: TorchEngine, seed: int, n_songs: int) -> None:
-    """Songs that come, end and are cancelled at random; every frame is held against the song alone."""
-    random = np.random.Generator(noise.bits(seed, "schedule", 0))
-    player, playing = Player(lm), dict[int, int]()
-    coming = [int(index) for index in random.integers(len(REQUESTS), size=n_songs)]
-    while coming or playing:
-        free = [slot for slot in range(lm.n_slots) if slot not in playing]
-        if coming and free and random.random() < 0.5:
-            slot = int(random.choice(free))
-            playing[slot] = coming.pop()
-            player.join(slot, REQUESTS[playing[slot]])
-        if playing:
-            player.step()
-        for slot, index in list(playing.items()):
-            cancelled, over = random.random() < 0.08, player.songs[slot].over
-            if over or cancelled:
-                made = player.leave(slot)
-                np.testing.assert_array_equal(made, codes_alone(index)[: len(made)])
-                assert cancelled or len(made) == len(codes_alone(index))
-                del playing[slot]
-
-
-@pytest.mark.parametrize(("lag", "exact"), [(0, True), (2, True), (2, False)])
-def test_songs_are_the_same_whoever_comes_and_goes(lag: int, exact: bool) -> None:
-    play(engine(lag=lag, exact=exact), seed=lag, n_songs=8)
-
-
-@pytest.mark.parametrize("lag", [0, 1, 3])
-def test_the_scheduler_plays_an_engine_that_works_ahead(lag: int) -> None:
-    scheduler = LmScheduler(engine(2, lag=lag), max_waiting=9)
-    try:
-        streams = [scheduler.submit(LmSong(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
-        for index, stream in enumerate(streams):
-            np.testing.assert_array_equal(np.stack(list(stream)), codes_alone(index))
-    finally:
-        scheduler.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lag", [0, 1, 4])
-def test_many_schedules(lag: int) -> None:
-    lm = engine(8, lag=lag, exact=True)
-    for seed in range(4):
-        play(lm, seed, n_songs=16)
 
 
 def test_an_exact_engine_gives_a_song_the_same_bits_in_every_row() -> None:
@@ -199,9 +79,7 @@ def test_eos_seen_late_trims_the_song(lag: int) -> None:
     assert player.lm.pending(0) == lag
     np.testing.assert_array_equal(player.leave(0), codes)
     player.join(0, REQUESTS[0])  # nothing of what the old song made too much reaches the new one
-    while not player.songs[0].over:
-        player.step()
-    np.testing.assert_array_equal(player.leave(0), codes_alone(0))
+    np.testing.assert_array_equal(player.finish()[0], codes_alone(0))
 
 
 def test_a_song_never_makes_more_frames_than_it_has_positions() -> None:
@@ -217,24 +95,6 @@ def test_a_song_never_makes_more_frames_than_it_has_positions() -> None:
     assert [lm.pending(slot) for slot in (0, 1)] == [0, 0]
 
 
-def test_a_caller_may_feed_other_codes_than_were_made() -> None:
-    lm = engine(2)
-    wanted = [song(4), song(4)]
-    for slot in range(2):
-        lm.prefill(slot, wanted[slot].prompt, wanted[slot].next_input())
-    own = lm.step({slot: next_input(wanted[slot], 1) for slot in range(2)})
-    np.testing.assert_array_equal(own[0], own[1])
-    draws = next_input(wanted[0], 2)
-    fed = FrameInput(draws.uniform, draws.allow_eos, codes=(own[0] + 1) % PRESET.lm.codebook_size)
-    same = FrameInput(draws.uniform, draws.allow_eos, codes=own[0])
-    made = lm.step({0: draws, 1: fed})
-    assert not np.array_equal(made[0], made[1])
-    player = Player(engine(1))
-    player.join(0, request(4))
-    player.step()
-    np.testing.assert_array_equal(player.lm.step({0: same})[0], made[0])
-
-
 def test_packing_shares_the_weights_and_changes_nothing() -> None:
     plain, packed = network(), network()
     size = sum(tensor.nbytes for tensor in packed.state_dict().values())
@@ -248,7 +108,7 @@ def test_packing_shares_the_weights_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.02)])
 def test_the_packed_backbone_is_the_module(dtype: torch.dtype, tolerance: float) -> None:
-    module = network(dtype)
+    module = network(dtype=dtype)
     sizes, rows = PRESET.lm.backbone, 3
     generator = torch.Generator().manual_seed(0)
     cache = KVCache(sizes, rows, 64, dtype=dtype)
@@ -341,18 +201,8 @@ def test_after_an_error_the_slot_is_free_and_songs_go_on(monkeypatch: pytest.Mon
         patch.setattr(lm._recorder, "record", _refuse)
         with pytest.raises(EngineError, match="PyTorch failed at a frame: out of memory"):
             player.step()
-    while not player.songs[0].over:
-        player.step()
-    np.testing.assert_array_equal(player.leave(0), codes_alone(0))
+    np.testing.assert_array_equal(player.finish()[0], codes_alone(0))
 
 
 def _refuse(action: object) -> object:
     raise RuntimeError("out of memory")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("lag", [0, 2])
-def test_songs_on_a_gpu_are_those_of_the_portable_graph(lag: int) -> None:
-    lm = TorchEngine.load(SOURCE, PRESET, dtype=torch.float32, n_slots=N_SLOTS, lag=lag, exact=True)
-    lm.warm_up()
-    play(lm, seed=lag, n_songs=8)
