@@ -40,7 +40,7 @@ build/recording.wav: examples/make_recording.py examples/singer.py | $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -n 0 -m "(slow or triton or gpu)$(NO_GPU)"
+	$(BIN)/python -m pytest -q --dist loadfile -m "(slow or triton or gpu)$(NO_GPU)"
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q

@@ -19,7 +19,7 @@ HEARTMULA = ModelSpec(
     settings=(*LM_SETTINGS, EVENTS),
     decoupled=True,
     kind="KIND_AUTO",
-    parameters={"max_jobs": "4", "max_queue": "16", "engine": "auto"},
+    parameters={"max_jobs": "4", "max_queue": "16", "engine": "auto", "max_unread_mb": str(MAX_UNREAD_MB)},
     doc="Lyrics and tags into code frames, sent as they are made.",
 )
 
@@ -141,7 +141,7 @@ SONG = ModelSpec(
     outputs=(AUDIO, START, CODES_OUT, MIX_STEMS, EVENT, REPORT),
     settings=(*SONG_SETTINGS, EVENTS),
     decoupled=True,
-    parameters={"max_jobs": "4", "max_queue": "8"},
+    parameters={"max_jobs": "4", "max_queue": "8", "max_unread_mb": str(MAX_UNREAD_MB)},
     doc="Lyrics and tags into a song, in a reference's voice if there is one; streamed while it is still being made.",
 )
 
@@ -183,7 +183,7 @@ DEMUCS = ModelSpec(
     ),
     settings=(MORE, EVENTS),
     decoupled=True,
-    parameters={"max_jobs": "4", "max_queue": "16"},
+    parameters={"max_jobs": "4", "max_queue": "16", "max_unread_mb": str(MAX_UNREAD_MB)},
     doc="A recording into its stems, segment by segment.",
 )
 
@@ -245,7 +245,7 @@ SVC = ModelSpec(
     settings=(SEED, *SVC_SETTINGS, LIVE, MORE, EVENTS),
     decoupled=True,
     kind="KIND_AUTO",
-    parameters={"max_jobs": "2", "max_queue": "16"},
+    parameters={"max_jobs": "2", "max_queue": "16", "max_unread_mb": str(MAX_UNREAD_MB)},
     doc="Vocals into the same vocals in another voice.",
 )
 
@@ -256,7 +256,7 @@ COVER = ModelSpec(
     outputs=(AUDIO, START, MIX_STEMS, EVENT, REPORT),
     settings=(*COVER_SETTINGS, EVENTS),
     decoupled=True,
-    parameters={"max_jobs": "4", "max_queue": "8"},
+    parameters={"max_jobs": "4", "max_queue": "8", "max_unread_mb": str(MAX_UNREAD_MB)},
     doc="A recording with another singer, streamed while it is still being made.",
 )
 

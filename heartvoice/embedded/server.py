@@ -239,6 +239,8 @@ class EmbeddedServer:
             f"--grpc-port={options.grpc_port}",
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={options.metrics_port}",
+            # By default the last eight streams' answers are kept for reuse, each up to a whole song.
+            "--grpc-infer-allocation-pool-size=0",
             f"--grpc-restricted-protocol={_ADMIN_APIS}:heartvoice-admin={self._secret}",
             f"--exit-timeout-secs={math.ceil(self._stop_s)}",
             "--log-format=ISO8601",

@@ -24,6 +24,7 @@ from heartvoice.errors import (
     VoiceNotFoundError,
 )
 from heartvoice.serving import rundir
+from heartvoice.serving.unread import UnreadLimit
 
 log = logging.getLogger(__name__)
 
@@ -193,8 +194,10 @@ class JobQueue:
         max_queue: int,
         *,
         all_at_once: bool = False,
+        unread: UnreadLimit | None = None,
     ) -> None:
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
+        self._unread = unread
         self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._live: set[Job] = set()
         self._abandoned: set[Job | None] = set()
@@ -209,10 +212,13 @@ class JobQueue:
         """Admit the job, or refuse it.
 
         Raises:
-            ModelUnavailableError: as many jobs as allowed run and wait already.
+            ModelUnavailableError: as many jobs as allowed run and wait already, or too much waits to be read.
         """
-        if rundir.flagged(rundir.DRAIN) and "owner_pid" not in job.inputs:
-            raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
+        if "owner_pid" not in job.inputs:  # from outside, not for a job that was admitted before
+            if rundir.flagged(rundir.DRAIN):
+                raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
+            if self._unread is not None:
+                self._unread.check()
         with self._lock:
             if len(self._live) >= self._max_jobs + self._max_queue:
                 raise ModelUnavailableError(

@@ -18,6 +18,7 @@ from heartvoice.errors import HeartvoiceError
 from heartvoice.repository import Repository
 from heartvoice.serving import rundir
 from heartvoice.serving.jobs import Job, JobQueue
+from heartvoice.serving.unread import UnreadLimit
 from heartvoice.stages.inputs import check_inputs
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class StageModel(ABC):
             int(parameters.get("max_jobs", "1")),
             int(parameters.get("max_queue", "0")),
             all_at_once=self.schedules_itself,
+            unread=UnreadLimit(self.spec.name, int(parameters["max_unread_mb"])) if self.spec.decoupled else None,
         )
         rundir.register(self.spec.name)
         log.info(

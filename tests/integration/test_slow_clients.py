@@ -1,0 +1,76 @@
+"""A client that does not read delays only itself, and what waits for it is counted."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from heartvoice.client import Client
+from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.repository import Repository
+from heartvoice.serving.unread import private_bytes
+from tests.fakes import text
+from tests.integration.raw import OF_SONGS, Metrics, Raw, outputs
+from tests.waiting import wait_until
+
+SECONDS = 120.0  # 46 MB
+LONG = {
+    "lyrics": text("la la la"),
+    "duration_s": np.array([SECONDS], np.float32),
+    "min_duration_s": np.array([SECONDS], np.float32),
+    "codec_window": np.array([93]),
+    "codec_steps": np.array([1]),
+}
+SHORT: dict[str, object] = {"lyrics": "la la", "duration_s": 3.0, "min_duration_s": 3.0, "codec_steps": 2}
+
+
+def with_limit(repository: Repository, root: Path, limit_mb: int) -> Path:
+    """A copy of a repository whose `song` refuses earlier."""
+    shutil.copytree(repository.root, root)
+    config = root / SONG.name / "config.pbtxt"
+    written = config.read_text()
+    assert f'"{MAX_UNREAD_MB}"' in written
+    config.write_text(written.replace(f'"{MAX_UNREAD_MB}"', f'"{limit_mb}"'))
+    return root
+
+
+def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(
+    new_server: Callable[..., EmbeddedServer], repository: Repository, client: Client, tmp_path: Path
+) -> None:
+    alone = [client.song(**SHORT, seed=seed).audio for seed in range(7)]  # type: ignore[arg-type]
+    server = new_server(with_limit(repository, tmp_path / "repository", 35), models=OF_SONGS)
+    metrics = Metrics(server.metrics_url)
+    made: dict[int, np.ndarray] = {}
+
+    def sing(seed: int) -> None:
+        with Client(server.url) as own:
+            made[seed] = own.song(**SHORT, seed=seed).audio  # type: ignore[arg-type]
+
+    with Raw(server.url) as unread, Raw(server.url) as raw:
+        stalled = unread.call("song", LONG, timeout=120.0)
+        first = outputs(next(stalled).infer_response)["AUDIO"]
+        threads = [threading.Thread(target=sing, args=(seed,)) for seed in range(7)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for seed in range(7):
+            np.testing.assert_array_equal(made[seed], alone[seed])
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        refused = list(raw.stream("song", LONG))
+        assert [set(answer) for answer in refused] == [{"error"}]
+        assert refused[0]["error"].startswith("UNAVAILABLE: song: the server holds ")
+        assert "the limit is 35 MB" in refused[0]["error"]
+        rest = [outputs(response.infer_response) for response in stalled]
+        n_samples = first.shape[1] + sum(answer["AUDIO"].shape[1] for answer in rest if "AUDIO" in answer)
+        assert n_samples == SECONDS * SAMPLE_RATE_HZ
+        wait_until(lambda: "error" not in next(raw.stream("song", LONG)), 5.0, "what was read still counts")
+
+
+def test_a_process_that_is_gone_holds_nothing() -> None:
+    assert private_bytes(2**22 + 1) == 0
