@@ -1,0 +1,269 @@
+"""The proxy itself: each call is named, admitted, checked and passed on; answers come back as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from heartvoice.contracts import ModelSpec
+from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.gateway.callers import UnknownCallerError
+from heartvoice.gateway.methods import DENIED, METHODS, Method
+from heartvoice.gateway.quotas import Limits, Quota, QuotaError
+from heartvoice.gateway.record import Call, Metrics
+
+log = logging.getLogger(__name__)
+
+PASSED_HEADERS = frozenset({"traceparent", "tracestate"})
+"""Of a caller's headers. Not its token, and no guesses at the server's admin key."""
+PROBES = "probes"
+"""Calls that need no name share one quota."""
+WATCH_S = 1.0
+_STATUS = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnknownCallerError: grpc.StatusCode.UNAUTHENTICATED,
+}
+_REASON: dict[type[HeartvoiceError], str] = {
+    InvalidRequestError: "request",
+    QuotaError: "quota",
+    UnknownCallerError: "authentication",
+}
+_UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
+
+
+class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Passes calls on to one server."""
+
+    def __init__(
+        self,
+        upstream: Any,
+        name_caller: Callable[[Any], str],
+        models: Mapping[str, ModelSpec],
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        """Prepare the handlers.
+
+        Args:
+            upstream: the `grpc.aio` channel to the server.
+            name_caller: names the caller of a call's context, or raises UnknownCallerError.
+            models: those that callers may reach.
+            limits: of each caller.
+            metrics: where calls are counted.
+        """
+        self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
+        self._quotas: dict[str, Quota] = {}
+        self._live: set[Call] = set()
+        # Every call is handled as a stream, which is the same on the wire: so it is named and admitted before its first
+        # message is received. With identity serializers messages are bytes.
+        self._handlers = {
+            path: grpc.stream_stream_rpc_method_handler(
+                partial(
+                    self._handle,
+                    method,
+                    upstream.stream_stream(path) if method.streamed else upstream.unary_unary(path),
+                )
+            )
+            for path, method in METHODS.items()
+        }
+        self._denied = {path: grpc.stream_stream_rpc_method_handler(partial(self._deny, path)) for path in DENIED}
+
+    def service(self, details: Any) -> Any:
+        """The handler of a call; None is UNIMPLEMENTED."""
+        return self._handlers.get(details.method) or self._denied.get(details.method)
+
+    @property
+    def n_live(self) -> int:
+        """Calls under way."""
+        return len(self._live)
+
+    async def watch(self) -> None:
+        """End calls that wait for their caller for too long. Runs until it is cancelled."""
+        limits = self._limits
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            for call in list(self._live):
+                if call.requests == 0 and now - call.began > limits.receive_s:
+                    call.end(f"{call.method}: expected a request within {limits.receive_s:g} s, got none")
+                elif call.writing_since is not None and now - call.writing_since > limits.stalled_s:
+                    call.end(f"{call.method}: a response was not read for {limits.stalled_s:g} s")
+
+    async def _deny(self, path: str, _: Any, context: Any) -> None:
+        call = self._begin(path.rpartition("/")[2], context)
+        try:
+            call.caller = self._name_caller(context)
+            text = f"{call.method}: not offered by this gateway"
+            self._metrics.refused("method")
+            await self._abort(call, context, grpc.StatusCode.PERMISSION_DENIED, text)
+        except UnknownCallerError as error:
+            await self._refuse(call, context, error)
+
+    def _begin(self, method: str, context: Any) -> Call:
+        task = asyncio.current_task()
+        assert task is not None
+        call = Call(method, task)
+        self._live.add(call)
+        self._metrics.live.inc()
+
+        def ended(_: object) -> None:
+            self._live.discard(call)
+            self._metrics.live.dec()
+            self._metrics.ended(call)
+
+        # Only then is the caller's part over, too: a handler may return before a stalled caller has read its status.
+        context.add_done_callback(ended)
+        return call
+
+    async def _handle(self, method: Method, upstream: Any, _: Any, context: Any) -> None:
+        call = self._begin(method.name, context)
+        try:
+            call.caller = PROBES if method.open else self._name_caller(context)
+            quota = self._quotas.get(call.caller)
+            if quota is None:
+                quota = self._quotas[call.caller] = Quota(call.caller, self._limits)
+            quota.begin()
+            context.add_done_callback(lambda _: quota.end())
+            if method.streamed:
+                await _Stream(self, method, call, quota, context).run(upstream)
+            else:
+                await self._unary(method, upstream, call, quota, context)
+            call.code = "OK"
+        except HeartvoiceError as error:
+            await self._refuse(call, context, error)
+        except grpc.aio.AioRpcError as error:
+            await self._pass_status(call, context, error)
+        except asyncio.CancelledError:
+            if not call.overdue:
+                raise
+            log.info("ended a call of %s: %s", call.caller, call.overdue)
+            await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
+
+    async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota, context: Any) -> None:
+        message = await context.read()
+        if message is grpc.aio.EOF:
+            raise InvalidRequestError(f"{method.name}: expected a request, got none")
+        self.admit(method, message, call, quota)
+        answering = upstream(message, **self.call_options(context))
+        del message  # the call has it
+        try:
+            answer = await answering
+            trailing = await answering.trailing_metadata()
+        finally:
+            answering.cancel()  # without effect on a call that has ended
+        if trailing:
+            context.set_trailing_metadata(tuple(trailing))
+        await self.send(call, context, answer)
+
+    def admit(self, method: Method, message: bytes, call: Call, quota: Quota) -> None:
+        """Count and check a request.
+
+        Raises:
+            HeartvoiceError: it is refused.
+        """
+        call.requests += 1
+        call.bytes_in += len(message)
+        quota.request(len(message))
+        method.check(message, self._models, call)
+
+    async def send(self, call: Call, context: Any, message: bytes) -> None:
+        """Send a response; returns when it is on its way, which for a caller that does not read may be never."""
+        call.writing_since = time.monotonic()
+        await context.write(message)
+        call.writing_since = None
+        call.responses += 1
+        call.bytes_out += len(message)
+
+    def call_options(self, context: Any) -> dict[str, Any]:
+        """Deadline and headers of a call to the server."""
+        left = context.time_remaining()
+        headers = tuple(pair for pair in context.invocation_metadata() or () if pair[0] in PASSED_HEADERS)
+        return {"timeout": min(self._limits.call_s, left if left is not None else self._limits.call_s),
+                "metadata": headers}  # fmt: skip
+
+    def refused(self, call: Call, error: HeartvoiceError) -> None:
+        """Count a refusal and keep it for the access log."""
+        call.refusal = str(error)
+        self._metrics.refused(_REASON.get(type(error), "other"))
+
+    async def _refuse(self, call: Call, context: Any, error: HeartvoiceError) -> None:
+        self.refused(call, error)
+        await self._abort(call, context, _STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
+
+    async def _pass_status(self, call: Call, context: Any, error: grpc.aio.AioRpcError) -> None:
+        """Pass the server's status on; where there was no server, say no more than that."""
+        details, code = error.details() or "", error.code()
+        if code is grpc.StatusCode.UNAVAILABLE and any(text in details for text in _UNREACHABLE):
+            log.warning("the server cannot be reached: %s", details)
+            details = "the server behind the gateway cannot be reached"
+        await self._abort(call, context, code, details, error.trailing_metadata())
+
+    async def _abort(self, call: Call, context: Any, code: Any, details: str, trailing: Any = ()) -> None:
+        call.code = code.name
+        await context.abort(code, details, tuple(trailing or ()))
+
+
+class _Stream:
+    """One `ModelStreamInfer`: several requests and responses, in both directions at once."""
+
+    def __init__(self, proxy: Proxy, method: Method, call: Call, quota: Quota, context: Any) -> None:
+        self._proxy, self._method, self._call, self._quota, self._context = proxy, method, call, quota, context
+        self._writing = asyncio.Lock()
+
+    async def run(self, upstream: Any) -> None:
+        """Pass both directions on until the server ends the stream."""
+        stream = upstream(**self._proxy.call_options(self._context))
+        up = asyncio.create_task(self._up(stream))
+        try:
+            while (response := await stream.read()) is not grpc.aio.EOF:
+                async with self._writing:  # one response is in our hands: the next one is read when this is on its way
+                    await self._proxy.send(self._call, self._context, response)
+            code = await stream.code()
+            if code is not grpc.StatusCode.OK:
+                trailing = await stream.trailing_metadata()
+                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
+            if up.done():
+                up.result()
+        finally:
+            up.cancel()
+            stream.cancel()
+
+    async def _up(self, stream: Any) -> None:
+        try:
+            while (message := await self._context.read()) is not grpc.aio.EOF:
+                if await self._admitted(message):
+                    await stream.write(message)
+            await stream.done_writing()
+        except asyncio.CancelledError:
+            raise
+        except asyncio.InvalidStateError:
+            pass  # the server has ended the stream: `run` says how
+        except BaseException:
+            stream.cancel()
+            raise
+
+    async def _admitted(self, message: bytes) -> bool:
+        """Check a request; a refusal is an answer in the stream, which goes on."""
+        proxy, call = self._proxy, self._call
+        try:
+            if call.requests >= self._quota.limits.requests_per_stream:
+                raise InvalidRequestError(
+                    f"requests: expected at most {self._quota.limits.requests_per_stream} in a stream, got one more"
+                )
+            proxy.admit(self._method, message, call, self._quota)
+        except HeartvoiceError as error:
+            proxy.refused(call, error)
+            answer = service_pb2.ModelStreamInferResponse(error_message=error.wire())
+            async with self._writing:
+                await proxy.send(call, self._context, answer.SerializeToString())
+            return False
+        return True
