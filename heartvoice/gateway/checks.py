@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.client.wire import WANT_FINAL
+from heartvoice.client.wire import WANT_FINAL, ModelMissingError
 from heartvoice.contracts import (
     FILE_IN,
     JOB_INPUTS,
@@ -50,10 +50,19 @@ _CONTENTS = {
 _LENGTH_BYTES = 4
 
 
+class UnknownModelError(ModelMissingError):
+    """Callers may not reach such a model, or there is none; said in Triton's words, which clients know."""
+
+    def wire(self) -> str:
+        """Without a code, as Triton says it in a stream."""
+        return str(self)
+
+
 def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:
     """Check a whole request; returns the model that it is for.
 
     Raises:
+        UnknownModelError: there is no such model.
         InvalidRequestError: names field, limit and value.
     """
     head = parts.head
@@ -80,10 +89,12 @@ def find_model(name: str, models: Mapping[str, ModelSpec]) -> ModelSpec:
     """The model of that name, if callers may reach it.
 
     Raises:
-        InvalidRequestError: they may not, or there is none.
+        UnknownModelError: they may not, or there is none.
     """
     if name not in models:
-        raise InvalidRequestError(f"model_name: expected one of {', '.join(models)}, got {name[:80]!r}")
+        raise UnknownModelError(
+            f"Request for unknown model: {name[:80]!r} is not found; model_name: expected one of {', '.join(models)}"
+        )
     return models[name]
 
 

@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2
 from heartvoice.contracts import ModelSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.gateway.callers import UnknownCallerError
+from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
 from heartvoice.gateway.quotas import Limits, Quota, QuotaError
 from heartvoice.gateway.record import Call, Metrics
@@ -27,16 +28,13 @@ PASSED_HEADERS = frozenset({"traceparent", "tracestate"})
 PROBES = "probes"
 """Calls that need no name share one quota."""
 WATCH_S = 1.0
-_STATUS = {
-    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    UnknownCallerError: grpc.StatusCode.UNAUTHENTICATED,
+_ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
+    InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
+    UnknownModelError: (grpc.StatusCode.NOT_FOUND, "model"),
+    QuotaError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"),
+    UnknownCallerError: (grpc.StatusCode.UNAUTHENTICATED, "authentication"),
 }
-_REASON: dict[type[HeartvoiceError], str] = {
-    InvalidRequestError: "request",
-    QuotaError: "quota",
-    UnknownCallerError: "authentication",
-}
+"""Status of each refusal, and its name in the metrics."""
 _UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
 
 
@@ -142,6 +140,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._refuse(call, context, error)
         except grpc.aio.AioRpcError as error:
             await self._pass_status(call, context, error)
+        except grpc.aio.InternalError:
+            log.debug("%s: the caller has left", call.method)  # a read or write that it no longer waits for
         except asyncio.CancelledError:
             if not call.overdue:
                 raise
@@ -193,11 +193,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     def refused(self, call: Call, error: HeartvoiceError) -> None:
         """Count a refusal and keep it for the access log."""
         call.refusal = str(error)
-        self._metrics.refused(_REASON.get(type(error), "other"))
+        self._metrics.refused(_ANSWERS[type(error)][1])
 
     async def _refuse(self, call: Call, context: Any, error: HeartvoiceError) -> None:
         self.refused(call, error)
-        await self._abort(call, context, _STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
+        await self._abort(call, context, _ANSWERS[type(error)][0], str(error))
 
     async def _pass_status(self, call: Call, context: Any, error: grpc.aio.AioRpcError) -> None:
         """Pass the server's status on; where there was no server, say no more than that."""

@@ -56,15 +56,16 @@ class Bucket:
         self._rate, self._capacity, self._clock = rate_per_s, capacity, clock
         self._level, self._at = capacity, clock()
 
-    def take(self, amount: float) -> float:
-        """Take so much and return 0, or take nothing and return the seconds until there is enough."""
+    def wait_s(self, amount: float) -> float:
+        """Seconds until so much is there, 0 if it is."""
         now = self._clock()
         self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
         self._at = now
-        if self._level >= amount:
-            self._level -= amount
-            return 0.0
-        return (amount - self._level) / self._rate
+        return max(0.0, (amount - self._level) / self._rate)
+
+    def take(self, amount: float) -> None:
+        """Take what `wait_s` said is there."""
+        self._level -= amount
 
 
 class Quota:
@@ -91,20 +92,22 @@ class Quota:
         self._live -= 1
 
     def request(self, size: int) -> None:
-        """Admit a request of so many bytes.
+        """Admit a request of so many bytes; one that is refused costs nothing.
 
         Raises:
             QuotaError: it comes too soon.
         """
-        wait_s = self._requests.take(1)
+        wait_s = self._requests.wait_s(1)
         if wait_s:
             raise QuotaError(
                 f"{self.caller}: expected at most {self.limits.requests_per_s:g} requests a second, got more; "
                 f"try again in {wait_s:.1f} s"
             )
-        wait_s = self._bytes.take(size)
+        wait_s = self._bytes.wait_s(size)
         if wait_s:
             raise QuotaError(
                 f"{self.caller}: expected at most {self.limits.bytes_per_minute} bytes a minute, got more with these "
                 f"{size}; try again in {wait_s:.1f} s"
             )
+        self._requests.take(1)
+        self._bytes.take(size)

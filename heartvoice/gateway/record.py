@@ -62,7 +62,7 @@ class Metrics:
         self.live = Gauge(f"{prefix}calls_live", "Calls under way", registry=registry)
 
     def refused(self, reason: str) -> None:
-        """Count a refusal: authentication, method, request, quota."""
+        """Count a refusal: authentication, method, model, request, quota."""
         self._refused.labels(reason).inc()
 
     def ended(self, call: Call) -> None:
