@@ -156,7 +156,7 @@ def _log_to(access: Path | None) -> None:
     if access is not None:
         lines = logging.getLogger("heartvoice.gateway.access")
         file = logging.handlers.WatchedFileHandler(access, encoding="utf-8")  # goes along with logrotate
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        file.setFormatter(logging.Formatter("%(message)s"))
         lines.addHandler(file)
         lines.propagate = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import logging
 import time
@@ -74,6 +75,7 @@ class Metrics:
         self._seconds.labels(call.method, call.model).observe(seconds)
         if access_log.isEnabledFor(logging.INFO):
             line = {
+                "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
                 "caller": call.caller, "method": call.method, "model": call.model, "id": call.request_id,
                 "code": call.code, "refusal": call.refusal, "requests": call.requests, "responses": call.responses,
                 "bytes_in": call.bytes_in, "bytes_out": call.bytes_out, "seconds": round(seconds, 4),
