@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
 from heartvoice.contracts import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.engines import default_threads
+from heartvoice.errors import EngineError
 from heartvoice.gateway.callers import add_token
 from heartvoice.repository import Repository
 
@@ -56,9 +57,18 @@ class Way:
     metadata: Sequence[tuple[str, str]]
 
     def infer(self, message: Any) -> None:
-        """A unary call; a refusal is an answer, too."""
-        with suppress(grpc.RpcError):
-            self.stub.ModelInfer(message, metadata=self.metadata)
+        """A unary call."""
+        self.stub.ModelInfer(message, metadata=self.metadata)
+
+    def refused(self, message: Any) -> None:
+        """A unary call that the model refuses."""
+        try:
+            self.infer(message)
+        except grpc.RpcError as error:
+            if "INVALID_ARG" in error.details():
+                return
+            raise
+        raise AssertionError("the model did not refuse it")
 
     def live(self) -> None:
         """The least that a server can be asked."""
@@ -67,8 +77,12 @@ class Way:
     def stream(self, message: Any) -> list[float]:
         """Seconds from the request to each response."""
         began = time.perf_counter()
-        calls = self.stub.ModelStreamInfer(iter([message]), metadata=self.metadata)
-        return [time.perf_counter() - began for _ in calls]
+        times = []
+        for response in self.stub.ModelStreamInfer(iter([message]), metadata=self.metadata):
+            times.append(time.perf_counter() - began)
+            if response.error_message:
+                raise EngineError(response.error_message)
+        return times
 
 
 def request(model: str, **inputs: Any) -> Any:
@@ -162,12 +176,12 @@ def batch(pool: ThreadPoolExecutor, way: Way, message: Any, count: int) -> None:
 
 def streams(run: Run, case: str, both: Mapping[str, Way], message: Any, n: int) -> None:
     """First response, mean gap between responses, and the whole."""
-    seen: dict[str, list[list[float]]] = {DIRECT: [], GATEWAY: []}
-    alternate(
-        {name: lambda name=name, way=way: seen[name].append(way.stream(message)) for name, way in both.items()},
-        n=n,
-        warmup=1,
-    )  # type: ignore[misc]
+    seen: dict[str, list[list[float]]] = {name: [] for name in both}
+
+    def one(name: str) -> None:
+        seen[name].append(both[name].stream(message))
+
+    alternate({name: partial(one, name) for name in both}, n=n, warmup=1)
     kept = {name: times[1:] for name, times in seen.items()}
     parts: dict[str, Callable[[list[float]], float]] = {
         "first response": lambda times: times[0],
@@ -184,15 +198,8 @@ def measure(run: Run, both: Mapping[str, Way], process: psutil.Process, n: int) 
     few, several = max(n // 20, 1), max(n // 8, 1)
     small = request(SPEAKER_NETWORK.name, features=np.zeros((1, 16, 40)))
     reference = request(SPEAKER_ENCODER.name, file=recording(3.0))
-    song = request(
-        SONG.name,
-        lyrics=b"la",
-        duration_s=[20.0],
-        min_duration_s=[20.0],
-        codec_window=[93],
-        codec_steps=[1],
-        events=[True],
-    )
+    length: dict[str, Any] = {"duration_s": [20.0], "min_duration_s": [20.0], "codec_window": [93], "codec_steps": [1]}
+    song = request(SONG.name, lyrics=b"la", events=[True], **length)
     codes = request(HEARTMULA.name, lyrics=b"la", duration_s=[4.0], min_duration_s=[4.0], events=[True])
 
     def each(call: Callable[[Way], object]) -> dict[str, Callable[[], object]]:
@@ -204,12 +211,12 @@ def measure(run: Run, both: Mapping[str, Way], process: psutil.Process, n: int) 
     streams(run, "codes (heartmula, 4 s)", both, codes, several)
     streams(run, "song (20 s)", both, song, few)
     body = request(SPEAKER_ENCODER.name, file=bytes(REFUSED_BYTES))
-    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", each(lambda way: way.infer(body)), process, few)
+    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", each(lambda way: way.refused(body)), process, few)
     large = request(SPEAKER_ENCODER.name, file=recording(300.0))
     calls(run, "58 MB (speaker_encoder, 300 s)", each(lambda way: way.infer(large)), process, few)
     with ThreadPoolExecutor(CALLERS) as pool:
         for name, message, count in (("speaker_network", small, 100), ("speaker_encoder, 3 s", reference, 12)):
-            many = each(lambda way, message=message, count=count: batch(pool, way, message, count))  # type: ignore[misc]
+            many = {way: partial(batch, pool, both[way], message, count) for way in both}
             calls(run, f"{count} calls of {CALLERS} callers ({name})", many, process, few, each=count)
 
 

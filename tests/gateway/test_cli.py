@@ -122,7 +122,7 @@ def test_tokens_are_read_again_on_sighup(
     ("options", "text"),
     [
         ({"listen": "0.0.0.0:8010"}, "expected --certificate and --private-key, and --tokens or --client-roots"),
-        ({"listen": "0.0.0.0:8010", "tokens": Path("t")}, "not on loopback; expected --certificate and --private-key, or"),
+        ({"listen": "0.0.0.0:8010", "tokens": Path("t")}, "not on loopback; expected --certificate and --private-key"),
         ({"listen": "[::]:8010"}, r"--listen: \[::\]:8010 is not on loopback"),
         ({"upstream": "triton:8001"}, "--upstream: triton:8001 is not on loopback, and the way there is not encrypted"),
         ({"certificate": Path("c")}, "--certificate, --private-key: expected both or neither, got one"),
@@ -138,7 +138,7 @@ def test_what_is_unsafe_or_incomplete_is_refused(options: dict[str, Any], text: 
 
 def test_what_is_unsafe_may_be_asked_for(certificates: Certificates) -> None:
     GatewayOptions(listen="0.0.0.0:8010", upstream="triton:8001", insecure=True)
-    pair = {"certificate": certificates.server, "private_key": certificates.server_key}
+    pair: dict[str, Any] = {"certificate": certificates.server, "private_key": certificates.server_key}
     GatewayOptions(listen="0.0.0.0:8010", client_roots=certificates.root, **pair)
 
 
