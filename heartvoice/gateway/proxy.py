@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 PASSED_HEADERS = frozenset({"traceparent", "tracestate"})
 """Of a caller's headers. Not its token, and no guesses at the server's admin key."""
 PROBES = "probes"
-"""Calls that need no name share one quota."""
+"""Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
+PROBE_S = 10.0
 WATCH_S = 1.0
 _ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
     InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
@@ -124,14 +126,12 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _handle(self, method: Method, upstream: Any, _: Any, context: Any) -> None:
         call = self._begin(method.name, context)
+        if method.open:
+            call.caller = PROBES
         try:
-            call.caller = PROBES if method.open else self._name_caller(context)
-            quota = self._quotas.get(call.caller)
-            if quota is None:
-                quota = self._quotas[call.caller] = Quota(call.caller, self._limits)
-            quota.begin()
-            context.add_done_callback(lambda _: quota.end())
+            quota = None if method.open else self._admit_call(call, context)
             if method.streamed:
+                assert quota is not None
                 await _Stream(self, method, call, quota, context).run(upstream)
             else:
                 await self._unary(method, upstream, call, quota, context)
@@ -148,12 +148,22 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             log.info("ended a call of %s: %s", call.caller, call.overdue)
             await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
 
-    async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota, context: Any) -> None:
+    def _admit_call(self, call: Call, context: Any) -> Quota:
+        """Name the caller, and count the call until it is over."""
+        call.caller = self._name_caller(context)
+        quota = self._quotas.get(call.caller)
+        if quota is None:
+            quota = self._quotas[call.caller] = Quota(call.caller, self._limits)
+        quota.begin()
+        context.add_done_callback(lambda _: quota.end())
+        return quota
+
+    async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any) -> None:
         message = await context.read()
         if message is grpc.aio.EOF:
             raise InvalidRequestError(f"{method.name}: expected a request, got none")
         self.admit(method, message, call, quota)
-        answering = upstream(message, **self.call_options(context))
+        answering = upstream(message, **self.call_options(context, PROBE_S if method.open else math.inf))
         del message  # the call has it
         try:
             answer = await answering
@@ -164,7 +174,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             context.set_trailing_metadata(tuple(trailing))
         await self.send(call, context, answer)
 
-    def admit(self, method: Method, message: bytes, call: Call, quota: Quota) -> None:
+    def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> None:
         """Count and check a request.
 
         Raises:
@@ -172,7 +182,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         """
         call.requests += 1
         call.bytes_in += len(message)
-        quota.request(len(message))
+        if quota is not None:
+            quota.request(len(message))
         method.check(message, self._models, call)
 
     async def send(self, call: Call, context: Any, message: bytes) -> None:
@@ -183,12 +194,12 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.responses += 1
         call.bytes_out += len(message)
 
-    def call_options(self, context: Any) -> dict[str, Any]:
+    def call_options(self, context: Any, most_s: float = math.inf) -> dict[str, Any]:
         """Deadline and headers of a call to the server."""
-        left = context.time_remaining()
+        left_s = context.time_remaining()
+        limits_s = (self._limits.call_s, most_s, math.inf if left_s is None else left_s)
         headers = tuple(pair for pair in context.invocation_metadata() or () if pair[0] in PASSED_HEADERS)
-        return {"timeout": min(self._limits.call_s, left if left is not None else self._limits.call_s),
-                "metadata": headers}  # fmt: skip
+        return {"timeout": min(limits_s), "metadata": headers}
 
     def refused(self, call: Call, error: HeartvoiceError) -> None:
         """Count a refusal and keep it for the access log."""
@@ -231,8 +242,10 @@ class _Stream:
             if code is not grpc.StatusCode.OK:
                 trailing = await stream.trailing_metadata()
                 raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
-            if up.done():
-                up.result()
+        except asyncio.CancelledError:
+            if up.done() and not up.cancelled() and (error := up.exception()) is not None:
+                raise error from None  # the other direction failed, and cancelled this one
+            raise
         finally:
             up.cancel()
             stream.cancel()

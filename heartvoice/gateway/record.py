@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from heartvoice.gateway.quotas import Bucket
+
 access_log = logging.getLogger("heartvoice.gateway.access")
 NOBODY = "-"
+NOBODYS_PER_S = 10.0
+"""Lines in the access log of callers without a name; all are counted, but they shall not fill the disk."""
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
@@ -60,6 +64,7 @@ class Metrics:
         self._seconds = Histogram(
             f"{prefix}seconds", "How long calls took", ("method", "model"), buckets=_SECONDS, registry=registry
         )
+        self._nobodys = Bucket(NOBODYS_PER_S, 10 * NOBODYS_PER_S)
         self.live = Gauge(f"{prefix}calls_live", "Calls under way", registry=registry)
 
     def refused(self, reason: str) -> None:
@@ -73,6 +78,10 @@ class Metrics:
         self._bytes.labels(call.caller, "in").inc(call.bytes_in)
         self._bytes.labels(call.caller, "out").inc(call.bytes_out)
         self._seconds.labels(call.method, call.model).observe(seconds)
+        if call.caller == NOBODY:
+            if self._nobodys.wait_s(1):
+                return
+            self._nobodys.take(1)
         if access_log.isEnabledFor(logging.INFO):
             line = {
                 "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),

@@ -7,7 +7,6 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from heartvoice.gateway.record import Metrics
 log = logging.getLogger(__name__)
 
 TOKENS_POLL_S = 2.0
+MAX_CALLS = 2000
+"""Of all callers at once."""
 _IDENTITY_ONLY = 1
 """Compressed messages are refused: a small one may unpack into gigabytes, and audio does not shrink."""
 
@@ -59,10 +60,12 @@ class Gateway:
         self._channel = grpc.aio.insecure_channel(options.upstream, _upstream_options())
         models = {name: MODELS[name] for name in options.models}
         self._proxy = Proxy(self._channel, self._namer(), models, options.limits, self.metrics)
-        self._server = grpc.aio.server(handlers=(self._proxy,), options=_server_options(options))
+        self._server = grpc.aio.server(
+            handlers=(self._proxy,), options=_server_options(options), maximum_concurrent_rpcs=MAX_CALLS
+        )
         self.port = self._bind()
         if options.metrics_port:
-            self._metrics_server, _ = start_http_server(options.metrics_port, "127.0.0.1", self.metrics.registry)
+            self._metrics_server = self._serve_metrics(options.metrics_port)
         await self._server.start()
         self._tasks = [asyncio.create_task(self._proxy.watch())]
         if self.tokens is not None:
@@ -80,6 +83,11 @@ class Gateway:
             await asyncio.to_thread(self._metrics_server.shutdown)
             self._metrics_server.server_close()
 
+    def reload(self) -> None:
+        """Read the callers again, if there is a file of them."""
+        if self.tokens is not None:
+            self.tokens.reload(forced=True)
+
     @property
     def n_live(self) -> int:
         """Calls under way."""
@@ -95,6 +103,12 @@ class Gateway:
         except RuntimeError as error:
             raise ModelUnavailableError(f"--listen: cannot listen on {options.listen}: {error}") from error
         return port
+
+    def _serve_metrics(self, port: int) -> Any:
+        try:
+            return start_http_server(port, "127.0.0.1", self.metrics.registry)[0]
+        except OSError as error:
+            raise ModelUnavailableError(f"--metrics-port: port {port} is not free ({error.strerror})") from error
 
     def _namer(self) -> Callable[[Any], str]:
         tokens = self.tokens
@@ -192,8 +206,7 @@ async def run(options: GatewayOptions, announce: Callable[[Gateway], None]) -> N
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    if gateway.tokens is not None:
-        loop.add_signal_handler(signal.SIGHUP, partial(gateway.tokens.reload, forced=True))
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload)
     try:
         await gateway.start()
         announce(gateway)

@@ -151,6 +151,16 @@ def test_a_taken_port_is_named(server: FakeServer) -> None:
         pass
 
 
+def test_a_taken_metrics_port_is_named(server: FakeServer) -> None:
+    port = free_port()
+    with (
+        running(server.url, metrics_port=port),
+        pytest.raises(ModelUnavailableError, match=f"--metrics-port: port {port} is not free"),
+        running(server.url, metrics_port=port),
+    ):
+        pass
+
+
 def test_errors_are_one_line(options: list[str]) -> None:
     result = heartvoice("gateway", *options, "--listen", "0.0.0.0:0")
     assert result.exit_code == 2

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from heartvoice.client import Client
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.gateway.callers import add_token
 from heartvoice.gateway.methods import DENIED
 from heartvoice.gateway.quotas import Limits
 from tests.client.conftest import AsyncCaller, Caller, SyncCaller
@@ -269,11 +271,28 @@ def test_calls_at_once_are_limited_and_a_place_is_free_again(server: FakeServer)
         wait_until(lambda: len(server.requests) == 2, 5, "the streams did not begin")
         error = stub.refused("ModelInfer", request("render", FILE))
         assert error.details() == "anonymous: expected at most 2 calls at once, got one more"
-        assert stub.calls.ServerReady(service_pb2.ServerReadyRequest()).ready, "probes have a quota of their own"
+        assert stub.calls.ServerReady(service_pb2.ServerReadyRequest()).ready, "probes are not limited"
         streams[0].cancel()
         wait_until(lambda: gateway.gateway.n_live == 1, 5, "the place is not free")
         stub.calls.ModelInfer(request("render", FILE), timeout=5)
         streams[1].cancel()
+
+
+def test_probes_are_not_limited_and_nobody_fills_the_log(
+    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_token(tmp_path / "tokens", "alice")
+    limits = Limits(requests_per_s=0.01, max_message_bytes=100_000)
+    with running(server.url, tokens=tmp_path / "tokens", limits=limits) as gateway, Stub(gateway.url) as stub:
+        for _ in range(150):
+            stub.calls.ServerReady(service_pb2.ServerReadyRequest(), timeout=5)
+        with caplog.at_level("INFO", "heartvoice"):
+            for _ in range(150):
+                error = stub.refused("ModelInfer", service_pb2.ModelInferRequest(id="x" * 200_000))
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED, "what nobody sends is not even received"
+        wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+        assert gateway.metric("refused_total", reason="authentication") == 150
+    assert 0 < len([record for record in caplog.records if "access" in record.name]) < 150
 
 
 def test_requests_in_a_stream_are_limited(server: FakeServer) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from tritonclient.grpc import service_pb2
 from heartvoice.client import Client
 from heartvoice.contracts import SONG
 from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError
+from heartvoice.errors import DeadlineError, InvalidRequestError
 from heartvoice.serving import rundir
 from tests.fakes import text
 from tests.gateways import RunningGateway, running
-from tests.integration.raw import OF_SONGS, Metrics, Raw
+from tests.integration.raw import OF_SONGS, Metrics, Raw, request
 from tests.integration.test_endings import LONG_WORDS, assert_all_ends
 from tests.waiting import wait_until
 
@@ -44,18 +42,13 @@ def test_songs_are_the_same_through_it(gateway: RunningGateway, client: Client) 
 
 
 def test_several_requests_share_a_stream(gateway: RunningGateway) -> None:
-    first, second = Raw(gateway.url), Raw(gateway.url)
-    with first, second:
-        message = next(iter([_request(SHORT_TENSORS, f"r{index}") for index in range(1)]))
-        assert message.id == "r0"
-        answers = list(first.stub.ModelStreamInfer(iter([_request(SHORT_TENSORS, f"r{n}") for n in range(3)])))
+    with Raw(gateway.url) as raw:
+        answers = list(raw.stub.ModelStreamInfer(iter([_request(SHORT_TENSORS, f"r{n}") for n in range(3)])))
     finals = {answer.infer_response.id for answer in answers if _is_report(answer)}
     assert finals == {"r0", "r1", "r2"}
 
 
 def _request(inputs: dict[str, np.ndarray], request_id: str) -> Any:
-    from tests.integration.raw import request
-
     message = request(SONG.name, inputs)
     message.id = request_id
     return message
@@ -115,12 +108,14 @@ def test_a_shape_that_kills_a_model_does_not_get_past_it(
     with Raw(server.url) as raw, pytest.raises(grpc.RpcError):
         raw.stub.ModelInfer(deadly, timeout=10)
     wait_until(lambda: not rundir.is_alive(pid), 10, "2^62 no longer kills the stub: look at the docs again")
+    # The model comes back, for which `serve` needs the admin key that the process list does not show.
+    wait_until(lambda: server.restarts.get("heartcodec_decoder") == 1, 20, "the model was not reloaded")
+    with Client(server.url) as client:
+        assert client.song(**SHORT).audio.shape == (2, 49_920)
+    assert "admin key" not in caplog.text
 
 
-def test_the_admin_key_is_not_on_the_command_line_and_works(
-    new_server: Callable[..., EmbeddedServer], caplog: pytest.LogCaptureFixture
-) -> None:
-    server = new_server(models=OF_SONGS)
+def test_the_admin_key_is_nowhere_to_be_read(server: EmbeddedServer) -> None:
     line = Path(f"/proc/{server.pid}/cmdline").read_bytes()
     assert b"--grpc-restricted-protocol=" in line
     assert server._secret.encode() not in line
@@ -130,11 +125,6 @@ def test_the_admin_key_is_not_on_the_command_line_and_works(
     assert server._secret not in server.options.log_path.read_text()
     with Raw(server.url) as raw, pytest.raises(grpc.RpcError, match="restricted"):
         raw.stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name="song"), timeout=5)
-    os.kill(server.stub_pids()["song"], signal.SIGKILL)
-    wait_until(lambda: server.restarts.get("song") == 1, 20, "the model was not reloaded")
-    with Client(server.url) as client:
-        assert client.song(**SHORT).audio.shape == (2, 49_920)
-    assert "admin key" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["cancel", "owner_pid"])
@@ -143,13 +133,3 @@ def test_one_caller_cannot_reach_anothers_job(gateway: RunningGateway, name: str
     with Raw(gateway.url) as raw:
         (answer,) = raw.stream("heartmula", {name: inputs[name]})
     assert answer["error"].startswith(f"INVALID_ARG: {name}: expected nothing")
-
-
-def test_a_server_that_is_stopped_is_unavailable(new_server: Callable[..., EmbeddedServer]) -> None:
-    server = new_server(models=OF_SONGS)
-    with running(server.url) as gateway, Client(gateway.url, retries=0) as client:
-        client.song(**SHORT)
-        server.stop()
-        with pytest.raises(HeartvoiceError, match="cannot be reached"):
-            client.song(**SHORT)
-        assert not client.server_ready()
