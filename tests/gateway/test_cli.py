@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -22,6 +23,16 @@ from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
 from tests.client.conftest import Certificates, heartvoice
 from tests.client.fake_server import FakeServer, audio, final, report
 from tests.gateways import running
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """The command sets up its process's logging, and here that is ours."""
+    root = logging.getLogger("heartvoice")
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 class Command:
