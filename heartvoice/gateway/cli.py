@@ -20,7 +20,7 @@ from heartvoice.gateway.quotas import Limits
 if TYPE_CHECKING:
     from heartvoice.gateway.server import Gateway
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(name="gateway", add_completion=False)
 _CALLERS, _LIMITS = "Callers", "Limits of each caller"
 _DEFAULT, _EACH = GatewayOptions(), Limits()
 
@@ -103,7 +103,7 @@ def gateway(
     Checks every request against the models' contracts, knows callers by token or certificate, limits each of them,
     and passes streams, deadlines and cancellation on. Nothing else of the server can be reached. For example:
 
-    heartvoice gateway token alice --tokens tokens.txt
+    heartvoice gateway token alice --tokens tokens.txt -o alice.token
 
     heartvoice gateway --listen 0.0.0.0:8443 --certificate host.pem --private-key host.key --tokens tokens.txt
 
@@ -133,16 +133,28 @@ def gateway(
 def token(
     name: Annotated[str, typer.Argument(help="Who shall use it: in logs and metrics.")],
     tokens: Annotated[Path, typer.Option(metavar="FILE", help="The gateway's file; made if need be.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write the token there, for your eyes only; else print it."
+        ),
+    ] = None,
 ) -> None:
-    """Make a token for a caller: its hash goes into the file, and the token itself is printed, once.
+    """Make a token for a caller: its hash goes into the gateway's file, and the token itself is given out, once.
 
-    For example: heartvoice gateway token alice --tokens tokens.txt > alice.token
+    For example: heartvoice gateway token alice --tokens tokens.txt -o alice.token
 
     A running gateway notices. A caller may have several tokens; to end one, remove its line.
     """
     from heartvoice.gateway.callers import add_token
 
-    typer.echo(add_token(tokens, name))
+    if output is None:
+        typer.echo(add_token(tokens, name))
+        return
+    # Before the hash is added: an existing file may be another's, and is kept.
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(add_token(tokens, name) + "\n")
 
 
 def _log_to(access: Path | None) -> None:

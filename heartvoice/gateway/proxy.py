@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
+from heartvoice.client.wire import ENDED_EARLY
 from heartvoice.contracts import ModelSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.gateway.callers import UnknownCallerError
@@ -30,6 +31,9 @@ PROBES = "probes"
 """Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
 PROBE_S = 10.0
 WATCH_S = 1.0
+REFUSAL_S = 0.02
+"""Between headers and status of a stream that is refused before its first request was received: callers that use
+grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
 _ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
     InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
     UnknownModelError: (grpc.StatusCode.NOT_FOUND, "model"),
@@ -108,10 +112,10 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         except UnknownCallerError as error:
             await self._refuse(call, context, error)
 
-    def _begin(self, method: str, context: Any) -> Call:
+    def _begin(self, method: str, context: Any, *, streamed: bool = False) -> Call:
         task = asyncio.current_task()
         assert task is not None
-        call = Call(method, task)
+        call = Call(method, streamed, task)
         self._live.add(call)
         self._metrics.live.inc()
 
@@ -125,7 +129,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         return call
 
     async def _handle(self, method: Method, upstream: Any, _: Any, context: Any) -> None:
-        call = self._begin(method.name, context)
+        call = self._begin(method.name, context, streamed=method.streamed)
         if method.open:
             call.caller = PROBES
         try:
@@ -216,10 +220,15 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         if code is grpc.StatusCode.UNAVAILABLE and any(text in details for text in _UNREACHABLE):
             log.warning("the server cannot be reached: %s", details)
             details = "the server behind the gateway cannot be reached"
+        elif details == ENDED_EARLY:
+            code, details = grpc.StatusCode.UNAVAILABLE, "the server ended the call before it had the request"
         await self._abort(call, context, code, details, error.trailing_metadata())
 
     async def _abort(self, call: Call, context: Any, code: Any, details: str, trailing: Any = ()) -> None:
         call.code = code.name
+        if call.streamed and not call.requests:
+            await context.send_initial_metadata(())
+            await asyncio.sleep(REFUSAL_S)
         await context.abort(code, details, tuple(trailing or ()))
 
 

@@ -25,6 +25,7 @@ class Call:
     """One call, from its headers to its status."""
 
     method: str
+    streamed: bool
     task: asyncio.Task[object]
     caller: str = NOBODY
     model: str = NOBODY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 import ssl
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.client import AsyncClient
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
 from heartvoice.gateway.callers import Tokens, UnknownCallerError, add_token, certificate_name
@@ -141,6 +143,22 @@ def test_clients_send_their_token_from_a_file_or_the_environment(
         wait_until(lambda: gateway.metric("calls_total", **labels) == 2, 5, "calls of alice")
         assert gateway.metric("refused_total", reason="authentication") == 2
     assert not any(key == "authorization" for key, _ in server.metadata)
+
+
+def test_refused_streams_end_with_their_reason_even_for_asyncio(server: FakeServer, file: Path) -> None:
+    add_token(file, "alice")
+
+    async def refusals(url: str) -> set[str]:
+        async with AsyncClient(url, retries=0) as client:
+            said = set()
+            for _ in range(30):
+                with pytest.raises(ModelMissingError) as caught:
+                    await client.song(lyrics="la")
+                said.add(str(caught.value))
+            return said
+
+    with running(server.url, tokens=file) as gateway:
+        assert asyncio.run(refusals(gateway.url)) == {"authorization: expected one header, Bearer and a token"}
 
 
 def test_a_removed_token_ends_at_the_next_call(server: FakeServer, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

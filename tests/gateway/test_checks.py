@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from heartvoice.client import wire as client_wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.song_requests import as_cover, as_request
 from heartvoice.contracts import JOB_INPUTS, MODELS, Axis, TensorSpec
-from heartvoice.errors import InvalidRequestError
+from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.gateway import wire
 from heartvoice.gateway.checks import UnknownModelError, check_request
 
@@ -120,6 +122,21 @@ def test_wrong_tensors_are_named_with_limit_and_value(message: Any, text: str) -
 def test_inputs_of_the_server_itself_are_refused(name: str) -> None:
     given = ("INT64", [1], bytes(8)) if name == "owner_pid" else ("BYTES", [1], element(b""))
     assert refusal(a_request("heartmula", lyrics=LYRICS, **{name: given})).startswith(f"{name}: expected nothing")
+
+
+@given(st.data())
+def test_damaged_requests_pass_or_are_refused_and_nothing_else(data: st.DataObject) -> None:
+    whole = bytearray(a_request(lyrics=LYRICS, codes=CODES, seed=("INT64", [1], bytes(8))).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        whole[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    try:
+        spec = check_request(wire.split(bytes(whole)), MODELS)
+    except HeartvoiceError:
+        return
+    message = service_pb2.ModelInferRequest.FromString(bytes(whole))
+    assert message.model_name == spec.name
+    assert {tensor.name for tensor in message.inputs} <= {tensor.name for tensor in spec.all_inputs}
 
 
 def test_raw_contents_must_be_as_many_as_inputs() -> None:

@@ -19,6 +19,7 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.embedded.server import free_port
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
+from heartvoice.gateway.callers import Tokens
 from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
 from tests.client.conftest import Certificates, heartvoice
 from tests.client.fake_server import FakeServer, audio, final, report
@@ -83,6 +84,17 @@ def test_a_gateway_serves_tokens_of_the_command_and_counts(
     assert (line["caller"], line["model"], line["code"], line["requests"]) == ("alice", "song", "OK", 1)
     assert line["bytes_out"] > 600_000
     assert made.stdout.strip() not in said + log.read_text()
+
+
+def test_a_token_is_printed_or_written_for_its_owner_alone(tmp_path: Path) -> None:
+    tokens, own = tmp_path / "tokens.txt", tmp_path / "alice.token"
+    assert heartvoice("gateway", "token", "alice", "--tokens", str(tokens), "-o", str(own)).stdout == ""
+    assert own.stat().st_mode & 0o777 == 0o600
+    assert Tokens(tokens).caller((("authorization", f"Bearer {own.read_text().strip()}"),)) == "alice"
+    again = heartvoice("gateway", "token", "bob", "--tokens", str(tokens), "-o", str(own))
+    assert again.exit_code == 1
+    assert "alice.token: File exists" in again.stderr
+    assert Tokens(tokens).names == ["alice"]
 
 
 def test_a_stop_lets_calls_finish_and_a_second_one_ends_them(server: FakeServer, options: list[str]) -> None:
