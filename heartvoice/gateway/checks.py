@@ -28,8 +28,8 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.gateway.wire import Parts
 
 INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
-"""Set by our own models alone. From outside, an empty `cancel` would end the jobs of every caller that names none, an
-`owner_pid` would pass by a drain and tell which processes live, and a `job_id` would make a job another's to end."""
+"""Set by our own models alone: from outside, an `owner_pid` would pass by a drain and tell which processes live, and
+`cancel` would end the job of whoever's `job_id` it names."""
 MAX_WORD_BYTES = 256
 """Of a text that is a word or a list of a few: modes, formats, sources, keys."""
 MAX_ID_CHARS = 128

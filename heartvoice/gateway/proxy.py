@@ -151,6 +151,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 raise
             log.info("ended a call of %s: %s", call.caller, call.overdue)
             await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
+        except Exception:
+            log.exception("%s: a fault of the gateway's own", call.method)
+            await self._abort(call, context, grpc.StatusCode.INTERNAL, "internal error; see the gateway's log")
 
     def _admit_call(self, call: Call, context: Any) -> Quota:
         """Name the caller, and count the call until it is over."""
@@ -247,10 +250,11 @@ class _Stream:
             while (response := await stream.read()) is not grpc.aio.EOF:
                 async with self._writing:  # one response is in our hands: the next one is read when this is on its way
                     await self._proxy.send(self._call, self._context, response)
-            code = await stream.code()
+            code, trailing = await stream.code(), await stream.trailing_metadata()
             if code is not grpc.StatusCode.OK:
-                trailing = await stream.trailing_metadata()
                 raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
+            if trailing:
+                self._context.set_trailing_metadata(tuple(trailing))
         except asyncio.CancelledError:
             if up.done() and not up.cancelled() and (error := up.exception()) is not None:
                 raise error from None  # the other direction failed, and cancelled this one

@@ -177,6 +177,34 @@ def test_a_servers_status_passes_with_its_text_and_trailers(
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "no more")
 
 
+def test_trailers_of_a_stream_that_goes_well_pass(server: FakeServer, stub: Stub) -> None:
+    def song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.set_trailing_metadata((("x-seconds", "3"),))
+        yield from short_song(request, context)
+
+    server.song = song
+    call = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=5)
+    assert len(list(call)) > 1
+    assert ("x-seconds", "3") in [tuple(pair) for pair in call.trailing_metadata()]
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_fault_of_the_gateway_is_logged_and_not_described(
+    server: FakeServer, stub: Stub, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("our secret")
+
+    monkeypatch.setattr("heartvoice.gateway.methods.check_request", fail)
+    call = stub.channel.stream_stream(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([request("song", LYRICS).SerializeToString()]), timeout=5))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error; see the gateway's log"
+    assert "our secret" in caplog.text
+    assert not server.requests
+
+
 def test_a_caller_that_leaves_cancels_on_the_server(
     gateway: RunningGateway, server: FakeServer, caller: Caller
 ) -> None:

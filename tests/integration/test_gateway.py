@@ -19,7 +19,7 @@ from heartvoice.serving import rundir
 from tests.fakes import text
 from tests.gateways import RunningGateway, running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, request
-from tests.integration.test_endings import LONG_WORDS, assert_all_ends
+from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends
 from tests.waiting import wait_until
 
 SHORT: dict[str, Any] = {"lyrics": "la", "duration_s": 1.0, "codec_steps": 1}
@@ -133,3 +133,14 @@ def test_one_caller_cannot_reach_anothers_job(gateway: RunningGateway, name: str
     with Raw(gateway.url) as raw:
         (answer,) = raw.stream("heartmula", {name: inputs[name]})
     assert answer["error"].startswith(f"INVALID_ARG: {name}: expected nothing")
+
+
+def test_a_cancel_without_a_name_ends_no_job(server: EmbeddedServer, metrics: Metrics) -> None:
+    with Raw(server.url) as raw:
+        call = raw.call("heartmula", {name: value for name, value in LONG.items() if name != "codec_window"})
+        next(call)
+        list(raw.call("heartmula", {"cancel": text("")}))
+        assert next(call).infer_response.outputs, "the job of a caller that gave no name was ended by another"
+        assert metrics.value("heartvoice_jobs_live") == 1
+        call.cancel()
+    assert_all_ends(metrics)
