@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -40,11 +41,12 @@ class AsyncTransport:
         stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
+        token_file: str | Path | None = None,
     ) -> None:
         """Prepare the connection; the arguments are those of `Client`."""
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata),
+            stall_timeout_s, retries, tuple(metadata), token_file,
         )  # fmt: skip
         self._credentials = self._connection.credentials
         self._channel: Any = None

@@ -22,6 +22,7 @@ LAZY_COMMANDS = {
     "weights": ("heartvoice.weights.cli", "app"),
     "export": ("heartvoice.export.cli", "export"),
     "serve": ("heartvoice.embedded.cli", "serve"),
+    "gateway": ("heartvoice.gateway.cli", "app"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
 }
 """Each command's module and function, or group, in the order of the help."""

@@ -115,6 +115,13 @@ class ServerChoice:
         Path | None, typer.Option(metavar="PEM", help="Your certificate, likewise.", rich_help_panel=_SERVER)
     ] = None
 
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Holds your token for a gateway. Default: HEARTVOICE_TOKEN's.", rich_help_panel=_SERVER
+        ),
+    ] = None
+
     @contextmanager
     def client(self, interrupted: str) -> Iterator[Client]:
         """A client for the block; Ctrl-C in it prints `interrupted`, cancels on the server and exits with 130."""
@@ -126,7 +133,7 @@ class ServerChoice:
                 url = self.url if self.serve is None else stack.enter_context(_own_server(self.serve))
                 client = Client(
                     url, tls=self.tls, timeout_s=self.timeout, root_certificates=self.root_certificates,
-                    private_key=self.private_key, certificate_chain=self.certificate_chain,
+                    private_key=self.private_key, certificate_chain=self.certificate_chain, token_file=self.token_file,
                 )  # fmt: skip
                 yield stack.enter_context(client)
         except KeyboardInterrupt:

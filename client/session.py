@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import re
 import threading
@@ -44,6 +45,7 @@ MAX_SEND_BYTES = 2**31 - 1
 M = TypeVar("M")
 Pem = str | Path | bytes
 """A PEM file's path, or its contents."""
+TOKEN_VARIABLE = "HEARTVOICE_TOKEN"
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Connection:
     timeout_s: float = DEFAULT_TIMEOUT_S
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
     retries: int = 3
-    metadata: Sequence[tuple[str, str]] = field(default=())
+    metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    token_file: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not self.url or re.match(r"https?://|grpcs?://", self.url):
@@ -73,6 +76,16 @@ class Connection:
         check_timeout(self.stall_timeout_s)
         if self.retries < 0:
             raise InvalidRequestError(f"retries: expected 0 or more, got {self.retries}")
+        token = read_token(self.token_file)
+        if token and not any(name == "authorization" for name, _ in self.metadata):
+            self._check_private()
+            object.__setattr__(self, "metadata", (*self.metadata, ("authorization", f"Bearer {token}")))
+
+    def _check_private(self) -> None:
+        if self.credentials is None and not (_LOOPBACK.match(self.url) or self.url.startswith("unix:")):
+            raise InvalidRequestError(
+                f"token: expected TLS on the way to {self.url}, where others could read the token; got plain text"
+            )
 
     @property
     def options(self) -> list[tuple[str, int]]:
@@ -120,6 +133,22 @@ def _read_pem(pem: Pem | None) -> bytes | None:
         return Path(pem).read_bytes()
     except OSError as error:
         raise InvalidRequestError(f"certificate: cannot read {str(pem)!r}: {error.strerror}") from error
+
+
+def read_token(path: str | Path | None) -> str:
+    """The bearer token of that file, else of HEARTVOICE_TOKEN; "" if there is neither.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or holds no token.
+    """
+    try:
+        text = os.environ.get(TOKEN_VARIABLE, "") if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"token: cannot read {str(path)!r}: {error}") from error
+    token = text.strip()
+    if not re.fullmatch(r"[!-~]*", token) or (path is not None and not token):
+        raise InvalidRequestError(f"token: expected one word, got {len(token)} characters of something else")
+    return token
 
 
 def check_timeout(timeout_s: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ class Transport:
         stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
+        token_file: str | Path | None = None,
     ) -> None:
         """Prepare the connection; it is made by the first call.
 
@@ -52,11 +54,13 @@ class Transport:
             timeout_s: deadline of a call that names none, retries included; math.inf for none.
             stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
             retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
-            metadata: headers of every call, such as ("authorization", "Bearer ...").
+            metadata: headers of every call.
+            token_file: holds the token that a gateway knows this caller by; None takes that of the environment's
+                HEARTVOICE_TOKEN, if there is one.
         """
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata),
+            stall_timeout_s, retries, tuple(metadata), token_file,
         )  # fmt: skip
         credentials, options = self._connection.credentials, self._connection.options
         if credentials is None:

@@ -57,6 +57,8 @@ from heartvoice.errors import (
 
 WANT_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
+ENDED_EARLY = "Internal error from Core"
+"""What grpc.aio says (1.85) where the other side ended a call before it had the whole request, whatever its reason."""
 _UNIT_TOLERANCE = 1e-3
 M = TypeVar("M")
 
@@ -327,7 +329,7 @@ _CORE_TEXTS: tuple[tuple[type[HeartvoiceError], re.Pattern[str]], ...] = tuple(
         (ModelMissingError, "Request for unknown model: .* is not found"),
         (ModelUnavailableError, "Request for unknown model", "no available versions", "is not ready", "is not healthy"),
         (ModelUnavailableError, "Exceeds maximum queue size", "Server exiting", "Server is stopping", "is unloading"),
-        (ModelUnavailableError, "Failed to increase the shared memory pool"),
+        (ModelUnavailableError, "Failed to increase the shared memory pool", f"^{ENDED_EARLY}$"),
         (InvalidRequestError, "unexpected inference input", "unexpected shape", "unexpected datatype", "data-type is"),
         (InvalidRequestError, "input byte size mismatch", "string data for inference input", "invalid datatype"),
         (InvalidRequestError, r"expected \d+ inputs? but got", "unexpected number of string elements"),

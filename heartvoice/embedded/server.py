@@ -24,7 +24,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.contracts import LOADED, MODELS
-from heartvoice.embedded import leftovers, wheel
+from heartvoice.embedded import leftovers, secret_argument, wheel
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.repository import Repository
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
-_ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+_RESTRICT = "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:heartvoice-admin="
 WATCH_S = 0.2
 RELOAD_TIMEOUT_S = 30.0
 CANCEL_S = 2.0
@@ -136,16 +136,19 @@ class EmbeddedServer:
             backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
             self._log = path.open("wb")
-            self._process = subprocess.Popen(
+            self._process = secret_argument.start(
                 self._command(files, backends, repository.root),
+                _RESTRICT,
+                _RESTRICT + self._secret,
                 env={**wheel.environment(files), rundir.VARIABLE: str(self._run)},
+                before_exec=_die_with_parent,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-                preexec_fn=_die_with_parent,
             )
             self._wait_ready(path, interrupted)
+            secret_argument.warn_if_shown(self.pid, self._secret)
         except BaseException:
             self.stop(cancel=True)
             raise
@@ -241,7 +244,7 @@ class EmbeddedServer:
             f"--metrics-port={options.metrics_port}",
             # By default the last eight streams' answers are kept for reuse, each up to a whole song.
             "--grpc-infer-allocation-pool-size=0",
-            f"--grpc-restricted-protocol={_ADMIN_APIS}:heartvoice-admin={self._secret}",
+            _RESTRICT,  # the key follows, out of sight
             f"--exit-timeout-secs={math.ceil(self._stop_s)}",
             "--log-format=ISO8601",
         ]

@@ -230,9 +230,9 @@ class JobQueue:
         self._waiting.put(job)
 
     def cancel(self, job_id: str) -> None:
-        """Cancel every job of that name."""
+        """Cancel every job of that name; "" is no name, and jobs without one are nobody's to cancel."""
         with self._lock:
-            jobs = [job for job in self._live if job.job_id == job_id]
+            jobs = [job for job in self._live if job_id and job.job_id == job_id]
         for job in jobs:
             job.cancel()
 

@@ -35,6 +35,7 @@ CORE_TEXTS: list[tuple[type[HeartvoiceError], str]] = [
     (ModelUnavailableError, "Request for unknown model: 'render' has no available versions"),
     (ModelUnavailableError, "Stub process 'song_0_0' is not healthy."),
     (ModelUnavailableError, "Exceeds maximum queue size"),
+    (ModelUnavailableError, "Internal error from Core"),
     (ModelUnavailableError, "Model 'song' is not ready"),
     (DeadlineError, "Request timeout expired"),
     (EngineError, "Failed to process the request(s) for model 'render_0_0', message: ValueError: boom"),

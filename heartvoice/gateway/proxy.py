@@ -1,0 +1,295 @@
+"""The proxy itself: each call is named, admitted, checked and passed on; answers come back as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from heartvoice.client.wire import ENDED_EARLY
+from heartvoice.contracts import ModelSpec
+from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.gateway.callers import UnknownCallerError
+from heartvoice.gateway.checks import UnknownModelError
+from heartvoice.gateway.methods import DENIED, METHODS, Method
+from heartvoice.gateway.quotas import Limits, Quota, QuotaError
+from heartvoice.gateway.record import Call, Metrics
+
+log = logging.getLogger(__name__)
+
+PASSED_HEADERS = frozenset({"traceparent", "tracestate"})
+"""Of a caller's headers. Not its token, and no guesses at the server's admin key."""
+PROBES = "probes"
+"""Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
+PROBE_S = 10.0
+WATCH_S = 1.0
+REFUSAL_S = 0.02
+"""Between headers and status of a stream that is refused before its first request was received: callers that use
+grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
+_ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
+    InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
+    UnknownModelError: (grpc.StatusCode.NOT_FOUND, "model"),
+    QuotaError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"),
+    UnknownCallerError: (grpc.StatusCode.UNAUTHENTICATED, "authentication"),
+}
+"""Status of each refusal, and its name in the metrics."""
+_UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
+
+
+class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Passes calls on to one server."""
+
+    def __init__(
+        self,
+        upstream: Any,
+        name_caller: Callable[[Any], str],
+        models: Mapping[str, ModelSpec],
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        """Prepare the handlers.
+
+        Args:
+            upstream: the `grpc.aio` channel to the server.
+            name_caller: names the caller of a call's context, or raises UnknownCallerError.
+            models: those that callers may reach.
+            limits: of each caller.
+            metrics: where calls are counted.
+        """
+        self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
+        self._quotas: dict[str, Quota] = {}
+        self._live: set[Call] = set()
+        # Every call is handled as a stream, which is the same on the wire: so it is named and admitted before its first
+        # message is received. With identity serializers messages are bytes.
+        self._handlers = {
+            path: grpc.stream_stream_rpc_method_handler(
+                partial(
+                    self._handle,
+                    method,
+                    upstream.stream_stream(path) if method.streamed else upstream.unary_unary(path),
+                )
+            )
+            for path, method in METHODS.items()
+        }
+        self._denied = {path: grpc.stream_stream_rpc_method_handler(partial(self._deny, path)) for path in DENIED}
+
+    def service(self, details: Any) -> Any:
+        """The handler of a call; None is UNIMPLEMENTED."""
+        return self._handlers.get(details.method) or self._denied.get(details.method)
+
+    @property
+    def n_live(self) -> int:
+        """Calls under way."""
+        return len(self._live)
+
+    async def watch(self) -> None:
+        """End calls that wait for their caller for too long. Runs until it is cancelled."""
+        limits = self._limits
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            for call in list(self._live):
+                if call.requests == 0 and now - call.began > limits.receive_s:
+                    call.end(f"{call.method}: expected a request within {limits.receive_s:g} s, got none")
+                elif call.writing_since is not None and now - call.writing_since > limits.stalled_s:
+                    call.end(f"{call.method}: a response was not read for {limits.stalled_s:g} s")
+
+    async def _deny(self, path: str, _: Any, context: Any) -> None:
+        call = self._begin(path.rpartition("/")[2], context)
+        try:
+            call.caller = self._name_caller(context)
+            text = f"{call.method}: not offered by this gateway"
+            self._metrics.refused("method")
+            await self._abort(call, context, grpc.StatusCode.PERMISSION_DENIED, text)
+        except UnknownCallerError as error:
+            await self._refuse(call, context, error)
+
+    def _begin(self, method: str, context: Any, *, streamed: bool = False) -> Call:
+        task = asyncio.current_task()
+        assert task is not None
+        call = Call(method, streamed, task)
+        self._live.add(call)
+        self._metrics.live.inc()
+
+        def ended(_: object) -> None:
+            self._live.discard(call)
+            self._metrics.live.dec()
+            self._metrics.ended(call)
+
+        # Only then is the caller's part over, too: a handler may return before a stalled caller has read its status.
+        context.add_done_callback(ended)
+        return call
+
+    async def _handle(self, method: Method, upstream: Any, _: Any, context: Any) -> None:
+        call = self._begin(method.name, context, streamed=method.streamed)
+        if method.open:
+            call.caller = PROBES
+        try:
+            quota = None if method.open else self._admit_call(call, context)
+            if method.streamed:
+                assert quota is not None
+                await _Stream(self, method, call, quota, context).run(upstream)
+            else:
+                await self._unary(method, upstream, call, quota, context)
+            call.code = "OK"
+        except HeartvoiceError as error:
+            await self._refuse(call, context, error)
+        except grpc.aio.AioRpcError as error:
+            await self._pass_status(call, context, error)
+        except grpc.aio.InternalError:
+            log.debug("%s: the caller has left", call.method)  # a read or write that it no longer waits for
+        except asyncio.CancelledError:
+            if not call.overdue:
+                raise
+            log.info("ended a call of %s: %s", call.caller, call.overdue)
+            await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
+        except Exception:
+            log.exception("%s: a fault of the gateway's own", call.method)
+            await self._abort(call, context, grpc.StatusCode.INTERNAL, "internal error; see the gateway's log")
+
+    def _admit_call(self, call: Call, context: Any) -> Quota:
+        """Name the caller, and count the call until it is over."""
+        call.caller = self._name_caller(context)
+        quota = self._quotas.get(call.caller)
+        if quota is None:
+            quota = self._quotas[call.caller] = Quota(call.caller, self._limits)
+        quota.begin()
+        context.add_done_callback(lambda _: quota.end())
+        return quota
+
+    async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any) -> None:
+        message = await context.read()
+        if message is grpc.aio.EOF:
+            raise InvalidRequestError(f"{method.name}: expected a request, got none")
+        self.admit(method, message, call, quota)
+        answering = upstream(message, **self.call_options(context, PROBE_S if method.open else math.inf))
+        del message  # the call has it
+        try:
+            answer = await answering
+            trailing = await answering.trailing_metadata()
+        finally:
+            answering.cancel()  # without effect on a call that has ended
+        if trailing:
+            context.set_trailing_metadata(tuple(trailing))
+        await self.send(call, context, answer)
+
+    def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> None:
+        """Count and check a request.
+
+        Raises:
+            HeartvoiceError: it is refused.
+        """
+        call.requests += 1
+        call.bytes_in += len(message)
+        if quota is not None:
+            quota.request(len(message))
+        method.check(message, self._models, call)
+
+    async def send(self, call: Call, context: Any, message: bytes) -> None:
+        """Send a response; returns when it is on its way, which for a caller that does not read may be never."""
+        call.writing_since = time.monotonic()
+        await context.write(message)
+        call.writing_since = None
+        call.responses += 1
+        call.bytes_out += len(message)
+
+    def call_options(self, context: Any, most_s: float = math.inf) -> dict[str, Any]:
+        """Deadline and headers of a call to the server."""
+        left_s = context.time_remaining()
+        limits_s = (self._limits.call_s, most_s, math.inf if left_s is None else left_s)
+        headers = tuple(pair for pair in context.invocation_metadata() or () if pair[0] in PASSED_HEADERS)
+        return {"timeout": min(limits_s), "metadata": headers}
+
+    def refused(self, call: Call, error: HeartvoiceError) -> None:
+        """Count a refusal and keep it for the access log."""
+        call.refusal = str(error)
+        self._metrics.refused(_ANSWERS[type(error)][1])
+
+    async def _refuse(self, call: Call, context: Any, error: HeartvoiceError) -> None:
+        self.refused(call, error)
+        await self._abort(call, context, _ANSWERS[type(error)][0], str(error))
+
+    async def _pass_status(self, call: Call, context: Any, error: grpc.aio.AioRpcError) -> None:
+        """Pass the server's status on; where there was no server, say no more than that."""
+        details, code = error.details() or "", error.code()
+        if code is grpc.StatusCode.UNAVAILABLE and any(text in details for text in _UNREACHABLE):
+            log.warning("the server cannot be reached: %s", details)
+            details = "the server behind the gateway cannot be reached"
+        elif details == ENDED_EARLY:
+            code, details = grpc.StatusCode.UNAVAILABLE, "the server ended the call before it had the request"
+        await self._abort(call, context, code, details, error.trailing_metadata())
+
+    async def _abort(self, call: Call, context: Any, code: Any, details: str, trailing: Any = ()) -> None:
+        call.code = code.name
+        if call.streamed and not call.requests:
+            await context.send_initial_metadata(())
+            await asyncio.sleep(REFUSAL_S)
+        await context.abort(code, details, tuple(trailing or ()))
+
+
+class _Stream:
+    """One `ModelStreamInfer`: several requests and responses, in both directions at once."""
+
+    def __init__(self, proxy: Proxy, method: Method, call: Call, quota: Quota, context: Any) -> None:
+        self._proxy, self._method, self._call, self._quota, self._context = proxy, method, call, quota, context
+        self._writing = asyncio.Lock()
+
+    async def run(self, upstream: Any) -> None:
+        """Pass both directions on until the server ends the stream."""
+        stream = upstream(**self._proxy.call_options(self._context))
+        up = asyncio.create_task(self._up(stream))
+        try:
+            while (response := await stream.read()) is not grpc.aio.EOF:
+                async with self._writing:  # one response is in our hands: the next one is read when this is on its way
+                    await self._proxy.send(self._call, self._context, response)
+            code, trailing = await stream.code(), await stream.trailing_metadata()
+            if code is not grpc.StatusCode.OK:
+                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
+            if trailing:
+                self._context.set_trailing_metadata(tuple(trailing))
+        except asyncio.CancelledError:
+            if up.done() and not up.cancelled() and (error := up.exception()) is not None:
+                raise error from None  # the other direction failed, and cancelled this one
+            raise
+        finally:
+            up.cancel()
+            stream.cancel()
+
+    async def _up(self, stream: Any) -> None:
+        try:
+            while (message := await self._context.read()) is not grpc.aio.EOF:
+                if await self._admitted(message):
+                    await stream.write(message)
+            await stream.done_writing()
+        except asyncio.CancelledError:
+            raise
+        except asyncio.InvalidStateError:
+            pass  # the server has ended the stream: `run` says how
+        except BaseException:
+            stream.cancel()
+            raise
+
+    async def _admitted(self, message: bytes) -> bool:
+        """Check a request; a refusal is an answer in the stream, which goes on."""
+        proxy, call = self._proxy, self._call
+        try:
+            if call.requests >= self._quota.limits.requests_per_stream:
+                raise InvalidRequestError(
+                    f"requests: expected at most {self._quota.limits.requests_per_stream} in a stream, got one more"
+                )
+            proxy.admit(self._method, message, call, self._quota)
+        except HeartvoiceError as error:
+            proxy.refused(call, error)
+            answer = service_pb2.ModelStreamInferResponse(error_message=error.wire())
+            async with self._writing:
+                await proxy.send(call, self._context, answer.SerializeToString())
+            return False
+        return True

@@ -1,0 +1,92 @@
+"""Take a request apart without copying its tensors: `raw_input_contents` as views, everything else parsed.
+
+Protobuf's own parser would copy every tensor twice while it holds the GIL, and all other callers would wait. What is
+done here is the outermost layer of the encoding alone, and only its canonical form: whatever else that layer may hold,
+though another parser might take it, is refused, so that the server cannot read a request otherwise than we do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from heartvoice.errors import InvalidRequestError
+
+MAX_HEAD_BYTES = 1_000_000
+"""Of a request without its `raw_input_contents`."""
+MAX_FIELDS = 256
+"""Inputs, tensors, wanted outputs and parameters, together; `render` has 39 inputs."""
+_LENGTH_DELIMITED = 2
+_KNOWN = frozenset(service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_number)
+_RAW = service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A `ModelInferRequest`: the message without its raw tensors, and those."""
+
+    head: Any
+    raw: list[memoryview]
+
+
+def split(message: bytes) -> Parts:
+    """Take a serialized `ModelInferRequest` apart.
+
+    Raises:
+        InvalidRequestError: it is none, or its outermost layer is not as every protobuf library writes it.
+    """
+    view, at, end = memoryview(message), 0, len(message)
+    heads: list[memoryview] = []
+    raw: list[memoryview] = []
+    head_bytes = 0
+    while at < end:
+        if len(heads) + len(raw) == MAX_FIELDS:
+            raise InvalidRequestError(f"request: expected at most {MAX_FIELDS} fields, got more")
+        begin, tag = at, message[at]
+        # Every field of the message is a string or a message, and has a number under 16: one byte of tag.
+        if tag & 7 != _LENGTH_DELIMITED or tag >> 3 not in _KNOWN:
+            raise InvalidRequestError(f"request: expected a ModelInferRequest, got tag {tag:#04x} at byte {at}")
+        size, at = _varint(message, at + 1)
+        if size > end - at:
+            raise InvalidRequestError(f"request: a field of {size} bytes at byte {begin}, but {end - at} are left")
+        if tag >> 3 == _RAW:
+            raw.append(view[at : at + size])
+        else:
+            heads.append(view[begin : at + size])
+            head_bytes += at + size - begin
+        at += size
+    if head_bytes > MAX_HEAD_BYTES:
+        raise InvalidRequestError(
+            f"request: expected at most {MAX_HEAD_BYTES} bytes beside raw_input_contents, got {head_bytes}"
+        )
+    return Parts(parse(service_pb2.ModelInferRequest, b"".join(heads)), raw)
+
+
+def parse(kind: Any, message: bytes) -> Any:
+    """Parse a whole message of the protocol.
+
+    Raises:
+        InvalidRequestError: it is none of that kind.
+    """
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise InvalidRequestError(f"request: expected a {kind.DESCRIPTOR.name}, got something else") from error
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The length at `at`, and where it ends; at most five bytes, none of them superfluous."""
+    value = 0
+    for index in range(5):
+        if at + index >= len(data):
+            break
+        byte = data[at + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            if index and byte == 0:
+                break
+            return value, at + index + 1
+    raise InvalidRequestError(f"request: expected a length at byte {at}, got {data[at : at + 5].hex() or 'the end'}")

@@ -1,0 +1,30 @@
+"""The gateway's benchmark: what it sends passes, and what it calls added is the difference of neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from heartvoice.benchmarks import gateway
+from heartvoice.benchmarks.harness import Timing
+from heartvoice.contracts import MODELS
+from heartvoice.gateway import wire
+from heartvoice.gateway.checks import check_request
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        ("speaker_network", {"features": np.zeros((1, 16, 40))}),
+        ("speaker_encoder", {"file": gateway.recording(0.1)}),
+        ("song", {"lyrics": b"la", "duration_s": [20.0], "codec_window": [93], "events": [True]}),
+    ],
+)
+def test_its_requests_pass_the_check(model: str, inputs: dict[str, object]) -> None:
+    message = gateway.request(model, **inputs)
+    assert check_request(wire.split(message.SerializeToString()), MODELS).name == model
+
+
+def test_what_is_added_is_the_median_of_the_differences_of_neighbours() -> None:
+    direct, through = Timing((1.0, 5.0, 2.0)), Timing((1.1, 5.2, 9.0))
+    assert gateway.added_ms({gateway.DIRECT: direct, gateway.GATEWAY: through}) == pytest.approx(200.0)

@@ -1,0 +1,146 @@
+"""A gateway in front of the real server: what passes, what does not, and what the server does without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from heartvoice.client import Client
+from heartvoice.contracts import SONG
+from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.errors import DeadlineError, InvalidRequestError
+from heartvoice.serving import rundir
+from tests.fakes import text
+from tests.gateways import RunningGateway, running
+from tests.integration.raw import OF_SONGS, Metrics, Raw, request
+from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends
+from tests.waiting import wait_until
+
+SHORT: dict[str, Any] = {"lyrics": "la", "duration_s": 1.0, "codec_steps": 1}
+SHORT_TENSORS = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32), "codec_steps": np.array([1])}
+HUGE = 2**62
+
+
+@pytest.fixture
+def gateway(server: EmbeddedServer) -> Iterator[RunningGateway]:
+    with running(server.url) as made:
+        yield made
+
+
+def test_songs_are_the_same_through_it(gateway: RunningGateway, client: Client) -> None:
+    with Client(gateway.url) as through:
+        assert through.server_ready()
+        assert through.model_ready()
+        song = through.song(**SHORT, seed=3)
+    np.testing.assert_array_equal(song.audio, client.song(**SHORT, seed=3).audio)
+
+
+def test_several_requests_share_a_stream(gateway: RunningGateway) -> None:
+    with Raw(gateway.url) as raw:
+        answers = list(raw.stub.ModelStreamInfer(iter([_request(SHORT_TENSORS, f"r{n}") for n in range(3)])))
+    finals = {answer.infer_response.id for answer in answers if _is_report(answer)}
+    assert finals == {"r0", "r1", "r2"}
+
+
+def _request(inputs: dict[str, np.ndarray], request_id: str) -> Any:
+    message = request(SONG.name, inputs)
+    message.id = request_id
+    return message
+
+
+def _is_report(answer: Any) -> bool:
+    assert not answer.error_message, answer.error_message
+    return any(output.name == "REPORT" for output in answer.infer_response.outputs)
+
+
+def test_deadlines_and_cancellation_reach_the_models(gateway: RunningGateway, metrics: Metrics) -> None:
+    with Client(gateway.url) as client:
+        with pytest.raises(DeadlineError):
+            client.song(**LONG_WORDS, timeout_s=1.0)  # type: ignore[arg-type]
+        assert_all_ends(metrics)
+        stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
+        next(stream)
+        stream.close()
+        assert_all_ends(metrics)
+
+
+def test_health_and_metadata_are_the_servers_own(gateway: RunningGateway, server: EmbeddedServer) -> None:
+    with Raw(gateway.url) as through, Raw(server.url) as direct:
+        check = "/grpc.health.v1.Health/Check"
+        assert through.channel.unary_unary(check)(b"") == direct.channel.unary_unary(check)(b"") == b"\x08\x01"
+        for method, message in (
+            ("ServerLive", service_pb2.ServerLiveRequest()),
+            ("ModelMetadata", service_pb2.ModelMetadataRequest(name="song")),
+        ):
+            assert getattr(through.stub, method)(message) == getattr(direct.stub, method)(message)
+
+
+def test_models_refuse_with_the_same_words(gateway: RunningGateway, client: Client) -> None:
+    said = []
+    with Client(gateway.url) as through:
+        for caller in (through, client):
+            with pytest.raises(InvalidRequestError) as caught:
+                caller.embed(b"RIFF of nothing")
+            said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_a_shape_that_kills_a_model_does_not_get_past_it(
+    new_server: Callable[..., EmbeddedServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_server(models=OF_SONGS)
+    deadly = service_pb2.ModelInferRequest(model_name="heartcodec_decoder")
+    deadly.inputs.add(name="latents", datatype="FP32", shape=[1, HUGE, 1])
+    deadly.raw_input_contents.append(b"")
+    with running(server.url, models=OF_SONGS) as gateway, Raw(gateway.url) as raw:
+        with pytest.raises(grpc.RpcError) as caught:
+            raw.stub.ModelInfer(deadly, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.details().startswith("latents: expected FP32 [batch of 1 to 8, ")
+        pid = server.stub_pids()["heartcodec_decoder"]
+        assert rundir.is_alive(pid)
+    with Raw(server.url) as raw, pytest.raises(grpc.RpcError):
+        raw.stub.ModelInfer(deadly, timeout=10)
+    wait_until(lambda: not rundir.is_alive(pid), 10, "2^62 no longer kills the stub: look at the docs again")
+    # The model comes back, for which `serve` needs the admin key that the process list does not show.
+    wait_until(lambda: server.restarts.get("heartcodec_decoder") == 1, 20, "the model was not reloaded")
+    with Client(server.url) as client:
+        assert client.song(**SHORT).audio.shape == (2, 49_920)
+    assert "admin key" not in caplog.text
+
+
+def test_the_admin_key_is_nowhere_to_be_read(server: EmbeddedServer) -> None:
+    line = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+    assert b"--grpc-restricted-protocol=" in line
+    assert server._secret.encode() not in line
+    for pid in server.stub_pids().values():
+        assert server._secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes(), "a model's process has it"
+    assert server.options.log_path is not None
+    assert server._secret not in server.options.log_path.read_text()
+    with Raw(server.url) as raw, pytest.raises(grpc.RpcError, match="restricted"):
+        raw.stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name="song"), timeout=5)
+
+
+@pytest.mark.parametrize("name", ["cancel", "owner_pid"])
+def test_one_caller_cannot_reach_anothers_job(gateway: RunningGateway, name: str) -> None:
+    inputs = {"cancel": text(""), "owner_pid": np.array([1])}
+    with Raw(gateway.url) as raw:
+        (answer,) = raw.stream("heartmula", {name: inputs[name]})
+    assert answer["error"].startswith(f"INVALID_ARG: {name}: expected nothing")
+
+
+def test_a_cancel_without_a_name_ends_no_job(server: EmbeddedServer, metrics: Metrics) -> None:
+    with Raw(server.url) as raw:
+        call = raw.call("heartmula", {name: value for name, value in LONG.items() if name != "codec_window"})
+        next(call)
+        list(raw.call("heartmula", {"cancel": text("")}))
+        assert next(call).infer_response.outputs, "the job of a caller that gave no name was ended by another"
+        assert metrics.value("heartvoice_jobs_live") == 1
+        call.cancel()
+    assert_all_ends(metrics)
