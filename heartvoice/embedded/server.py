@@ -28,7 +28,7 @@ from heartvoice.embedded import leftovers, secret_argument, wheel
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.repository import Repository
-from heartvoice.serving import rundir
+from heartvoice.serving import rundir, unread
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class EmbeddedServer:
                 self._command(files, backends, repository.root),
                 _RESTRICT,
                 _RESTRICT + self._secret,
-                env={**wheel.environment(files), rundir.VARIABLE: str(self._run)},
+                env={**unread.ENVIRONMENT, **wheel.environment(files), rundir.VARIABLE: str(self._run)},
                 before_exec=_die_with_parent,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,8 @@ PROBES = "probes"
 """Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
 PROBE_S = 10.0
 WATCH_S = 1.0
+LEAVE_S, PAUSE_S = 5.0, 0.05
+"""A stream that its caller has left is read for so long at most before it is cancelled, and until such a pause."""
 REFUSAL_S = 0.02
 """Between headers and status of a stream that is refused before its first request was received: callers that use
 grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
@@ -67,6 +70,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
         self._quotas: dict[str, Quota] = {}
         self._live: set[Call] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         # Every call is handled as a stream, which is the same on the wire: so it is named and admitted before its first
         # message is received. With identity serializers messages are bytes.
         self._handlers = {
@@ -201,6 +205,30 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.responses += 1
         call.bytes_out += len(message)
 
+    def leave(self, stream: Any) -> None:
+        """End a stream to the server after reading what it has ready: Triton never frees what it could not send.
+
+        What is there comes within milliseconds; a pause means that the rest has not been made yet.
+        """
+
+        async def read_and_cancel() -> None:
+            until = time.monotonic() + LEAVE_S
+            with suppress(asyncio.TimeoutError, asyncio.InvalidStateError, grpc.RpcError):
+                while time.monotonic() < until:
+                    if await asyncio.wait_for(stream.read(), PAUSE_S) is grpc.aio.EOF:
+                        break
+            stream.cancel()
+
+        if stream.done():
+            return
+        task = asyncio.create_task(read_and_cancel())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def left(self) -> None:
+        """Wait for the streams that are being left."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
     def call_options(self, context: Any, most_s: float = math.inf) -> dict[str, Any]:
         """Deadline and headers of a call to the server."""
         left_s = context.time_remaining()
@@ -261,7 +289,7 @@ class _Stream:
             raise
         finally:
             up.cancel()
-            stream.cancel()
+            self._proxy.leave(stream)
 
     async def _up(self, stream: Any) -> None:
         try:

@@ -77,6 +77,8 @@ class Gateway:
             task.cancel()
         if self._server is not None:
             await self._server.stop(self.options.drain_s if drain_s is None else drain_s)
+        if self._proxy is not None:
+            await self._proxy.left()
         if self._channel is not None:
             await self._channel.close()
         if self._metrics_server is not None:

@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils
 from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.serving import rundir
+from heartvoice.serving.unread import allocate_as_usual
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class OnnxModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph."""
+        allocate_as_usual()
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         config = json.loads(args["model_config"])
         self._inputs = [entry["name"] for entry in config["input"]]

@@ -18,7 +18,7 @@ from heartvoice.errors import HeartvoiceError
 from heartvoice.repository import Repository
 from heartvoice.serving import rundir
 from heartvoice.serving.jobs import Job, JobQueue
-from heartvoice.serving.unread import UnreadLimit
+from heartvoice.serving.unread import UnreadLimit, allocate_as_usual
 from heartvoice.stages.inputs import check_inputs
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,12 @@ class StageModel(ABC):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once per instance."""
+        allocate_as_usual()
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         began = time.monotonic()
         config = json.loads(args["model_config"])
-        parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        parameters = {**self.spec.parameters, **given}  # a repository of an older version may lack some
         root = Path(args["model_repository"])
         context = Context(Repository(root.parent), root / args["model_version"], parameters)
         try:
@@ -67,8 +69,8 @@ class StageModel(ABC):
         self.jobs = JobQueue(
             self.spec,
             self.work,
-            int(parameters.get("max_jobs", "1")),
-            int(parameters.get("max_queue", "0")),
+            int(parameters["max_jobs"]),
+            int(parameters["max_queue"]),
             all_at_once=self.schedules_itself,
             unread=UnreadLimit(self.spec.name, int(parameters["max_unread_mb"])) if self.spec.decoupled else None,
         )

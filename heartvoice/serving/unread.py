@@ -3,15 +3,32 @@
 A stream's sender never waits for its reader: a song is finished at full speed, and what its caller has not read waits
 in the server process, up to 92 MB for a song of four minutes, after its job has ended. Triton does not say how much
 that is, so the process's own memory is looked at, and admission counts it.
+
+For that, what is freed must leave the process at once: `ENVIRONMENT` lets glibc map every large block by itself. The
+models' processes inherit it, where it would cost page faults at every large array; `allocate_as_usual` undoes it there.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from pathlib import Path
 
 from heartvoice.errors import ModelUnavailableError
+
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+"""Of the server process: bytes from which on a block has a mapping of its own."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST_THRESHOLD = 32 * 2**20
+"""Where glibc's own adaptive threshold ends up in a process that has freed a block of that size."""
+
+
+def allocate_as_usual() -> None:
+    """Keep large blocks that were freed for the next ones, in this process."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 
 
 def private_bytes(pid: int) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from heartvoice.client import Client
 from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.repository import Repository
 from heartvoice.serving.unread import private_bytes
 from tests.fakes import text
+from tests.gateways import running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, outputs
 from tests.waiting import wait_until
 
@@ -26,6 +28,8 @@ LONG = {
     "codec_window": np.array([93]),
     "codec_steps": np.array([1]),
 }
+NO_LEAST = {"min_duration_s": np.array([0.0], np.float32)}
+LIMIT_MB = 35
 SHORT: dict[str, object] = {"lyrics": "la la", "duration_s": 3.0, "min_duration_s": 3.0, "codec_steps": 2}
 
 
@@ -39,12 +43,16 @@ def with_limit(repository: Repository, root: Path, limit_mb: int) -> Path:
     return root
 
 
-def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(
-    new_server: Callable[..., EmbeddedServer], repository: Repository, client: Client, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def limited(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    root = with_limit(repository, tmp_path_factory.mktemp("limited") / "repository", LIMIT_MB)
+    with EmbeddedServer(ServerOptions(root, free_port(), free_port(), models=OF_SONGS)) as running_server:
+        yield running_server
+
+
+def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: EmbeddedServer, client: Client) -> None:
     alone = [client.song(**SHORT, seed=seed).audio for seed in range(7)]  # type: ignore[arg-type]
-    server = new_server(with_limit(repository, tmp_path / "repository", 35), models=OF_SONGS)
-    metrics = Metrics(server.metrics_url)
+    server, metrics = limited, Metrics(limited.metrics_url)
     made: dict[int, np.ndarray] = {}
 
     def sing(seed: int) -> None:
@@ -65,11 +73,29 @@ def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(
         refused = list(raw.stream("song", LONG))
         assert [set(answer) for answer in refused] == [{"error"}]
         assert refused[0]["error"].startswith("UNAVAILABLE: song: the server holds ")
-        assert "the limit is 35 MB" in refused[0]["error"]
+        assert f"the limit is {LIMIT_MB} MB" in refused[0]["error"]
         rest = [outputs(response.infer_response) for response in stalled]
         n_samples = first.shape[1] + sum(answer["AUDIO"].shape[1] for answer in rest if "AUDIO" in answer)
         assert n_samples == SECONDS * SAMPLE_RATE_HZ
-        wait_until(lambda: "error" not in next(raw.stream("song", LONG)), 5.0, "what was read still counts")
+        wait_until(lambda: takes_songs(limited), 5.0, "what was read still counts")
+
+
+def takes_songs(server: EmbeddedServer) -> bool:
+    with Raw(server.url) as raw:
+        return "error" not in next(raw.stream("song", LONG | {"duration_s": np.array([1.0], np.float32)} | NO_LEAST))
+
+
+def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(limited: EmbeddedServer) -> None:
+    """Straight from the server it would: Triton 2.51 never frees what a cancelled stream had not sent."""
+    metrics = Metrics(limited.metrics_url)
+    with running(limited.url) as gateway:
+        with Raw(gateway.url) as unread:
+            stalled = unread.call("song", LONG, timeout=120.0)
+            next(stalled)
+            wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+            assert not takes_songs(limited), "nothing is unread: the test shows nothing"
+            stalled.cancel()
+        wait_until(lambda: takes_songs(limited), 10.0, "what was not read is still there")
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
