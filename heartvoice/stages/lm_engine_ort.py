@@ -146,12 +146,16 @@ def position_bytes(sizes: TransformerSizes) -> int:
 
 
 class SharedCacheStep:
-    """The graph with its cache: consecutive rows of one static buffer are read and written in place."""
+    """The graph with its cache: consecutive rows of one static buffer are read and written in place.
+
+    A single row is computed twice, the second time into the row behind it: kernels for one row may round otherwise than
+    those for more (MatMulNBits with 4 bits on AVX2), and a song must not depend on whether there is another one.
+    """
 
     def __init__(self, path: Path, preset: Preset, *, n_rows: int, threads: int | None = None) -> None:
-        """Load the graph and reserve `n_rows` rows of `max_positions`."""
+        """Load the graph and reserve `n_rows` rows of `max_positions`, and one more that is never anybody's."""
         sizes = preset.lm.backbone
-        shape = (n_rows, sizes.num_kv_heads, preset.max_positions, sizes.head_dim)
+        shape = (n_rows + 1, sizes.num_kv_heads, preset.max_positions, sizes.head_dim)
         self._session = onnx_session(path, threads=threads)
         self._cache: dict[str, NDArray[np.float32]] = {
             f"{kind}_past_{layer}": np.zeros(shape, np.float32) for layer in range(sizes.num_layers) for kind in "kv"
@@ -171,6 +175,10 @@ class SharedCacheStep:
         Raises:
             EngineError: the engine refused the inputs or failed.
         """
+        single = len(inputs["row_song"]) == 1
+        if single:
+            twice = {name: np.repeat(value, 2, axis=0) for name, value in inputs.items()}
+            inputs = twice | {name: np.arange(2) for name in ("row_song", "cond_row", "uncond_row")}
         n_rows, n_songs = len(inputs["row_song"]), len(inputs["n_new"])
         binding = self._binding(first, n_rows, n_songs)
         try:
@@ -181,7 +189,7 @@ class SharedCacheStep:
             raise EngineError(f"onnxruntime failed: {error}") from error
         # The memory is the binding's own and is written again by the next run.
         codes: Codes = binding.get_outputs()[0].numpy().copy()
-        return codes
+        return codes[:1] if single else codes
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row's first `length` positions to another row."""
