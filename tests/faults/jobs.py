@@ -36,7 +36,7 @@ def song(client: Client, seed: int = 0, **settings: float) -> np.ndarray:
 def render(client: Client, seed: int = 0) -> np.ndarray:
     """The bytes of a rendered song."""
     data, _ = client.render(
-        lyrics="la la la", seed=seed, duration_s=120.0, min_duration_s=120.0, timeout_s=15.0, file_format="flac"
+        lyrics="la la la", seed=seed, duration_s=120.0, min_duration_s=120.0, timeout_s=10.0, file_format="flac"
     )
     return np.frombuffer(data, np.uint8)
 
