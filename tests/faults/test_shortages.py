@@ -22,7 +22,7 @@ from heartvoice.repository import Repository
 from tests import music
 from tests.faults.jobs import CONSENT, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.faults.recorder import Recorder
-from tests.integration.raw import HEARTVOICE, start_cli
+from tests.integration.raw import HEARTVOICE, OF_SONGS, start_cli
 from tests.waiting import wait_until
 
 LIMIT = resource.RLIM_INFINITY
@@ -37,24 +37,57 @@ def lift(pid: int, what: int) -> None:
         resource.prlimit(pid, what, (LIMIT, LIMIT))
 
 
+def mapped(pid: int, what: str) -> int:
+    """A line of a process's status in bytes."""
+    found = re.search(rf"^{what}:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+def test_a_process_that_cannot_map_shared_memory_may_take_the_server_along_but_leaves_nothing(
+    new_server: Callable[..., EmbeddedServer], record: Recorder
+) -> None:
+    """It is ended with the lock of its shared memory held, and that ends Triton (2.51): nothing that we can catch."""
+    server = new_server(models=OF_SONGS)
+    pid = server.stub_pids()["heartcodec"]
+    with Client(server.url, retries=0, stall_timeout_s=5.0) as client:
+        limit(pid, resource.RLIMIT_AS, mapped(pid, "VmSize") + 2**20)
+        fell = time.monotonic()
+        job = Running(lambda: song(client, codec_window=372)).wait()
+        assert isinstance(job.error, ModelUnavailableError)
+        lift(pid, resource.RLIMIT_AS)
+        time.sleep(3.0)
+    status, run = server.poll(), server._run
+    assert status in (None, -signal.SIGABRT)
+    server.stop()
+    assert run is not None
+    assert not run.exists()
+    record(
+        "no address space for shared memory in heartcodec (RLIMIT_AS by prlimit)", saw=job.error,
+        after_s=job.ended_at - fell,
+        others="none" if status is None else "the server ended with SIGABRT: all jobs of the server fail alike",
+    )  # fmt: skip
+
+
 @pytest.mark.timeout(180)
 def test_out_of_memory_in_one_process_fails_its_jobs_and_no_others(
     server: EmbeddedServer, client: Client, alone: Callable[[str], np.ndarray], record: Recorder
 ) -> None:
     expected, pid = alone("cover"), server.stub_pids()["heartcodec"]
-    status = Path(f"/proc/{pid}/statm").read_text().split()[0]
     bystander = Running(lambda: cover(client))
-    limit(pid, resource.RLIMIT_AS, int(status) * resource.getpagesize() + 2**20)
+    limit(pid, resource.RLIMIT_DATA, mapped(pid, "VmData") + 2**20)  # private memory: shared memory is another fault
     fell = time.monotonic()
     job = Running(lambda: song(client, codec_window=372)).wait()
-    lift(pid, resource.RLIMIT_AS)
+    lift(pid, resource.RLIMIT_DATA)
     assert isinstance(job.error, ModelUnavailableError)
     assert "heartcodec" in str(job.error)
     recovered = recovery_s(lambda: song(client, duration_s=2.0, min_duration_s=2.0), fell)
     assert np.array_equal(bystander.wait().samples, expected), "another job was hurt"
     left = left_behind(server)
     record(
-        "out of memory in heartcodec (RLIMIT_AS by prlimit, lifted after the error)", saw=job.error,
+        "out of memory in heartcodec (RLIMIT_DATA by prlimit, lifted after the error)", saw=job.error,
         after_s=job.ended_at - fell, others="cover: same samples as alone", recovery_s=recovered, left=left,
     )  # fmt: skip
     assert not left
