@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,6 @@ class Job:
         self.spec = spec
         self._on_end = on_end
         self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
-        self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._closed = False
         self._cancelled = threading.Event()
@@ -79,6 +79,7 @@ class Job:
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
+        self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
 
     @property
     def job_id(self) -> str:
@@ -139,7 +140,8 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
         if not isinstance(error, HeartvoiceError) or isinstance(error, EngineError):
-            log.error("%s: failed", self.spec.name, exc_info=error)
+            with suppress(MemoryError):  # a traceback takes some
+                log.error("%s: failed", self.spec.name, exc_info=error)
             error = shortage(self.spec.name, error) or error
         if not isinstance(error, HeartvoiceError):
             error = EngineError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
@@ -159,6 +161,18 @@ class Job:
         tensors = [self._pack(name, value) for name, value in outputs.items()]
         self._end(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
 
+    def end_with(self, error: BaseException) -> None:
+        """`fail`, and nothing is raised, however little memory there is.
+
+        An exception that leaves `execute` when its request's sender has been used kills the whole server with SIGSEGV
+        (2.51), and one that leaves a worker's loop costs a worker.
+        """
+        try:
+            self.fail(error)
+        except Exception:
+            with suppress(Exception):
+                self.close()
+
     def close(self) -> None:
         """Send the final flag, unless the job has ended already."""
         self._end(None, "ok")
@@ -169,7 +183,8 @@ class Job:
                 return
             self._closed = True
             # Before the flag: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
-            self._on_end(self, outcome)
+            with suppress(MemoryError):  # the answer is worth more than a metric
+                self._on_end(self, outcome)
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             self._sending_since = time.monotonic()
             if response is None:
@@ -280,9 +295,10 @@ class JobQueue:
                 job.check()
                 self._work(job)
             except BaseException as error:  # whatever happened, the caller gets an answer
-                job.fail(error)
+                job.end_with(error)
             finally:
-                job.close()
+                with suppress(Exception):
+                    job.close()
 
     def _watch(self) -> None:
         while True:
@@ -304,7 +320,7 @@ class JobQueue:
             self._waiting.remove(job)
         error = RequestCancelledError(f"{self._spec.name}: cancelled before its turn")
         # In a thread of its own: the send may never return (see `Job.lost`), and the watcher is needed.
-        threading.Thread(target=job.fail, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
+        threading.Thread(target=job.end_with, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
 
 
 class Metrics:
