@@ -21,8 +21,14 @@ _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHARED_MEMORY = "shared memory"
 """In the text of every error that Triton's Python backend raises for want of it; such a text names the region, which no
 caller should learn."""
-_ALLOCATIONS = ("bad_alloc", "bad allocation", "Failed to allocate memory")
-"""What onnxruntime and the C++ library say."""
+_ALLOCATIONS = (
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+    "Cannot allocate memory",
+    "can't start new thread",
+)
+"""What onnxruntime, the C++ library, the system and Python say."""
 
 
 def shortage(model: str, error: BaseException | str) -> ModelUnavailableError | None:

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -59,15 +60,34 @@ time_t time(time_t *result) {
     return now.tv_sec;
 }
 
+static struct timespec unmoved(const struct timespec *until) {
+    struct timespec real = *until, now;
+    kernel(SYS_clock_gettime, (long)CLOCK_REALTIME, (long)&now, 0L, 0L, 0L, 0L);
+    if (real.tv_sec > now.tv_sec / 2) real.tv_sec -= offset_s(); /* smaller ones count from boot: monotonic */
+    return real;
+}
+
 int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
                            const struct timespec *restrict until) {
     static int (*next)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
-    struct timespec real = *until, now;
+    struct timespec real = unmoved(until);
     if (!next) next = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
     if (!next) next = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
-    kernel(SYS_clock_gettime, (long)CLOCK_REALTIME, (long)&now, 0L, 0L, 0L, 0L);
-    if (real.tv_sec > now.tv_sec / 2) real.tv_sec -= offset_s(); /* smaller ones count from boot: monotonic */
     return next(cond, mutex, &real);
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t *restrict mutex, const struct timespec *restrict until) {
+    static int (*next)(pthread_mutex_t *, const struct timespec *);
+    struct timespec real = unmoved(until);
+    if (!next) next = dlsym(RTLD_NEXT, "pthread_mutex_timedlock");
+    return next(mutex, &real);
+}
+
+int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict until) {
+    static int (*next)(sem_t *, const struct timespec *);
+    struct timespec real = unmoved(until);
+    if (!next) next = dlsym(RTLD_NEXT, "sem_timedwait");
+    return next(semaphore, &real);
 }
 
 long syscall(long number, ...) { /* gRPC waits by futex, until a time of day */

@@ -27,6 +27,8 @@ FULL = (
         (MemoryError(), "memory"),
         ("onnxruntime failed: bad allocation", "memory"),
         ("onnxruntime failed: std::bad_alloc", "memory"),
+        (RuntimeError("can't start new thread"), "memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "space for temporary files"),
         (OSError(errno.EFBIG, "File too large"), "space for temporary files"),
         (OSError(errno.EDQUOT, "Quota exceeded"), "space for temporary files"),
