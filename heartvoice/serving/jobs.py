@@ -165,7 +165,7 @@ class Job:
         """`fail`, and nothing is raised, however little memory there is.
 
         An exception that leaves `execute` when its request's sender has been used kills the whole server with SIGSEGV
-        (2.51), and one that leaves a worker's loop costs a worker.
+        (2.51), and one that leaves a worker's loop takes the worker along.
         """
         try:
             self.fail(error)

@@ -7,7 +7,7 @@ In a container without that variable nothing is known and every model counts as 
 
 from __future__ import annotations
 
-# The stub imports asyncio after its first `execute`. If there is no memory for that, the server dies with SIGSEGV (2.51).
+# The stub imports asyncio after its first `execute`: without memory for that, the server dies with SIGSEGV (2.51).
 import asyncio  # noqa: F401
 import mmap
 import os
