@@ -11,12 +11,13 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast check format configs clean
+.PHONY: help song cover test fast faults check format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
 	@echo "make test    set up, run every test this machine can run"
 	@echo "make fast    the quick tests alone (what plain pytest runs)"
+	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make check   formatting, lint, types and every test"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
@@ -44,6 +45,9 @@ test: $(READY)
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q
+
+faults: $(READY)
+	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s -m "triton or faults" tests/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

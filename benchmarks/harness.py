@@ -273,12 +273,17 @@ class Run:
         self.results.mkdir(parents=True, exist_ok=True)
         _write(self.path, json.dumps(_rounded(result)) + "\n")
 
-    def finish(self, *, json_line: bool = True) -> dict[str, Any]:
-        """Calibrate again, write the result, print the table and the JSON line (or its file); returns the result."""
+    def store(self) -> dict[str, Any]:
+        """Calibrate again and write the result, which is returned."""
         self._calibrations.append(self.calibration())
         self.best = self._remember()
         result = self.result()
         self._store(result)
+        return result
+
+    def finish(self, *, json_line: bool = True) -> dict[str, Any]:
+        """Calibrate again, write the result, print the table and the JSON line (or its file); returns the result."""
+        result = self.store()
         print_table(result)
         print(json.dumps(_rounded(result)) if json_line else self.path)
         return result

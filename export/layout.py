@@ -15,6 +15,7 @@ from heartvoice import contracts, pbtxt, svc_contracts
 from heartvoice.contracts import Axis, ModelSpec
 from heartvoice.lm_contracts import heartmula_step_ort
 from heartvoice.presets import AnyF0, AnySpeaker, HeartCodecSizes, HeartMuLaSizes, Preset, RmvpeSizes, SeparatorSizes
+from heartvoice.repository import sha256 as sha256  # for whoever lays out or checks files
 
 if TYPE_CHECKING:
     from heartvoice.checkpoints import Sizes
@@ -260,12 +261,3 @@ def manifest_head(
 def to_json(value: Mapping[str, Any]) -> str:
     """Text of a manifest: the same for the same values."""
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while part := stream.read(16 * 2**20):
-            digest.update(part)
-    return digest.hexdigest()

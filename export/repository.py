@@ -271,8 +271,10 @@ class _Job:
 
     def _check_disk(self, model: str, n_bytes: int) -> None:
         free = shutil.disk_usage(self.staging.root).free
-        if free < n_bytes * 1.02 + 2**24:
-            raise ExportError(f"{model}: needs {n_bytes / 1e9:.1f} GB on disk, {free / 1e9:.1f} GB are free")
+        needed = n_bytes * 1.02 + 2**24
+        if free < needed:
+            where = self.staging.repository.parent
+            raise ExportError(f"{model}: needs {needed / 1e6:.0f} MB in {where}, {free / 1e6:.0f} MB are free")
 
     # ------------------------------------------------------------------------------------------------ everything else
 

@@ -36,7 +36,7 @@ class LocalNetworks:
         """The engine of one network."""
         with self._lock:
             if name not in self._engines:
-                self._engines[name] = OnnxEngine(self._repository.graph(name), threads=self._threads)
+                self._engines[name] = OnnxEngine(self._repository.intact_graph(name), threads=self._threads)
             return self._engines[name]
 
     def load(self, *names: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,16 @@ INDEX = "repository.json"
 """The repository's own description, at its root; written last, so that its presence means a finished export."""
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"
+_AGAIN = "run `heartvoice export` again"
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(16 * 2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -104,16 +115,53 @@ class Repository:
         Raises:
             EngineError: it is missing, or was exported for another preset than the repository's.
         """
-        path, manifest = self.root / model / GRAPH, self.root / model / MANIFEST
-        if not path.is_file() or not manifest.is_file():
-            raise EngineError(f"{model}: {path} or its manifest is missing; run `heartvoice export` again")
-        try:
-            preset = json.loads(manifest.read_text(encoding="utf-8"))["preset"]
-        except (ValueError, KeyError) as error:
-            raise EngineError(f"{manifest}: unreadable: {error}") from error
+        path = self.root / model / GRAPH
+        manifest = self._manifest(model)
+        if not path.is_file():
+            raise EngineError(f"{model}: {path} is missing; {_AGAIN}")
+        preset = manifest.get("preset")
         if preset != self.index["preset"]:
             raise EngineError(
                 f"{model}: exported for preset {preset!r}, but {self.root / INDEX} says {self.index['preset']!r}; "
                 "export the whole repository again"
             )
         return path
+
+    def intact_graph(self, model: str) -> Path:
+        """`graph`, after all its files were found to be what the export wrote; reads them to the end.
+
+        Another graph under the same name would load, and sing otherwise or fail in the middle of a song.
+
+        Raises:
+            EngineError: names the file, what was expected and what is there.
+        """
+        path = self.graph(model)
+        files = self._manifest(model).get("files", {})
+        indexed = self.index.get("graphs", {}).get(model, {}).get("sha256")
+        if indexed is not None and files.get(path.name, {}).get("sha256") != indexed:
+            raise EngineError(f"{model}: {path} comes from another export than {self.root / INDEX}; {_AGAIN}")
+        for name, expected in files.items():
+            file = path.with_name(name)
+            try:
+                n_bytes = file.stat().st_size
+                found = sha256(file) if n_bytes == expected["bytes"] else ""
+            except OSError as error:
+                raise EngineError(f"{model}: {file}: {error.strerror}; {_AGAIN}") from error
+            if n_bytes != expected["bytes"]:
+                raise EngineError(f"{model}: {file}: expected {expected['bytes']} bytes, got {n_bytes}; {_AGAIN}")
+            if found != expected["sha256"]:
+                wanted = f"sha256 {expected['sha256'][:12]}... of its manifest"
+                raise EngineError(f"{model}: {file}: expected {wanted}, got {found[:12]}...; {_AGAIN}")
+        return path
+
+    def _manifest(self, model: str) -> dict[str, Any]:
+        path = self.root / model / MANIFEST
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise EngineError(f"{model}: {path} is missing; {_AGAIN}") from None
+        except (ValueError, OSError) as error:
+            raise EngineError(f"{path}: unreadable: {error}") from error
+        if not isinstance(manifest, dict):
+            raise EngineError(f"{path}: unreadable: expected an object, got {type(manifest).__name__}")
+        return manifest

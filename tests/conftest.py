@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from heartvoice.embedded.server import EmbeddedServer
+    from heartvoice.repository import Repository
 
 # Tiny networks on a busy machine: a second thread costs more than it gives, and spinning starves the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +28,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("exported") / "tiny"
     export_repository(random_weights(PRESETS["tiny"], 0), root)
     return root
+
+
+@pytest.fixture(scope="session")
+def repository(exported: Path) -> Repository:
+    from heartvoice.repository import Repository
+
+    return Repository(exported)
+
+
+@pytest.fixture
+def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
+    """Makes a server of the test's own, to be treated badly."""
+    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+    servers: list[EmbeddedServer] = []
+
+    def make(root: Path | None = None, **options: object) -> EmbeddedServer:
+        chosen = {"log_path": tmp_path / f"server{len(servers)}.log", "drain_s": 20.0} | options
+        servers.append(EmbeddedServer(ServerOptions(root or repository.root, free_port(), free_port(), **chosen)))  # type: ignore[arg-type]
+        servers[-1].start()
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from heartvoice.embedded import leftovers
 
 
@@ -49,3 +51,15 @@ def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
         assert other.poll() is None
     assert not folder.exists()
     leftovers.remove_run(others, owner)
+
+
+def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(leftovers, "SHM", tmp_path)
+    owner, folder = leftovers.identity(os.getpid()), leftovers.new_run_folder()
+    prefix = leftovers.shm_prefix(owner, folder)
+    for name in (f"{prefix}x", f"{prefix}y", f"{leftovers.shm_prefix(owner)}another_run"):
+        (tmp_path / name).touch()
+    with like_a_stub(owner, folder):
+        assert leftovers.remove_unused(folder, owner) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix}x", f"{leftovers.shm_prefix(owner)}another_run"}
+    leftovers.remove_run(folder, owner)

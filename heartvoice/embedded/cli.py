@@ -43,7 +43,11 @@ def serve(
         StopMode, typer.Option(help="What SIGINT and SIGTERM do with songs in flight.")
     ] = StopMode.finish,
     drain_s: Annotated[float, typer.Option(help="With --on-stop finish: how long they may take.", min=0)] = 300.0,
-    log_file: Annotated[Path | None, typer.Option(help="Keep the server's log here.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Append the server's log to this file.")] = None,
+    hang_s: Annotated[
+        float,
+        typer.Option(help="A process without a sign of life for so long is killed, a model's started anew.", min=1),
+    ] = 30.0,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -56,7 +60,9 @@ def serve(
     from heartvoice.repository import Repository as ModelRepository
 
     files = None if server == "embedded" else wheel.find_installed(Path(server))
-    options = ServerOptions(repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file)
+    options = ServerOptions(
+        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s
+    )
     signals: list[int] = []
     asked = threading.Event()
 

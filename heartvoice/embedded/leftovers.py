@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SHM = Path("/dev/shm")
@@ -48,8 +48,17 @@ def remove_run(folder: Path, owner: str) -> int:
     return len(regions)
 
 
-def _kill_stubs(wanted: Callable[[str], bool]) -> None:
-    """Kill the stubs whose shared memory is `wanted`: one that waits for a killed server lives on.
+def remove_unused(folder: Path, owner: str) -> int:
+    """Remove the shared memory of a living run's killed stubs; returns how many regions that were."""
+    used = {region for _, region in stubs()}
+    regions = [region for region in SHM.glob(f"{shm_prefix(owner, folder)}*") if region.name not in used]
+    for region in regions:
+        region.unlink(missing_ok=True)
+    return len(regions)
+
+
+def stubs() -> Iterator[tuple[int, str]]:
+    """This user's stubs: process and shared memory.
 
     A stub is known by its command line, which names its shared memory: so also one that had only just been started.
     """
@@ -58,9 +67,15 @@ def _kill_stubs(wanted: Callable[[str], bool]) -> None:
             arguments = (process / "cmdline").read_text().split("\0") if process.stat().st_uid == os.getuid() else []
         except (OSError, UnicodeDecodeError):
             continue  # gone, or none of ours
-        if any(wanted(argument) for argument in arguments if argument.startswith(PREFIX)):
+        yield from ((int(process.name), argument) for argument in arguments if argument.startswith(PREFIX))
+
+
+def _kill_stubs(wanted: Callable[[str], bool]) -> None:
+    """Kill the stubs whose shared memory is `wanted`: one that waits for a killed server lives on."""
+    for pid, region in stubs():
+        if wanted(region):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
 
 def _owner(region: str) -> str:

@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, secret_argument, wheel
+from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.repository import Repository
@@ -36,7 +37,9 @@ LOOPBACK = "127.0.0.1"
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
 _RESTRICT = "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:heartvoice-admin="
 WATCH_S = 0.2
-RELOAD_TIMEOUT_S = 30.0
+UNLOAD_TIMEOUT_S = 30.0
+KEEPALIVE_S = 10.0
+"""A silent caller is asked so often whether it is there, and given up when it does not answer for as long."""
 CANCEL_S = 2.0
 """How long cancelled jobs may take to notice."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
@@ -56,11 +59,14 @@ class ServerOptions:
     """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
     models: tuple[str, ...] | None = None
     """None loads `contracts.LOADED`."""
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = 300.0
+    """How long loading may take, at the start and again for each model that is reloaded."""
+    hang_s: float = 30.0
+    """A process that gives no sign of life for so long is killed: a model's is started anew, the server's is not."""
     drain_s: float = 300.0
     """How long songs in flight may take to finish at a stop."""
     log_path: Path | None = None
-    """None keeps the log in the run's folder, which goes at the stop."""
+    """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
 
 
 def free_port() -> int:
@@ -87,9 +93,11 @@ class EmbeddedServer:
         self._secret = secrets.token_hex(16)
         self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
         self._stopping = threading.Event()
+        self._reloading = threading.Lock()
         self.ready = False
         """Whether every model has answered."""
         self._log: IO[bytes] | None = None
+        self._log_start = 0
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -135,7 +143,9 @@ class EmbeddedServer:
         try:
             backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
-            self._log = path.open("wb")
+            # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
+            self._log = path.open("ab")
+            self._log_start = path.stat().st_size
             self._process = secret_argument.start(
                 self._command(files, backends, repository.root),
                 _RESTRICT,
@@ -180,7 +190,7 @@ class EmbeddedServer:
             _kill_group(process.pid)
             process.wait()
         if self._watcher.is_alive():
-            self._watcher.join(timeout=RELOAD_TIMEOUT_S)
+            self._watcher.join(timeout=UNLOAD_TIMEOUT_S)
         if self._log is not None:
             self._log.close()
         if self._run is not None:
@@ -245,6 +255,12 @@ class EmbeddedServer:
             # By default the last eight streams' answers are kept for reuse, each up to a whole song.
             "--grpc-infer-allocation-pool-size=0",
             _RESTRICT,  # the key follows, out of sight
+            # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
+            # of callers are welcome, too: the default drops those that ping more than once in five minutes.
+            f"--grpc-keepalive-time={round(KEEPALIVE_S * 1000)}",
+            f"--grpc-keepalive-timeout={round(KEEPALIVE_S * 1000)}",
+            "--grpc-http2-max-pings-without-data=0",
+            f"--grpc-http2-min-recv-ping-interval-without-data={round(KEEPALIVE_S * 500)}",
             f"--exit-timeout-secs={math.ceil(self._stop_s)}",
             "--log-format=ISO8601",
         ]
@@ -259,27 +275,57 @@ class EmbeddedServer:
                 if interrupted():
                     raise KeyboardInterrupt
                 if self._process.poll() is not None:
-                    raise EngineError(f"the server did not start: {_reason(log_path)}")
+                    raise EngineError(f"the server did not start: {_reason(log_path, self._log_start)}")
                 with contextlib.suppress(grpc.RpcError):
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
                         return
                 time.sleep(0.05)
-        raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path)}")
+        raise EngineError(
+            f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path, self._log_start)}"
+        )
+
+    def reload(self, name: str) -> None:
+        """Unload a model and load it again, with the files that lie in the repository now.
+
+        Its jobs under way fail by its name, or end before; new ones are refused until it is back.
+
+        Raises:
+            ModelUnavailableError: it does not load, or not in time; the message has the reason.
+        """
+        with self._reloading:
+            self._reload(name)
 
     def _watch(self) -> None:
-        """Reload the model of a stub that died: Triton never does, and goes on calling it ready."""
+        """Reload the model of a stub that died or hangs: Triton never does, and goes on calling it ready."""
+        assert self._run is not None
+        watch = StubWatch(self._run, self.pid, self.options.hang_s)
+        probe = ServerProbe(self.url, self.options.hang_s)
         while not self._stopping.wait(WATCH_S):
+            if self.poll() is None and probe.hung() and not self._stopping.is_set():
+                log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
+                os.kill(self.pid, signal.SIGKILL)
+                self.wait()
             if self.poll() is not None:
                 _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
+                break
+            for name in self.stub_pids():
+                self._mend(name, watch)
+        probe.close()
+
+    def _mend(self, name: str, watch: StubWatch) -> None:
+        with self._reloading:  # whoever else reloads it has done so by now
+            pid = self.stub_pids()[name]
+            trouble = watch.trouble(name, pid)
+            if trouble is None or self._stopping.is_set() or self.poll() is not None:
                 return
-            for name, pid in self.stub_pids().items():
-                if not rundir.is_alive(pid) and not self._stopping.is_set():
-                    log.warning("the process of %s (pid %d) died; reloading the model", name, pid)
-                    try:
-                        self._reload(name)
-                        self.restarts[name] = self.restarts.get(name, 0) + 1
-                    except ModelUnavailableError as error:
-                        log.error("%s; trying again", error)
+            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, trouble)
+            if trouble != DIED:
+                os.kill(pid, signal.SIGKILL)
+            try:
+                self._reload(name)
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+            except ModelUnavailableError as error:
+                log.error("%s; trying again in %g s", error, watch.failed(name))
 
     def _reload(self, name: str) -> None:
         metadata = ((ADMIN_HEADER, self._secret),)
@@ -288,14 +334,16 @@ class EmbeddedServer:
             try:
                 stub.RepositoryModelUnload(
                     service_pb2.RepositoryModelUnloadRequest(model_name=name),
-                    metadata=metadata, timeout=RELOAD_TIMEOUT_S,
+                    metadata=metadata, timeout=UNLOAD_TIMEOUT_S,
                 )  # fmt: skip
                 stub.RepositoryModelLoad(
                     service_pb2.RepositoryModelLoadRequest(model_name=name),
-                    metadata=metadata, timeout=RELOAD_TIMEOUT_S,
+                    metadata=metadata, timeout=self.options.start_timeout_s,
                 )  # fmt: skip
             except grpc.RpcError as error:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
+        if self._run is not None:
+            leftovers.remove_unused(self._run, self._owner)
 
 
 def check_port(option: str, port: int) -> None:
@@ -322,10 +370,11 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _reason(log_path: Path) -> str:
-    """The last lines of the server's log that say what went wrong."""
+def _reason(log_path: Path, start: int) -> str:
+    """The last lines of the server's log, from byte `start` on, that say what went wrong."""
     lines: deque[str] = deque(maxlen=400)
     with log_path.open(encoding="utf-8", errors="replace") as file:
+        file.seek(start)
         lines.extend(line.strip() for line in file)
     telling = [line for line in lines if "Error" in line or "UNAVAILABLE" in line or "failed" in line]
     harmless = ("NVML", "pinned", "CudaDriverHelper", "DCGM")

@@ -17,6 +17,7 @@ from heartvoice.engines import Array
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.networks import LocalNetworks
 from heartvoice.serving import rundir
+from heartvoice.serving.shortages import shortage
 
 TICK_S = 0.02
 """How often a waiting caller looks at its job and at the callee."""
@@ -34,6 +35,9 @@ def _cpu() -> Any:
 
 def _error(model: str, error: Any) -> HeartvoiceError:
     text = error.message()
+    used_up = shortage(model, text)
+    if used_up is not None:
+        return used_up
     if "is not healthy" in text:
         return ModelUnavailableError(f"{model}: its process has died")
     if "is not ready" in text or "unknown model" in text:
@@ -117,7 +121,7 @@ class Caller:
             if answer is None:
                 return
             if isinstance(answer, pb_utils.TritonModelException):
-                raise ModelUnavailableError(f"{name}: {answer}") from answer
+                raise (shortage(name, answer) or ModelUnavailableError(f"{name}: {answer}")) from answer
             if isinstance(answer, BaseException):
                 raise answer
             yield answer

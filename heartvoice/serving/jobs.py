@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from heartvoice.contracts import NUMPY_DTYPE, ModelSpec
 from heartvoice.engines import Array
 from heartvoice.errors import (
     DeadlineError,
+    EngineError,
     HeartvoiceError,
     InvalidRequestError,
     ModelUnavailableError,
@@ -24,6 +26,7 @@ from heartvoice.errors import (
     VoiceNotFoundError,
 )
 from heartvoice.serving import rundir
+from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
 from heartvoice.serving.unread import UnreadLimit
 
 log = logging.getLogger(__name__)
@@ -68,7 +71,6 @@ class Job:
         self.spec = spec
         self._on_end = on_end
         self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
-        self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._closed = False
         self._cancelled = threading.Event()
@@ -77,6 +79,7 @@ class Job:
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
+        self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
 
     @property
     def job_id(self) -> str:
@@ -136,17 +139,39 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
+        if not isinstance(error, HeartvoiceError) or isinstance(error, EngineError):
+            with suppress(MemoryError):  # a traceback takes some
+                log.error("%s: failed", self.spec.name, exc_info=error)
+            error = shortage(self.spec.name, error) or error
         if not isinstance(error, HeartvoiceError):
-            log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
-            error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
+            error = EngineError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
         # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
         failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))
         self._end(failure, error.code)
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
-        """Send the only response of a unary model."""
+        """Send the only response of a unary model.
+
+        Raises:
+            ModelUnavailableError: there is no shared memory for it.
+        """
+        # Before the send: one that fails takes the final flag down with it, and the caller waits for ever. (Flag and
+        # response sent apart kill the server with SIGSEGV, 2.51.)
+        check_shared_memory(self.spec.name, sum(payload_bytes(value) for value in outputs.values()))
         tensors = [self._pack(name, value) for name, value in outputs.items()]
         self._end(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
+
+    def end_with(self, error: BaseException) -> None:
+        """`fail`, and nothing is raised, however little memory there is.
+
+        An exception that leaves `execute` when its request's sender has been used kills the whole server with SIGSEGV
+        (2.51), and one that leaves a worker's loop takes the worker along.
+        """
+        try:
+            self.fail(error)
+        except Exception:
+            with suppress(Exception):
+                self.close()
 
     def close(self) -> None:
         """Send the final flag, unless the job has ended already."""
@@ -158,7 +183,8 @@ class Job:
                 return
             self._closed = True
             # Before the flag: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
-            self._on_end(self, outcome)
+            with suppress(MemoryError):  # the answer is worth more than a metric
+                self._on_end(self, outcome)
             final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             self._sending_since = time.monotonic()
             if response is None:
@@ -198,10 +224,11 @@ class JobQueue:
     ) -> None:
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._unread = unread
-        self._waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
         self._live: set[Job] = set()
         self._abandoned: set[Job | None] = set()
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # a process that died left its number behind
         for _ in range(max_jobs + max_queue if all_at_once else max_jobs):
@@ -226,8 +253,9 @@ class JobQueue:
                     "no room for more; try again later"
                 )
             self._live.add(job)
+            self._waiting.append(job)
             self.metrics.live(len(self._live))
-        self._waiting.put(job)
+            self._arrived.notify()
 
     def cancel(self, job_id: str) -> None:
         """Cancel every job of that name; "" is no name, and jobs without one are nobody's to cancel."""
@@ -260,14 +288,17 @@ class JobQueue:
     def _worker(self) -> None:
         job: Job | None = None
         while job not in self._abandoned:
-            job = self._waiting.get()
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._waiting)
+                job = self._waiting.popleft()
             try:
                 job.check()
                 self._work(job)
             except BaseException as error:  # whatever happened, the caller gets an answer
-                job.fail(error)
+                job.end_with(error)
             finally:
-                job.close()
+                with suppress(Exception):
+                    job.close()
 
     def _watch(self) -> None:
         while True:
@@ -278,6 +309,18 @@ class JobQueue:
                 job.poll()
                 if job.lost():
                     self._abandon(job)
+                elif job.cancelled():
+                    self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """End a cancelled job that still waits: it must not keep its place until a worker is free."""
+        with self._lock:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        error = RequestCancelledError(f"{self._spec.name}: cancelled before its turn")
+        # In a thread of its own: the send may never return (see `Job.lost`), and the watcher is needed.
+        threading.Thread(target=job.end_with, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
 
 
 class Metrics:

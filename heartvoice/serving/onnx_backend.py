@@ -18,7 +18,9 @@ import triton_python_backend_utils as pb_utils
 
 from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.repository import Repository
 from heartvoice.serving import rundir
+from heartvoice.serving.shortages import shortage
 from heartvoice.serving.unread import allocate_as_usual
 
 log = logging.getLogger(__name__)
@@ -65,12 +67,15 @@ class OnnxModel:
         joins = config.get("parameters", {}).get(JOIN, {}).get("string_value") == "true"
         self._max_batch = config["max_batch_size"] if joins else 1
         file = config.get("default_model_filename") or "model.onnx"
-        path = Path(args["model_repository"]) / args["model_version"] / file
+        folder = Path(args["model_repository"])
+        path = folder / args["model_version"] / file
         try:
+            Repository(folder.parent).intact_graph(folder.name)
             self._engine = build_engine(path, config)
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        rundir.register(args["model_name"])
+        self._name: str = args["model_name"]
+        rundir.register(self._name)
         log.info("loaded %s on %s", args["model_name"], type(self._engine).__name__)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -117,6 +122,9 @@ class OnnxModel:
                 tensors = [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in part.items()]
                 responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
         except HeartvoiceError as error:
+            used_up = shortage(self._name, error)
             failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INTERNAL)
+            if used_up is not None:
+                failure = pb_utils.TritonError(str(used_up), pb_utils.TritonError.UNAVAILABLE)
             for index in batch:
                 responses[index] = pb_utils.InferenceResponse(error=failure)

@@ -1,4 +1,4 @@
-"""A run's folder: which process serves which model, and whether the server is about to stop.
+"""A run's folder: which process serves which model, whether it works, and whether the server is about to stop.
 
 `heartvoice serve` makes the folder and names it in HEARTVOICE_RUN_DIR. A killed stub leaves its callers waiting for
 ever (measured: docs/architecture.md, "What the embedded server does not do"), so callers look here whether it lives.
@@ -7,12 +7,20 @@ In a container without that variable nothing is known and every model counts as 
 
 from __future__ import annotations
 
+# The stub imports asyncio after its first `execute`: without memory for that, the server dies with SIGSEGV (2.51).
+import asyncio  # noqa: F401
+import mmap
 import os
+import shutil
+import struct
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 VARIABLE = "HEARTVOICE_RUN_DIR"
+BEAT_S = 0.25
+"""How often a stub's own thread looks at its parent and says that it works."""
 DRAIN, STOP = "drain", "stop"
 """Flags of a server that is about to stop: no new jobs; and those under way end, too."""
 
@@ -23,25 +31,67 @@ def folder() -> Path | None:
     return Path(value) if value else None
 
 
-def _leave_with(server_pid: int) -> None:
+class Beat:
+    """A counter in a file that others read: it stands still when this process is stopped, or never lets go of its GIL.
+
+    Mapped, so that counting needs no free space on the disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the file; one that a dead process left is replaced."""
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(bytes(8))
+        with temporary.open("r+b") as file:
+            self._count = mmap.mmap(file.fileno(), 8)
+        temporary.replace(path)
+
+    def __call__(self) -> None:
+        """Count."""
+        struct.pack_into("<q", self._count, 0, struct.unpack_from("<q", self._count)[0] + 1)
+
+
+def beats(model: str, run: Path) -> int | None:
+    """How often the process of `model` has said that it works; None if that is not known."""
+    try:
+        count: int = struct.unpack("<q", (run / "beats" / model).read_bytes())[0]
+        return count
+    except (OSError, struct.error):
+        return None
+
+
+def _live_with(server_pid: int, beat: Beat | None) -> None:
     while os.getppid() == server_pid:
-        time.sleep(0.25)
+        if beat is not None:
+            beat()
+        time.sleep(BEAT_S)
     os._exit(1)
 
 
 def register(model: str) -> None:
-    """Note that this process serves `model`, and let it end with its server.
+    """Note that this process serves `model` and works, and let it end with its server.
 
     A stub that waits for a killed server in a call of its own would live on for ever.
     """
-    threading.Thread(target=_leave_with, args=(os.getppid(),), name="leave-with-server", daemon=True).start()
-    run = folder()
+    run, beat = folder(), None
     if run:
+        shutil.rmtree(run / "scratch" / model, ignore_errors=True)  # of a process that was killed
+        for name in ("pids", "beats"):
+            (run / name).mkdir(exist_ok=True)
+        beat = Beat(run / "beats" / model)
         path = run / "pids" / model
-        path.parent.mkdir(exist_ok=True)
         temporary = path.with_suffix(".new")
         temporary.write_text(str(os.getpid()))
         temporary.replace(path)
+    threading.Thread(target=_live_with, args=(os.getppid(), beat), name="live-with-server", daemon=True).start()
+
+
+def scratch(model: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder for a job's files, as a context manager. What a killed process leaves goes at its model's next start."""
+    run = folder()
+    parent = run / "scratch" / model if run else None
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f"heartvoice-{model}-", dir=parent)
 
 
 def serving_pid(model: str, run: Path | None = None) -> int | None:
@@ -53,13 +103,24 @@ def serving_pid(model: str, run: Path | None = None) -> int | None:
         return None
 
 
+def _stat(pid: int) -> list[str]:
+    """A process's state, parent and so on (proc(5), from field 3); empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in "ZX"
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def parent(pid: int) -> int | None:
+    """A process's parent."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
 
 
 def model_alive(model: str) -> bool:

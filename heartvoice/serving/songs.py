@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio_files import AudioWriter, passthrough_provenance, provenance
-from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES
+from heartvoice.contracts import AUDIO_FORMATS, MAX_FILE_BYTES, RENDER
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
 from heartvoice.job_messages import AudioPiece, Codes, Finished, Message
 from heartvoice.pipeline import SongRequest
 from heartvoice.repository import Repository
+from heartvoice.serving import rundir
 from heartvoice.serving.bls import Caller
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.messages import send_messages
@@ -94,7 +94,7 @@ def render(job: Job, messages: Iterable[Message]) -> None:
     file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
-    with tempfile.TemporaryDirectory(prefix="heartvoice-render-") as folder:
+    with rundir.scratch(RENDER.name) as folder:
         with AudioWriter(Path(folder) / f"song.{file_format}") as writer:
             for message in messages:
                 if isinstance(message, AudioPiece):

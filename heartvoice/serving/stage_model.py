@@ -95,8 +95,7 @@ class StageModel(ABC):
                 else:
                     self.jobs.submit(job)
             except Exception as error:
-                job.fail(error)
-                job.close()
+                job.end_with(error)
         return None if self.spec.decoupled else [None] * len(requests)
 
     def finalize(self) -> None:

@@ -52,9 +52,9 @@ def open_engine(
     if name == "ort" or (name == "auto" and has_ort):
         from heartvoice.stages.lm_engine_ort import OrtEngine
 
-        graph = repository.graph(_ORT)
+        graph = repository.intact_graph(_ORT)
         return OrtEngine(graph, repository.preset, n_slots=n_slots, kv_limit=kv_limit, threads=threads)
-    engine = OnnxEngine(repository.graph(_STANDARD), threads=threads)
+    engine = OnnxEngine(repository.intact_graph(_STANDARD), threads=threads)
     return GraphEngine(engine, repository.preset, n_slots=n_slots, kv_limit=kv_limit)
 
 

@@ -284,7 +284,7 @@ def test_full_disk_is_noticed_before_writing(
     tmp_path: Path, tiny_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
-    with pytest.raises(ExportError, match=r"heartcodec_condition: needs 0\.0 GB on disk, 0\.0 GB are free"):
+    with pytest.raises(ExportError, match=r"heartcodec_condition: needs \d+ MB in .*, \d+ MB are free"):
         export_repository(tiny_weights, tmp_path / "r")
 
 

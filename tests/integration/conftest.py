@@ -1,9 +1,9 @@
-"""One exported tiny repository and one real server for the whole session."""
+"""One real server over the exported tiny repository for the whole session."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,31 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def repository(exported: Path) -> Repository:
-    return Repository(exported)
-
-
-@pytest.fixture(scope="session")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
     with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
         yield running
-
-
-@pytest.fixture
-def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
-    """Makes a server of the test's own, to be treated badly."""
-    servers: list[EmbeddedServer] = []
-
-    def make(root: Path | None = None, **options: object) -> EmbeddedServer:
-        chosen = {"log_path": tmp_path / f"server{len(servers)}.log", "drain_s": 20.0} | options
-        servers.append(EmbeddedServer(ServerOptions(root or repository.root, free_port(), free_port(), **chosen)))  # type: ignore[arg-type]
-        servers[-1].start()
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 @pytest.fixture

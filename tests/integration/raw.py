@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from heartvoice.contracts import (
     SPEAKER_NETWORK,
     SVC,
 )
+from heartvoice.embedded.server import free_port
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
 """What a server needs for songs alone: others need not be started where a test starts a server of its own."""
@@ -40,6 +44,22 @@ OF_COVERS = (
 CONVERTER = Path(__file__).parents[1] / "model_repository" / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
+
+
+HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
+
+
+def start_cli(
+    repository: Path, *options: str, inside: Sequence[str] = ()
+) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    """`heartvoice serve`, ready, and what it said then; `inside` is a command that runs it."""
+    command = [*inside, *HEARTVOICE, "serve", "--repository", str(repository), "--json"]
+    command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port()), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    return process, json.loads(line)
 
 
 def with_identity_converter(repository: Path, root: Path) -> Path:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,20 +22,8 @@ from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.networks import LocalNetworks
 from heartvoice.repository import Repository
-from tests.integration.raw import OF_SONGS, Raw
+from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.waiting import wait_until
-
-HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
-
-
-def start_cli(repository: Path, *options: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    command = [*HEARTVOICE, "serve", "--repository", str(repository), "--json"]
-    command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port()), *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()[1]
-    return process, json.loads(line)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

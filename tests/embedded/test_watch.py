@@ -1,0 +1,124 @@
+"""When a model's process is taken for dead or hung, and how often it is mended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.embedded import watch
+from heartvoice.embedded.watch import DIED, MAX_RETRY_S, ServerProbe, StubWatch
+from heartvoice.serving import rundir
+
+HANG_S = 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stub() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def stubs(tmp_path: Path, clock: Clock) -> StubWatch:
+    (tmp_path / "beats").mkdir()
+    return StubWatch(tmp_path, os.getpid(), HANG_S, clock=clock)
+
+
+def test_a_process_that_counts_works(
+    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    beat = rundir.Beat(tmp_path / "beats" / "svc")
+    for _ in range(5):
+        beat()
+        assert stubs.trouble("svc", stub.pid) is None
+        clock.now += HANG_S - 1
+
+
+def test_a_process_that_stops_counting_hangs(
+    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    beat = rundir.Beat(tmp_path / "beats" / "svc")
+    beat()
+    assert stubs.trouble("svc", stub.pid) is None
+    clock.now += HANG_S + 1
+    assert stubs.trouble("svc", stub.pid) == "gave no sign of life for 11 s"
+    beat()
+    assert stubs.trouble("svc", stub.pid) is None, "it was only slow"
+
+
+def test_a_process_of_which_nothing_is_known_does_not_hang(
+    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes]
+) -> None:
+    assert stubs.trouble("svc", stub.pid) is None
+    clock.now += 10 * HANG_S
+    assert stubs.trouble("svc", stub.pid) is None
+
+
+def test_a_dead_process_is_dead_also_if_another_has_its_number(stubs: StubWatch) -> None:
+    assert stubs.trouble("svc", os.getppid()) == DIED, "no child of the server"
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert stubs.trouble("svc", process.pid) == DIED
+
+
+def test_failed_reloads_are_tried_again_less_and_less_often(stubs: StubWatch, clock: Clock) -> None:
+    waits = []
+    for _ in range(10):
+        assert stubs.trouble("svc", 0) == DIED
+        waits.append(stubs.failed("svc"))
+        clock.now += waits[-1] - 0.01
+        assert stubs.trouble("svc", 0) is None, "not due yet"
+        clock.now += 0.02
+    assert waits[:3] == [0.5, 1.0, 2.0]
+    assert waits[-1] == MAX_RETRY_S
+
+
+class _Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.answering = threading.Event()
+
+    def ServerLive(self, request: object, context: object) -> object:
+        self.answering.wait(10)
+        return service_pb2.ServerLiveResponse(live=True)
+
+
+def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "PROBE_S", 0.0)
+    servicer, server = _Server(), grpc.server(futures.ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    probe = ServerProbe(f"127.0.0.1:{port}", 0.3)
+    try:
+        assert probe.hung()
+        servicer.answering.set()
+        assert not probe.hung()
+    finally:
+        probe.close()
+        server.stop(0)
+    gone = ServerProbe(f"127.0.0.1:{port}", 0.3)
+    assert not gone.hung(), "a server that is gone does not hang"
+    gone.close()
