@@ -18,6 +18,7 @@ import typer
 
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
+from heartvoice.client.terminal import plain
 from heartvoice.contracts import (
     AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
@@ -228,7 +229,7 @@ def _own_server(repository: Path) -> Iterator[str]:
     check_installed()
     options = ServerOptions(repository, free_port(), free_port())
     with EmbeddedServer(options) as server:
-        typer.echo(f"started a server over {repository}", err=True)
+        typer.echo(f"started a server over {plain(str(repository))}", err=True)
         yield server.url
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from heartvoice.client.options import (
 )
 from heartvoice.client.song_files import SongWriter
 from heartvoice.client.song_requests import SettingValue, SongRequest
-from heartvoice.contracts import SONG, SONG_SETTINGS
+from heartvoice.contracts import MAX_TEXT_BYTES, SONG, SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 
@@ -91,13 +92,20 @@ def song(
 
 
 def read_text(field: str, source: str) -> str:
-    """A text file, or standard input if `source` is "-".
+    """A text file, or standard input if `source` is "-"; no more of either is read than a request may carry.
 
     Raises:
-        InvalidRequestError: it cannot be read, or is not UTF-8.
+        InvalidRequestError: it cannot be read, is too long, or is not UTF-8.
     """
+    most = MAX_TEXT_BYTES + len(codecs.BOM_UTF8)
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        if source == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise InvalidRequestError(f"{field}: expected at most {MAX_TEXT_BYTES} bytes of UTF-8, got more")
         return data.decode("utf-8-sig")
     except OSError as error:
         raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
@@ -110,7 +118,12 @@ def _load(field: str, path: Path | None) -> Array | None:
     if path is None:
         return None
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {error}") from error
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            # Not np.load, which also opens archives and pickles.
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # numpy raises a dozen unrelated classes for damaged headers, MemoryError among them
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {reason}") from error
     return array

@@ -30,6 +30,8 @@ F0_RATE_HZ = 100
 """F0 contours, whatever the engine's own grid: Hz, 0 = unvoiced."""
 MIN_INPUT_RATE_HZ, MAX_INPUT_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2
+MAX_LEVEL = 100.0
+"""Largest sample, 40 dB over full scale: beyond it samples are integers that nobody scaled, or a network has failed."""
 MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
 MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
 MAX_CONSENT_CHARS = 500

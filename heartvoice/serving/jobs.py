@@ -79,9 +79,9 @@ class Job:
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
 
     @property
-    def job_id(self) -> str:
-        """The caller's name for the job, or ""."""
-        return bytes(self.inputs["job_id"][0]).decode() if "job_id" in self.inputs else ""
+    def job_id(self) -> bytes:
+        """The caller's name for the job, or b"": any bytes, so that no caller's can be unreadable to the others."""
+        return bytes(self.inputs["job_id"][0]) if "job_id" in self.inputs else b""
 
     def cancel(self) -> None:
         """Ask the job to end."""
@@ -229,10 +229,16 @@ class JobQueue:
             self.metrics.live(len(self._live))
         self._waiting.put(job)
 
-    def cancel(self, job_id: str) -> None:
-        """Cancel every job of that name; "" is no name, and jobs without one are nobody's to cancel."""
+    def cancel(self, job_id: bytes) -> None:
+        """Cancel every job of that name.
+
+        Raises:
+            InvalidRequestError: no name, which is that of all jobs that have none.
+        """
+        if not job_id:
+            raise InvalidRequestError("cancel: expected a job_id of at least 1 byte, got none")
         with self._lock:
-            jobs = [job for job in self._live if job_id and job.job_id == job_id]
+            jobs = [job for job in self._live if job.job_id == job_id]
         for job in jobs:
             job.cancel()
 

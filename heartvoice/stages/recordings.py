@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from heartvoice.contracts import (
     MAX_CHANNELS,
     MAX_CONSENT_CHARS,
+    MAX_LEVEL,
     MAX_RECORDING_S,
     MAX_VOICE_S,
     MIN_RECORDING_S,
@@ -26,9 +27,6 @@ from heartvoice.stages.inputs import read_text
 from heartvoice.stages.sound_files import check_rate, decode
 
 Samples = NDArray[np.float32]
-
-MAX_LEVEL = 100.0
-"""Largest sample, 40 dB over full scale: beyond it the samples are integers that nobody scaled."""
 
 SILENCE_DBFS = -60.0
 """A frame of a voice that is softer counts as silence."""

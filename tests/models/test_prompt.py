@@ -33,6 +33,9 @@ class FakeTokenizer:
         start = [IDS.text_bos_id] if self.bos else []
         return FakeEncoding(start + [ord(letter) for letter in sequence])
 
+    def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
+        return {}
+
 
 def spell(text: str) -> list[int]:
     return [ord(letter) for letter in text]
