@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -122,7 +122,8 @@ def _load(field: str, path: Path | None) -> Array | None:
             raise ValueError("it is no file")
         with path.open("rb") as file:
             # Not np.load, which also opens archives and pickles.
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+            read: Any = np.lib.format.read_array
+            array: Array = read(file, allow_pickle=False)
     except Exception as error:  # numpy raises a dozen unrelated classes for damaged headers, MemoryError among them
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {reason}") from error

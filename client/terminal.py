@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
+from heartvoice.limits import TURNING
+
 _UNSHOWN = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
-_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that change the direction of the text around them, so that it reads as something else."""
 
 
 def plain(text: str) -> str:
@@ -20,6 +20,6 @@ def plain(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    if character in _TURNING or unicodedata.category(character) in _UNSHOWN:
+    if character in TURNING or unicodedata.category(character) in _UNSHOWN:
         return character.encode("unicode_escape").decode()
     return character

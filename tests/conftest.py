@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from heartvoice.embedded.server import EmbeddedServer
+    from heartvoice.repository import Repository
 
 # Tiny networks on a busy machine: a second thread costs more than it gives, and spinning starves the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +28,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("exported") / "tiny"
     export_repository(random_weights(PRESETS["tiny"], 0), root)
     return root
+
+
+@pytest.fixture(scope="session")
+def repository(exported: Path) -> Repository:
+    from heartvoice.repository import Repository
+
+    return Repository(exported)
+
+
+@pytest.fixture(scope="session")
+def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One real server of all models, for the whole session. Not to be hurt by a test."""
+    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+        yield running

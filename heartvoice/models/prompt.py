@@ -18,7 +18,6 @@ import numpy.typing as npt
 from heartvoice.errors import CheckpointError, InvalidRequestError
 from heartvoice.presets import GenerationIds
 
-
 TAG_START, TAG_END = "<tag>", "</tag>"
 
 

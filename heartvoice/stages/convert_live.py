@@ -127,7 +127,9 @@ class LiveState:
             raise InvalidRequestError("state: expected counts, got negative or fractional ones")
         high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
         if sum(lengths) != len(body) - n_numbers:
-            raise InvalidRequestError(f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}")
+            raise InvalidRequestError(
+                f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}"
+            )
         ends = n_numbers + np.cumsum([0, *lengths])
         voiced, tail, audio = (body[start:end].copy() for start, end in pairwise(ends))
         state = cls(high * _BASE + low, next_frame, n_windows, n_values, bool(settled), shift, voiced, tail, audio)
@@ -147,7 +149,10 @@ class LiveState:
             ("vocals from the context on", len(self.audio) == self.n_heard - self.context_start),
             ("the end of the last window", len(self.tail) == (_TAIL if self.n_windows else 0)),
             ("no frame before the first window", self.n_windows or not self.next_frame),
-            ("as many pitches as were heard", seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values),
+            (
+                "as many pitches as were heard",
+                seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,
+            ),
             ("pitches in Hz", bool(((self.voiced > VOICED_ABOVE_HZ) & (self.voiced <= SPEECH_RATE_HZ / 2)).all())),
             (f"a shift of at most {_MOST_SHIFT:g} semitones, got {self.shift:g}", abs(self.shift) <= _MOST_SHIFT),
             ("samples of about -1 to 1", float(np.abs([*self.tail, *self.audio]).max(initial=0)) <= MAX_LEVEL),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import noise
-from heartvoice.contracts import FRAMES_PER_S, HEARTMULA, MAX_TEXT_BYTES, N_CODEBOOKS
+from heartvoice.contracts import FRAMES_PER_S, HEARTMULA, MAX_FEATURE, MAX_TEXT_BYTES, N_CODEBOOKS
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.prompt import Tokenizer, build_prompt, refuse_special_tokens
@@ -60,7 +60,7 @@ class LmRequest:
         if style is not None:
             if style.shape != (preset.lm.muq_dim,):
                 raise InvalidRequestError(f"style: expected FP32 [{preset.lm.muq_dim}], got {list(style.shape)}")
-            check_finite("style", style)
+            check_finite("style", style, most=MAX_FEATURE)
         return cls(
             lyrics=lyrics,
             tags=tags,

@@ -1,4 +1,4 @@
-"""One exported tiny repository and one real server for the whole session."""
+"""What the tests against real servers share; the session's server is in the conftest above."""
 
 from __future__ import annotations
 
@@ -18,18 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.triton)
-
-
-@pytest.fixture(scope="session")
-def repository(exported: Path) -> Repository:
-    return Repository(exported)
-
-
-@pytest.fixture(scope="session")
-def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
-        yield running
 
 
 @pytest.fixture
