@@ -45,6 +45,8 @@ class Case:
     """What it may cost any one process at its peak, beside what that had before."""
     gateway_only: bool = False
     """The embedded server itself dies of it: it has to be refused in front."""
+    at_gateway: str | None = None
+    """The pattern there, where it refuses what the server would answer."""
     or_right: bool = False
     """It may as well be answered: what is too much is ignored."""
     or_nan: bool = False

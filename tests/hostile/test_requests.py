@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.gateway.quotas import Limits
+from tests.gateways import running
 from tests.hostile import audio_cases, tensor_cases, text_cases, wire_cases
 from tests.hostile.case import Case, Watch, answer, check_error, check_finite, check_good, parametrised
 from tests.integration.raw import Raw
@@ -25,11 +28,31 @@ def watch(server: EmbeddedServer) -> Watch:
     return Watch(server)
 
 
-@parametrised(wire_cases.SHAPES, wire_cases.LENGTHS, wire_cases.NAMES, wire_cases.PARAMETERS)
+@pytest.fixture(scope="module")
+def door(server: EmbeddedServer) -> Iterator[Raw]:
+    """The way in through the gateway."""
+    patient = Limits(requests_per_s=1e6, bytes_per_minute=10**12)
+    with running(server.url, limits=patient) as gateway, Raw(gateway.url) as raw:
+        yield raw
+
+
+WIRE = (wire_cases.SHAPES, wire_cases.LENGTHS, wire_cases.NAMES, wire_cases.PARAMETERS)
+
+
+@parametrised(*WIRE)
 def test_malformed_requests_are_refused(direct: Raw, watch: Watch, hostile: Case) -> None:
     if hostile.gateway_only:
         pytest.skip("the embedded server dies of it (docs/security.md)")
     run(direct, watch, hostile)
+
+
+@parametrised(*WIRE)
+def test_malformed_requests_are_refused_at_the_gateway(door: Raw, watch: Watch, hostile: Case) -> None:
+    if hostile.at_gateway is not None:
+        hostile = replace(hostile, error=hostile.at_gateway)
+    elif hostile.error:
+        hostile = replace(hostile, error=f"{hostile.error}|expected")
+    run(door, watch, hostile)
 
 
 @parametrised(text_cases.TEXTS, text_cases.SETTINGS, text_cases.CONVERSIONS)

@@ -140,8 +140,8 @@ NAMES = [
     changed("version 999", lambda m: setattr(m, "model_version", "999"), "version"),
     changed("version -1", lambda m: setattr(m, "model_version", "-1"), "version"),
     changed("a version that is no number", lambda m: setattr(m, "model_version", "../1"), "version"),
-    changed("a request id of a megabyte", lambda m: setattr(m, "id", "i" * 2**20), RIGHT),
-    changed("a request id of escapes", lambda m: setattr(m, "id", "\x1b]0;owned\x07]"), RIGHT),
+    changed("a request id of a megabyte", lambda m: setattr(m, "id", "i" * 2**20), RIGHT, at_gateway="expected"),
+    changed("a request id of escapes", lambda m: setattr(m, "id", "\x1b]0;owned\x07]"), RIGHT, at_gateway="expected"),
     changed("an output that is none", lambda m: m.outputs.add(name="SECRETS"), "SECRETS|output"),
     changed("an output twice", lambda m: (m.outputs.add(name="AUDIO"), m.outputs.add(name="AUDIO")), RIGHT),
 ]  # fmt: skip
@@ -156,10 +156,10 @@ PARAMETERS = [
         "a sequence id", lambda m: setattr(m.parameters["sequence_id"], "int64_param", 7), "sequence|param",
         or_right=True,
     ),
-    changed("a deadline of -1", lambda m: setattr(m.parameters["timeout"], "int64_param", -1), RIGHT),
-    changed("the highest priority", lambda m: setattr(m.parameters["priority"], "uint64_param", 2**64 - 1), RIGHT),
+    changed("a deadline of -1", lambda m: setattr(m.parameters["timeout"], "int64_param", -1), RIGHT, at_gateway="expected"),
+    changed("the highest priority", lambda m: setattr(m.parameters["priority"], "uint64_param", 2**64 - 1), RIGHT, at_gateway="expected"),
     changed("a priority by text", lambda m: setattr(m.parameters["priority"], "string_param", "now"), "priority|param"),
-    changed("a thousand parameters", _many_parameters, RIGHT),
+    changed("a thousand parameters", _many_parameters, RIGHT, at_gateway="expected"),
     changed(
         "a reserved parameter", lambda m: setattr(m.parameters["triton_final_response"], "bool_param", True),
         "reserved|param|triton",
@@ -167,6 +167,6 @@ PARAMETERS = [
     changed(
         "classification of an output",
         lambda m: setattr(m.outputs.add(name="AUDIO").parameters["classification"], "int64_param", 2**40),
-        RIGHT,
+        RIGHT, at_gateway="expected",
     ),
 ]  # fmt: skip
