@@ -23,6 +23,7 @@ from heartvoice.errors import (
     RequestCancelledError,
     VoiceNotFoundError,
 )
+from heartvoice.failures import where
 from heartvoice.serving import rundir
 from heartvoice.serving.unread import UnreadLimit
 
@@ -137,7 +138,7 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
         if not isinstance(error, HeartvoiceError):
-            log.exception("%s: unexpected failure", self.spec.name, exc_info=error)
+            log.error("%s: unexpected failure, %s", self.spec.name, where(error))
             error = HeartvoiceError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
         # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
         failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))

@@ -126,6 +126,8 @@ class LiveState:
         if not all(number >= 0 and number.is_integer() for number in numbers):
             raise InvalidRequestError("state: expected counts, got negative or fractional ones")
         high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
+        if low >= _BASE or settled > 1:
+            raise InvalidRequestError(f"state: expected digits below {_BASE} and 0 or 1, got {low} and {settled}")
         if sum(lengths) != len(body) - n_numbers:
             raise InvalidRequestError(
                 f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}"

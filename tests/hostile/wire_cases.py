@@ -156,8 +156,13 @@ PARAMETERS = [
         "a sequence id", lambda m: setattr(m.parameters["sequence_id"], "int64_param", 7), "sequence|param",
         or_right=True,
     ),
-    changed("a deadline of -1", lambda m: setattr(m.parameters["timeout"], "int64_param", -1), RIGHT, at_gateway="expected"),
-    changed("the highest priority", lambda m: setattr(m.parameters["priority"], "uint64_param", 2**64 - 1), RIGHT, at_gateway="expected"),
+    changed(
+        "a deadline of -1", lambda m: setattr(m.parameters["timeout"], "int64_param", -1), RIGHT, at_gateway="expected"
+    ),
+    changed(
+        "the highest priority", lambda m: setattr(m.parameters["priority"], "uint64_param", 2**64 - 1), RIGHT,
+        at_gateway="expected",
+    ),
     changed("a priority by text", lambda m: setattr(m.parameters["priority"], "string_param", "now"), "priority|param"),
     changed("a thousand parameters", _many_parameters, RIGHT, at_gateway="expected"),
     changed(
