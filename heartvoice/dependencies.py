@@ -132,11 +132,11 @@ def _is_telling(classifier: str) -> bool:
     return classifier.startswith(_CLASSIFIER) and not classifier.endswith("OSI Approved")
 
 
-# ----------------------------------------------------------------------------------------------------------- advisories
+# ---------------------------------------------------------------------------------------------------------- advisories
 
 
 def advisories(path: Path) -> Iterator[dict[str, Any]]:
-    """Advisories in the OSV format out of a ZIP (osv.dev's export), a folder of .json, or a .json with one or a list."""
+    """Advisories in the OSV format from a ZIP (osv.dev's export), a folder of .json, or a .json with one or several."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -193,7 +193,7 @@ def _within(events: Iterable[Mapping[str, str]], version: Version) -> bool:
     return inside
 
 
-# -------------------------------------------------------------------------------------------------------------- command
+# ------------------------------------------------------------------------------------------------------------- command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

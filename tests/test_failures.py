@@ -24,7 +24,7 @@ def test_where_names_the_place_and_the_types_and_repeats_no_message() -> None:
     text = where(caught.value)
     assert text.startswith("builtins.RuntimeError\n")
     assert "caused by builtins.ValueError\n" in text
-    assert "in _fails\n" in text
+    assert "in _fails" in text
     assert "test_failures.py" in text
     assert "my secret love" not in text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_the_log_holds_nothing_of_jobs_that_end_well_or_badly(
 
 
 def test_no_command_line_holds_anything_of_a_job(server: EmbeddedServer, client: Client, reference: bytes) -> None:
-    with client.stream(lyrics=LYRICS, tags=TAGS, events=True, duration_s=60.0) as stream:
+    with closing(client.stream(lyrics=LYRICS, tags=TAGS, events=True, duration_s=60.0)) as stream:
         next(stream)
         processes = [server.pid, *server.stub_pids().values()]
         lines = b"\n".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes)
