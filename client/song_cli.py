@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +20,14 @@ from heartvoice.client.options import (
     StemsOption,
     VoiceOption,
     one_standard_input,
+    read_text,
     read_voice,
     with_options,
+    words,
 )
 from heartvoice.client.song_files import SongWriter
 from heartvoice.client.song_requests import SettingValue, SongRequest
-from heartvoice.contracts import MAX_TEXT_BYTES, SONG, SONG_SETTINGS
+from heartvoice.contracts import SONG, SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 
@@ -71,13 +71,12 @@ def song(
     one_standard_input(lyrics=lyrics, voice=voice)
     request = SongRequest(
         lyrics=read_text("lyrics", lyrics) if lyrics else "",
-        # The server strips nothing, and a file's last line break is no part of its tags.
-        tags=read_text("tags", tags[1:]).strip() if tags.startswith("@") else tags,
+        tags=words("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
         voice=read_voice(voice) if voice else None,
-        consent=consent,
+        consent=words("consent", consent),
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
@@ -89,29 +88,6 @@ def song(
     ):
         made = deliver(client.stream(request, events=True), files)
     say(made, as_json=as_json)
-
-
-def read_text(field: str, source: str) -> str:
-    """A text file, or standard input if `source` is "-"; no more of either is read than a request may carry.
-
-    Raises:
-        InvalidRequestError: it cannot be read, is too long, or is not UTF-8.
-    """
-    most = MAX_TEXT_BYTES + len(codecs.BOM_UTF8)
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(most + 1)
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(most + 1)
-        if len(data) > most:
-            raise InvalidRequestError(f"{field}: expected at most {MAX_TEXT_BYTES} bytes of UTF-8, got more")
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
 
 
 def _load(field: str, path: Path | None) -> Array | None:

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from heartvoice import __version__, audio_files
-from heartvoice.audio_files import AudioWriter, provenance, write_audio
+from heartvoice.audio_files import AudioWriter, generated_tag, provenance, write_audio
 from heartvoice.client.messages import Report, Song
 from heartvoice.contracts import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ def test_the_base_install_is_permissive_throughout() -> None:
     assert not {"torch", "onnxruntime", "tokenizers", "scipy"} & names, "the thin client stays thin"
     refused = {package.name: package.licence for package in packages if package.kind != "permissive"}
     assert refused == {}, "a licence that is unknown or asks for more than a notice"
+
+
+def test_the_table_in_the_documentation_has_every_package_of_the_base_install() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
+    table = text.split("<!-- table: licences -->")[1].split("<!-- end -->")[0]
+    listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([^|]+) \|", table, re.MULTILINE))
+    assert {package.name for package in installed()} <= set(listed)
+    assert {kind_of(licence) for name, licence in listed.items() if name != "package"} == {"permissive"}
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -100,6 +100,14 @@ def test_no_command_line_holds_anything_of_a_job(server: EmbeddedServer, client:
         assert secret not in variables
 
 
+def test_shared_memory_is_for_the_servers_user_alone(server: EmbeddedServer, client: Client) -> None:
+    client.song(codes=np.zeros((8, 2), np.int32), codec_steps=1)
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
+    regions = {Path(line.split()[-1]) for line in maps.splitlines() if "/dev/shm/" in line}
+    assert regions
+    assert {oct(region.stat().st_mode & 0o777) for region in regions if region.exists()} == {"0o600"}
+
+
 @pytest.fixture(scope="module")
 def broken(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server whose language model fails with the lyrics in its error, and logs at DEBUG."""
