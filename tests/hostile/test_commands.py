@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from heartvoice.client.terminal import plain
-from tests.client.conftest import heartvoice, listing
+from tests.client.conftest import folder, heartvoice, listing  # noqa: F401
 from tests.client.fake_server import FakeServer, audio, error_response, event, final, report, scripted
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -32,16 +34,6 @@ def fake() -> Iterator[FakeServer]:
     server = FakeServer().start()
     yield server
     server.stop()
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with what the cases need."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("HEARTVOICE_URL", raising=False)
-    return tmp_path
 
 
 def refused(result: Any, pattern: str, *, codes: tuple[int, ...] = (1, 2, 3)) -> None:
@@ -87,7 +79,7 @@ def test_lyrics_that_are_no_text_file_are_refused(make: Callable[[], str], messa
     assert not Path("song.wav").exists()
 
 
-def test_a_pipe_is_a_text_file(fake: FakeServer, folder: Path) -> None:
+def test_a_pipe_is_a_text_file(fake: FakeServer) -> None:
     """What a shell's `<(...)` gives."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=lambda: Path("pipe").write_text("la la"), daemon=True)
