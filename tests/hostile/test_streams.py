@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 import grpc
 import numpy as np
@@ -152,6 +153,24 @@ def test_a_voice_is_not_found_by_the_beginning_of_its_key(raw: Raw) -> None:
     assert answer(raw, request("svc", vocals | {"voice_key": one(key)}))[0] == ""
     for guess in (key[:12], key.upper(), key + b"0", key[:-1], b"%", b"*"):
         check_error(answer(raw, request("svc", vocals | {"voice_key": one(guess)}))[0], "^NOT_FOUND: voice_key")
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(4, 3e38), (5, 0.5), (6, 1e9), (9, 2.0), (10, 1e6), (13, 3e38), (-1, 1e30), (-1, np.nan)]
+)
+def test_a_real_state_with_a_forged_number_is_refused(raw: Raw, at: int, value: float) -> None:
+    """With a checksum that fits, and the owner that it had: anyone who gets a state can make that."""
+    inputs = {
+        "vocals": voice(0.3, 44_100)[0], "voice_audio": voice(), "voice_sample_rate": i64(16_000),
+        "voice_consent": one(b"me"), "svc_steps": i64(1), "live": np.array([True]), "more": np.array([True]),
+    }  # fmt: skip
+    error, got = answer(raw, request("svc", inputs))
+    assert not error, error
+    state = next(response["STATE"] for response in got if "STATE" in response).copy()
+    assert answer(raw, request("svc", inputs | {"state": state}))[0] == ""
+    state[3 + at if at >= 0 else at] = value
+    state[1], state[2] = divmod(crc32(state[3:].tobytes()), 2**16)
+    check_error(answer(raw, request("svc", inputs | {"state": state}))[0], "^INVALID_ARG: state: expected")
 
 
 # --------------------------------------------------------------------------------------------------------- closed doors
