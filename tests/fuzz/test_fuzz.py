@@ -1,4 +1,4 @@
-"""Every seed that was kept, and what hypothesis makes of them in a moment; `make fuzz` goes on for longer."""
+"""Every seed that was kept; slow tests mutate them for a moment, and `make fuzz` for longer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def test_kept_seeds_do_no_harm(path: Path, tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [], "a file was made: what it holds was run"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_mutated_seeds_do_no_harm(target: str, data: st.DataObject) -> None:
     seeds = [path.read_bytes() for path in KEPT if path.parent.name == target]
