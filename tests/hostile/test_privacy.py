@@ -29,6 +29,12 @@ TITLE = "Unreleased Demo Number Nine"
 SHORT: dict[str, Any] = {"duration_s": 1.0, "codec_steps": 1}
 
 
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with Client(server.url) as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def reference() -> bytes:
     """A recording whose tags and samples are somebody's own."""
