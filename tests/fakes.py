@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ class BytesTokenizer:
 
     def encode(self, sequence: str, /) -> BytesTokenizer._Encoding:
         return self._Encoding(list(sequence.encode()))
+
+    def get_added_tokens_decoder(self) -> dict[int, Any]:
+        return {}
 
 
 class TorchStep:
