@@ -39,6 +39,8 @@ SINGLE = int(TensorProto.FLOAT)
 TYPED_OPSET: dict[HalfPrecision, int] = {"bf16": 22, "fp16": OPSET}
 """Conv takes bfloat16 from opset 22 on; between 20 and 22, our operations gained types and nothing else."""
 
+RULES = 1
+"""Raised when the same graph is typed another way, so that plans of it are built anew."""
 MOVERS = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile",
      "Transpose", "Unsqueeze", "Where"}
