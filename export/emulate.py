@@ -29,7 +29,9 @@ def emulated(typed: Typed) -> Graph:
     precision: HalfPrecision = "bf16" if graph.precision == "bf16" else "fp16"
     half = int(ONNX_HALF[precision])
     copy = Graph(graph.name, "fp32", inputs=graph.inputs, outputs=graph.outputs)
-    copy.weights = [_rounded(weight, precision) if typed.types[weight.name] == half else weight for weight in graph.weights]
+    copy.weights = [
+        _rounded(weight, precision) if typed.types[weight.name] == half else weight for weight in graph.weights
+    ]
 
     def round_to(name: str, out: str) -> None:
         copy.nodes.append(helper.make_node("Cast", [name], [f"{out}.rounded"], to=half))
@@ -88,6 +90,8 @@ class HalfError:
 
     def __str__(self) -> str:
         """`1.2e-03 (58 dB)`, or that it overflows."""
+        if self.relative == 0:
+            return "none"
         return f"{self.relative:.1e} ({self.snr_db:.0f} dB)" if np.isfinite(self.relative) else "overflow"
 
 

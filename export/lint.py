@@ -139,7 +139,9 @@ class _Linter:
         scope = _Scope(graph, outer)
         for name, dims in scope.dims.items():
             if dims > self.table["max_rank"]:
-                self._add("unsupported", "graph", f"{name} has {dims} axes; TensorRT has at most {self.table['max_rank']}")
+                self._add(
+                    "unsupported", "graph", f"{name} has {dims} axes; TensorRT has at most {self.table['max_rank']}"
+                )
         self.all_types |= {_TYPES.get(kind, "?") for kind in scope.types.values()}
         for node in graph.node:
             self.kinds[node.op_type] += 1
@@ -208,9 +210,7 @@ class _Scope:
         }
         self.types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.dims = {
-            info.name: len(info.type.tensor_type.shape.dim)
-            for info in infos
-            if info.type.tensor_type.HasField("shape")
+            info.name: len(info.type.tensor_type.shape.dim) for info in infos if info.type.tensor_type.HasField("shape")
         }
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.constants = set(self.initializers)

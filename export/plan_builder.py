@@ -159,8 +159,8 @@ def _logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
-        def log(self, severity: Any, message: str) -> None:
-            log.log(levels.get(severity, logging.INFO), "TensorRT: %s", message)
+        def log(self, severity: Any, msg: str) -> None:
+            log.log(levels.get(severity, logging.INFO), "TensorRT: %s", msg)
 
     return Logger()
 

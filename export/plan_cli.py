@@ -69,7 +69,7 @@ def run_lint(console: Console, root: Path) -> None:
 
 def _lint_table(results: list[tuple[Lint, bool]], version: str) -> Table:
     table = Table(title=f"against the operator table of TensorRT {version}", title_justify="left")
-    table.add_column("graph")
+    table.add_column("graph", no_wrap=True)
     for name in ("nodes", "operators", "unsupported", "unknown", "limited"):
         table.add_column(name, justify="right")
     table.add_column("plan")

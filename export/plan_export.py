@@ -167,7 +167,9 @@ def export_plans(
     with staged(repository.root) as staging:
         made = []
         for model in models:
-            made.append(_plan(repository, model, job, trt, target, reporter, chosen, timing_cache, cancelled, staging.root))
+            made.append(
+                _plan(repository, model, job, trt, target, reporter, chosen, timing_cache, cancelled, staging.root)
+            )
             reporter.done(made[-1])
         return made
 
@@ -212,16 +214,20 @@ def _plan(
         _check_room(repository.root, sum(file.stat().st_size for file in graph.parent.glob(f"{GRAPH_FILE}*")))
         reporter.building(model.name)
         cache = timing_cache.read_bytes() if timing_cache is not None and timing_cache.is_file() else b""
-        built = build_plan(
-            trt, graph, shapes, options, timing_cache=cache, progress=reporter, cancelled=cancelled
-        )
+        built = build_plan(trt, graph, shapes, options, timing_cache=cache, progress=reporter, cancelled=cancelled)
     if timing_cache is not None:
         timing_cache.parent.mkdir(parents=True, exist_ok=True)
         _replace(timing_cache, built.timing_cache)
     checksum = {"sha256": hashlib.sha256(built.plan).hexdigest(), "bytes": len(built.plan)}
     folder.mkdir(exist_ok=True)
     _replace(path, built.plan)
-    sidecar = {**head, "heartvoice": heartvoice.__version__, "plan": checksum, "typed": about.get("files", {}), "error": error}
+    sidecar = {
+        **head,
+        "heartvoice": heartvoice.__version__,
+        "plan": checksum,
+        "typed": about.get("files", {}),
+        "error": error,
+    }
     _replace(path.with_name(path.name + SIDECAR_SUFFIX), to_json(sidecar).encode())
     _activate(path)
     return Made(model.name, True, path, len(built.plan), time.perf_counter() - start, error)
@@ -244,7 +250,10 @@ def _current(path: Path, head: dict[str, Any], repository: Repository, target: T
 def _activate(path: Path) -> None:
     """Link a plan and its sidecar to where Triton looks."""
     active = path.parent.parent / ACTIVE
-    for source, link in ((path, active), (path.with_name(path.name + SIDECAR_SUFFIX), active.with_name(active.name + SIDECAR_SUFFIX))):
+    for source, link in (
+        (path, active),
+        (path.with_name(path.name + SIDECAR_SUFFIX), active.with_name(active.name + SIDECAR_SUFFIX)),
+    ):
         fresh = link.with_name(f"{link.name}.new")
         fresh.unlink(missing_ok=True)
         os.link(source, fresh)

@@ -29,9 +29,7 @@ class Networks(Protocol):
 class LocalNetworks:
     """In-process engines over an exported repository, each loaded at its first use."""
 
-    def __init__(
-        self, repository: Repository, *, threads: int | None = None, engine: str = "onnxruntime"
-    ) -> None:
+    def __init__(self, repository: Repository, *, threads: int | None = None, engine: str = "onnxruntime") -> None:
         """Open nothing yet.
 
         Args:

@@ -63,7 +63,9 @@ def find_device(ask: Ask = _ask) -> Device:
     try:
         lines = ask(_QUERY).strip().splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f"TensorRT needs an NVIDIA GPU and its driver; `{' '.join(_QUERY)}` failed: {error}") from error
+        raise EngineError(
+            f"TensorRT needs an NVIDIA GPU and its driver; `{' '.join(_QUERY)}` failed: {error}"
+        ) from error
     name, comma, capability = lines[0].rpartition(",") if lines else ("", "", "")
     if not comma or not re.fullmatch(r"\d+\.\d+", capability.strip()):
         raise EngineError(f"`{' '.join(_QUERY)}`: expected name and compute capability, got {lines[:1]}")
@@ -133,12 +135,16 @@ class Plan:
         if made.device != target.device:
             raise EngineError(f"{self.path}: built on {made.device}, this is {target.device}; {self.rebuild}")
         if made.tensorrt != target.tensorrt:
-            raise EngineError(f"{self.path}: built by TensorRT {made.tensorrt}, this is {target.tensorrt}; {self.rebuild}")
+            raise EngineError(
+                f"{self.path}: built by TensorRT {made.tensorrt}, this is {target.tensorrt}; {self.rebuild}"
+            )
         if dict(self.about["onnx"]) != dict(graph_files):
             raise EngineError(f"{self.path}: built from another graph than {self.about['model']} has; {self.rebuild}")
         size = self.path.stat().st_size
         if size != self.about["plan"]["bytes"]:
-            raise EngineError(f"{self.path}: {size} bytes, its sidecar says {self.about['plan']['bytes']}; {self.rebuild}")
+            raise EngineError(
+                f"{self.path}: {size} bytes, its sidecar says {self.about['plan']['bytes']}; {self.rebuild}"
+            )
 
     def content(self) -> bytes:
         """The plan itself.
@@ -205,7 +211,9 @@ def plan_files(model_folder: Path) -> list[str]:
     return [name for name in (*active, *inside) if (model_folder / name).is_file()]
 
 
-def plan_findings(repository: Repository, models: tuple[str, ...], target: Target | None) -> list[tuple[str, bool, str]]:
+def plan_findings(
+    repository: Repository, models: tuple[str, ...], target: Target | None
+) -> list[tuple[str, bool, str]]:
     """Every plan there is: the model, whether it may be loaded, and what is to say.
 
     Args:

@@ -146,7 +146,10 @@ class TensorRtEngine:
         waiting = context.infer_shapes()
         if waiting:
             raise EngineError(f"{self._path}: shapes depend on {', '.join(waiting)}")
-        there = {name: torch.empty_like(torch.from_numpy(_owned(value)), device=self._device) for name, value in inputs.items()}
+        there = {
+            name: torch.empty_like(torch.from_numpy(_owned(value)), device=self._device)
+            for name, value in inputs.items()
+        }
         results = {
             name: torch.empty(tuple(context.get_tensor_shape(name)), dtype=self._dtype(name), device=self._device)
             for name in self.output_names
