@@ -309,7 +309,8 @@ def _report(repository: Repository, model: GraphModel, job: PlanJob, reporter: P
 
 def _check_lint(path: Path, model: str) -> None:
     found = lint(path, model)
-    bad = [f"{item.operator}: {item.text} ({item.level})" for item in found.findings if item.level != "limited"]
+    graver_first = sorted(found.findings, key=lambda item: item.level != "unsupported")
+    bad = [f"{item.operator}: {item.text} ({item.level})" for item in graver_first if item.level != "limited"]
     if bad:
         raise ExportError(f"{model}: not for TensorRT: " + "; ".join(bad))
 

@@ -42,7 +42,8 @@ def fake_tensorrt(version: str = VERSIONS[0], *, refused: tuple[str, ...] = ()) 
         if values and name not in _BEHAVIOUR:
             setattr(module, name, enum.IntEnum(name, values, start=0))  # type: ignore[misc]
     for name, behaviour in _BEHAVIOUR.items():
-        made: Any = type(name, (behaviour,), {"_members": api[name], "_module": module, "_called": f"{version} {name}"})
+        base: Any = module.ILogger if name == "Logger" else behaviour
+        made: Any = type(name, (base,), {"_members": api[name], "_module": module, "_called": f"{version} {name}"})
         for index, value in enumerate(member for member, text in api[name].items() if text == "value"):
             setattr(made, value, index)
         setattr(module, name, made)
