@@ -3,25 +3,28 @@
     python -m heartvoice.benchmarks.half --preset mid
     python -m heartvoice.benchmarks.half --preset oss-3b        # full width, few layers
     python -m heartvoice.benchmarks.half --repository DIR --inputs DIR   # real weights, recorded inputs
-    python -m heartvoice.benchmarks.half --repository DIR --record DIR   # records them: a song and what it runs
+    python -m heartvoice.benchmarks.half --repository DIR --record DIR   # records them, of one codec window
 
-Nothing is timed: numbers are signal-to-noise ratios of emulated half precision against float32, in dB, for all islands in
-float32, for none, and for all but one. With random weights they say what rounding does to a network's sums. They say
-nothing of outlier activations, which only trained weights have, and little of softmax, which random weights leave flat.
+Nothing is timed: numbers are signal-to-noise ratios of emulated half precision against float32, in dB, for all islands
+in float32, for none, and for all but one. With random weights they say what rounding does to a network's sums. They say
+nothing of outlier activations, which only trained weights have. A softmax whose scores and weights are rounded anyway
+is the same in either type here: keeping it float32 only tells TensorRT to.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from heartvoice.benchmarks.harness import Run
+from heartvoice.benchmarks.harness import RESULTS, Run
 from heartvoice.engines import Array, OnnxEngine, default_threads
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
@@ -89,7 +92,7 @@ def ablate(run: Run, model: GraphModel, path: Path, inputs: Mapping[str, Array],
 def _errors(
     path: Path, precision: HalfPrecision, islands: Sequence[Island], inputs: Mapping[str, Array],
     want: Mapping[str, Array], model: str, threads: int,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     engine = emulate(path, precision, islands, threads=threads)
     errors = compare(engine.run(inputs), want, HALF_OUTPUTS.get(model))
     worst = max(errors.values(), key=lambda error: error.relative)
@@ -121,9 +124,8 @@ def whole_window(run: Run, repository: Repository) -> None:
         assert isinstance(engine, OnnxEngine)
         got_audio, got = CodecStage(_Swapped(networks, "heartcodec_flow", engine), sizes).decode_window(request)
         errors = compare({"latents": got, "audio": got_audio}, {"latents": latents, "audio": audio})
-        run.add("ten steps, then the decoder in float32", f"{precision}, all islands", **{
-            f"{name}_snr_db": error.snr_db for name, error in errors.items()
-        })  # fmt: skip
+        facts: dict[str, Any] = {f"{name}_snr_db": error.snr_db for name, error in errors.items()}
+        run.add("ten steps, then the decoder in float32", f"{precision}, all islands", **facts)
         run.save()
 
 
@@ -152,7 +154,7 @@ def record(repository: Repository, folder: Path) -> None:
     CodecStage(_Recorder(repository, folder), sizes).decode_window(CodecRequest(codes, empty, empty))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help="random weights of these sizes")
@@ -161,17 +163,18 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="record the codec's inputs into this folder, and stop")
     parser.add_argument("--only", action="append", help="this graph alone; may be repeated")
     parser.add_argument("--frames", type=int, default=FRAMES, help="length of noise")
-    options = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    options = parser.parse_args(arguments)
     repository = Repository(options.repository) if options.repository else None
     if options.record:
         if repository is None:
             parser.error("--record needs --repository")
         record(repository, options.record)
-        return
+        return 0
     preset = repository.preset if repository else PRESETS[options.preset]
     cut = repository is None and preset.name == "oss-3b"
     preset = few_layers(preset) if cut else preset
-    run = Run("half", preset.name, "bf16, fp16", default_threads(), about={
+    run = Run("half", preset.name, "bf16, fp16", default_threads(), results=options.results, about={
         "sizes": "full width, few layers" if cut else "whole",
         "weights": repository.index["weights"] if repository else "random seed=0",
         "frames": options.frames,
@@ -189,7 +192,8 @@ def main() -> None:
     if repository is not None and not options.only:
         whole_window(run, repository)
     run.finish(json_line=False)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

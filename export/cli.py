@@ -77,9 +77,9 @@ def export(
     target: Annotated[
         Literal["onnx", "typed", "tensorrt"],
         typer.Option(
-            help="onnx: graphs out of checkpoints. From the graphs of a repository: typed (strongly typed half precision "
-            "ONNX and the report of its error; runs anywhere), tensorrt (plans for this machine's GPU; never run on one "
-            "yet, see docs/tensorrt.md).",
+            help="onnx: graphs out of checkpoints. From the graphs of a repository: typed (strongly typed ONNX in half "
+            "precision and the report of its error; runs anywhere), tensorrt (plans for this machine's GPU; never run "
+            "on one yet, see docs/tensorrt.md).",
         ),
     ] = "onnx",
     repository: Annotated[

@@ -1,8 +1,8 @@
 """What half precision costs, on a CPU: a typed graph (`half.py`) computed in float32, rounded where it would be.
 
-Every tensor that the typed graph holds in half precision is rounded to it (to nearest, ties to even); products are summed
-in float32, as tensor cores do. So the error is that of weights and tensors in half. A runtime that fuses layers keeps
-more digits between them; one that sums in fp16 keeps fewer. Neither is seen here.
+Every tensor that the typed graph holds in half precision is rounded to it (to nearest, ties to even); products are
+summed in float32, as tensor cores do. So the error is that of weights and tensors in half. A runtime that fuses layers
+keeps more digits between them; one that sums in fp16 keeps fewer. Neither is seen here.
 """
 
 from __future__ import annotations

@@ -73,8 +73,11 @@ def _codec_flow(preset: Preset, frames: int) -> Arrays:
     mu = _noise("mu", 2, frames, sizes.dim)
     mu[0] = 0  # the unconditional row
     return {
-        "x": _noise("x", 2, frames, sizes.out_channels), "context": context, "mu": mu, "t": np.full((2, 1), 0.5, np.float32),
-    }  # fmt: skip
+        "x": _noise("x", 2, frames, sizes.out_channels),
+        "context": context,
+        "mu": mu,
+        "t": np.full((2, 1), 0.5, np.float32),
+    }
 
 
 def _decoder(preset: Preset, frames: int) -> Arrays:

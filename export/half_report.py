@@ -19,7 +19,7 @@ from heartvoice.plans import REPORT
 from heartvoice.repository import MANIFEST, Repository
 
 _MEMORY_PER_BYTE = 5
-"""Bytes of memory that a comparison takes for each byte of weights: two engines, their packed weights, one in the making."""
+"""Bytes of memory that a comparison takes for each byte of weights: two engines, packed, and one in the making."""
 
 
 def measure(

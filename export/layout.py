@@ -44,7 +44,8 @@ _NOT_CODE = frozenset(
     f"export/{name}.py"
     for name in (
         "cli", "drift", "staging",
-        "emulate", "half", "half_cases", "half_report", "lint", "plan_builder", "plan_cli", "plan_export", "plan_profiles",
+        "emulate", "half", "half_cases", "half_report", "lint",
+        "plan_builder", "plan_cli", "plan_export", "plan_profiles",
     )
 )  # fmt: skip
 """Modules that do not decide what a graph is."""

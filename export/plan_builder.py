@@ -65,8 +65,8 @@ def import_tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise EngineError(
-            "TensorRT is not installed: run this in NVIDIA's container (docs/tensorrt.md), or pip install tensorrt-cu13; "
-            "the version must be that of the server that loads the plan"
+            "TensorRT is not installed: run this in NVIDIA's container (docs/tensorrt.md), or pip install "
+            "tensorrt-cu13; the version must be that of the server that loads the plan"
         ) from error
     return tensorrt
 
@@ -155,7 +155,7 @@ def _logger(trt: Any) -> Any:
         trt.ILogger.VERBOSE: logging.DEBUG,
     }
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # made at run time
+    class Logger(trt.ILogger):  # type: ignore[misc]  # made at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -168,7 +168,7 @@ def _logger(trt: Any) -> Any:
 def _monitor(trt: Any, progress: BuildProgress | None, cancelled: Callable[[], bool]) -> Any:
     """TensorRT's progress, and the way to end a build: Ctrl-C reaches no Python code while it runs."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]  # made at run time
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # made at run time
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._lock = threading.Lock()

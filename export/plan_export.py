@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import heartvoice
 from heartvoice import plans
-from heartvoice.errors import ExportError
+from heartvoice.errors import EngineError, ExportError
 from heartvoice.export import layout
 from heartvoice.export.graph import ISLANDS, Island
 from heartvoice.export.half import HALVES, RULES, TYPED_OPSET, HalfPrecision, type_graph
@@ -204,7 +204,7 @@ def _plan(
         return Made(model.name, False, path, path.stat().st_size)
     error: dict[str, Any] = {}
     with _clean(scratch / TYPED) as typed:
-        graph, about = repository.graph(model.name), {}
+        graph, about = repository.graph(model.name), dict[str, Any]()
         if job.half:
             about, _ = _typed(repository, model, job, typed, reporter)
             graph = typed / GRAPH_FILE
@@ -242,7 +242,7 @@ def _current(path: Path, head: dict[str, Any], repository: Repository, target: T
         plan = plans.Plan.read(path)
         plan.check(target, plans.graph_hashes(repository, head["model"]))
         plan.content()
-    except plans.EngineError:
+    except EngineError:
         return False
     return True
 
@@ -270,8 +270,8 @@ def _typed(
     manifest = read_json(repository.root / model.name / MANIFEST)
     if manifest.get("precision") != "fp32":
         raise ExportError(
-            f"{model.name}: its graph is {manifest.get('precision')}; typed graphs are made from float32 ones: export it "
-            "with --precision fp32 first"
+            f"{model.name}: its graph is {manifest.get('precision')}; typed graphs are made from float32 ones: export "
+            "it with --precision fp32 first"
         )
     _check_lint(source, model.name)
     typed = type_graph(source, job.half, job.islands)

@@ -91,7 +91,8 @@ class TensorRtEngine:
         is_input = [self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]
         self.input_names = [name for name, inside in zip(names, is_input, strict=True) if inside]
         self.output_names = [name for name, inside in zip(names, is_input, strict=True) if not inside]
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        on_gpu = self._device.type == "cuda"
+        self._stream: Any = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         log.info("loaded %s on TensorRT %s", plan.path, trt.__version__)
 
@@ -166,7 +167,7 @@ class TensorRtEngine:
                 raise EngineError(f"{self._path}: {name}: its address was refused")
 
     def _dtype(self, name: str) -> torch.dtype:
-        """torch's type of a result; contracts have float32, integers and booleans alone."""
+        """Torch's type of a result; contracts have float32, integers and booleans alone."""
         kinds = self._trt.DataType
         known = {
             kinds.FLOAT: self._torch.float32, kinds.INT32: self._torch.int32, kinds.INT64: self._torch.int64,

@@ -1,7 +1,7 @@
-"""TensorRT's Python API without TensorRT: the bindings' own signatures (`tensorrt_api.json`), and graphs on onnxruntime.
+"""TensorRT's Python API without TensorRT: the bindings' own signatures (`tensorrt_api.json`) over onnxruntime.
 
 A name that the bindings of a version do not have is an AttributeError, an argument that they do not take a TypeError. A
-"plan" is the graph with what it was built for, and an execution reads and writes memory by address, as the real one does.
+"plan" is the graph with what it was built for; an execution reads and writes memory by address, as the real one does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fake_tensorrt(version: str = VERSIONS[0], *, refused: tuple[str, ...] = ()) 
     for name, members in api.items():
         values = [member for member, text in members.items() if text == "value" and member.isupper()]
         if values and name not in _BEHAVIOUR:
-            setattr(module, name, enum.IntEnum(name, values, start=0))  # type: ignore[misc]
+            setattr(module, name, enum.IntEnum(name, values, start=0))
     for name, behaviour in _BEHAVIOUR.items():
         base: Any = module.ILogger if name == "Logger" else behaviour
         made: Any = type(name, (base,), {"_members": api[name], "_module": module, "_called": f"{version} {name}"})
@@ -326,7 +326,7 @@ class _ICudaEngine(_Fake):
         return len(self._kinds)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._kinds)[index]
+        return str(list(self._kinds)[index])
 
     def get_tensor_mode(self, name: str) -> Any:
         modes = self._module.TensorIOMode
@@ -384,10 +384,11 @@ class _IExecutionContext(_Fake):
         return True
 
     def _memory(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        dtype = np.dtype(_NUMPY[self._engine._kinds[name]])
+        dtype: Any = np.dtype(_NUMPY[self._engine._kinds[name]])
         size = int(np.prod(shape)) * dtype.itemsize
-        buffer = (ctypes.c_char * size).from_address(self._addresses[name])
-        return np.frombuffer(buffer, dtype).reshape(shape)
+        buffer: Any = (ctypes.c_char * size).from_address(self._addresses[name])
+        values: np.ndarray = np.frombuffer(buffer, dtype).reshape(shape)
+        return values
 
 
 _BEHAVIOUR: dict[str, Any] = {

@@ -142,11 +142,11 @@ def test_changed_plan_is_refused_by_its_hash(planned: Callable[..., Repository])
 def test_missing_plan_or_sidecar_names_the_command(planned: Callable[..., Repository]) -> None:
     repository = planned()
     (repository.root / "vocoder" / "1" / "model.plan.json").unlink()
-    with pytest.raises(EngineError, match="model.plan.json: missing or damaged.*--only vocoder"):
+    with pytest.raises(EngineError, match=r"model\.plan\.json: missing or damaged.*--only vocoder"):
         Plan.read(repository.root / "vocoder" / ACTIVE)
     (repository.root / "vocoder" / ACTIVE).unlink()
     assert active_plan(repository, "vocoder") is None
-    with pytest.raises(EngineError, match="model.plan is missing; build it with `heartvoice export --target tensorrt"):
+    with pytest.raises(EngineError, match=r"model\.plan is missing; build it with `heartvoice export"):
         open_plan(repository, "vocoder", GB10)
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from heartvoice.client.cli import app
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.drift import repository_drift
-from heartvoice.export.graph import ISLANDS
+from heartvoice.export.graph import ISLANDS, Island
 from heartvoice.export.plan_export import Made, PlanJob, export_plans, export_typed
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import Weights
@@ -74,7 +74,8 @@ def test_plans_lie_beside_their_graph_with_a_sidecar_and_are_linked_for_triton(
     assert heard.events == ["typing vocoder", "measuring vocoder", "building vocoder", "done vocoder"]
     assert made.path == path
     assert files_of(repository) - before == {
-        "precision.json", "vocoder/1/model.plan", "vocoder/1/model.plan.json", f"vocoder/plans/{NAME}", f"vocoder/plans/{NAME}.json",
+        "precision.json", "vocoder/1/model.plan", "vocoder/1/model.plan.json",
+        f"vocoder/plans/{NAME}", f"vocoder/plans/{NAME}.json",
     }  # fmt: skip
     assert (repository / "vocoder" / ACTIVE).samefile(path)
     plan = open_plan(Repository(repository), "vocoder", TARGET)
@@ -263,4 +264,5 @@ def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, m
 def test_jobs_of_other_islands_are_other_plans(repository: Path) -> None:
     wanted = job(repository, "svc_style", report=False)
     build(wanted)
-    assert build(replace(wanted, islands=("norm",)))[0].written
+    islands: tuple[Island, ...] = ("norm",)
+    assert build(replace(wanted, islands=islands))[0].written

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heartvoice import contracts, pbtxt
+from heartvoice import contracts, pbtxt, svc_contracts
 from heartvoice.contracts import Axis
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_profiles import profile, trtexec_shapes
@@ -45,8 +45,8 @@ def test_rmvpe_hears_whole_multiples_of_its_stride() -> None:
 
 def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:
     assert contracts.SPEAKER_NETWORK.plan_rows[1] >= speaker.BATCH
-    assert contracts.CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
-    for flow in (contracts.HEARTCODEC_FLOW, contracts.SVC_FLOW):
+    assert svc_contracts.CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
+    for flow in (contracts.HEARTCODEC_FLOW, svc_contracts.SVC_FLOW):
         assert flow.plan_rows[0] == 2  # guidance: a conditional and an unconditional row
 
 
