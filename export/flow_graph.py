@@ -75,9 +75,10 @@ def build_heartcodec_flow(sizes: HeartCodecSizes, source: TensorSource, precisio
     b, spec, axes = GraphBuilder(HEARTCODEC_FLOW.name, precision), HEARTCODEC_FLOW, codec_axes(sizes)
     x, context, mu, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in spec.inputs)
     output = b.output(pinned(spec.outputs[0], axes), batch=BATCH)
+    n_frames = b.size(x, 1)
     with b.island("time"):
         sinusoid = _sinusoid(b, t)
-    flow = _Estimator(b, sizes, source, n_frames=b.size(x, 1), sinusoid=sinusoid)
+    flow = _Estimator(b, sizes, source, n_frames=n_frames, sinusoid=sinusoid)
     flow.run(b.op("Concat", x, context, mu, axis=2), output)
     return b.graph
 

@@ -154,9 +154,11 @@ def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, cha
     # row of zeros above and below, the kernel's lower row makes the upper row of the result.
     kernel = phases(up)[::-1, ::-1]
     padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
-    angle, straight = (depthwise(padded, role, kernel, pads=[1, 0, 1, 0]) for role in ("up_alpha", "up_beta"))
+    angle = depthwise(padded, "up_alpha", kernel, pads=[1, 0, 1, 0])
     with b.island("snake"):
         turned = b.op("Sin", angle)
+    straight = depthwise(padded, "up_beta", kernel, pads=[1, 0, 1, 0])
+    with b.island("snake"):
         bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
     # The double rate goes on as it ends: its first sample is even, its last is odd.
     axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
