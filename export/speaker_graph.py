@@ -181,11 +181,12 @@ class _Campplus:
     def _pool(self, x: str) -> str:
         """Mean and unbiased deviation over time: [B, C, T] to [B, 2 C, 1]."""
         b = self.b
-        mean = self._means(x)[1]
-        centred = b.op("Sub", x, mean)
-        biased = self._means(b.op("Mul", centred, centred))[1]
-        unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
-        return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
+        with b.island("norm"):
+            mean = self._means(x)[1]
+            centred = b.op("Sub", x, mean)
+            biased = self._means(b.op("Mul", centred, centred))[1]
+            unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
+            return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
 
     # ------------------------------------------------------------------------------------------------------- parts
 

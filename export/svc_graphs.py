@@ -143,7 +143,8 @@ class _Regulator:
         pitches = b.weight(table, (sizes.n_f0_bins, width), lambda: self.source.array(table), half=True)
         x = b.transpose(b.op("Add", x, b.embed(pitches, bins)), 0, 2, 1)  # [1, D, T]
         frames = b.size(x, 2)
-        count = b.op("Mul", b.single(frames), b.constant([float(width)], np.float32))
+        with b.island("norm"):  # beyond what half precision holds
+            count = b.op("Mul", b.single(frames), b.constant([float(width)], np.float32))
         rest = b.op("Mod", b.op("Neg", frames), b.constant([SUM_FRAMES]))
         pads = b.op("Concat", b.constant([0, 0, 0, 0, 0]), rest, axis=0)
         for stage in range(sizes.n_stages):

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from heartvoice.checkpoints import random_checkpoint
 from heartvoice.contracts import TensorSpec
 from heartvoice.engines import OnnxEngine
 from heartvoice.errors import ExportError
@@ -18,8 +19,11 @@ from heartvoice.export.graph import ISLANDS, GraphBuilder, Island
 from heartvoice.export.half import HALVES, NUMPY_HALF, ONNX_HALF, TYPED_OPSET, HalfPrecision, island_of, type_graph
 from heartvoice.export.half_cases import HALF_OUTPUTS, half_case
 from heartvoice.export.layout import graph_models
+from heartvoice.export.parity_svc import regulator_case
+from heartvoice.export.svc_graphs import build_svc_regulator
 from heartvoice.export.writer import DATA_FILE, GRAPH_FILE, write_graph
 from heartvoice.noise import normal
+from heartvoice.svc_sizes import RegulatorSizes
 from tests.export.graphs import TINY
 
 MODELS = graph_models(TINY)
@@ -203,3 +207,13 @@ def test_separator_is_typed_and_near_float32(exported: Path, tmp_path: Path, pre
     inputs = half_case(MODELS["htdemucs"], TINY)
     errors = compare(emulate(path, precision).run(inputs), OnnxEngine(path).run(inputs))
     assert min(error.snr_db for error in errors.values()) > (27 if precision == "bf16" else 45)
+
+
+def test_regulator_counts_more_values_than_fp16_holds(tmp_path: Path) -> None:
+    """Width times frames is beyond 65504 in every real song, and beyond bf16's eight bits in any."""
+    sizes = RegulatorSizes(channels=768, in_channels=24, n_stages=1)
+    write_graph(build_svc_regulator(sizes, random_checkpoint(sizes, 0)), tmp_path)
+    inputs = regulator_case(sizes, 111, 96)
+    want = OnnxEngine(tmp_path / GRAPH_FILE, threads=1).run(inputs)
+    error = compare(emulate(tmp_path / GRAPH_FILE, "fp16", threads=1).run(inputs), want)["cond"]
+    assert error.snr_db > 50
