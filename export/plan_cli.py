@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ from heartvoice.plans import REPORT, Target
 from heartvoice.repository import Repository
 from heartvoice.tensorrt_engine import this_target
 
+_POLL_S = 0.1
 _UNRUN = "TensorRT plans of this project have not been run on a GPU yet (docs/tensorrt.md)"
 
 
@@ -101,8 +103,14 @@ def make_plans(console: Console, job: PlanJob, timing_cache: Path | None, worksp
     console.print(f"TensorRT {target.tensorrt} on {target.device}", highlight=False)
     cache = timing_cache or cache_folder() / _cache_name(target)
     options = PlanOptions(workspace_bytes=workspace_bytes)
-    with _bars(console) as reporter, _interruptible() as stopped:
-        made = export_plans(job, trt, target, reporter, options=options, timing_cache=cache, cancelled=stopped.is_set)
+    with _bars(console) as reporter, _interruptible() as stopped, ThreadPoolExecutor(1) as builder:
+        building = builder.submit(
+            export_plans, job, trt, target, reporter, options=options, timing_cache=cache, cancelled=stopped.is_set
+        )
+        # Signals reach Python in the main thread alone, and not while it is inside TensorRT.
+        while not building.done():
+            wait([building], timeout=_POLL_S)
+        made = building.result()
     _tell_errors(console, Repository(job.root), job, made)
     written = sum(entry.written for entry in made)
     console.print(f"{job.root}: {written} plans built, {len(made) - written} up to date; timings in {cache}")

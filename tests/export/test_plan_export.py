@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,8 +243,6 @@ def test_command_refuses_what_does_not_go_together(repository: Path) -> None:
 
 
 def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
     monkeypatch.setattr("heartvoice.tensorrt_engine.find_device", lambda: TARGET.device)
     monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
@@ -259,6 +261,38 @@ def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, m
     assert "have not been run on a GPU yet" in run.output
     assert (repository / "svc_style" / ACTIVE).is_file()
     assert list((tmp_path / "tensorrt").glob("nvidia-gb10-sm121.trt*.timing"))
+
+
+def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, before, steps = signal.getsignal(signal.SIGINT), files_of(repository), list[int]()
+
+    def interrupted(self: object, name: str, step: int) -> None:
+        steps.append(step)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # the main thread hears of it
+
+    monkeypatch.setattr("heartvoice.export.plan_cli._PlanBars.step", interrupted)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
+    monkeypatch.setattr("heartvoice.tensorrt_engine.find_device", lambda: TARGET.device)
+    monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
+    arguments = [
+        "export",
+        "--target",
+        "tensorrt",
+        "--repository",
+        str(repository),
+        "--only",
+        "svc_style",
+        "--no-report",
+    ]
+    run = CliRunner().invoke(app, arguments)
+    assert run.exit_code != 0
+    assert "cancelled" in f"{run.output} {run.exception}"
+    assert steps == [0]
+    assert files_of(repository) == before
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_jobs_of_other_islands_are_other_plans(repository: Path) -> None:
