@@ -59,7 +59,7 @@ class TorchCodec:
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         self.calls.append(name)
-        tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
         flow = self.model.flow_matching
         with torch.inference_mode():
             if name == "heartcodec_condition":

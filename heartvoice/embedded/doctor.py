@@ -14,7 +14,8 @@ from pathlib import Path
 from heartvoice.embedded import wheel
 from heartvoice.embedded.leftovers import SHM
 from heartvoice.embedded.server import check_port
-from heartvoice.errors import HeartvoiceError
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.repository import Repository
 
 MIN_SHM_BYTES = 256 * 2**20
@@ -45,6 +46,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
         yield _attempt(f"port {port}", lambda o=option, p=port: _port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield _attempt("repository", lambda: _repository(repository))
+        yield from _plans(repository)
 
 
 def _attempt(name: str, look: Callable[[], str]) -> Finding:
@@ -79,6 +81,22 @@ def _space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
 def _port(option: str, port: int) -> str:
     check_port(option, port)
     return "free"
+
+
+def _plans(root: Path) -> Iterator[Finding]:
+    """TensorRT plans, if there are any: whether this machine may load them."""
+    repository = Repository(root)
+    names = tuple(path.parent.parent.name for path in sorted(root.glob(f"*/{ACTIVE}")))
+    if not names:
+        return
+    try:
+        import tensorrt
+
+        target: Target | None = Target(find_device(), tensorrt.__version__)
+    except (EngineError, ImportError):
+        target = None
+    for name, ok, detail in plan_findings(repository, names, target):
+        yield Finding(f"plan {name}", ok, detail)
 
 
 def _repository(root: Path) -> str:

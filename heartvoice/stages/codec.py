@@ -120,6 +120,9 @@ class CodecStage:
             "mu": np.concatenate([np.zeros_like(mu), mu]) if guided else mu,
         }
 
+        for value in constant.values():
+            value.setflags(write=False)  # an engine on a GPU copies what is read-only once
+
         def velocity(x: Latents, t: float) -> Latents:
             if cancelled():
                 raise RequestCancelledError(f"heartcodec: cancelled at flow time {t:.2f}")
