@@ -44,6 +44,12 @@ def serve(
     ] = StopMode.finish,
     drain_s: Annotated[float, typer.Option(help="With --on-stop finish: how long they may take.", min=0)] = 300.0,
     log_file: Annotated[Path | None, typer.Option(help="Keep the server's log here.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="Machine to set the server up for: gb10 (docs/gb10.md says what and why).")
+    ] = "",
+    address: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")
+    ] = "127.0.0.1",
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -51,12 +57,15 @@ def serve(
     Prints a line when every model answers. A second SIGINT or SIGTERM cancels what is still in flight.
     """
     check_installed(embedded=server == "embedded")
-    from heartvoice.embedded import wheel
+    from heartvoice.embedded import profiles, wheel
     from heartvoice.embedded.server import EmbeddedServer, ServerOptions
     from heartvoice.repository import Repository as ModelRepository
 
     files = None if server == "embedded" else wheel.find_installed(Path(server))
-    options = ServerOptions(repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file)
+    options = ServerOptions(
+        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file,
+        profile=profiles.find(profile, "--profile") if profile else None, address=address,
+    )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()
 
