@@ -36,8 +36,9 @@ class LocalNetworks:
         """The engine of one network."""
         with self._lock:
             if name not in self._engines:
-                graph = self._repository.graph(name)
-                self._engines[name] = OnnxEngine(graph, threads=self._threads, device=default_device())
+                self._engines[name] = OnnxEngine(
+                    self._repository.graph(name), threads=self._threads, device=default_device()
+                )
             return self._engines[name]
 
     def load(self, *names: str) -> None:

@@ -24,8 +24,8 @@ from heartvoice.presets import (
 
 INDEX = "repository.json"
 """The repository's own description, at its root; written last, so that its presence means a finished export."""
-GRAPH = f"{CONTRACT}/model.onnx"
-MANIFEST = f"{CONTRACT}/model.json"
+GRAPH = "1/model.onnx"
+MANIFEST = "1/model.json"
 
 
 @dataclass(frozen=True)
