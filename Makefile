@@ -11,7 +11,7 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults fuzz check format configs clean
+.PHONY: help song cover test fast faults fuzz check lint-deploy format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -20,6 +20,7 @@ help:
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types and every test"
+	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
 song: $(READY) $(VOICE)
@@ -60,6 +61,16 @@ check: $(READY)
 FUZZ_S ?= 30
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.run all --seconds $(FUZZ_S)
+
+# promtool is in Debian's package prometheus; dclint comes by npm.
+lint-deploy: $(READY)
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/yamllint --strict -c deploy/.yamllint.yaml deploy
+	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yaml && \
+	    promtool test rules tests/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
+	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
+	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
+	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/test_packaging.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.engines import Array, Engine, OnnxEngine, default_device
 from heartvoice.errors import EngineError
 from heartvoice.repository import Repository
 
@@ -27,7 +27,7 @@ class Networks(Protocol):
 
 
 class LocalNetworks:
-    """In-process engines over an exported repository, each loaded at its first use."""
+    """In-process engines over an exported repository, each loaded at its first use, on `engines.default_device`."""
 
     def __init__(self, repository: Repository, *, threads: int | None = None, engine: str = "onnxruntime") -> None:
         """Open nothing yet.
@@ -35,7 +35,7 @@ class LocalNetworks:
         Args:
             repository: exported.
             threads: of onnxruntime.
-            engine: "onnxruntime" on the CPU, or "tensorrt": plans for this machine's GPU, never run on one yet.
+            engine: "onnxruntime", or "tensorrt": plans for this machine's GPU, never run on one yet.
 
         Raises:
             EngineError: there is no such engine.
@@ -60,7 +60,7 @@ class LocalNetworks:
             from heartvoice.tensorrt_engine import open_tensorrt
 
             return open_tensorrt(self._repository, name)
-        return OnnxEngine(self._repository.intact_graph(name), threads=self._threads)
+        return OnnxEngine(self._repository.intact_graph(name), threads=self._threads, device=default_device())
 
     def load(self, *names: str) -> None:
         """Load these networks now, so that a broken graph fails here and not in the first job."""
