@@ -48,6 +48,15 @@ def serve(
         float,
         typer.Option(help="A process without a sign of life for so long is killed, a model's started anew.", min=1),
     ] = 30.0,
+    shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--shared-memory",
+            help="Let clients of your own user hand large inputs over by shared memory, `Client(shared_memory=True)`. "
+            "Whoever reads the key that this puts into /dev/shm can read and change all that the server computes, and "
+            "run code in it; Triton takes the key on its command line alone, so not on a machine with other users.",
+        ),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -61,8 +70,10 @@ def serve(
 
     files = None if server == "embedded" else wheel.find_installed(Path(server))
     options = ServerOptions(
-        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s
-    )
+        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file,
+        hang_s=hang_s,
+        shared_memory=shared_memory,
+    )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()
 

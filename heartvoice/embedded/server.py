@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, secret_argument, wheel
+from heartvoice.embedded.shared_memory import SharedMemoryGrant
 from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
-_RESTRICT = "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:heartvoice-admin="
+_ADMIN_APIS = "model-repository,trace,logging"
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
 KEEPALIVE_S = 10.0
@@ -67,6 +68,8 @@ class ServerOptions:
     """How long songs in flight may take to finish at a stop."""
     log_path: Path | None = None
     """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
+    shared_memory: bool = False
+    """Whether clients of this user may hand tensors over by system shared memory."""
 
 
 def free_port() -> int:
@@ -91,6 +94,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
+        self._grant: SharedMemoryGrant | None = None
         self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
@@ -140,6 +144,9 @@ class EmbeddedServer:
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
         self._run = leftovers.new_run_folder()
+        if self.options.shared_memory:
+            prefix = leftovers.shm_prefix(self._owner, self._run)
+            self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
         try:
             backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
@@ -148,8 +155,7 @@ class EmbeddedServer:
             self._log_start = path.stat().st_size
             self._process = secret_argument.start(
                 self._command(files, backends, repository.root),
-                _RESTRICT,
-                _RESTRICT + self._secret,
+                self._restrictions(),
                 env={**unread.ENVIRONMENT, **wheel.environment(files), rundir.VARIABLE: str(self._run)},
                 before_exec=_die_with_parent,
                 stdin=subprocess.DEVNULL,
@@ -159,6 +165,8 @@ class EmbeddedServer:
             )
             self._wait_ready(path, interrupted)
             secret_argument.warn_if_shown(self.pid, self._secret)
+            if self._grant is not None:
+                self._grant.publish()
         except BaseException:
             self.stop(cancel=True)
             raise
@@ -237,6 +245,12 @@ class EmbeddedServer:
         pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
+    def _restrictions(self) -> dict[str, str]:
+        """Arguments that close APIs, without and with their keys."""
+        apis = _ADMIN_APIS if self._grant else f"{_ADMIN_APIS},shared-memory"
+        argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin="
+        return {argument: argument + self._secret, **(self._grant.argument if self._grant else {})}
+
     def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
         options = self.options
         command = [
@@ -254,7 +268,7 @@ class EmbeddedServer:
             f"--metrics-port={options.metrics_port}",
             # By default the last eight streams' answers are kept for reuse, each up to a whole song.
             "--grpc-infer-allocation-pool-size=0",
-            _RESTRICT,  # the key follows, out of sight
+            *self._restrictions(),  # the keys follow, out of sight
             # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
             # of callers are welcome, too: the default drops those that ping more than once in five minutes.
             f"--grpc-keepalive-time={round(KEEPALIVE_S * 1000)}",
@@ -308,6 +322,8 @@ class EmbeddedServer:
             if self.poll() is not None:
                 _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 break
+            if self._grant is not None:
+                self._grant.reap()
             for name in self.stub_pids():
                 self._mend(name, watch)
         probe.close()
