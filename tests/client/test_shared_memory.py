@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.client import AsyncClient, Client, shared_memory, wire
+from heartvoice.client import AsyncClient, Client, wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.shared_memory import LARGE_BYTES, Parcel, SharedMemory
 from heartvoice.embedded import leftovers
@@ -68,7 +68,7 @@ def test_small_messages_stay_as_they_are() -> None:
 
 def test_a_server_elsewhere_is_refused() -> None:
     for make in (Client, AsyncClient):
-        with pytest.raises(InvalidRequestError, match="shared_memory: expected a server at 127.0.0.1:PORT"):
+        with pytest.raises(InvalidRequestError, match=r"shared_memory: expected a server at 127\.0\.0\.1:PORT"):
             make("songs.example:8001", shared_memory=True)
 
 
@@ -86,7 +86,7 @@ def test_no_room_is_said_and_nothing_left(shm: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     (shm / f"{leftovers.shm_prefix(leftovers.identity(os.getpid()))}run_key_1").write_text("secret")
-    monkeypatch.setattr(shared_memory.os, "fdopen", full)
+    monkeypatch.setattr(os, "fdopen", full)
     with (
         Client("127.0.0.1:1", shared_memory=True) as client,
         pytest.raises(ModelUnavailableError, match="cannot take 3840000 bytes: No space left"),

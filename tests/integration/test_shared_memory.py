@@ -64,7 +64,7 @@ def test_a_recording_gives_the_same_answer_either_way(sharing: EmbeddedServer) -
         np.testing.assert_array_equal(sharer.embed(RECORDING).vector, expected)
         np.testing.assert_array_equal(asyncio.run(embed()), expected)
         stems = [client.separate(RECORDING, sources="vocals")["vocals"] for client in (plain, sharer)]
-    np.testing.assert_array_equal(*stems)
+    np.testing.assert_array_equal(stems[0], stems[1])
     assert registered(sharing) == []
 
 

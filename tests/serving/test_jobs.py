@@ -29,7 +29,7 @@ class Family:
     def __init__(self, name: str, description: str, kind: str) -> None:
         self.name = name
 
-    def Metric(self, labels: dict[str, str]) -> Any:  # noqa: N802 (Triton's name)
+    def Metric(self, labels: dict[str, str]) -> Any:
         name = self.name
         return SimpleNamespace(
             increment=lambda value: PAGE.update({name: value}), set=lambda value: PAGE.__setitem__(name, value)
@@ -60,7 +60,7 @@ def request(**inputs: Any) -> Any:
 
 @pytest.fixture
 def held(jobs: ModuleType) -> Iterator[tuple[JobQueue, Callable[[], None], Callable[[], None]]]:
-    """A queue of 1 running and 2 waiting whose work waits; and what submits a call from outside, and another model's."""
+    """A queue of 1 running and 2 waiting; what submits a call from outside to it, and what submits another model's."""
     go = threading.Event()
     queue = jobs.JobQueue(SVC, lambda job: go.wait(10), 1, 2)
     own = np.array([os.getpid()])
