@@ -259,7 +259,7 @@ def check_installed(*, plots: bool) -> None:
 
 def quick_plan() -> Plan:
     """The least of everything."""
-    return Plan((1, 2), 0.5, 4, 2.0, (2.0, 4.0), (2.0,), (0.5, 4.0), 6.0, 1)
+    return Plan((2,), 0.5, 4, 2.0, (2.0, 4.0), (2.0,), (0.5, 4.0), 6.0, 1)
 
 
 def read_concurrency(text: str) -> list[int]:

@@ -6,21 +6,20 @@ It comes out of a PyPI wheel, pinned by hash: 2.60 where glibc is 2.38 or later,
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heartvoice.benchmarks.harness import Run
-from heartvoice.benchmarks.load_clients import percentiles
 from heartvoice.benchmarks.load_target import Target
 from heartvoice.benchmarks.load_view import Step
 from heartvoice.benchmarks.load_work import Load, as_json, message
@@ -30,7 +29,7 @@ from heartvoice.export import pypi
 
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 TIMEOUT_S = 600.0
-_REQUEST = re.compile(rb'"timestamp":(\d+),.*?"response_timestamps":\[([\d,]+)\]', re.DOTALL)
+PERCENTILES = (50, 90, 95, 99)
 OUTPUT_ROOM = 8
 """perf_analyzer's shared memory for each output, of the size of all inputs."""
 LEAST = 4
@@ -85,50 +84,39 @@ def perf_analyzer() -> Iterator[PerfAnalyzer]:
 
 
 @dataclass(frozen=True)
-class Sent:
-    """perf_analyzer's requests, in seconds since the first was sent."""
+class Latencies:
+    """perf_analyzer's, in milliseconds: to the answer, or to the last response of a streamed model."""
 
-    sent: tuple[float, ...]
-    answered: tuple[tuple[float, ...], ...]
-    """When each response of each request came."""
+    percentiles: dict[str, Any]
+    mean_ms: float
 
     @classmethod
-    def read(cls, profile: bytes) -> Sent:
-        """Out of a profile export, which is no JSON: it has what was sent and answered as it is, bytes and all.
+    def read(cls, row: Mapping[str, str]) -> Latencies:
+        """Out of a row of its verbose CSV."""
+        percentiles = {f"p{q}_ms": float(row[f"p{q} latency"]) / 1e3 for q in PERCENTILES}
+        return cls(percentiles, float(row["Avg latency"]) / 1e3)
+
+    def rate_hz(self, concurrency: int) -> float:
+        """Requests in a second by Little's law: as many as go at once over their mean latency.
 
         perf_analyzer's own rate counts whole seconds, which is coarse for a short point.
         """
-        found = [(int(at), [int(each) for each in answers.split(b",")]) for at, answers in _REQUEST.findall(profile)]
-        begin = min((at for at, _ in found), default=0)
-        return cls(
-            tuple((at - begin) / 1e9 for at, _ in found),
-            tuple(tuple((each - begin) / 1e9 for each in answers) for _, answers in found),
-        )
-
-    @property
-    def rate_hz(self) -> float:
-        """Requests in a second, from the first that was sent to the last answer."""
-        return len(self.sent) / max(times[-1] for times in self.answered)
-
-    def latencies(self, *, first: bool = False) -> list[float]:
-        """Seconds to the last response of each, or to the first."""
-        at = 0 if first else -1
-        return [times[at] - sent for sent, times in zip(self.sent, self.answered, strict=True)]
+        return concurrency / (self.mean_ms / 1e3)
 
 
 def measure(
     tool: PerfAnalyzer, target: Target, load: Load, concurrency: int, n: int, *, shared: bool = False
-) -> Sent | str:
+) -> Latencies | str:
     """Run perf_analyzer once; returns what it sent, or what it said when it failed."""
     with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
-        data, result = Path(folder) / "data.json", Path(folder) / "profile.json"
+        data, result = Path(folder) / "data.json", Path(folder) / "result.csv"
         inputs = load.inputs()
         data.write_text(json.dumps({"data": [as_json(inputs)]}), encoding="utf-8")
         headers = [f"{name}:{value}" for name, value in target.perf_headers(shared=shared)]
         room = OUTPUT_ROOM * sum(array.nbytes for array in inputs.values())
         command = [
             str(tool.program), "-m", load.model, "-u", target.url, "-i", "grpc", "--input-data", str(data),
-            "--concurrency-range", str(concurrency), "--request-count", str(n), "--profile-export-file", str(result),
+            "--concurrency-range", str(concurrency), "--request-count", str(n), "-f", str(result), "--verbose-csv",
             *(["--streaming"] if load.streamed else []),
             *(["--shared-memory", "system", "--output-shared-memory-size", str(room)] if shared else []),
             *(part for header in headers for part in ("-H", header)),
@@ -142,8 +130,8 @@ def measure(
         if done.returncode or not result.is_file():
             said = (done.stdout + done.stderr).strip().splitlines()
             return said[-1] if said else f"perf_analyzer ended with {done.returncode}"
-        sent = Sent.read(result.read_bytes())
-        return sent if len(sent.sent) >= n else f"perf_analyzer: expected {n} answered requests, got {len(sent.sent)}"
+        with result.open(encoding="utf-8") as file:
+            return Latencies.read(next(csv.DictReader(file)))
 
 
 def n_requests(latency_s: float, concurrency: int, seconds: float, most: int) -> int:
@@ -174,21 +162,20 @@ def measure_stages(
             n = n_requests(latency_s, at_once, seconds, most)
             yield Step(f"{load.name}, {at_once} at once, {n} requests")
             with target.watch() as watched:
-                sent = measure(tool, target, load, at_once, n)
-            if isinstance(sent, str):
-                run.add(f"stage: {load.name}", f"concurrency {at_once}", failed=sent, question="stages")
+                found = measure(tool, target, load, at_once, n)
+            if isinstance(found, str):
+                run.add(f"stage: {load.name}", f"concurrency {at_once}", failed=found, question="stages")
             else:
-                _add(run, load, at_once, sent, watched.facts(load.model))
+                _add(run, load, at_once, n, found, watched.facts(load.model))
             run.save()
 
 
-def _add(run: Run, load: Load, at_once: int, sent: Sent, watched: dict[str, Any]) -> None:
-    """One row of the result. Latencies are to the last response of a streamed model."""
-    rate = sent.rate_hz
-    heard = percentiles("first_", sent.latencies(first=True), (50, 95)) if load.streamed else {}
+def _add(run: Run, load: Load, at_once: int, n: int, found: Latencies, watched: dict[str, Any]) -> None:
+    """One row of the result."""
+    rate = found.rate_hz(at_once)
     hourly: dict[str, Any] = {"songs_per_hour": rate * 3600} if load.model in ("song", "cover") else {}
+    facts: dict[str, Any] = {**found.percentiles, "mean_ms": found.mean_ms, **hourly, **watched}
     run.add(
-        f"stage: {load.name}", f"concurrency {at_once}", question="stages", model=load.model, concurrency=at_once,
-        n=len(sent.sent), **percentiles("", sent.latencies()), **heard, requests_per_s=rate,
-        audio_s_per_s=rate * load.audio_s, rtf=1 / (rate * load.audio_s), **hourly, **watched,
+        f"stage: {load.name}", f"concurrency {at_once}", question="stages", model=load.model, concurrency=at_once, n=n,
+        requests_per_s=rate, audio_s_per_s=rate * load.audio_s, rtf=1 / (rate * load.audio_s), **facts,
     )  # fmt: skip

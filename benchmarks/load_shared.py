@@ -11,7 +11,6 @@ import numpy as np
 from heartvoice import noise
 from heartvoice.benchmarks import load_work
 from heartvoice.benchmarks.harness import Run, alternate
-from heartvoice.benchmarks.load_clients import percentiles
 from heartvoice.benchmarks.load_perf import PerfAnalyzer, measure
 from heartvoice.benchmarks.load_target import Target
 from heartvoice.benchmarks.load_view import Step
@@ -31,12 +30,12 @@ def measure_shared(
         yield Step(f"{graph.name} by perf_analyzer, {n} requests either way")
         size = sum(array.nbytes for array in graph.inputs().values()) / 1e6
         for variant in (GRPC, SHARED):
-            sent = measure(tool, target, graph, 1, n, shared=variant == SHARED)
+            found = measure(tool, target, graph, 1, n, shared=variant == SHARED)
             facts: dict[str, Any] = {"question": "shared", "input_mb": size}
-            if isinstance(sent, str):
-                run.add(f"{CASE}: {graph.name}", variant, failed=sent, **facts)
+            if isinstance(found, str):
+                run.add(f"{CASE}: {graph.name}", variant, failed=found, **facts)
             else:
-                run.add(f"{CASE}: {graph.name}", variant, n=n, **percentiles("", sent.latencies()), **facts)
+                run.add(f"{CASE}: {graph.name}", variant, n=n, **found.percentiles, **facts)
         run.save()
     audio = (0.1 * noise.normal(5, "load", 0, (2, round(seconds * SAMPLE_RATE_HZ)))).astype(np.float32)
     recording, voice = (audio, SAMPLE_RATE_HZ), load_work.reference()
