@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def bench(
     name = "load-quick" if quick else "load"
     run = Run(name, sizes.name, precision, default_threads(), results=results)
     interrupted = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     with ExitStack() as stack:
         try:
             target = stack.enter_context(

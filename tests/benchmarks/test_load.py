@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heartvoice.benchmarks import load_cli, load_tables
+from heartvoice.benchmarks.harness import Run
 from heartvoice.benchmarks.load_perf import Latencies, n_requests, published_name
 from heartvoice.benchmarks.load_saturation import summary
 from heartvoice.benchmarks.load_target import Target, parse_metrics, queue_ms, read_headers
@@ -146,3 +147,17 @@ def test_an_unknown_load_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidRequestError, match=r"model: expected one of speaker_encoder, .*got 'sing'"):
         load_cli.wanted_loads(PRESETS["tiny"], ["sing"])
+
+
+def test_shared_memory_that_is_not_allowed_is_a_row_of_its_own(tmp_path: Path) -> None:
+    from heartvoice.benchmarks.load_shared import measure_shared
+    from heartvoice.benchmarks.load_work import loads
+    from heartvoice.presets import PRESETS
+
+    rates = {"bandwidth_gb_s": 1.0}
+    run = Run("load", "tiny", "fp32", 1, results=tmp_path, calibration=lambda: rates, key="here")
+    graph = loads(PRESETS["tiny"])[1]
+    steps = measure_shared(run, Target("songs.example:1", None, None), None, graph, seconds=1, rounds=1, n=1)
+    assert len(list(steps)) == 1
+    (row,) = run.rows
+    assert "expected a server at 127.0.0.1:PORT" in row["failed"]

@@ -120,7 +120,7 @@ def test_an_interruption_cancels_what_is_under_way() -> None:
         made.go.wait(30)
         yield AudioChunk(np.zeros((2, 480), np.float32), 0)
 
-    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         closed_loop(client, make, 2, 4)
