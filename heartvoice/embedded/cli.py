@@ -53,8 +53,8 @@ def serve(
         typer.Option(
             "--shared-memory",
             help="Let clients of your own user hand large inputs over by shared memory, `Client(shared_memory=True)`. "
-            "Whoever reads the key that this puts into /dev/shm can read and change all that the server computes, and "
-            "run code in it; Triton takes the key on its command line alone, so not on a machine with other users.",
+            "Whoever can read the key that this puts into /dev/shm, which is your user, can read and change all that "
+            "the server computes, and run code in it.",
         ),
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,

@@ -54,7 +54,9 @@ def test_two_of_them_have_their_places_each() -> None:
     command = [sys.executable, "-S", "-c", SAY, "--b=", STAND_IN]
     hidden = {STAND_IN: SECRET, "--b=": "--b=fedcba"}
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = secret_argument.start(command, hidden, env={"PATH": os.environ["PATH"]}, before_exec=lambda: None, **pipes)
+    process = secret_argument.start(
+        command, hidden, env={"PATH": os.environ["PATH"]}, before_exec=lambda: None, **pipes
+    )
     line = Path(f"/proc/{process.pid}/cmdline").read_text()
     arguments, environment, child = said(process)
     process.communicate()

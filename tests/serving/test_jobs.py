@@ -20,34 +20,43 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from heartvoice.serving.jobs import JobQueue
 
-PAGE: Counter[str] = Counter()
+Page = Counter[str]
 
 
-class Family:
-    COUNTER, GAUGE = "counter", "gauge"
+def family(page: Page) -> type:
+    """Triton's class of metrics, which writes on a page of the test's own: workers of other tests may still run."""
 
-    def __init__(self, name: str, description: str, kind: str) -> None:
-        self.name = name
+    class Family:
+        COUNTER, GAUGE = "counter", "gauge"
 
-    def Metric(self, labels: dict[str, str]) -> Any:
-        name = self.name
-        return SimpleNamespace(
-            increment=lambda value: PAGE.update({name: value}), set=lambda value: PAGE.__setitem__(name, value)
-        )
+        def __init__(self, name: str, description: str, kind: str) -> None:
+            self.name = name
+
+        def Metric(self, labels: dict[str, str]) -> Any:
+            name = self.name
+            return SimpleNamespace(
+                increment=lambda value: page.update({name: value}), set=lambda value: page.__setitem__(name, value)
+            )
+
+    return Family
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def page() -> Page:
+    return Counter()
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
     """The module, over a fake of Triton's own."""
     backend: Any = ModuleType("triton_python_backend_utils")
-    backend.MetricFamily = Family
+    backend.MetricFamily = family(page)
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
     monkeypatch.delitem(sys.modules, "heartvoice.serving.jobs", raising=False)
     from heartvoice.serving import jobs as module
 
     monkeypatch.setattr(module, "pb_utils", backend)
-    PAGE.clear()
     yield module
     sys.modules.pop("heartvoice.serving.jobs", None)
 
@@ -75,16 +84,16 @@ def held(jobs: ModuleType) -> Iterator[tuple[JobQueue, Callable[[], None], Calla
 Held = tuple[Any, Callable[[], None], Callable[[], None]]
 
 
-def test_a_full_queue_refuses_with_the_numbers_and_counts_it(held: Held) -> None:
+def test_a_full_queue_refuses_with_the_numbers_and_counts_it(held: Held, page: Page) -> None:
     _, outside, _ = held
     for _ in range(3):
         outside()
     with pytest.raises(ModelUnavailableError, match="svc: 1 jobs running and 2 waiting, no room"):
         outside()
-    assert PAGE["heartvoice_jobs_refused_total"] == 1
+    assert page["heartvoice_jobs_refused_total"] == 1
 
 
-def test_callers_from_outside_take_no_room_from_other_models(held: Held) -> None:
+def test_callers_from_outside_take_no_room_from_other_models(held: Held, page: Page) -> None:
     """An accepted cover would fail in its stage `svc` otherwise."""
     _, outside, inner = held
     for _ in range(3):
@@ -93,12 +102,12 @@ def test_callers_from_outside_take_no_room_from_other_models(held: Held) -> None
         inner()
     with pytest.raises(ModelUnavailableError, match="no room"):
         inner()
-    assert PAGE["heartvoice_jobs_live"] == 6
+    assert page["heartvoice_jobs_live"] == 6
 
 
-def test_waiting_is_counted_when_a_job_begins(held: Held) -> None:
+def test_waiting_is_counted_when_a_job_begins(held: Held, page: Page) -> None:
     _, outside, _ = held
     outside()
     outside()
-    wait_until(lambda: PAGE["heartvoice_jobs_started_total"] == 1, 5.0, "the first job begins")
-    assert PAGE["heartvoice_jobs_queue_seconds_total"] > 0
+    wait_until(lambda: page["heartvoice_jobs_started_total"] == 1, 5.0, "the first job begins")
+    assert page["heartvoice_jobs_queue_seconds_total"] > 0
