@@ -44,15 +44,24 @@ class Plan:
 
     concurrency: Sequence[int]
     seconds: float
-    """Of each point."""
+    """Of each point, about."""
     most: int
     """Requests of each point."""
-    song_s: float
-    lengths: Sequence[float]
-    cover_lengths: Sequence[float]
-    shares: Sequence[float]
-    shared_s: float
-    rounds: int
+    song_s: float = 30.0
+    """Of streams."""
+    lengths: Sequence[float] = (10.0, 30.0, 60.0, 120.0, 240.0)
+    cover_lengths: Sequence[float] = (10.0, 30.0, 60.0)
+    shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0)
+    """Songs offered, of what the server can make."""
+    shared_s: float = 60.0
+    rounds: int = 2
+
+
+QUICK = Plan(
+    concurrency=(2,), seconds=0.5, most=4, song_s=2.0, lengths=(2.0, 4.0), cover_lengths=(2.0,), shares=(0.5, 4.0),
+    shared_s=6.0, rounds=1,
+)  # fmt: skip
+"""The least of everything."""
 
 
 def bench(
@@ -97,10 +106,7 @@ def bench(
     Every point is saved at once; Ctrl-C stops everything and keeps what was measured.
     """
     check_installed(plots=plots is not None)
-    plan = quick_plan() if quick else Plan(
-        read_concurrency(concurrency), seconds, requests, 30.0, (10.0, 30.0, 60.0, 120.0, 240.0), (10.0, 30.0, 60.0),
-        (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0), 60.0, 2,
-    )  # fmt: skip
+    plan = QUICK if quick else Plan(read_concurrency(concurrency), seconds, requests)
     chosen = list(only or Question)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -257,11 +263,6 @@ def check_installed(*, plots: bool) -> None:
     require("export", "torch", "onnx")
     if plots:
         require("evaluate", "matplotlib")
-
-
-def quick_plan() -> Plan:
-    """The least of everything."""
-    return Plan((2,), 0.5, 4, 2.0, (2.0, 4.0), (2.0,), (0.5, 4.0), 6.0, 1)
 
 
 def read_concurrency(text: str) -> list[int]:

@@ -13,8 +13,6 @@ from heartvoice.benchmarks.load_streams import cover, song
 from heartvoice.benchmarks.load_target import Target
 from heartvoice.benchmarks.load_view import Step
 
-LENGTHS_S = (10.0, 30.0, 60.0, 120.0, 240.0)
-COVER_LENGTHS_S = (10.0, 30.0, 60.0)
 STAGES = ("lm_s", "codec_s", "separation_s", "conversion_s", "mix_s", "judging_s")
 """Timings of a report; stages overlap, so that they add up to more than the whole."""
 

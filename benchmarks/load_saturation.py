@@ -27,15 +27,13 @@ from heartvoice.benchmarks.load_target import Target
 from heartvoice.benchmarks.load_view import Step
 from heartvoice.contracts import SONG
 
-SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0)
-"""Offered load, of what the server makes with all its places taken."""
 CASE = "saturation"
 
 
 def measure_saturation(
-    run: Run, target: Target, make: Make, *, seconds: float, shares: Sequence[float] = SHARES, most: int
+    run: Run, target: Target, make: Make, *, seconds: float, shares: Sequence[float], most: int
 ) -> Iterator[Step]:
-    """The capacity, then each share of it; yields before each point."""
+    """What the server makes with all its places taken, then each share of that; yields before each point."""
     places = int(SONG.parameters["max_jobs"])
     yield Step(f"capacity, {places} songs at once", 0)
     with target.client() as client:
