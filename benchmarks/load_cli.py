@@ -86,7 +86,9 @@ def bench(
     only: Annotated[list[Question] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Of the stages, only this; may be repeated.")] = None,
     concurrency: Annotated[str, typer.Option(help="How many at once, with commas.")] = "1,2,4,8",
-    seconds: Annotated[float, typer.Option(help="Time of each point, about.", min=0.1)] = 6.0,
+    seconds: Annotated[
+        float, typer.Option(help="Time of each point, about; four times that for saturation.", min=0.1)
+    ] = 4.0,
     requests: Annotated[int, typer.Option(help="Most requests of a point.", min=1)] = 100,
     quick: Annotated[bool, typer.Option("--quick", help="As little as possible: does it work?")] = False,
     results: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS,
