@@ -49,3 +49,19 @@ def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
         assert other.poll() is None
     assert not folder.exists()
     leftovers.remove_run(others, owner)
+
+
+def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
+    owner = leftovers.identity(os.getpid())
+    folder, others = leftovers.new_run_folder(), leftovers.new_run_folder()
+    regions = [leftovers.SHM / f"{leftovers.shm_prefix(owner, run)}x" for run in (folder, others)]
+    try:
+        for region in regions:
+            region.touch()
+            region.chmod(0o644)
+        leftovers.close_to_others(owner, folder)
+        assert [region.stat().st_mode & 0o777 for region in regions] == [0o600, 0o644]
+    finally:
+        leftovers.remove_run(folder, owner)
+        leftovers.remove_run(others, owner)
+    assert not any(region.exists() for region in regions)

@@ -146,9 +146,9 @@ class EmbeddedServer:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-                umask=0o077,  # other users may not read the shared memory, in which jobs' samples lie
             )
             self._wait_ready(path, interrupted)
+            leftovers.close_to_others(self._owner, self._run)
             secret_argument.warn_if_shown(self.pid, self._secret)
         except BaseException:
             self.stop(cancel=True)
@@ -273,6 +273,7 @@ class EmbeddedServer:
             if self.poll() is not None:
                 _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 return
+            leftovers.close_to_others(self._owner, self._run)  # a model that was loaded again has a new region
             for name, pid in self.stub_pids().items():
                 if not rundir.is_alive(pid) and not self._stopping.is_set():
                     log.warning("the process of %s (pid %d) died; reloading the model", name, pid)
