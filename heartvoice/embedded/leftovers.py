@@ -30,6 +30,17 @@ def shm_prefix(owner: str, folder: Path | None = None) -> str:
     return f"{PREFIX}{owner}_{run}"
 
 
+def close_to_others(owner: str, folder: Path | None) -> None:
+    """Keep other users from opening a run's shared memory, in which jobs' samples lie: Triton makes it readable.
+
+    A umask does not help, since its library sets the mode itself. Who has a region open already is not disturbed.
+    """
+    for region in SHM.glob(f"{shm_prefix(owner, folder)}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if region.stat().st_mode & 0o077:
+                region.chmod(0o600)
+
+
 def new_run_folder() -> Path:
     """A private folder for this process's run, marked with its owner."""
     folder = Path(tempfile.mkdtemp(prefix=_RUN_PREFIX))

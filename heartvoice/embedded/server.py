@@ -169,9 +169,9 @@ class EmbeddedServer:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-                umask=0o077,  # other users may not read the shared memory, in which jobs' samples lie
             )
             self._wait_ready(path, interrupted)
+            leftovers.close_to_others(self._owner, self._run)
             secret_argument.warn_if_shown(self.pid, self._secret)
             if self._grant is not None:
                 self._grant.publish()
@@ -375,6 +375,7 @@ class EmbeddedServer:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
         if self._run is not None:
             leftovers.remove_unused(self._run, self._owner)
+            leftovers.close_to_others(self._owner, self._run)  # the model's new region
 
 
 def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
