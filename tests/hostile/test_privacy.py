@@ -135,7 +135,7 @@ def test_an_unforeseen_failure_tells_its_caller_and_the_log_nothing_of_the_job(
     assert song.audio.shape == (2, 7680)
     assert broken.options.log_path is not None
     log = Path(broken.options.log_path).read_text(errors="replace")
-    assert "heartmula: unexpected failure, builtins.ValueError" in log
+    assert "heartmula: failed, builtins.ValueError" in log
     assert "in work" in log, "the place is told"
     assert "DEBUG" in log, "even at DEBUG"
     assert found(broken, reference) == []
