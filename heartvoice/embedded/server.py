@@ -339,7 +339,6 @@ class EmbeddedServer:
                 break
             if self._grant is not None:
                 self._grant.reap()
-            leftovers.close_to_others(self._owner, self._run)  # a model that was loaded again has a new region
             for name in self.stub_pids():
                 self._mend(name, watch)
         probe.close()
