@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.generic]
 
+_CPU: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+_CUDA = (
+    "CUDAExecutionProvider",
+    # The arena takes what is asked for, not the next power of two; float32 is float32.
+    {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
+)
+_PROVIDERS: Mapping[str, tuple[tuple[str, dict[str, str]], ...]] = {"cpu": (_CPU,), "cuda": (_CUDA, _CPU)}
+_GPU_HELP = "install heartvoice[gpu] without heartvoice[serve], whose onnxruntime is that of CPUs"
+
 
 class Engine(Protocol):
     """One loaded graph. `run` may be called from several threads."""
@@ -31,33 +40,49 @@ def default_threads() -> int:
     return int(os.environ.get("HEARTVOICE_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
-def onnx_session(path: Path, *, threads: int | None = None) -> InferenceSession:
+def default_device() -> str:
+    """Where graphs in loops run: HEARTVOICE_DEVICE, "cpu" (the default) or "cuda"."""
+    return os.environ.get("HEARTVOICE_DEVICE", "") or "cpu"
+
+
+def onnx_session(path: Path, *, threads: int | None = None, device: str = "cpu") -> InferenceSession:
     """Open a graph as `OnnxEngine` does.
 
     Raises:
-        EngineError: it does not load.
+        EngineError: it does not load, or not on that device: there is no silent fallback to the CPU.
     """
     import onnxruntime as ort
 
+    if device not in _PROVIDERS:
+        raise EngineError(f"HEARTVOICE_DEVICE: expected one of {', '.join(_PROVIDERS)}, got {device!r}")
+    wanted = _PROVIDERS[device][0][0]
+    if wanted not in ort.get_available_providers():
+        raise EngineError(
+            f"HEARTVOICE_DEVICE is {device}, but onnxruntime {ort.__version__} has no {wanted}: {_GPU_HELP}"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=list(_PROVIDERS[device]))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes for one damaged file
         raise EngineError(f"{path.parent.parent.name}: {path.name} does not load: {error}") from error
+    if session.get_providers()[0] != wanted:  # it only logs that the libraries of CUDA or cuDNN do not load
+        raise EngineError(f"{path.parent.parent.name}: {path.name} does not load on {device}: {wanted} did not start")
+    return session
 
 
 class OnnxEngine:
     """onnxruntime on the CPU, with an explicit thread count and no spinning.
 
-    Spinning wins a few per cent alone and loses far more when several stages share the cores.
+    Spinning wins a few per cent alone and loses far more when several stages share the cores. On a GPU (unrun) by
+    choice.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        self._session = onnx_session(path, threads=threads)
+    def __init__(self, path: Path, *, threads: int | None = None, device: str = "cpu") -> None:
+        self._session = onnx_session(path, threads=threads, device=device)
         self.input_names = [node.name for node in self._session.get_inputs()]
         self.output_names = [node.name for node in self._session.get_outputs()]
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.engines import Array, Engine, OnnxEngine, default_device
 from heartvoice.repository import Repository
 
 
@@ -24,7 +24,7 @@ class Networks(Protocol):
 
 
 class LocalNetworks:
-    """In-process engines over an exported repository, each loaded at its first use."""
+    """In-process engines over an exported repository, each loaded at its first use, on `engines.default_device`."""
 
     def __init__(self, repository: Repository, *, threads: int | None = None) -> None:
         self._repository = repository
@@ -36,7 +36,8 @@ class LocalNetworks:
         """The engine of one network."""
         with self._lock:
             if name not in self._engines:
-                self._engines[name] = OnnxEngine(self._repository.intact_graph(name), threads=self._threads)
+                graph = self._repository.intact_graph(name)
+                self._engines[name] = OnnxEngine(graph, threads=self._threads, device=default_device())
             return self._engines[name]
 
     def load(self, *names: str) -> None:

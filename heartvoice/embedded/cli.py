@@ -48,6 +48,12 @@ def serve(
         float,
         typer.Option(help="A process without a sign of life for so long is killed, a model's started anew.", min=1),
     ] = 30.0,
+    profile: Annotated[
+        str, typer.Option(help="Machine to set the server up for: gb10 (docs/gb10.md says what and why).")
+    ] = "",
+    address: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")
+    ] = "127.0.0.1",
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -55,14 +61,15 @@ def serve(
     Prints a line when every model answers. A second SIGINT or SIGTERM cancels what is still in flight.
     """
     check_installed(embedded=server == "embedded")
-    from heartvoice.embedded import wheel
+    from heartvoice.embedded import profiles, wheel
     from heartvoice.embedded.server import EmbeddedServer, ServerOptions
     from heartvoice.repository import Repository as ModelRepository
 
     files = None if server == "embedded" else wheel.find_installed(Path(server))
     options = ServerOptions(
-        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s
-    )
+        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
+        profile=profiles.find(profile, "--profile") if profile else None, address=address,
+    )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()
 

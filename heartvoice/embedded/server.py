@@ -23,8 +23,10 @@ from typing import IO
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice import page_cache
 from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, secret_argument, wheel
+from heartvoice.embedded.profiles import Profile
 from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import EngineError, ModelUnavailableError
@@ -33,7 +35,7 @@ from heartvoice.serving import rundir, unread
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
 _RESTRICT = "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:heartvoice-admin="
 WATCH_S = 0.2
@@ -67,6 +69,10 @@ class ServerOptions:
     """How long songs in flight may take to finish at a stop."""
     log_path: Path | None = None
     """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
+    profile: Profile | None = None
+    """The machine that the server is set up for."""
+    address: str = LOOPBACK
+    """Where it listens; beyond loopback with a native server alone."""
 
 
 def free_port() -> int:
@@ -82,8 +88,9 @@ class EmbeddedServer:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self.url = f"{LOOPBACK}:{options.grpc_port}"
-        self.metrics_url = f"http://{LOOPBACK}:{options.metrics_port}/metrics"
+        host = LOOPBACK if options.address == ANY else options.address
+        self.url = f"{host}:{options.grpc_port}"
+        self.metrics_url = f"http://{host}:{options.metrics_port}/metrics"
         self.restarts: dict[str, int] = {}
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
@@ -127,6 +134,7 @@ class EmbeddedServer:
         files = self.options.files or wheel.find_wheel()
         if not files.native:
             wheel.check_numpy()
+            check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
         for name in LOADED:
@@ -135,7 +143,7 @@ class EmbeddedServer:
         for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
             repository.graph(name)
         for option, port in (("--grpc-port", self.options.grpc_port), ("--metrics-port", self.options.metrics_port)):
-            check_port(option, port)
+            check_port(option, port, self.options.address)
         n_regions = leftovers.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
@@ -150,7 +158,7 @@ class EmbeddedServer:
                 self._command(files, backends, repository.root),
                 _RESTRICT,
                 _RESTRICT + self._secret,
-                env={**unread.ENVIRONMENT, **wheel.environment(files), rundir.VARIABLE: str(self._run)},
+                env={**unread.ENVIRONMENT, **self._environment(files), rundir.VARIABLE: str(self._run)},
                 before_exec=_die_with_parent,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
@@ -163,6 +171,9 @@ class EmbeddedServer:
             self.stop(cancel=True)
             raise
         self.ready = True
+        if self.options.profile is not None and self.options.profile.drop_page_cache:
+            n_bytes = page_cache.drop([repository.root])
+            log.info("dropped files of %.2f GB from the page cache", n_bytes / 1e9)
         self._watcher.start()
 
     def stop(self, *, cancel: bool = True) -> None:
@@ -237,6 +248,10 @@ class EmbeddedServer:
         pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
+    def _environment(self, files: ServerFiles) -> dict[str, str]:
+        env = wheel.environment(files)
+        return env if self.options.profile is None else self.options.profile.environment(env)
+
     def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
         options = self.options
         command = [
@@ -248,9 +263,9 @@ class EmbeddedServer:
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in self.models),
             "--allow-http=false",
-            f"--grpc-address={LOOPBACK}",
+            f"--grpc-address={options.address}",
             f"--grpc-port={options.grpc_port}",
-            f"--metrics-address={LOOPBACK}",
+            f"--metrics-address={options.address}",
             f"--metrics-port={options.metrics_port}",
             # By default the last eight streams' answers are kept for reuse, each up to a whole song.
             "--grpc-infer-allocation-pool-size=0",
@@ -263,6 +278,7 @@ class EmbeddedServer:
             f"--grpc-http2-min-recv-ping-interval-without-data={round(KEEPALIVE_S * 500)}",
             f"--exit-timeout-secs={math.ceil(self._stop_s)}",
             "--log-format=ISO8601",
+            *(options.profile.arguments if options.profile else ()),
         ]
         return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
 
@@ -346,7 +362,20 @@ class EmbeddedServer:
             leftovers.remove_unused(self._run, self._owner)
 
 
-def check_port(option: str, port: int) -> None:
+def check_address(address: str) -> None:
+    """Refuse to open the wheel's old server to the network.
+
+    Raises:
+        SetupError: the address is not loopback.
+    """
+    if address != LOOPBACK:
+        raise SetupError(
+            f"--address: the embedded server listens on {LOOPBACK} alone, got {address}: it is an old version with "
+            "known crashes; put `heartvoice gateway` in front, or give a newer one with --server PATH"
+        )
+
+
+def check_port(option: str, port: int, address: str = LOOPBACK) -> None:
     """Refuse a port that another process holds.
 
     Raises:
@@ -355,7 +384,7 @@ def check_port(option: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((address, port))
         except OSError as error:
             raise SetupError(f"{option}: port {port} is not free ({error.strerror}); choose another") from error
 
