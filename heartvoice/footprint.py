@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -68,6 +69,7 @@ def total_bytes(parts: Iterable[Part]) -> int:
     return sum(part.n_bytes for part in parts)
 
 
+@lru_cache
 def values(sizes: Sizes) -> int:
     """Weights that a network needs to make sound."""
     decode_only = isinstance(sizes, HeartCodecSizes)

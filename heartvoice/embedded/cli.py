@@ -133,6 +133,9 @@ def _announce(triton: object, repository: object, json_output: bool) -> None:
 
 def doctor(
     repository: Annotated[Path | None, typer.Option(help="Also check this repository.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Check for serving on this kind of machine: gb10. Default: the embedded server.")
+    ] = "",
     grpc_port: GrpcPort = 8001,
     metrics_port: MetricsPort = 8002,
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -140,9 +143,15 @@ def doctor(
     """Say what this machine lacks for serving, and how to get it. Exits with 1 if anything is missing."""
     from dataclasses import asdict
 
+    from heartvoice.embedded import profiles
     from heartvoice.embedded.doctor import examine
+    from heartvoice.embedded.doctor_target import examine_target
 
-    findings = list(examine(repository, {"--grpc-port": grpc_port, "--metrics-port": metrics_port}))
+    ports = {"--grpc-port": grpc_port, "--metrics-port": metrics_port}
+    if target:
+        findings = list(examine_target(profiles.find(target, "--target"), repository, ports))
+    else:
+        findings = list(examine(repository, ports))
     if json_output:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:

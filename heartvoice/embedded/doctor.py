@@ -33,28 +33,30 @@ class Finding:
 
 def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]:
     """Look at everything that serving needs."""
-    yield _attempt("Python", _python)
-    yield _attempt("libpython", lambda: str(wheel.shared_libpython()))
-    yield _attempt("numpy", wheel.check_numpy)
-    yield _attempt("Triton server", lambda: str(wheel.find_wheel().binary))
-    for module, extra in (("onnxruntime", "serve"), ("tokenizers", "serve")):
-        yield _module(module, extra)
-    yield _space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
-    yield _space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")
-    for option, port in ports.items():
-        yield _attempt(f"port {port}", lambda o=option, p=port: _port(o, p))  # type: ignore[misc]
+    yield attempt("Python", python)
+    yield attempt("libpython", lambda: str(wheel.shared_libpython()))
+    yield attempt("numpy", wheel.check_numpy)
+    yield attempt("Triton server", lambda: str(wheel.find_wheel().binary))
+    for package in ("onnxruntime", "tokenizers"):
+        yield module(package, "serve")
+    yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
+    yield space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")
+    for option, number in ports.items():
+        yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
-        yield _attempt("repository", lambda: _repository(repository))
+        yield attempt("repository", lambda: repository_line(repository))
 
 
-def _attempt(name: str, look: Callable[[], str]) -> Finding:
+def attempt(name: str, look: Callable[[], str]) -> Finding:
+    """A finding from what `look` returns, or from the error that it raises."""
     try:
         return Finding(name, True, look())
     except HeartvoiceError as error:
         return Finding(name, False, str(error))
 
 
-def _python() -> str:
+def python() -> str:
+    """Version and machine; raises SetupError if the server cannot use them."""
     version = sys.version_info[:2]
     if not (3, 10) <= version <= (3, 12):
         raise wheel.SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
@@ -63,12 +65,14 @@ def _python() -> str:
     return f"{platform.python_version()} on {platform.machine()}"
 
 
-def _module(name: str, extra: str) -> Finding:
+def module(name: str, extra: str) -> Finding:
+    """Whether a package is installed."""
     found = importlib.util.find_spec(name) is not None
     return Finding(name, found, "installed" if found else f"missing: pip install 'heartvoice[{extra}]'")
 
 
-def _space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
+def space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
+    """Whether so many bytes are free in a folder."""
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     text = f"{free / 2**20:.0f} MB free in {folder}"
     if free < minimum:
@@ -76,12 +80,14 @@ def _space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
     return Finding(name, True, text)
 
 
-def _port(option: str, port: int) -> str:
-    check_port(option, port)
+def port(option: str, number: int) -> str:
+    """Raises SetupError if a port is taken."""
+    check_port(option, number)
     return "free"
 
 
-def _repository(root: Path) -> str:
+def repository_line(root: Path) -> str:
+    """What an exported repository is; raises EngineError if it is none, or lacks a graph."""
     repository = Repository(root)
     for model in ("heartmula_step", "heartcodec_condition", "heartcodec_flow", "heartcodec_decoder"):
         repository.graph(model)

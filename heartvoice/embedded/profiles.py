@@ -40,6 +40,8 @@ class Profile:
     """That the driver supports."""
     memory_bytes: int
     """Of the machine, for the whole of it."""
+    shm_bytes: int
+    """Of /dev/shm: tensors between the server and its processes."""
 
     @property
     def arguments(self) -> list[str]:
@@ -72,8 +74,8 @@ GB10 = Profile(
         ),
         Setting(
             "model-load-thread-count", "1",
-            "Default 4. A load holds its file and its weights at the same time, and on this machine in the same "
-            "memory: one after the other, the peak is that of the largest model alone.",
+            "Default 4. A load holds its file and its weights at the same time, here in the same memory: one after the "
+            "other, the peak is what is loaded and one file more, not four.",
         ),
     ),
     variables=(
@@ -95,6 +97,7 @@ GB10 = Profile(
     min_driver=580,
     min_cuda=(13, 0),
     memory_bytes=128 * 10**9,
+    shm_bytes=4 * 2**30,  # eight Python models, each up to four times its largest tensor, a file of 100 MB
 )  # fmt: skip
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({GB10.name: GB10})

@@ -1,0 +1,201 @@
+"""What does a GB10 need and take? Tables for docs/gb10.md, derived from sizes: nothing here has been run on one.
+
+    python -m heartvoice.benchmarks.gb10            # both tables
+    python -m heartvoice.benchmarks.gb10 --write    # into docs/gb10.md
+
+Bytes come from `footprint.py`, operations of the language model and the codec from `costs.py`, those of the other
+networks from PyTorch's counter over their modules at full size on the meta device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from heartvoice.benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
+from heartvoice.checkpoints import Sizes, build_module
+from heartvoice.contracts import CODEC_SETTINGS, FRAMES_PER_S, LATENTS_PER_FRAME, SVC_SETTINGS, WINDOW, Setting
+from heartvoice.embedded.profiles import GB10, Profile
+from heartvoice.footprint import CodecPrecision, footprint, gigabytes, total_bytes
+from heartvoice.presets import PRESETS, Preset, RmvpeSizes
+from heartvoice.stages.svc_windows import OVERLAP_FRAMES
+from heartvoice.svc_contracts import SVC_CONTEXT
+from heartvoice.svc_sizes import SVC_HOP
+
+DOC = Path(__file__).resolve().parents[1] / "docs" / "gb10.md"
+BANDWIDTH = 233e9
+"""Bytes per second that a GB10 was measured to read elsewhere (231 to 234); its data sheet says 273."""
+BF16_FLOPS, FP32_FLOPS = 100e12, 30e12
+"""Estimates, not measured: dense bf16 on tensor cores; float32 without TF32."""
+PROMPT_POSITIONS = 300
+MEL_FRAMES_PER_S = 44_100 / SVC_HOP
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage of a song, bound by reading or by arithmetic."""
+
+    name: str
+    amount: str
+    bf16_s: float
+    fp32_s: float
+    fp32_only: bool = False
+
+
+def memory_rows(preset: Preset, profile: Profile, *, songs: int, codec: CodecPrecision) -> list[tuple[str, ...]]:
+    """The memory table."""
+    parts = footprint(preset, songs=songs, codec=codec, pool_bytes=profile.pool_bytes)
+    rows = [(part.name, f"{gigabytes(part.n_bytes)}", part.kind, part.note) for part in parts]
+    return [
+        *rows,
+        ("**in all**", f"**{gigabytes(total_bytes(parts))}**", "", f"of {profile.memory_bytes / 1e9:.0f} GB"),
+    ]
+
+
+def totals_rows(preset: Preset, profile: Profile) -> list[tuple[str, ...]]:
+    """The sum by songs at once and by the codec's precision."""
+    rows: list[tuple[str, ...]] = []
+    for songs in (1, 2, 4, 8):
+        sums = [
+            total_bytes(footprint(preset, songs=songs, codec=codec, pool_bytes=profile.pool_bytes))
+            for codec in ("bf16", "fp32")  # type: CodecPrecision
+        ]
+        rows.append((str(songs), *map(gigabytes, sums)))
+    return rows
+
+
+def time_rows(preset: Preset, duration_s: float) -> list[tuple[str, ...]]:
+    """The table of lower bounds of a song's stages, one after the other."""
+    works = list(song_work(preset, duration_s))
+    rows = [(work.name, work.amount, f"{work.bf16_s:.1f}", f"{work.fp32_s:.1f}") for work in works]
+    mixed, exact = (
+        sum(times) for times in zip(*((w.fp32_s if w.fp32_only else w.bf16_s, w.fp32_s) for w in works), strict=True)
+    )
+    return [*rows, ("**in all**", "bf16: the codec; the voice path in fp32", f"**{mixed:.1f}**", f"**{exact:.1f}**")]
+
+
+def song_work(preset: Preset, duration_s: float) -> Iterable[Work]:
+    """What a song in a voice costs at the least, stage by stage."""
+    frames = math.ceil(duration_s * FRAMES_PER_S)
+    mean = PROMPT_POSITIONS + frames // 2
+    read = frame_bytes(preset.lm, positions=mean, rows=2, weight_bytes=2, cache_bytes=2)
+    writing = frames * read.total / BANDWIDTH + prefill_flop(preset.lm, positions=PROMPT_POSITIONS, rows=2) / BF16_FLOPS
+    yield Work(
+        "HeartMuLa", f"{frames} frames of {read.total / 1e9:.2f} GB at {mean} positions, guided, bf16", writing, writing
+    )
+    codec, windows = preset.codec, math.ceil(frames / WINDOW.max)
+    latents = LATENTS_PER_FRAME * WINDOW.max
+    steps = _default(CODEC_SETTINGS, "codec_steps")
+    flow = windows * steps * flow_flop(codec, frames=latents, rows=2)
+    yield _bound(
+        "HeartCodec", flow + decoder_flop(codec, frames=LATENTS_PER_FRAME * frames),
+        f"{windows} window{'s' if windows > 1 else ''} of {steps:.0f} guided steps, and the decoder",
+    )  # fmt: skip
+    yield from _voice_work(preset, duration_s)
+
+
+def _voice_work(preset: Preset, duration_s: float) -> Iterable[Work]:
+    separator, svc = preset.separator, preset.svc
+    segments = math.ceil(duration_s * separator.samplerate / separator.stride_samples)
+    spectrum = (1, 4, separator.nfft // 2, -(-separator.segment_samples // (separator.nfft // 4)))
+    one = _counted(separator, lambda module: module.core(_zeros(1, 2, separator.segment_samples), _zeros(*spectrum)))
+    yield _bound("Demucs", segments * one, f"{segments} segments, {separator.n_models} networks", fp32_only=True)
+
+    whisper = _counted(svc.whisper, lambda module: module(_zeros(1, svc.whisper.num_mel_bins, 3000)))
+    prompt = round(_default(SVC_SETTINGS, "prompt_s") * MEL_FRAMES_PER_S)
+    context = SVC_CONTEXT - prompt
+    windows = math.ceil(duration_s * MEL_FRAMES_PER_S / (context - OVERLAP_FRAMES))
+    steps, dit = _default(SVC_SETTINGS, "svc_steps"), svc.dit
+    velocity = _counted(dit, lambda module: module(
+        _zeros(1, SVC_CONTEXT, dit.in_channels), _zeros(1, SVC_CONTEXT, dit.in_channels), _zeros(1, dit.style_dim),
+        _zeros(1, SVC_CONTEXT, dit.content_dim), _zeros(1),
+    ))  # fmt: skip
+    yield _bound(
+        "converter", math.ceil(duration_s / 30) * whisper + 2 * steps * windows * velocity,
+        f"{windows} window{'s' if windows > 1 else ''} of {steps:.0f} guided steps, Whisper", fp32_only=True,
+    )  # fmt: skip
+    mel = round(MEL_FRAMES_PER_S)
+    vocoder = _counted(svc.vocoder, lambda module: module(_zeros(1, svc.vocoder.num_mels, mel)))
+    yield _bound("vocoder", duration_s * vocoder, f"{vocoder / 1e9:.0f} GFLOP a second of audio", fp32_only=True)
+    if isinstance(preset.f0, RmvpeSizes):
+        f0 = _counted(preset.f0, lambda module: module(_zeros(1, module.sizes.n_mels, 32))) / 32
+        yield _bound("F0", duration_s * 100 * f0, f"{f0 * 100 / 1e9:.1f} GFLOP a second of audio", fp32_only=True)
+
+
+def _bound(name: str, flop: float, amount: str, *, fp32_only: bool = False) -> Work:
+    return Work(name, f"{flop / 1e12:.1f} TFLOP: {amount}", flop / BF16_FLOPS, flop / FP32_FLOPS, fp32_only)
+
+
+def _default(settings: Iterable[Setting], name: str) -> float:
+    return next(float(setting.default) for setting in settings if setting.name == name)
+
+
+def _zeros(*shape: int) -> torch.Tensor:
+    return torch.zeros(*shape, device="meta")
+
+
+def _counted(sizes: Sizes, call: Callable[[Any], object]) -> float:
+    """Operations of one call, without computing anything."""
+    module = build_module(sizes).eval()
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(module)
+    return float(counter.get_total_flops())
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Markdown."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def settings_table(profile: Profile) -> str:
+    """Flags and variables with their reasons."""
+    rows = [(f"`--{flag.name}={flag.value}`", flag.why) for flag in profile.flags]
+    rows += [(f"`{variable.name}={variable.value}`", variable.why) for variable in profile.variables]
+    return table(("set", "why"), rows)
+
+
+def tables(preset: Preset, profile: Profile) -> dict[str, str]:
+    """The tables of docs/gb10.md by their marks."""
+    return {
+        "settings": settings_table(profile),
+        "memory": table(
+            ("what", "GB", "how it is known", ""), memory_rows(preset, profile, songs=1, codec="bf16")
+        ),
+        "totals": table(("songs at once", "codec bf16, GB", "codec fp32, GB"), totals_rows(preset, profile)),
+        "times": table(("stage of 30 s in a voice", "work", "bf16, s", "fp32, s"), time_rows(preset, 30.0)),
+    }  # fmt: skip
+
+
+def filled(text: str, made: dict[str, str]) -> str:
+    """A document with its marked tables replaced."""
+    for name, lines in made.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, lines=lines: m[1] + lines + m[2], text, flags=re.DOTALL)  # type: ignore[misc]
+        if count != 1:
+            raise ValueError(f"expected one table {name}, found {count}")
+    return text
+
+
+def main() -> None:
+    """Print the tables, or write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put them into docs/gb10.md")
+    arguments = parser.parse_args()
+    made = tables(PRESETS["oss-3b"], GB10)
+    if arguments.write:
+        DOC.write_text(filled(DOC.read_text(encoding="utf-8"), made), encoding="utf-8")
+    for name, lines in made.items():
+        print(f"{name}\n{lines}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Profiles of machines: what is passed to the server, and that it fits what the models send."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from heartvoice import footprint
+from heartvoice.contracts import HTDEMUCS, MAX_FILE_BYTES, MODELS
+from heartvoice.embedded import profiles
+from heartvoice.embedded.profiles import GB10
+from heartvoice.embedded.server import ANY, EmbeddedServer, ServerOptions, check_address
+from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.presets import PRESETS
+
+NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
+
+
+def command(**options: object) -> list[str]:
+    server = EmbeddedServer(ServerOptions(Path("repository"), files=NATIVE, **options))  # type: ignore[arg-type]
+    server._run = Path("heartvoice-run-x")
+    return server._command(NATIVE, Path("/opt/tritonserver/backends"), Path("/repository"))
+
+
+def test_every_flag_of_a_profile_reaches_the_server() -> None:
+    plain = [argument.partition("=")[0] for argument in command()]
+    added = [argument for argument in command(profile=GB10) if argument.partition("=")[0] not in plain]
+    assert added == GB10.arguments
+    assert "--model-load-thread-count=1" in GB10.arguments
+
+
+def test_variables_of_a_profile_give_way_to_the_users() -> None:
+    env = GB10.environment({"HEARTVOICE_DEVICE": "cpu", "PATH": "/bin"})
+    assert env["HEARTVOICE_DEVICE"] == "cpu"
+    assert env["PATH"] == "/bin"
+    assert env["CUDA_MODULE_LOADING"] == "LAZY"
+
+
+def test_pools_hold_the_largest_joined_call() -> None:
+    batch = HTDEMUCS.max_batch_size * footprint.segment_bytes(PRESETS["oss-3b"].separator)
+    pools = {flag.name: int(flag.value.rpartition(":")[2]) for flag in GB10.flags}
+    assert batch <= pools["pinned-memory-pool-byte-size"] < 2 * batch
+    assert 2 * batch <= pools["cuda-memory-pool-byte-size"] < 4 * batch
+    assert GB10.pool_bytes == pools["pinned-memory-pool-byte-size"] + pools["cuda-memory-pool-byte-size"]
+
+
+def test_shared_memory_holds_four_of_the_largest_tensors_of_each_model() -> None:
+    n_models = sum(model.backend == "python" for model in MODELS.values())
+    assert n_models * 4 * MAX_FILE_BYTES <= GB10.shm_bytes
+
+
+def test_only_a_native_server_may_listen_beyond_loopback() -> None:
+    assert "--grpc-address=0.0.0.0" in command(address=ANY)
+    assert "--metrics-address=0.0.0.0" in command(address=ANY)
+    assert "--grpc-address=127.0.0.1" in command()
+    with pytest.raises(
+        SetupError, match=r"--address: the embedded server listens on 127\.0\.0\.1 alone, got 0\.0\.0\.0"
+    ):
+        check_address(ANY)
+    assert EmbeddedServer(ServerOptions(Path("r"), 9001, files=NATIVE, address=ANY)).url == "127.0.0.1:9001"
+
+
+def test_unknown_profile_is_named() -> None:
+    with pytest.raises(SetupError, match="--profile: expected one of gb10, got 'gb200'"):
+        profiles.find("gb200", "--profile")
+
+
+def test_footprint_counts_what_it_says() -> None:
+    preset = PRESETS["tiny"]
+    one, two = (footprint.footprint(preset, songs=songs, codec="fp32") for songs in (1, 2))
+    row = footprint.kv_bytes(preset.lm.backbone, positions=preset.max_positions, rows=1)
+    more = footprint.total_bytes(two) - footprint.total_bytes(one)
+    assert more == 2 * row + footprint.separator_bytes(preset.separator)
+    half = footprint.footprint(preset, songs=1, codec="bf16")
+    weights = {part.name: part.n_bytes for part in (*one, *half) if part.name == "HeartCodec's weights"}
+    assert weights["HeartCodec's weights"] * 2 == next(p.n_bytes for p in one if p.name == "HeartCodec's weights")
+
+
+def test_keys_and_values_are_those_of_the_engine() -> None:
+    import torch
+
+    from heartvoice.stages.lm_engine_torch import TorchEngine
+
+    preset = replace(PRESETS["tiny"], max_positions=700)
+    from heartvoice.checkpoints import load_network, random_checkpoint
+
+    network = load_network(preset.lm, random_checkpoint(preset.lm, 0)).bfloat16()
+    engine = TorchEngine(network, preset, n_slots=1)
+    assert engine.kv_limit == footprint.kv_bytes(preset.lm.backbone, positions=700)
+    assert torch.bfloat16 == network.audio_head.dtype
