@@ -11,7 +11,7 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults check format configs clean
+.PHONY: help song cover test fast faults check lint-deploy format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -19,6 +19,7 @@ help:
 	@echo "make fast    the quick tests alone (what plain pytest runs)"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make check   formatting, lint, types and every test"
+	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
 song: $(READY) $(VOICE)
@@ -55,6 +56,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/heartvoice export --check
 	$(MAKE) test
+
+# promtool is in Debian's package prometheus; dclint comes by npm.
+lint-deploy: $(READY)
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/yamllint --strict -c deploy/.yamllint.yaml deploy
+	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yaml && \
+	    promtool test rules tests/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
+	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
+	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
 
 format: $(READY)
 	$(BIN)/ruff format .

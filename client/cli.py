@@ -24,6 +24,7 @@ LAZY_COMMANDS = {
     "serve": ("heartvoice.embedded.cli", "serve"),
     "gateway": ("heartvoice.gateway.cli", "app"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
+    "health": ("heartvoice.client.health_cli", "health"),
 }
 """Each command's module and function, or group, in the order of the help."""
 _EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.errors import EngineError
+from heartvoice.limits import CONTRACT
 from heartvoice.presets import (
     F0S,
     SPEAKERS,
@@ -98,7 +99,8 @@ class Repository:
     def about(self) -> dict[str, Any]:
         """What every report says of the networks."""
         return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
-            "random_weights": self.random_weights
+            "random_weights": self.random_weights,
+            "contract": CONTRACT,
         }
 
     def about_network(self, network: str, *others: str) -> dict[str, Any]:
@@ -107,6 +109,7 @@ class Repository:
             "preset": self.index["preset"],
             "weights": self.origin(network),
             "random_weights": any(self.is_random(name) for name in (network, *others)),
+            "contract": CONTRACT,
         }
 
     def graph(self, model: str) -> Path:
