@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import grpc
 import typer
 
-from heartvoice.client.session import DEFAULT_URL, READY_TIMEOUT_S, Connection
+from heartvoice.client.messages import DEFAULT_URL
+from heartvoice.client.session import READY_TIMEOUT_S, Connection
 from heartvoice.errors import ModelUnavailableError
 
 CHECK = "/grpc.health.v1.Health/Check"

@@ -6,9 +6,10 @@ that live at the same time. Allowances are assumptions. Needs torch.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
@@ -16,7 +17,7 @@ from typing import Literal
 from heartvoice.checkpoints import Sizes, build_module
 from heartvoice.contracts import HTDEMUCS, LATENT_FRAME, LATENTS_PER_FRAME, MODELS, WINDOW
 from heartvoice.models.heartcodec.estimator import mlp_width
-from heartvoice.presets import HeartCodecSizes, Preset, SeparatorSizes, SwiftF0Sizes, TransformerSizes
+from heartvoice.presets import SEPARATORS, HeartCodecSizes, Preset, SeparatorSizes, SwiftF0Sizes, TransformerSizes
 from heartvoice.stages.lm_cache import round_up
 from heartvoice.stages.lm_engine_torch import POSITION_BLOCK
 from heartvoice.stages.vocode import VOCODER_CHUNK, context_frames
@@ -25,6 +26,8 @@ from heartvoice.svc_sizes import BigvganSizes
 Kind = Literal["counted", "lower bound", "allowance"]
 CodecPrecision = Literal["fp32", "bf16"]
 BYTES = {"fp32": 4, "bf16": 2}
+HTDEMUCS_VALUES = 41_984_456
+"""Weights of one published htdemucs, for machines that demucs cannot be installed on; a test counts them."""
 LIVE = 3
 """Tensors of one layer that live at once: its input, its output, and what a residual keeps."""
 SNAKE_LIVE = 5
@@ -71,9 +74,15 @@ def total_bytes(parts: Iterable[Part]) -> int:
 
 @lru_cache
 def values(sizes: Sizes) -> int:
-    """Weights that a network needs to make sound."""
-    decode_only = isinstance(sizes, HeartCodecSizes)
-    module = build_module(sizes, decode_only=decode_only)
+    """Weights that a network needs to make sound.
+
+    Raises:
+        ImportError: torch is missing; or demucs (as on aarch64), and the separator is not the published one.
+    """
+    published = isinstance(sizes, SeparatorSizes) and replace(sizes, n_models=1) == SEPARATORS["htdemucs"]
+    if isinstance(sizes, SeparatorSizes) and published and importlib.util.find_spec("demucs") is None:
+        return sizes.n_models * HTDEMUCS_VALUES
+    module = build_module(sizes, decode_only=isinstance(sizes, HeartCodecSizes))
     return sum(tensor.numel() for tensor in module.state_dict().values())
 
 

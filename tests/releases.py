@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,22 @@ from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.models.bigvgan import bigvgan_manifest
 from heartvoice.models.bigvgan_weights import RandomBigvgan
 from heartvoice.models.sources import canonical
-from heartvoice.presets import PRESETS, SEPARATORS, CampplusSizes, Preset, RmvpeSizes
+from heartvoice.presets import (
+    PRESETS,
+    SEPARATORS,
+    CampplusSizes,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    Preset,
+    RmvpeSizes,
+    SeparatorSizes,
+    TransformerSizes,
+)
 from heartvoice.svc_sizes import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
 from tests.separator_files import SMALLEST, package_of, write_th
 from tests.vocoders import weight_norm_names, write_config
 
+ASSETS = Path(__file__).parent / "assets"
 TINY = PRESETS["tiny"]
 LM = replace(TINY.lm, muq_dim=24, backbone=replace(TINY.lm.backbone, num_layers=2, max_seq_len=512))
 CODEC = replace(TINY.codec, num_layers=1)
@@ -38,6 +49,39 @@ SVC = SvcSizes(
         resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),),
     ),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Release:
+    """The networks of a release."""
+
+    lm: HeartMuLaSizes
+    codec: HeartCodecSizes
+    separator: SeparatorSizes
+    f0: RmvpeSizes
+    style: CampplusSizes
+    svc: SvcSizes
+
+
+REDUCED = Release(LM, CODEC, SMALLEST, F0, STYLE, SVC)
+"""In width and in depth."""
+NARROW = Release(
+    replace(
+        TINY.lm, muq_dim=24,
+        backbone=TransformerSizes(28, 4, 2, 32, 64, 512), decoder=TransformerSizes(3, 2, 1, 32, 48, 512),
+    ),
+    replace(TINY.codec, num_layers=24, num_layers_2=6),
+    replace(SMALLEST, depth=4, nfft=2048, t_layers=5),
+    RmvpeSizes(en_out_channels=2, gru_hidden=8),
+    CampplusSizes(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16),
+    SvcSizes(
+        whisper=WhisperSizes(d_model=16, encoder_attention_heads=2, encoder_ffn_dim=32),
+        regulator=RegulatorSizes(channels=24, in_channels=16),
+        dit=DitSizes(hidden_dim=32, num_heads=2, in_channels=8, content_dim=24, style_dim=20),
+        vocoder=BigvganSizes(num_mels=8, upsample_initial_channel=128),
+    ),
+)  # fmt: skip
+"""In width alone: every tensor of the official files is there."""
 OTHER_SVC = replace(TINY.svc, dit=replace(TINY.svc.dit, style_dim=STYLE.embedding))
 PRESET: Preset = replace(PRESETS["oss-3b"], separator=SEPARATORS["htdemucs"], f0=F0, style=STYLE, svc=OTHER_SVC)
 """What a reduced release is exported as: the sizes that no file states are its own, all others are wrong."""
@@ -68,39 +112,40 @@ def shards(folder: Path, sizes: Any, n_shards: int, *, old_weight_norm: bool = F
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
 
 
-def write_release(root: Path) -> None:
+def write_release(root: Path, release: Release = REDUCED) -> None:
     """Everything that `official_weights` reads."""
-    shards(root / "HeartMuLa-oss-3B", LM, 3)
-    shards(root / "HeartCodec-oss", CODEC, 1, old_weight_norm=True)
+    shards(root / "HeartMuLa-oss-3B", release.lm, 3)
+    shards(root / "HeartCodec-oss", release.codec, 1, old_weight_norm=True)
     (root / "tokenizer.json").write_text(byte_tokenizer(320))
     (root / "gen_config.json").write_text(json.dumps(IDS))
-    write_voice_path(root)
+    write_voice_path(root, release)
 
 
-def write_voice_path(root: Path) -> None:
+def write_voice_path(root: Path, release: Release = REDUCED) -> None:
     """Separator, F0, style encoder and converter."""
-    write_th(root / "demucs", "955717e8", package_of(SMALLEST))
-    _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(F0)).items()})
-    _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(STYLE)))
-    write_seed_vc(root / "seed-vc")
-    write_whisper(root / "whisper-small")
-    write_bigvgan(root / "bigvgan")
+    write_th(root / "demucs", "955717e8", package_of(release.separator))
+    _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(release.f0)).items()})
+    _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(release.style)))
+    write_seed_vc(root / "seed-vc", release.svc)
+    write_whisper(root / "whisper-small", release.svc.whisper)
+    write_bigvgan(root / "bigvgan", release.svc.vocoder)
 
 
-def write_seed_vc(folder: Path) -> None:
+def write_seed_vc(folder: Path, svc: SvcSizes = SVC) -> None:
     """The .pth with its dead tensors and training state, and the .yml beside it."""
-    cfm, regulator = _torch(tensors_of(SVC.dit)), _torch(tensors_of(SVC.regulator))
-    cfm |= {"estimator.input_pos": torch.arange(64), "estimator.x_embedder.bias": torch.ones(32)}
-    regulator |= {"mask_token": torch.ones(1, 24)}
+    cfm, regulator = _torch(tensors_of(svc.dit)), _torch(tensors_of(svc.regulator))
+    published = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]
+    cfm = {name: torch.ones(1) for name in published["cfm"]} | cfm
+    regulator = {name: torch.ones(1) for name in published["length_regulator"]} | regulator
     net = {"cfm": cfm, "length_regulator": regulator, "style_encoder": {"w": torch.ones(2)}}
     named = {part: {f"module.{name}": value for name, value in state.items()} for part, state in net.items()}
     _save(folder / "DiT_small_f0_44k.pth", {"net": named, "epoch": 3})
-    (folder / "config_small.yml").write_text(yaml.safe_dump(seed_vc_config()))
+    (folder / "config_small.yml").write_text(yaml.safe_dump(seed_vc_config(svc)))
 
 
-def seed_vc_config() -> dict[str, Any]:
+def seed_vc_config(svc: SvcSizes = SVC) -> dict[str, Any]:
     """What the configuration beside the flow's checkpoint says."""
-    dit, regulator = SVC.dit, SVC.regulator
+    dit, regulator = svc.dit, svc.regulator
     return {
         "log_dir": "./runs",
         "preprocess_params": {
@@ -122,20 +167,20 @@ def seed_vc_config() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_whisper(folder: Path) -> None:
+def write_whisper(folder: Path, sizes: WhisperSizes = SVC.whisper) -> None:
     """A snapshot with some of its decoder."""
     folder.mkdir()
-    tensors = {f"model.{name}": value for name, value in tensors_of(SVC.whisper).items()}
+    tensors = {f"model.{name}": value for name, value in tensors_of(sizes).items()}
     save_file(tensors | {"model.decoder.layer_norm.weight": np.ones(16, np.float32)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(SVC.whisper) | {"activation_function": "gelu"}))
+    (folder / "config.json").write_text(json.dumps(asdict(sizes) | {"activation_function": "gelu"}))
 
 
-def write_bigvgan(folder: Path) -> None:
+def write_bigvgan(folder: Path, sizes: BigvganSizes = SVC.vocoder) -> None:
     """With its weight norm."""
-    names = weight_norm_names(bigvgan_manifest(SVC.vocoder))
-    source = RandomBigvgan(names, 5, SVC.vocoder)
+    names = weight_norm_names(bigvgan_manifest(sizes))
+    source = RandomBigvgan(names, 5, sizes)
     _save(folder / "bigvgan_generator.pt", {"generator": _torch({n: source.array(canonical(n)) for n in names})})
-    write_config(folder, SVC.vocoder)
+    write_config(folder, sizes)
 
 
 def _torch(tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,3 +75,50 @@ def test_wheel_holds_code_adapters_and_configs(tmp_path: Path) -> None:
         if path.suffix in (".py", ".pbtxt"):
             assert f"heartvoice/model_repository/{path.relative_to(ROOT / 'model_repository')}" in names
     assert not [name for name in names if name.startswith(("tests/", "build/"))]
+
+
+def aarch64_platforms() -> list[str]:
+    """Tags of wheels that Ubuntu 24.04, whose glibc is 2.39, takes on aarch64."""
+    return [f"manylinux_2_{minor}_aarch64" for minor in range(39, 16, -1)] + ["manylinux2014_aarch64"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", ["3.11", "3.12"])
+def test_dependencies_of_every_extra_have_wheels_for_aarch64(tmp_path: Path, version: str) -> None:
+    # pip's own resolver, by the platforms' tags. Markers are those of this interpreter, which pip does not change:
+    # what a marker leaves out on aarch64 is left out here by hand.
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    for extra in ("", *sorted(PROJECT["project"]["optional-dependencies"])):
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+        command += ["--only-binary=:all:", "--python-version", version, "--implementation", "cp"]
+        command += [f"--platform={platform}" for platform in aarch64_platforms()]
+        command += ["--target", str(tmp_path / "unused"), "--constraint", str(ROOT / "constraints.txt")]
+        done = subprocess.run([*command, *requirements(wheel, extra)], capture_output=True, text=True)
+        if "Temporary failure in name resolution" in done.stderr or "Max retries exceeded" in done.stderr:
+            pytest.skip("needs PyPI")
+        assert done.returncode == 0, f"[{extra}]\n{done.stderr[-2000:]}"
+
+
+def requirements(wheel: Path, extra: str) -> list[str]:
+    """What a wheel requires with an extra, other extras of its own included, as pip reads it on aarch64."""
+    metadata = zipfile.ZipFile(wheel).read(
+        next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("/METADATA"))
+    )
+    found: list[str] = []
+    for line in metadata.decode().splitlines():
+        if not line.startswith("Requires-Dist: "):
+            continue
+        requirement = Requirement(line.removeprefix("Requires-Dist: "))
+        environment = {"platform_machine": "aarch64", "extra": extra}
+        if requirement.marker and not requirement.marker.evaluate(environment):
+            continue
+        if requirement.name == PROJECT["project"]["name"]:
+            for other in requirement.extras:
+                found += requirements(wheel, other)
+        else:
+            requirement.marker = None
+            found.append(str(requirement))
+    return sorted(set(found))

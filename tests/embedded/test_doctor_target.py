@@ -95,7 +95,7 @@ def test_what_is_wrong_is_named_with_what_to_do(spark: Any, what: dict[str, Any]
 
 def test_newer_smi_names_cuda_otherwise(spark: Any) -> None:
     def newer(arguments: Sequence[str]) -> str:
-        return smi()(arguments).replace("CUDA Version", "CUDA UMD Version")
+        return str(smi()(arguments)).replace("CUDA Version", "CUDA UMD Version")
 
     assert findings(spark(smi=newer))["CUDA"].ok
 

@@ -13,6 +13,8 @@ from heartvoice.embedded import profiles
 from heartvoice.embedded.profiles import GB10
 from heartvoice.embedded.server import ANY, EmbeddedServer, ServerOptions, check_address
 from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.errors import ModelUnavailableError
+from heartvoice.extras import require
 from heartvoice.presets import PRESETS
 
 NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
@@ -85,8 +87,24 @@ def test_keys_and_values_are_those_of_the_engine() -> None:
 
     preset = replace(PRESETS["tiny"], max_positions=700)
     from heartvoice.checkpoints import load_network, random_checkpoint
+    from heartvoice.models.heartmula import HeartMuLa
 
     network = load_network(preset.lm, random_checkpoint(preset.lm, 0)).bfloat16()
+    assert isinstance(network, HeartMuLa)
     engine = TorchEngine(network, preset, n_slots=1)
     assert engine.kv_limit == footprint.kv_bytes(preset.lm.backbone, positions=700)
     assert torch.bfloat16 == network.audio_head.dtype
+
+
+def test_separator_is_counted_without_demucs_as_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = PRESETS["oss-3b"].separator
+    counted = footprint.values.__wrapped__(sizes)
+    monkeypatch.setattr("heartvoice.footprint.importlib.util.find_spec", lambda _: None)
+    assert footprint.values.__wrapped__(sizes) == counted == sizes.n_models * footprint.HTDEMUCS_VALUES
+
+
+def test_missing_demucs_on_aarch64_is_told_with_the_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartvoice.extras.importlib.util.find_spec", lambda name: None if name == "demucs" else True)
+    monkeypatch.setattr("heartvoice.extras.platform.machine", lambda: "aarch64")
+    with pytest.raises(ModelUnavailableError, match="make the repository on x86-64 and copy it"):
+        require("export", "torch", "demucs")

@@ -58,7 +58,7 @@ def test_contract_version_is_the_models_version_and_in_reports(server: EmbeddedS
         for name in server.models:
             metadata = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name), timeout=5)
             assert list(metadata.versions) == [CONTRACT]
-        with pytest.raises(grpc.RpcError, match="unknown model|not available"):
+        with pytest.raises(grpc.RpcError, match=r"unknown model|not available"):
             stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="song", version="9"), timeout=5)
     report = client.song(lyrics="la", duration_s=1.0, codec_steps=1).report
     assert report.raw["contract"] == CONTRACT
