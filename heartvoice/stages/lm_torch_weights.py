@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from heartvoice.errors import EngineError
 from heartvoice.presets import HeartMuLaSizes
 from heartvoice.repository import Repository
 
+VARIABLE = "HEARTVOICE_WEIGHTS"
+_OFFICIAL = "HeartMuLa-oss-3B"
 _RANDOM = re.compile(r"random seed=(\d+)")
 
 
@@ -28,20 +31,24 @@ def open_lm_weights(repository: Repository, folder: str | None) -> TensorSource:
 
     Args:
         repository: exported.
-        folder: of the official checkpoint, which holds `config.json`; random weights are made anew and need none.
+        folder: of the official checkpoint, which holds `config.json`; None takes it below HEARTVOICE_WEIGHTS, which
+            is what `heartvoice weights pull` fills. Random weights are made anew and need none.
 
     Raises:
-        EngineError: no folder is named, or its network has other sizes than the repository's.
+        EngineError: neither is named, or its network has other sizes than the repository's.
         CheckpointError: the checkpoint is missing or damaged.
     """
     sizes, random = repository.preset.lm, _RANDOM.fullmatch(repository.origin("lm"))
     if random:
         return random_checkpoint(sizes, int(random[1]))
-    if folder is None:
+    pulled = os.environ.get(VARIABLE)
+    if folder is None and not pulled:
         raise EngineError(
-            "weights: the engine torch reads the official checkpoint; name its folder (HeartMuLa-oss-3B) in this "
-            "parameter, or choose an engine over a graph"
+            f"weights: the engine torch reads the official checkpoint; name its folder ({_OFFICIAL}) in this "
+            f"parameter, or the one above it in {VARIABLE}, or choose an engine over a graph"
         )
+    if folder is None:
+        folder = f"{pulled}/{_OFFICIAL}"
     source = Checkpoint.open(Path(folder))
     found = HeartMuLaSizes.from_config(source.config)
     if found != sizes:

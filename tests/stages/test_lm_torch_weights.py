@@ -68,3 +68,17 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         open_lm_weights(Exported("official"), None)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         open_lm_weights(Exported("official"), str(tmp_path))
+
+
+def test_variable_names_the_folder_that_was_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "HeartMuLa-oss-3B"
+    folder.mkdir()
+    save_file(
+        {name: np.zeros(shape, np.float32) for name, shape in manifest(SIZES).items()}, folder / "model.safetensors"
+    )
+    (folder / "config.json").write_text(config())
+    monkeypatch.delenv("HEARTVOICE_WEIGHTS", raising=False)
+    with pytest.raises(EngineError, match="or the one above it in HEARTVOICE_WEIGHTS"):
+        open_lm_weights(Exported("official"), None)
+    monkeypatch.setenv("HEARTVOICE_WEIGHTS", str(tmp_path))
+    assert open_lm_weights(Exported("official"), None).names == set(manifest(SIZES))
