@@ -19,7 +19,7 @@ help:
 	@echo "make fast    the quick tests alone (what plain pytest runs)"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make check   formatting, lint, types and every test"
-	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/"
+	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
 song: $(READY) $(VOICE)
@@ -65,6 +65,7 @@ lint-deploy: $(READY)
 	    promtool test rules tests/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
 	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
 	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
+	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/test_packaging.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -115,7 +115,7 @@ def shards(folder: Path, sizes: Any, n_shards: int, *, old_weight_norm: bool = F
 def write_release(root: Path, release: Release = REDUCED) -> None:
     """Everything that `official_weights` reads."""
     shards(root / "HeartMuLa-oss-3B", release.lm, 3)
-    shards(root / "HeartCodec-oss", release.codec, 1, old_weight_norm=True)
+    shards(root / "HeartCodec-oss", release.codec, 1, old_weight_norm=release is REDUCED)  # both spellings are read
     (root / "tokenizer.json").write_text(byte_tokenizer(320))
     (root / "gen_config.json").write_text(json.dumps(IDS))
     write_voice_path(root, release)

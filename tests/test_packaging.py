@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -83,22 +84,21 @@ def aarch64_platforms() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
+@pytest.mark.skipif("HEARTVOICE_RESOLVE" not in os.environ, reason="asks PyPI for minutes: make lint-deploy")
 @pytest.mark.parametrize("version", ["3.11", "3.12"])
 def test_dependencies_of_every_extra_have_wheels_for_aarch64(tmp_path: Path, version: str) -> None:
-    # pip's own resolver, by the platforms' tags. Markers are those of this interpreter, which pip does not change:
-    # what a marker leaves out on aarch64 is left out here by hand.
+    # pip's own resolver, by the platforms' tags. pip evaluates markers for the machine that it runs on, so those of
+    # aarch64 are evaluated here.
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, text=True)
     wheel = next(tmp_path.glob("*.whl"))
-    for extra in ("", *sorted(PROJECT["project"]["optional-dependencies"])):
+    for extra in ("", *sorted(set(PROJECT["project"]["optional-dependencies"]) - {"dev"})):
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
         command += ["--only-binary=:all:", "--python-version", version, "--implementation", "cp"]
         command += [f"--platform={platform}" for platform in aarch64_platforms()]
         command += ["--target", str(tmp_path / "unused"), "--constraint", str(ROOT / "constraints.txt")]
         done = subprocess.run([*command, *requirements(wheel, extra)], capture_output=True, text=True)
-        if "Temporary failure in name resolution" in done.stderr or "Max retries exceeded" in done.stderr:
-            pytest.skip("needs PyPI")
         assert done.returncode == 0, f"[{extra}]\n{done.stderr[-2000:]}"
 
 

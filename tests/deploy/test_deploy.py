@@ -23,6 +23,8 @@ from heartvoice.embedded.server import STOP_PER_MODEL_S, STOP_S
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+RUNTIME = DOCKERFILE.partition(" AS runtime\n")[2]
+"""The last stage: what is built by default."""
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 PROMTOOL = shutil.which("promtool")
@@ -93,8 +95,8 @@ def test_commands_and_health_checks_are_ones_that_exist(service: str) -> None:
 
 
 def test_image_starts_a_server_for_the_profile() -> None:
-    command = re.search(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
-    health = re.search(r"^    CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    command = re.search(r"^CMD (\[.*\])$", RUNTIME, re.MULTILINE)
+    health = re.search(r"^    CMD (\[.*\])$", RUNTIME, re.MULTILINE)
     assert command
     assert health
     name, *arguments = json.loads(command[1])
@@ -129,7 +131,7 @@ def test_only_gateway_and_dashboard_can_be_reached() -> None:
 
 
 def test_nothing_runs_as_root_or_may_become_it() -> None:
-    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert len(re.findall(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)) == 2
     for name in ("server", "gateway"):
         assert SERVICES[name]["read_only"] is True
     for name, service in SERVICES.items():
@@ -173,9 +175,8 @@ def test_build_context_holds_what_is_copied_and_no_weights() -> None:
 
 
 def test_image_brings_no_second_server() -> None:
-    _, runtime = DOCKERFILE.split("AS runtime\n")  # the last stage, which is what is built by default
-    assert "\nFROM " not in runtime
-    extras = re.search(r"\$\{wheel\}\[(.*?)\]", runtime)
+    assert "\nFROM " not in RUNTIME
+    extras = re.search(r"\$\{wheel\}\[(.*?)\]", RUNTIME)
     assert extras
     assert "gpu" in extras[1].split(",")
     assert not {"serve", "export"} & set(extras[1].split(","))

@@ -1,0 +1,96 @@
+"""Every official format with all of its tensors, at a reduced width: from the stand-in to graphs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from heartvoice.export.repository import export_repository
+from heartvoice.export.weights import official_weights
+from heartvoice.networks import LocalNetworks
+from heartvoice.presets import SEPARATORS, Preset
+from heartvoice.repository import Repository
+from heartvoice.weights import catalogue
+from tests.releases import ASSETS, NARROW, PRESET, Release, write_release
+from tests.separator_files import FT, package_of, write_th
+from tests.weights.hub_server import HubServer
+from tests.weights.published import pull, verify
+from tests.weights.test_release import publish
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def official(name: str) -> dict[str, list[int]]:
+    names: dict[str, list[int]] = json.loads((ASSETS / f"{name}_state_dict.json").read_text())
+    return names
+
+
+def safetensors(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            assert not names & set(file.keys())
+            names |= set(file.keys())
+    return names
+
+
+def plain(path: Path, *keys: str) -> Iterable[str]:
+    value = torch.load(path, weights_only=True)
+    for key in keys:
+        value = value[key]
+    return (name.removeprefix("module.") for name in value)
+
+
+@pytest.fixture
+def pulled(hub: HubServer, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights folder after `weights pull` of a narrow release, with the bag of four separators."""
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 20)
+    release = tmp_path / "release"
+    write_release(release, NARROW)
+    for path in (release / "demucs").iterdir():
+        path.unlink()
+    for seed, signature in enumerate(FT):
+        write_th(release / "demucs", signature, package_of(NARROW.separator, seed))
+    monkeypatch.setattr(catalogue, "WEIGHTS", publish(hub, release))
+    result = pull(hub, weights, arguments=("--yes-gpl",))
+    assert result.exit_code == 0, result.stderr
+    assert verify(weights).exit_code == 0
+    return weights
+
+
+def test_narrow_release_has_every_official_tensor(pulled: Path) -> None:
+    assert safetensors(pulled / "HeartMuLa-oss-3B") == set(official("heartmula_3b"))
+    assert safetensors(pulled / "HeartCodec-oss") == set(official("heartcodec"))
+    assert set(plain(pulled / "rmvpe" / "rmvpe.pt")) == set(official("rmvpe"))
+    assert set(plain(pulled / "campplus" / "campplus_cn_common.bin")) == set(official("campplus"))
+    assert set(plain(pulled / "bigvgan" / "bigvgan_generator.pt", "generator")) == set(official("bigvgan_44k"))
+    (checkpoint,) = (pulled / "seed-vc").glob("*.pth")
+    for part, names in official("seed_vc_dit")["net"].items():  # type: ignore[call-overload]
+        assert set(plain(checkpoint, "net", part)) == set(names)
+
+
+def test_every_official_format_becomes_a_graph(pulled: Path, tmp_path: Path) -> None:
+    opened = official_weights(pulled, preset_of(NARROW))
+    assert opened.preset.lm == NARROW.lm
+    assert opened.preset.codec == NARROW.codec
+    assert opened.preset.svc == NARROW.svc
+    root = tmp_path / "repository"
+    export_repository(opened, root)  # each graph is compared with its module
+    repository = Repository(root)
+    assert not any(repository.is_random(network) for network in repository.index["origins"] if network != "speaker")
+    for model in (path.parent.parent.name for path in root.glob("*/1/model.onnx")):
+        LocalNetworks(repository, threads=1).load(model)
+
+
+def preset_of(release: Release) -> Preset:
+    """What a release is exported as."""
+    svc = replace(PRESET.svc, dit=replace(PRESET.svc.dit, style_dim=release.style.embedding))
+    return replace(
+        PRESET, separator=SEPARATORS["htdemucs_ft"], f0=release.f0, style=release.style, svc=svc, max_positions=256
+    )
