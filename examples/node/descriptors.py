@@ -1,4 +1,4 @@
-"""Write the KServe v2 protocol as a FileDescriptorSet, which gRPC of every language reads: `descriptors.py kserve.desc`.
+"""Write the KServe v2 protocol as a FileDescriptorSet, which every gRPC library reads: `descriptors.py kserve.desc`.
 
 Its source is the `tritonclient` package, whose generated classes carry it; the package holds no .proto files.
 """
