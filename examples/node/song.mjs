@@ -5,7 +5,8 @@ import grpc from "@grpc/grpc-js";
 import { loadFileDescriptorSetFromBuffer } from "@grpc/proto-loader";
 
 const [descriptors, url, output, lyrics, seconds] = process.argv.slice(2);
-const definition = loadFileDescriptorSetFromBuffer(readFileSync(descriptors), { keepCase: true, longs: Number });
+const options = { keepCase: true, longs: Number, arrays: true };
+const definition = loadFileDescriptorSetFromBuffer(readFileSync(descriptors), options);
 const { GRPCInferenceService } = grpc.loadPackageDefinition(definition).inference;
 // Behind a gateway: grpc.credentials.createSsl(), and a Metadata with `authorization: Bearer TOKEN` in the call.
 const client = new GRPCInferenceService(url, grpc.credentials.createInsecure());

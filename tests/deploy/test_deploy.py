@@ -33,7 +33,9 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool: ap
 
 
 def run(*command: object, **options: Any) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, **options
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
