@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 from heartvoice import contracts, pbtxt
 from heartvoice.contracts import MODELS, ModelSpec, Setting, heartmula_step
 from heartvoice.errors import InvalidRequestError, from_wire
+from heartvoice.repository import GRAPH
 
 ROOT = Path(__file__).parent.parent
 ALL_MODELS = [*MODELS.values(), heartmula_step(3), contracts.SVC]
@@ -58,3 +59,8 @@ def test_readme_lists_every_setting() -> None:
         default = str(setting.default).lower() if setting.dtype == "BOOL" else f"{setting.default:g}"
         row = f"| `{setting.name}` | {setting.dtype} | {default} | {setting.describe()} | {setting.doc} |"
         assert row in table[1], row
+
+
+def test_contracts_version_is_the_models_version() -> None:
+    assert f"{contracts.CONTRACT}/model.onnx" == GRAPH
+    assert {path.parent.name for path in (ROOT / "model_repository").glob("*/*/model.py")} == {contracts.CONTRACT}
