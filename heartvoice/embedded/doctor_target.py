@@ -20,6 +20,7 @@ from heartvoice.embedded import wheel
 from heartvoice.embedded.doctor import Finding, attempt, module, port, python, repository_line, space
 from heartvoice.embedded.leftovers import SHM
 from heartvoice.embedded.profiles import Profile
+from heartvoice.embedded.server import ServerOptions, flag_names
 from heartvoice.embedded.wheel import SetupError
 from heartvoice.pbtxt import config_path
 from heartvoice.presets import PRESETS, Preset
@@ -120,7 +121,7 @@ def examine_target(
     yield from _gpu(profile, machine)
     yield attempt("unified memory", lambda: _memory(profile, repository, machine))
     yield space("shared memory", machine.shm, profile.shm_bytes, "raise it, for docker with --shm-size or in compose")
-    yield attempt("Triton server", lambda: str(wheel.find_installed(machine.server).binary))
+    yield attempt("Triton server", lambda: _server(profile, machine))
     yield module("tokenizers", "gpu")
     yield attempt("onnxruntime", lambda: _onnxruntime(profile, machine))
     yield attempt("PyTorch", lambda: _pytorch(profile, machine))
@@ -128,6 +129,20 @@ def examine_target(
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield attempt("repository", lambda: repository_line(repository))
+
+
+def _server(profile: Profile, machine: Machine) -> str:
+    """The native server, which must know every flag that `serve` would give it; what it is asked needs no GPU."""
+    files = wheel.find_installed(machine.server)
+    done = subprocess.run([files.binary, "--help"], capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=False)
+    known = set(re.findall(r"^\s+(--[a-z0-9-]+)", done.stdout + done.stderr, re.MULTILINE))
+    if not known:
+        raise SetupError(f"{files.binary}: `--help` lists no flags (status {done.returncode}): is it a tritonserver?")
+    options = ServerOptions(Path("repository"), files=files, config_name="tensorrt", profile=profile)
+    unknown = [flag for flag in flag_names(options, files) if flag not in known]
+    if unknown:
+        raise SetupError(f"{files.binary}: does not know {', '.join(unknown)}: take a release of 24.10 or later")
+    return f"{files.binary}, which knows every flag that it is given"
 
 
 def _architecture(machine: Machine) -> str:

@@ -362,6 +362,12 @@ class EmbeddedServer:
             leftovers.remove_unused(self._run, self._owner)
 
 
+def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
+    """Every flag that a server started so is given, without values."""
+    command = EmbeddedServer(options)._command(files, files.binary.parent, options.repository)
+    return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))
+
+
 def check_address(address: str) -> None:
     """Refuse to open the wheel's old server to the network.
 

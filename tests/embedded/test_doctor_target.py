@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from heartvoice.embedded import wheel
 from heartvoice.embedded.doctor import Finding
 from heartvoice.embedded.doctor_target import Machine, examine_target, nvidia_smi
 from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.wheel import SetupError
+from heartvoice.embedded.server import ServerOptions, flag_names
+from heartvoice.embedded.wheel import ServerFiles, SetupError
 from tests.client.conftest import heartvoice
 
 TABLE = """\
@@ -29,6 +31,21 @@ MEMINFO = (
 GB = 10**9 // 1024
 
 
+FLAGS = (
+    *flag_names(
+        ServerOptions(Path("r"), files=ServerFiles(Path("s")), config_name="x", profile=GB10), ServerFiles(Path("s"))
+    ),
+    "--help",
+)
+
+
+def native(path: Path, flags: Sequence[str]) -> None:
+    """A tritonserver that lists its flags as the real one does."""
+    lines = "".join(f"  {flag} <string>\n\tWhat it does.\n" for flag in flags)
+    path.write_text(f"#!/bin/sh\ncat <<'END'\nUsage: tritonserver [options]\n{lines}END\n")
+    path.chmod(0o755)
+
+
 def smi(query: str = "NVIDIA GB10, 580.95.05, 12.1\n", cuda: str = "13.0") -> Any:
     def run(arguments: Sequence[str]) -> str:
         return query if arguments else TABLE.format(cuda=cuda)
@@ -42,7 +59,7 @@ def spark(tmp_path: Path, gpu_packages: SimpleNamespace) -> Any:
 
     def make(available: int = 110 * GB, free: int = 100 * GB, cached: int = 8 * GB, **other: Any) -> Machine:
         server = tmp_path / "tritonserver"
-        server.touch(mode=0o755)
+        native(server, FLAGS)
         (tmp_path / "meminfo").write_text(MEMINFO.format(available=available, free=free, cached=cached))
         return Machine(**{
             "smi": smi(), "meminfo": tmp_path / "meminfo", "shm": tmp_path, "architecture": "aarch64", "server": server,
@@ -105,6 +122,26 @@ def test_page_cache_counts_as_available_but_is_named(spark: Any) -> None:
     assert found.ok
     assert "90.0 GB of it hold the page cache" in found.detail
     assert "drop_caches" in found.detail
+
+
+def test_server_that_lacks_a_flag_is_named(spark: Any, tmp_path: Path) -> None:
+    native(tmp_path / "older", [flag for flag in FLAGS if flag != "--model-config-name"])
+    found = findings(spark(server=tmp_path / "older"))["Triton server"]
+    assert not found.ok
+    assert "does not know --model-config-name" in found.detail
+    (tmp_path / "other").write_text("#!/bin/sh\n")
+    (tmp_path / "other").chmod(0o755)
+    assert "lists no flags" in findings(spark(server=tmp_path / "other"))["Triton server"].detail
+
+
+def test_wheels_own_server_knows_every_flag(spark: Any, tmp_path: Path) -> None:
+    files = wheel.find_wheel()
+    script = tmp_path / "wheel"
+    libraries = f"{wheel.shared_libpython()}:{files.libraries}"
+    script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
+    script.chmod(0o755)
+    found = findings(spark(server=script))["Triton server"]
+    assert found.ok, found.detail
 
 
 def test_small_shared_memory_is_named(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
