@@ -11,13 +11,14 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults check lint-deploy format configs clean
+.PHONY: help song cover test fast faults fuzz check lint-deploy format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
 	@echo "make test    set up, run every test this machine can run"
 	@echo "make fast    the quick tests alone (what plain pytest runs)"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
+	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types and every test"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make clean   remove what was built; $(VENV) stays"
@@ -56,6 +57,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/heartvoice export --check
 	$(MAKE) test
+
+FUZZ_S ?= 30
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz.run all --seconds $(FUZZ_S)
 
 # promtool is in Debian's package prometheus; dclint comes by npm.
 lint-deploy: $(READY)

@@ -17,6 +17,7 @@ from heartvoice.contracts import (
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
     NUMPY_DTYPE,
+    TURNING,
     VOICE_SETTINGS,
     Axis,
     ModelSpec,
@@ -94,9 +95,10 @@ def check_consent(consent: object) -> bytes:
     if len(consent) > MAX_CONSENT_CHARS:
         raise InvalidRequestError(f"consent: {wanted}, got {len(consent)}")
     for position, character in enumerate(consent):
-        if unicodedata.category(character) in ("Cc", "Cs"):
+        if unicodedata.category(character) in ("Cc", "Cs") or character in TURNING:
             raise InvalidRequestError(
-                f"consent: expected text without control characters, got U+{ord(character):04X} at {position}"
+                "consent: expected text without control characters or overrides of direction, got"
+                f" U+{ord(character):04X} at {position}"
             )
     return consent.encode()
 

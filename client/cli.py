@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from heartvoice import __version__
+from heartvoice.client.terminal import plain
 from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError
 
 LAZY_COMMANDS = {
@@ -96,11 +99,21 @@ class LazyGroup(TyperGroup):
                 args=args, prog_name=prog_name, complete_var=complete_var, standalone_mode=False,
                 windows_expand_args=windows_expand_args, **extra,
             )  # fmt: skip
+            sys.stdout.flush()  # here, where a reader that has gone can still be answered
+        except BrokenPipeError:
+            code = _hung_up()
         except (HeartvoiceError, OSError, KeyboardInterrupt, typer.Abort, _ClickException) as error:
             code = _explain(error)
         if standalone_mode:
             sys.exit(code)
         return code
+
+
+def _hung_up() -> int:
+    """Whoever read our output has enough of it: nobody is left to be told, and nothing may be flushed at the end."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _explain(error: BaseException) -> int:
@@ -116,7 +129,7 @@ def _explain(error: BaseException) -> int:
         text = f"{error.filename}: {error.strerror}"
     else:
         code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    typer.echo(f"error: {plain(' '.join(text.split()))}", err=True)
     return code
 
 

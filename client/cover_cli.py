@@ -22,6 +22,7 @@ from heartvoice.client.options import (
     read_recording,
     read_voice,
     with_options,
+    words,
 )
 from heartvoice.client.recordings import COVER_LIMITS_S
 from heartvoice.client.song_files import SongWriter
@@ -57,6 +58,7 @@ def cover(
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
     one_standard_input(recording=recording, voice=voice)
+    consent = words("consent", consent)
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
         read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch

@@ -15,6 +15,7 @@ from heartvoice.audio_files import AudioFile
 from heartvoice.client.messages import Event, Report
 from heartvoice.client.progress import progress_view
 from heartvoice.client.song_files import SongFiles, SongWriter
+from heartvoice.client.terminal import plain
 
 if TYPE_CHECKING:
     from heartvoice.client.messages import Message
@@ -59,9 +60,9 @@ def say(made: Delivered, *, as_json: bool) -> None:
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
-    """Each line as it is."""
+    """Each line, without whatever a terminal would obey."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def file_facts(file: AudioFile) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import os
 import signal
@@ -18,10 +19,12 @@ import typer
 
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
+from heartvoice.client.terminal import plain
 from heartvoice.contracts import (
     AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
     MAX_FILE_BYTES,
+    MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
     STEMS,
     VOICE_SETTINGS,
@@ -60,9 +63,9 @@ VoiceOption = Annotated[
 ConsentOption = Annotated[
     str,
     typer.Option(
-        metavar="TEXT",
+        metavar="TEXT|@FILE",
         help=f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. "
-        "Required with a voice.",
+        "Required with a voice. @FILE reads a file.",
         rich_help_panel=_VOICE,
     ),
 ]
@@ -201,6 +204,39 @@ def one_standard_input(**sources: str) -> None:
         raise InvalidRequestError(f"{', '.join(names)}: expected at most one of them on standard input, got both")
 
 
+def read_text(field: str, source: str) -> str:
+    """A text file, or standard input if `source` is "-"; no more of either is read than a request may carry.
+
+    Raises:
+        InvalidRequestError: it cannot be read, is too long, or is not UTF-8.
+    """
+    most = MAX_TEXT_BYTES + len(codecs.BOM_UTF8)
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise InvalidRequestError(f"{field}: expected at most {MAX_TEXT_BYTES} bytes of UTF-8, got more")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
+
+
+def words(field: str, value: str) -> str:
+    """An option's text, or that of FILE if it is @FILE: other users of this machine can read a command line.
+
+    Raises:
+        InvalidRequestError: the file cannot be read; see `read_text`.
+    """
+    # The server strips nothing, and a file's last line break is no part of its words.
+    return read_text(field, value[1:]).strip() if value.startswith("@") else value
+
+
 def read_voice(source: str) -> Recording:
     """A voice reference; see `read_recording`."""
     return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
@@ -228,7 +264,7 @@ def _own_server(repository: Path) -> Iterator[str]:
     check_installed()
     options = ServerOptions(repository, free_port(), free_port())
     with EmbeddedServer(options) as server:
-        typer.echo(f"started a server over {repository}", err=True)
+        typer.echo(f"started a server over {plain(str(repository))}", err=True)
         yield server.url
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from heartvoice.client.messages import Event
+from heartvoice.client.terminal import plain
 from heartvoice.contracts import FRAMES_PER_S
 
 PLAIN_EVERY_S = 10.0
@@ -53,8 +54,8 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn(),
-            console=console, transient=True,
+            TextColumn("{task.description:<10}", markup=False), BarColumn(),
+            TextColumn("{task.fields[state]}", markup=False), TimeElapsedColumn(), console=console, transient=True,
         )  # fmt: skip
         # All at once, so that their order is not that of the first events.
         self._tasks = {stage: self._add(title) for stage, title in _TITLES.items()}
@@ -65,7 +66,7 @@ class LiveProgress:
     def show(self, event: Event) -> None:
         """Move the stage's bar, which its first event makes visible."""
         if event.stage not in self._tasks:
-            self._tasks[event.stage] = self._add(event.stage)
+            self._tasks[event.stage] = self._add(plain(event.stage))
         task = self._tasks[event.stage]
         self._progress.start_task(task)  # without effect on one that has started
         self._progress.update(task, completed=event.done, total=event.total, state=describe(event), visible=True)
@@ -98,7 +99,7 @@ class PlainProgress:
         if last is None or now - last >= PLAIN_EVERY_S or complete:
             self._shown[event.stage] = math.inf if complete else now
             title = _TITLES.get(event.stage, event.stage)
-            self._console.print(f"{title}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(f"{plain(title)}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> PlainProgress:
         return self

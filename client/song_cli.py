@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -21,8 +20,10 @@ from heartvoice.client.options import (
     StemsOption,
     VoiceOption,
     one_standard_input,
+    read_text,
     read_voice,
     with_options,
+    words,
 )
 from heartvoice.client.song_files import SongWriter
 from heartvoice.client.song_requests import SettingValue, SongRequest
@@ -70,13 +71,12 @@ def song(
     one_standard_input(lyrics=lyrics, voice=voice)
     request = SongRequest(
         lyrics=read_text("lyrics", lyrics) if lyrics else "",
-        # The server strips nothing, and a file's last line break is no part of its tags.
-        tags=read_text("tags", tags[1:]).strip() if tags.startswith("@") else tags,
+        tags=words("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
         voice=read_voice(voice) if voice else None,
-        consent=consent,
+        consent=words("consent", consent),
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
@@ -90,27 +90,17 @@ def song(
     say(made, as_json=as_json)
 
 
-def read_text(field: str, source: str) -> str:
-    """A text file, or standard input if `source` is "-".
-
-    Raises:
-        InvalidRequestError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
-
-
 def _load(field: str, path: Path | None) -> Array | None:
     if path is None:
         return None
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {error}") from error
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            # Not np.load, which also opens archives and pickles.
+            read: Any = np.lib.format.read_array
+            array: Array = read(file, allow_pickle=False)
+    except Exception as error:  # numpy raises a dozen unrelated classes for damaged headers, MemoryError among them
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {reason}") from error
     return array

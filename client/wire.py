@@ -291,7 +291,7 @@ def _report(array: Array, request: JobRequest) -> Report:
 def _json(name: str, array: Array) -> Any:
     try:
         return json.loads(array[0])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{name}: expected JSON, got {array[0][:80]!r}") from error
 
 

@@ -53,9 +53,12 @@ def export(
         typer.Option(help="Another F0 engine than the preset's; swift-f0's weights come from PyPI."),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16"],
-        typer.Option(help="fp16: weights and matrix products in half; inputs, outputs and cache stay float32."),
-    ] = "fp32",
+        Literal["fp32", "fp16", "bf16", "tf32"] | None,
+        typer.Option(
+            help="Default fp32. fp16: weights and matrix products in half; inputs, outputs and cache stay float32. For "
+            "TensorRT also bf16 (its default), fp16 (both with islands in float32) and tf32."
+        ),
+    ] = None,
     lm_dialect: Annotated[
         Literal["standard", "ort"],
         typer.Option(
@@ -71,7 +74,14 @@ def export(
             metavar="BITS",
         ),
     ] = None,
-    target: Annotated[Literal["onnx"], typer.Option(help="What to make.")] = "onnx",
+    target: Annotated[
+        Literal["onnx", "typed", "tensorrt"],
+        typer.Option(
+            help="onnx: graphs out of checkpoints. From the graphs of a repository: typed (strongly typed ONNX in half "
+            "precision and the report of its error; runs anywhere), tensorrt (plans for this machine's GPU; never run "
+            "on one yet, see docs/tensorrt.md).",
+        ),
+    ] = "onnx",
     repository: Annotated[
         Path | None,
         typer.Option(help="Where to; default build/repository/PRESET.", metavar="DIR", file_okay=False),
@@ -80,6 +90,33 @@ def export(
         list[str] | None,
         typer.Option(help="Make this graph alone, others stay as they are. May be repeated.", metavar="MODEL"),
     ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="TensorRT: file of layer timings; default in the user's cache folder.", metavar="FILE"),
+    ] = None,
+    workspace_gb: Annotated[
+        float, typer.Option(help="TensorRT: scratch memory of one layer while building.", min=0.1)
+    ] = 4.0,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Half precision: folder of recorded inputs, GRAPH.npz, that its error is measured on; default noise.",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option(help="Half precision: measure its error by emulation on the CPU (precision.json).")
+    ] = True,
+    lint: Annotated[
+        bool,
+        typer.Option(
+            "--lint",
+            help="Change nothing: hold a repository's graphs against TensorRT's operator table; a table on the screen, "
+            "JSON on standard output; exit 1 if TensorRT lacks, or the table does not know, what a plan needs.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -108,6 +145,10 @@ def export(
     The repository changes all at once: after an error or Ctrl-C it is as before.
 
     Graphs that are up to date are left alone. Same weights, same bytes.
+
+    TensorRT plans, on the machine whose GPU will run them, out of a repository that any machine has made:
+
+        heartvoice export --target tensorrt --repository build/repository/oss-3b
     """
     console = Console(stderr=True)
     if write_configs:
@@ -116,12 +157,32 @@ def export(
     if check:
         _check(console, repository)
         return
+    root = repository or DEFAULT_ROOT / preset
+    if lint:
+        from heartvoice.export.plan_cli import run_lint
+
+        run_lint(console, root)
+        return
+    if target != "onnx":
+        from heartvoice.export.plan_cli import make_plans, make_typed
+        from heartvoice.export.plan_export import PlanJob
+
+        if weights is not None or random_weights is not None:
+            raise InvalidRequestError(f"--target {target}: reads the graphs of {root}, so takes no weights")
+        job = PlanJob(root, precision or "bf16", tuple(only or ()), report=report, inputs=inputs)
+        if target == "typed":
+            make_typed(console, job)
+        else:
+            make_plans(console, job, timing_cache, int(workspace_gb * 2**30))
+        return
+    if precision not in (None, "fp32", "fp16"):
+        raise InvalidRequestError(f"--precision: expected fp32 or fp16 for --target onnx, got {precision}")
     if preset not in PRESETS:
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     require("export", "torch", "onnx", "onnxruntime", "tokenizers", "demucs")
     chosen = _weights(_with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights)
     bits = _quantize(lm_dialect, quantize)
-    _export(console, chosen, repository or DEFAULT_ROOT / preset, precision, only or [], bits)
+    _export(console, chosen, root, "fp16" if precision == "fp16" else "fp32", only or [], bits)
 
 
 def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:

@@ -35,7 +35,8 @@ class _Decoder:
         latents = b.input(pinned(HEARTCODEC_DECODER.inputs[0], axes), batch=BATCH)
         output = b.output(pinned(HEARTCODEC_DECODER.outputs[0], axes), batch=BATCH)
         levels = b.constant(float(LEVELS), np.float32)
-        x = b.op("Div", b.op("Round", b.op("Mul", latents, levels)), levels)  # Round takes halves to even
+        with b.island("levels"):
+            x = b.op("Div", b.op("Round", b.op("Mul", latents, levels)), levels)  # Round takes halves to even
         channels = sizes.init_channel * 2 ** len(sizes.upsample_factors)
         x = self._conv(x, f"{_DECODER}.0", sizes.latent_hidden_dim, channels, sizes.delay_kernel_size, causal=False)
         index = 1
@@ -87,7 +88,7 @@ class _Decoder:
         branch = self._conv(x, f"{name}.conv1", channels, channels, kernel, causal=causal, dilation=dilation)
         branch = self._prelu(branch, f"{name}.activation1")
         branch = self._conv(branch, f"{name}.conv2", channels, channels, 1, causal=causal)
-        return self.b.op("Add", x, self._prelu(branch, f"{name}.activation2"))
+        return self.b.add_residual(x, self._prelu(branch, f"{name}.activation2"))
 
     def _finish(self, x: str, index: int, channels: int, output: str) -> None:
         """Repeat samples, convolve, activate, convolve to the bands: named `output`.

@@ -11,6 +11,7 @@ from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.export import layout
 from heartvoice.export.layout import GraphModel
 from heartvoice.export.repository import quantized_as, read_json
+from heartvoice.plans import REPORT, active_plan, graph_hashes
 from heartvoice.presets import Preset
 from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
 
@@ -49,9 +50,22 @@ def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
     for name in contracts.MODELS:
         if name not in graphs:
             found += _plain(root, name, template)
-    known = {*contracts.MODELS, *graphs, INDEX}
+    known = {*contracts.MODELS, *graphs, INDEX, REPORT}
+    found += _plans(repository, tuple(graphs))
     found += [f"{path.name}: no contract has this model" for path in sorted(root.iterdir()) if path.name not in known]
     return found
+
+
+def _plans(repository: Repository, graphs: tuple[str, ...]) -> Iterator[str]:
+    """TensorRT plans whose graph is another by now; which machine they are for, `doctor` looks at."""
+    for name in graphs:
+        try:
+            plan = active_plan(repository, name)
+            if plan is not None:
+                plan.check(plan.made_for, graph_hashes(repository, name))
+                plan.content()
+        except EngineError as error:
+            yield f"{name}: {error}"
 
 
 def _config(root: Path, name: str, text: str, advice: str) -> Iterator[str]:

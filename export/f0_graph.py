@@ -171,10 +171,11 @@ class _Rmvpe:
             lambda: np.concatenate([self._gates("bias_ih"), self._gates("bias_hh")], axis=1),
         )  # fmt: skip
         by_time = b.transpose(x, 1, 0, 2)
-        states = b.op(
-            "GRU", by_time, weight, recurrence, bias, direction="bidirectional", hidden_size=hidden,
-            linear_before_reset=1,
-        )  # fmt: skip
+        with b.island("recurrence"):
+            states = b.op(
+                "GRU", by_time, weight, recurrence, bias, direction="bidirectional", hidden_size=hidden,
+                linear_before_reset=1,
+            )  # fmt: skip
         return b.reshape(b.transpose(states, 2, 0, 1, 3), [0, 0, 2 * hidden])  # from [T, 2, B, H]
 
     def _gates(self, part: str) -> Array:

@@ -66,7 +66,8 @@ def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecSizes, source: TensorS
     row = b.op("Where", outside, b.constant(levels * size + 1, np.int32), row)
     nothing = b.op("Equal", codes, b.constant(-1, np.int32))
     row = b.op("Where", nothing, b.constant(levels * size, np.int32), row)
-    return b.op("ReduceSum", b.embed(weight, row), b.constant([0]), keepdims=0)
+    with b.island("lookup"):
+        return b.op("ReduceSum", b.embed(weight, row), b.constant([0]), keepdims=0)
 
 
 def build_heartcodec_flow(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
@@ -74,7 +75,10 @@ def build_heartcodec_flow(sizes: HeartCodecSizes, source: TensorSource, precisio
     b, spec, axes = GraphBuilder(HEARTCODEC_FLOW.name, precision), HEARTCODEC_FLOW, codec_axes(sizes)
     x, context, mu, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in spec.inputs)
     output = b.output(pinned(spec.outputs[0], axes), batch=BATCH)
-    flow = _Estimator(b, sizes, source, n_frames=b.size(x, 1), sinusoid=_sinusoid(b, t))
+    n_frames = b.size(x, 1)
+    with b.island("time"):
+        sinusoid = _sinusoid(b, t)
+    flow = _Estimator(b, sizes, source, n_frames=n_frames, sinusoid=sinusoid)
     flow.run(b.op("Concat", x, context, mu, axis=2), output)
     return b.graph
 
@@ -104,10 +108,11 @@ class _Stack:
 
     def __init__(self, b: GraphBuilder, prefix: str, width: int, head_dim: int, n_frames: str) -> None:
         self.prefix, self.width, self.head_dim = prefix, width, head_dim
-        position = b.op("Cast", b.arange(n_frames), to=1)
         theta = np.repeat(rope_frequencies(head_dim, ROPE_BASE), 2)
-        angle = b.op("Mul", b.op("Unsqueeze", position, b.constant([1])), b.constant(theta, np.float32))
-        self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
+        with b.island("rope"):
+            position = b.op("Cast", b.arange(n_frames), to=1)
+            angle = b.op("Mul", b.op("Unsqueeze", position, b.constant([1])), b.constant(theta, np.float32))
+            self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
         self.turn = b.constant(quarter_turn(head_dim), np.float32)
 
 
@@ -165,6 +170,20 @@ class _Estimator:
 
     def _blocks(self, x: str, stack: _Stack, count: int, adaln: str, table: str) -> str:
         """All blocks of a stack, then its modulated layer norm."""
+        b = self.b
+        with b.island("time"):
+            embedding, modulation = self._modulation(stack, adaln)
+        for index in range(count):
+            x = self._block(x, stack, f"{_ESTIMATOR}.{stack.prefix}.{index}", modulation)
+        with b.island("time"):
+            last = self._table(f"{_ESTIMATOR}.{table}", 2, stack.width, (1,))
+            rows = b.op("Add", b.op("Unsqueeze", embedding, b.constant([1])), last)
+            shift, scale = b.split(rows, [1, 1], axis=1)  # each [R, 1, D]
+        normed = b.layer_norm(x, b.constant(np.ones(stack.width), np.float32), eps=NORM_EPS)
+        return b.op("Add", b.op("Mul", normed, scale), shift)
+
+    def _modulation(self, stack: _Stack, adaln: str) -> tuple[str, str]:
+        """Time's embedding [R, D], and what it modulates every block by: [R, 6, D], or nothing."""
         b, width, source = self.b, stack.width, self.source
         embedder = f"{_ESTIMATOR}.{adaln}.emb.timestep_embedder"
         embedding = _dense(b, self.sinusoid, source, f"{embedder}.linear_1", TIME_WIDTH, width)
@@ -173,28 +192,21 @@ class _Estimator:
         if self.sizes.norm_type == "ada_norm_single":
             modulation = _dense(b, b.silu(embedding), source, f"{_ESTIMATOR}.{adaln}.linear", width, 6 * width)
             modulation = b.reshape(modulation, [-1, 6, width])
-        for index in range(count):
-            x = self._block(x, stack, f"{_ESTIMATOR}.{stack.prefix}.{index}", modulation)
-        rows = b.op(
-            "Add", b.op("Unsqueeze", embedding, b.constant([1])), self._table(f"{_ESTIMATOR}.{table}", 2, width, (1,))
-        )
-        shift, scale = b.split(rows, [1, 1], axis=1)  # each [R, 1, D]
-        ones = b.constant(np.ones(width), np.float32)
-        normed = b.op("LayerNormalization", x, ones, axis=-1, epsilon=NORM_EPS)
-        return b.op("Add", b.op("Mul", normed, scale), shift)
+        return embedding, modulation
 
     def _block(self, x: str, stack: _Stack, prefix: str, modulation: str) -> str:
         """One transformer block; without modulation it is a plain pre-norm one."""
         b = self.b
         if not modulation:
-            x = b.op("Add", x, self._attention(self._norm(x, stack, f"{prefix}.attn_norm"), stack, prefix))
-            return b.op("Add", x, self._mlp(self._norm(x, stack, f"{prefix}.mlp_norm"), stack, prefix))
-        rows = b.op("Add", modulation, self._table(f"{prefix}.scale_shift_table", 6, stack.width, (1, 4)))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = b.split(rows, [1] * 6, axis=1)
+            x = b.add_residual(x, self._attention(self._norm(x, stack, f"{prefix}.attn_norm"), stack, prefix))
+            return b.add_residual(x, self._mlp(self._norm(x, stack, f"{prefix}.mlp_norm"), stack, prefix))
+        with b.island("time"):
+            rows = b.op("Add", modulation, self._table(f"{prefix}.scale_shift_table", 6, stack.width, (1, 4)))
+            shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = b.split(rows, [1] * 6, axis=1)
         normed = b.op("Add", b.op("Mul", self._norm(x, stack, f"{prefix}.attn_norm"), scale_a), shift_a)
-        x = b.op("Add", x, b.op("Mul", gate_a, self._attention(normed, stack, prefix)))
+        x = b.add_residual(x, b.op("Mul", gate_a, self._attention(normed, stack, prefix)))
         normed = b.op("Add", b.op("Mul", self._norm(x, stack, f"{prefix}.mlp_norm"), scale_m), shift_m)
-        return b.op("Add", x, b.op("Mul", gate_m, self._mlp(normed, stack, prefix)))
+        return b.add_residual(x, b.op("Mul", gate_m, self._mlp(normed, stack, prefix)))
 
     def _norm(self, x: str, stack: _Stack, name: str) -> str:
         weight = self.b.weight(f"{name}.weight", (stack.width,), lambda: self.source.array(f"{name}.weight"))
@@ -214,8 +226,9 @@ class _Estimator:
     def _turned(self, heads: str, stack: _Stack) -> str:
         """Apply RoPE to [R, H, T, hd]; float32 whatever the precision."""
         b = self.b
-        turned = b.op("Mul", b.op("MatMul", heads, stack.turn), stack.sin)
-        return b.op("Add", b.op("Mul", heads, stack.cos), turned)
+        with b.island("rope"):
+            turned = b.op("Mul", b.op("MatMul", heads, stack.turn), stack.sin)
+            return b.op("Add", b.op("Mul", heads, stack.cos), turned)
 
     def _attention(self, x: str, stack: _Stack, prefix: str) -> str:
         b = self.b
@@ -223,7 +236,7 @@ class _Estimator:
         key = self._turned(self._heads(x, stack, f"{prefix}.attn.k_proj"), stack)
         value = self._heads(x, stack, f"{prefix}.attn.v_proj")
         scores = b.matmul(query, b.transpose(key, 0, 1, 3, 2))  # [R, H, T, T]
-        mixed = b.matmul(b.op("Softmax", scores, axis=3), value)
+        mixed = b.matmul(b.softmax(scores, 3), value)
         flat = b.reshape(b.transpose(mixed, 0, 2, 1, 3), [0, 0, -1])
         return _dense(b, flat, self.source, f"{prefix}.attn.o_proj", stack.width, stack.width, bias=False)
 

@@ -6,9 +6,10 @@ takes a second, and no weight is in memory before the writer asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,19 @@ _ONNX_TYPE: dict[str, int] = {
     "INT64": TensorProto.INT64,
     "BOOL": TensorProto.BOOL,
 }
+
+
+Island = Literal[
+    "norm", "softmax", "rope", "time", "residual", "snake", "filter", "levels", "lookup", "sampling", "recurrence"
+]
+"""Parts of a graph that may have to stay float32 where the rest runs in half precision (`half.py`):
+
+norm: norms, and means and deviations over long axes; softmax; rope: angles, their tables, and the turn by them;
+time: the flow's time embedding and what it modulates by; residual: the sum that runs past all layers; snake: sine,
+square and sum; filter: the low-pass filters around it; levels: rounding to the decoder's levels; lookup: sums of table
+rows; sampling: logits into codes; recurrence: LSTM and GRU.
+"""
+ISLANDS: tuple[Island, ...] = get_args(Island)
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Graph:
     """A finished graph whose weights are not made yet."""
 
     name: str
-    precision: Precision
+    precision: Precision | Literal["bf16"]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -77,6 +91,7 @@ class GraphBuilder:
         self._weights: dict[str, Weight] = {}
         self._constants: dict[tuple[str, Shape, bytes], str] = {}
         self._halves: dict[str, str] = {}
+        self._island: str = ""
 
     # ------------------------------------------------------------------------------------------------- boundary
 
@@ -117,13 +132,22 @@ class GraphBuilder:
 
     # -------------------------------------------------------------------------------------------------- operations
 
+    @contextmanager
+    def island(self, name: Island) -> Iterator[None]:
+        """Nodes that are added within say so in their names, `norm.Sqrt_3`; the outermost island counts."""
+        before, self._island = self._island, self._island or f"{name}."
+        try:
+            yield
+        finally:
+            self._island = before
+
     def op(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         """Add one node with one output; `out` names it, as a graph output must be."""
         return self.ops(kind, *inputs, outs=(out,), **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, outs: Sequence[str], **attributes: Any) -> tuple[str, ...]:
         """Add one node with several outputs; empty names are filled in."""
-        label = self._fresh(kind)
+        label = self._island + self._fresh(kind)
         filled = len(outs) == 1 and (outs[0] or label)
         names = [filled] if filled else [name or f"{label}_{index}" for index, name in enumerate(outs)]
         # Attributes are sorted so that the bytes do not depend on the order of keyword arguments.
@@ -143,9 +167,15 @@ class GraphBuilder:
         """`x @ weight + bias + residual` with the weight stored [in, out]."""
         steps = [addend for addend in (bias, residual) if addend]
         y = self.matmul(x, weight, out="" if steps else out)
-        for index, addend in enumerate(steps):
-            y = self.op("Add", y, addend, out=out if index == len(steps) - 1 else "")
+        for addend in steps:
+            last = out if addend is steps[-1] else ""
+            y = self.add_residual(y, addend, out=last) if addend is residual else self.op("Add", y, addend, out=last)
         return y
+
+    def add_residual(self, x: str, y: str, *, out: str = "") -> str:
+        """The sum of a layer and what runs past it."""
+        with self.island("residual"):
+            return self.op("Add", x, y, out=out)
 
     def conv(self, x: str, weight: str, bias: str | None, *, kind: str = "Conv", **attributes: Any) -> str:
         """Convolution (or `kind="ConvTranspose"`), in half precision if the graph is fp16."""
@@ -161,10 +191,21 @@ class GraphBuilder:
 
     def rms_norm(self, x: str, scale: str, eps: float) -> str:
         """`x / sqrt(mean(x^2) + eps) * scale` over the last axis, spelled so that onnxruntime fuses it."""
-        square = self.op("Pow", x, self.constant(2.0, np.float32))
-        mean = self.op("ReduceMean", square, self.constant([-1]), keepdims=1)
-        root = self.op("Sqrt", self.op("Add", mean, self.constant(eps, np.float32)))
-        return self.op("Mul", self.op("Div", x, root), scale)
+        with self.island("norm"):
+            square = self.op("Pow", x, self.constant(2.0, np.float32))
+            mean = self.op("ReduceMean", square, self.constant([-1]), keepdims=1)
+            root = self.op("Sqrt", self.op("Add", mean, self.constant(eps, np.float32)))
+            return self.op("Mul", self.op("Div", x, root), scale)
+
+    def layer_norm(self, x: str, *scales: str, eps: float, out: str = "") -> str:
+        """Norm over the last axis with a gain and perhaps a bias."""
+        with self.island("norm"):
+            return self.op("LayerNormalization", x, *scales, axis=-1, epsilon=eps, out=out)
+
+    def softmax(self, x: str, axis: int) -> str:
+        """Softmax over an axis."""
+        with self.island("softmax"):
+            return self.op("Softmax", x, axis=axis)
 
     def silu(self, x: str) -> str:
         """`x * sigmoid(x)`."""

@@ -141,7 +141,8 @@ class StepGraph:
         first = (np.arange(self.sizes.audio_num_codebooks) * self.sizes.audio_vocab_size)[:, None]
         # Codebooks lead: only then does onnxruntime add them in the same order for one song as for several.
         embedded = b.embed(self._audio_table(), b.op("Add", b.transpose("codes", 1, 0), b.constant(first)))
-        return b.op("ReduceSum", embedded, b.constant([0]), keepdims=0)  # [K, S, E] -> [S, E]
+        with b.island("lookup"):
+            return b.op("ReduceSum", embedded, b.constant([0]), keepdims=0)  # [K, S, E] -> [S, E]
 
     # -------------------------------------------------------------------------------------------------- backbone
 
@@ -175,7 +176,8 @@ class StepGraph:
         """Draw the eight codes; names the outputs `next_codes` and `logits`."""
         b, sizes = self.b, self.sizes
         books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
-        sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
+        with b.island("sampling"):
+            sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
         depth = self.depth()
         codes: list[str] = []
         fed = ""
@@ -189,7 +191,8 @@ class StepGraph:
                 if book == 1:  # the first pass takes positions 0 and 1
                     entering = b.reshape(b.op("Concat", hidden, entering, axis=1), [-1, width])
                 raw = b.matmul(depth.run(entering, first=book == 1), self._head(book))
-            guided, drawn = sampler.draw(raw, book)
+            with b.island("sampling"):
+                guided, drawn = sampler.draw(raw, book)
             codes.append(drawn)
             fed = self.fed(drawn, book)
             logits.append(b.op("Unsqueeze", guided, b.constant([1])))

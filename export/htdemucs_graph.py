@@ -50,8 +50,9 @@ def build_htdemucs(sizes: SeparatorSizes, source: TensorSource, precision: Preci
     b, axes = GraphBuilder(HTDEMUCS.name, precision), separator_axes(sizes)
     mix, spectrum = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.inputs)
     spectra_out, waves_out = (b.output(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.outputs)
-    spectrum_norm = _standardize(b, spectrum, 4, 4 * axes["spectrum_bin"], axes["spectrum_frame"])
-    wave_norm = _standardize(b, b.reshape(mix, [0, 2, 1, -1]), 2, 2, axes["segment_sample"])
+    with b.island("norm"):
+        spectrum_norm = _standardize(b, spectrum, 4, 4 * axes["spectrum_bin"], axes["spectrum_frame"])
+        wave_norm = _standardize(b, b.reshape(mix, [0, 2, 1, -1]), 2, 2, axes["segment_sample"])
     parts = []
     for index in range(sizes.n_models):
         only = None if sizes.n_models == 1 else index
@@ -99,7 +100,8 @@ class _Standardized:
     deviation: str
 
     def undo(self, b: GraphBuilder, x: str) -> str:
-        return b.op("Add", b.op("Mul", x, self.deviation), self.mean)
+        with b.island("norm"):
+            return b.op("Add", b.op("Mul", x, self.deviation), self.mean)
 
 
 def _standardize(b: GraphBuilder, x: str, n_channels: int, n_rows: int, length: int) -> _Standardized:
@@ -290,15 +292,18 @@ class _DConvLayer:
             x, f"{self.name}.0", (self.hidden, self.width, *kernel), pads=pads, dilations=dilations
         )  # fmt: skip
         h = h if self.branch.spectral else b.op("Unsqueeze", h, b.constant([2]))
-        h = b.op("Gelu", self._narrow_norm(h))
-        mean, scale = self._wide_statistics(h)
-        scaled = b.op("Mul", h, scale)
-        per_bin = b.op("Concat", scale, b.op("Mul", mean, scale), axis=1)  # [B, 2, F, 1]
+        with b.island("norm"):
+            normed = self._narrow_norm(h)
+        h = b.op("Gelu", normed)
+        with b.island("norm"):
+            mean, scale = self._wide_statistics(h)
+            scaled = b.op("Mul", h, scale)
+            per_bin = b.op("Concat", scale, b.op("Mul", mean, scale), axis=1)  # [B, 2, F, 1]
         joined = b.op("Concat", scaled, b.op("Expand", per_bin, b.constant([1, 1, 1, self.length])), axis=1)
         joined = b.reshape(joined, [0, self.hidden + 2, -1])
         value, gate = (self._wide(joined, half) for half in _GATED)
         flat = b.reshape(x, [0, self.width, -1]) if self.branch.spectral else x
-        added = b.op("Add", flat, b.op("Mul", value, b.op("Sigmoid", gate)))
+        added = b.add_residual(flat, b.op("Mul", value, b.op("Sigmoid", gate)))
         return b.reshape(added, [0, self.width, self.n_bins, self.length]) if self.branch.spectral else added
 
     def _reciprocal_deviation(self, variance: str) -> str:

@@ -134,7 +134,7 @@ class Transformer:
 
     def _layer_norm(self, x: str, name: str) -> str:
         weight, bias = (self._vector(f"{name}.{kind}", self.width) for kind in ("weight", "bias"))
-        return self.b.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPS)
+        return self.b.layer_norm(x, weight, bias, eps=NORM_EPS)
 
     def _layer(self, x: str, other: str | None, name: str, count: int) -> str:
         """A layer that attends to itself, or to the other branch."""
@@ -150,7 +150,8 @@ class Transformer:
         inner = self._dense(self._layer_norm(x, f"{name}.{last}"), f"{name}.linear1", (self.width, self.hidden))
         inner = self.b.op("Gelu", inner)
         x = self._dense(inner, f"{name}.linear2", (self.hidden, self.width), f"{name}.gamma_2.scale", residual=x)
-        return self._group_norm(x, f"{name}.norm_out", count)
+        with self.b.island("norm"):
+            return self._group_norm(x, f"{name}.norm_out", count)
 
     def _group_norm(self, x: str, name: str, count: int) -> str:
         """Norm over all tokens and features, by sums of sums."""
@@ -194,5 +195,5 @@ class Transformer:
         mixed = []
         for query, key, value in zip(queries, keys, values, strict=True):
             scores = b.matmul(query, b.transpose(key, 0, 2, 1))  # [B, T, T']
-            mixed.append(b.matmul(b.op("Softmax", scores, axis=2), value))
+            mixed.append(b.matmul(b.softmax(scores, 2), value))
         return b.op("Concat", *mixed, axis=2)

@@ -145,9 +145,11 @@ class BackboneAttention:
         heads, width = sizes.num_kv_heads, sizes.head_dim
         step = b.arange(n_new)
         absolute = b.op("Add", b.op("Unsqueeze", position, b.constant([1])), step)  # [R, T]
-        self.cos, self.sin = self._rotation(b, absolute, max_positions)
+        with b.island("rope"):
+            self.cos, self.sin = self._rotation(b, absolute, max_positions)
         self.turn = b.constant(quarter_turn(width), np.float32)
-        self.mask = self._mask(b, position, step)
+        with b.island("softmax"):
+            self.mask = self._mask(b, position, step)
         self.split_shape = b.op(
             "Concat", b.constant([-1]), n_new, b.constant([heads, self.group + 2, width]), axis=0
         )  # [R, T, Hkv, G + 2, hd]
@@ -159,15 +161,17 @@ class BackboneAttention:
         """Attend: projections [R * T, Hkv * (G + 2) * hd] to [R * T, H * hd]; new keys and values are named `new`."""
         heads = b.transpose(b.op("Reshape", projected, self.split_shape), 0, 2, 3, 1, 4)  # [R, Hkv, G + 2, T, hd]
         # float32 whatever the precision: the turn must not round.
-        turned = b.op("Mul", b.op("MatMul", heads, self.turn), self.sin)
-        turned = b.op("Add", b.op("Mul", heads, self.cos), turned)
+        with b.island("rope"):
+            turned = b.op("Mul", b.op("MatMul", heads, self.turn), self.sin)
+            turned = b.op("Add", b.op("Mul", heads, self.cos), turned)
         parts = b.split(turned, [self.group, 1, 1], axis=2)
         names = ("", new.key, new.value)
         query, key, value = (
             b.reshape(part, [0, 0, -1, self.sizes.head_dim], out=name) for part, name in zip(parts, names, strict=True)
         )  # [R, Hkv, G * T, hd] and twice [R, Hkv, T, hd]
         scores = [b.op("MatMul", query, b.transpose(keys, 0, 1, 3, 2)) for keys in (past.key, key)]
-        weights = b.op("Softmax", b.op("Add", b.op("Concat", *scores, axis=3), self.mask), axis=3)
+        with b.island("softmax"):
+            weights = b.op("Softmax", b.op("Add", b.op("Concat", *scores, axis=3), self.mask), axis=3)
         from_past = b.op("MatMul", b.slice(weights, 0, self.n_past, 3), past.value)
         from_new = b.op("MatMul", b.slice(weights, self.n_past, None, 3), value)
         attended = b.op("Reshape", b.op("Add", from_past, from_new), self.merge_shape)
@@ -228,16 +232,20 @@ class DepthAttention:
         split = b.reshape(projected, [-1, length, heads, self.group + 2, width])
         turning, value = b.split(split, [self.group + 1, 1], axis=3)
         turn = self.turns[positions.start : positions.stop, None] if length > 1 else self.turns[positions.start]
-        query, key = b.split(b.op("MatMul", turning, b.constant(turn, np.float32)), [self.group, 1], axis=3)
+        with b.island("rope"):
+            turned = b.op("MatMul", turning, b.constant(turn, np.float32))
+        query, key = b.split(turned, [self.group, 1], axis=3)
         query = self._rows(b, query, self.group * length, length)
         key, value = (self._rows(b, part, length, length) for part in (key, value))
         if cache is not None:
             key = b.op("Concat", cache.key, key, axis=2)
             value = b.op("Concat", cache.value, value, axis=2)
         scores = b.op("MatMul", query, b.transpose(key, 0, 1, 3, 2))
-        if length > 1:
-            scores = b.op("Add", scores, self._mask(b, positions))
-        attended = b.op("MatMul", b.op("Softmax", scores, axis=3), value)  # [R, Hkv, G * T, hd]
+        with b.island("softmax"):
+            if length > 1:
+                scores = b.op("Add", scores, self._mask(b, positions))
+            weights = b.op("Softmax", scores, axis=3)
+        attended = b.op("MatMul", weights, value)  # [R, Hkv, G * T, hd]
         if length > 1:
             apart = b.reshape(attended, [0, heads, self.group, length, width])
             attended = b.transpose(apart, 0, 3, 1, 2, 4)

@@ -56,7 +56,7 @@ def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parit
     sizes = preset.f0
     if isinstance(sizes, SwiftF0Sizes):
         for index, (rows, length) in enumerate(_SAMPLES):
-            audio = _voices(index, rows, length)
+            audio = voices(index, rows, length)
             got = engine.run({"features": audio[:, None]})["activations"]
             want = network(torch.from_numpy(audio)).numpy()
             parity.add("pitch", got[..., 0], want[..., 0])
@@ -69,7 +69,7 @@ def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parit
         parity.add("salience", engine.run({"features": features})["activations"], want)
 
 
-def _voices(index: int, rows: int, length: int) -> NDArray[np.float32]:
+def voices(index: int, rows: int, length: int) -> NDArray[np.float32]:
     """Pulse trains in a little noise, one pitch a row: confidence is near 1 there, as it is in use."""
     time = np.arange(length)
     noise = normal(0, "parity samples", index, (rows, length)) * np.float32(0.003)

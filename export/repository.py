@@ -21,6 +21,7 @@ from heartvoice.export import layout
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
 from heartvoice.export.staging import Staging, staged
 from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
+from heartvoice.plans import plan_files
 from heartvoice.presets import Preset
 from heartvoice.repository import GRAPH, INDEX, MANIFEST
 from heartvoice.svc_contracts import CONTENT_POSITION
@@ -293,8 +294,9 @@ class _Job:
             return
         folder = self.staging.folder(model)
         _write(folder, small)
-        for name in sorted(set(keep)):
-            os.link(there / "1" / name, folder / "1" / name)
+        for name in sorted({f"1/{name}" for name in keep} | set(plan_files(there))):
+            (folder / name).parent.mkdir(exist_ok=True)
+            os.link(there / name, folder / name)
 
     def index(self) -> str:
         """Text of `repository.json`."""

@@ -57,9 +57,10 @@ def _resemblyzer(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, fea
     x, state = b.transpose(features, 1, 0, 2), ""  # [T, B, bands]
     for layer in range(sizes.num_layers):
         width = sizes.hidden if layer else sizes.n_bands
-        sequence, state, _ = b.ops(
-            "LSTM", x, *_lstm(b, sizes, source, layer, width), outs=("",) * 3, hidden_size=sizes.hidden
-        )
+        with b.island("recurrence"):
+            sequence, state, _ = b.ops(
+                "LSTM", x, *_lstm(b, sizes, source, layer, width), outs=("",) * 3, hidden_size=sizes.hidden
+            )
         x = b.op("Squeeze", sequence, b.constant([1]))  # [T, 1, B, H] -> [T, B, H]
     hidden = b.op("Squeeze", state, b.constant([0]))  # [1, B, H] -> [B, H]
     weight = b.weight(
@@ -67,9 +68,10 @@ def _resemblyzer(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, fea
     )
     bias = b.weight("linear.bias", (sizes.embedding,), lambda: source.array("linear.bias"))
     raw = b.op("Relu", b.linear(hidden, weight, bias))
-    square = b.op("ReduceSum", b.op("Mul", raw, raw), b.constant([1]), keepdims=1)
-    norm = b.op("Max", b.op("Sqrt", square), b.constant(MIN_NORM, np.float32))
-    b.op("Div", raw, norm, out=output)
+    with b.island("norm"):
+        square = b.op("ReduceSum", b.op("Mul", raw, raw), b.constant([1]), keepdims=1)
+        norm = b.op("Max", b.op("Sqrt", square), b.constant(MIN_NORM, np.float32))
+        b.op("Div", raw, norm, out=output)
 
 
 def _lstm(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, layer: int, width: int) -> tuple[str, str, str]:
@@ -107,7 +109,8 @@ class _Campplus:
         pads = [TDNN_KERNEL // 2] * 2
         x = self._conv(x, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm", pads=pads, strides=[TDNN_STRIDE])
         x = b.op("Relu", x)
-        self._measure(x)
+        with b.island("norm"):
+            self._measure(x)
         for number, (depth, dilation) in enumerate(zip(sizes.blocks, sizes.dilations, strict=True), 1):
             for layer in range(1, depth + 1):
                 x = self._dense_layer(x, f"xvector.block{number}.tdnnd{layer}", width, dilation)
@@ -157,8 +160,9 @@ class _Campplus:
 
     def _means(self, x: str) -> tuple[str, str]:
         """Means over each segment [B, C, S] and over all time [B, C, 1]."""
-        segments = self.b.op("MatMul", x, self.mean_of_segment)
-        return segments, self.b.op("MatMul", segments, self.share)
+        with self.b.island("norm"):
+            segments = self.b.op("MatMul", x, self.mean_of_segment)
+            return segments, self.b.op("MatMul", segments, self.share)
 
     def _dense_layer(self, x: str, name: str, width: int, dilation: int) -> str:
         b, sizes, cam = self.b, self.sizes, f"{name}.cam_layer"
@@ -177,11 +181,12 @@ class _Campplus:
     def _pool(self, x: str) -> str:
         """Mean and unbiased deviation over time: [B, C, T] to [B, 2 C, 1]."""
         b = self.b
-        mean = self._means(x)[1]
-        centred = b.op("Sub", x, mean)
-        biased = self._means(b.op("Mul", centred, centred))[1]
-        unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
-        return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
+        with b.island("norm"):
+            mean = self._means(x)[1]
+            centred = b.op("Sub", x, mean)
+            biased = self._means(b.op("Mul", centred, centred))[1]
+            unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
+            return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
 
     # ------------------------------------------------------------------------------------------------------- parts
 

@@ -38,10 +38,11 @@ class _Flow:
     def __init__(self, b: GraphBuilder, sizes: DitSizes, source: TensorSource, *, n_frames: str) -> None:
         self.b, self.sizes, self.source, self.dense = b, sizes, source, Dense(b, source)
         self.width, self.time = sizes.hidden_dim, ""
-        position = b.op("Unsqueeze", b.op("Cast", b.arange(n_frames), to=1), b.constant([1]))
         theta = np.repeat(rope_frequencies(sizes.head_dim, ROPE_BASE), 2)
-        angle = b.op("Mul", position, b.constant(theta, np.float32))
-        self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
+        with b.island("rope"):
+            position = b.op("Unsqueeze", b.op("Cast", b.arange(n_frames), to=1), b.constant([1]))
+            angle = b.op("Mul", position, b.constant(theta, np.float32))
+            self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
         self.turn = b.constant(quarter_turn(sizes.head_dim), np.float32)
 
     def merge(self, x: str, prompt_x: str, style: str, cond: str) -> str:
@@ -63,7 +64,8 @@ class _Flow:
     def run(self, x: str, t: str, output: str) -> None:
         """Merged frames through the layers to the velocity."""
         b, sizes = self.b, self.sizes
-        self.time = self._time(t)
+        with b.island("time"):
+            self.time = self._time(t)
         outputs: list[str] = []
         for index in range(sizes.depth):
             skip = skip_source(index, sizes.depth)
@@ -85,8 +87,9 @@ class _Flow:
     def _norm(self, x: str, name: str) -> str:
         """An adaptive norm; there is no 1 in its scale."""
         b, width = self.b, self.width
-        both = self.dense.linear(self.time, f"{name}.project_layer", width, 2 * width)
-        scale, shift = b.split(b.op("Unsqueeze", both, b.constant([1])), [width, width], axis=2)  # [R, 1, D]
+        with b.island("time"):
+            both = self.dense.linear(self.time, f"{name}.project_layer", width, 2 * width)
+            scale, shift = b.split(b.op("Unsqueeze", both, b.constant([1])), [width, width], axis=2)  # [R, 1, D]
         normed = b.rms_norm(x, self.dense.vector(f"{name}.norm.weight", width), NORM_EPS)
         return b.op("Add", b.op("Mul", normed, scale), shift)
 
@@ -120,5 +123,6 @@ class _Flow:
     def _turned(self, head: str) -> str:
         """Rotary positions on [R, T, hd]; float32 whatever the precision."""
         b = self.b
-        turned = b.op("Mul", b.op("MatMul", head, self.turn), self.sin)
-        return b.op("Add", b.op("Mul", head, self.cos), turned)
+        with b.island("rope"):
+            turned = b.op("Mul", b.op("MatMul", head, self.turn), self.sin)
+            return b.op("Add", b.op("Mul", head, self.cos), turned)

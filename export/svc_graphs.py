@@ -86,7 +86,7 @@ class _Whisper:
 
     def _norm(self, x: str, name: str, *, out: str = "") -> str:
         gain, offset = (self.dense.vector(f"{name}.{part}", self.sizes.d_model) for part in ("weight", "bias"))
-        return self.b.op("LayerNormalization", x, gain, offset, axis=-1, epsilon=whisper.NORM_EPS, out=out)
+        return self.b.layer_norm(x, gain, offset, eps=whisper.NORM_EPS, out=out)
 
     def _layer(self, x: str, name: str) -> str:
         b, dense, width, hidden = self.b, self.dense, self.sizes.d_model, self.sizes.encoder_ffn_dim
@@ -114,7 +114,7 @@ def attend(b: GraphBuilder, queries: tuple[str, ...], keys: tuple[str, ...], val
     mixed = []
     for query, key, value in zip(queries, keys, values, strict=True):
         scores = b.matmul(query, b.transpose(key, 0, 2, 1))  # [B, T, T]
-        mixed.append(b.matmul(b.op("Softmax", scores, axis=2), value))
+        mixed.append(b.matmul(b.softmax(scores, 2), value))
     return b.op("Concat", *mixed, axis=2)
 
 
@@ -143,13 +143,16 @@ class _Regulator:
         pitches = b.weight(table, (sizes.n_f0_bins, width), lambda: self.source.array(table), half=True)
         x = b.transpose(b.op("Add", x, b.embed(pitches, bins)), 0, 2, 1)  # [1, D, T]
         frames = b.size(x, 2)
-        count = b.op("Mul", b.single(frames), b.constant([float(width)], np.float32))
+        with b.island("norm"):  # beyond what half precision holds
+            count = b.op("Mul", b.single(frames), b.constant([float(width)], np.float32))
         rest = b.op("Mod", b.op("Neg", frames), b.constant([SUM_FRAMES]))
         pads = b.op("Concat", b.constant([0, 0, 0, 0, 0]), rest, axis=0)
         for stage in range(sizes.n_stages):
             first = regulator.LAYERS_PER_STAGE * stage
             x = self.dense.conv(x, f"model.{first}", (width, width, regulator.KERNEL))
-            x = self._mish(self._norm(x, f"model.{first + 1}", count, pads))
+            with b.island("norm"):
+                x = self._norm(x, f"model.{first + 1}", count, pads)
+            x = self._mish(x)
         x = self.dense.conv(x, f"model.{regulator.LAYERS_PER_STAGE * sizes.n_stages}", (width, width, 1))
         b.transpose(x, 0, 2, 1, out=output)
 

@@ -111,7 +111,7 @@ def _row(source: OnnxFile) -> onnx.GraphProto:
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     constants |= {name: np.array(hz, np.float32) for name, hz in zip((LOW, HIGH), RANGE_HZ, strict=True)}
     constants |= {"first_axis": np.array([0]), "last_axis": np.array([2])}
-    nodes = [_plain(node) for node in graph.node]
+    nodes = [plain for node in graph.node for plain in _supported(_plain(node), constants)]
     nodes.append(helper.make_node("Cast", [PITCH], ["pitch_single"], to=int(TensorProto.FLOAT)))
     columns = [("pitch_single", "pitch_column"), (CONFIDENCE, "confidence_column")]
     nodes += [helper.make_node("Unsqueeze", [name, "last_axis"], [column]) for name, column in columns]
@@ -124,6 +124,16 @@ def _row(source: OnnxFile) -> onnx.GraphProto:
         [helper.make_tensor_value_info("row", TensorProto.FLOAT, [None, 2])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
+
+
+def _supported(node: onnx.NodeProto, constants: dict[str, Array]) -> list[onnx.NodeProto]:
+    """The node in operations that TensorRT has, too: it clips no integers."""
+    bounds = [constants.get(name) for name in node.input[1:]]
+    if node.op_type != "Clip" or len(bounds) != 2 or any(b is None or b.dtype.kind != "i" for b in bounds):
+        return [node]
+    value, low, high = node.input
+    raised = f"{node.output[0]}_raised"
+    return [helper.make_node("Max", [value, low], [raised]), helper.make_node("Min", [raised, high], node.output)]
 
 
 def _plain(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -121,7 +121,7 @@ class _Vocoder:
             branch = add_activation(self.b, self.source, x, f"{name}.activations.{2 * pair}", channels)
             branch = self._conv(branch, f"{name}.convs1.{pair}", shape, dilation=dilation)
             branch = add_activation(self.b, self.source, branch, f"{name}.activations.{2 * pair + 1}", channels)
-            x = self.b.op("Add", self._conv(branch, f"{name}.convs2.{pair}", shape), x)
+            x = self.b.add_residual(self._conv(branch, f"{name}.convs2.{pair}", shape), x)
         return x
 
 
@@ -147,15 +147,19 @@ def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, cha
     def depthwise(x: str, role: str, taps: Array, **attributes: Any) -> str:
         shape = (channels, 1, *taps.shape)
         weight = b.weight(f"{name}.{role}", shape, lambda: _heights(source, name, role) * taps.astype(np.float64))
-        return b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
+        with b.island("filter"):
+            return b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
 
     # What an input sample sends to outputs, turned round, is what an output takes from inputs. Rows in reverse: with a
     # row of zeros above and below, the kernel's lower row makes the upper row of the result.
     kernel = phases(up)[::-1, ::-1]
     padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
-    turned = b.op("Sin", depthwise(padded, "up_alpha", kernel, pads=[1, 0, 1, 0]))
+    angle = depthwise(padded, "up_alpha", kernel, pads=[1, 0, 1, 0])
+    with b.island("snake"):
+        turned = b.op("Sin", angle)
     straight = depthwise(padded, "up_beta", kernel, pads=[1, 0, 1, 0])
-    bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
+    with b.island("snake"):
+        bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
     # The double rate goes on as it ends: its first sample is even, its last is odd.
     axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
     first = b.op("Slice", bent, b.constant([0, 0]), b.constant([1, 1]), axes)

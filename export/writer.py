@@ -31,7 +31,12 @@ Progress = Callable[[int], None]
 
 
 def write_graph(
-    graph: Graph, folder: Path, *, external_bytes: int = EXTERNAL_BYTES, progress: Progress | None = None
+    graph: Graph,
+    folder: Path,
+    *,
+    external_bytes: int = EXTERNAL_BYTES,
+    progress: Progress | None = None,
+    opset: int = OPSET,
 ) -> dict[str, dict[str, str | int]]:
     """Write `model.onnx`, and `model.onnx.data` if the weights exceed `external_bytes`.
 
@@ -40,6 +45,7 @@ def write_graph(
         folder: exists; files in it are overwritten.
         external_bytes: threshold.
         progress: called after each weight.
+        opset: of the standard operations.
 
     Returns:
         sha256 and size in bytes of each file by name.
@@ -61,7 +67,7 @@ def write_graph(
         for weight in graph.weights:
             tensors.append(_inline(weight))
             _report(progress, weight)
-    body = _model(graph, tensors).SerializeToString(deterministic=True)
+    body = _model(graph, tensors, opset).SerializeToString(deterministic=True)
     path = folder / GRAPH_FILE
     path.write_bytes(body)
     files[GRAPH_FILE] = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
@@ -72,9 +78,9 @@ def write_graph(
     return files
 
 
-def _model(graph: Graph, tensors: list[TensorProto]) -> onnx.ModelProto:
+def _model(graph: Graph, tensors: list[TensorProto], opset: int) -> onnx.ModelProto:
     proto = helper.make_graph(graph.nodes, graph.name, graph.inputs, graph.outputs, tensors)
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", opset)]
     opsets += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in graph.nodes} - {""})]
     return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="heartvoice")
 

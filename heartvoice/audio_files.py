@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import secrets
@@ -21,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from heartvoice import __version__
+from heartvoice.byte_source import ByteSource
 from heartvoice.contracts import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
@@ -80,7 +80,7 @@ def _with_origin(parts: list[str], origin: str) -> str:
 def generated_tag(data: bytes) -> str:
     """The comment of an encoded file if it says that the sound is AI-generated, else "". Never raises."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(ByteSource(data)) as file:
             comment = " ".join(file.comment.split())
     except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples need their rate told
         return ""

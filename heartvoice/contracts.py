@@ -42,7 +42,7 @@ HEARTCODEC = ModelSpec(
     outputs=(AUDIO, TensorSpec("LATENTS", "FP32", (LATENT_FRAME, LATENT), "The window's latents.")),
     settings=(SEED, *CODEC_SETTINGS),
     kind="KIND_AUTO",
-    parameters={"max_jobs": "2", "max_queue": "16"},
+    parameters={"max_jobs": "2", "max_queue": "16", "engine": "onnxruntime"},
     doc="One window of codes into audio: flow matching, then the scalar decoder.",
 )  # fmt: skip
 
@@ -53,6 +53,7 @@ HEARTCODEC_DECODER = ModelSpec(
     outputs=(TensorSpec("audio", "FP32", (1, SAMPLE), "That channel's samples."),),
     max_batch_size=8,
     kind="KIND_AUTO",
+    plan_rows=(2, 4),
     doc="The scalar decoder: latents of one channel into its waveform.",
 )
 
@@ -64,6 +65,7 @@ HEARTCODEC_CONDITION = ModelSpec(
     max_batch_size=8,
     kind="KIND_AUTO",
     local=True,
+    plan_rows=(1, 4),
     doc="RVQ lookup and projection of one window of codes.",
 )
 
@@ -80,6 +82,7 @@ HEARTCODEC_FLOW = ModelSpec(
     max_batch_size=16,
     kind="KIND_AUTO",
     local=True,
+    plan_rows=(2, 4),
     doc="One evaluation of the flow's velocity. Rows are independent: guidance is two rows, combined by the host.",
 )
 
@@ -130,6 +133,7 @@ def heartmula_step(num_layers: int) -> ModelSpec:
         ),
         kind="KIND_AUTO",
         local=True,
+        plan=False,
         doc="T positions through the backbone, then one frame through the depth decoder, sampled in the graph.",
     )
 
@@ -159,6 +163,7 @@ HTDEMUCS = ModelSpec(
     max_batch_size=4,
     kind="KIND_AUTO",
     bf16=True,
+    plan_rows=(1, 2),
     doc="Demucs' hybrid transformer without its STFT: one segment into its sources.",
 )
 
@@ -194,6 +199,7 @@ SPEAKER_NETWORK = ModelSpec(
     outputs=(TensorSpec("embedding", "FP32", (EMBEDDING,), "As the network gives it."),),
     max_batch_size=64,
     kind="KIND_AUTO",
+    plan_rows=(8, 16),
     doc="The network of the speaker encoder.",
 )
 
@@ -213,6 +219,7 @@ F0_NETWORK = ModelSpec(
     outputs=(TensorSpec("activations", "FP32", (F0_OUTPUT, F0_BIN), "Hz and confidence, or salience bins."),),
     max_batch_size=8,
     kind="KIND_AUTO",
+    plan_rows=(1, 2),
     doc="The network of the F0 stage.",
 )
 
@@ -245,7 +252,7 @@ SVC = ModelSpec(
     settings=(SEED, *SVC_SETTINGS, LIVE, MORE, EVENTS),
     decoupled=True,
     kind="KIND_AUTO",
-    parameters={"max_jobs": "2", "max_queue": "16", "max_unread_mb": str(MAX_UNREAD_MB)},
+    parameters={"max_jobs": "2", "max_queue": "16", "max_unread_mb": str(MAX_UNREAD_MB), "engine": "onnxruntime"},
     doc="Vocals into the same vocals in another voice.",
 )
 

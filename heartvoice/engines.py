@@ -35,6 +35,22 @@ class Engine(Protocol):
         ...
 
 
+class Constants:
+    """Read-only views of arrays: the same view as long as the same array comes, so that an engine copies it once."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, tuple[Array, Array]] = {}
+
+    def views(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """A view of each array, which its owner must not write to while it is used."""
+        for name, array in arrays.items():
+            if name not in self._views or self._views[name][0] is not array:
+                view = array.view()
+                view.flags.writeable = False
+                self._views[name] = array, view
+        return {name: self._views[name][1] for name in arrays}
+
+
 def default_threads() -> int:
     """Threads of one session: HEARTVOICE_THREADS, or the cores this process may use."""
     return int(os.environ.get("HEARTVOICE_THREADS", 0)) or len(os.sched_getaffinity(0))

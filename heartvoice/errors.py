@@ -6,6 +6,9 @@ A streamed KServe response carries an error as text alone, so the code travels a
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 800
+"""Characters of a message that cross the wire: gRPC's clients drop a status of more than 8 to 16 KB."""
+
 
 class HeartvoiceError(Exception):
     """Base of every error that heartvoice raises on purpose; `code` is its KServe name."""
@@ -13,8 +16,11 @@ class HeartvoiceError(Exception):
     code = "INTERNAL"
 
     def wire(self) -> str:
-        """The text that crosses the wire: code, colon, message."""
-        return f"{self.code}: {self}"
+        """The text that crosses the wire: code, colon, message; of one that repeats a giant value, its beginning."""
+        message = str(self)
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[:LONGEST_MESSAGE]}... ({len(message) - LONGEST_MESSAGE} more characters)"
+        return f"{self.code}: {message}"
 
 
 class InvalidRequestError(HeartvoiceError):

@@ -33,9 +33,15 @@ F0_RATE_HZ = 100
 """F0 contours, whatever the engine's own grid: Hz, 0 = unvoiced."""
 MIN_INPUT_RATE_HZ, MAX_INPUT_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 2
+MAX_LEVEL = 100.0
+"""Largest sample, 40 dB over full scale: beyond it samples are integers that nobody scaled, or a network has failed."""
+MAX_FEATURE = 1000.0
+"""Largest value of a latent or of a style vector; those that networks make are below 10."""
 MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
 MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
 MAX_CONSENT_CHARS = 500
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Unicode's overrides and embeddings of direction: text with them reads as something else than it says."""
 MAX_RESPONSE_BYTES = 3_000_000
 AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
 MAX_FILE_BYTES = 100_000_000

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from heartvoice.engines import Array, Engine, OnnxEngine, default_device
+from heartvoice.errors import EngineError
 from heartvoice.repository import Repository
+
+ENGINES = ("onnxruntime", "tensorrt")
 
 
 class Networks(Protocol):
@@ -26,7 +29,20 @@ class Networks(Protocol):
 class LocalNetworks:
     """In-process engines over an exported repository, each loaded at its first use, on `engines.default_device`."""
 
-    def __init__(self, repository: Repository, *, threads: int | None = None) -> None:
+    def __init__(self, repository: Repository, *, threads: int | None = None, engine: str = "onnxruntime") -> None:
+        """Open nothing yet.
+
+        Args:
+            repository: exported.
+            threads: of onnxruntime.
+            engine: "onnxruntime", or "tensorrt": plans for this machine's GPU, never run on one yet.
+
+        Raises:
+            EngineError: there is no such engine.
+        """
+        if engine not in ENGINES:
+            raise EngineError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+        self._engine_name = engine
         self._repository = repository
         self._threads = threads
         self._engines: dict[str, Engine] = {}
@@ -36,9 +52,15 @@ class LocalNetworks:
         """The engine of one network."""
         with self._lock:
             if name not in self._engines:
-                graph = self._repository.intact_graph(name)
-                self._engines[name] = OnnxEngine(graph, threads=self._threads, device=default_device())
+                self._engines[name] = self._open(name)
             return self._engines[name]
+
+    def _open(self, name: str) -> Engine:
+        if self._engine_name == "tensorrt":
+            from heartvoice.tensorrt_engine import open_tensorrt
+
+            return open_tensorrt(self._repository, name)
+        return OnnxEngine(self._repository.intact_graph(name), threads=self._threads, device=default_device())
 
     def load(self, *names: str) -> None:
         """Load these networks now, so that a broken graph fails here and not in the first job."""

@@ -24,7 +24,8 @@ def variants(model: ModelSpec) -> tuple[Variant, ...]:
     """The configs that a model has: the default, and for native graphs the CPU and TensorRT ones."""
     if model.backend != "onnxruntime":
         return ("",)
-    return ("", "cpu", "cpu_bf16", "tensorrt") if model.bf16 else ("", "cpu", "tensorrt")
+    found: tuple[Variant, ...] = ("", "cpu", "cpu_bf16") if model.bf16 else ("", "cpu")
+    return (*found, "tensorrt") if model.plan else found
 
 
 def config_path(model: ModelSpec, variant: Variant = "") -> str:
@@ -41,7 +42,8 @@ def render(model: ModelSpec, variant: Variant = "") -> str:
         lines.append('backend: "onnxruntime"\ndefault_model_filename: "model.onnx"\n')
     else:
         lines.append('backend: "python"\n')
-    lines.append(f"max_batch_size: {model.max_batch_size}\n")
+    rows = model.plan_rows[1] if variant == "tensorrt" and model.max_batch_size else model.max_batch_size
+    lines.append(f"max_batch_size: {rows}\n")
     lines += [_tensor("input", spec) for spec in model.all_inputs]
     lines += [_tensor("output", spec) for spec in model.outputs]
     kind = {"cpu": "KIND_CPU", "cpu_bf16": "KIND_CPU", "tensorrt": "KIND_GPU"}.get(variant, model.kind)

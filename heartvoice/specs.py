@@ -120,6 +120,10 @@ class ModelSpec:
     """Whether the graph may run in bf16 on CPUs by choice: its error there is known (docs/performance.md)."""
     doc: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    plan: bool = True
+    """Whether TensorRT may run the graph: not the language model's, which has an engine of its own on GPUs."""
+    plan_rows: tuple[int, int] = (1, 1)
+    """Rows of a TensorRT plan: the usual number and the largest, for which its memory is taken."""
 
     @property
     def all_inputs(self) -> tuple[TensorSpec, ...]:

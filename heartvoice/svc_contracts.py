@@ -37,6 +37,7 @@ CONTENT_ENCODER = ModelSpec(
     outputs=(TensorSpec("content", "FP32", (CONTENT_POSITION, CONTENT), "Its content, 50 frames a second."),),
     max_batch_size=4,
     kind="KIND_AUTO",
+    plan_rows=(1, 4),
     doc="Whisper's encoder: what is sung, without who sings it.",
 )
 
@@ -67,6 +68,7 @@ SVC_FLOW = ModelSpec(
     max_batch_size=16,
     kind="KIND_AUTO",
     local=True,
+    plan_rows=(2, 4),
     doc="One evaluation of the flow's velocity. Rows are independent: guidance is two rows, combined by the host; an "
     "unconditional row has zeros in prompt_x, style and cond.",
 )
@@ -78,6 +80,7 @@ SVC_STYLE = ModelSpec(
     outputs=(TensorSpec("embedding", "FP32", (SVC_STYLE_WIDTH,), "The flow's style, not normalised."),),
     max_batch_size=4,
     kind="KIND_AUTO",
+    plan_rows=(1, 2),
     doc="CAMPPlus as the converter hears it: the reference's timbre.",
 )
 
@@ -88,6 +91,7 @@ VOCODER = ModelSpec(
     outputs=(TensorSpec("audio", "FP32", (1, VOCODER_SAMPLE), "Samples at 44.1 kHz in [-1, 1]."),),
     max_batch_size=4,
     kind="KIND_AUTO",
+    plan_rows=(1, 2),
     doc="BigVGAN: mel frames into samples.",
 )
 

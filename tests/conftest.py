@@ -53,3 +53,13 @@ def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[...,
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One real server of all models, for the whole session. Not to be hurt by a test."""
+    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+        yield running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ class BytesTokenizer:
 
     def encode(self, sequence: str, /) -> BytesTokenizer._Encoding:
         return self._Encoding(list(sequence.encode()))
+
+    def get_added_tokens_decoder(self) -> dict[int, Any]:
+        return {}
 
 
 class TorchStep:
@@ -55,7 +59,7 @@ class TorchCodec:
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         self.calls.append(name)
-        tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
         flow = self.model.flow_matching
         with torch.inference_mode():
             if name == "heartcodec_condition":

@@ -54,7 +54,7 @@ class TorchFlow:
         self.network = network
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in inputs.items()}
         with torch.inference_mode():
             return {"velocity": self.network(**(tensors | {"t": tensors["t"][:, 0]})).numpy()}
 

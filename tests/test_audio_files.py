@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from heartvoice import __version__, audio_files
-from heartvoice.audio_files import AudioWriter, provenance, write_audio
+from heartvoice.audio_files import AudioWriter, generated_tag, provenance, write_audio
 from heartvoice.client.messages import Report, Song
 from heartvoice.contracts import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
@@ -234,3 +234,13 @@ def test_a_song_saves_itself(tmp_path: Path) -> None:
     written = song.save(tmp_path / "song.ogg")
     assert written.comment == f"AI-generated; heartvoice {__version__}; seed 3"
     assert song.duration_s == 2.5
+
+
+def test_a_file_that_points_before_its_beginning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """An exception in libsndfile's callbacks would be printed, whatever is made of it."""
+    sizes = (
+        b"\x00\x00\x0c\xaeAIFFCOMM\x00\x00\x00\x12\x00\x01\x00\x00\x06@\x00\x10@\x0c\xfa\x00\x00\x00\x00\x00\x00T\x00"
+    )
+    damaged = b"FORM" + sizes + b"SSND\x00\x00\x0c\x88" + b"\0" * 160
+    assert generated_tag(damaged) == ""
+    assert capfd.readouterr().err == ""

@@ -75,6 +75,7 @@ def test_wheel_holds_code_adapters_and_configs(tmp_path: Path) -> None:
     for path in (ROOT / "model_repository").rglob("*"):
         if path.suffix in (".py", ".pbtxt"):
             assert f"heartvoice/model_repository/{path.relative_to(ROOT / 'model_repository')}" in names
+    assert "heartvoice/export/operators.json" in names
     assert not [name for name in names if name.startswith(("tests/", "build/"))]
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from heartvoice.embedded import wheel
 from heartvoice.embedded.leftovers import SHM
 from heartvoice.embedded.server import check_port
-from heartvoice.errors import HeartvoiceError
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.repository import Repository
 
 MIN_SHM_BYTES = 256 * 2**20
@@ -45,6 +46,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield attempt("repository", lambda: repository_line(repository))
+        yield from plans(repository, _tensorrt_target)
 
 
 def attempt(name: str, look: Callable[[], str]) -> Finding:
@@ -84,6 +86,23 @@ def port(option: str, number: int) -> str:
     """Raises SetupError if a port is taken."""
     check_port(option, number)
     return "free"
+
+
+def plans(root: Path, find_target: Callable[[], Target | None]) -> Iterator[Finding]:
+    """TensorRT plans, if there are any: whether the machine that `find_target` names may load them."""
+    names = tuple(path.parent.parent.name for path in sorted(root.glob(f"*/{ACTIVE}")))
+    if names:
+        for name, ok, detail in plan_findings(Repository(root), names, find_target()):
+            yield Finding(f"plan {name}", ok, detail)
+
+
+def _tensorrt_target() -> Target | None:
+    try:
+        import tensorrt
+
+        return Target(find_device(), tensorrt.__version__)
+    except (EngineError, ImportError):
+        return None
 
 
 def repository_line(root: Path) -> str:

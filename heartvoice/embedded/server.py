@@ -164,6 +164,7 @@ class EmbeddedServer:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
+                umask=0o077,  # other users may not read the shared memory, in which jobs' samples lie
             )
             self._wait_ready(path, interrupted)
             secret_argument.warn_if_shown(self.pid, self._secret)

@@ -6,6 +6,8 @@ the file), and an empty text is BOS and EOS (the reference fails).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +18,8 @@ import numpy.typing as npt
 from heartvoice.errors import CheckpointError, InvalidRequestError
 from heartvoice.presets import GenerationIds
 
+TAG_START, TAG_END = "<tag>", "</tag>"
+
 
 class Encoding(Protocol):
     """What a tokenizer returns."""
@@ -25,11 +29,26 @@ class Encoding(Protocol):
         """Token ids."""
 
 
+class AddedToken(Protocol):
+    """A token that a tokenizer finds in a text before anything else."""
+
+    @property
+    def content(self) -> str:
+        """How it is written."""
+
+    @property
+    def special(self) -> bool:
+        """Whether it controls the model and is no text."""
+
+
 class Tokenizer(Protocol):
     """The part of `tokenizers.Tokenizer` that is used here."""
 
     def encode(self, sequence: str, /) -> Encoding:
         """Tokenise one text."""
+
+    def get_added_tokens_decoder(self) -> Mapping[int, AddedToken]:
+        """Added tokens by id."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +90,36 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 def format_tags(tags: str) -> str:
     """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they begin and end so; nothing is stripped."""
     tags = tags.lower()
-    if not tags.startswith("<tag>"):
-        tags = "<tag>" + tags
-    if not tags.endswith("</tag>"):
-        tags += "</tag>"
+    if not tags.startswith(TAG_START):
+        tags = TAG_START + tags
+    if not tags.endswith(TAG_END):
+        tags += TAG_END
     return tags
+
+
+def refuse_special_tokens(tags: str, lyrics: str, tokenizer: Tokenizer) -> None:
+    """Refuse texts that would put tokens of the prompt's own making where their words belong.
+
+    A tokenizer turns the name of a special token into that token wherever it stands, so that a caller could end the
+    lyrics, begin others, or write what the model was taught to obey. Tags may begin with `<tag>` and end with `</tag>`.
+
+    Args:
+        tags: as the caller wrote them.
+        lyrics: likewise.
+        tokenizer: the model's.
+
+    Raises:
+        InvalidRequestError: names the field and the token.
+    """
+    inner = format_tags(tags).removeprefix(TAG_START).removesuffix(TAG_END)
+    special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    own = Counter(tokenizer.encode("").ids)  # a BOS that the tokenizer adds by itself
+    for field, text in (("tags", inner), ("lyrics", lyrics.lower())):
+        found = [marker for marker in (TAG_START, TAG_END) if marker in text]
+        # Whatever its spelling, once the tokenizer has normalised it.
+        found += [special[number] for number in Counter(tokenizer.encode(text).ids) - own if number in special]
+        if found:
+            raise InvalidRequestError(f"{field}: expected text without the model's special tokens, got {found[0]!r}")
 
 
 def build_prompt(

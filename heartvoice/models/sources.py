@@ -245,8 +245,9 @@ def listed(names: list[str]) -> str:
 def _opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that can be no file's
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path}: cannot be opened: {reason}") from error
 
 
 def _find(path: Path) -> Path:
@@ -268,7 +269,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     with _opened(path) as stream:
         try:
             value = json.load(stream)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
@@ -299,7 +300,7 @@ def _read_header(path: Path) -> Iterator[_Entry]:
             raise CheckpointError(f"{path}: truncated, or not a safetensors file")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: damaged header: {error}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: damaged header: expected a JSON object")
@@ -312,7 +313,7 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> _Entry:
     try:
         dtype, shape = str(value["dtype"]), tuple(int(axis) for axis in value["shape"])
         start, end = (int(offset) for offset in value["data_offsets"])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:  # OverflowError: JSON's Infinity
         raise CheckpointError(f"{path}: {name}: damaged header entry") from error
     if dtype not in _DTYPES:
         raise CheckpointError(f"{path}: {name}: dtype {dtype} is not supported")

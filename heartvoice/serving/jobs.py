@@ -25,6 +25,7 @@ from heartvoice.errors import (
     RequestCancelledError,
     VoiceNotFoundError,
 )
+from heartvoice.failures import where
 from heartvoice.serving import rundir
 from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
 from heartvoice.serving.unread import UnreadLimit
@@ -82,9 +83,9 @@ class Job:
         self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
 
     @property
-    def job_id(self) -> str:
-        """The caller's name for the job, or ""."""
-        return bytes(self.inputs["job_id"][0]).decode() if "job_id" in self.inputs else ""
+    def job_id(self) -> bytes:
+        """The caller's name for the job, or b"": any bytes, so that no caller's can be unreadable to the others."""
+        return bytes(self.inputs["job_id"][0]) if "job_id" in self.inputs else b""
 
     def cancel(self) -> None:
         """Ask the job to end."""
@@ -141,7 +142,7 @@ class Job:
         """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
         if not isinstance(error, HeartvoiceError) or isinstance(error, EngineError):
             with suppress(MemoryError):  # a traceback takes some
-                log.error("%s: failed", self.spec.name, exc_info=error)
+                log.error("%s: failed, %s", self.spec.name, where(error))
             error = shortage(self.spec.name, error) or error
         if not isinstance(error, HeartvoiceError):
             error = EngineError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
@@ -257,10 +258,16 @@ class JobQueue:
             self.metrics.live(len(self._live))
             self._arrived.notify()
 
-    def cancel(self, job_id: str) -> None:
-        """Cancel every job of that name; "" is no name, and jobs without one are nobody's to cancel."""
+    def cancel(self, job_id: bytes) -> None:
+        """Cancel every job of that name.
+
+        Raises:
+            InvalidRequestError: no name, which is that of all jobs that have none.
+        """
+        if not job_id:
+            raise InvalidRequestError("cancel: expected a job_id of at least 1 byte, got none")
         with self._lock:
-            jobs = [job for job in self._live if job_id and job.job_id == job_id]
+            jobs = [job for job in self._live if job.job_id == job_id]
         for job in jobs:
             job.cancel()
 

@@ -88,7 +88,7 @@ class StageModel(ABC):
             try:
                 check_inputs(self.spec, job.inputs)
                 if "cancel" in job.inputs:
-                    self.jobs.cancel(bytes(job.inputs["cancel"][0]).decode())
+                    self.jobs.cancel(bytes(job.inputs["cancel"][0]))
                     if not self.spec.decoupled:
                         job.answer({})
                     job.close()

@@ -10,7 +10,9 @@ import numpy as np
 from heartvoice.contracts import (
     DEMUCS,
     FRAMES_PER_S,
+    MAX_LEVEL,
     MAX_RECORDING_S,
+    MAX_TEXT_BYTES,
     SPEECH_RATE_HZ,
     STEM_RATE_HZ,
 )
@@ -20,7 +22,7 @@ from heartvoice.presets import SeparatorSizes
 from heartvoice.repository import Repository
 from heartvoice.serving.bls import Caller
 from heartvoice.serving.jobs import Job
-from heartvoice.stages.inputs import check_finite, read_int, read_settings, read_text
+from heartvoice.stages.inputs import check_finite, check_text, read_int, read_settings, read_text
 from heartvoice.stages.recordings import read_recording
 from heartvoice.stages.separate import Carry, SeparateStage, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
@@ -38,7 +40,9 @@ def read_separation(job: Job, sizes: SeparatorSizes) -> tuple[SeparationRequest,
     """
     inputs = job.inputs
     more = bool(read_settings(inputs, DEMUCS.settings)["more"])
-    named = [name.strip() for name in read_text(inputs, "sources").split(",") if name.strip()]
+    listed = read_text(inputs, "sources")
+    check_text("sources", listed, MAX_TEXT_BYTES)
+    named = [name.strip() for name in listed.split(",") if name.strip()]
     unknown = [name for name in named if name not in sizes.sources]
     if unknown:
         raise InvalidRequestError(f"sources: expected some of {', '.join(sizes.sources)}, got {', '.join(unknown)}")
@@ -52,7 +56,7 @@ def read_separation(job: Job, sizes: SeparatorSizes) -> tuple[SeparationRequest,
             f"sample_rate: expected {STEM_RATE_HZ} of a recording in several requests, got {recording.sample_rate_hz}"
         )
     if carry is not None:
-        check_finite("carry", carry)
+        check_finite("carry", carry, most=MAX_LEVEL)
         if carry.shape[0] != len(sources):
             raise InvalidRequestError(f"carry: expected {len(sources)} sources, got {carry.shape[0]}")
         carry = carry.astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import noise
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, HEARTCODEC, LATENTS_PER_FRAME
+from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, HEARTCODEC, LATENTS_PER_FRAME, MAX_FEATURE
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.solver import euler, guide
@@ -61,7 +61,7 @@ class CodecRequest:
                 raise InvalidRequestError(
                     f"{name}: expected FP32 [at most {limit}, {sizes.out_channels}], got {list(value.shape)}"
                 )
-            check_finite(name, value)
+            check_finite(name, value, most=MAX_FEATURE)
             latents[name] = value
         settings = read_settings(inputs, HEARTCODEC.settings)
         window_index = read_int(inputs, "window_index", 0)
@@ -119,6 +119,9 @@ class CodecStage:
             "context": np.repeat(context, rows, axis=0),
             "mu": np.concatenate([np.zeros_like(mu), mu]) if guided else mu,
         }
+
+        for value in constant.values():
+            value.setflags(write=False)  # an engine on a GPU copies what is read-only once
 
         def velocity(x: Latents, t: float) -> Latents:
             if cancelled():

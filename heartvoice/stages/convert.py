@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import noise
-from heartvoice.contracts import PROMPT_S, STEM_RATE_HZ
+from heartvoice.contracts import MAX_LEVEL, PROMPT_S, STEM_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.networks import Networks
 from heartvoice.stages.convert_settings import ConvertSettings
@@ -364,7 +364,7 @@ def make_report(
 
 
 def check_vocals(vocals44: Floats, *, least: int = 0, before: int = 0) -> None:
-    """Refuse vocals of the wrong shape, dtype or length, or with NaN or Inf; `before` samples came earlier."""
+    """Refuse vocals of the wrong shape, dtype, length or level, or with NaN or Inf; `before` samples came earlier."""
     _check("vocals", vocals44, least, MAX_VOCALS_SAMPLES - before)
 
 
@@ -373,4 +373,4 @@ def _check(name: str, audio: Floats, least: int, most: int) -> None:
         raise InvalidRequestError(f"{name}: expected float32 [sample], got {audio.dtype} {list(audio.shape)}")
     if not least <= len(audio) <= most:
         raise InvalidRequestError(f"{name}: expected {least} to {most} samples at 44.1 kHz, got {len(audio)}")
-    check_finite(name, audio)
+    check_finite(name, audio, most=MAX_LEVEL)

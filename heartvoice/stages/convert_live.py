@@ -24,11 +24,12 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import F0_RATE_HZ
+from heartvoice.contracts import F0_RATE_HZ, MAX_LEVEL, SPEECH_RATE_HZ
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.convert import ConvertStage, Heard, check_vocals, make_report
+from heartvoice.stages.convert import MAX_VOCALS_SAMPLES, ConvertStage, Heard, check_vocals, make_report
 from heartvoice.stages.convert_settings import ConvertSettings
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
+from heartvoice.stages.inputs import check_finite
 from heartvoice.stages.svc_pitch import shifted
 from heartvoice.stages.svc_windows import OVERLAP_FRAMES, WindowJoiner
 from heartvoice.stages.voice_features import SAMPLES_PER_VALUE, VoiceFeatures
@@ -51,6 +52,10 @@ SETTLED_VALUES = 10 * F0_RATE_HZ
 _VERSION = 1
 _NUMBERS = 10
 """Of a packed state, beside its version, checksum and owner."""
+_SHIFT_AT = 6
+"""The one among them that is no count."""
+_MOST_SHIFT = 120.0
+"""Semitones: ten octaves, more than lie between any two voices."""
 _BASE = 2**16
 """Whole numbers travel as digits of this base: a float32 holds them exactly."""
 _TAIL = OVERLAP_FRAMES * SVC_HOP
@@ -99,7 +104,8 @@ class LiveState:
         """The reverse of `pack`.
 
         Raises:
-            InvalidRequestError: it is no such vector, or one of another voice or with other settings.
+            InvalidRequestError: it is no such vector, one of another voice or with other settings, or one that was
+                written by hand and fits no conversion.
         """
         n_numbers, n_before = len(owner) + _NUMBERS, 3
         if packed.dtype != np.float32 or packed.ndim != 1 or len(packed) < n_before + n_numbers:
@@ -113,13 +119,48 @@ class LiveState:
             raise InvalidRequestError("state: it is damaged: its checksum does not fit")
         if tuple(body[: len(owner)].tolist()) != owner:
             raise InvalidRequestError("state: it belongs to a conversion with another voice or other settings")
-        high, low, next_frame, n_windows, n_values, settled, shift, *lengths = body[len(owner) : n_numbers].tolist()
-        ends = n_numbers + np.cumsum([0, *map(int, lengths)])
+        # A checksum is no signature: from here on, a caller may have written anything.
+        check_finite("state", body)
+        numbers = body[len(owner) : n_numbers].tolist()
+        shift = numbers.pop(_SHIFT_AT)
+        if not all(number >= 0 and number.is_integer() for number in numbers):
+            raise InvalidRequestError("state: expected counts, got negative or fractional ones")
+        high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
+        if low >= _BASE or settled > 1:
+            raise InvalidRequestError(f"state: expected digits below {_BASE} and 0 or 1, got {low} and {settled}")
+        if sum(lengths) != len(body) - n_numbers:
+            raise InvalidRequestError(
+                f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}"
+            )
+        ends = n_numbers + np.cumsum([0, *lengths])
         voiced, tail, audio = (body[start:end].copy() for start, end in pairwise(ends))
-        return cls(
-            int(high) * _BASE + int(low), int(next_frame), int(n_windows), int(n_values), bool(settled), shift,
-            voiced, tail, audio,
-        )  # fmt: skip
+        state = cls(high * _BASE + low, next_frame, n_windows, n_values, bool(settled), shift, voiced, tail, audio)
+        state.check()
+        return state
+
+    def check(self) -> None:
+        """Refuse what no conversion could have left behind.
+
+        Raises:
+            InvalidRequestError: names what does not fit together.
+        """
+        seen = self.context_start // SAMPLES_PER_VALUE, self.n_heard // SAMPLES_PER_VALUE
+        for what, fits in (
+            (f"at most {MAX_VOCALS_SAMPLES} samples, got {self.n_heard}", self.n_heard <= MAX_VOCALS_SAMPLES),
+            ("its next frame among those that came", self.next_frame * SVC_HOP <= self.n_heard),
+            ("vocals from the context on", len(self.audio) == self.n_heard - self.context_start),
+            ("the end of the last window", len(self.tail) == (_TAIL if self.n_windows else 0)),
+            ("no frame before the first window", self.n_windows or not self.next_frame),
+            (
+                "as many pitches as were heard",
+                seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,
+            ),
+            ("pitches in Hz", bool(((self.voiced > VOICED_ABOVE_HZ) & (self.voiced <= SPEECH_RATE_HZ / 2)).all())),
+            (f"a shift of at most {_MOST_SHIFT:g} semitones, got {self.shift:g}", abs(self.shift) <= _MOST_SHIFT),
+            ("samples of about -1 to 1", float(np.abs([*self.tail, *self.audio]).max(initial=0)) <= MAX_LEVEL),
+        ):
+            if not fits:
+                raise InvalidRequestError(f"state: expected {what}")
 
 
 def _digits(number: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 
@@ -80,14 +81,18 @@ def check_text(field: str, text: str, max_bytes: int) -> None:
             )
 
 
-def check_finite(name: str, value: Array) -> None:
-    """Refuse NaN and Inf.
+def check_finite(name: str, value: Array, *, most: float = math.inf) -> None:
+    """Refuse NaN and Inf, and values beyond +-`most`, of which networks make NaN.
 
     Raises:
-        InvalidRequestError: names the field.
+        InvalidRequestError: names the field, the limit and the largest value.
     """
-    if not np.isfinite(value.astype(np.float32)).all():
+    if not np.isfinite(value.astype(np.float32, copy=False)).all():
         raise InvalidRequestError(f"{name}: expected finite values, got NaN or Inf")
+    if most < math.inf and value.size:
+        largest = max(float(value.max()), -float(value.min()))
+        if largest > most:
+            raise InvalidRequestError(f"{name}: expected values within +-{most:g}, got {largest:.4g}")
 
 
 def check_codes(codes: Array, codebook_size: int, max_frames: int) -> None:

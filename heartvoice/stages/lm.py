@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import noise
-from heartvoice.contracts import FRAMES_PER_S, HEARTMULA, MAX_TEXT_BYTES, N_CODEBOOKS
+from heartvoice.contracts import FRAMES_PER_S, HEARTMULA, MAX_FEATURE, MAX_TEXT_BYTES, N_CODEBOOKS
 from heartvoice.engines import Array
 from heartvoice.errors import InvalidRequestError
-from heartvoice.models.prompt import Tokenizer, build_prompt
+from heartvoice.models.prompt import Tokenizer, build_prompt, refuse_special_tokens
 from heartvoice.presets import Preset
 from heartvoice.stages.inputs import check_finite, check_text, read_settings, read_text
 from heartvoice.stages.lm_engine import Codes, FrameInput, SongPrompt
@@ -60,7 +60,7 @@ class LmRequest:
         if style is not None:
             if style.shape != (preset.lm.muq_dim,):
                 raise InvalidRequestError(f"style: expected FP32 [{preset.lm.muq_dim}], got {list(style.shape)}")
-            check_finite("style", style)
+            check_finite("style", style, most=MAX_FEATURE)
         return cls(
             lyrics=lyrics,
             tags=tags,
@@ -91,9 +91,10 @@ class LmSong:
         """Tokenise and check the length: all that can refuse a request.
 
         Raises:
-            InvalidRequestError: prompt and duration together exceed `max_positions`.
+            InvalidRequestError: prompt and duration together exceed `max_positions`, or a text holds special tokens.
         """
         sizes = preset.lm
+        refuse_special_tokens(request.tags, request.lyrics, tokenizer)
         prompt = build_prompt(
             request.tags, request.lyrics, tokenizer, preset.ids, text_vocab_size=sizes.text_vocab_size
         )

@@ -29,6 +29,7 @@ from heartvoice.errors import (
     ModelUnavailableError,
     RequestCancelledError,
 )
+from heartvoice.failures import where
 from heartvoice.stages.lm import LmSong
 from heartvoice.stages.lm_engine import Codes, LmEngine
 
@@ -319,7 +320,7 @@ class LmScheduler:
 
 def _failure(what: str, cause: Exception) -> HeartvoiceError:
     """An error of its own for each song: several threads raise them."""
-    log.error("the engine failed at a %s", what, exc_info=cause)
+    log.error("the engine failed at a %s, %s", what, where(cause))
     error = EngineError(f"heartmula: the engine failed at a {what}: {cause}")
     error.__cause__ = cause
     return error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts import MAX_LEVEL, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import EngineError
 from heartvoice.stages.fifo import Fifo
 from heartvoice.stages.image import DELAY, StereoImage, middle
@@ -30,8 +30,6 @@ MAX_SHORTFALL = 511
 """Samples that the converter may drop at the end: less than one frame of its mel grid."""
 FADE = STEM_RATE_HZ // 100
 """Samples over which converted vocals that end early fade out."""
-MAX_LEVEL = 100.0
-"""Largest sample that a stage may hand over, 40 dB over full scale."""
 SILENCE_DBTP = -200.0
 """True peak that a report gives for silence: JSON has no infinity."""
 _LENGTH_TOLERANCE = SAMPLE_RATE_HZ // 1000

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from heartvoice.contracts import (
     MAX_CHANNELS,
     MAX_CONSENT_CHARS,
+    MAX_LEVEL,
     MAX_RECORDING_S,
     MAX_VOICE_S,
     MIN_RECORDING_S,
     MIN_VOICE_S,
     STEM_RATE_HZ,
+    TURNING,
 )
 from heartvoice.dsp import frames, resample
 from heartvoice.engines import Array
@@ -26,9 +28,6 @@ from heartvoice.stages.inputs import read_text
 from heartvoice.stages.sound_files import check_rate, decode
 
 Samples = NDArray[np.float32]
-
-MAX_LEVEL = 100.0
-"""Largest sample, 40 dB over full scale: beyond it the samples are integers that nobody scaled."""
 
 SILENCE_DBFS = -60.0
 """A frame of a voice that is softer counts as silence."""
@@ -143,6 +142,8 @@ def _samples(value: Array, field: str) -> Samples:
         raise InvalidRequestError(f"{field}: expected FP32 [channel, sample], got {value.dtype} {list(value.shape)}")
     if not 1 <= len(value) <= MAX_CHANNELS:
         raise InvalidRequestError(f"{field}: expected 1 or 2 channels, got {len(value)}")
+    if not value.shape[1]:
+        raise InvalidRequestError(f"{field}: expected sound, got no samples")
     if not np.isfinite(value).all():
         raise InvalidRequestError(f"{field}: expected finite samples, got NaN or Inf")
     return np.ascontiguousarray(value)
@@ -224,7 +225,8 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
     The text is for the report alone: neither logs nor error messages repeat it.
 
     Raises:
-        InvalidRequestError: missing, too long, or with control characters or line breaks.
+        InvalidRequestError: missing, too long, or with control characters, line breaks, or what makes it read otherwise
+            than it was written.
     """
     if not {"voice", "voice_audio", "voice_key"} & set(inputs):
         return ""
@@ -237,9 +239,9 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
     if len(text) > MAX_CONSENT_CHARS:
         raise InvalidRequestError(f"voice_consent: expected at most {MAX_CONSENT_CHARS} characters, got {len(text)}")
     for position, character in enumerate(text):
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in TURNING:
             raise InvalidRequestError(
-                "voice_consent: expected text without control characters or line breaks, got"
+                "voice_consent: expected text without control characters, line breaks or overrides of direction, got"
                 f" U+{ord(character):04X} at {position}"
             )
     return text

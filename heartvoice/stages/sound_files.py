@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from heartvoice.byte_source import ByteSource
 from heartvoice.contracts import MAX_CHANNELS, MAX_FILE_BYTES, MAX_INPUT_RATE_HZ, MIN_INPUT_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
@@ -106,7 +107,7 @@ def _container(data: bytes, field: str) -> str:
 def _read(data: bytes, field: str, max_s: float) -> tuple[Samples, int]:
     """Check the header, then decode in blocks of a second, into one array."""
     try:
-        with _Forward(_Source(data)) as file:
+        with _Forward(ByteSource(data)) as file:
             _check_header(file, field, max_s)
             audio = _decode_blocks(file, field, max_s)
             _check_whole(file, data, audio.shape[1], field)
@@ -168,27 +169,6 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
-
-
-class _Source:
-    """Bytes as a file for libsndfile that never raises: an exception inside its callbacks would be printed."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-        self._at = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence, len(self._data))
-        self._at = min(max(base + offset, 0), len(self._data))
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, count: int = -1) -> bytes:
-        end = len(self._data) if count < 0 else min(self._at + count, len(self._data))
-        start, self._at = self._at, end
-        return bytes(self._data[start:end])
 
 
 # --------------------------------------------------------------------------------------------------- is all of it there

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from heartvoice.engines import Constants
 from heartvoice.errors import RequestCancelledError
 from heartvoice.networks import Networks
 from heartvoice.svc_contracts import SVC_FLOW
@@ -79,13 +80,18 @@ def network_velocity(
         A callback that raises RequestCancelledError when cancelled.
     """
 
+    constants = Constants()
+
     def velocity(x: Array, prompt_x: Array, t: float, style: Array, cond: Array) -> Array:
         if cancelled():
             raise RequestCancelledError(f"svc: cancelled at flow time {t:.2f}")
         inputs = {
-            "x": x, "prompt_x": prompt_x, "style": style, "cond": cond, "t": np.full((len(x), 1), t, np.float32),
+            "x": x, "t": np.full((len(x), 1), t, np.float32),
+            **constants.views({"prompt_x": prompt_x, "style": style, "cond": cond}),
         }  # fmt: skip
         size = rows_at_once or len(x)
+        if size >= len(x):
+            return networks.run(SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
         parts = [
             networks.run(SVC_FLOW.name, {name: value[start : start + size] for name, value in inputs.items()})
             for start in range(0, len(x), size)

@@ -92,6 +92,16 @@ def test_json_of_a_song_in_a_voice_has_what_a_covers_has(server: FakeServer) -> 
         assert fact["report"]["f0"]["shift_semitones"] == -2.0
 
 
+@pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
+def test_consent_may_come_from_a_file_which_no_process_list_shows(server: FakeServer, job: tuple[str, ...]) -> None:
+    Path("consent.txt").write_text("J. Doe, by letter\n")
+    assert run(server, (*job[:-1], "@consent.txt")).exit_code == 0
+    (request,) = server.requests
+    assert input_bytes(request, "voice_consent") == b"J. Doe, by letter"
+    Path("consent.txt").unlink()
+    assert "consent: cannot read 'consent.txt'" in run(server, (*job[:-1], "@consent.txt")).stderr
+
+
 def test_voice_consent_and_modes_reach_the_server(server: FakeServer) -> None:
     assert run(server, SUNG, "--no-vocals", "error", "--auto-pitch", "octave").exit_code == 0
     (request,) = server.requests

@@ -14,7 +14,9 @@ from heartvoice.checkpoints import Checkpoint, TensorSource, load_network, rando
 from heartvoice.engines import OnnxEngine
 from heartvoice.errors import EngineError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
+from heartvoice.export.emulate import compare, emulate
 from heartvoice.export.flow_graph import build_heartcodec_condition, build_heartcodec_flow
+from heartvoice.export.writer import GRAPH_FILE
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.noise import normal, uniform
 from heartvoice.presets import HeartCodecSizes
@@ -99,6 +101,10 @@ def test_audio_is_the_references(golden: Golden, tmp_path: Path) -> None:
     engine = engine_of(build_heartcodec_decoder(sizes, source), tmp_path)
     wanted = golden["wav_decoded" if "wav_decoded" in golden else "wav"]
     assert_close(engine.run({"latents": golden["z"]})["audio"], wanted, 1e-5)
+    for precision, least_db in (("bf16", 30), ("fp16", 45)):
+        half: Any = emulate(tmp_path / GRAPH_FILE, precision, threads=1)  # type: ignore[arg-type]
+        error = compare(half.run({"latents": golden["z"]}), {"audio": wanted})["audio"]
+        assert error.snr_db > least_db, (precision, error)
 
 
 # --------------------------------------------------------------------------------------------------- other settings

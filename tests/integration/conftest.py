@@ -1,4 +1,4 @@
-"""One real server over the exported tiny repository for the whole session."""
+"""What the tests against real servers share; the session's server is in the conftest above."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
-from heartvoice.repository import Repository
+from heartvoice.embedded.server import EmbeddedServer
 from tests.integration.raw import Metrics
 
 
@@ -18,13 +17,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.triton)
-
-
-@pytest.fixture(scope="session")
-def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
-        yield running
 
 
 @pytest.fixture

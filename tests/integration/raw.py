@@ -70,6 +70,36 @@ def with_identity_converter(repository: Path, root: Path) -> Path:
     return root
 
 
+_BROKEN_WRITER = """
+import logging
+
+from heartvoice import contracts
+from heartvoice.serving.stage_model import StageModel
+
+class TritonPythonModel(StageModel):
+    spec = contracts.HEARTMULA
+
+    def build(self, context):
+        logging.getLogger().setLevel(logging.DEBUG)
+        logging.getLogger("heartvoice").debug("built")
+
+    def work(self, job):
+        words = job.inputs["lyrics"][0].decode()
+        logging.getLogger("heartvoice").debug("working")
+        try:
+            float(words)  # the error repeats what it was given
+        except ValueError as error:
+            raise ValueError(f"{words!r} of {job.inputs}") from error
+"""
+
+
+def with_broken_writer(repository: Path, root: Path) -> Path:
+    """A copy of a repository whose language model fails by an error that repeats its lyrics, and logs at DEBUG."""
+    shutil.copytree(repository, root)
+    (root / "heartmula" / "1" / "model.py").write_text(_BROKEN_WRITER)
+    return root
+
+
 def request(model: str, inputs: Mapping[str, np.ndarray]) -> Any:
     message = service_pb2.ModelInferRequest(model_name=model)
     for name, value in inputs.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -265,6 +266,50 @@ def changed(at: int, value: float) -> Floats:
 def test_damaged_states_are_refused(state: Any, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         restored(state())
+
+
+def forged(at: int, value: float) -> Floats:
+    """A real state with one number changed and a checksum that fits: anyone can make one."""
+    state = a_state().copy()
+    state[N_BEFORE + at] = value
+    state[1], state[2] = divmod(crc32(state[N_BEFORE:].tobytes()), 2**16)
+    return state
+
+
+N_BEFORE = 3
+"""Version and checksum."""
+_HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_AUDIO = range(4, 14)
+"""Behind the owner."""
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (_HIGH, 1e30, "state: expected"),
+        (_HIGH, -1, "state: expected counts"),
+        (_LOW, 0.5, "state: expected counts"),
+        (_LOW, np.nan, "state: expected finite"),
+        (_NEXT, 1e9, "state: expected its next frame among those that came"),
+        (_NEXT, 3e38, "state: expected"),
+        (_NEXT, 0, "state: expected vocals from the context on"),
+        (_WINDOWS, 0, "state: expected the end of the last window"),
+        (_VALUES, 1e9, "state: expected as many pitches as were heard"),
+        (_VALUES, 0, "state: expected as many pitches as were heard"),
+        (_SHIFT, 1e6, "state: expected a shift of at most 120 semitones"),
+        (_SHIFT, np.inf, "state: expected finite"),
+        (_N_VOICED, 1e9, r"state: expected \d+ samples and pitches"),
+        (_N_VOICED, -1, "state: expected counts"),
+        (_N_TAIL, 0, r"state: expected \d+ samples and pitches"),
+        (_N_AUDIO, 3e38, r"state: expected \d+ samples and pitches"),
+        (14, -100.0, "state: expected pitches in Hz"),
+        (14, 1e30, "state: expected pitches in Hz"),
+        (-1, 1e30, "state: expected samples of about -1 to 1"),
+    ],
+)
+def test_states_that_no_conversion_left_behind_are_refused(at: int, value: float, message: str) -> None:
+    restored(forged(14, 220.0))  # a pitch that could have been heard
+    with pytest.raises(InvalidRequestError, match=message):
+        restored(forged(at, value))
 
 
 def test_vocals_without_a_frame_are_refused() -> None:

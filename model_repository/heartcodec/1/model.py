@@ -13,7 +13,7 @@ class TritonPythonModel(StageModel):
 
     def build(self, context: Context) -> None:
         self.sizes = context.repository.preset.codec
-        self.local = LocalNetworks(context.repository)
+        self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
         self.local.load("heartcodec_condition", "heartcodec_flow")
 
     def work(self, job: Job) -> None:

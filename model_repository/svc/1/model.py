@@ -14,7 +14,7 @@ class TritonPythonModel(StageModel):
 
     def build(self, context: Context) -> None:
         self.repository = context.repository
-        self.local = LocalNetworks(context.repository)
+        self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
         self.local.load(SVC_FLOW.name)
         self.converter = Converter(context.repository.preset)
 

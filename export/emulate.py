@@ -1,0 +1,110 @@
+"""What half precision costs, on a CPU: a typed graph (`half.py`) computed in float32, rounded where it would be.
+
+Every tensor that the typed graph holds in half precision is rounded to it (to nearest, ties to even); products are
+summed in float32, as tensor cores do. So the error is that of weights and tensors in half. A runtime that fuses layers
+keeps more digits between them; one that sums in fp16 keeps fewer. Neither is seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.export.graph import ISLANDS, Graph, Island, Weight
+from heartvoice.export.half import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
+from heartvoice.export.writer import GRAPH_FILE, write_graph
+
+
+def emulated(typed: Typed) -> Graph:
+    """The float32 graph that rounds as a typed one does."""
+    graph = typed.graph
+    precision: HalfPrecision = "bf16" if graph.precision == "bf16" else "fp16"
+    half = int(ONNX_HALF[precision])
+    copy = Graph(graph.name, "fp32", inputs=graph.inputs, outputs=graph.outputs)
+    copy.weights = [
+        _rounded(weight, precision) if typed.types[weight.name] == half else weight for weight in graph.weights
+    ]
+
+    def round_to(name: str, out: str) -> None:
+        copy.nodes.append(helper.make_node("Cast", [name], [f"{out}.rounded"], to=half))
+        copy.nodes.append(helper.make_node("Cast", [f"{out}.rounded"], [out], to=SINGLE))
+
+    for node in graph.nodes:
+        rounded = [name for name in node.output if typed.types.get(name) == half]
+        if node.op_type == "Cast" and rounded:
+            round_to(node.input[0], node.output[0])
+        elif node.op_type == "Cast" and typed.types.get(node.input[0]) == half:
+            copy.nodes.append(helper.make_node("Identity", node.input, node.output))
+        elif not rounded or node.op_type in MOVERS:
+            copy.nodes.append(node)
+        else:
+            exact = onnx.NodeProto()
+            exact.CopyFrom(node)
+            del exact.output[:]
+            exact.output.extend(f"{name}.exact" if name in rounded else name for name in node.output)
+            copy.nodes.append(exact)
+            for name in rounded:
+                round_to(f"{name}.exact", name)
+    return copy
+
+
+def _rounded(weight: Weight, precision: HalfPrecision) -> Weight:
+    def make() -> Array:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found in the results
+            return weight.make().astype(NUMPY_HALF[precision]).astype(np.float32)
+
+    return Weight(weight.name, weight.shape, np.float32, partial(make), checked=False)
+
+
+def emulate(
+    path: Path, precision: HalfPrecision, islands: Collection[Island] = ISLANDS, *, threads: int | None = None
+) -> Engine:
+    """Open a float32 graph as if it ran in half precision but for the islands."""
+    with TemporaryDirectory(prefix="heartvoice-half-") as folder:
+        write_graph(emulated(type_graph(path, precision, islands)), Path(folder))
+        return OnnxEngine(Path(folder) / GRAPH_FILE, threads=threads)
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+@dataclass(frozen=True)
+class HalfError:
+    """How far results are from those in float32."""
+
+    relative: float
+    """Root mean square of the difference over that of the result; infinite if anything is not finite."""
+
+    @property
+    def snr_db(self) -> float:
+        """The same in dB; infinite if nothing differs."""
+        return float("inf") if self.relative == 0 else -20 * float(np.log10(self.relative))
+
+    def __str__(self) -> str:
+        """`1.2e-03 (58 dB)`, or that it overflows."""
+        if self.relative == 0:
+            return "none"
+        return f"{self.relative:.1e} ({self.snr_db:.0f} dB)" if np.isfinite(self.relative) else "overflow"
+
+
+def compare(
+    got: Mapping[str, Array], want: Mapping[str, Array], outputs: Sequence[str] | None = None
+) -> dict[str, HalfError]:
+    """The error of every output of floats."""
+    found: dict[str, HalfError] = {}
+    for name in outputs or want:
+        if not np.issubdtype(want[name].dtype, np.floating):
+            continue
+        exact = want[name].astype(np.float64)
+        size = float(np.linalg.norm(exact))
+        difference = float(np.linalg.norm(got[name].astype(np.float64) - exact))
+        found[name] = HalfError(difference / max(size, 1e-30) if np.isfinite(difference) else float("inf"))
+    return found

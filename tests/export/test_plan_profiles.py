@@ -1,0 +1,71 @@
+"""Optimisation profiles from the contract's axes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from heartvoice import contracts, pbtxt, svc_contracts
+from heartvoice.contracts import Axis
+from heartvoice.export.layout import graph_models
+from heartvoice.export.plan_profiles import profile, trtexec_shapes
+from heartvoice.presets import F0S, PRESETS, Preset
+from heartvoice.stages import f0, speaker, svc_content
+
+MODELS = {preset: graph_models(PRESETS[preset]) for preset in PRESETS}
+CASES = [(preset, name) for preset, models in MODELS.items() for name, model in models.items() if model.spec.plan]
+
+
+@pytest.mark.parametrize(("preset", "name"), CASES)
+def test_profiles_follow_the_contract_and_the_preset(preset: str, name: str) -> None:
+    model = MODELS[preset][name]
+    for spec in model.spec.inputs:
+        entry = profile(model, PRESETS[preset])[spec.name]
+        axes = list(spec.shape)
+        shapes = list(zip(entry.least, entry.usual, entry.most, strict=True))
+        if model.batch:
+            assert shapes.pop(0) == (1, *model.spec.plan_rows)
+        for axis, (least, usual, most) in zip(axes, shapes, strict=True):
+            assert 0 < least <= usual <= most
+            if not isinstance(axis, Axis):
+                assert (least, most) == (axis, axis)
+            elif axis.name in model.axes:
+                assert (least, most) == (model.axes[axis.name],) * 2
+            elif axis.name != "f0_input":
+                assert (least, usual, most) == (axis.min, axis.opt, axis.max)
+
+
+def test_rmvpe_hears_whole_multiples_of_its_stride() -> None:
+    preset: Preset = replace(PRESETS["tiny"], f0=F0S["rmvpe"])
+    entry = profile(graph_models(preset)["f0_network"], preset)["features"]
+    lengths = {shape[2] for shape in (entry.least, entry.usual, entry.most)}
+    assert lengths == {f0.RMVPE_MULTIPLE, f0.RMVPE_WHOLE_FRAMES}
+
+
+def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:
+    assert contracts.SPEAKER_NETWORK.plan_rows[1] >= speaker.BATCH
+    assert svc_contracts.CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
+    for flow in (contracts.HEARTCODEC_FLOW, svc_contracts.SVC_FLOW):
+        assert flow.plan_rows[0] == 2  # guidance: a conditional and an unconditional row
+
+
+@pytest.mark.parametrize("name", [name for _, name in CASES if _ == "tiny"])
+def test_triton_lets_no_more_rows_through_than_the_plan_takes(name: str) -> None:
+    spec = MODELS["tiny"][name].spec
+    text = pbtxt.render(spec, "tensorrt")
+    rows = spec.plan_rows[1] if spec.max_batch_size else 0
+    assert f"max_batch_size: {rows}\n" in text
+    assert rows <= spec.max_batch_size
+    assert 'default_model_filename: "model.plan"' in text
+    assert "TYPE_FP16" not in text  # inputs and outputs stay float32
+
+
+def test_language_model_has_no_tensorrt_config() -> None:
+    step = contracts.heartmula_step(3)
+    assert "tensorrt" not in pbtxt.variants(step)
+
+
+def test_trtexec_is_told_the_shapes_that_vary() -> None:
+    shapes = profile(MODELS["tiny"]["svc_regulator"], PRESETS["tiny"])
+    assert trtexec_shapes(shapes)[0] == "--minShapes=content:1x1x24,content_index:1,f0_bins:1x1"
