@@ -4,6 +4,7 @@ VENV ?= .venv
 REPOSITORY ?= build/repository/tiny
 SONG ?= song.wav
 COVER ?= cover.wav
+BENCH ?=
 VOICE = build/voice.wav
 CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
@@ -11,7 +12,7 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults fuzz check lint-deploy format configs clean
+.PHONY: help song cover test fast faults fuzz bench check lint-deploy format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -21,6 +22,7 @@ help:
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types and every test"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
+	@echo "make bench   a server under load, about 15 minutes; BENCH=--quick to try; plots in build/load"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
 song: $(READY) $(VOICE)
@@ -40,6 +42,10 @@ $(VOICE): examples/make_voice.py examples/singer.py | $(READY)
 build/recording.wav: examples/make_recording.py examples/singer.py | $(READY)
 	@mkdir -p build
 	$(BIN)/python examples/make_recording.py $@
+
+bench: $(READY)
+	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
+	$(BIN)/heartvoice bench --repository $(REPOSITORY) --plots build/load $(BENCH)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q

@@ -304,8 +304,11 @@ def _rounded(value: Any) -> Any:
 
 _FIRST = ("case", "variant", "n", "p50_ms", "p95_ms", "p99_ms", "ratio")
 _NOT_SHOWN = frozenset(
-    {"min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames", "top", "failed"}
-)
+    {
+        "min_ms", "mean_ms", "ratio_p25", "ratio_p75", "ratio_of_min", "positions", "frames", "top", "failed",
+        "question", "model", "concurrency", "seconds", "inner_queues_ms", "errors", "refusals",
+    }
+)  # fmt: skip
 _WIDTH = 180
 """Columns of a table that no terminal shows."""
 

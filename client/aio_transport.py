@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice.client import wire
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.session import READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
+from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
 
 M = TypeVar("M")
@@ -42,8 +43,10 @@ class AsyncTransport:
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
         token_file: str | Path | None = None,
+        shared_memory: bool = False,
     ) -> None:
         """Prepare the connection; the arguments are those of `Client`."""
+        self._shared = SharedMemory(url) if shared_memory else None
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
             stall_timeout_s, retries, tuple(metadata), token_file,
@@ -97,6 +100,11 @@ class AsyncTransport:
                 return
 
     async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
+        async with self._sent(message) as sent, aclosing(self._read(sent, attempts, reader)) as messages:
+            async for item in messages:
+                yield item
+
+    async def _read(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
         call = self._call("ModelStreamInfer", [message], attempts)
         stall_s = self._connection.stall_timeout_s
         stalled = False
@@ -139,9 +147,14 @@ class AsyncTransport:
         message.id = attempts.request_id
         while True:
             try:
-                return decode(await self._unary("ModelInfer", message, attempts))
+                async with self._sent(message) as sent:
+                    return decode(await self._unary("ModelInfer", sent, attempts))
             except HeartvoiceError as error:
                 await self._wait(attempts.delay_after(error, received=False))
+
+    def _sent(self, message: Any) -> AbstractAsyncContextManager[Any]:
+        """What is sent in place of the message, as long as the block."""
+        return nullcontext(message) if self._shared is None else self._shared.sent_async(message)
 
     async def _unary(self, method: str, message: Any, attempts: Attempts) -> Any:
         call = self._call(method, message, attempts)

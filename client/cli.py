@@ -28,6 +28,7 @@ LAZY_COMMANDS = {
     "gateway": ("heartvoice.gateway.cli", "app"),
     "doctor": ("heartvoice.embedded.cli", "doctor"),
     "health": ("heartvoice.client.health_cli", "health"),
+    "bench": ("heartvoice.benchmarks.load_cli", "bench"),
 }
 """Each command's module and function, or group, in the order of the help."""
 _EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (

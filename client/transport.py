@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice.client import wire
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.session import READY_TIMEOUT_S, Attempts, Connection, Pem, StallGuard, StreamReader
+from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
 
 M = TypeVar("M")
@@ -39,6 +41,7 @@ class Transport:
         retries: int = 3,
         metadata: Sequence[tuple[str, str]] = (),
         token_file: str | Path | None = None,
+        shared_memory: bool = False,
     ) -> None:
         """Prepare the connection; it is made by the first call.
 
@@ -57,7 +60,10 @@ class Transport:
             metadata: headers of every call.
             token_file: holds the token that a gateway knows this caller by; None takes that of the environment's
                 HEARTVOICE_TOKEN, if there is one.
+            shared_memory: hand inputs over 1 MB to a server on this machine by system shared memory, which it must
+                allow to your user: `heartvoice serve --shared-memory`.
         """
+        self._shared = SharedMemory(url) if shared_memory else None
         self._connection = Connection(
             url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
             stall_timeout_s, retries, tuple(metadata), token_file,
@@ -111,6 +117,10 @@ class Transport:
                 return
 
     def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
+        with self._sent(message) as sent:
+            yield from self._read(sent, attempts, reader)
+
+    def _read(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
         call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
         guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
         try:
@@ -134,9 +144,14 @@ class Transport:
         message.id = attempts.request_id
         while True:
             try:
-                return decode(self._unary(self._stub.ModelInfer, message, attempts))
+                with self._sent(message) as sent:
+                    return decode(self._unary(self._stub.ModelInfer, sent, attempts))
             except HeartvoiceError as error:
                 self._wait(attempts.delay_after(error, received=False))
+
+    def _sent(self, message: Any) -> AbstractContextManager[Any]:
+        """What is sent in place of the message, as long as the block."""
+        return nullcontext(message) if self._shared is None else self._shared.sent(message)
 
     def _unary(self, method: Any, message: Any, attempts: Attempts) -> Any:
         call = self._call(method.future, message, attempts)

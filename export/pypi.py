@@ -69,13 +69,29 @@ MEMBERS: dict[str, WheelMember] = {
         "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
         "MIT (the wheel's LICENSE file)",
     ),
-    "perf-analyzer": WheelMember(  # x86-64 only; for benchmarks
+    "perf-analyzer-2.49": WheelMember(  # x86-64, for any glibc; for benchmarks
         "tritonclient",
         "2.49.0",
         "e7b40ba11056c93da434bc8a8b302c0a337489923a0a747c5d313314baa26db3",
         "tritonclient-2.49.0.data/data/bin/perf_analyzer",
         "01ca27d70466d614b2cb21a523b8f6cb5fad65c885d25f9fdb6b1d04b1141c31",
         "BSD-3-Clause (the wheel's METADATA)",
+    ),
+    "perf-analyzer-x86_64": WheelMember(  # for glibc 2.38 and later
+        "perf-analyzer",
+        "2.60.0",
+        "23ef56b107ae9233e5cf09fbdf508dd9b936a52f1bae2f63f53c8117087b3f25",
+        "perf_analyzer/bin/perf_analyzer",
+        "ccc6220d9a4b0485b853ab40fe012d2a5d9c55f1e55835f6a8eb8b552d6c49c6",
+        "BSD-3-Clause (the wheel's LICENSE file)",
+    ),
+    "perf-analyzer-aarch64": WheelMember(
+        "perf-analyzer",
+        "2.60.0",
+        "c2ece0adb7760ea1abc258222d80bf8e367fa9639401406b96da2c9b55131d29",
+        "perf_analyzer/bin/perf_analyzer",
+        "83bda0e694cf29ca208cc5fef77aed606bb082cedd36da24f09d1f81a2c5c84c",
+        "BSD-3-Clause (the wheel's LICENSE file)",
     ),
 }
 

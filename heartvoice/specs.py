@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -125,7 +126,7 @@ class ModelSpec:
     plan_rows: tuple[int, int] = (1, 1)
     """Rows of a TensorRT plan: the usual number and the largest, for which its memory is taken."""
 
-    @property
+    @cached_property  # requests ask for it by the input
     def all_inputs(self) -> tuple[TensorSpec, ...]:
         """Declared inputs, then the settings."""
         return self.inputs + tuple(setting.spec for setting in self.settings)

@@ -238,9 +238,7 @@ def test_a_song_saves_itself(tmp_path: Path) -> None:
 
 def test_a_file_that_points_before_its_beginning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """An exception in libsndfile's callbacks would be printed, whatever is made of it."""
-    sizes = (
-        b"\x00\x00\x0c\xaeAIFFCOMM\x00\x00\x00\x12\x00\x01\x00\x00\x06@\x00\x10@\x0c\xfa\x00\x00\x00\x00\x00\x00T\x00"
-    )
-    damaged = b"FORM" + sizes + b"SSND\x00\x00\x0c\x88" + b"\0" * 160
+    comm = b"COMM\0\0\0\x12\0\x01\0\0\x06@\0\x10@\x0c\xfa\0\0\0\0\0\0T\0"
+    damaged = b"FORM\0\0\x0c\xaeAIFF" + comm + b"SSND\0\0\x0c\x88" + b"\0" * 160
     assert generated_tag(damaged) == ""
     assert capfd.readouterr().err == ""

@@ -63,3 +63,19 @@ def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.M
         assert leftovers.remove_unused(folder, owner) == 1
     assert {path.name for path in tmp_path.iterdir()} == {f"{prefix}x", f"{leftovers.shm_prefix(owner)}another_run"}
     leftovers.remove_run(folder, owner)
+
+
+def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
+    owner = leftovers.identity(os.getpid())
+    folder, others = leftovers.new_run_folder(), leftovers.new_run_folder()
+    regions = [leftovers.SHM / f"{leftovers.shm_prefix(owner, run)}x" for run in (folder, others)]
+    try:
+        for region in regions:
+            region.touch()
+            region.chmod(0o644)
+        leftovers.close_to_others(owner, folder)
+        assert [region.stat().st_mode & 0o777 for region in regions] == [0o600, 0o644]
+    finally:
+        leftovers.remove_run(folder, owner)
+        leftovers.remove_run(others, owner)
+    assert not any(region.exists() for region in regions)

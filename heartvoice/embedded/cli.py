@@ -54,6 +54,15 @@ def serve(
     address: Annotated[
         str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")
     ] = "127.0.0.1",
+    shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--shared-memory",
+            help="Let clients of your own user hand large inputs over by shared memory, `Client(shared_memory=True)`. "
+            "Whoever can read the key that this puts into /dev/shm, which is your user, can read and change all that "
+            "the server computes, and run code in it.",
+        ),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -68,7 +77,7 @@ def serve(
     files = None if server == "embedded" else wheel.find_installed(Path(server))
     options = ServerOptions(
         repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
-        profile=profiles.find(profile, "--profile") if profile else None, address=address,
+        profile=profiles.find(profile, "--profile") if profile else None, address=address, shared_memory=shared_memory,
     )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()

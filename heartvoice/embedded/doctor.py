@@ -13,7 +13,7 @@ from pathlib import Path
 
 from heartvoice.embedded import wheel
 from heartvoice.embedded.leftovers import SHM
-from heartvoice.embedded.server import check_port
+from heartvoice.embedded.ports import check_port
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.repository import Repository

@@ -30,6 +30,17 @@ def shm_prefix(owner: str, folder: Path | None = None) -> str:
     return f"{PREFIX}{owner}_{run}"
 
 
+def close_to_others(owner: str, folder: Path | None) -> None:
+    """Keep other users from opening a run's shared memory, in which jobs' samples lie: Triton makes it readable.
+
+    A umask does not help, since its library sets the mode itself. Who has a region open already is not disturbed.
+    """
+    for region in SHM.glob(f"{shm_prefix(owner, folder)}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if region.stat().st_mode & 0o077:
+                region.chmod(0o600)
+
+
 def new_run_folder() -> Path:
     """A private folder for this process's run, marked with its owner."""
     folder = Path(tempfile.mkdtemp(prefix=_RUN_PREFIX))
@@ -78,12 +89,13 @@ def _kill_stubs(wanted: Callable[[str], bool]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _owner(region: str) -> str:
+def owner_of(region: str) -> str:
     """Whose run a shared-memory region's name belongs to."""
     return "_".join(region.removeprefix(PREFIX).split("_")[:2])
 
 
-def _is_dead(owner: str) -> bool:
+def is_dead(owner: str) -> bool:
+    """Whether the process of that `identity` is gone."""
     pid = owner.partition("_")[0]
     return not pid.isdigit() or identity(int(pid)) != owner
 
@@ -91,14 +103,14 @@ def _is_dead(owner: str) -> bool:
 def remove_stale() -> int:
     """Remove what dead runs of this user left; returns how many shared-memory regions that were."""
     n_regions = 0
-    _kill_stubs(lambda region: _is_dead(_owner(region)))
+    _kill_stubs(lambda region: is_dead(owner_of(region)))
     for folder in Path(tempfile.gettempdir()).glob(f"{_RUN_PREFIX}*"):
         marker = folder / "owner"
         owner = marker.read_text() if marker.is_file() else ""
-        if folder.stat().st_uid == os.getuid() and owner and _is_dead(owner):
+        if folder.stat().st_uid == os.getuid() and owner and is_dead(owner):
             n_regions += remove_run(folder, owner)
     for region in SHM.glob(f"{PREFIX}*"):
-        if region.stat().st_uid == os.getuid() and _is_dead(_owner(region.name)):
+        if region.stat().st_uid == os.getuid() and is_dead(owner_of(region.name)):
             region.unlink(missing_ok=True)
             n_regions += 1
     return n_regions

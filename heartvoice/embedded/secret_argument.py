@@ -1,7 +1,7 @@
-"""Start a program with an argument that its command line does not show.
+"""Start a program with arguments that its command line does not show.
 
-Every user of a host can read every process's command line, and Triton takes its admin key nowhere else. So the program
-starts with a stand-in for the argument, and with the argument itself in its environment, which its own user alone can
+Every user of a host can read every process's command line, and Triton takes its keys nowhere else. So the program
+starts with a stand-in for each argument, and with the argument itself in its environment, which its own user alone can
 read. It is traced, and so stops after `exec`, before its first instruction: then the stand-in's slot in its argv is
 pointed at the text in the environment, and the environment's slot at its neighbour, so that the program's children do
 not inherit it. The kernel goes on showing the stand-in: at no moment does the argument stand on the command line.
@@ -38,28 +38,27 @@ class NotHiddenError(Exception):
 
 def start(
     command: Sequence[str],
-    stand_in: str,
-    secret: str,
+    hidden: Mapping[str, str],
     *,
     env: Mapping[str, str],
     before_exec: Callable[[], None],
     **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start `command`, whose program finds `secret` where the command has `stand_in`.
+    """Start `command`, whose program finds each of the `hidden` arguments where the command has its stand-in.
 
-    Where the kernel does not allow that (a container without ptrace), the secret stands on the command line, and a
+    Where the kernel does not allow that (a container without ptrace), they stand on the command line, and a
     warning says so.
 
     Args:
-        command: the program and its arguments, `stand_in` among them once.
-        stand_in: what the process list shows.
-        secret: the whole argument.
+        command: the program and its arguments, each stand-in among them once.
+        hidden: whole arguments by their stand-ins, which are what the process list shows.
         env: the program's environment; not empty.
         before_exec: runs in the child.
         options: of `subprocess.Popen`.
     """
 
-    assert env, "the secret's slot needs a neighbour"
+    assert env, "the first secret's slot needs a neighbour"
+    variables = {f"{_VARIABLE}_{index}": secret for index, secret in enumerate(hidden.values())}
 
     def traced() -> None:
         before_exec()
@@ -67,12 +66,12 @@ def start(
             raise NotHiddenError
 
     try:
-        process = subprocess.Popen(command, env={**env, _VARIABLE: secret}, preexec_fn=traced, **options)
-        _release(process, stand_in)
+        process = subprocess.Popen(command, env={**env, **variables}, preexec_fn=traced, **options)
+        _release(process, dict(zip(hidden, variables, strict=True)))
         return process
     except (NotHiddenError, subprocess.SubprocessError) as error:
         log.debug("cannot hide the argument: %s", error)  # `warn_if_shown` warns
-    plain = [secret if argument == stand_in else argument for argument in command]
+    plain = [hidden.get(argument, argument) for argument in command]
     return subprocess.Popen(plain, env=dict(env), preexec_fn=before_exec, **options)
 
 
@@ -83,14 +82,15 @@ def warn_if_shown(pid: int, secret: str) -> None:
             log.warning(_SHOWN, "the server is started by a script")
 
 
-def _release(process: subprocess.Popen[bytes], stand_in: str) -> None:
-    """Put the argument into its place and let the process go; only the thread that started it may."""
+def _release(process: subprocess.Popen[bytes], variables: Mapping[str, str]) -> None:
+    """Put the arguments into their stand-ins' places and let the process go; only the thread that started it may."""
     try:
         _, status = os.waitpid(process.pid, 0)
         if not os.WIFSTOPPED(status) or os.WSTOPSIG(status) != signal.SIGTRAP:
             raise NotHiddenError(f"expected the new process to stop at its start, got status {status:#x}")
         with Path(f"/proc/{process.pid}/mem").open("r+b", buffering=0) as memory:
-            _swap(memory, _stack(process.pid), stand_in.encode() + b"\0")
+            for stand_in, variable in variables.items():  # in their order: a slot's neighbour holds no secret any more
+                _swap(memory, _stack(process.pid), stand_in.encode() + b"\0", f"{variable}=".encode())
         if _LIBC.ptrace(_DETACH, process.pid, None, None) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     except (NotHiddenError, OSError) as error:
@@ -105,11 +105,10 @@ def _stack(pid: int) -> int:
     return int(fields[_STACK_FIELD - 3])
 
 
-def _swap(memory: IO[bytes], stack: int, stand_in: bytes) -> None:
+def _swap(memory: IO[bytes], stack: int, stand_in: bytes, name: bytes) -> None:
     """Point argv at the text in the environment, and that text's slot at its neighbour's."""
     arguments = stack + _WORD.size
     variables = arguments + (_word(memory, stack) + 1) * _WORD.size
-    name = f"{_VARIABLE}=".encode()
     argument, variable = _find(memory, arguments, stand_in), _find(memory, variables, name)
     text = _word(memory, variable) + len(name)
     _put(memory, variable, _word(memory, variable - _WORD.size))

@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +24,20 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import page_cache
 from heartvoice.contracts import LOADED, MODELS
-from heartvoice.embedded import leftovers, secret_argument, wheel
+from heartvoice.embedded import leftovers, secret_argument, server_log, wheel
+from heartvoice.embedded.ports import ANY, LOOPBACK, check_address, check_port
 from heartvoice.embedded.profiles import Profile
+from heartvoice.embedded.shared_memory import SharedMemoryGrant
 from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
-from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.embedded.wheel import ServerFiles
 from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.repository import Repository
 from heartvoice.serving import rundir, unread
 
 log = logging.getLogger(__name__)
 
-LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
-_RESTRICT = "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:heartvoice-admin="
+_ADMIN_APIS = "model-repository,trace,logging"
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
 KEEPALIVE_S = 10.0
@@ -73,6 +73,8 @@ class ServerOptions:
     """The machine that the server is set up for."""
     address: str = LOOPBACK
     """Where it listens; beyond loopback with a native server alone."""
+    shared_memory: bool = False
+    """Whether clients of this user may hand tensors over by system shared memory."""
 
 
 def free_port() -> int:
@@ -98,6 +100,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
+        self._grant: SharedMemoryGrant | None = None
         self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
@@ -148,6 +151,9 @@ class EmbeddedServer:
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
         self._run = leftovers.new_run_folder()
+        if self.options.shared_memory:
+            prefix = leftovers.shm_prefix(self._owner, self._run)
+            self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
         try:
             backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
@@ -156,18 +162,19 @@ class EmbeddedServer:
             self._log_start = path.stat().st_size
             self._process = secret_argument.start(
                 self._command(files, backends, repository.root),
-                _RESTRICT,
-                _RESTRICT + self._secret,
+                self._restrictions(),
                 env={**unread.ENVIRONMENT, **self._environment(files), rundir.VARIABLE: str(self._run)},
                 before_exec=_die_with_parent,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-                umask=0o077,  # other users may not read the shared memory, in which jobs' samples lie
             )
             self._wait_ready(path, interrupted)
+            leftovers.close_to_others(self._owner, self._run)
             secret_argument.warn_if_shown(self.pid, self._secret)
+            if self._grant is not None:
+                self._grant.publish()
         except BaseException:
             self.stop(cancel=True)
             raise
@@ -253,6 +260,12 @@ class EmbeddedServer:
         env = wheel.environment(files)
         return env if self.options.profile is None else self.options.profile.environment(env)
 
+    def _restrictions(self) -> dict[str, str]:
+        """Arguments that close APIs, without and with their keys."""
+        apis = _ADMIN_APIS if self._grant else f"{_ADMIN_APIS},shared-memory"
+        argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin="
+        return {argument: argument + self._secret, **(self._grant.argument if self._grant else {})}
+
     def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
         options = self.options
         command = [
@@ -270,7 +283,7 @@ class EmbeddedServer:
             f"--metrics-port={options.metrics_port}",
             # By default the last eight streams' answers are kept for reuse, each up to a whole song.
             "--grpc-infer-allocation-pool-size=0",
-            _RESTRICT,  # the key follows, out of sight
+            *self._restrictions(),  # the keys follow, out of sight
             # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
             # of callers are welcome, too: the default drops those that ping more than once in five minutes.
             f"--grpc-keepalive-time={round(KEEPALIVE_S * 1000)}",
@@ -292,14 +305,13 @@ class EmbeddedServer:
                 if interrupted():
                     raise KeyboardInterrupt
                 if self._process.poll() is not None:
-                    raise EngineError(f"the server did not start: {_reason(log_path, self._log_start)}")
+                    raise EngineError(f"the server did not start: {server_log.reason(log_path, self._log_start)}")
                 with contextlib.suppress(grpc.RpcError):
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
                         return
                 time.sleep(0.05)
-        raise EngineError(
-            f"the server was not ready after {self.options.start_timeout_s:g} s: {_reason(log_path, self._log_start)}"
-        )
+        reason = server_log.reason(log_path, self._log_start)
+        raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
 
     def reload(self, name: str) -> None:
         """Unload a model and load it again, with the files that lie in the repository now.
@@ -325,6 +337,8 @@ class EmbeddedServer:
             if self.poll() is not None:
                 _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 break
+            if self._grant is not None:
+                self._grant.reap()
             for name in self.stub_pids():
                 self._mend(name, watch)
         probe.close()
@@ -361,39 +375,13 @@ class EmbeddedServer:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
         if self._run is not None:
             leftovers.remove_unused(self._run, self._owner)
+            leftovers.close_to_others(self._owner, self._run)  # the model's new region
 
 
 def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
     """Every flag that a server started so is given, without values."""
     command = EmbeddedServer(options)._command(files, files.binary.parent, options.repository)
     return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))
-
-
-def check_address(address: str) -> None:
-    """Refuse to open the wheel's old server to the network.
-
-    Raises:
-        SetupError: the address is not loopback.
-    """
-    if address != LOOPBACK:
-        raise SetupError(
-            f"--address: the embedded server listens on {LOOPBACK} alone, got {address}: it is an old version with "
-            "known crashes; put `heartvoice gateway` in front, or give a newer one with --server PATH"
-        )
-
-
-def check_port(option: str, port: int, address: str = LOOPBACK) -> None:
-    """Refuse a port that another process holds.
-
-    Raises:
-        SetupError: names the option and the port.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise SetupError(f"{option}: port {port} is not free ({error.strerror}); choose another") from error
 
 
 def _die_with_parent() -> None:
@@ -404,15 +392,3 @@ def _die_with_parent() -> None:
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _reason(log_path: Path, start: int) -> str:
-    """The last lines of the server's log, from byte `start` on, that say what went wrong."""
-    lines: deque[str] = deque(maxlen=400)
-    with log_path.open(encoding="utf-8", errors="replace") as file:
-        file.seek(start)
-        lines.extend(line.strip() for line in file)
-    telling = [line for line in lines if "Error" in line or "UNAVAILABLE" in line or "failed" in line]
-    harmless = ("NVML", "pinned", "CudaDriverHelper", "DCGM")
-    telling = [line for line in telling if not any(word in line for word in harmless)]
-    return " | ".join((telling or list(lines))[-4:]) or "it logged nothing"

@@ -40,6 +40,11 @@ LOST_S = 1.0
 """A send takes milliseconds; one that takes so long, in a job that has to end, will not return."""
 HEARTBEAT_S = 1.0
 """A job with events says at least this often that it lives."""
+_OF_ADMISSION = {
+    "refused_total": "Jobs refused for want of room",
+    "started_total": "Jobs that a thread has taken up",
+    "queue_seconds_total": "Seconds that those waited for one; songs in heartmula wait for slots instead",
+}
 
 # The stub fills the module `triton_python_backend_utils` after it has imported the model: no use of it at import time.
 
@@ -81,6 +86,16 @@ class Job:
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
         self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
+
+    @property
+    def inner(self) -> bool:
+        """Whether another model calls, on behalf of a job that has been admitted there."""
+        return "owner_pid" in self.inputs
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the request came."""
+        return time.monotonic() - self._began
 
     @property
     def job_id(self) -> bytes:
@@ -210,6 +225,9 @@ class Job:
 class JobQueue:
     """Runs jobs in threads: at most `max_jobs` at once, `max_queue` waiting, the rest refused with the numbers.
 
+    Calls of other models have as much room of their own: an accepted song must not fail because callers from outside
+    fill one of its stages. All wait in one line.
+
     With `all_at_once` those that would wait have threads, too: the model itself makes them wait.
     """
 
@@ -242,13 +260,14 @@ class JobQueue:
         Raises:
             ModelUnavailableError: as many jobs as allowed run and wait already, or too much waits to be read.
         """
-        if "owner_pid" not in job.inputs:  # from outside, not for a job that was admitted before
+        if not job.inner:  # from outside, not for a job that was admitted before
             if rundir.flagged(rundir.DRAIN):
                 raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
             if self._unread is not None:
                 self._unread.check()
         with self._lock:
-            if len(self._live) >= self._max_jobs + self._max_queue:
+            if sum(other.inner == job.inner for other in self._live) >= self._max_jobs + self._max_queue:
+                self.metrics.refused()
                 raise ModelUnavailableError(
                     f"{self._spec.name}: {self._max_jobs} jobs running and {self._max_queue} waiting, "
                     "no room for more; try again later"
@@ -300,6 +319,7 @@ class JobQueue:
                 job = self._waiting.popleft()
             try:
                 job.check()
+                self.metrics.started(job.age_s)
                 self._work(job)
             except BaseException as error:  # whatever happened, the caller gets an answer
                 job.end_with(error)
@@ -343,8 +363,13 @@ class Metrics:
             "live": kinds(name="heartvoice_jobs_live", description="Jobs running or waiting", kind=kinds.GAUGE),
             "jobs": kinds(name="heartvoice_jobs_total", description="Jobs that ended, by outcome", kind=kinds.COUNTER),
             "frames": kinds(name="heartvoice_frames_total", description="LM frames made", kind=kinds.COUNTER),
+            **{
+                name: kinds(name=f"heartvoice_jobs_{name}", description=text, kind=kinds.COUNTER)
+                for name, text in _OF_ADMISSION.items()
+            },
         }
         self._live = self._families["live"].Metric(labels=self._labels)
+        self._admission = {name: self._families[name].Metric(labels=self._labels) for name in _OF_ADMISSION}
         self._frames: Any = None
         self._by_outcome: dict[str, Any] = {}
         self._counters: set[str] = set()
@@ -354,6 +379,17 @@ class Metrics:
         """Set the number of live jobs."""
         with self._lock:
             self._live.set(count)
+
+    def refused(self) -> None:
+        """Count a job for which there was no room."""
+        with self._lock:
+            self._admission["refused_total"].increment(1)
+
+    def started(self, queue_s: float) -> None:
+        """Count a job that a thread has taken up, and how long it waited."""
+        with self._lock:
+            self._admission["started_total"].increment(1)
+            self._admission["queue_seconds_total"].increment(queue_s)
 
     def finished(self, outcome: str) -> None:
         """Count a job that ended, by outcome: ok or an error's code."""

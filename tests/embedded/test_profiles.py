@@ -10,8 +10,9 @@ import pytest
 from heartvoice import footprint
 from heartvoice.contracts import HTDEMUCS, MAX_FILE_BYTES, MODELS
 from heartvoice.embedded import profiles
+from heartvoice.embedded.ports import ANY, check_address
 from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import ANY, EmbeddedServer, ServerOptions, check_address
+from heartvoice.embedded.server import EmbeddedServer, ServerOptions
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.extras import require

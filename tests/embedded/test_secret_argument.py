@@ -27,7 +27,7 @@ STAND_IN, SECRET = "--key=", "--key=0123456789abcdef"
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-S", "-c", SAY, "--first", STAND_IN, "--last"]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return secret_argument.start(command, STAND_IN, SECRET, env=env, before_exec=_die_with_parent, **pipes)
+    return secret_argument.start(command, {STAND_IN: SECRET}, env=env, before_exec=_die_with_parent, **pipes)
 
 
 def said(process: subprocess.Popen[bytes]) -> tuple[list[str], dict[str, str], str]:
@@ -50,6 +50,21 @@ def test_the_program_has_it_and_the_process_list_does_not(env: dict[str, str]) -
     assert process.returncode == 0
 
 
+def test_two_of_them_have_their_places_each() -> None:
+    command = [sys.executable, "-S", "-c", SAY, "--b=", STAND_IN]
+    hidden = {STAND_IN: SECRET, "--b=": "--b=fedcba"}
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = secret_argument.start(
+        command, hidden, env={"PATH": os.environ["PATH"]}, before_exec=lambda: None, **pipes
+    )
+    line = Path(f"/proc/{process.pid}/cmdline").read_text()
+    arguments, environment, child = said(process)
+    process.communicate()
+    assert arguments == ["--b=fedcba", SECRET]
+    for secret in ("fedcba", "0123456789abcdef"):
+        assert secret not in line + json.dumps(environment) + child
+
+
 def test_the_process_list_never_shows_it() -> None:
     # The program's first deed is to look at its own command line.
     look = (
@@ -57,7 +72,7 @@ def test_the_process_list_never_shows_it() -> None:
     )
     command = [sys.executable, "-S", "-c", look, STAND_IN]
     process = secret_argument.start(
-        command, STAND_IN, SECRET, env=dict(os.environ), before_exec=lambda: None, stdout=subprocess.PIPE
+        command, {STAND_IN: SECRET}, env=dict(os.environ), before_exec=lambda: None, stdout=subprocess.PIPE
     )
     assert process.communicate()[0].split() == [b"0", b"1"]
 
@@ -85,5 +100,5 @@ def test_where_the_kernel_refuses_the_program_starts_all_the_same_and_a_warning_
 def test_a_program_that_is_not_there_is_an_oserror() -> None:
     with pytest.raises(FileNotFoundError):
         secret_argument.start(
-            ["/no/such/program", STAND_IN], STAND_IN, SECRET, env=dict(os.environ), before_exec=lambda: None
+            ["/no/such/program", STAND_IN], {STAND_IN: SECRET}, env=dict(os.environ), before_exec=lambda: None
         )

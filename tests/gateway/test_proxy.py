@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -373,6 +376,22 @@ def test_a_caller_that_does_not_read_hurts_itself_alone(server: FakeServer) -> N
             wait_until(server.cancelled.is_set, 20, "the stalled call was not ended")
             other.calls.ModelInfer(request("render", FILE), timeout=5)
         stream.cancel()
+
+
+def test_a_vanished_caller_is_noticed(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartvoice.gateway.server.PING_S", 1.0)
+    monkeypatch.setattr("heartvoice.gateway.server.PING_TIMEOUT_S", 1.0)
+    server.song = silent_song
+    script = "import sys; from heartvoice.client import Client; Client(sys.argv[1]).song(lyrics='la')"
+    with running(server.url) as gateway:
+        caller = subprocess.Popen([sys.executable, "-c", script, gateway.url])
+        try:
+            server.wait_for_request(20.0)
+            caller.send_signal(signal.SIGSTOP)  # its kernel still answers, but nobody answers pings
+            assert server.cancelled.wait(20)
+        finally:
+            caller.kill()
+            caller.wait()
 
 
 def test_calls_under_way_may_finish_at_a_stop(server: FakeServer) -> None:

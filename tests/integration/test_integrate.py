@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from heartvoice.benchmarks.perf import perf_analyzer
+from heartvoice.benchmarks.load_perf import perf_analyzer
 from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import HeartvoiceError
 
@@ -87,9 +87,10 @@ def test_node_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
 def test_perf_analyzer_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     code = snippet("perf_analyzer", server)
     try:
-        with perf_analyzer() as (program, environment):
-            path = f"{program.parent}:{os.environ['PATH']}"
-            printed = shell(f"export PATH={path}\n{code}", tmp_path, LD_LIBRARY_PATH=environment["LD_LIBRARY_PATH"])
+        with perf_analyzer() as tool:
+            path = f"{tool.program.parent}:{os.environ['PATH']}"
+            libraries = tool.environment.get("LD_LIBRARY_PATH", "")
+            printed = shell(f"export PATH={path}\n{code}", tmp_path, LD_LIBRARY_PATH=libraries)
     except HeartvoiceError as error:
         pytest.skip(f"needs perf_analyzer out of a wheel: {error}")
     assert re.search(r"Concurrency: 1, throughput: [\d.]+ infer/sec", printed), printed

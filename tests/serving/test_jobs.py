@@ -1,0 +1,113 @@
+"""Admission: who is refused, who is not, and what the metrics say of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from heartvoice.contracts import SVC
+from heartvoice.errors import ModelUnavailableError
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from heartvoice.serving.jobs import JobQueue
+
+Page = Counter[str]
+
+
+def family(page: Page) -> type:
+    """Triton's class of metrics, which writes on a page of the test's own: workers of other tests may still run."""
+
+    class Family:
+        COUNTER, GAUGE = "counter", "gauge"
+
+        def __init__(self, name: str, description: str, kind: str) -> None:
+            self.name = name
+
+        def Metric(self, labels: dict[str, str]) -> Any:
+            name = self.name
+            return SimpleNamespace(
+                increment=lambda value: page.update({name: value}), set=lambda value: page.__setitem__(name, value)
+            )
+
+    return Family
+
+
+@pytest.fixture
+def page() -> Page:
+    return Counter()
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
+    """The module, over a fake of Triton's own."""
+    backend: Any = ModuleType("triton_python_backend_utils")
+    backend.MetricFamily = family(page)
+    backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    monkeypatch.setitem(sys.modules, backend.__name__, backend)
+    monkeypatch.delitem(sys.modules, "heartvoice.serving.jobs", raising=False)
+    from heartvoice.serving import jobs as module
+
+    monkeypatch.setattr(module, "pb_utils", backend)
+    yield module
+    sys.modules.pop("heartvoice.serving.jobs", None)
+
+
+def request(**inputs: Any) -> Any:
+    tensors = [SimpleNamespace(name=lambda n=name: n, as_numpy=lambda v=value: v) for name, value in inputs.items()]
+    sender = SimpleNamespace(is_cancelled=lambda: False, send=lambda *_, **__: None)
+    return SimpleNamespace(inputs=lambda: tensors, get_response_sender=lambda: sender)
+
+
+@pytest.fixture
+def held(jobs: ModuleType) -> Iterator[tuple[JobQueue, Callable[[], None], Callable[[], None]]]:
+    """A queue of 1 running and 2 waiting; what submits a call from outside to it, and what submits another model's."""
+    go = threading.Event()
+    queue = jobs.JobQueue(SVC, lambda job: go.wait(10), 1, 2)
+    own = np.array([os.getpid()])
+
+    def submit(**inputs: Any) -> None:
+        queue.submit(jobs.Job(SVC, request(**inputs), queue.ended))
+
+    yield queue, submit, lambda: submit(owner_pid=own)
+    go.set()
+
+
+Held = tuple[Any, Callable[[], None], Callable[[], None]]
+
+
+def test_a_full_queue_refuses_with_the_numbers_and_counts_it(held: Held, page: Page) -> None:
+    _, outside, _ = held
+    for _ in range(3):
+        outside()
+    with pytest.raises(ModelUnavailableError, match="svc: 1 jobs running and 2 waiting, no room"):
+        outside()
+    assert page["heartvoice_jobs_refused_total"] == 1
+
+
+def test_callers_from_outside_take_no_room_from_other_models(held: Held, page: Page) -> None:
+    """An accepted cover would fail in its stage `svc` otherwise."""
+    _, outside, inner = held
+    for _ in range(3):
+        outside()
+    for _ in range(3):
+        inner()
+    with pytest.raises(ModelUnavailableError, match="no room"):
+        inner()
+    assert page["heartvoice_jobs_live"] == 6
+
+
+def test_waiting_is_counted_when_a_job_begins(held: Held, page: Page) -> None:
+    _, outside, _ = held
+    outside()
+    outside()
+    wait_until(lambda: page["heartvoice_jobs_started_total"] == 1, 5.0, "the first job begins")
+    assert page["heartvoice_jobs_queue_seconds_total"] > 0
