@@ -112,7 +112,7 @@ def check_installed(*, embedded: bool = True) -> None:
     """
     from heartvoice.extras import require
 
-    require("serve", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
+    require("serve" if embedded else "gpu", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
 
 
 def _announce(triton: object, repository: object, json_output: bool) -> None:

@@ -46,7 +46,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield attempt("repository", lambda: repository_line(repository))
-        yield from _plans(repository)
+        yield from plans(repository, _tensorrt_target)
 
 
 def attempt(name: str, look: Callable[[], str]) -> Finding:
@@ -88,20 +88,21 @@ def port(option: str, number: int) -> str:
     return "free"
 
 
-def _plans(root: Path) -> Iterator[Finding]:
-    """TensorRT plans, if there are any: whether this machine may load them."""
-    repository = Repository(root)
+def plans(root: Path, find_target: Callable[[], Target | None]) -> Iterator[Finding]:
+    """TensorRT plans, if there are any: whether the machine that `find_target` names may load them."""
     names = tuple(path.parent.parent.name for path in sorted(root.glob(f"*/{ACTIVE}")))
-    if not names:
-        return
+    if names:
+        for name, ok, detail in plan_findings(Repository(root), names, find_target()):
+            yield Finding(f"plan {name}", ok, detail)
+
+
+def _tensorrt_target() -> Target | None:
     try:
         import tensorrt
 
-        target: Target | None = Target(find_device(), tensorrt.__version__)
+        return Target(find_device(), tensorrt.__version__)
     except (EngineError, ImportError):
-        target = None
-    for name, ok, detail in plan_findings(repository, names, target):
-        yield Finding(f"plan {name}", ok, detail)
+        return None
 
 
 def repository_line(root: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import platform
 import re
 import subprocess
@@ -17,12 +18,13 @@ from tritonclient.grpc import model_config_pb2
 
 from heartvoice.contracts import HEARTMULA
 from heartvoice.embedded import wheel
-from heartvoice.embedded.doctor import Finding, attempt, module, port, python, repository_line, space
+from heartvoice.embedded.doctor import Finding, attempt, module, plans, port, python, repository_line, space
 from heartvoice.embedded.leftovers import SHM
 from heartvoice.embedded.profiles import Profile
 from heartvoice.embedded.server import ServerOptions, flag_names
 from heartvoice.embedded.wheel import SetupError
 from heartvoice.pbtxt import config_path
+from heartvoice.plans import Device, Target
 from heartvoice.presets import PRESETS, Preset
 from heartvoice.repository import Repository
 
@@ -66,6 +68,8 @@ class Machine:
     architecture: str = platform.machine()
     server: Path = NATIVE_SERVER
     package: Callable[[str], ModuleType] = importlib.import_module
+    tensorrt: str = os.environ.get("TRT_VERSION", "")
+    """NVIDIA's images name theirs, such as 10.13.3.9+cuda13.0."""
 
     def memory(self) -> dict[str, int]:
         """Bytes by the names of /proc/meminfo.
@@ -129,6 +133,7 @@ def examine_target(
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield attempt("repository", lambda: repository_line(repository))
+        yield from plans(repository, lambda: _plan_target(machine))
 
 
 def _server(profile: Profile, machine: Machine) -> str:
@@ -197,6 +202,19 @@ def _memory(profile: Profile, root: Path | None, machine: Machine) -> str:
     if memory.get("MemFree", available) < needed:
         text += f"; {cached / 1e9:.1f} GB of it hold the page cache: if CUDA runs out of memory, `{_DROP}`"
     return text
+
+
+def _plan_target(machine: Machine) -> Target | None:
+    """What plans must be made for: the GPU, and the TensorRT that its bindings or NVIDIA's image name; None unknown."""
+    try:
+        gpu = Gpu.read(machine.smi)
+    except SetupError:
+        return None
+    try:
+        version = str(machine.package("tensorrt").__version__)
+    except ImportError:
+        version = re.split(r"[+-]", machine.tensorrt)[0]
+    return Target(Device(gpu.name, ".".join(map(str, gpu.compute_capability))), version) if version else None
 
 
 def _needed(preset: Preset, songs: int, profile: Profile) -> int:

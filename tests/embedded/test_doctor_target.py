@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from heartvoice.embedded.doctor_target import Machine, examine_target, nvidia_sm
 from heartvoice.embedded.profiles import GB10
 from heartvoice.embedded.server import ServerOptions, flag_names
 from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
+from heartvoice.repository import Repository
 from tests.client.conftest import heartvoice
 
 TABLE = """\
@@ -63,7 +66,7 @@ def spark(tmp_path: Path, gpu_packages: SimpleNamespace) -> Any:
         (tmp_path / "meminfo").write_text(MEMINFO.format(available=available, free=free, cached=cached))
         return Machine(**{
             "smi": smi(), "meminfo": tmp_path / "meminfo", "shm": tmp_path, "architecture": "aarch64", "server": server,
-            "package": {"onnxruntime": gpu_packages.ort, "torch": gpu_packages.torch}.__getitem__,
+            "package": lambda name: imported(vars(gpu_packages), name),
         } | other)  # fmt: skip
 
     return make
@@ -75,7 +78,13 @@ def gpu_packages() -> SimpleNamespace:
     ort = SimpleNamespace(__version__="1.31.1", get_available_providers=lambda: ["CUDAExecutionProvider"])
     cuda = SimpleNamespace(get_arch_list=lambda: ["sm_80", "sm_90", "sm_120", "compute_120"])
     torch = SimpleNamespace(__version__="2.13.0+cu130", version=SimpleNamespace(cuda="13.0"), cuda=cuda)
-    return SimpleNamespace(ort=ort, torch=torch)
+    return SimpleNamespace(onnxruntime=ort, torch=torch)
+
+
+def imported(packages: dict[str, Any], name: str) -> Any:
+    if name not in packages:
+        raise ImportError(name)
+    return packages[name]
 
 
 def findings(machine: Machine, repository: Path | None = None) -> dict[str, Finding]:
@@ -160,7 +169,7 @@ def test_memory_needed_is_that_of_the_repository(spark: Any, exported: Path) -> 
 
 
 def test_builds_for_cpus_are_named(spark: Any, gpu_packages: SimpleNamespace) -> None:
-    gpu_packages.ort.get_available_providers = lambda: ["CPUExecutionProvider"]
+    gpu_packages.onnxruntime.get_available_providers = lambda: ["CPUExecutionProvider"]
     gpu_packages.torch.version.cuda = None
     found = findings(spark())
     assert "is the build for CPUs: pip uninstall onnxruntime" in found["onnxruntime"].detail
@@ -208,3 +217,42 @@ def test_unknown_target_is_an_error() -> None:
     result = heartvoice("doctor", "--target", "gb100")
     assert result.exit_code != 0
     assert "--target: expected one of gb10, got 'gb100'" in result.stderr
+
+
+@pytest.fixture
+def planned(exported: Path, tmp_path: Path) -> Any:
+    """A copy of one graph's folder with a plan and the sidecar that an export writes."""
+
+    def make(gpu: str, tensorrt: str) -> Path:
+        root = tmp_path / "planned"
+        shutil.copytree(exported / "vocoder", root / "vocoder")
+        shutil.copy(exported / "repository.json", root)
+        (root / "vocoder" / ACTIVE).write_bytes(b"a plan")
+        about = {
+            "model": "vocoder", "precision": "bf16", "gpu": gpu, "compute_capability": "12.1", "tensorrt": tensorrt,
+            "onnx": graph_hashes(Repository(root), "vocoder"), "plan": {"sha256": "", "bytes": 6},
+        }  # fmt: skip
+        (root / f"vocoder/{ACTIVE}{SIDECAR_SUFFIX}").write_text(json.dumps(about))
+        return root
+
+    return make
+
+
+def test_plan_of_this_machine_is_well_by_the_images_tensorrt(spark: Any, planned: Any) -> None:
+    machine = spark(tensorrt="10.13.3.9+cuda13.0")
+    found = findings(machine, planned("NVIDIA GB10", "10.13.3.9"))["plan vocoder"]
+    assert found.ok
+    assert found.detail == "bf16, NVIDIA GB10 (compute capability 12.1), TensorRT 10.13.3.9"
+
+
+def test_plan_of_another_version_or_gpu_is_told_with_the_command(spark: Any, planned: Any, gpu_packages: Any) -> None:
+    gpu_packages.tensorrt = SimpleNamespace(__version__="11.4.0.106")  # the bindings know better than the image
+    found = findings(spark(tensorrt="10.13.3.9"), planned("NVIDIA GB10", "10.13.3.9"))["plan vocoder"]
+    assert not found.ok
+    assert "built by TensorRT 10.13.3.9, this is 11.4.0.106" in found.detail
+    assert "heartvoice export --target tensorrt" in found.detail
+
+
+def test_plan_is_not_well_where_the_gpu_or_tensorrt_is_unknown(spark: Any, planned: Any) -> None:
+    found = findings(spark(tensorrt=""), planned("NVIDIA GB10", "10.13.3.9"))["plan vocoder"]
+    assert not found.ok
