@@ -14,6 +14,7 @@ from heartvoice.client import Client
 from heartvoice.contracts import LOADED
 from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError, ModelUnavailableError
+from heartvoice.serving import rundir
 from tests.faults.jobs import HANG_S, JOBS, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.faults.recorder import Recorder
 from tests.waiting import wait_until
@@ -106,9 +107,9 @@ def test_a_server_that_dies_or_hangs_ends_and_says_so(
         job.wait()
     assert isinstance(job.error, ModelUnavailableError)
     wait_until(lambda: server.poll() == -signal.SIGKILL, 10.0, "the server still lives")
-    pids, run = server.stub_pids().values(), server._run
+    pids, run = list(server.stub_pids().values()), server._run
     server.stop()
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: PTH110
+    wait_until(lambda: not any(rundir.is_alive(pid) for pid in pids), 5.0, "models' processes live on")
     again = new_server(models=tuple(OF_SONGS_ONLY))
     with Client(again.url) as client:
         recovered = recovery_s(lambda: AGAIN["song"](client), fell)
