@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,28 @@ def test_where_the_kernel_refuses_the_program_starts_all_the_same_and_a_warning_
 
 
 def test_a_program_that_is_not_there_is_an_oserror() -> None:
-    with pytest.raises(FileNotFoundError):
-        secret_argument.start(
-            ["/no/such/program", STAND_IN], {STAND_IN: SECRET}, env=dict(os.environ), before_exec=lambda: None
-        )
+    # In a process of its own: after other tests' gRPC calls, forked children may abort before they can say so.
+    code = (
+        "import os; from heartvoice.embedded import secret_argument as s\n"
+        "try: s.start(['/no/such/program', '-k'], {'-k': '-k1'}, env=dict(os.environ), before_exec=lambda: None)\n"
+        "except FileNotFoundError as error: print(error.filename)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "/no/such/program"
+
+
+def test_a_child_that_dies_before_its_program_begins_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, tries = secret_argument._release, []
+
+    def once_dead(process: subprocess.Popen[bytes], hidden: dict[str, str]) -> None:
+        tries.append(process)
+        if len(tries) == 1:
+            os.kill(process.pid, signal.SIGKILL)
+        release(process, hidden)
+
+    monkeypatch.setattr(secret_argument, "_release", once_dead)
+    process = started({"PATH": os.environ["PATH"]})
+    assert b"0123456789abcdef" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert said(process)[0] == ["--first", SECRET, "--last"]
+    process.communicate()
+    assert len(tries) > 1
