@@ -27,6 +27,7 @@ from heartvoice.errors import (
 )
 from heartvoice.failures import where
 from heartvoice.serving import rundir
+from heartvoice.serving.metrics import Metrics
 from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
 from heartvoice.serving.unread import UnreadLimit
 
@@ -40,11 +41,6 @@ LOST_S = 1.0
 """A send takes milliseconds; one that takes so long, in a job that has to end, will not return."""
 HEARTBEAT_S = 1.0
 """A job with events says at least this often that it lives."""
-_OF_ADMISSION = {
-    "refused_total": "Jobs refused for want of room",
-    "started_total": "Jobs that a thread has taken up",
-    "queue_seconds_total": "Seconds that those waited for one; songs in heartmula wait for slots instead",
-}
 
 # The stub fills the module `triton_python_backend_utils` after it has imported the model: no use of it at import time.
 
@@ -348,79 +344,3 @@ class JobQueue:
         error = RequestCancelledError(f"{self._spec.name}: cancelled before its turn")
         # In a thread of its own: the send may never return (see `Job.lost`), and the watcher is needed.
         threading.Thread(target=job.end_with, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
-
-
-class Metrics:
-    """Prometheus metrics of one model, on the server's own /metrics."""
-
-    def __init__(self, model: str) -> None:
-        self._labels = {"model": model}
-        # Two threads in one metric at once kill the whole server with SIGSEGV (2.51): its message is not locked.
-        self._lock = threading.Lock()
-        kinds = pb_utils.MetricFamily
-        # Triton deletes a metric with its family, so the families are kept as long as this object.
-        self._families = {
-            "live": kinds(name="heartvoice_jobs_live", description="Jobs running or waiting", kind=kinds.GAUGE),
-            "jobs": kinds(name="heartvoice_jobs_total", description="Jobs that ended, by outcome", kind=kinds.COUNTER),
-            "frames": kinds(name="heartvoice_frames_total", description="LM frames made", kind=kinds.COUNTER),
-            **{
-                name: kinds(name=f"heartvoice_jobs_{name}", description=text, kind=kinds.COUNTER)
-                for name, text in _OF_ADMISSION.items()
-            },
-        }
-        self._live = self._families["live"].Metric(labels=self._labels)
-        self._admission = {name: self._families[name].Metric(labels=self._labels) for name in _OF_ADMISSION}
-        self._frames: Any = None
-        self._by_outcome: dict[str, Any] = {}
-        self._counters: set[str] = set()
-        self._declared: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
-
-    def live(self, count: int) -> None:
-        """Set the number of live jobs."""
-        with self._lock:
-            self._live.set(count)
-
-    def refused(self) -> None:
-        """Count a job for which there was no room."""
-        with self._lock:
-            self._admission["refused_total"].increment(1)
-
-    def started(self, queue_s: float) -> None:
-        """Count a job that a thread has taken up, and how long it waited."""
-        with self._lock:
-            self._admission["started_total"].increment(1)
-            self._admission["queue_seconds_total"].increment(queue_s)
-
-    def finished(self, outcome: str) -> None:
-        """Count a job that ended, by outcome: ok or an error's code."""
-        with self._lock:
-            if outcome not in self._by_outcome:
-                self._by_outcome[outcome] = self._families["jobs"].Metric(labels={**self._labels, "outcome": outcome})
-            self._by_outcome[outcome].increment(1)
-
-    def frames_made(self, count: int) -> None:
-        """Count LM frames."""
-        with self._lock:
-            if self._frames is None:
-                self._frames = self._families["frames"].Metric(labels=self._labels)
-            self._frames.increment(count)
-
-    def declare(self, name: str, description: str, *, counter: bool) -> None:
-        """Add a family of counters or gauges."""
-        kind = pb_utils.MetricFamily.COUNTER if counter else pb_utils.MetricFamily.GAUGE
-        with self._lock:
-            self._families[name] = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-            if counter:
-                self._counters.add(name)
-
-    def change(self, name: str, value: float, **labels: str) -> None:
-        """Add to a declared counter, or set a gauge."""
-        key = (name, tuple(sorted(labels.items())))
-        with self._lock:
-            if key not in self._declared:
-                self._declared[key] = self._families[name].Metric(labels={**self._labels, **labels})
-            metric = self._declared[key]
-            if name in self._counters:
-                metric.increment(value)
-            else:
-                metric.set(value)

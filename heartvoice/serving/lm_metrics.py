@@ -11,7 +11,7 @@ import numpy as np
 from heartvoice.stages.lm_scheduler import Timed
 
 if TYPE_CHECKING:  # it needs Triton's Python backend, which tests do not have
-    from heartvoice.serving.jobs import Metrics
+    from heartvoice.serving.metrics import Metrics
 
 SETTLE_S = 0.5
 """Metrics travel at most so often while songs are under way: each of them is a message to the server."""

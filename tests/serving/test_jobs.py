@@ -53,12 +53,17 @@ def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
     backend.MetricFamily = family(page)
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
-    monkeypatch.delitem(sys.modules, "heartvoice.serving.jobs", raising=False)
+    names = ("heartvoice.serving.metrics", "heartvoice.serving.jobs")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     from heartvoice.serving import jobs as module
+    from heartvoice.serving import metrics
 
-    monkeypatch.setattr(module, "pb_utils", backend)
+    for each in (metrics, module):
+        monkeypatch.setattr(each, "pb_utils", backend)
     yield module
-    sys.modules.pop("heartvoice.serving.jobs", None)
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 def request(**inputs: Any) -> Any:
