@@ -23,6 +23,7 @@ from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
 from heartvoice.gateway.quotas import Limits, Quota, QuotaError
 from heartvoice.gateway.record import Call, Metrics
+from heartvoice.serving.shortages import shortage
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ PROBE_S = 10.0
 WATCH_S = 1.0
 LEAVE_S, PAUSE_S = 5.0, 0.05
 """A stream that its caller has left is read for so long at most before it is cancelled, and until such a pause."""
+MAX_ERROR_BYTES = 16_384
+"""Responses above this size are payloads and are not looked at."""
+SHARED_MEMORY = b"shared memory"
 REFUSAL_S = 0.02
 """Between headers and status of a stream that is refused before its first request was received: callers that use
 grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
@@ -253,6 +257,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             details = "the server behind the gateway cannot be reached"
         elif details == ENDED_EARLY:
             code, details = grpc.StatusCode.UNAVAILABLE, "the server ended the call before it had the request"
+        elif (used_up := shortage(call.model or call.method, details)) is not None:
+            code, details = grpc.StatusCode.UNAVAILABLE, str(used_up)
         await self._abort(call, context, code, details, error.trailing_metadata())
 
     async def _abort(self, call: Call, context: Any, code: Any, details: str, trailing: Any = ()) -> None:
@@ -277,7 +283,7 @@ class _Stream:
         try:
             while (response := await stream.read()) is not grpc.aio.EOF:
                 async with self._writing:  # one response is in our hands: the next one is read when this is on its way
-                    await self._proxy.send(self._call, self._context, response)
+                    await self._proxy.send(self._call, self._context, self._without_names(response))
             code, trailing = await stream.code(), await stream.trailing_metadata()
             if code is not grpc.StatusCode.OK:
                 raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
@@ -290,6 +296,18 @@ class _Stream:
         finally:
             up.cancel()
             self._proxy.leave(stream)
+
+    def _without_names(self, response: bytes) -> bytes:
+        """A response as it is, unless it is Triton's own error that names a region of the server's shared memory."""
+        if len(response) > MAX_ERROR_BYTES or SHARED_MEMORY not in response:
+            return response
+        answer = service_pb2.ModelStreamInferResponse.FromString(response)
+        used_up = shortage(self._call.model, answer.error_message)
+        if used_up is None:
+            return response
+        answer.error_message = used_up.wire()
+        said: bytes = answer.SerializeToString()
+        return said
 
     async def _up(self, stream: Any) -> None:
         try:

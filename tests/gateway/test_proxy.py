@@ -31,6 +31,7 @@ from tests.client.fake_server import (
     abort,
     audio,
     endless_song,
+    error_response,
     final,
     infer_response,
     report,
@@ -459,3 +460,18 @@ def test_large_answers_pass(gateway: RunningGateway, server: FakeServer) -> None
     with Stub(gateway.url) as stub:
         (answer,) = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=20)
     assert len(answer.infer_response.raw_output_contents[0]) == 40_000_000
+
+
+REGION = "heartvoice_4711_99_abcd_51"
+USED_UP = (
+    f"Failed to increase the shared memory pool size for key '{REGION}' to 40 bytes. Error: No space left on device"
+)
+
+
+def test_no_caller_learns_the_name_of_a_shared_memory_region(stub: Stub, server: FakeServer) -> None:
+    server.song = lambda _, context: iter([error_response(USED_UP)])
+    (answer,) = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=10)
+    assert answer.error_message == "UNAVAILABLE: song: the server has run out of shared memory; try again later"
+    server.render = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, USED_UP)
+    error = stub.refused("ModelInfer", request("render", FILE))
+    assert (error.code(), REGION in error.details()) == (grpc.StatusCode.UNAVAILABLE, False)
