@@ -156,8 +156,8 @@ def cover_refusal(**fields: Any) -> str:
         ("x" * 501, "in 1 to 500 characters, got 501"),
         (None, "in 1 to 500 characters, got NoneType"),
         (b"me", "in 1 to 500 characters, got bytes"),
-        ("me\0", "expected text without control characters, got U+0000 at 2"),
-        ("\ud800", "expected text without control characters, got U+D800 at 0"),
+        ("me\0", "expected text without control characters or overrides of direction, got U+0000 at 2"),
+        ("\ud800", "expected text without control characters or overrides of direction, got U+D800 at 0"),
     ],
 )
 def test_consent_is_required_and_plain_text(consent: Any, text: str) -> None:

@@ -22,6 +22,7 @@ from heartvoice.client import Client
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.gateway import proxy
 from heartvoice.gateway.callers import add_token
 from heartvoice.gateway.methods import DENIED
 from heartvoice.gateway.quotas import Limits
@@ -356,7 +357,8 @@ def test_a_call_without_a_request_is_ended(server: FakeServer) -> None:
         held.set()
 
 
-def test_a_caller_that_does_not_read_hurts_itself_alone(server: FakeServer) -> None:
+def test_a_caller_that_does_not_read_hurts_itself_alone(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "LEAVE_S", 0.2)  # this server has more at any time
     sent = []
 
     def flood(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
