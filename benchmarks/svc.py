@@ -137,7 +137,7 @@ class ModuleNetworks:
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run one."""
         module, output = self._modules[name]
-        tensors = [torch.from_numpy(np.asarray(value)) for value in inputs.values()]
+        tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
         if name == "svc_flow":
             named = dict(zip(inputs, tensors, strict=True))
             return {output: module(**(named | {"t": named["t"][:, 0]})).numpy()}

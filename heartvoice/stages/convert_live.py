@@ -150,7 +150,7 @@ class LiveState:
             ("its next frame among those that came", self.next_frame * SVC_HOP <= self.n_heard),
             ("vocals from the context on", len(self.audio) == self.n_heard - self.context_start),
             ("the end of the last window", len(self.tail) == (_TAIL if self.n_windows else 0)),
-            ("no frame before the first window", self.n_windows or not self.next_frame),
+            ("a next frame behind its windows", bool(self.n_windows) == bool(self.next_frame)),
             (
                 "as many pitches as were heard",
                 seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,

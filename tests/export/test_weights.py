@@ -154,7 +154,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("preprocess_params", {"sr": 22050}, r"preprocess_params\.sr: expected 44100, got 22050"),
         ("spect_params", {"hop_length": 256}, r"spect_params\.hop_length: expected 512, got 256"),
         ("spect_params", {"fmax": 8000}, r"spect_params\.fmax: expected None, got 8000"),
-        ("DiT", {"depth": 4}, "missing estimator.transformer.layers.3"),
+        ("DiT", {"depth": 4}, r"layers\.3\.attention\.wqkv\.weight: expected \[96, 32\], got \[1\]"),
         ("DiT", {"in_channels": 10}, "estimator and vocoder disagree"),
         ("style_encoder", {"dim": 21}, "disagree on the style's width"),
         ("length_regulator", {"n_f0_bins": 255}, r"f0_embedding\.weight: expected \[255, 24\]"),

@@ -271,7 +271,7 @@ def test_damaged_states_are_refused(state: Any, message: str) -> None:
 def forged(at: int, value: float) -> Floats:
     """A real state with one number changed and a checksum that fits: anyone can make one."""
     state = a_state().copy()
-    state[N_BEFORE + at] = value
+    state[N_BEFORE + at if at >= 0 else at] = value
     state[1], state[2] = divmod(crc32(state[N_BEFORE:].tobytes()), 2**16)
     return state
 
@@ -291,7 +291,7 @@ _HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_
         (_LOW, np.nan, "state: expected finite"),
         (_NEXT, 1e9, "state: expected its next frame among those that came"),
         (_NEXT, 3e38, "state: expected"),
-        (_NEXT, 0, "state: expected vocals from the context on"),
+        (_NEXT, 0, "state: expected a next frame behind its windows"),
         (_WINDOWS, 0, "state: expected the end of the last window"),
         (_VALUES, 1e9, "state: expected as many pitches as were heard"),
         (_VALUES, 0, "state: expected as many pitches as were heard"),

@@ -85,7 +85,7 @@ def test_codes_are_those_of_the_song_alone(arrivals: list[tuple[int, int, int]])
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ON_CPU)
 def test_codes_are_those_of_the_song_alone_in_any_schedule(kind: str) -> None:
-    examples = 250 if kind == "standard" else 40
+    examples = 100 if kind == "standard" else 10
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(ARRIVAL, min_size=2, max_size=16))
