@@ -57,11 +57,12 @@ def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.M
     monkeypatch.setattr(leftovers, "SHM", tmp_path)
     owner, folder = leftovers.identity(os.getpid()), leftovers.new_run_folder()
     prefix = leftovers.shm_prefix(owner, folder)
-    for name in (f"{prefix}x", f"{prefix}y", f"{leftovers.shm_prefix(owner)}another_run"):
+    for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{leftovers.shm_prefix(owner)}another_run"):
         (tmp_path / name).touch()
     with like_a_stub(owner, folder):
         assert leftovers.remove_unused(folder, owner) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix}x", f"{leftovers.shm_prefix(owner)}another_run"}
+    kept = {f"{prefix}x", f"{prefix}key_8001", f"{leftovers.shm_prefix(owner)}another_run"}
+    assert {path.name for path in tmp_path.iterdir()} == kept, "the key to shared memory is no stub's"
     leftovers.remove_run(folder, owner)
 
 

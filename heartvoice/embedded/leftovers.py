@@ -13,6 +13,8 @@ from pathlib import Path
 SHM = Path("/dev/shm")
 PREFIX = "heartvoice_"
 _RUN_PREFIX = "heartvoice-run-"
+KEY = "key_"
+"""Behind a run's prefix, in the name of the file with the key to its server's shared-memory calls."""
 
 
 def identity(pid: int) -> str:
@@ -61,8 +63,9 @@ def remove_run(folder: Path, owner: str) -> int:
 
 def remove_unused(folder: Path, owner: str) -> int:
     """Remove the shared memory of a living run's killed stubs; returns how many regions that were."""
-    used = {region for _, region in stubs()}
-    regions = [region for region in SHM.glob(f"{shm_prefix(owner, folder)}*") if region.name not in used]
+    used, prefix = {region for _, region in stubs()}, shm_prefix(owner, folder)
+    found = SHM.glob(f"{prefix}*")
+    regions = [region for region in found if region.name not in used and not region.name.startswith(f"{prefix}{KEY}")]
     for region in regions:
         region.unlink(missing_ok=True)
     return len(regions)

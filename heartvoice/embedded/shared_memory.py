@@ -36,7 +36,7 @@ def new_region_name() -> str:
 
 def find_key(port: int) -> str | None:
     """The key of the server at this port of the loopback; None if it allows no shared memory, or not to this user."""
-    for path in leftovers.SHM.glob(f"{leftovers.PREFIX}*_key_{port}"):
+    for path in leftovers.SHM.glob(f"{leftovers.PREFIX}*_{leftovers.KEY}{port}"):
         with contextlib.suppress(OSError):  # gone, or another user's
             if path.stat().st_uid == os.getuid() and not leftovers.is_dead(leftovers.owner_of(path.name)):
                 return path.read_text(encoding="ascii")
@@ -49,7 +49,7 @@ class SharedMemoryGrant:
     def __init__(self, url: str, port: int, prefix: str) -> None:
         """`prefix` is that of the run's shared memory, with which the key's file goes, too."""
         self._url, self._key = url, secrets.token_hex(16)
-        self._path = leftovers.SHM / f"{prefix}key_{port}"
+        self._path = leftovers.SHM / f"{prefix}{leftovers.KEY}{port}"
         self._reaped = time.monotonic()
 
     @property
