@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2
 from heartvoice.client.wire import ENDED_EARLY
 from heartvoice.contracts import ModelSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.failures import where
 from heartvoice.gateway.callers import UnknownCallerError
 from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
@@ -159,8 +160,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 raise
             log.info("ended a call of %s: %s", call.caller, call.overdue)
             await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
-        except Exception:
-            log.exception("%s: a fault of the gateway's own", call.method)
+        except Exception as error:
+            log.error("%s: a fault of the gateway's own, %s", call.method, where(error))
             await self._abort(call, context, grpc.StatusCode.INTERNAL, "internal error; see the gateway's log")
 
     def _admit_call(self, call: Call, context: Any) -> Quota:
