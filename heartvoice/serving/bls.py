@@ -17,6 +17,7 @@ from heartvoice.engines import Array
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.networks import LocalNetworks
 from heartvoice.serving import rundir
+from heartvoice.serving.remains import REMAINS
 from heartvoice.serving.shortages import shortage
 
 TICK_S = 0.02
@@ -31,6 +32,20 @@ def _tensor(model: str, name: str, value: Array) -> Any:
 def _cpu() -> Any:
     """CPU outputs: tensors that stay on a GPU break `as_numpy`."""
     return pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+
+
+def _one(request: Any) -> Iterator[Any]:
+    """The response of a unary model."""
+    yield request.exec()
+
+
+def _many(request: Any) -> Iterator[Any]:
+    """The responses of a decoupled model."""
+    responses = request.exec(decoupled=True)
+    try:
+        yield from responses
+    finally:
+        REMAINS.keep(responses)
 
 
 def _error(model: str, error: Any) -> HeartvoiceError:
@@ -65,7 +80,7 @@ class Caller:
         """Call a unary model; the `Networks` protocol."""
         wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
         request = self._request(name, inputs, wanted)
-        for response in self._guarded(name, lambda: iter([request.exec()])):
+        for response in self._guarded(name, lambda: _one(request)):
             if response.has_error():
                 raise _error(name, response.error())
             return {t.name(): t.as_numpy() for t in response.output_tensors()}
@@ -74,7 +89,7 @@ class Caller:
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Call a decoupled model; yields the outputs of each response that has any."""
         request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs])
-        for response in self._guarded(name, lambda: request.exec(decoupled=True)):
+        for response in self._guarded(name, lambda: _many(request)):
             if response.has_error():
                 raise _error(name, response.error())
             tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
@@ -153,8 +168,7 @@ class Caller:
             requested_output_names=[tensor.name for tensor in spec.outputs],
             preferred_memory=_cpu(),
         )
-        answers = request.exec(decoupled=True) if spec.decoupled else [request.exec()]
-        for _ in answers:
+        for _ in _many(request) if spec.decoupled else _one(request):
             pass
 
 

@@ -28,6 +28,7 @@ from heartvoice.errors import (
 from heartvoice.failures import where
 from heartvoice.serving import rundir
 from heartvoice.serving.metrics import Metrics
+from heartvoice.serving.remains import REMAINS
 from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
 from heartvoice.serving.unread import UnreadLimit
 
@@ -120,8 +121,11 @@ class Job:
             try:
                 if self._closed:
                     return
+                mark = REMAINS.mark()
                 if self._sender.is_cancelled():
-                    self._cancelled.set()
+                    self._cancelled.set()  # and from now on it says so without asking
+                else:
+                    REMAINS.release(mark)
             finally:
                 self._lock.release()
         if now - self._owner_checked >= OWNER_POLL_S:
@@ -328,6 +332,7 @@ class JobQueue:
             time.sleep(POLL_S)
             with self._lock:
                 jobs = list(self._live)
+            REMAINS.release(0)
             for job in jobs:
                 job.poll()
                 if job.lost():

@@ -1,0 +1,51 @@
+"""Finished streams stay until the stub has answered a question that was asked after their end."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from heartvoice.serving import remains
+from heartvoice.serving.remains import Remains
+
+
+class Stream:
+    """Stands in for the stub's object."""
+
+
+def kept(of: Remains, n: int) -> list[weakref.ref[Stream]]:
+    streams = [Stream() for _ in range(n)]
+    for stream in streams:
+        of.keep(stream)
+    return [weakref.ref(stream) for stream in streams]
+
+
+def alive(refs: list[weakref.ref[Stream]]) -> list[bool]:
+    gc.collect()
+    return [ref() is not None for ref in refs]
+
+
+def test_only_what_had_ended_before_the_question_is_freed() -> None:
+    of = Remains()
+    before = kept(of, 2)
+    mark = of.mark()
+    meanwhile = kept(of, 1)
+    assert alive(before + meanwhile) == [True, True, True]
+    of.release(mark)
+    assert alive(before + meanwhile) == [False, False, True]
+    of.release(mark)
+    assert alive(meanwhile) == [True]
+    of.release(of.mark())
+    assert alive(meanwhile) == [False]
+
+
+def test_where_nobody_asks_they_are_freed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = Remains()
+    refs = kept(of, 3)
+    of.release(0)
+    assert alive(refs) == [True, True, True]
+    monkeypatch.setattr(remains, "KEEP_S", -1.0)
+    of.release(0)
+    assert alive(refs) == [False, False, False]
