@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.session import READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
+from heartvoice.client.session import LEAVE_S, PAUSE_S, READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
 
@@ -131,6 +132,9 @@ class AsyncTransport:
                 raise attempts.stalled(stall_s)
             if await call.code() is not grpc.StatusCode.OK:
                 raise self._status(attempts, await call.code(), await call.details())
+        except GeneratorExit:
+            await _read_away(call)
+            raise
         except grpc.RpcError as error:
             raise self._failure(error, attempts) from error
         except asyncio.CancelledError:
@@ -206,3 +210,12 @@ class AsyncTransport:
             return bool((await self._unary(method, message, attempts)).ready)
         except ModelUnavailableError:
             return False
+
+
+async def _read_away(call: Any) -> None:
+    """Read what the server has ready for a stream that is left."""
+    until = time.monotonic() + LEAVE_S
+    with suppress(asyncio.TimeoutError, asyncio.InvalidStateError, grpc.RpcError):
+        while time.monotonic() < until:
+            if await asyncio.wait_for(call.read(), PAUSE_S) is grpc.aio.EOF:
+                return

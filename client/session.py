@@ -42,6 +42,9 @@ READY_TIMEOUT_S = 5.0
 MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
 MAX_SEND_BYTES = 2**31 - 1
 """Protobuf's own limit. The most that a contract allows is half of it: 600 s of stereo samples at 192 kHz."""
+LEAVE_S, PAUSE_S = 2.0, 0.15
+"""A stream that is left before its end is read for so long at most before it is cancelled, and until such a pause:
+Triton never frees what a cancelled stream had not sent (2.51), up to 92 MB for a song that was played as it came."""
 M = TypeVar("M")
 Pem = str | Path | bytes
 """A PEM file's path, or its contents."""

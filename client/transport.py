@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,7 +15,16 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.session import READY_TIMEOUT_S, Attempts, Connection, Pem, StallGuard, StreamReader
+from heartvoice.client.session import (
+    LEAVE_S,
+    PAUSE_S,
+    READY_TIMEOUT_S,
+    Attempts,
+    Connection,
+    Pem,
+    StallGuard,
+    StreamReader,
+)
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
 
@@ -130,6 +140,9 @@ class Transport:
                 if response is None:
                     break
                 yield from reader.feed(response)
+        except GeneratorExit:
+            _read_away(call)
+            raise
         except grpc.RpcError as error:
             if guard.stalled:
                 raise attempts.stalled(self._connection.stall_timeout_s) from error
@@ -188,3 +201,18 @@ class Transport:
             return bool(self._unary(method, message, attempts).ready)
         except ModelUnavailableError:
             return False
+
+
+def _read_away(call: Any) -> None:
+    """Read what the server has ready for a stream that is left."""
+    guard = StallGuard(call.cancel, PAUSE_S)
+    until = time.monotonic() + LEAVE_S
+    try:
+        while time.monotonic() < until:
+            with guard.waiting():
+                if next(call, None) is None:
+                    return
+    except grpc.RpcError:
+        pass  # it had ended, or it is the guard's doing
+    finally:
+        guard.close()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from heartvoice.client import Client
+from heartvoice.client import AsyncClient, AudioChunk, Client
 from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.repository import Repository
@@ -30,6 +33,9 @@ LONG = {
 }
 NO_LEAST = {"min_duration_s": np.array([0.0], np.float32)}
 LIMIT_MB = 35
+WHOLE: dict[str, Any] = {name: value.item() for name, value in LONG.items() if name != "lyrics"} | {
+    "lyrics": "la la la"
+}
 SHORT: dict[str, object] = {"lyrics": "la la", "duration_s": 3.0, "min_duration_s": 3.0, "codec_steps": 2}
 
 
@@ -80,9 +86,39 @@ def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: Em
         wait_until(lambda: takes_songs(limited), 5.0, "what was read still counts")
 
 
+def left(url: str, stall: Callable[[], None]) -> None:
+    """Begin a song, do something else, and leave."""
+    with Client(url) as own, closing(own.stream(**WHOLE)) as messages:
+        assert isinstance(next(messages), AudioChunk)
+        stall()
+
+
+def left_async(url: str, stall: Callable[[], None]) -> None:
+    async def run() -> None:
+        async with AsyncClient(url) as own, aclosing(own.stream(**WHOLE)) as messages:
+            assert isinstance(await anext(messages), AudioChunk)
+            await asyncio.to_thread(stall)
+
+    asyncio.run(run())
+
+
 def takes_songs(server: EmbeddedServer) -> bool:
     with Raw(server.url) as raw:
         return "error" not in next(raw.stream("song", LONG | {"duration_s": np.array([1.0], np.float32)} | NO_LEAST))
+
+
+@pytest.mark.parametrize("leave", [left, left_async])
+def test_a_client_of_ours_that_stalls_and_leaves_leaves_nothing_behind(
+    limited: EmbeddedServer, leave: Callable[[str, Callable[[], None]], None]
+) -> None:
+    metrics = Metrics(limited.metrics_url)
+
+    def stall() -> None:
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        assert not takes_songs(limited), "nothing is unread: the test shows nothing"
+
+    leave(limited.url, stall)
+    wait_until(lambda: takes_songs(limited), 10.0, "what was not read is still there")
 
 
 def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(limited: EmbeddedServer) -> None:
