@@ -123,7 +123,7 @@ class LiveState:
         check_finite("state", body)
         numbers = body[len(owner) : n_numbers].tolist()
         shift = numbers.pop(_SHIFT_AT)
-        if not all(number >= 0 and number.is_integer() for number in numbers):
+        if np.signbit(numbers).any() or not all(number.is_integer() for number in numbers):  # -0.0 is no count
             raise InvalidRequestError("state: expected counts, got negative or fractional ones")
         high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
         if low >= _BASE or settled > 1:

@@ -148,6 +148,7 @@ def _live_state() -> Iterator[tuple[str, bytes]]:
     yield "first", state()
     yield "heard", state(n_heard=100, audio=np.zeros(100, np.float32))
     yield "pitched", state(n_heard=4410, audio=np.zeros(4410, np.float32), n_values=2, voiced=np.array([220.0], "f4"))
+    yield "minus_zero", np.array([0, 0, -0.0, 0, 0, 0, 0, 0, 0, 0], "f4").tobytes()
 
 
 SEEDS = {
