@@ -1,6 +1,6 @@
 """How soon is a song heard? First audio against the whole song, without a voice and with one, live.
 
-    python -m heartvoice.benchmarks.stream [--preset mid] [--seconds 60] [--rounds 3] [--voice] [--quick]
+    python -m heartvoice.benchmarks.stream [--preset mid] [--rounds 3] [--voice [--svc-steps 25]] [--quick]
 
 The whole pipeline in one process over an exported repository (`heartvoice export --preset mid --random-weights 0`
 first); times are those of the jobs' own reports. Windows of 93 and of 372 frames take turns. `--voice`
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     args = _parse(arguments)
     repository = Repository(args.repository or Path("build/repository") / args.preset)
-    about = repository.about | {"seconds": args.seconds, "steps": args.steps}
+    about = repository.about | {"seconds": args.seconds, "steps": args.steps, "svc_steps": args.svc_steps}
     run = Run("stream", repository.preset.name, str(repository.index["precision"]), args.threads,
               results=args.results, about=about)  # fmt: skip
     song = {
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     early = {"codec_window": np.array([CODES_PER_UNIT])}
     jobs = {"window 93": song | early, "window 372": song | {"codec_window": np.array([4 * CODES_PER_UNIT])}}
     if args.voice:
-        live = voice_inputs() | {"live": np.array([True]), "svc_steps": np.array([args.steps])}
+        live = voice_inputs() | {"live": np.array([True]), "svc_steps": np.array([args.svc_steps])}
         jobs["window 93, voice, live"] = song | early | live
     measure(run, repository, jobs, rounds=args.rounds)
     run.finish()
@@ -69,13 +69,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="mid", help="which of build/repository")
     parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
     parser.add_argument("--seconds", type=float, help="length of a song (default 60)")
-    parser.add_argument("--steps", type=int, default=10, help="of both flows")
+    parser.add_argument("--steps", type=int, default=10, help="of the codec's flow (default 10)")
+    parser.add_argument("--svc-steps", type=int, help="of the converter's flow, whose default is 25 (default --steps)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--voice", action="store_true", help="also live, in another voice")
     parser.add_argument("--quick", action="store_true", help="songs of 16 s, one step, one round")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
     args = parser.parse_args(arguments)
+    args.svc_steps = args.svc_steps or args.steps
     args.seconds = args.seconds or (16.0 if args.quick else 60.0)
     if args.quick:
         args.steps = args.rounds = 1
