@@ -140,9 +140,10 @@ def advisories(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                yield from _listed(json.loads(archive.read(name)))
+                if name.endswith(".json"):
+                    yield from _listed(json.loads(archive.read(name)))
     elif path.is_dir():
-        for file in sorted(path.glob("*.json")):
+        for file in sorted(path.rglob("*.json")):
             yield from _listed(json.loads(file.read_text()))
     else:
         yield from _listed(json.loads(path.read_text()))
@@ -153,42 +154,64 @@ def _listed(value: Any) -> list[dict[str, Any]]:
 
 
 def matching(packages: Iterable[Package], known: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Which advisories speak of an installed version."""
+    """Which advisories speak of an installed version; one for a flaw that goes by several names."""
     by_name = {package.name: package for package in packages}
-    findings = []
+    findings, seen = [], set[tuple[str, str]]()
     for advisory in known:
         if advisory.get("withdrawn"):
             continue
-        for affected in advisory.get("affected", ()):
-            of = affected.get("package", {})
+        for affected in advisory.get("affected") or ():
+            of = affected.get("package") or {}
             package = by_name.get(canonicalize_name(of.get("name", "")))
             if of.get("ecosystem") == _ECOSYSTEM and package is not None and _affects(affected, package.version):
-                names = [advisory["id"], *advisory.get("aliases", ())]
-                findings.append(Finding(package, ", ".join(names), advisory.get("summary", "")))
+                names = [advisory["id"], *(advisory.get("aliases") or ())]
+                if seen.isdisjoint((package.name, name) for name in names):
+                    summary = advisory.get("summary") or (advisory.get("details") or "").strip().partition("\n")[0]
+                    findings.append(Finding(package, ", ".join(names), summary))
+                seen.update((package.name, name) for name in names)
                 break
     return findings
 
 
-def _affects(affected: Mapping[str, Any], version: str) -> bool:
-    public = Version(version).public  # advisories know no local builds such as +cpu
-    ranges = (each for each in affected.get("ranges", ()) if each.get("type") == "ECOSYSTEM")
-    return public in affected.get("versions", ()) or any(
-        _within(each.get("events", ()), Version(public)) for each in ranges
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def _affects(affected: Mapping[str, Any], text: str) -> bool:
+    """Rather once too often: a version that is none is affected by whatever is said of its package."""
+    version = _version(text)
+    if version is None:
+        return True
+    public = Version(version.public)  # advisories know no local builds such as +cpu
+    ranges = (each for each in affected.get("ranges") or () if each.get("type") == "ECOSYSTEM")
+    listed = affected.get("versions") or ()
+    return any(_version(each) == public for each in listed) or any(
+        _within(each.get("events") or (), public) for each in ranges
     )
 
 
+_EVENTS = ("fixed", "introduced", "last_affected")
+"""In the order in which they count where they name the same version."""
+
+
 def _within(events: Iterable[Mapping[str, str]], version: Version) -> bool:
-    """Whether a version lies in an OSV range: the last event at or before it decides."""
+    """Whether a version lies in an OSV range: the last event at or before it decides, in whatever order they stand.
+
+    An end that is no version is left out, so that the range stays open; a beginning that is none is before all.
+    """
+    turns = []
+    for kind, text in (item for event in events for item in event.items() if item[1]):
+        at = None if text == "0" else _version(text)
+        if kind in _EVENTS and (at is not None or kind == "introduced"):
+            turns.append((at is not None, at or version, _EVENTS.index(kind)))
     inside = False
-    for event in events:
-        (kind, text), *_ = event.items()
-        try:
-            at = Version("0" if text == "0" else text)
-        except InvalidVersion:
-            return True  # rather once too often
-        if kind == "introduced" and version >= at:
-            inside = True
-        elif (kind == "fixed" and version >= at) or (kind == "last_affected" and version > at):
+    for bounded, at, number in sorted(turns):
+        if _EVENTS[number] == "introduced":
+            inside = inside or not bounded or version >= at
+        elif version > at or (version == at and _EVENTS[number] == "fixed"):
             inside = False
     return inside
 
@@ -216,10 +239,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _licences(packages, {kind.strip() for kind in options.fail_on.split(",")})
     if options.file is None:
         parser.error("advisories: expected --file; see docs/security.md for where to get one")
-    findings = matching(packages, advisories(options.file))
+    try:
+        known = list(advisories(options.file))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        print(f"error: --file: expected advisories in the OSV format, got {options.file}: {error}", file=sys.stderr)
+        return 2
+    if not known:  # no news is not good news
+        print(f"error: --file: {options.file} holds no advisory (.json in the OSV format)", file=sys.stderr)
+        return 2
+    findings = matching(packages, known)
     for finding in findings:
         print(f"{finding.package.name} {finding.package.version}: {finding.advisory}: {finding.summary}")
-    print(f"{len(packages)} packages, {len(findings)} advisories")
+    newest = max(str(advisory.get("modified", "")) for advisory in known) or "no date"
+    print(f"{len(packages)} packages, {len(known)} advisories (the newest of {newest}): {len(findings)} match")
     return 1 if findings else 0
 
 

@@ -87,6 +87,20 @@ def events(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
         (advisory(ranges=events(("introduced", "1.3"))), False),
         (advisory(ranges=events(("introduced", "0"), ("last_affected", "1.2.0"))), True),
         (advisory(ranges=events(("introduced", "0"), ("fixed", "1.1"), ("introduced", "1.2rc1"))), True),
+        (
+            advisory(ranges=events(("introduced", "1.3"), ("fixed", "1.4"), ("introduced", "1.2"), ("fixed", "1.2.1"))),
+            True,
+        ),
+        (advisory(ranges=events(("fixed", "1.2"), ("introduced", "0"))), False),
+        (advisory(ranges=events(("fixed", "1.2"), ("introduced", "1.2"))), True),
+        (advisory(ranges=events(("introduced", "0"), ("last_affected", "1.1-NA"))), True),
+        (advisory(ranges=events(("introduced", "2.0"), ("last_affected", "2.7.1-NA"))), False),
+        (advisory(ranges=[{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {}]}]), True),
+        (advisory(ranges=[{"type": "ECOSYSTEM", "events": [{"introduced": "1.0", "fixed": "1.1"}]}]), False),
+        (advisory(ranges=[{"type": "GIT", "events": [{"introduced": "0"}]}]), False),
+        (advisory(ranges=None, versions=["1.2"]), True),
+        (advisory(ranges=None, versions=["1.02.00"]), True),
+        (advisory(versions=["1.2.0"]) | {"affected": None}, False),
         (advisory(name="other", versions=["1.2.0"]), False),
         (advisory(versions=["1.2.0"]) | {"withdrawn": "2026-01-01T00:00:00Z"}, False),
         (
@@ -103,13 +117,34 @@ def test_advisories_are_matched_by_name_and_range(known: dict[str, Any], matches
     assert [finding.advisory for finding in matching([package], [known])] == (["PYSEC-1, CVE-1"] if matches else [])
 
 
+def test_a_flaw_that_goes_by_two_names_is_found_once() -> None:
+    package = Package("some-package", "1.2.0", "MIT", "heartvoice")
+    other = advisory(versions=["1.2.0"]) | {
+        "id": "GHSA-1",
+        "aliases": ["CVE-1"],
+        "summary": None,
+        "details": "worse\n..",
+    }
+    assert len(matching([package], [advisory(versions=["1.2.0"]), other])) == 1
+    assert matching([package], [other])[0].summary == "worse"
+
+
+@pytest.mark.parametrize("version", ["0.0.0.dev0", "unknown"])
+def test_what_is_before_all_versions_or_none_is_affected(version: str) -> None:
+    known = advisory(ranges=events(("introduced", "0"), ("fixed", "1.0"))) | {"aliases": None}
+    assert [found.advisory for found in matching([Package("some-package", version, "MIT", "x")], [known])] == [
+        "PYSEC-1"
+    ]
+
+
 def test_advisories_are_read_from_an_export_a_folder_or_a_file(tmp_path: Path) -> None:
     known = advisory(versions=["1.2.0"])
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.json").write_text(json.dumps(known))
+    (tmp_path / "folder" / "2026").mkdir(parents=True)
+    (tmp_path / "folder" / "2026" / "a.json").write_text(json.dumps(known))
     (tmp_path / "all.json").write_text(json.dumps([known, known]))
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.writestr("PYSEC-1.json", json.dumps(known))
+        archive.writestr("README", "not one")
     for name, count in (("folder", 1), ("all.json", 2), ("all.zip", 1)):
         assert list(advisories(tmp_path / name)) == [known] * count
 
@@ -119,8 +154,21 @@ def test_the_command_fails_on_a_match(tmp_path: Path, capsys: pytest.CaptureFixt
     file.write_text(json.dumps([advisory(name="numpy", ranges=events(("introduced", "0")))]))
     assert main(["advisories", "--file", str(file)]) == 1
     assert "numpy" in capsys.readouterr().out
-    file.write_text("[]")
+    file.write_text(json.dumps([advisory(name="numpy", ranges=events(("introduced", "0"), ("fixed", "1")))]))
     assert main(["advisories", "--file", str(file)]) == 0
+    assert "1 advisories (the newest of no date): 0 match" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[]", "{", None])
+def test_the_command_does_not_take_nothing_for_good_news(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "all.json"
+    if text is not None:
+        file.write_text(text)
+    assert main(["advisories", "--file", str(file)]) == 2
+    assert main(["advisories", "--file", str(tmp_path / "empty.zip")]) == 2
+    assert capsys.readouterr().err.startswith("error: --file: ")
 
 
 def test_the_command_prints_inventory_and_report(capsys: pytest.CaptureFixture[str]) -> None:

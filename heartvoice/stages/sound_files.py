@@ -35,6 +35,10 @@ _SUBTYPES = {
     "OGG": {"VORBIS", "OPUS"},
     "MP3": {"MPEG_LAYER_III"},
 }
+_WAV_TAGS, _WAV_EXTENSIBLE = (1, 3), 0xFFFE
+"""PCM and float."""
+_WAV_CODECS = {2: "MS_ADPCM", 6: "ALAW", 7: "ULAW", 0x11: "IMA_ADPCM", 0x31: "GSM610", 0x40: "G721", 0x55: "MP3"}
+"""Those that are met; for the message."""
 _OTHERS = (
     (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "AIFF"), (re.compile(rb"caff"), "CAF"),
     (re.compile(rb"RF64|BW64"), "RF64"), (re.compile(rb"riff\x2e\x91\xcf\x11"), "W64"), (re.compile(rb"\.snd"), "AU"),
@@ -91,6 +95,7 @@ def _container(data: bytes, field: str) -> str:
     if not data:
         raise InvalidRequestError(f"{field}: expected {ALLOWED}, got no bytes")
     if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
+        _check_wav_codec(data, field)
         return "WAV"
     for magic, name in ((b"fLaC", "FLAC"), (b"OggS", "OGG"), (b"ID3", "MP3")):
         if data.startswith(magic):
@@ -99,6 +104,18 @@ def _container(data: bytes, field: str) -> str:
         return "MP3"
     kind = next((name for pattern, name in _OTHERS if pattern.match(data)), "")
     raise InvalidRequestError(f"{field}: expected {ALLOWED}, got {kind or f'data that begins with {data[:8]!r}'}")
+
+
+def _check_wav_codec(data: bytes, field: str) -> None:
+    """Refuse a WAV of another codec before libsndfile prepares it: those decoders are old, and no song needs them."""
+    for name, start, _ in _wav_chunks(data):
+        if name != b"fmt ":
+            continue
+        tag = int.from_bytes(data[start : start + 2], _byte_order(data))
+        if tag == _WAV_EXTENSIBLE:
+            tag = int.from_bytes(data[start + 24 : start + 26], _byte_order(data))  # begins the sub-format
+        if tag not in _WAV_TAGS:
+            raise InvalidRequestError(f"{field}: expected {ALLOWED}, got WAV with {_WAV_CODECS.get(tag, hex(tag))}")
 
 
 # ------------------------------------------------------------------------------------------------------------ decoding
@@ -189,15 +206,24 @@ def _check_whole(file: soundfile.SoundFile, data: bytes, n_frames: int, field: s
         )
 
 
-def _wav_data(data: bytes) -> tuple[int, int]:
-    """Bytes that the data chunk claims, and bytes that are there; zeros without such a chunk."""
-    order: Literal["big", "little"] = "big" if data.startswith(b"RIFX") else "little"
+def _byte_order(data: bytes) -> Literal["big", "little"]:
+    return "big" if data.startswith(b"RIFX") else "little"
+
+
+def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Each chunk's name, where its data begin, and the size that it claims."""
     at = 12
     while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], order)
-        if data[at : at + 4] == b"data":
-            return size, min(size, len(data) - at - 8)
+        size = int.from_bytes(data[at + 4 : at + 8], _byte_order(data))
+        yield data[at : at + 4], at + 8, size
         at += 8 + size + size % 2
+
+
+def _wav_data(data: bytes) -> tuple[int, int]:
+    """Bytes that the data chunk claims, and bytes that are there; zeros without such a chunk."""
+    for name, start, size in _wav_chunks(data):
+        if name == b"data":
+            return size, min(size, len(data) - start)
     return 0, 0
 
 

@@ -4,6 +4,7 @@ import os
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from heartvoice.contracts import (
     MIN_RECORDING_S,
 )
 from heartvoice.errors import InvalidRequestError
+from heartvoice.stages import sound_files
 from heartvoice.stages.recordings import Recording, read_recording
 from tests.music import band, encode
 
@@ -74,8 +76,25 @@ def test_other_containers_are_refused_by_name(container: str, name: str) -> None
 
 
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "IMA_ADPCM", "GSM610"])
-def test_other_encodings_inside_wav_are_refused_by_name(subtype: str) -> None:
-    assert refusal(encode(band(2)[0], 8000, "WAV", subtype)).endswith(f"got WAV with {subtype}")
+def test_other_encodings_inside_wav_are_refused_by_name(subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(band(2)[0], 8000, "WAV", subtype)
+    monkeypatch.delattr(sound_files, "_read")  # before libsndfile sees them
+    assert refusal(data).endswith(f"got WAV with {subtype}")
+
+
+@pytest.mark.parametrize(("magic", "order"), [(b"RIFF", "little"), (b"RIFX", "big")])
+def test_a_wav_that_names_its_encoding_in_the_extension_is_judged_by_that(
+    magic: bytes, order: Literal["little", "big"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wav(sub_format: int) -> bytes:
+        fmt = (0xFFFE).to_bytes(2, order) + bytes(22) + sub_format.to_bytes(2, order) + bytes(14)
+        odd = b"junk" + (3).to_bytes(4, order) + bytes(4)  # with its byte of padding
+        return magic + bytes(4) + b"WAVE" + odd + b"fmt " + (40).to_bytes(4, order) + fmt
+
+    monkeypatch.setattr(sound_files, "_read", lambda *_: (np.ones((1, 2), np.float32), 8000))
+    assert sound_files.decode(wav(3), field="file", max_s=1.0).audio.shape == (1, 2)
+    assert refusal(wav(0x11)).endswith("got WAV with IMA_ADPCM")
+    assert refusal(wav(0x1234)).endswith("got WAV with 0x1234")
 
 
 @pytest.mark.parametrize(
