@@ -6,17 +6,21 @@ import asyncio
 import datetime
 import json
 import logging
+import logging.handlers
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from heartvoice.gateway.quotas import Bucket
+from heartvoice.gateway.quotas import Bucket, Quota
 
 access_log = logging.getLogger("heartvoice.gateway.access")
 NOBODY = "-"
 NOBODYS_PER_S = 10.0
 """Lines in the access log of callers without a name; all are counted, but they shall not fill the disk."""
+WRITE_S = 0.2
+"""How long a line of the access log waits for others at most."""
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
@@ -41,12 +45,48 @@ class Call:
     """Why it was ended from here."""
     began: float = field(default_factory=time.monotonic)
     writing_since: float | None = None
+    quota: Quota | None = None
+    """Where it is counted until it ends."""
 
     def end(self, reason: str) -> None:
         """Stop it; the caller hears the reason."""
         if not self.overdue:
             self.overdue = reason
             self.task.cancel()
+
+
+class AccessFile(logging.handlers.WatchedFileHandler):
+    """A file of lines that are written together: looking for a rotated file and writing cost more than a line does.
+
+    What was logged in the last `WRITE_S` is lost where the process is killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it; it goes along with logrotate."""
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line, and have it written soon; outside an event loop, write it."""
+        self._waiting.append(self.format(record))
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_later(WRITE_S, self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; called at the process's end, too."""
+        self.acquire()
+        try:
+            if self._waiting:
+                lines, self._waiting = "\n".join(self._waiting), []
+                super().emit(logging.makeLogRecord({"msg": lines}))
+            super().flush()
+        finally:
+            self.release()
 
 
 class Metrics:
