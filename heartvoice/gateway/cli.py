@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import logging.handlers
 import os
 import sys
 from pathlib import Path
@@ -158,10 +159,6 @@ def token(
 
 def _log_to(access: Path | None) -> None:
     """Our own log and the access log, on standard error; the latter into a file if there is one."""
-    from heartvoice.gateway.record import AccessFile
-
-    # Not found out for each line, since no line has them.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(plain)
@@ -170,7 +167,9 @@ def _log_to(access: Path | None) -> None:
     root.setLevel(logging.INFO)
     if access is not None:
         lines = logging.getLogger("heartvoice.gateway.access")
-        lines.addHandler(AccessFile(access))
+        file = logging.handlers.WatchedFileHandler(access, encoding="utf-8")  # goes along with logrotate
+        file.setFormatter(logging.Formatter("%(message)s"))
+        lines.addHandler(file)
         lines.propagate = False
 
 

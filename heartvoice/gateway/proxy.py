@@ -75,6 +75,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
         self._quotas: dict[str, Quota] = {}
         self._live: set[Call] = set()
+        metrics.live.set_function(lambda: len(self._live))
         self._leaving: set[asyncio.Task[None]] = set()
         # A call's requests are handled as a stream, which is the same on the wire: so it is named and admitted before
         # its first message is received. The answer of a unary call is not: its message and status go together, which
@@ -125,13 +126,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         assert task is not None
         call = Call(method, streamed, task)
         self._live.add(call)
-        self._metrics.live.inc()
 
         def ended(_: object) -> None:
             self._live.discard(call)
             if call.quota is not None:
                 call.quota.end()
-            self._metrics.live.dec()
             self._metrics.ended(call)
 
         # Only then is the caller's part over, too: a handler may return before a stalled caller has read its status.
