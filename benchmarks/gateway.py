@@ -48,7 +48,7 @@ from heartvoice.gateway.callers import add_token
 from heartvoice.repository import Repository
 
 DIRECT, GATEWAY, HAPROXY = "direct", "gateway", "haproxy"
-LIMIT_S = 15.0
+LIMIT_S = 12.0
 """No new round of a case begins after that."""
 SETTLE_S = 0.3
 """What a proxy does after its answers, the access log for one, is over by then, and counts."""
@@ -206,7 +206,7 @@ def calls(
 ) -> None:
     """Time calls in turns; `each` is how many calls one of them is, made by so many callers at once."""
     proxies = {name: way for name, way in every.items() if way.pid is not None}
-    before, warmup = {name: way.cpu_s for name, way in proxies.items()}, min(5, n)
+    before, warmup = {name: way.cpu_s for name, way in proxies.items()}, max(1, min(5, n // 20))
     timings = alternate({name: partial(call, way) for name, way in every.items()}, n=n, warmup=warmup, limit_s=LIMIT_S)
     time.sleep(SETTLE_S)
     facts = {}
