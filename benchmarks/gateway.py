@@ -1,11 +1,15 @@
 """What does the gateway cost? The same calls straight to the server and through a gateway, in turns.
 
-    python -m heartvoice.benchmarks.gateway [--preset tiny] [--n 200] [--quick]
+    python -m heartvoice.benchmarks.gateway [--preset tiny] [--n 400] [--quick]
 
-Over an exported repository (`heartvoice export --preset tiny --random-weights 0` first). Server, gateway and caller are
-three processes on this host. `added_ms` is the median of the differences of neighbours; `gateway_cpu_ms` is the
-gateway's own processor time for each call: where the host has no core to spare, throughput sinks by that. The gateway
-knows its caller by a token, checks every request and writes its access log, as it would in earnest.
+Over an exported repository (`heartvoice export --preset tiny --random-weights 0` first); under four minutes. Server,
+proxies and caller are processes of their own on this host. The gateway knows its caller by a token, checks every
+request and writes its access log, as it would in earnest. Where HAProxy is installed (`apt-get install haproxy`), the
+calls pass through it, too: it checks nothing, and shows what any proxy costs here.
+
+`added_ms` is the median of the differences of neighbours, `ratio` that of their ratios. `cpu_ms` is the proxy's own
+processor time for each call: it depends little on what else the machine does, and `host_share`, what it takes of all
+cores in the time that a call takes without it, is what throughput sinks by where no core is idle.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,11 +34,11 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 import soundfile
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import noise
+from heartvoice.benchmarks import machine
 from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
 from heartvoice.contracts import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -42,7 +47,11 @@ from heartvoice.errors import EngineError
 from heartvoice.gateway.callers import add_token
 from heartvoice.repository import Repository
 
-DIRECT, GATEWAY = "direct", "gateway"
+DIRECT, GATEWAY, HAPROXY = "direct", "gateway", "haproxy"
+LIMIT_S = 12.0
+"""No new round of a case begins after that."""
+SETTLE_S = 0.3
+"""What a proxy does after its answers, the access log for one, is over by then, and counts."""
 CALLERS = 4
 """At once, where throughput is measured."""
 REFUSED_BYTES = 50_000_000
@@ -54,7 +63,16 @@ class Way:
     """One way to the server."""
 
     stub: Any
-    metadata: Sequence[tuple[str, str]]
+    metadata: Sequence[tuple[str, str]] = ()
+    pid: int | None = None
+    """The proxy's process."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the proxy so far."""
+        assert self.pid is not None
+        # clock_getcpuclockid(3), which Python lacks: nanoseconds, where /proc counts in hundredths of a second.
+        return time.clock_gettime(~self.pid << 3 | 2)
 
     def infer(self, message: Any) -> None:
         """A unary call."""
@@ -109,7 +127,7 @@ def recording(seconds: float) -> bytes:
 
 
 @contextmanager
-def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, psutil.Process]]:
+def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, int]]:
     """A gateway without limits in a process of its own: its address, a token for it, the process."""
     token = add_token(folder / "tokens", "benchmark")
     command = [
@@ -121,67 +139,100 @@ def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, psutil.Proc
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["grpc"], token, psutil.Process(process.pid)
+            yield json.loads(process.stdout.readline())["grpc"], token, process.pid
         finally:
             process.terminate()
 
 
 @contextmanager
-def ways(server: EmbeddedServer) -> Iterator[tuple[dict[str, Way], psutil.Process]]:
-    """Both ways, and the gateway's process."""
+def haproxy(upstream: str, folder: Path) -> Iterator[tuple[str, int]]:
+    """HAProxy as a plain proxy of HTTP/2: its address, the process."""
+    address, config = f"127.0.0.1:{free_port()}", folder / "haproxy.cfg"
+    config.write_text(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+        f"listen grpc\n bind {address} proto h2\n server triton {upstream} proto h2\n"
+    )
+    with subprocess.Popen(["haproxy", "-db", "-q", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield address, process.pid
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def ways(server: EmbeddedServer) -> Iterator[dict[str, Way]]:
+    """All ways to the server."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    with (
-        tempfile.TemporaryDirectory(prefix="heartvoice-gateway-") as folder,
-        gateway(server.url, Path(folder)) as (address, token, process),
-        grpc.insecure_channel(server.url, options) as straight,
-        grpc.insecure_channel(address, options) as through,
-    ):
-        stub = service_pb2_grpc.GRPCInferenceServiceStub
-        headers = (("authorization", f"Bearer {token}"),)
-        yield {DIRECT: Way(stub(straight), ()), GATEWAY: Way(stub(through), headers)}, process
+    with ExitStack() as stack:
+
+        def stub(address: str) -> Any:
+            channel = stack.enter_context(grpc.insecure_channel(address, options))
+            grpc.channel_ready_future(channel).result(30)
+            return service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heartvoice-gateway-")))
+        found = {DIRECT: Way(stub(server.url))}
+        address, token, pid = stack.enter_context(gateway(server.url, folder))
+        found[GATEWAY] = Way(stub(address), (("authorization", f"Bearer {token}"),), pid)
+        if shutil.which("haproxy"):
+            address, pid = stack.enter_context(haproxy(server.url, folder))
+            found[HAPROXY] = Way(stub(address), (), pid)
+        yield found
 
 
-def cpu_s(process: psutil.Process) -> float:
-    """Processor time so far."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def added_ms(timings: Mapping[str, Timing]) -> float:
+def added_ms(through: Timing, straight: Timing) -> float:
     """Median of the differences of neighbours."""
-    pairs = zip(timings[GATEWAY].seconds, timings[DIRECT].seconds, strict=True)
-    return float(np.median([through - straight for through, straight in pairs])) * 1e3
+    return float(np.median(np.subtract(through.seconds, straight.seconds))) * 1e3
 
 
-def add(run: Run, case: str, timings: Mapping[str, Timing], **facts: Any) -> None:
-    """Two rows: straight, and through the gateway with what it adds."""
-    run.add(case, DIRECT, timings[DIRECT])
-    run.add(case, GATEWAY, timings[GATEWAY], baseline=timings[DIRECT], added_ms=added_ms(timings), **facts)
+def add(run: Run, case: str, timings: Mapping[str, Timing], facts: Mapping[str, Mapping[str, float]]) -> None:
+    """A row for each way: straight, and through each proxy with what it adds."""
+    straight = timings[DIRECT]
+    run.add(case, DIRECT, straight)
+    for name, timing in timings.items():
+        if name != DIRECT:
+            run.add(case, name, timing, baseline=straight, added_ms=added_ms(timing, straight), **facts.get(name, {}))
     run.save()
 
 
 def calls(
-    run: Run, case: str, both: Mapping[str, Callable[[], object]], process: psutil.Process, n: int, each: int = 1
+    run: Run,
+    case: str,
+    every: Mapping[str, Way],
+    call: Callable[[Way], object],
+    n: int,
+    each: int = 1,
+    callers: int = 1,
 ) -> None:
-    """Time calls in turns; `each` is how many calls one of them is."""
-    before, warmup = cpu_s(process), min(5, n)
-    timings = alternate(both, n=n, warmup=warmup)
-    add(run, case, timings, gateway_cpu_ms=(cpu_s(process) - before) * 1e3 / (n + warmup) / each)
+    """Time calls in turns; `each` is how many calls one of them is, made by so many callers at once."""
+    proxies = {name: way for name, way in every.items() if way.pid is not None}
+    before, warmup = {name: way.cpu_s for name, way in proxies.items()}, max(1, min(5, n // 20))
+    timings = alternate({name: partial(call, way) for name, way in every.items()}, n=n, warmup=warmup, limit_s=LIMIT_S)
+    time.sleep(SETTLE_S)
+    facts = {}
+    for name, way in proxies.items():
+        rounds = len(timings[name].seconds) + warmup
+        facts[name] = {"cpu_ms": (way.cpu_s - before[name]) * 1e3 / rounds / each}
+        if callers > 1:
+            facts[name]["host_share"] = (
+                facts[name]["cpu_ms"] * each / (timings[DIRECT].median * 1e3 * machine.n_cores())
+            )
+    add(run, case, timings, facts)
 
 
-def batch(pool: ThreadPoolExecutor, way: Way, message: Any, count: int) -> None:
+def batch(pool: ThreadPoolExecutor, message: Any, count: int, way: Way) -> None:
     """Many calls by several callers at once."""
     list(pool.map(lambda _: way.infer(message), range(count)))
 
 
-def streams(run: Run, case: str, both: Mapping[str, Way], message: Any, n: int) -> None:
+def streams(run: Run, case: str, every: Mapping[str, Way], message: Any, n: int) -> None:
     """First response, mean gap between responses, and the whole."""
-    seen: dict[str, list[list[float]]] = {name: [] for name in both}
+    seen: dict[str, list[list[float]]] = {name: [] for name in every}
 
     def one(name: str) -> None:
-        seen[name].append(both[name].stream(message))
+        seen[name].append(every[name].stream(message))
 
-    alternate({name: partial(one, name) for name in both}, n=n, warmup=1)
+    alternate({name: partial(one, name) for name in every}, n=n, warmup=1, limit_s=LIMIT_S)
     kept = {name: times[1:] for name, times in seen.items()}
     parts: dict[str, Callable[[list[float]], float]] = {
         "first response": lambda times: times[0],
@@ -189,35 +240,31 @@ def streams(run: Run, case: str, both: Mapping[str, Way], message: Any, n: int) 
         "whole stream": lambda times: times[-1],
     }
     for name, part in parts.items():
-        add(run, f"{case}: {name}", {way: Timing(tuple(map(part, times))) for way, times in kept.items()},
-            responses=len(kept[GATEWAY][0]))  # fmt: skip
+        timings = {way: Timing(tuple(map(part, times))) for way, times in kept.items()}
+        add(run, f"{case}: {name}", timings, {GATEWAY: {"responses": len(kept[GATEWAY][0])}})
 
 
-def measure(run: Run, both: Mapping[str, Way], process: psutil.Process, n: int) -> None:
+def measure(run: Run, every: Mapping[str, Way], n: int) -> None:
     """All cases, cheapest first."""
-    few, several = max(n // 20, 1), max(n // 8, 1)
+    few, several = max(n // 20, 1), max(n // 10, 1)
     small = request(SPEAKER_NETWORK.name, features=np.zeros((1, 16, 40)))
     reference = request(SPEAKER_ENCODER.name, file=recording(3.0))
     length: dict[str, Any] = {"duration_s": [20.0], "min_duration_s": [20.0], "codec_window": [93], "codec_steps": [1]}
     song = request(SONG.name, lyrics=b"la", events=[True], **length)
     codes = request(HEARTMULA.name, lyrics=b"la", duration_s=[4.0], min_duration_s=[4.0], events=[True])
-
-    def each(call: Callable[[Way], object]) -> dict[str, Callable[[], object]]:
-        return {name: partial(call, way) for name, way in both.items()}
-
-    calls(run, "ServerLive, one caller", each(Way.live), process, n)
-    calls(run, "small unary (speaker_network), one caller", each(lambda way: way.infer(small)), process, n)
-    calls(run, "unary (speaker_encoder, 3 s), one caller", each(lambda way: way.infer(reference)), process, several)
-    streams(run, "codes (heartmula, 4 s)", both, codes, several)
-    streams(run, "song (20 s)", both, song, few)
-    body = request(SPEAKER_ENCODER.name, file=bytes(REFUSED_BYTES))
-    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", each(lambda way: way.refused(body)), process, few)
-    large = request(SPEAKER_ENCODER.name, file=recording(300.0))
-    calls(run, "58 MB (speaker_encoder, 300 s)", each(lambda way: way.infer(large)), process, few)
+    calls(run, "ServerLive, one caller", every, Way.live, n)
+    calls(run, "small unary (speaker_network), one caller", every, lambda way: way.infer(small), n)
+    calls(run, "unary (speaker_encoder, 3 s), one caller", every, lambda way: way.infer(reference), several)
     with ThreadPoolExecutor(CALLERS) as pool:
         for name, message, count in (("speaker_network", small, 100), ("speaker_encoder, 3 s", reference, 12)):
-            many = {way: partial(batch, pool, both[way], message, count) for way in both}
-            calls(run, f"{count} calls of {CALLERS} callers ({name})", many, process, few, each=count)
+            case = f"{count} calls of {CALLERS} callers ({name})"
+            calls(run, case, every, partial(batch, pool, message, count), several, count, CALLERS)
+    streams(run, "codes (heartmula, 4 s)", every, codes, several)
+    streams(run, "song (20 s)", every, song, few)
+    body = request(SPEAKER_ENCODER.name, file=bytes(REFUSED_BYTES))
+    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", every, lambda way: way.refused(body), few)
+    large = request(SPEAKER_ENCODER.name, file=recording(300.0))
+    calls(run, "58 MB (speaker_encoder, 300 s)", every, lambda way: way.infer(large), few)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -225,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", default="tiny", help="which of build/repository")
     parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
-    parser.add_argument("--n", type=int, default=200, help="rounds of the cheapest case")
+    parser.add_argument("--n", type=int, default=400, help="rounds of the cheapest case, at most")
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
     args = parser.parse_args(arguments)
@@ -234,8 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Run("gateway", repository.preset.name, str(repository.index["precision"]), default_threads(),
               results=args.results, about=dict(repository.about) | {"callers": CALLERS})  # fmt: skip
     served = ServerOptions(repository.root, free_port(), free_port())
-    with EmbeddedServer(served) as server, ways(server) as (both, process):
-        measure(run, both, process, 20 if args.quick else args.n)
+    with EmbeddedServer(served) as server, ways(server) as every:
+        measure(run, every, 20 if args.quick else args.n)
     run.finish(json_line=False)
 
 

@@ -23,8 +23,17 @@ class RunningGateway:
         """Stop, and wait for it."""
         asyncio.run_coroutine_threadsafe(self.gateway.stop(drain_s), self._loop).result(30)
 
+    def settle(self) -> None:
+        """Count and log what has ended; SETTLE_S later the gateway would do so itself."""
+
+        async def settle() -> None:
+            self.gateway.metrics.settle()
+
+        asyncio.run_coroutine_threadsafe(settle(), self._loop).result(10)
+
     def metric(self, name: str, **labels: str) -> float:
         """A sample of its metrics, 0 if it is not there."""
+        self.settle()
         value: Any = self.gateway.metrics.registry.get_sample_value(f"heartvoice_gateway_{name}", labels)
         return float(value or 0.0)
 

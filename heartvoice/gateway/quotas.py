@@ -30,7 +30,8 @@ class Limits:
     receive_s: float = 300.0
     """How long the first request of a call may take to arrive."""
     stalled_s: float = 120.0
-    """How long a caller may leave a response unread."""
+    """How long a caller may leave a response of a stream unread. The answer of a unary call is all there is of it: it
+    waits, as one of the calls at once."""
     call_s: float = 3600.0
     """How long a call may take; a shorter deadline of the caller's counts."""
 

@@ -84,6 +84,7 @@ class Gateway:
             await self._server.stop(self.options.drain_s if drain_s is None else drain_s)
         if self._proxy is not None:
             await self._proxy.left()
+        self.metrics.settle()
         if self._channel is not None:
             await self._channel.close()
         if self._metrics_server is not None:

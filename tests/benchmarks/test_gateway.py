@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -27,4 +30,13 @@ def test_its_requests_pass_the_check(model: str, inputs: dict[str, object]) -> N
 
 def test_what_is_added_is_the_median_of_the_differences_of_neighbours() -> None:
     direct, through = Timing((1.0, 5.0, 2.0)), Timing((1.1, 5.2, 9.0))
-    assert gateway.added_ms({gateway.DIRECT: direct, gateway.GATEWAY: through}) == pytest.approx(200.0)
+    assert gateway.added_ms(through, direct) == pytest.approx(200.0)
+
+
+def test_the_processor_time_of_another_process_is_read() -> None:
+    script = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert gateway.Way(None, pid=process.pid).cpu_s >= 0.2
+        process.communicate(b"\n")

@@ -24,6 +24,7 @@ from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
 from tests.client.conftest import Certificates, heartvoice
 from tests.client.fake_server import FakeServer, audio, final, report
 from tests.gateways import running
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +73,13 @@ def test_a_gateway_serves_tokens_of_the_command_and_counts(
         assert command.ready["models"] == list(PUBLIC_MODELS)
         with Client(command.ready["grpc"]) as client:
             assert client.song(lyrics="la").duration_s == 1.6
-        with urllib.request.urlopen(f"http://127.0.0.1:{options[-1]}/metrics") as page:
-            counted = (
-                'heartvoice_gateway_calls_total{caller="alice",code="OK",method="ModelStreamInfer",model="song"} 1.0'
-            )
-            assert counted in page.read().decode()
+
+        def counted() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{options[-1]}/metrics") as page:
+                labels = 'caller="alice",code="OK",method="ModelStreamInfer",model="song"'
+                return f"heartvoice_gateway_calls_total{{{labels}}} 1.0" in page.read().decode()
+
+        wait_until(counted, 5, "the call is not counted")
     finally:
         said = command.end(signal.SIGINT)
     assert command.process.returncode == 0, said

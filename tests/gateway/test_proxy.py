@@ -325,7 +325,8 @@ def test_probes_are_not_limited_and_nobody_fills_the_log(
             for _ in range(150):
                 error = stub.refused("ModelInfer", service_pb2.ModelInferRequest(id="x" * 200_000))
                 assert error.code() is grpc.StatusCode.UNAUTHENTICATED, "what nobody sends is not even received"
-        wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+            wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+            gateway.settle()
         assert gateway.metric("refused_total", reason="authentication") == 150
     lines = [record for record in caplog.records if '"caller": "-"' in record.getMessage()]
     assert 0 < len(lines) < 150
@@ -443,6 +444,7 @@ def test_calls_are_counted_and_logged_without_what_is_in_them(
         with Stub(gateway.url) as stub:
             stub.refused("ModelInfer", request("render", {"job_id": np.array([b"x"], object)}))
         wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+        gateway.settle()
     lines = [record.getMessage() for record in caplog.records if record.name == "heartvoice.gateway.access"]
     assert len(lines) == 3
     assert '"method": "ModelStreamInfer", "model": "song"' in lines[0]
