@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,9 +27,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
     from heartvoice.presets import PRESETS
+    from heartvoice.repository import INDEX
 
-    root = tmp_path_factory.mktemp("exported") / "tiny"
-    export_repository(random_weights(PRESETS["tiny"], 0), root)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of this run: one worker exports for all
+    root = shared / "exported" / "tiny"
+    root.parent.mkdir(exist_ok=True)
+    with (shared / "exported" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / INDEX).exists():  # the last file of an export
+            export_repository(random_weights(PRESETS["tiny"], 0), root)
     return root
 
 
@@ -43,6 +52,7 @@ def repository(exported: Path) -> Repository:
 def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
     """Makes a server of the test's own, to be treated badly."""
     from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from tests.servers import end
 
     servers: list[EmbeddedServer] = []
 
@@ -54,14 +64,13 @@ def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[...,
 
     yield make
     for server in servers:
-        server.stop()
+        end(server)
 
 
 @pytest.fixture(scope="session")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server of all models, for the whole session. Not to be hurt by a test."""
-    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from tests.servers import running_server
 
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+    with running_server(repository.root, log_path=tmp_path_factory.mktemp("server") / "server.log") as running:
         yield running
