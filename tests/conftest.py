@@ -20,6 +20,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # As in heartvoice.embedded: a test process has servers and calls of gRPC under way when it starts commands.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+LONGEST = (
+    "integration/test_covers.py", "export/test_full_size.py", "benchmarks/test_voice.py", "integration/test_serve.py",
+    "faults/test_killed.py", "stages/test_lm_engines.py", "export/test_htdemucs_graph.py", "weights/test_formats.py",
+    "faults/test_load.py", "integration/test_endings.py", "integration/test_voices.py", "stages/test_convert_live.py",
+)  # fmt: skip
+"""What takes longest among the slow tests, in this order. Workers take whole files: one of these last would be alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {Path(__file__).parent / name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
