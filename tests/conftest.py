@@ -25,7 +25,7 @@ LONGEST = (
     "faults/test_killed.py", "stages/test_lm_engines.py", "export/test_htdemucs_graph.py", "weights/test_formats.py",
     "faults/test_load.py", "integration/test_endings.py", "integration/test_voices.py", "stages/test_convert_live.py",
 )  # fmt: skip
-"""What takes longest among the slow tests, in this order. Workers take whole files: one of these last would be alone."""
+"""What takes longest of the slow tests, longest first. Workers take whole files: one of these last would be alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
