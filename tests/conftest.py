@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,10 +55,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(exported: Path) -> Repository:
+def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A copy for servers: their Python leaves bytecode beside the models."""
     from heartvoice.repository import Repository
 
-    return Repository(exported)
+    return Repository(Path(shutil.copytree(exported, tmp_path_factory.mktemp("served") / "tiny")))
 
 
 @pytest.fixture

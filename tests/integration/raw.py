@@ -19,7 +19,6 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import pbtxt
 from heartvoice.contracts import (
-    CONTENT_ENCODER,
     COVER,
     DEMUCS,
     F0_NETWORK,
@@ -32,11 +31,9 @@ from heartvoice.contracts import (
     SPEAKER_ENCODER,
     SPEAKER_NETWORK,
     SVC,
-    SVC_REGULATOR,
-    SVC_STYLE,
-    VOCODER,
 )
 from heartvoice.embedded.server import free_port
+from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
 """What a server needs for songs alone: others need not be started where a test starts a server of its own."""
