@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,11 +22,31 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (
-    "integration/test_covers.py", "export/test_full_size.py", "benchmarks/test_voice.py", "integration/test_serve.py",
-    "faults/test_killed.py", "stages/test_lm_engines.py", "export/test_htdemucs_graph.py", "weights/test_formats.py",
-    "faults/test_load.py", "integration/test_endings.py", "integration/test_voices.py", "stages/test_convert_live.py",
+    "integration/test_voices.py", "faults/test_killed.py", "integration/test_covers.py", "export/test_full_size.py",
+    "benchmarks/test_voice.py", "integration/test_serve.py", "stages/test_lm_engines.py", "stages/test_convert_live.py",
+    "export/test_repository.py", "weights/test_formats.py", "export/test_htdemucs_graph.py", "export/test_weights.py",
 )  # fmt: skip
-"""What takes longest of the slow tests, longest first. Workers take whole files: one of these last would be alone."""
+"""What takes longest of the slow tests, longest first, with what shares its server: one of these last would be alone."""
+ALONE = ("test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py")
+"""Of the tests of the real server, those that do not use the session's."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, the files that share a server go to one worker: a second one would start it again."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.startswith("tests/faults/"):
+                return "faults"
+            served = file.startswith(("tests/integration/", "tests/hostile/")) and not file.endswith(ALONE)
+            return "served" if served else file
+
+    return ByServer(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

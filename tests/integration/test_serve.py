@@ -85,7 +85,8 @@ def _remains(owner: str) -> list[Path]:
     return list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
 
 
-def test_only_loopback_listens(server: EmbeddedServer) -> None:
+def test_only_loopback_listens(new_server: Callable[..., EmbeddedServer]) -> None:
+    server = new_server(models=OF_SONGS)
     listening = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
