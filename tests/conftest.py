@@ -26,7 +26,7 @@ LONGEST = (
     "benchmarks/test_voice.py", "integration/test_serve.py", "stages/test_lm_engines.py", "stages/test_convert_live.py",
     "export/test_repository.py", "weights/test_formats.py", "export/test_htdemucs_graph.py", "export/test_weights.py",
 )  # fmt: skip
-"""What takes longest of the slow tests, longest first, with what shares its server: one of these last would be alone."""
+"""What takes longest of the slow tests, with what shares its server, longest first: none of these may be left alone."""
 ALONE = ("test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py")
 """Of the tests of the real server, those that do not use the session's."""
 
@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class ByServer(LoadFileScheduling):
+    class ByServer(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             if file.startswith("tests/faults/"):
