@@ -138,7 +138,7 @@ def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: E
         with pytest.raises(ModelUnavailableError, match=victim):
             for _ in stream:
                 pass
-        assert time.monotonic() - began < 10.0  # half a second where nothing else runs
+        assert time.monotonic() - began < 10.0  # a loaded machine took 5.8 s until the next song
         wait_until(lambda: server.restarts.get(victim) == restarts + 1, 20.0, "not reloaded")
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
         assert server.stub_pids()[victim] != old
