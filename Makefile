@@ -49,7 +49,7 @@ bench: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q --dist loadfile -m "(slow or triton or gpu)$(NO_GPU)"
+	$(BIN)/python -m pytest -q --dist loadfile --no-loadscope-reorder -m "(slow or triton or gpu)$(NO_GPU)"
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q

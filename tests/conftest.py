@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +21,38 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # As in heartvoice.embedded: a test process has servers and calls of gRPC under way when it starts commands.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+LONGEST = (
+    "integration/test_voices.py", "faults/test_killed.py", "integration/test_covers.py", "export/test_full_size.py",
+    "benchmarks/test_voice.py", "integration/test_serve.py", "stages/test_lm_engines.py", "stages/test_convert_live.py",
+    "export/test_repository.py", "weights/test_formats.py", "export/test_htdemucs_graph.py", "export/test_weights.py",
+)  # fmt: skip
+"""What takes longest of the slow tests, with what shares its server, longest first: none of these may be left alone."""
+ALONE = ("test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py")
+"""Of the tests of the real server, those that do not use the session's."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, the files that share a server go to one worker: a second one would start it again."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.startswith("tests/faults/"):
+                return "faults"
+            served = file.startswith(("tests/integration/", "tests/hostile/")) and not file.endswith(ALONE)
+            return "served" if served else file
+
+    return ByServer(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {Path(__file__).parent / name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,23 +60,33 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
     from heartvoice.presets import PRESETS
+    from heartvoice.repository import INDEX
 
-    root = tmp_path_factory.mktemp("exported") / "tiny"
-    export_repository(random_weights(PRESETS["tiny"], 0), root)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of this run: one worker exports for all
+    root = shared / "exported" / "tiny"
+    root.parent.mkdir(exist_ok=True)
+    with (shared / "exported" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / INDEX).exists():  # the last file of an export
+            export_repository(random_weights(PRESETS["tiny"], 0), root)
     return root
 
 
 @pytest.fixture(scope="session")
-def repository(exported: Path) -> Repository:
+def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A copy for servers: their Python leaves bytecode beside the models."""
     from heartvoice.repository import Repository
 
-    return Repository(exported)
+    return Repository(Path(shutil.copytree(exported, tmp_path_factory.mktemp("served") / "tiny")))
 
 
 @pytest.fixture
 def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
     """Makes a server of the test's own, to be treated badly."""
     from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from tests.servers import end
 
     servers: list[EmbeddedServer] = []
 
@@ -54,14 +98,13 @@ def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[...,
 
     yield make
     for server in servers:
-        server.stop()
+        end(server)
 
 
 @pytest.fixture(scope="session")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server of all models, for the whole session. Not to be hurt by a test."""
-    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from tests.servers import running_server
 
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    with EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), log_path=log)) as running:
+    with running_server(repository.root, log_path=tmp_path_factory.mktemp("server") / "server.log") as running:
         yield running

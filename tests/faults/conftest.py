@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.repository import Repository
 from tests.faults.jobs import HANG_S, JOBS
 from tests.faults.recorder import Recorder
+from tests.servers import running_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,9 +36,7 @@ def record() -> Iterator[Recorder]:
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One server with all models for every fault that it is meant to survive."""
     log = tmp_path_factory.mktemp("faults") / "server.log"
-    with EmbeddedServer(
-        ServerOptions(repository.root, free_port(), free_port(), log_path=log, hang_s=HANG_S)
-    ) as running:
+    with running_server(repository.root, log_path=log, hang_s=HANG_S) as running:
         yield running
 
 

@@ -14,13 +14,14 @@ import pytest
 import soundfile
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.repository import Repository
 from tests import music
 from tests.hostile.case import one
 from tests.hostile.tensor_cases import voice
 from tests.integration.raw import OF_SONGS, Raw, with_broken_writer
+from tests.servers import running_server
 
 pytestmark = pytest.mark.triton
 
@@ -119,8 +120,7 @@ def broken(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
     """A server whose language model fails with the lyrics in its error, and logs at DEBUG."""
     folder = tmp_path_factory.mktemp("broken")
     root = with_broken_writer(repository.root, folder / "repository")
-    options = ServerOptions(root, free_port(), free_port(), log_path=folder / "server.log", models=OF_SONGS)
-    with EmbeddedServer(options) as running:
+    with running_server(root, log_path=folder / "server.log", models=OF_SONGS) as running:
         yield running
 
 

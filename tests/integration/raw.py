@@ -33,6 +33,7 @@ from heartvoice.contracts import (
     SVC,
 )
 from heartvoice.embedded.server import free_port
+from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
 """What a server needs for songs alone: others need not be started where a test starts a server of its own."""
@@ -41,19 +42,31 @@ OF_COVERS = (
     F0_NETWORK.name,
 )  # fmt: skip
 """For covers by the identity converter, likewise."""
+OF_CONVERSION = (CONTENT_ENCODER.name, SVC_REGULATOR.name, SVC_STYLE.name, VOCODER.name)
+"""What the real converter needs besides."""
 CONVERTER = Path(__file__).parents[1] / "model_repository" / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
 
 HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
+_OF_MODELS = """
+from heartvoice import contracts
+contracts.LOADED = {models}
+from heartvoice.client.cli import main
+main()
+"""
 
 
 def start_cli(
-    repository: Path, *options: str, inside: Sequence[str] = ()
+    repository: Path, *options: str, inside: Sequence[str] = (), models: Sequence[str] | None = None
 ) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    """`heartvoice serve`, ready, and what it said then; `inside` is a command that runs it."""
-    command = [*inside, *HEARTVOICE, "serve", "--repository", str(repository), "--json"]
+    """`heartvoice serve`, ready, and what it said then; `inside` is a command that runs it.
+
+    With `models` it takes these for all that there are.
+    """
+    program = HEARTVOICE if models is None else [sys.executable, "-c", _OF_MODELS.format(models=tuple(models))]
+    command = [*inside, *program, "serve", "--repository", str(repository), "--json"]
     command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port()), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

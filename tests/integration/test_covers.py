@@ -22,7 +22,7 @@ from heartvoice.client.messages import Message
 from heartvoice.contracts import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.conversion import Conversion, Converted
 from heartvoice.dsp import resample
-from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer, ServerOptions, free_port
+from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.job_messages import AudioPiece
 from heartvoice.local import LocalVoiceStages, make_cover
@@ -30,6 +30,7 @@ from heartvoice.repository import Repository
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import OF_COVERS, Metrics, Raw, with_identity_converter
+from tests.servers import running_server
 from tests.speech import say
 from tests.waiting import wait_until
 
@@ -45,8 +46,15 @@ def repository(repository: Repository, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    options = ServerOptions(repository.root, free_port(), free_port(), log_path=log, models=OF_COVERS)
-    with EmbeddedServer(options) as running:
+    with running_server(repository.root, log_path=log, models=OF_COVERS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def victims(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """Another one, to lose processes: each test leaves it with all of them again."""
+    log = tmp_path_factory.mktemp("victims") / "server.log"
+    with running_server(repository.root, log_path=log, models=OF_COVERS) as running:
         yield running
 
 
@@ -254,7 +262,7 @@ def test_cancelled_cover_frees_every_stage(
 
 def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -> None:
     with pytest.raises(DeadlineError):
-        client.cover((music.song(120.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, timeout_s=1.5)
+        client.cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, timeout_s=1.5)
     wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
 
 
@@ -270,9 +278,9 @@ def test_without_a_converter_a_cover_is_refused_by_name(
 
 @pytest.mark.parametrize("victim", ["demucs", "htdemucs"])
 def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
-    new_server: Callable[..., EmbeddedServer], voice: bytes, victim: str
+    victims: EmbeddedServer, voice: bytes, victim: str
 ) -> None:
-    server = new_server(models=OF_COVERS)
+    server, restarts = victims, victims.restarts.get(victim, 0)
     long = (music.song(60.0)[0], STEM_RATE_HZ)
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
@@ -283,7 +291,7 @@ def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
             for _ in stream:
                 pass
         assert time.monotonic() - began < 10.0
-        wait_until(lambda: server.restarts.get(victim) == 1, 10.0, "not reloaded")
+        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 10.0, "not reloaded")
         assert client.cover((music.song(4.0)[0], STEM_RATE_HZ), voice, consent=CONSENT).report.raw["converted"]
     wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
 
@@ -297,16 +305,17 @@ def rest_of(stream: Iterator[Message]) -> tuple[list[Message], str]:
 
 
 def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time(
-    new_server: Callable[..., EmbeddedServer], voice: bytes
+    victims: EmbeddedServer, voice: bytes
 ) -> None:
     """Its state travels with the requests, so a window may also go to the process that took its place."""
-    server = new_server(models=OF_COVERS)
+    server, restarts = victims, victims.restarts.get("svc", 0)
     mix = music.song(30.0)[0]
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT, live=True)
         first = next(stream)
         os.kill(server.stub_pids()["svc"], signal.SIGKILL)
         rest, error = rest_of(stream)
+    wait_until(lambda: server.restarts.get("svc") == restarts + 1, 10.0, "not reloaded")
     if error:
         assert error.startswith("svc: ")
     else:

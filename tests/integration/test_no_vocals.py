@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from heartvoice.checkpoints import TensorSource
 from heartvoice.client import Client
 from heartvoice.contracts import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.dsp import resample
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import InvalidRequestError
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.presets import PRESETS
+from heartvoice.repository import Repository
 from tests import music
+from tests.integration.raw import OF_CONVERSION, OF_COVERS
+from tests.servers import running_server
 from tests.speech import say
 
 SEPARATOR = PRESETS["tiny"].separator
@@ -55,19 +58,16 @@ class Silent(TensorSource):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     weights = random_weights(PRESETS["tiny"], 0)
     source = Silent(weights.source("separator"))
     known = replace(
         weights, opened={**weights.opened, "separator": lambda: source},
         published={**weights.published, "separator": "made by a test"},
     )  # fmt: skip
-    root = Path(tmp_path_factory.mktemp("silent")) / "tiny"
-    export_repository(known, root)
-    with (
-        EmbeddedServer(ServerOptions(root, free_port(), free_port())) as server,
-        Client(server.url) as made,
-    ):
+    root = Path(shutil.copytree(repository.root, tmp_path_factory.mktemp("silent") / "tiny"))
+    export_repository(known, root)  # all but the separator are up to date
+    with running_server(root, models=(*OF_COVERS, *OF_CONVERSION)) as server, Client(server.url) as made:
         yield made
 
 

@@ -26,9 +26,11 @@ from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.waiting import wait_until
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_says_when_it_is_ready_and_stops_on_a_signal(repository: Repository, number: signal.Signals) -> None:
-    process, ready = start_cli(repository.root)
+@pytest.mark.parametrize(("number", "models"), [(signal.SIGINT, None), (signal.SIGTERM, OF_SONGS)])
+def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
+    repository: Repository, number: signal.Signals, models: tuple[str, ...] | None
+) -> None:
+    process, ready = start_cli(repository.root, models=models)
     assert ready["preset"] == "tiny"
     assert str(ready["weights"]).startswith("random")
     pid = int(str(ready["pid"]))
@@ -62,7 +64,7 @@ def test_a_stop_before_it_is_ready_leaves_nothing(repository: Repository, number
 
 
 def test_a_start_that_is_interrupted_leaves_nothing(repository: Repository) -> None:
-    server = EmbeddedServer(ServerOptions(repository.root, free_port(), free_port()))
+    server = EmbeddedServer(ServerOptions(repository.root, free_port(), free_port(), models=OF_SONGS))
     with pytest.raises(KeyboardInterrupt):
         server.start(lambda: True)
     assert not server.ready
@@ -71,7 +73,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(repository: Repository) -> N
 
 
 def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
-    process, ready = start_cli(repository.root)
+    process, ready = start_cli(repository.root, models=OF_SONGS)
     owner = leftovers.identity(process.pid)
     process.kill()
     process.communicate()
@@ -83,7 +85,8 @@ def _remains(owner: str) -> list[Path]:
     return list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
 
 
-def test_only_loopback_listens(server: EmbeddedServer) -> None:
+def test_only_loopback_listens(new_server: Callable[..., EmbeddedServer]) -> None:
+    server = new_server(models=OF_SONGS)
     listening = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -134,7 +137,7 @@ def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_pat
     binary.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
     binary.chmod(0o755)
     wheel.backend_directory(files, tmp_path / "tritonserver" / "backends")
-    process, ready = start_cli(repository.root, "--server", str(binary))
+    process, ready = start_cli(repository.root, "--server", str(binary), models=OF_SONGS)
     with Client(str(ready["grpc"])) as client:
         assert client.song(lyrics="la", duration_s=1.0, codec_steps=1).audio.shape == (2, 49_920)
     process.send_signal(signal.SIGINT)
@@ -208,7 +211,7 @@ def test_a_damaged_repository_is_refused_with_the_reason(
 ) -> None:
     root = copied(repository, tmp_path / "damaged")
     damage(root)
-    server = EmbeddedServer(ServerOptions(root, free_port(), free_port()))
+    server = EmbeddedServer(ServerOptions(root, free_port(), free_port(), models=OF_SONGS))
     with pytest.raises(HeartvoiceError, match=message):
         server.start()
     assert server._run is None, "the run's folder is still there"

@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice import noise
 from heartvoice.client import AsyncClient, Client
 from heartvoice.embedded import leftovers
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.embedded.shared_memory import HEADER, find_key
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.repository import Repository
+from tests.servers import running_server
 from tests.waiting import wait_until
 
 RATE = 48_000
@@ -37,8 +38,7 @@ with Client(sys.argv[1], shared_memory=True) as client:
 @pytest.fixture(scope="module")
 def sharing(repository: Repository) -> Iterator[EmbeddedServer]:
     models = ("demucs", "htdemucs", "speaker_encoder", "speaker_network")
-    options = ServerOptions(repository.root, free_port(), free_port(), models=models, shared_memory=True)
-    with EmbeddedServer(options) as running:
+    with running_server(repository.root, models=models, shared_memory=True) as running:
         yield running
 
 

@@ -15,12 +15,13 @@ import pytest
 
 from heartvoice.client import AsyncClient, AudioChunk, Client
 from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.repository import Repository
 from heartvoice.serving.unread import private_bytes
 from tests.fakes import text
 from tests.gateways import running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, outputs
+from tests.servers import running_server
 from tests.waiting import wait_until
 
 SECONDS = 120.0  # 46 MB
@@ -52,8 +53,8 @@ def with_limit(repository: Repository, root: Path, limit_mb: int) -> Path:
 @pytest.fixture(scope="module")
 def limited(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     root = with_limit(repository, tmp_path_factory.mktemp("limited") / "repository", LIMIT_MB)
-    with EmbeddedServer(ServerOptions(root, free_port(), free_port(), models=OF_SONGS)) as running_server:
-        yield running_server
+    with running_server(root, models=OF_SONGS) as server:
+        yield server
 
 
 def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: EmbeddedServer, client: Client) -> None:

@@ -11,6 +11,15 @@ import pytest
 from tests.weights.hub_server import HubServer, serving
 
 
+def alone_with_the_hub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """No settings and no cache of whoever runs the tests; wide plain output."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HOME", str(home))
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub whose every byte counts: no buffering in the client, no pause between its attempts."""
@@ -20,8 +29,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64)
     for module in (file_download, _http):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda _: None, time=module.time.time))
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
     with serving() as server:
         yield server
 
@@ -29,7 +36,5 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A weights folder that is not there yet, and wide plain output."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    alone_with_the_hub(monkeypatch, tmp_path / "home")
     return tmp_path / "weights"

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.export.layout import graph_models
+from heartvoice.export.parity import Reference
+from heartvoice.export.targets import target_of
 from heartvoice.export.weights import official_weights
+from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.presets import SEPARATORS
 from heartvoice.weights import catalogue
 from heartvoice.weights.catalogue import WeightSet
@@ -20,6 +24,8 @@ from tests.weights.published import named, on_disk, plain_demucs, pull, verify
 
 pytestmark = pytest.mark.slow  # it writes and opens every network
 
+SEPARATOR = replace(SMALLEST, t_layers=1, dconv_mode=1, dconv_depth=1)
+"""Four of it have a graph that opens in seconds."""
 LICENCES = {"seed-vc": "gpl-3.0", "bigvgan": "mit", "rmvpe": "mit"}
 OTHERS = {"README.md": b"a card", ".gitattributes": b"", "pytorch_model.bin": b"the same in another format"}
 """What repositories hold besides."""
@@ -53,7 +59,7 @@ def test_pulled_release_is_what_the_export_reads(
     for path in (release / "demucs").iterdir():
         path.unlink()
     for seed, signature in enumerate(FT):
-        write_th(release / "demucs", signature, package_of(SMALLEST, seed))
+        write_th(release / "demucs", signature, package_of(SEPARATOR, seed))
     monkeypatch.setattr(catalogue, "WEIGHTS", publish(hub, release))
 
     result = pull(hub, weights, arguments=("--yes-gpl",))
@@ -63,9 +69,17 @@ def test_pulled_release_is_what_the_export_reads(
     preset = replace(PRESET, separator=SEPARATORS["htdemucs_ft"])
     opened = official_weights(weights, preset)
     assert (opened.preset.lm, opened.preset.codec, opened.preset.svc) == (LM, CODEC, SVC)
-    assert opened.preset.separator == replace(SMALLEST, n_models=4, overlap=preset.separator.overlap)
+    assert opened.preset.separator == replace(SEPARATOR, n_models=4, overlap=preset.separator.overlap)
     assert (weights / LOCK).is_file()
     assert len(on_disk(weights)) == len([path for path in release.rglob("*") if path.is_file()])
     assert [file for file in on_disk(weights) if file.startswith("seed-vc")] == sorted(
         f"seed-vc/{name}" for name in named("seed-vc").files
     )
+
+    (model,) = (model for model in graph_models(opened.preset).values() if model.network == "separator")
+    target, source = target_of(model), opened.source("separator")
+    path = tmp_path / model.name / "1" / GRAPH_FILE
+    path.parent.mkdir(parents=True)
+    write_graph(target.build(opened.preset, source, "fp32"), path.parent)
+    summary = Reference(opened.preset, "separator", source).compare(target, path, "fp32")  # all four of the bag
+    assert summary["compared"] == "whole"

@@ -1,0 +1,30 @@
+"""Real servers for tests that do not look at their stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+
+
+def end(server: EmbeddedServer) -> None:
+    """Kill the server, then clean up as every stop does: Triton itself waits for seconds while it unloads."""
+    if server.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+    server.stop()
+
+
+@contextmanager
+def running_server(root: Path, **options: object) -> Iterator[EmbeddedServer]:
+    """A server on free ports; `options` are those of `ServerOptions`."""
+    server = EmbeddedServer(ServerOptions(root, free_port(), free_port(), **options))  # type: ignore[arg-type]
+    server.start()
+    try:
+        yield server
+    finally:
+        end(server)
