@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import heartvoice.embedded  # noqa: F401  (settles gRPC's fork handlers, before gRPC is imported)
 from heartvoice import __version__
 from heartvoice.client.terminal import plain
 from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _VARIABLE = "HEARTVOICE_SECRET_ARGUMENT"
 _SHOWN = "every user of this host can read the server's admin key in the process list: %s"
+_TRIES = 2
+"""A child that was killed before its program began is no reason to show the argument."""
 _TRACE_ME, _DETACH = 0, 17
 _STACK_FIELD = 28
 """Of /proc/PID/stat, counted from 1: where argc lies when a program begins; argv and environment follow it."""
@@ -65,12 +67,13 @@ def start(
         if _LIBC.ptrace(_TRACE_ME, 0, None, None) != 0:
             raise NotHiddenError
 
-    try:
-        process = subprocess.Popen(command, env={**env, **variables}, preexec_fn=traced, **options)
-        _release(process, dict(zip(hidden, variables, strict=True)))
-        return process
-    except (NotHiddenError, subprocess.SubprocessError) as error:
-        log.debug("cannot hide the argument: %s", error)  # `warn_if_shown` warns
+    for _ in range(_TRIES):
+        try:
+            process = subprocess.Popen(command, env={**env, **variables}, preexec_fn=traced, **options)
+            _release(process, dict(zip(hidden, variables, strict=True)))
+            return process
+        except (NotHiddenError, subprocess.SubprocessError) as error:
+            log.debug("cannot hide the argument: %s", error)  # `warn_if_shown` warns
     plain = [hidden.get(argument, argument) for argument in command]
     return subprocess.Popen(plain, env=dict(env), preexec_fn=before_exec, **options)
 

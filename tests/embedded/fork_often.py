@@ -1,0 +1,60 @@
+"""Forks while gRPC calls are under way, as a supervisor does; prints how many children did not reach their program."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import heartvoice.embedded  # noqa: F401
+
+# isort: split
+# What is tested above comes before gRPC is imported.
+import grpc
+
+FORKS = 400
+
+
+class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers everything by a short stream."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        return grpc.unary_stream_rpc_method_handler(self.answer)
+
+    def answer(self, request: bytes, context: Any) -> Iterator[bytes]:
+        for _ in range(10):
+            yield bytes(1000)
+            time.sleep(0.002)
+
+
+def main() -> None:
+    """Four clients call without a pause."""
+    server = grpc.server(ThreadPoolExecutor(8), handlers=[Handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                list(channel.unary_stream("/any/method")(b""))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    failed = 0
+    for _ in range(FORKS):
+        # `preexec_fn` makes it a real fork.
+        failed += subprocess.run(["true"], preexec_fn=lambda: None, check=False).returncode != 0
+    done.set()
+    for caller in callers:
+        caller.join()
+    server.stop(0)
+    print(failed)
+
+
+if __name__ == "__main__":
+    main()
