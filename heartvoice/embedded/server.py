@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from heartvoice import page_cache
 from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, secret_argument, server_log, wheel
 from heartvoice.embedded.ports import ANY, LOOPBACK, check_address, check_port
+from heartvoice.embedded.processes import crashed, die_with_parent, kill_group
 from heartvoice.embedded.profiles import Profile
 from heartvoice.embedded.shared_memory import SharedMemoryGrant
 from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
@@ -159,18 +159,13 @@ class EmbeddedServer:
             path = self.options.log_path or self._run / "server.log"
             # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
             self._log = path.open("ab")
-            self._log_start = path.stat().st_size
-            self._process = secret_argument.start(
-                self._command(files, backends, repository.root),
-                self._restrictions(),
-                env={**unread.ENVIRONMENT, **self._environment(files), rundir.VARIABLE: str(self._run)},
-                before_exec=_die_with_parent,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-            )
-            self._wait_ready(path, interrupted)
+            self._launch(files, backends, repository.root, path)
+            if not self._wait_ready(path, interrupted):
+                kill_group(self.pid)
+                leftovers.remove_unused(self._run, self._owner)
+                log.warning("Triton crashed while it loaded the models; starting it once more")
+                self._launch(files, backends, repository.root, path)
+                self._wait_ready(path, interrupted, again=False)
             leftovers.close_to_others(self._owner, self._run)
             secret_argument.warn_if_shown(self.pid, self._secret)
             if self._grant is not None:
@@ -206,7 +201,7 @@ class EmbeddedServer:
                 log.warning("the server did not stop within %g s and is killed", self._stop_s)
         self._stopping.set()
         if process is not None:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             process.wait()
         if self._watcher.is_alive():
             self._watcher.join(timeout=UNLOAD_TIMEOUT_S)
@@ -296,7 +291,25 @@ class EmbeddedServer:
         ]
         return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
 
-    def _wait_ready(self, log_path: Path, interrupted: Callable[[], bool]) -> None:
+    def _launch(self, files: ServerFiles, backends: Path, root: Path, log_path: Path) -> None:
+        assert self._log is not None
+        self._log_start = log_path.stat().st_size
+        self._process = secret_argument.start(
+            self._command(files, backends, root),
+            self._restrictions(),
+            env={**unread.ENVIRONMENT, **self._environment(files), rundir.VARIABLE: str(self._run)},
+            before_exec=die_with_parent,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
+        )
+
+    def _wait_ready(self, log_path: Path, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
+        """Wait until every model answers; False if Triton crashed and may be started `again`.
+
+        2.51 does so now and then on a busy host (boost::interprocess::lock_exception).
+        """
         deadline = time.monotonic() + self.options.start_timeout_s
         assert self._process is not None
         with grpc.insecure_channel(self.url) as channel:
@@ -304,11 +317,13 @@ class EmbeddedServer:
             while time.monotonic() < deadline:
                 if interrupted():
                     raise KeyboardInterrupt
+                if again and crashed(self._process.poll()):
+                    return False
                 if self._process.poll() is not None:
                     raise EngineError(f"the server did not start: {server_log.reason(log_path, self._log_start)}")
                 with contextlib.suppress(grpc.RpcError):
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
-                        return
+                        return True
                 time.sleep(0.05)
         reason = server_log.reason(log_path, self._log_start)
         raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
@@ -335,7 +350,7 @@ class EmbeddedServer:
                 os.kill(self.pid, signal.SIGKILL)
                 self.wait()
             if self.poll() is not None:
-                _kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
+                kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 break
             if self._grant is not None:
                 self._grant.reap()
@@ -382,13 +397,3 @@ def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
     """Every flag that a server started so is given, without values."""
     command = EmbeddedServer(options)._command(files, files.binary.parent, options.repository)
     return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

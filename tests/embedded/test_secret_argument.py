@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from heartvoice.embedded import secret_argument
-from heartvoice.embedded.server import _die_with_parent
+from heartvoice.embedded.processes import die_with_parent
 
 SAY = (
     "import json, os, subprocess, sys;"
@@ -29,7 +29,7 @@ STAND_IN, SECRET = "--key=", "--key=0123456789abcdef"
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-S", "-c", SAY, "--first", STAND_IN, "--last"]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return secret_argument.start(command, {STAND_IN: SECRET}, env=env, before_exec=_die_with_parent, **pipes)
+    return secret_argument.start(command, {STAND_IN: SECRET}, env=env, before_exec=die_with_parent, **pipes)
 
 
 def said(process: subprocess.Popen[bytes]) -> tuple[list[str], dict[str, str], str]:
