@@ -82,6 +82,20 @@ def test_other_encodings_inside_wav_are_refused_by_name(subtype: str, monkeypatc
     assert refusal(data).endswith(f"got WAV with {subtype}")
 
 
+def test_a_wav_of_nothing_but_chunks_is_not_walked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = []
+    chunks = sound_files._wav_chunks
+
+    def seen(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+        for chunk in chunks(data):
+            walked.append(chunk)
+            yield chunk
+
+    monkeypatch.setattr(sound_files, "_wav_chunks", seen)
+    assert refusal(b"RIFF\0\0\0\0WAVE" + bytes(1_000_000)).endswith("got WAV with 1000 chunks before its sound")
+    assert len(walked) == 1001
+
+
 @pytest.mark.parametrize(("magic", "order"), [(b"RIFF", "little"), (b"RIFX", "big")])
 def test_a_wav_that_names_its_encoding_in_the_extension_is_judged_by_that(
     magic: bytes, order: Literal["little", "big"], monkeypatch: pytest.MonkeyPatch
