@@ -34,8 +34,9 @@ PROBES = "probes"
 """Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
 PROBE_S = 10.0
 WATCH_S = 1.0
-LEAVE_S, PAUSE_S = 5.0, 0.05
-"""A stream that its caller has left is read for so long at most before it is cancelled, and until such a pause."""
+LEAVE_S, PAUSE_S = 5.0, 0.5
+"""A stream whose caller has left it unread is read for so long at most before it is cancelled, and until such a pause.
+One whose caller waits for more is cancelled at once."""
 MAX_ERROR_BYTES = 16_384
 """Responses above this size are payloads and are not looked at."""
 SHARED_MEMORY = b"shared memory"

@@ -17,6 +17,7 @@ from heartvoice.engines import Array
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.networks import LocalNetworks
 from heartvoice.serving import rundir
+from heartvoice.serving.receipts import Receiver
 from heartvoice.serving.remains import REMAINS
 from heartvoice.serving.shortages import shortage
 
@@ -39,13 +40,16 @@ def _one(request: Any) -> Iterator[Any]:
     yield request.exec()
 
 
-def _many(request: Any) -> Iterator[Any]:
-    """The responses of a decoupled model."""
-    responses = request.exec(decoupled=True)
-    try:
-        yield from responses
-    finally:
-        REMAINS.keep(responses)
+def _many(request: Any, job_id: str) -> Iterator[Any]:
+    """The responses of a decoupled model, which sends each when the last has been taken."""
+    with Receiver(job_id) as receiver:
+        responses = request.exec(decoupled=True)
+        try:
+            for response in responses:
+                receiver.take()
+                yield response
+        finally:
+            REMAINS.keep(responses)
 
 
 def _error(model: str, error: Any) -> HeartvoiceError:
@@ -73,14 +77,15 @@ class Caller:
 
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
-        self._job_id = uuid.uuid4().hex
-        self._open: set[str] = set()
+        self._open: dict[str, str] = {}
+        """Calls under way: the callee's name of the job, and the model."""
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Call a unary model; the `Networks` protocol."""
         wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
-        request = self._request(name, inputs, wanted)
-        for response in self._guarded(name, lambda: _one(request)):
+        job_id = uuid.uuid4().hex
+        request = self._request(name, inputs, wanted, job_id)
+        for response in self._guarded(name, job_id, lambda: _one(request)):
             if response.has_error():
                 raise _error(name, response.error())
             return {t.name(): t.as_numpy() for t in response.output_tensors()}
@@ -88,24 +93,25 @@ class Caller:
 
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Call a decoupled model; yields the outputs of each response that has any."""
-        request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs])
-        for response in self._guarded(name, lambda: _many(request)):
+        job_id = uuid.uuid4().hex
+        request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs], job_id)
+        for response in self._guarded(name, job_id, lambda: _many(request, job_id)):
             if response.has_error():
                 raise _error(name, response.error())
             tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
             if tensors:
                 yield tensors
 
-    def _request(self, name: str, inputs: Mapping[str, Array], outputs: list[str]) -> Any:
+    def _request(self, name: str, inputs: Mapping[str, Array], outputs: list[str], job_id: str) -> Any:
         tensors = [_tensor(name, key, value) for key, value in inputs.items()]
         if any(tensor.name == "job_id" for tensor in MODELS[name].inputs):
-            tensors.append(_tensor(name, "job_id", np.array([self._job_id.encode()], np.object_)))
+            tensors.append(_tensor(name, "job_id", np.array([job_id.encode()], np.object_)))
             tensors.append(_tensor(name, "owner_pid", np.array([os.getpid()], np.int64)))
         return pb_utils.InferenceRequest(
             model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_cpu()
         )
 
-    def _guarded(self, name: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    def _guarded(self, name: str, job_id: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Run a blocking call in a thread of its own and yield its responses.
 
         Triton never wakes a caller whose callee was killed; then the thread is left behind and the job fails.
@@ -124,15 +130,15 @@ class Caller:
         if pid is not None and not rundir.is_alive(pid):
             raise ModelUnavailableError(f"{name}: its process has died and is being restarted")
         threading.Thread(target=work, name=f"bls-{name}", daemon=True).start()
-        self._open.add(name)
+        self._open[job_id] = name
         while True:
             try:
                 answer = answers.get(timeout=TICK_S)
             except queue.Empty:
-                self._tick(name, pid)
+                self._tick(name, job_id, pid)
                 continue
             if answer is None or isinstance(answer, BaseException):
-                self._open.discard(name)
+                self._open.pop(job_id, None)
             if answer is None:
                 return
             if isinstance(answer, pb_utils.TritonModelException):
@@ -141,34 +147,34 @@ class Caller:
                 raise answer
             yield answer
 
-    def _tick(self, name: str, pid: int | None) -> None:
+    def _tick(self, name: str, job_id: str, pid: int | None) -> None:
         if pid is not None and not rundir.is_alive(pid):
             raise ModelUnavailableError(f"{name}: its process died in the middle of the job")
         try:
             self._check()
         except RequestCancelledError:
-            self._cancel(name)
+            self._cancel(name, job_id)
             raise
 
     def close(self) -> None:
         """Cancel every call that is still under way, because the job has ended without it."""
-        for name in list(self._open):
+        for job_id, name in list(self._open.items()):
             if rundir.model_alive(name):
-                self._cancel(name)
+                self._cancel(name, job_id)
 
-    def _cancel(self, name: str) -> None:
-        """Tell a model to drop this caller's job; cancelling the parent does not cancel its children by itself."""
-        self._open.discard(name)
+    def _cancel(self, name: str, job_id: str) -> None:
+        """Tell a model to drop a job of this caller; cancelling the parent does not cancel its children by itself."""
+        self._open.pop(job_id, None)
         spec = MODELS[name]
         if not any(tensor.name == "cancel" for tensor in spec.inputs):
             return
         request = pb_utils.InferenceRequest(
             model_name=name,
-            inputs=[_tensor(name, "cancel", np.array([self._job_id.encode()], np.object_))],
+            inputs=[_tensor(name, "cancel", np.array([job_id.encode()], np.object_))],
             requested_output_names=[tensor.name for tensor in spec.outputs],
             preferred_memory=_cpu(),
         )
-        for _ in _many(request) if spec.decoupled else _one(request):
+        for _ in _many(request, uuid.uuid4().hex) if spec.decoupled else _one(request):
             pass
 
 

@@ -7,8 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from heartvoice.errors import (
 from heartvoice.failures import where
 from heartvoice.serving import rundir
 from heartvoice.serving.metrics import Metrics
+from heartvoice.serving.receipts import Receipts
 from heartvoice.serving.remains import REMAINS
 from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
 from heartvoice.serving.unread import UnreadLimit
@@ -82,6 +83,7 @@ class Job:
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
+        self._receipts = Receipts(self.job_id) if self.inner and spec.decoupled else None
         self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
 
     @property
@@ -193,8 +195,18 @@ class Job:
         """Send the final flag, unless the job has ended already."""
         self._end(None, "ok")
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock, and what was sent before has been taken: see `receipts`."""
+        while True:
+            with self._lock:
+                if self._receipts is None or self._closed or self._receipts.complete():
+                    yield
+                    return
+            self._receipts.wait(POLL_S)
+
     def _end(self, response: Any, outcome: str) -> None:
-        with self._lock:
+        with self._turn():
             if self._closed:
                 return
             self._closed = True
@@ -207,13 +219,17 @@ class Job:
                 self._sender.send(flags=final)
             else:
                 self._sender.send(response, flags=final)
+            if self._receipts is not None:
+                self._receipts.close()
 
     def _put(self, response: Any) -> None:
-        with self._lock:
+        with self._turn():
             if not self._closed:
                 self._last_sent = self._sending_since = time.monotonic()
                 self._sender.send(response)
                 self._sending_since = None
+                if self._receipts is not None:
+                    self._receipts.sent()
 
     def _pack(self, name: str, value: Array | str | bytes) -> Any:
         spec = self.spec.output(name)  # a wrong name or dtype would pass Triton silently

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 
 from heartvoice.contracts import SVC
 from heartvoice.errors import ModelUnavailableError
+from heartvoice.serving.receipts import Receiver
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
     backend: Any = ModuleType("triton_python_backend_utils")
     backend.MetricFamily = family(page)
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    backend.InferenceResponse = SimpleNamespace
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
     names = ("heartvoice.serving.metrics", "heartvoice.serving.jobs")
     for name in names:
@@ -116,3 +120,40 @@ def test_waiting_is_counted_when_a_job_begins(held: Held, page: Page) -> None:
     outside()
     wait_until(lambda: page["heartvoice_jobs_started_total"] == 1, 5.0, "the first job begins")
     assert page["heartvoice_jobs_queue_seconds_total"] > 0
+
+
+def test_another_models_stream_sends_the_next_when_the_last_was_taken(jobs: ModuleType) -> None:
+    """Otherwise Triton's stub stands still: see `heartvoice.serving.receipts`."""
+    job_id, sent = uuid.uuid4().hex, []
+    call = request(owner_pid=np.array([os.getpid()]), job_id=np.array([job_id.encode()], object))
+    call.get_response_sender().send = lambda *_, **flags: sent.append(flags)
+    with Receiver(job_id) as receiver:
+        job = jobs.Job(SVC, call, lambda *_: None)
+
+        def work() -> None:
+            job.send({})
+            job.send({})
+            job.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for n in (1, 2):
+            wait_until(lambda n=n: len(sent) == n, 10, "not sent")  # type: ignore[misc]
+            job.poll()  # whoever watches does not wait
+            time.sleep(0.1)
+            assert len(sent) == n, "sent before the last was taken"
+            receiver.take()
+        thread.join(10)
+        assert sent == [{}, {}, {"flags": 1}]
+
+
+def test_callers_from_outside_are_not_waited_for(jobs: ModuleType) -> None:
+    sent: list[Any] = []
+    call = request(job_id=np.array([b"mine"], object))
+    call.get_response_sender().send = lambda *_, **flags: sent.append(flags)
+    with Receiver("mine"):
+        job = jobs.Job(SVC, call, lambda *_: None)
+        for _ in range(3):
+            job.send({})
+        job.close()
+    assert len(sent) == 4

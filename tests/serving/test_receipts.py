@@ -1,0 +1,95 @@
+"""One response of a stream on its way at a time, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+
+from heartvoice.serving.receipts import Receipts, Receiver
+
+
+def test_a_response_is_missing_until_it_is_taken() -> None:
+    job_id = uuid.uuid4().hex
+    with Receiver(job_id) as receiver:
+        sender = Receipts(job_id.encode())
+        for _ in range(3):
+            assert sender.complete()
+            sender.sent()
+            assert not sender.complete()
+            receiver.take()
+            sender.wait(5.0)
+        assert sender.complete()
+        sender.close()
+        receiver.take()  # a sender that has ended needs none
+
+
+def test_waiting_ends_with_the_receipt() -> None:
+    job_id = uuid.uuid4().hex
+    with Receiver(job_id) as receiver:
+        sender = Receipts(job_id.encode())
+        sender.sent()
+        began = time.monotonic()
+        threading.Timer(0.2, receiver.take).start()
+        sender.wait(30.0)
+        assert sender.complete()
+        assert time.monotonic() - began < 20.0
+
+
+def test_a_caller_that_has_ended_takes_no_more() -> None:
+    job_id = uuid.uuid4().hex
+    with Receiver(job_id) as receiver:
+        sender = Receipts(job_id.encode())
+        sender.sent()
+        receiver.take()
+    sender.sent()
+    sender.wait(5.0)
+    assert sender.complete()
+
+
+def test_a_caller_that_was_killed_takes_no_more() -> None:
+    job_id = uuid.uuid4().hex
+    code = f"""
+import time
+from heartvoice.serving.receipts import Receiver
+with Receiver({job_id!r}):
+    print(flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        caller.stdout.readline()
+        sender = Receipts(job_id.encode())
+        sender.sent()
+        assert not sender.complete()
+        caller.kill()
+        sender.wait(30.0)
+        assert sender.complete()
+
+
+@pytest.mark.parametrize("job_id", [b"", b"nobody", b"\0" * 3, b"x" * 300, b"../../tmp"])
+def test_a_caller_that_gives_no_receipts_is_not_waited_for(job_id: bytes) -> None:
+    sender = Receipts(job_id)
+    sender.sent()
+    sender.wait(0.0)
+    assert sender.complete()
+    sender.close()
+
+
+def test_nothing_is_said_to_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = uuid.uuid4().hex
+    user = os.geteuid()
+    with Receiver(job_id) as receiver:
+        stranger, sender = Receipts(job_id.encode()), Receipts(job_id.encode())
+        users = iter([user + 1, user, user])
+        monkeypatch.setattr(os, "geteuid", lambda: next(users))
+        for each in (stranger, sender):
+            each.sent()
+        receiver.take()
+        assert sender.complete()
+        assert stranger.complete(), "its connection is closed"
