@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import signal
@@ -24,24 +23,23 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice import page_cache
 from heartvoice.contracts import LOADED, MODELS
 from heartvoice.embedded import leftovers, secret_argument, server_log, wheel
+from heartvoice.embedded.launch import ADMIN_HEADER, Launch
 from heartvoice.embedded.ports import ANY, LOOPBACK, check_address, check_port
-from heartvoice.embedded.processes import crashed, die_with_parent, kill_group
+from heartvoice.embedded.processes import crashed, kill_group
 from heartvoice.embedded.profiles import Profile
 from heartvoice.embedded.shared_memory import SharedMemoryGrant
 from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
 from heartvoice.embedded.wheel import ServerFiles
-from heartvoice.errors import EngineError, ModelUnavailableError
+from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.repository import Repository
-from heartvoice.serving import rundir, unread
+from heartvoice.serving import rundir
 
 log = logging.getLogger(__name__)
 
-ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
-_ADMIN_APIS = "model-repository,trace,logging"
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
-KEEPALIVE_S = 10.0
-"""A silent caller is asked so often whether it is there, and given up when it does not answer for as long."""
+MOST_CRASHES, CRASHES_S = 3, 600.0
+"""A Triton that crashes more often than that, in so many seconds, stays down."""
 CANCEL_S = 2.0
 """How long cancelled jobs may take to notice."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
@@ -106,8 +104,11 @@ class EmbeddedServer:
         self._reloading = threading.Lock()
         self.ready = False
         """Whether every model has answered."""
+        self._launch: Launch | None = None
         self._log: IO[bytes] | None = None
-        self._log_start = 0
+        self._log_path, self._log_start = Path(), 0
+        self._crashes: list[float] = []
+        self._down = threading.Event()
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -158,16 +159,13 @@ class EmbeddedServer:
             backends = wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
             # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
-            self._log = path.open("ab")
-            self._launch(files, backends, repository.root, path)
-            if not self._wait_ready(path, interrupted):
-                kill_group(self.pid)
-                leftovers.remove_unused(self._run, self._owner)
-                log.warning("Triton crashed while it loaded the models; starting it once more")
-                self._launch(files, backends, repository.root, path)
-                self._wait_ready(path, interrupted, again=False)
-            leftovers.close_to_others(self._owner, self._run)
-            secret_argument.warn_if_shown(self.pid, self._secret)
+            self._log, self._log_path = path.open("ab"), path
+            self._launch = Launch(
+                self.options, files, self.models, backends, repository.root,
+                shm_prefix=leftovers.shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
+                grant=self._grant, stop_s=self._stop_s,
+            )  # fmt: skip
+            self._bring_up(interrupted)
             if self._grant is not None:
                 self._grant.publish()
         except BaseException:
@@ -236,14 +234,11 @@ class EmbeddedServer:
         if self._run is not None:
             (self._run / rundir.STOP).touch()
 
-    def wait(self) -> int:
-        """Wait until the server ends by itself; returns its exit status."""
-        assert self._process is not None, "the server has not been started"
-        return self._process.wait()
-
     def poll(self) -> int | None:
-        """The server's exit status, None while it runs."""
-        return self._process.poll() if self._process else None
+        """The server's exit status, None while it runs, or has crashed and is being started anew."""
+        status = self._process.poll() if self._process else None
+        watched = self._watcher.is_alive() and not self._down.is_set()
+        return None if crashed(status) and watched else status
 
     def stub_pids(self) -> dict[str, int]:
         """Process of each model that runs in a stub."""
@@ -251,65 +246,32 @@ class EmbeddedServer:
         pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
-    def _environment(self, files: ServerFiles) -> dict[str, str]:
-        env = wheel.environment(files)
-        return env if self.options.profile is None else self.options.profile.environment(env)
+    def _bring_up(self, interrupted: Callable[[], bool]) -> None:
+        """Start Triton and wait until every model answers; once more, if it crashes meanwhile.
 
-    def _restrictions(self) -> dict[str, str]:
-        """Arguments that close APIs, without and with their keys."""
-        apis = _ADMIN_APIS if self._grant else f"{_ADMIN_APIS},shared-memory"
-        argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin="
-        return {argument: argument + self._secret, **(self._grant.argument if self._grant else {})}
-
-    def _command(self, files: ServerFiles, backends: Path, root: Path) -> list[str]:
-        options = self.options
-        command = [
-            str(files.binary),
-            f"--model-repository={root}",
-            f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={leftovers.shm_prefix(self._owner, self._run)}",
-            "--disable-auto-complete-config",
-            "--model-control-mode=explicit",
-            *(f"--load-model={name}" for name in self.models),
-            "--allow-http=false",
-            f"--grpc-address={options.address}",
-            f"--grpc-port={options.grpc_port}",
-            f"--metrics-address={options.address}",
-            f"--metrics-port={options.metrics_port}",
-            # By default the last eight streams' answers are kept for reuse, each up to a whole song.
-            "--grpc-infer-allocation-pool-size=0",
-            *self._restrictions(),  # the keys follow, out of sight
-            # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
-            # of callers are welcome, too: the default drops those that ping more than once in five minutes.
-            f"--grpc-keepalive-time={round(KEEPALIVE_S * 1000)}",
-            f"--grpc-keepalive-timeout={round(KEEPALIVE_S * 1000)}",
-            "--grpc-http2-max-pings-without-data=0",
-            f"--grpc-http2-min-recv-ping-interval-without-data={round(KEEPALIVE_S * 500)}",
-            f"--exit-timeout-secs={math.ceil(self._stop_s)}",
-            "--log-format=ISO8601",
-            *(options.profile.arguments if options.profile else ()),
-        ]
-        return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
-
-    def _launch(self, files: ServerFiles, backends: Path, root: Path, log_path: Path) -> None:
-        assert self._log is not None
-        self._log_start = log_path.stat().st_size
-        self._process = secret_argument.start(
-            self._command(files, backends, root),
-            self._restrictions(),
-            env={**unread.ENVIRONMENT, **self._environment(files), rundir.VARIABLE: str(self._run)},
-            before_exec=die_with_parent,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
-        )
-
-    def _wait_ready(self, log_path: Path, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
-        """Wait until every model answers; False if Triton crashed and may be started `again`.
-
-        2.51 does so now and then on a busy host (boost::interprocess::lock_exception).
+        2.51 does on a host that stands still for a second now and then: it gives up a model's process that gave no
+        sign for so long, frees what that process reads next, and dies of what follows
+        (boost::interprocess::lock_exception).
         """
+        assert self._run is not None
+        self._launch_once()
+        if not self._wait_ready(interrupted):
+            kill_group(self.pid)
+            leftovers.remove_unused(self._run, self._owner)
+            log.warning("Triton crashed while it loaded the models; starting it once more")
+            self._launch_once()
+            self._wait_ready(interrupted, again=False)
+        leftovers.close_to_others(self._owner, self._run)
+        secret_argument.warn_if_shown(self.pid, self._secret)
+
+    def _launch_once(self) -> None:
+        assert self._log is not None
+        assert self._launch is not None
+        self._log_start = self._log_path.stat().st_size
+        self._process = self._launch.start(self._log)
+
+    def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
+        """Wait until every model answers; False if Triton crashed and may be started `again`."""
         deadline = time.monotonic() + self.options.start_timeout_s
         assert self._process is not None
         with grpc.insecure_channel(self.url) as channel:
@@ -320,12 +282,12 @@ class EmbeddedServer:
                 if again and crashed(self._process.poll()):
                     return False
                 if self._process.poll() is not None:
-                    raise EngineError(f"the server did not start: {server_log.reason(log_path, self._log_start)}")
+                    raise EngineError(f"the server did not start: {server_log.reason(self._log_path, self._log_start)}")
                 with contextlib.suppress(grpc.RpcError):
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
                         return True
                 time.sleep(0.05)
-        reason = server_log.reason(log_path, self._log_start)
+        reason = server_log.reason(self._log_path, self._log_start)
         raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
 
     def reload(self, name: str) -> None:
@@ -342,27 +304,57 @@ class EmbeddedServer:
     def _watch(self) -> None:
         """Reload the model of a stub that died or hangs: Triton never does, and goes on calling it ready."""
         assert self._run is not None
+        assert self._process is not None
         watch = StubWatch(self._run, self.pid, self.options.hang_s)
         probe = ServerProbe(self.url, self.options.hang_s)
         while not self._stopping.wait(WATCH_S):
-            if self.poll() is None and probe.hung() and not self._stopping.is_set():
+            if self._alive() and probe.hung() and not self._stopping.is_set():
                 log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
                 os.kill(self.pid, signal.SIGKILL)
-                self.wait()
-            if self.poll() is not None:
+                self._process.wait()
+            if not self._alive():
                 kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
-                break
+                if not self._revive():
+                    self._down.set()
+                    break
+                watch = StubWatch(self._run, self.pid, self.options.hang_s)
             if self._grant is not None:
                 self._grant.reap()
             for name in self.stub_pids():
                 self._mend(name, watch)
         probe.close()
+        self._process.wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
+
+    def _alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _revive(self) -> bool:
+        """Start a Triton that crashed anew; False if it stays down.
+
+        Its jobs have failed. What killed it on purpose, or while it stops, has its way.
+        """
+        assert self._run is not None
+        assert self._process is not None
+        status, now = self._process.returncode, time.monotonic()
+        self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
+        if not crashed(status) or len(self._crashes) > MOST_CRASHES or (self._run / rundir.DRAIN).exists():
+            return False
+        log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
+        rundir.forget(self._run)
+        leftovers.remove_unused(self._run, self._owner)
+        try:
+            self._bring_up(self._stopping.is_set)
+        except (HeartvoiceError, KeyboardInterrupt, OSError) as error:
+            log.error("Triton was not started anew: %s", error)
+            kill_group(self.pid)
+            return False
+        return True
 
     def _mend(self, name: str, watch: StubWatch) -> None:
         with self._reloading:  # whoever else reloads it has done so by now
             pid = self.stub_pids()[name]
             trouble = watch.trouble(name, pid)
-            if trouble is None or self._stopping.is_set() or self.poll() is not None:
+            if trouble is None or self._stopping.is_set() or not self._alive():
                 return
             log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, trouble)
             if trouble != DIED:
@@ -395,5 +387,5 @@ class EmbeddedServer:
 
 def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
     """Every flag that a server started so is given, without values."""
-    command = EmbeddedServer(options)._command(files, files.binary.parent, options.repository)
+    command = Launch(options, files, LOADED, files.binary.parent, options.repository).command()
     return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))

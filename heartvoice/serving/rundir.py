@@ -85,6 +85,12 @@ def register(model: str) -> None:
     threading.Thread(target=_live_with, args=(os.getppid(), beat), name="live-with-server", daemon=True).start()
 
 
+def forget(run: Path) -> None:
+    """Drop what is known of a dead server's processes."""
+    for name in ("pids", "beats"):
+        shutil.rmtree(run / name, ignore_errors=True)
+
+
 def scratch(model: str) -> tempfile.TemporaryDirectory[str]:
     """A folder for a job's files, as a context manager. What a killed process leaves goes at its model's next start."""
     run = folder()

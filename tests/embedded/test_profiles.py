@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from heartvoice import footprint
-from heartvoice.contracts import HTDEMUCS, MAX_FILE_BYTES, MODELS
+from heartvoice.contracts import HTDEMUCS, LOADED, MAX_FILE_BYTES, MODELS
 from heartvoice.embedded import profiles
+from heartvoice.embedded.launch import Launch
 from heartvoice.embedded.ports import ANY, check_address
 from heartvoice.embedded.profiles import GB10
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions
@@ -22,9 +23,8 @@ NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
 
 
 def command(**options: object) -> list[str]:
-    server = EmbeddedServer(ServerOptions(Path("repository"), files=NATIVE, **options))  # type: ignore[arg-type]
-    server._run = Path("heartvoice-run-x")
-    return server._command(NATIVE, Path("/opt/tritonserver/backends"), Path("/repository"))
+    chosen = ServerOptions(Path("repository"), files=NATIVE, **options)  # type: ignore[arg-type]
+    return Launch(chosen, NATIVE, LOADED, Path("/opt/tritonserver/backends"), Path("/repository")).command()
 
 
 def test_every_flag_of_a_profile_reaches_the_server() -> None:

@@ -22,7 +22,8 @@ from heartvoice.client.messages import Message
 from heartvoice.contracts import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.conversion import Conversion, Converted
 from heartvoice.dsp import resample
-from heartvoice.embedded.server import ADMIN_HEADER, EmbeddedServer
+from heartvoice.embedded.launch import ADMIN_HEADER
+from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.job_messages import AudioPiece
 from heartvoice.local import LocalVoiceStages, make_cover
