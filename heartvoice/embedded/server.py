@@ -28,7 +28,7 @@ from heartvoice.embedded.ports import ANY, LOOPBACK, check_address, check_port
 from heartvoice.embedded.processes import crashed, kill_group
 from heartvoice.embedded.profiles import Profile
 from heartvoice.embedded.shared_memory import SharedMemoryGrant
-from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch
+from heartvoice.embedded.watch import DIED, ServerProbe, StubWatch, UnreadWatch
 from heartvoice.embedded.wheel import ServerFiles
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.repository import Repository
@@ -108,7 +108,7 @@ class EmbeddedServer:
         self._log: IO[bytes] | None = None
         self._log_path, self._log_start = Path(), 0
         self._crashes: list[float] = []
-        self._down = threading.Event()
+        self._down, self._renewing = threading.Event(), threading.Event()
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -237,8 +237,8 @@ class EmbeddedServer:
     def poll(self) -> int | None:
         """The server's exit status, None while it runs, or has crashed and is being started anew."""
         status = self._process.poll() if self._process else None
-        watched = self._watcher.is_alive() and not self._down.is_set()
-        return None if crashed(status) and watched else status
+        comes_back = crashed(status) or self._renewing.is_set()
+        return None if comes_back and self._watcher.is_alive() and not self._down.is_set() else status
 
     def stub_pids(self) -> dict[str, int]:
         """Process of each model that runs in a stub."""
@@ -305,7 +305,7 @@ class EmbeddedServer:
         """Reload the model of a stub that died or hangs: Triton never does, and goes on calling it ready."""
         assert self._run is not None
         assert self._process is not None
-        watch = StubWatch(self._run, self.pid, self.options.hang_s)
+        watch, unread = self._watches()
         probe = ServerProbe(self.url, self.options.hang_s)
         while not self._stopping.wait(WATCH_S):
             if self._alive() and probe.hung() and not self._stopping.is_set():
@@ -317,9 +317,15 @@ class EmbeddedServer:
                 if not self._revive():
                     self._down.set()
                     break
-                watch = StubWatch(self._run, self.pid, self.options.hang_s)
+                watch, unread = self._watches()
             if self._grant is not None:
                 self._grant.reap()
+            if unread.stuck() and not self._stopping.is_set():
+                log.error("answers that nobody reads kept the server from taking jobs; starting it anew")
+                self._renewing.set()
+                kill_group(self.pid)
+                self._process.wait()
+                continue
             for name in self.stub_pids():
                 self._mend(name, watch)
         probe.close()
@@ -328,18 +334,26 @@ class EmbeddedServer:
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _revive(self) -> bool:
-        """Start a Triton that crashed anew; False if it stays down.
+    def _watches(self) -> tuple[StubWatch, UnreadWatch]:
+        assert self._run is not None
+        stubs = StubWatch(self._run, self.pid, self.options.hang_s)
+        return stubs, UnreadWatch(self._run, self.pid, self.live_jobs)
 
-        Its jobs have failed. What killed it on purpose, or while it stops, has its way.
+    def _revive(self) -> bool:
+        """Start a Triton anew that crashed, or that we ended for it; False if it stays down.
+
+        Its jobs have failed. Who killed it on purpose has his way, and so has a stop.
         """
         assert self._run is not None
         assert self._process is not None
         status, now = self._process.returncode, time.monotonic()
-        self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
-        if not crashed(status) or len(self._crashes) > MOST_CRASHES or (self._run / rundir.DRAIN).exists():
+        if (self._run / rundir.DRAIN).exists():
             return False
-        log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
+        if not self._renewing.is_set():
+            self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
+            if not crashed(status) or len(self._crashes) > MOST_CRASHES:
+                return False
+            log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
         rundir.forget(self._run)
         leftovers.remove_unused(self._run, self._owner)
         try:
@@ -348,6 +362,7 @@ class EmbeddedServer:
             log.error("Triton was not started anew: %s", error)
             kill_group(self.pid)
             return False
+        self._renewing.clear()
         return True
 
     def _mend(self, name: str, watch: StubWatch) -> None:

@@ -11,12 +11,15 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.serving import rundir
+from heartvoice.serving.unread import private_bytes
 
 DIED = "died"
 RETRY_S, MAX_RETRY_S = 0.5, 30.0
 """After a reload that failed: the wait before the next try, doubled each time."""
 PROBE_S = 2.0
 """How often the server itself is asked whether it lives."""
+UNREAD_S = 120.0
+"""Who reads nothing for so long, while that keeps others from being served, loses what is unread."""
 
 
 @dataclass
@@ -89,3 +92,32 @@ class ServerProbe:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+
+class UnreadWatch:
+    """Sees answers that nobody reads keep a server without jobs from taking any: those of callers that are gone.
+
+    Triton frees them no more (2.51), and says nothing of whose they are.
+    """
+
+    def __init__(
+        self, run: Path, server_pid: int, live_jobs: Callable[[], int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run, self._server_pid, self._live_jobs, self._clock = run, server_pid, live_jobs, clock
+        self._since: float | None = None
+
+    def stuck(self) -> bool:
+        """Whether it has been so for `UNREAD_S`. Cheap while no job is refused."""
+        most = rundir.full(self._run)
+        if most is None:
+            return False
+        if private_bytes(self._server_pid) <= most:
+            (self._run / rundir.FULL).unlink(missing_ok=True)
+            self._since = None
+            return False
+        if self._live_jobs():
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = self._clock()
+        return self._clock() - self._since >= UNREAD_S

@@ -16,6 +16,7 @@ import struct
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "HEARTVOICE_RUN_DIR"
@@ -23,6 +24,8 @@ BEAT_S = 0.25
 """How often a stub's own thread looks at its parent and says that it works."""
 DRAIN, STOP = "drain", "stop"
 """Flags of a server that is about to stop: no new jobs; and those under way end, too."""
+FULL = "full"
+"""Flag of a server that took a job too few, because it holds answers that nobody has read."""
 
 
 def folder() -> Path | None:
@@ -86,9 +89,26 @@ def register(model: str) -> None:
 
 
 def forget(run: Path) -> None:
-    """Drop what is known of a dead server's processes."""
+    """Drop what is known of a dead server."""
     for name in ("pids", "beats"):
         shutil.rmtree(run / name, ignore_errors=True)
+    (run / FULL).unlink(missing_ok=True)
+
+
+def say_full(n_bytes: int) -> None:
+    """Note that jobs are refused while the server's process holds more than this."""
+    run = folder()
+    if run is not None:
+        with suppress(OSError):  # the refusal counts, not the note
+            (run / FULL).write_text(str(n_bytes))
+
+
+def full(run: Path) -> int | None:
+    """The bytes from which on the server's process holds too much; None if no job was refused for that."""
+    try:
+        return int((run / FULL).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def scratch(model: str) -> tempfile.TemporaryDirectory[str]:

@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from heartvoice.errors import ModelUnavailableError
+from heartvoice.serving import rundir
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """Of the server process: bytes from which on a block has a mapping of its own."""
@@ -60,6 +61,7 @@ class UnreadLimit:
             self._base = now
         held = now - self._base
         if held > self._limit:
+            rundir.say_full(self._base + self._limit)
             raise ModelUnavailableError(
                 f"{self._model}: the server holds {held / 1e6:.0f} MB of requests and of answers that their callers "
                 f"have not read, the limit is {self._limit / 1e6:.0f} MB; try again later"

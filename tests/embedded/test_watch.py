@@ -122,3 +122,52 @@ def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPa
     gone = ServerProbe(f"127.0.0.1:{port}", 0.3)
     assert not gone.hung(), "a server that is gone does not hang"
     gone.close()
+
+
+@pytest.fixture
+def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose server refused a job, for holding more than 100 bytes."""
+    monkeypatch.setenv(rundir.VARIABLE, str(tmp_path))
+    rundir.say_full(100)
+    return tmp_path
+
+
+class Held:
+    """What a server holds and does, and the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n_bytes, self.jobs, self.now = 101, 0, 0.0
+        monkeypatch.setattr(watch, "private_bytes", lambda _pid: self.n_bytes)
+
+    def watch(self, run: Path) -> watch.UnreadWatch:
+        return watch.UnreadWatch(run, 1, lambda: self.jobs, clock=lambda: self.now)
+
+
+def test_answers_that_nobody_reads_are_given_time(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    watched = held.watch(full)
+    assert not watched.stuck()
+    held.now = watch.UNREAD_S - 0.1
+    assert not watched.stuck()
+    held.now = watch.UNREAD_S
+    assert watched.stuck()
+
+
+def test_jobs_under_way_are_not_disturbed(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    watched = held.watch(full)
+    assert not watched.stuck()
+    held.now, held.jobs = watch.UNREAD_S, 1
+    assert not watched.stuck()
+    held.jobs = 0
+    assert not watched.stuck(), "the time begins anew"
+
+
+def test_a_refusal_is_forgotten_when_the_answers_were_read(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    watched = held.watch(full)
+    held.n_bytes = 100
+    assert not watched.stuck()
+    held.n_bytes, held.now = 101, 1000.0
+    assert not watched.stuck()
+    assert rundir.full(full) is None, "no job was refused since"

@@ -15,6 +15,7 @@ import pytest
 
 from heartvoice.client import AsyncClient, AudioChunk, Client
 from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
+from heartvoice.embedded import watch
 from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.repository import Repository
 from heartvoice.serving.unread import private_bytes
@@ -133,6 +134,30 @@ def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(
             assert not takes_songs(limited), "nothing is unread: the test shows nothing"
             stalled.cancel()
         wait_until(lambda: takes_songs(limited), 10.0, "what was not read is still there")
+
+
+def test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work(
+    limited: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller without our client or the gateway: Triton itself would refuse songs until it is started anew."""
+    monkeypatch.setattr(watch, "UNREAD_S", 2.0)
+    metrics, pid = Metrics(limited.metrics_url), limited.pid
+    with Raw(limited.url) as unread:
+        stalled = unread.call("song", LONG, timeout=120.0)
+        next(stalled)
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        stalled.cancel()
+    assert not takes_songs(limited), "nothing is unread: the test shows nothing"
+    wait_until(lambda: limited.pid != pid, 30.0, "not started anew")
+    assert limited.poll() is None
+    wait_until(lambda: ready(limited), 60.0, "not ready")
+    assert takes_songs(limited)
+    assert "answers that nobody reads kept the server from taking jobs; starting it anew" in caplog.text
+
+
+def ready(server: EmbeddedServer) -> bool:
+    with Client(server.url, retries=0) as own:
+        return own.server_ready()
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
