@@ -65,8 +65,8 @@ class Receipts:
         self._socket: socket.socket | None = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
         try:
+            self._socket.setblocking(False)  # before: a crowd of strangers at its door must not hold us up
             self._socket.connect(_PREFIX + job_id)
-            self._socket.setblocking(False)
             self._poll.register(self._socket, select.POLLIN)
         except OSError:
             self.close()  # a caller that gives none

@@ -81,6 +81,14 @@ def test_a_caller_that_gives_no_receipts_is_not_waited_for(job_id: bytes) -> Non
     sender.close()
 
 
+def test_a_crowd_at_its_door_holds_nobody_up() -> None:
+    job_id = uuid.uuid4().hex
+    with Receiver(job_id):
+        crowd = [Receipts(job_id.encode()) for _ in range(30)]
+        crowd[-1].sent()
+        assert crowd[-1].complete(), "it got in: the test shows nothing"
+
+
 def test_nothing_is_said_to_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = uuid.uuid4().hex
     user = os.geteuid()
