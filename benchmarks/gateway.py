@@ -54,6 +54,7 @@ SETTLE_S = 0.3
 """What a proxy does after its answers, the access log for one, is over by then, and counts."""
 CALLERS = 4
 """At once, where throughput is measured."""
+N_SONGS = 8
 REFUSED_BYTES = 50_000_000
 """A body that the server refuses as soon as it has it: nothing but transport."""
 
@@ -203,11 +204,12 @@ def calls(
     n: int,
     each: int = 1,
     callers: int = 1,
+    limit_s: float = LIMIT_S,
 ) -> None:
     """Time calls in turns; `each` is how many calls one of them is, made by so many callers at once."""
     proxies = {name: way for name, way in every.items() if way.pid is not None}
     before, warmup = {name: way.cpu_s for name, way in proxies.items()}, max(1, min(5, n // 20))
-    timings = alternate({name: partial(call, way) for name, way in every.items()}, n=n, warmup=warmup, limit_s=LIMIT_S)
+    timings = alternate({name: partial(call, way) for name, way in every.items()}, n=n, warmup=warmup, limit_s=limit_s)
     time.sleep(SETTLE_S)
     facts = {}
     for name, way in proxies.items():
@@ -223,6 +225,11 @@ def calls(
 def batch(pool: ThreadPoolExecutor, message: Any, count: int, way: Way) -> None:
     """Many calls by several callers at once."""
     list(pool.map(lambda _: way.infer(message), range(count)))
+
+
+def songs(pool: ThreadPoolExecutor, message: Any, count: int, way: Way) -> None:
+    """Many streams by several callers at once."""
+    list(pool.map(lambda _: way.stream(message), range(count)))
 
 
 def streams(run: Run, case: str, every: Mapping[str, Way], message: Any, n: int) -> None:
@@ -259,6 +266,8 @@ def measure(run: Run, every: Mapping[str, Way], n: int) -> None:
         for name, message, count in (("speaker_network", small, 100), ("speaker_encoder, 3 s", reference, 12)):
             case = f"{count} calls of {CALLERS} callers ({name})"
             calls(run, case, every, partial(batch, pool, message, count), several, count, CALLERS)
+        calls(run, f"{N_SONGS} songs of {CALLERS} callers (20 s)", every, partial(songs, pool, song, N_SONGS), few,
+              N_SONGS, CALLERS, limit_s=5 * LIMIT_S)  # fmt: skip
     streams(run, "codes (heartmula, 4 s)", every, codes, several)
     streams(run, "song (20 s)", every, song, few)
     body = request(SPEAKER_ENCODER.name, file=bytes(REFUSED_BYTES))
