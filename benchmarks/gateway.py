@@ -39,6 +39,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import noise
 from heartvoice.benchmarks import machine
+from heartvoice.benchmarks.gateway_cancel import bare_server, cancel
 from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
 from heartvoice.contracts import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
 from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
@@ -161,8 +162,8 @@ def haproxy(upstream: str, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def ways(server: EmbeddedServer) -> Iterator[dict[str, Way]]:
-    """All ways to the server."""
+def ways(url: str) -> Iterator[dict[str, Way]]:
+    """All ways to a server."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with ExitStack() as stack:
 
@@ -172,11 +173,11 @@ def ways(server: EmbeddedServer) -> Iterator[dict[str, Way]]:
             return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heartvoice-gateway-")))
-        found = {DIRECT: Way(stub(server.url))}
-        address, token, pid = stack.enter_context(gateway(server.url, folder))
+        found = {DIRECT: Way(stub(url))}
+        address, token, pid = stack.enter_context(gateway(url, folder))
         found[GATEWAY] = Way(stub(address), (("authorization", f"Bearer {token}"),), pid)
         if shutil.which("haproxy"):
-            address, pid = stack.enter_context(haproxy(server.url, folder))
+            address, pid = stack.enter_context(haproxy(url, folder))
             found[HAPROXY] = Way(stub(address), (), pid)
         yield found
 
@@ -251,6 +252,20 @@ def streams(run: Run, case: str, every: Mapping[str, Way], message: Any, n: int)
         add(run, f"{case}: {name}", timings, {GATEWAY: {"responses": len(kept[GATEWAY][0])}})
 
 
+def cancellations(run: Run, n: int) -> None:
+    """How long the server does not know that its caller has left."""
+    message = request(SONG.name, lyrics=b"la")
+    with bare_server() as (address, endings), ways(address) as every:
+
+        def once(way: Way) -> float:
+            return cancel(lambda: way.stub.ModelStreamInfer(iter([message]), metadata=way.metadata), endings)
+
+        for way in every.values():
+            once(way)  # warm
+        rounds = [{name: once(way) for name, way in every.items()} for _ in range(n)]
+    add(run, "a stream is cancelled", {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}, {})
+
+
 def measure(run: Run, every: Mapping[str, Way], n: int) -> None:
     """All cases, cheapest first."""
     few, several = max(n // 20, 1), max(n // 10, 1)
@@ -290,8 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Run("gateway", repository.preset.name, str(repository.index["precision"]), default_threads(),
               results=args.results, about=dict(repository.about) | {"callers": CALLERS})  # fmt: skip
     served = ServerOptions(repository.root, free_port(), free_port())
-    with EmbeddedServer(served) as server, ways(server) as every:
-        measure(run, every, 20 if args.quick else args.n)
+    n = 20 if args.quick else args.n
+    cancellations(run, max(n // 2, 1))
+    with EmbeddedServer(served) as server, ways(server.url) as every:
+        measure(run, every, n)
     run.finish(json_line=False)
 
 

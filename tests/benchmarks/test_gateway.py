@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2_grpc
 
-from heartvoice.benchmarks import gateway
+from heartvoice.benchmarks import gateway, gateway_cancel
 from heartvoice.benchmarks.harness import Timing
 from heartvoice.contracts import MODELS
 from heartvoice.gateway import wire
@@ -31,6 +33,14 @@ def test_its_requests_pass_the_check(model: str, inputs: dict[str, object]) -> N
 def test_what_is_added_is_the_median_of_the_differences_of_neighbours() -> None:
     direct, through = Timing((1.0, 5.0, 2.0)), Timing((1.1, 5.2, 9.0))
     assert gateway.added_ms(through, direct) == pytest.approx(200.0)
+
+
+def test_a_cancellation_is_timed_until_the_server_hears_of_it() -> None:
+    with gateway_cancel.bare_server() as (address, endings), grpc.insecure_channel(address) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        message = gateway.request("song", lyrics=b"la")
+        assert 0 < gateway_cancel.cancel(lambda: stub.ModelStreamInfer(iter([message])), endings) < 10
+        assert endings.at.empty()
 
 
 def test_the_processor_time_of_another_process_is_read() -> None:
