@@ -37,7 +37,12 @@ class Endings(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         ended = threading.Event()
-        context.add_callback(lambda: (self.at.put(time.perf_counter()), ended.set()))
+
+        def note() -> None:
+            self.at.put(time.perf_counter())
+            ended.set()
+
+        context.add_callback(note)
         next(requests)
         yield service_pb2.ModelStreamInferResponse().SerializeToString()
         ended.wait()
