@@ -135,7 +135,8 @@ class Job:
             owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
             if rundir.flagged(rundir.STOP) or (owner is not None and not rundir.is_alive(owner)):
                 self._cancelled.set()
-        if self.wants_events and self._sending_since is None and now - self._last_sent >= HEARTBEAT_S:
+        idle = self._sending_since is None and now - self._last_sent >= HEARTBEAT_S
+        if self.wants_events and idle and self._receipts is None:  # it would wait for a receipt
             self.send_event(self._last_event)
 
     def lost(self) -> bool:
