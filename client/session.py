@@ -45,6 +45,8 @@ MAX_SEND_BYTES = 2**31 - 1
 LEAVE_S, PAUSE_S = 2.0, 0.15
 """A stream that is left before its end is read for so long at most before it is cancelled, and until such a pause:
 Triton never frees what a cancelled stream had not sent (2.51), up to 92 MB for a song that was played as it came."""
+_LOST = ("Socket closed", "Stream removed", "Connection reset")
+"""In gRPC's own words of a connection that ended in the middle of a call."""
 M = TypeVar("M")
 Pem = str | Path | bytes
 """A PEM file's path, or its contents."""
@@ -227,6 +229,8 @@ class Attempts:
             return self._late()
         if status == "UNAVAILABLE" and "connect" in details:
             details = f"{self._url}: {details}"
+        if status == "UNAVAILABLE" and any(lost in details for lost in _LOST):
+            details = f"{self.what}: the connection to {self._url} was lost ({details}); the server may have died"
         return wire.error_from_status(status, details)
 
     def delay_after(self, error: HeartvoiceError, *, received: bool) -> float:

@@ -84,6 +84,15 @@ def test_a_lost_connection_names_the_server() -> None:
 
 
 @pytest.mark.parametrize(
+    "details", ["Socket closed", "Stream removed (Socket closed)", "recvmsg:Connection reset by peer"]
+)
+def test_a_server_that_is_gone_in_the_middle_of_a_call_is_said_to_be(details: str) -> None:
+    error = attempts(Clock()).failure("UNAVAILABLE", details)
+    assert isinstance(error, ModelUnavailableError)
+    assert str(error) == f"song: the connection to host:1 was lost ({details}); the server may have died"
+
+
+@pytest.mark.parametrize(
     ("url", "bypass"), [("127.0.0.1:8001", True), ("localhost:8001", True), ("10.0.0.1:8001", False)]
 )
 def test_loopback_calls_bypass_http_proxies(url: str, bypass: bool) -> None:
