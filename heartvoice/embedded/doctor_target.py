@@ -19,9 +19,10 @@ from tritonclient.grpc import model_config_pb2
 from heartvoice.contracts import HEARTMULA
 from heartvoice.embedded import wheel
 from heartvoice.embedded.doctor import Finding, attempt, module, plans, port, python, repository_line, space
+from heartvoice.embedded.launch import flag_names
 from heartvoice.embedded.leftovers import SHM
 from heartvoice.embedded.profiles import Profile
-from heartvoice.embedded.server import ServerOptions, flag_names
+from heartvoice.embedded.server import ServerOptions
 from heartvoice.embedded.wheel import SetupError
 from heartvoice.pbtxt import config_path
 from heartvoice.plans import Device, Target

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from heartvoice.contracts import LOADED
 from heartvoice.embedded import secret_argument, wheel
 from heartvoice.embedded.processes import die_with_parent
 from heartvoice.embedded.shared_memory import SharedMemoryGrant
@@ -93,3 +94,9 @@ class Launch:
         apis = _ADMIN_APIS if self.grant else f"{_ADMIN_APIS},shared-memory"
         argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin="
         return {argument: argument + self.secret, **(self.grant.argument if self.grant else {})}
+
+
+def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
+    """Every flag that a server started so is given, without values."""
+    command = Launch(options, files, LOADED, files.binary.parent, options.repository).command()
+    return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))

@@ -398,9 +398,3 @@ class EmbeddedServer:
         if self._run is not None:
             leftovers.remove_unused(self._run, self._owner)
             leftovers.close_to_others(self._owner, self._run)  # the model's new region
-
-
-def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
-    """Every flag that a server started so is given, without values."""
-    command = Launch(options, files, LOADED, files.binary.parent, options.repository).command()
-    return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))

@@ -14,8 +14,9 @@ import pytest
 from heartvoice.embedded import wheel
 from heartvoice.embedded.doctor import Finding
 from heartvoice.embedded.doctor_target import Machine, examine_target, nvidia_smi
+from heartvoice.embedded.launch import flag_names
 from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import ServerOptions, flag_names
+from heartvoice.embedded.server import ServerOptions
 from heartvoice.embedded.wheel import ServerFiles, SetupError
 from heartvoice.plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
 from heartvoice.repository import Repository
