@@ -86,6 +86,7 @@ class Caller:
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, wanted, job_id)
         for response in self._guarded(name, job_id, lambda: _one(request)):
+            self._open.pop(job_id, None)  # there is no other
             if response.has_error():
                 raise _error(name, response.error())
             return {t.name(): t.as_numpy() for t in response.output_tensors()}
