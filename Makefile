@@ -93,7 +93,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install it or name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" \
 	    || { echo "error: $(PYTHON) must be Python 3.10, 3.11 or 3.12"; exit 1; }
-	@$(PYTHON) -c "from heartvoice.embedded.wheel import shared_libpython as f; f()" 2>&1 | tail -n 1 | sed 's/^.*SetupError: /error: /' | { ! grep . ; }
+	@$(PYTHON) -c "from heartvoice.server.triton_wheel import shared_libpython as f; f()" 2>&1 | tail -n 1 | sed 's/^.*SetupError: /error: /' | { ! grep . ; }
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -1,6 +1,6 @@
 """How many songs more does HeartMuLa make in the same time when it makes eight at once?
 
-    python -m heartvoice.benchmarks.batch [--preset mid] [--quantize int8] [--seconds 20] [--tokens 128] [--quick]
+    python -m benchmarks.batch [--preset mid] [--quantize int8] [--seconds 20] [--tokens 128] [--quick]
 
 Random weights, guided and sampled songs, by the portable graph or, with --quantize, by the `ort` dialect. First one
 frame of 1, 2, 4 and 8 songs with as many cached positions each, then whole songs through the scheduler, prompts
@@ -20,21 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from heartvoice.benchmarks.engine_lm import read_bytes
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
-from heartvoice.checkpoints import random_checkpoint
-from heartvoice.contracts import FRAMES_PER_S
-from heartvoice.engines import Engine, OnnxEngine, default_threads
+from benchmarks.engine_lm import read_bytes
+from heartvoice.config.presets import PRESETS, Preset
+from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import Quantization
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import PRESETS, Preset
-from heartvoice.stages.lm import LmRequest, LmSong
-from heartvoice.stages.lm_engine import GraphEngine, LmEngine
-from heartvoice.stages.lm_engine_ort import OrtEngine
-from heartvoice.stages.lm_scheduler import LmScheduler
+from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
+from heartvoice.models.load import random_checkpoint
+from heartvoice.runtime.engines import Engine, OnnxEngine, default_threads
+from heartvoice.stages.lm.engine import GraphEngine, LmEngine
+from heartvoice.stages.lm.engine_ort import OrtEngine
+from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.scheduler import LmScheduler
 
 SONGS = (1, 2, 4, 8)
 MOST = SONGS[-1]
@@ -155,7 +155,7 @@ def _engines(preset: Preset, folder: Path, quantize: str | None, threads: int) -
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.batch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="mid")
     parser.add_argument("--quantize", metavar="none|int8|...", help="the `ort` dialect, with weights of so many bits")
     parser.add_argument("--quick", action="store_true", help="a few frames, songs of a second")

@@ -1,6 +1,6 @@
 """Would songs gain by sharing the codec's batches? One evaluation of the flow for several guided songs together.
 
-    python -m heartvoice.benchmarks.codec_batch [--preset mid] [--n 5] [--quick]
+    python -m benchmarks.codec_batch [--preset mid] [--n 5] [--quick]
 
 Over an exported repository (`heartvoice export --preset mid --random-weights 0` first), onnxruntime on the CPU: rows of
 1, 2 and 4 songs in one call against one call for each song, in turns, for the smallest and the largest window. Run it
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
-from heartvoice.contracts import CODES_PER_UNIT, HEARTCODEC_FLOW, LATENTS_PER_FRAME
-from heartvoice.engines import Array, default_threads
-from heartvoice.networks import LocalNetworks
-from heartvoice.noise import normal
-from heartvoice.repository import Repository
+from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
+from heartvoice.contracts.models import HEARTCODEC_FLOW
+from heartvoice.keyed_random import normal
+from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
+from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 
 SONGS = (1, 2, 4)
 ROWS_PER_SONG = 2
@@ -51,9 +52,7 @@ def measure(run: Run, repository: Repository, window: int, *, n: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="heartvoice.benchmarks.codec_batch", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="benchmarks.codec_batch", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", default="mid", help="which of build/repository")
     parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
     parser.add_argument("--n", type=int, default=5, help="rounds")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from heartvoice.config.presets import HeartCodecSizes, HeartMuLaSizes, TransformerSizes
 from heartvoice.models.heartcodec.estimator import mlp_width
 from heartvoice.models.heartcodec.scalar import DILATIONS
-from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes, TransformerSizes
 
 
 def layer_values(sizes: TransformerSizes) -> int:

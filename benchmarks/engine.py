@@ -1,6 +1,6 @@
 """Are the exported graphs faster than the PyTorch modules they came from, and as right?
 
-    python -m heartvoice.benchmarks.engine --preset mid [--only lm|flow|decoder] [--quick]
+    python -m benchmarks.engine --preset mid [--only lm|flow|decoder] [--quick]
 
 HeartMuLa's step, the codec's flow and its scalar decoder, on this CPU, each against PyTorch eager with the same random
 weights, in turns in one process. Exits with 1 if the step's codes differ.
@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartvoice.benchmarks.harness import RESULTS, Run
-from heartvoice.engines import default_threads
-from heartvoice.presets import PRESETS, Preset
+from heartvoice.config.presets import PRESETS, Preset
+from heartvoice.loadtest.harness import RESULTS, Run
+from heartvoice.runtime.engines import default_threads
 
 if TYPE_CHECKING:
-    from heartvoice.repository import Repository
+    from heartvoice.runtime.repository import Repository
 
 PARTS = ("lm", "flow", "decoder")
 CHUNKS = (62, 124, 186, 248, 372)
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(run: Run, repository: Repository, args: argparse.Namespace) -> bool:
     """Every part that was asked for; returns whether the codes agreed."""
-    from heartvoice.benchmarks import engine_codec, engine_lm
-    from heartvoice.checkpoints import random_checkpoint
+    from benchmarks import engine_codec, engine_lm
+    from heartvoice.models.load import random_checkpoint
 
     preset, quick, same = repository.preset, args.quick, True
     if "lm" in args.only:
@@ -76,7 +76,7 @@ def _measure(run: Run, repository: Repository, args: argparse.Namespace) -> bool
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.engine", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.engine", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="mid")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a few repetitions, short windows, no memory")
@@ -93,7 +93,7 @@ def _repository(preset: Preset, root: Path | None, seed: int, parts: list[str]) 
     """The exported graphs that are needed, made if they are not there or not made by this code."""
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
-    from heartvoice.repository import Repository
+    from heartvoice.runtime.repository import Repository
 
     root = root or Path("build/repository") / preset.name
     only = ["heartmula_step"] if parts == ["lm"] else []

@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice import noise
-from heartvoice.benchmarks.costs import decoder_flop, flow_flop
-from heartvoice.benchmarks.harness import Run, Timing, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.checkpoints import TensorSource, load_network, random_checkpoint
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
-from heartvoice.engines import Engine, OnnxEngine, OpenVinoEngine
+from benchmarks.costs import decoder_flop, flow_flop
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
+from heartvoice.loadtest.harness import Run, Timing, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.heartcodec.codec import HeartCodec
-from heartvoice.networks import LocalNetworks
-from heartvoice.presets import HeartCodecSizes
-from heartvoice.repository import Repository
+from heartvoice.models.load import TensorSource, load_network, random_checkpoint
+from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import DECODER_CHUNK, CodecStage
 
 Floats = npt.NDArray[np.float32]

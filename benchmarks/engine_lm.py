@@ -16,24 +16,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice import noise
-from heartvoice.benchmarks.costs import FrameBytes, frame_bytes
-from heartvoice.benchmarks.harness import Run, Timing, alternate, difference
-from heartvoice.checkpoints import TensorSource, load_network
-from heartvoice.contracts import FRAMES_PER_S
-from heartvoice.engines import Array, Engine, OnnxEngine
+from benchmarks.costs import FrameBytes, frame_bytes
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import HeartMuLaSizes, Preset
+from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import NOTHING, PARTS, Quantization, stored_bytes
 from heartvoice.export.quantize_quality import N_FRAMES, measure_quality
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.loadtest.harness import Run, Timing, alternate, difference
 from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.llama import KVCache
+from heartvoice.models.load import TensorSource, load_network
 from heartvoice.models.prompt import build_prompt, load_tokenizer
-from heartvoice.presets import HeartMuLaSizes, Preset
-from heartvoice.repository import Repository
-from heartvoice.stages.lm import LmRequest, LmSong
-from heartvoice.stages.lm_engine import GraphEngine, LmEngine
-from heartvoice.stages.lm_engine_ort import OrtEngine
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.repository import Repository
+from heartvoice.stages.lm.engine import GraphEngine, LmEngine
+from heartvoice.stages.lm.engine_ort import OrtEngine
+from heartvoice.stages.lm.request import LmRequest, LmSong
 
 CASE, PROMPT = "LM step", "LM prompt"
 EAGER, STANDARD, ORT = "eager fp32, static cache", "standard, fp32", "ort, fp32"

@@ -1,6 +1,6 @@
 """Is the F0 stage as right as its engines allow, fast, and bounded in memory on a long song?
 
-    python -m heartvoice.benchmarks.f0 [--only accuracy|speed|chunks] [--quick]
+    python -m benchmarks.f0 [--only accuracy|speed|chunks] [--quick]
 
 swift-f0 has its published weights: its accuracy is measured on synthetic voices of known pitch, its speed against the
 wheel's own file. RMVPE has random weights, full size: its speed is measured against PyTorch eager, and a long song in
@@ -21,19 +21,19 @@ from typing import Literal
 import numpy as np
 import torch
 
-from heartvoice import noise
-from heartvoice.benchmarks.f0_signals import NOISES_DB, VOICES, Samples, agreement, melody, score
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.checkpoints import TensorSource, random_checkpoint
-from heartvoice.contracts import SPEECH_RATE_HZ
-from heartvoice.engines import Array, Engine, OnnxEngine, default_threads
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity_f0 import PublishedSwiftF0, f0_reference
 from heartvoice.export.pypi import member
 from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
+from heartvoice.loadtest.signals import NOISES_DB, VOICES, Samples, agreement, melody, score
+from heartvoice.models.load import TensorSource, random_checkpoint
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine, default_threads
 from heartvoice.stages.f0 import (
     F0_HOP,
     RMVPE_CONTEXT_FRAMES,
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.f0", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.f0", description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a small RMVPE, short recordings, no memory")
     parser.add_argument("--seed", type=int, default=0, help="of RMVPE's random weights")

@@ -1,6 +1,6 @@
 """What does the gateway cost? The same calls straight to the server and through a gateway, in turns.
 
-    python -m heartvoice.benchmarks.gateway [--preset tiny] [--n 400] [--quick]
+    python -m benchmarks.gateway [--preset tiny] [--n 400] [--quick]
 
 Over an exported repository (`heartvoice export --preset tiny --random-weights 0` first); under four minutes. Server,
 proxies and caller are processes of their own on this host. The gateway knows its caller by a token, checks every
@@ -37,16 +37,16 @@ import numpy as np
 import soundfile
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice import noise
-from heartvoice.benchmarks import machine
-from heartvoice.benchmarks.gateway_cancel import bare_server, cancel
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
-from heartvoice.contracts import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
-from heartvoice.engines import default_threads
+from benchmarks.gateway_cancel import bare_server, cancel
+from heartvoice import keyed_random as noise
+from heartvoice.contracts.models import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
 from heartvoice.errors import EngineError
-from heartvoice.gateway.callers import add_token
-from heartvoice.repository import Repository
+from heartvoice.gateway.authentication import add_token
+from heartvoice.loadtest import machine
+from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
+from heartvoice.runtime.engines import default_threads
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 
 DIRECT, GATEWAY, HAPROXY = "direct", "gateway", "haproxy"
 LIMIT_S = 12.0
@@ -133,7 +133,7 @@ def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, int]]:
     """A gateway without limits in a process of its own: its address, a token for it, the process."""
     token = add_token(folder / "tokens", "benchmark")
     command = [
-        sys.executable, "-m", "heartvoice.client.cli", "gateway", "--json", "--listen", f"127.0.0.1:{free_port()}",
+        sys.executable, "-m", "heartvoice.cli.main", "gateway", "--json", "--listen", f"127.0.0.1:{free_port()}",
         "--upstream", upstream, "--metrics-port", "0", "--tokens", str(folder / "tokens"), "--models", ",".join(LOADED),
         "--access-log", str(folder / "access.log"), "--requests-per-s", "1e9", "--bytes-per-minute", str(10**15),
         "--concurrent", "1000", "--drain-s", "1",
@@ -293,7 +293,7 @@ def measure(run: Run, every: Mapping[str, Way], n: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", default="tiny", help="which of build/repository")
     parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
     parser.add_argument("--n", type=int, default=400, help="rounds of the cheapest case, at most")

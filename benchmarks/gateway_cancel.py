@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from heartvoice.embedded.server import free_port
+from heartvoice.server.server import free_port
 
 SETTLE_S = 0.01
 """From the first response to the cancellation: by then the caller waits for the second."""

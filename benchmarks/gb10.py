@@ -1,7 +1,7 @@
 """What does a GB10 need and take? Tables for docs/gb10.md, derived from sizes: nothing here has been run on one.
 
-    python -m heartvoice.benchmarks.gb10            # both tables
-    python -m heartvoice.benchmarks.gb10 --write    # into docs/gb10.md
+    python -m benchmarks.gb10            # both tables
+    python -m benchmarks.gb10 --write    # into docs/gb10.md
 
 Bytes come from `footprint.py`, operations of the language model and the codec from `costs.py`, those of the other
 networks from PyTorch's counter over their modules at full size on the meta device.
@@ -20,15 +20,17 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from heartvoice.benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
-from heartvoice.checkpoints import Sizes, build_module
-from heartvoice.contracts import CODEC_SETTINGS, FRAMES_PER_S, LATENTS_PER_FRAME, SVC_SETTINGS, WINDOW, Setting
-from heartvoice.embedded.profiles import GB10, Profile
-from heartvoice.footprint import CodecPrecision, footprint, gigabytes, total_bytes
-from heartvoice.presets import PRESETS, Preset, RmvpeSizes
-from heartvoice.stages.svc_windows import OVERLAP_FRAMES
-from heartvoice.svc_contracts import SVC_CONTEXT
-from heartvoice.svc_sizes import SVC_HOP
+from benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
+from heartvoice.config.presets import PRESETS, Preset, RmvpeSizes
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.constants import FRAMES_PER_S, LATENTS_PER_FRAME
+from heartvoice.contracts.svc_graphs import SVC_CONTEXT
+from heartvoice.contracts.tensors import CODEC_SETTINGS, SVC_SETTINGS, WINDOW
+from heartvoice.contracts.types import Setting
+from heartvoice.models.load import Sizes, build_module
+from heartvoice.server.memory_estimate import CodecPrecision, footprint, gigabytes, total_bytes
+from heartvoice.server.profiles import GB10, Profile
+from heartvoice.stages.svc.windows import OVERLAP_FRAMES
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "gb10.md"
 BANDWIDTH = 233e9

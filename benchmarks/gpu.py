@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from heartvoice.benchmarks import gpu_codec, gpu_lm, machine
-from heartvoice.benchmarks.gpu_device import Bench, calibrate
-from heartvoice.benchmarks.harness import RESULTS, Run
-from heartvoice.presets import PRESETS
+from benchmarks import gpu_codec, gpu_lm
+from benchmarks.gpu_device import Bench, calibrate
+from heartvoice.config.presets import PRESETS
+from heartvoice.loadtest import machine
+from heartvoice.loadtest.harness import RESULTS, Run
 
 LIMIT_S = 480
 """Nothing new begins after this; the script ends within ten minutes."""

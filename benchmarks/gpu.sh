@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 nvidia-smi || echo "no nvidia-smi"
-exec timeout --signal=INT "${LIMIT_S:-590}" "${PYTHON:-python3}" -m heartvoice.benchmarks.gpu "$@"
+exec timeout --signal=INT "${LIMIT_S:-590}" "${PYTHON:-python3}" -m benchmarks.gpu "$@"

@@ -12,13 +12,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from heartvoice.benchmarks.costs import decoder_flop, flow_flop
-from heartvoice.benchmarks.gpu_device import Bench, errors, random_network, use_tf32
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
+from benchmarks.costs import decoder_flop, flow_flop
+from benchmarks.gpu_device import Bench, errors, random_network, use_tf32
+from heartvoice.config.presets import HeartCodecSizes, Preset
+from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.estimator import Estimator
 from heartvoice.models.heartcodec.scalar import ScalarModel, quantize
-from heartvoice.presets import HeartCodecSizes, Preset
 
 FLOW, DECODER = "HeartCodec flow, one window", "HeartCodec scalar decoder, one window"
 PROFILE = "HeartCodec flow, profile of one evaluation"

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heartvoice.benchmarks import machine
-from heartvoice.benchmarks.harness import Run, Timing
-from heartvoice.checkpoints import build_module
-from heartvoice.models.random_weights import heartcodec_law, heartmula_law
-from heartvoice.presets import HeartCodecSizes, HeartMuLaSizes
+from heartvoice.checkpoints.random_init import heartcodec_law, heartmula_law
+from heartvoice.config.presets import HeartCodecSizes, HeartMuLaSizes
+from heartvoice.loadtest import machine
+from heartvoice.loadtest.harness import Run, Timing
+from heartvoice.models.load import build_module
 
 T = TypeVar("T")
 _WARMUP = 3

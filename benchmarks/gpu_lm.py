@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from heartvoice import noise
-from heartvoice.benchmarks.costs import frame_bytes, prefill_flop
-from heartvoice.benchmarks.gpu_device import Bench, errors, random_network
-from heartvoice.benchmarks.harness import Timing
-from heartvoice.contracts import FRAMES_PER_S
+from benchmarks.costs import frame_bytes, prefill_flop
+from benchmarks.gpu_device import Bench, errors, random_network
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import Preset
+from heartvoice.contracts.constants import FRAMES_PER_S
+from heartvoice.loadtest.harness import Timing
 from heartvoice.models.generate import generate
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
-from heartvoice.presets import Preset
-from heartvoice.stages.lm_engine import Codes, FrameInput, SongPrompt
-from heartvoice.stages.lm_engine_torch import TorchEngine
+from heartvoice.stages.lm.engine import Codes, FrameInput, SongPrompt
+from heartvoice.stages.lm.engine_torch import TorchEngine
 
 SONG, STEP, PROMPT = "HeartMuLa songs, bf16", "HeartMuLa step, bf16", "HeartMuLa prompt, bf16"
 EXACT, PROFILE = "HeartMuLa bf16 against fp32, same weights", "HeartMuLa step, profile"

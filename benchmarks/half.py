@@ -1,9 +1,9 @@
 """What half precision costs each graph, and what each float32 island is worth: decides `half.py`'s islands.
 
-    python -m heartvoice.benchmarks.half --preset mid
-    python -m heartvoice.benchmarks.half --preset oss-3b        # full width, few layers
-    python -m heartvoice.benchmarks.half --repository DIR --inputs DIR   # real weights, recorded inputs
-    python -m heartvoice.benchmarks.half --repository DIR --record DIR   # records them, of one codec window
+    python -m benchmarks.half --preset mid
+    python -m benchmarks.half --preset oss-3b        # full width, few layers
+    python -m benchmarks.half --repository DIR --inputs DIR   # real weights, recorded inputs
+    python -m benchmarks.half --repository DIR --record DIR   # records them, of one codec window
 
 Nothing is timed: numbers are signal-to-noise ratios of emulated half precision against float32, in dB, for all islands
 in float32, for none, and for all but one. With random weights they say what rounding does to a network's sums. They say
@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.benchmarks.harness import RESULTS, Run
-from heartvoice.engines import Array, OnnxEngine, default_threads
+from heartvoice.config.presets import PRESETS, SEPARATORS, Preset
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
 from heartvoice.export.graph import ISLANDS, Island
@@ -36,9 +35,10 @@ from heartvoice.export.parity import one_layer
 from heartvoice.export.targets import target_of
 from heartvoice.export.weights import random_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.networks import LocalNetworks
-from heartvoice.presets import PRESETS, SEPARATORS, Preset
-from heartvoice.repository import Repository
+from heartvoice.loadtest.harness import RESULTS, Run
+from heartvoice.runtime.engines import Array, OnnxEngine, default_threads
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
 
 _FULL_WIDTH_LAYERS = 2

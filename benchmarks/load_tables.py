@@ -1,6 +1,6 @@
 """A load test's result as the tables of README.md and docs/performance.md.
 
-    python -m heartvoice.benchmarks.load_tables [RESULT.json] [--write]
+    python -m benchmarks.load_tables [RESULT.json] [--write]
 
 Takes the newest `load-*.json` in benchmarks/results if none is named; `--write` puts the tables between their marks in
 both files, otherwise they are printed.
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from heartvoice.benchmarks.harness import RESULTS
-from heartvoice.benchmarks.machine import ROOT
+from heartvoice.loadtest.harness import RESULTS
+from heartvoice.loadtest.machine import ROOT
 
 Row = Mapping[str, Any]
 README, DOCS = "README.md", "docs/performance.md"
@@ -222,9 +222,7 @@ def replaced(text: str, mark: str, content: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="heartvoice.benchmarks.load_tables", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="benchmarks.load_tables", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("result", type=Path, nargs="?", help="default: the newest load-*.json")
     parser.add_argument("--write", action="store_true", help=f"into {README} and {DOCS}")
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """How much faster than real time are mixer and limiter, and how much memory do they take?
 
-    python -m heartvoice.benchmarks.mix [--seconds 60] [--rounds 5]
+    python -m benchmarks.mix [--seconds 60] [--rounds 5]
 
 Made-up signals with the levels of music, streamed in pieces of a second: the mixer with vocals in a room and with mono
 vocals, the limiter on a mix that needs it now and then and on noise 20 dB over. Ratios are against soxr resampling the
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import noise
-from heartvoice.benchmarks.harness import RESULTS, Run, alternate
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.contracts import SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.dsp import resample
-from heartvoice.stages.limiter import Limiter
-from heartvoice.stages.mix import Mixer
+from heartvoice import keyed_random as noise
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.limiter import Limiter
+from heartvoice.audio.mixer import Mixer
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.loadtest.harness import RESULTS, Run, alternate
+from heartvoice.loadtest.machine import peak_in_child
 
 Samples = NDArray[np.float32]
 YARDSTICK = "soxr, once"
@@ -89,7 +89,7 @@ def build(name: str, seconds: int) -> Callable[[], object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.mix", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.mix", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="of audio")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")

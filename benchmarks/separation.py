@@ -1,6 +1,6 @@
 """Is separation through the exported graph faster than demucs' own `apply_model`, and as right?
 
-    python -m heartvoice.benchmarks.separation --preset mid|full [--seconds 30] [--quick]
+    python -m benchmarks.separation --preset mid|full [--seconds 30] [--quick]
 
 A recording of chords and noise through `demucs.apply.apply_model` (shifts 0) and through the stage, on onnxruntime and
 OpenVINO, with the same random weights and threads, in turns in one process. The stage skips the last chunk where
@@ -23,16 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice import noise
-from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.checkpoints import load_network, random_checkpoint
-from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.demucs_module import Separator
-from heartvoice.presets import PRESETS, SEPARATORS, SeparatorSizes
-from heartvoice.stages.separate import SeparateStage, SeparationPlan, SeparationRequest, StemsPiece
+from heartvoice.models.load import load_network, random_checkpoint
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.stages.separation import SeparateStage, SeparationPlan, SeparationRequest, StemsPiece
 
 Floats = npt.NDArray[np.float32]
 PRESET_SIZES: dict[str, SeparatorSizes] = {
@@ -159,7 +159,7 @@ def measure_memory(run: Run, preset: str, graph: Path, *, seed: int, seconds: fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.separation", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.separation", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESET_SIZES, default="mid")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the recording")
     parser.add_argument("--rounds", type=int, default=5)

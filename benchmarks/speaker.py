@@ -1,6 +1,6 @@
 """What does a speaker encoder cost for a second of audio, as a graph, as its PyTorch module, and as a whole stage?
 
-    python -m heartvoice.benchmarks.speaker [--engine resemblyzer] [--engine campplus] [--seconds 12] [--campplus FILE]
+    python -m benchmarks.speaker [--engine resemblyzer] [--engine campplus] [--seconds 12] [--campplus FILE]
 
 The network alone in both engines, in turns in one process, then the stage with its front end in numpy; peak memory of
 each in a process of its own. Resemblyzer has its published weights; CAMPPlus random ones unless its file is given.
@@ -21,18 +21,18 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from heartvoice import noise
-from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.checkpoints import TensorSource, load_network, random_checkpoint
-from heartvoice.contracts import SPEECH_RATE_HZ
-from heartvoice.engines import Array, OnnxEngine, default_threads
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusSizes
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export import pypi
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
+from heartvoice.models.load import TensorSource, load_network, random_checkpoint
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.presets import SPEAKERS, AnySpeaker, CampplusSizes
+from heartvoice.runtime.engines import Array, OnnxEngine, default_threads
 from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches, raise_level
 
 Floats = npt.NDArray[np.float32]
@@ -139,7 +139,7 @@ def build(
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.speaker", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.speaker", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=SPEAKERS, action="append", help="this one alone; may be repeated")
     parser.add_argument("--seconds", type=float, default=12.0, help="of audio")
     parser.add_argument("--campplus", type=Path, help="campplus_cn_common.bin")

@@ -1,6 +1,6 @@
 """How soon is a song heard? First audio against the whole song, without a voice and with one, live.
 
-    python -m heartvoice.benchmarks.stream [--preset mid] [--rounds 3] [--voice [--svc-steps 25]] [--quick]
+    python -m benchmarks.stream [--preset mid] [--rounds 3] [--voice [--svc-steps 25]] [--quick]
 
 The whole pipeline in one process over an exported repository (`heartvoice export --preset mid --random-weights 0`
 first); times are those of the jobs' own reports. Windows of 93 and of 372 frames take turns. `--voice`
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing
-from heartvoice.benchmarks.voice import LYRICS, TAGS, finished, voice_inputs
-from heartvoice.contracts import CODES_PER_UNIT
-from heartvoice.engines import Array, default_threads
-from heartvoice.local import LocalStages, LocalVoiceStages, make_song
-from heartvoice.repository import Repository
+from benchmarks.voice import LYRICS, TAGS, finished, voice_inputs
+from heartvoice.contracts.constants import CODES_PER_UNIT
+from heartvoice.loadtest.harness import RESULTS, Run, Timing
+from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_song
+from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.repository import Repository
 
 BUDGETS = {"window 93": 0.25, "window 372": 0.6, "window 93, voice, live": 0.45}
 """First audio over the whole latency of a streamed song of 60 s (design, section 4)."""
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.stream", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.stream", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="mid", help="which of build/repository")
     parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
     parser.add_argument("--seconds", type=float, help="length of a song (default 60)")

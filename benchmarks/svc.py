@@ -1,6 +1,6 @@
 """Are the converter's graphs and stages faster than their PyTorch modules, and is a whole conversion?
 
-    python -m heartvoice.benchmarks.svc [--preset mid] [--only networks|stages|conversion|binding] [--quick]
+    python -m benchmarks.svc [--preset mid] [--only networks|stages|conversion|binding] [--quick]
 
 Random weights. Every graph runs one call of its usual size on PyTorch, onnxruntime and OpenVINO (float32, and bfloat16
 by choice with what that costs in dB); every stage, and a whole conversion, on PyTorch and onnxruntime. All of them take
@@ -26,14 +26,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from heartvoice.benchmarks.f0_signals import melody
-from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.benchmarks.vocoder import log_mel as vocoder_mel
-from heartvoice.checkpoints import load_module, load_network, random_checkpoint
-from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.dsp import resample
-from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from benchmarks.vocoder import log_mel as vocoder_mel
+from heartvoice.audio.dsp import resample
+from heartvoice.checkpoints.bigvgan import RandomBigvgan
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.config.presets import PRESETS, Preset, RmvpeSizes
+from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.svc_graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.graph import Graph
 from heartvoice.export.parity import TOLERANCE
@@ -43,20 +43,20 @@ from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
 from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.keyed_random import normal
+from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
+from heartvoice.loadtest.signals import melody
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
-from heartvoice.models.bigvgan_weights import RandomBigvgan
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.models.load import load_module, load_network, random_checkpoint
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
-from heartvoice.models.seed_vc.random import part_law
-from heartvoice.networks import Networks
-from heartvoice.noise import normal
-from heartvoice.presets import PRESETS, Preset, RmvpeSizes
-from heartvoice.stages.convert import ConvertStage
-from heartvoice.stages.convert_settings import ConvertSettings
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.svc_content import sinc_resample
-from heartvoice.stages.svc_mel import n_mel_frames
-from heartvoice.svc_contracts import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
+from heartvoice.stages.svc.content import sinc_resample
+from heartvoice.stages.svc.mel import n_mel_frames
+from heartvoice.stages.svc.settings import ConvertSettings
+from heartvoice.stages.svc.stage import ConvertStage
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["eager", "onnxruntime"]
@@ -344,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.svc", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.svc", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=F0S, default="mid")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="preset tiny, short vocals, one round, no memory")

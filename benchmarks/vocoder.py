@@ -1,6 +1,6 @@
 """Is the vocoder's graph faster than its PyTorch module, which chunks suit it, and which form of its activation?
 
-    python -m heartvoice.benchmarks.vocoder [--size mid|full] [--only engines|chunks|forms] [--quick]
+    python -m benchmarks.vocoder [--size mid|full] [--only engines|chunks|forms] [--quick]
 
 Random weights of official rates at a quarter of the width (mid) or all of it. The engines decode the same frames in
 turns in one process, each one's peak memory is measured in a process of its own; chunks go through the stage and are
@@ -22,20 +22,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice import noise
-from heartvoice.benchmarks.harness import RESULTS, Run, alternate, difference
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.benchmarks.vocoder_forms import FORMS, write_form
-from heartvoice.checkpoints import load_module
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.engines import Array, OnnxEngine, OpenVinoEngine, default_threads
+from benchmarks.vocoder_forms import FORMS, write_form
+from heartvoice import keyed_random as noise
+from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
+from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
-from heartvoice.models.bigvgan_weights import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan
-from heartvoice.stages.vocode import VocodeStage, context_frames
-from heartvoice.svc_sizes import BigvganSizes
+from heartvoice.models.load import load_module
+from heartvoice.runtime.engines import Array, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.stages.svc.vocoder import VocodeStage, context_frames
 
 Floats = npt.NDArray[np.float32]
 Engine = Literal["eager", "onnxruntime", "openvino fp32", "openvino bf16"]
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.vocoder", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.vocoder", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=("mid", "full"), default="mid")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a small network, few frames and rounds, no memory")

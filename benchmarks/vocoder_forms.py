@@ -7,14 +7,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.checkpoints.bigvgan import BETA_FLOOR, TAPS
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.graph import Array, GraphBuilder
 from heartvoice.export.layout import BATCH
 from heartvoice.export.vocoder_graph import REACH, add_activation, phases
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.bigvgan import DOWN_PADS, UP_CROP, UP_PAD
-from heartvoice.models.bigvgan_weights import BETA_FLOOR, TAPS
-from heartvoice.specs import Axis, TensorSpec
+from heartvoice.models.load import TensorSource
 
 Form = Literal["transposed", "sums", "groups", "rows"]
 FORMS: tuple[Form, ...] = get_args(Form)

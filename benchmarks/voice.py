@@ -1,6 +1,6 @@
 """What does a voice cost in the pipeline: a cover, a song with a voice, a voice heard before, and conversion live?
 
-    python -m heartvoice.benchmarks.voice [--preset mid] [--only cover|song|cache|live] [--quick]
+    python -m benchmarks.voice [--preset mid] [--only cover|song|cache|live] [--quick]
 
 In one process over an exported repository (`heartvoice export --preset mid --random-weights 0` first). A job runs as a
 whole, in which its stages overlap, and then stage by stage: each one alone gives the answers that it gave in a job
@@ -22,27 +22,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice.benchmarks.f0_signals import agreement, melody
-from heartvoice.benchmarks.harness import RESULTS, Run, Timing, alternate
-from heartvoice.benchmarks.machine import peak_in_child
-from heartvoice.benchmarks.separation import recording
-from heartvoice.contracts import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converted, Converter
-from heartvoice.dsp import resample
-from heartvoice.engines import Array, default_threads
-from heartvoice.job_messages import AudioPiece, Codes, Finished, Message
-from heartvoice.local import LocalStages, LocalVoiceStages, make_cover
-from heartvoice.networks import LocalNetworks
-from heartvoice.pipeline import SongRequest, SongStages
-from heartvoice.repository import Repository
-from heartvoice.revoice import VoiceStages
+from benchmarks.separation import recording
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.recordings import read_voice
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
+from heartvoice.loadtest.machine import peak_in_child
+from heartvoice.loadtest.signals import agreement, melody
+from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_cover
+from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
+from heartvoice.pipeline.song import SongRequest, SongStages
+from heartvoice.pipeline.song_with_voice import song_messages
+from heartvoice.pipeline.voice_conversion import VoiceStages
+from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest
-from heartvoice.stages.convert_settings import ConvertSettings
-from heartvoice.stages.lm import LmRequest
-from heartvoice.stages.recordings import read_voice
-from heartvoice.stages.separate import SeparationRequest
-from heartvoice.stages.svc_mel import log_mel
-from heartvoice.voiced import song_messages
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.separation import SeparationRequest
+from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.mel import log_mel
+from heartvoice.stages.svc.settings import ConvertSettings
 
 Floats = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="heartvoice.benchmarks.voice", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.voice", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="mid")
     parser.add_argument("--repository", type=Path, help="default build/repository/PRESET")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")

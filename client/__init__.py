@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from heartvoice.audio_files import AudioFile
+    from heartvoice.audio.encode import AudioFile
     from heartvoice.client.aio import AsyncClient
     from heartvoice.client.messages import (
         AudioChunk,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         StemsReport,
     )
     from heartvoice.client.recordings import Recording, RecordingLike, as_recording
-    from heartvoice.client.song_requests import SongRequest
+    from heartvoice.client.requests import SongRequest
     from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
 
@@ -49,11 +49,11 @@ __all__ = [
 
 _MODULES = {
     "AsyncClient": "heartvoice.client.aio",
-    "AudioFile": "heartvoice.audio_files",
+    "AudioFile": "heartvoice.audio.encode",
     "Client": "heartvoice.client.sync",
     "Recording": "heartvoice.client.recordings",
     "RecordingLike": "heartvoice.client.recordings",
-    "SongRequest": "heartvoice.client.song_requests",
+    "SongRequest": "heartvoice.client.requests",
     "Stems": "heartvoice.client.stems",
     "as_recording": "heartvoice.client.recordings",
 }

@@ -16,8 +16,8 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
+from heartvoice.client.connection import LEAVE_S, PAUSE_S, READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.session import LEAVE_S, PAUSE_S, READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
 

@@ -10,20 +10,16 @@ import numpy as np
 
 from heartvoice.client.messages import Array
 from heartvoice.client.recordings import VOICE_NAMES
-from heartvoice.client.song_requests import CoverRequest, JobRequest, SettingValue, SongRequest, as_voice
-from heartvoice.contracts import (
+from heartvoice.client.requests import CoverRequest, JobRequest, SettingValue, SongRequest, as_voice
+from heartvoice.contracts.constants import (
     AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
-    NUMPY_DTYPE,
     TURNING,
-    VOICE_SETTINGS,
-    Axis,
-    ModelSpec,
-    Setting,
-    TensorSpec,
 )
+from heartvoice.contracts.tensors import VOICE_SETTINGS
+from heartvoice.contracts.types import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
 from heartvoice.errors import InvalidRequestError
 
 _MODES = {"no_vocals": NO_VOCALS_MODES, "auto_pitch": AUTO_PITCH_MODES}

@@ -20,7 +20,7 @@ from heartvoice.client.messages import (
     StemsReport,
 )
 from heartvoice.client.stems import Stems
-from heartvoice.contracts import MIX_STEM_NAMES
+from heartvoice.contracts.constants import MIX_STEM_NAMES
 
 R = TypeVar("R", Report, StemsReport)
 

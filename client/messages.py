@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import AudioFile, AudioWriter, passthrough_provenance, provenance, stem_provenance
+from heartvoice.audio.encode import AudioFile, AudioWriter, passthrough_provenance, provenance, stem_provenance
 from heartvoice.client.stem_files import StemsWriter
-from heartvoice.contracts import SAMPLE_RATE_HZ
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError
 
 DEFAULT_URL = "127.0.0.1:8001"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import generated_tag
-from heartvoice.contracts import (
+from heartvoice.audio.encode import generated_tag
+from heartvoice.contracts.constants import (
     MAX_CHANNELS,
     MAX_FILE_BYTES,
     MAX_INPUT_RATE_HZ,

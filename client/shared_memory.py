@@ -20,9 +20,9 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.embedded import leftovers
-from heartvoice.embedded.shared_memory import HEADER, find_key, new_region_name
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server.shared_memory import HEADER, find_key, new_region_name
 
 LARGE_BYTES = 1_000_000
 """Inputs from here on travel by shared memory; below, registering costs more than it saves."""

@@ -9,11 +9,11 @@ from types import TracebackType
 
 import numpy as np
 
-from heartvoice.audio_files import AudioFile, Spool, audio_format, replaceable
-from heartvoice.client.file_set import FileSet
+from heartvoice.audio.encode import AudioFile, Spool, audio_format, replaceable
+from heartvoice.client.atomic_files import FileSet
 from heartvoice.client.messages import AudioChunk, Codes, Message, Report, StemsChunk
 from heartvoice.client.stem_files import StemsWriter, stem_folder
-from heartvoice.contracts import MIX_STEM_NAMES, SAMPLE_RATE_HZ
+from heartvoice.contracts.constants import MIX_STEM_NAMES, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from heartvoice.audio_files import AudioFile, Spool
-from heartvoice.client.file_set import FileSet
-from heartvoice.contracts import AUDIO_FORMATS, STEM_RATE_HZ
+from heartvoice.audio.encode import AudioFile, Spool
+from heartvoice.client.atomic_files import FileSet
+from heartvoice.contracts.constants import AUDIO_FORMATS, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
 

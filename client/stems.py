@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from heartvoice.audio_files import AudioFile
+from heartvoice.audio.encode import AudioFile
 from heartvoice.client.messages import Audio, StemsReport
 from heartvoice.client.stem_files import StemsWriter
-from heartvoice.contracts import STEM_RATE_HZ
+from heartvoice.contracts.constants import STEM_RATE_HZ
 
 
 class Stems(Mapping[str, Audio]):

@@ -10,7 +10,7 @@ from heartvoice.client import wire
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import Array, Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
-from heartvoice.client.song_requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
+from heartvoice.client.requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
 from heartvoice.client.transport import Transport
 

@@ -14,8 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.session import (
+from heartvoice.client.connection import (
     LEAVE_S,
     PAUSE_S,
     READY_TIMEOUT_S,
@@ -25,6 +24,7 @@ from heartvoice.client.session import (
     StallGuard,
     StreamReader,
 )
+from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import HEARTCODEC_DECODER
+from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.contracts.models import HEARTCODEC_DECODER
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.models.heartcodec.scalar import DILATIONS, LEVELS
-from heartvoice.presets import HeartCodecSizes
+from heartvoice.models.load import TensorSource
 
 _DECODER = "scalar_model.decoder"
 

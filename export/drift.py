@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from heartvoice import contracts
+from heartvoice.config.presets import Preset
+from heartvoice.contracts.models import HEARTMULA, MODELS
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.export import layout
 from heartvoice.export.layout import GraphModel
 from heartvoice.export.repository import quantized_as, read_json
-from heartvoice.plans import REPORT, active_plan, graph_hashes
-from heartvoice.presets import Preset
-from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
+from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST, Repository
+from heartvoice.runtime.tensorrt_plans import REPORT, active_plan, graph_hashes
 
 _ADVICE = "run `heartvoice export` again"
 
@@ -21,14 +21,14 @@ _ADVICE = "run `heartvoice export` again"
 def template_drift(template: Path = layout.TEMPLATE) -> list[str]:
     """What differs between the contracts and the committed configs; empty if nothing does."""
     found: list[str] = []
-    wanted = {name: text for model in contracts.MODELS.values() for name, text in layout.configs(model).items()}
+    wanted = {name: text for model in MODELS.values() for name, text in layout.configs(model).items()}
     for name, text in wanted.items():
         found += _config(template, name, text, "run `heartvoice export --write-configs`")
     for path in sorted(template.glob("**/*.pbtxt")):
         name = path.relative_to(template).as_posix()
         if name not in wanted:
             found.append(f"{name}: no contract has this config")
-    for model in contracts.MODELS.values():
+    for model in MODELS.values():
         if model.backend == "python" and not (template / model.name / "1" / "model.py").is_file():
             found.append(f"{model.name}/1/model.py: missing")
     return found
@@ -47,10 +47,10 @@ def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
         for name, text in layout.configs(model.spec).items():
             found += _config(root, name, text, _ADVICE)
         found += _graph(root, model, preset, index)
-    for name in contracts.MODELS:
+    for name in MODELS:
         if name not in graphs:
             found += _plain(root, name, template)
-    known = {*contracts.MODELS, *graphs, INDEX, REPORT}
+    known = {*MODELS, *graphs, INDEX, REPORT}
     found += _plans(repository, tuple(graphs))
     found += [f"{path.name}: no contract has this model" for path in sorted(root.iterdir()) if path.name not in known]
     return found
@@ -85,7 +85,7 @@ def _plain(root: Path, model: str, template: Path) -> Iterator[str]:
             yield f"{model}/{name}: missing; {_ADVICE}"
         elif path.read_bytes() != content:
             yield f"{model}/{name}: differs from the committed one; {_ADVICE}"
-    if model == contracts.HEARTMULA.name:
+    if model == HEARTMULA.name:
         for name in ("1/tokenizer.json", "1/gen_config.json"):
             if not read_json(root / model / name):
                 yield f"{model}/{name}: missing or damaged; {_ADVICE}"

@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from heartvoice.engines import Array, Engine, OnnxEngine
 from heartvoice.export.graph import ISLANDS, Graph, Island, Weight
 from heartvoice.export.half import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 
 
 def emulated(typed: Typed) -> Graph:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import F0_NETWORK
+from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, f0_axes
 from heartvoice.export.swift_f0 import build_swift_f0
+from heartvoice.models.load import TensorSource
 from heartvoice.models.rmvpe import CNN_CHANNELS
-from heartvoice.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
 
 _NORM_EPS = 1e-5
 _GATES = (1, 0, 2)

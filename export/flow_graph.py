@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import HEARTCODEC_CONDITION, HEARTCODEC_FLOW
+from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.contracts.models import HEARTCODEC_CONDITION, HEARTCODEC_FLOW
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.export.llama_graph import quarter_turn
@@ -23,8 +23,8 @@ from heartvoice.models.heartcodec.estimator import (
     TIME_WIDTH,
     mlp_width,
 )
+from heartvoice.models.load import TensorSource
 from heartvoice.models.rope import rope_frequencies
-from heartvoice.presets import HeartCodecSizes
 
 _FLOW = "flow_matching"
 _ESTIMATOR = "flow_matching.estimator"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from heartvoice.contracts import Axis, TensorSpec
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.layout import Precision
 
 Array = npt.NDArray[Any]

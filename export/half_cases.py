@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from heartvoice.engines import Array
+from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
+from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
+from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
+from heartvoice.config.presets import CampplusSizes, Preset, SwiftF0Sizes
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
-from heartvoice.models.bigvgan_weights import LOG_MEL_MEAN, LOG_MEL_STD
-from heartvoice.models.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
-from heartvoice.models.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import CampplusSizes, Preset, SwiftF0Sizes
-from heartvoice.stages.separate import SegmentTransform
+from heartvoice.keyed_random import normal, uniform
+from heartvoice.runtime.engines import Array
+from heartvoice.stages.separation import SegmentTransform
 
 Arrays = dict[str, Array]
 FRAMES = 96

@@ -8,15 +8,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from heartvoice.engines import OnnxEngine
 from heartvoice.export.emulate import HalfError, compare, emulate
 from heartvoice.export.graph import ISLANDS, Island
 from heartvoice.export.half import HalfPrecision
 from heartvoice.export.half_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
 from heartvoice.export.layout import GraphModel, to_json
 from heartvoice.export.repository import read_json, total_bytes
-from heartvoice.plans import REPORT
-from heartvoice.repository import MANIFEST, Repository
+from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.runtime.repository import MANIFEST, Repository
+from heartvoice.runtime.tensorrt_plans import REPORT
 
 _MEMORY_PER_BYTE = 5
 """Bytes of memory that a comparison takes for each byte of weights: two engines, packed, and one in the making."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import ModelSpec, heartmula_step
+from heartvoice.config.presets import HeartMuLaSizes, Preset
+from heartvoice.contracts.models import heartmula_step
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import Precision, lm_axes
 from heartvoice.export.llama_graph import (
@@ -24,7 +25,7 @@ from heartvoice.export.llama_graph import (
     project_heads,
 )
 from heartvoice.export.sampling_graph import Sampler
-from heartvoice.presets import HeartMuLaSizes, Preset
+from heartvoice.models.load import TensorSource
 
 
 def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precision = "fp32") -> Graph:

@@ -11,15 +11,15 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import Axis, TensorSpec
+from heartvoice.config.presets import HeartMuLaSizes, Preset
+from heartvoice.contracts.lm_graphs import heartmula_step_ort
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.graph import Graph, GraphBuilder
 from heartvoice.export.heartmula_graph import Depth, Rows, StepGraph
 from heartvoice.export.llama_graph import KeyValue
 from heartvoice.export.llama_ort import OrtLayers
 from heartvoice.export.quantize import NOTHING, Quantization, QuantizedBuilder
-from heartvoice.lm_contracts import heartmula_step_ort
-from heartvoice.presets import HeartMuLaSizes, Preset
+from heartvoice.models.load import TensorSource
 
 
 def build_heartmula_ort(

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import HTDEMUCS
+from heartvoice.config.presets import SeparatorSizes
+from heartvoice.contracts.models import HTDEMUCS
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.htdemucs_transformer import Transformer, channel_mean
 from heartvoice.export.layout import BATCH, Precision, separator_axes
 from heartvoice.models.demucs import check_sizes
-from heartvoice.presets import SeparatorSizes
+from heartvoice.models.load import TensorSource
 
 INPUT_EPS = 1e-5
 """Added to the input's standard deviation."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import SeparatorSizes
 from heartvoice.export.graph import Array, GraphBuilder
-from heartvoice.presets import SeparatorSizes
+from heartvoice.models.load import TensorSource
 
 NORM_EPS = 1e-5
 

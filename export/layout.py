@@ -11,14 +11,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import heartvoice
-from heartvoice import contracts, pbtxt, svc_contracts
-from heartvoice.contracts import Axis, ModelSpec
-from heartvoice.lm_contracts import heartmula_step_ort
-from heartvoice.presets import AnyF0, AnySpeaker, HeartCodecSizes, HeartMuLaSizes, Preset, RmvpeSizes, SeparatorSizes
-from heartvoice.repository import sha256 as sha256  # for whoever lays out or checks files
+from heartvoice.config.presets import (
+    AnyF0,
+    AnySpeaker,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    Preset,
+    RmvpeSizes,
+    SeparatorSizes,
+)
+from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts.lm_graphs import heartmula_step_ort
+from heartvoice.contracts.models import (
+    F0_NETWORK,
+    HEARTCODEC_CONDITION,
+    HEARTCODEC_DECODER,
+    HEARTCODEC_FLOW,
+    HTDEMUCS,
+    MODELS,
+    SPEAKER_NETWORK,
+    heartmula_step,
+)
+from heartvoice.contracts.svc_graphs import (
+    CONTENT_ENCODER,
+    SVC_FLOW,
+    SVC_REGULATOR,
+    SVC_STYLE,
+    VOCODER,
+    content_axes,
+    flow_axes,
+    regulator_axes,
+    style_axes,
+    vocoder_axes,
+)
+from heartvoice.contracts.types import Axis, ModelSpec
+from heartvoice.runtime.repository import sha256 as sha256  # for whoever lays out or checks files
 
 if TYPE_CHECKING:
-    from heartvoice.checkpoints import Sizes
+    from heartvoice.models.load import Sizes
 
 TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
 """The committed repository: a link in a checkout, package data in an installation."""
@@ -34,18 +64,17 @@ Network = Literal[
 ]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
-_CODE = (
-    "contracts.py", "lm_contracts.py", "fields.py", "limits.py",
-    "svc_contracts.py", "specs.py", "pbtxt.py", "presets.py", "voice_sizes.py", "svc_sizes.py",
-    "configured.py",
-    "checkpoints.py", "noise.py", "models", "export",
-)  # fmt: skip
+_CODE = ("config", "contracts", "checkpoints", "models", "keyed_random.py", "export")
 _NOT_CODE = frozenset(
-    f"export/{name}.py"
-    for name in (
-        "cli", "drift", "staging",
-        "emulate", "half", "half_cases", "half_report", "lint",
-        "plan_builder", "plan_cli", "plan_export", "plan_profiles",
+    (
+        "contracts/validation.py",
+        *(
+            f"export/{name}.py"
+            for name in (
+                "drift", "emulate", "half", "half_cases", "half_report", "lint",
+                "plan_builder", "plan_export", "plan_profiles", "staging",
+            )
+        ),
     )
 )  # fmt: skip
 """Modules that do not decide what a graph is."""
@@ -117,18 +146,18 @@ def graph_models(preset: Preset, quantize: str | None = None) -> dict[str, Graph
         preset: the sizes.
         quantize: bits of the LM's weights in the `ort` dialect; None leaves that graph out.
     """
-    codec = (contracts.HEARTCODEC_CONDITION, contracts.HEARTCODEC_FLOW, contracts.HEARTCODEC_DECODER)
+    codec = (HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER)
     models = [GraphModel(spec, "codec", _of(spec, codec_axes(preset.codec))) for spec in codec]
-    models.append(GraphModel(contracts.HTDEMUCS, "separator", separator_axes(preset.separator)))
-    models.append(GraphModel(contracts.SPEAKER_NETWORK, "speaker", speaker_axes(preset.speaker)))
-    models.append(GraphModel(contracts.F0_NETWORK, "f0", f0_axes(preset.f0)))
+    models.append(GraphModel(HTDEMUCS, "separator", separator_axes(preset.separator)))
+    models.append(GraphModel(SPEAKER_NETWORK, "speaker", speaker_axes(preset.speaker)))
+    models.append(GraphModel(F0_NETWORK, "f0", f0_axes(preset.f0)))
     svc = preset.svc
-    models.append(GraphModel(svc_contracts.CONTENT_ENCODER, "svc_content", svc_contracts.content_axes(svc.whisper)))
-    models.append(GraphModel(svc_contracts.SVC_REGULATOR, "svc_regulator", svc_contracts.regulator_axes(svc.regulator)))
-    models.append(GraphModel(svc_contracts.SVC_FLOW, "svc_cfm", svc_contracts.flow_axes(svc.dit)))
-    models.append(GraphModel(svc_contracts.SVC_STYLE, "svc_style", svc_contracts.style_axes(preset.style)))
-    models.append(GraphModel(svc_contracts.VOCODER, "vocoder", svc_contracts.vocoder_axes(svc.vocoder)))
-    step = contracts.heartmula_step(preset.lm.backbone.num_layers)
+    models.append(GraphModel(CONTENT_ENCODER, "svc_content", content_axes(svc.whisper)))
+    models.append(GraphModel(SVC_REGULATOR, "svc_regulator", regulator_axes(svc.regulator)))
+    models.append(GraphModel(SVC_FLOW, "svc_cfm", flow_axes(svc.dit)))
+    models.append(GraphModel(SVC_STYLE, "svc_style", style_axes(preset.style)))
+    models.append(GraphModel(VOCODER, "vocoder", vocoder_axes(svc.vocoder)))
+    step = heartmula_step(preset.lm.backbone.num_layers)
     models.append(GraphModel(step, "lm", _of(step, lm_axes(preset.lm))))
     if quantize is not None:
         step = heartmula_step_ort(preset.lm.backbone.num_layers)
@@ -153,7 +182,7 @@ def configs(model: ModelSpec) -> dict[str, str]:
 def write_configs(template: Path = TEMPLATE) -> list[Path]:
     """Regenerate the committed configs from the contracts; returns the files whose text changed."""
     changed = []
-    for model in contracts.MODELS.values():
+    for model in MODELS.values():
         for name, text in configs(model).items():
             path = template / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:

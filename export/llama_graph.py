@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import TransformerSizes
 from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.models.load import TensorSource
 from heartvoice.models.rope import rope_frequencies
-from heartvoice.presets import TransformerSizes
 
 Floats = npt.NDArray[np.float32]
 NEVER = float(np.finfo(np.float32).min)

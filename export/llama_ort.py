@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import TransformerSizes
 from heartvoice.export.graph import Array, GraphBuilder
 from heartvoice.export.llama_graph import Floats, KeyValue, merge_heads, mlp, norm, rope_tables
-from heartvoice.presets import TransformerSizes
+from heartvoice.models.load import TensorSource
 
 DOMAIN = "com.microsoft"
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from heartvoice.checkpoints import TensorSource, build_module, load_module
-from heartvoice.engines import Engine, OnnxEngine
+from heartvoice.config.presets import Preset, SwiftF0Sizes
 from heartvoice.errors import ExportError
 from heartvoice.export.graph import Graph
 from heartvoice.export.layout import Network, Precision, network_sizes
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import Preset, SwiftF0Sizes
+from heartvoice.models.load import TensorSource, build_module, load_module
+from heartvoice.runtime.engines import Engine, OnnxEngine
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest relative error ||a - b|| / ||b|| against the module in float32."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from heartvoice.engines import Engine
+from heartvoice.config.presets import Preset
 from heartvoice.export.parity import Parity
+from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartcodec.codec import HeartCodec
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import Preset
+from heartvoice.runtime.engines import Engine
 
 _BATCH_LENGTHS = ((1, 1), (2, 7), (1, 40))
 

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heartvoice.checkpoints import TensorSource, load_network
-from heartvoice.engines import Engine, OnnxEngine
+from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN, LOG_MEL_VARIANCE
+from heartvoice.config.presets import AnyF0, Preset, SwiftF0Sizes
 from heartvoice.errors import CheckpointError
 from heartvoice.export.parity import Parity
 from heartvoice.export.swift_f0 import AUDIO, CONFIDENCE, HIGH, LOW, PITCH, RANGE_HZ, OnnxFile
-from heartvoice.models.random_f0 import LOG_MEL_MEAN, LOG_MEL_VARIANCE
-from heartvoice.noise import normal
-from heartvoice.presets import AnyF0, Preset, SwiftF0Sizes
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import TensorSource, load_network
+from heartvoice.runtime.engines import Engine, OnnxEngine
 
 _SAMPLES = ((1, 1), (2, 300), (3, 8000), (1, 40_000))
 _FRAMES = ((1, 32), (2, 96), (1, 160))

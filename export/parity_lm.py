@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice.engines import Array, Engine
+from heartvoice.config.presets import Preset
 from heartvoice.export.parity import Parity
+from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import Preset
+from heartvoice.runtime.engines import Array, Engine
 
 Arrays = dict[str, npt.NDArray[Any]]
 

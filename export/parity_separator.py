@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heartvoice.engines import Engine
+from heartvoice.config.presets import Preset, SeparatorSizes
 from heartvoice.export.parity import Parity
+from heartvoice.keyed_random import normal
 from heartvoice.models.demucs_module import Separator
-from heartvoice.noise import normal
-from heartvoice.presets import Preset, SeparatorSizes
+from heartvoice.runtime.engines import Engine
 
 TOLERANCE = 1e-5
 """Largest relative error in float32. Far below what is audible, and ten times what the two add up differently."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from heartvoice.engines import Engine
+from heartvoice.config.presets import CampplusSizes, Preset
 from heartvoice.export.parity import Parity
-from heartvoice.noise import normal
-from heartvoice.presets import CampplusSizes, Preset
+from heartvoice.keyed_random import normal
+from heartvoice.runtime.engines import Engine
 
 _PARTIALS = ((1, 160), (5, 160), (2, 37))
 _SEGMENTS = ((1.5, 1), (2.0, 2), (2.54, 1), (7.01, 1))

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heartvoice.engines import Engine
+from heartvoice.checkpoints.random_seed_vc import MEL_DEVIATION, MEL_MEAN
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
 from heartvoice.export.parity import Parity
+from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.seed_vc.dit import Velocity
-from heartvoice.models.seed_vc.random import MEL_DEVIATION, MEL_MEAN
 from heartvoice.models.seed_vc.regulator import Regulator
 from heartvoice.models.seed_vc.whisper import ContentEncoder
-from heartvoice.noise import normal, uniform
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.runtime.engines import Engine
 
 Arrays = dict[str, NDArray[Any]]
 

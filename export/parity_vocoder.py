@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from heartvoice.engines import Engine
+from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
+from heartvoice.config.presets import CampplusSizes, Preset
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_speaker import compare_speaker
+from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import Bigvgan
-from heartvoice.models.bigvgan_weights import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.models.campplus import HEAD_STRIDE, Campplus, ContextGate
-from heartvoice.noise import normal
-from heartvoice.presets import CampplusSizes, Preset
+from heartvoice.runtime.engines import Engine
 
 _BATCH_LENGTHS = ((1, 1), (2, 7), (1, 24))
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import heartvoice
-from heartvoice import plans
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export import layout
 from heartvoice.export.graph import ISLANDS, Island
@@ -30,8 +29,9 @@ from heartvoice.export.plan_profiles import profile
 from heartvoice.export.repository import quantized_as, read_json
 from heartvoice.export.staging import staged
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.plans import ACTIVE, PLANS, SIDECAR_SUFFIX, PlanPrecision, Target, plan_name
-from heartvoice.repository import MANIFEST, Repository
+from heartvoice.runtime import tensorrt_plans as plans
+from heartvoice.runtime.repository import MANIFEST, Repository
+from heartvoice.runtime.tensorrt_plans import ACTIVE, PLANS, SIDECAR_SUFFIX, PlanPrecision, Target, plan_name
 
 TYPED, TYPED_MANIFEST = "typed", "typed.json"
 _PLAN_ROOM = 1.5

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heartvoice.contracts import Axis, TensorSpec
+from heartvoice.config.presets import Preset, RmvpeSizes
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.layout import GraphModel
-from heartvoice.presets import Preset, RmvpeSizes
 from heartvoice.stages.f0 import RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES
 
 Shape = tuple[int, ...]

@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from heartvoice import contracts
+from heartvoice.config.presets import Preset
+from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
+from heartvoice.contracts.models import HEARTMULA, MODELS
+from heartvoice.contracts.svc_graphs import CONTENT_POSITION
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
 from heartvoice.export.staging import Staging, staged
 from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
-from heartvoice.plans import plan_files
-from heartvoice.presets import Preset
-from heartvoice.repository import GRAPH, INDEX, MANIFEST
-from heartvoice.svc_contracts import CONTENT_POSITION
+from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
+from heartvoice.runtime.tensorrt_plans import plan_files
 
 if TYPE_CHECKING:
     from heartvoice.export.parity import Reference
@@ -127,7 +128,7 @@ def export_repository(
         _check_target(root, weights, partial=bool(only))
         job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes, template)
         results = [job.graph(model, make=not only or model.name in only) for model in graphs.values()]
-        for spec in contracts.MODELS.values():
+        for spec in MODELS.values():
             if spec.name not in graphs:
                 job.plain(spec.name)
         staging.commit(job.index())
@@ -135,7 +136,7 @@ def export_repository(
 
 
 def _check_template(template: Path) -> None:
-    missing = [name for name in contracts.MODELS if not (template / name / "config.pbtxt").is_file()]
+    missing = [name for name in MODELS if not (template / name / "config.pbtxt").is_file()]
     if missing:
         raise ExportError(f"{template}: no config.pbtxt for {', '.join(missing)}; the installation is incomplete")
 
@@ -144,10 +145,10 @@ def _check_contract(preset: Preset) -> None:
     """Refuse sizes that the contracts have as constants."""
     lm, codec, whisper = preset.lm, preset.codec, preset.svc.whisper
     for what, got, expected in (
-        ("audio_num_codebooks", lm.audio_num_codebooks, contracts.N_CODEBOOKS),
+        ("audio_num_codebooks", lm.audio_num_codebooks, N_CODEBOOKS),
         ("num_bands", codec.num_bands, 1),
-        ("sample_rate", codec.sample_rate, contracts.SAMPLE_RATE_HZ),
-        ("samples of a frame", codec.frame_hop, contracts.FRAME_HOP),
+        ("sample_rate", codec.sample_rate, SAMPLE_RATE_HZ),
+        ("samples of a frame", codec.frame_hop, FRAME_HOP),
         ("max_source_positions", whisper.max_source_positions, CONTENT_POSITION.max),
     ):
         if got != expected:
@@ -156,7 +157,7 @@ def _check_contract(preset: Preset) -> None:
 
 def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
     """Refuse a folder that is something else, and a part that does not fit the rest."""
-    known = {*contracts.MODELS, *layout.graph_models(weights.preset), INDEX}
+    known = {*MODELS, *layout.graph_models(weights.preset), INDEX}
     foreign = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     if foreign and not known & set(foreign):
         raise ExportError(f"{root}: holds {', '.join(foreign[:5])} and is no model repository; choose another folder")
@@ -282,7 +283,7 @@ class _Job:
     def plain(self, model: str) -> None:
         """Copy a model without a graph."""
         small = layout.template_files(model, self.template)
-        if model == contracts.HEARTMULA.name:
+        if model == HEARTMULA.name:
             small[f"1/{TOKENIZER}"] = self.weights.tokenizer().encode()
             small[f"1/{GENERATION}"] = self.weights.gen_config.encode()
         self._keep(model, small, keep=())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from heartvoice.config.presets import HeartMuLaSizes
 from heartvoice.export.graph import GraphBuilder
-from heartvoice.presets import HeartMuLaSizes
 
 
 class Sampler:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.contracts import SPEAKER_NETWORK
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, speaker_axes
 from heartvoice.models.campplus import (
@@ -24,8 +24,8 @@ from heartvoice.models.campplus import (
     TDNN_STRIDE,
     TRANSIT_REDUCTION,
 )
+from heartvoice.models.load import TensorSource
 from heartvoice.models.speaker import MIN_NORM
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
 
 BATCH_NORM_EPS = 1e-5
 _GATES = (0, 3, 1, 2)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from heartvoice.errors import ExportError
-from heartvoice.repository import INDEX
+from heartvoice.runtime.repository import INDEX
 
 
 class Staging:

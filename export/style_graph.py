@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import CampplusSizes
+from heartvoice.contracts.svc_graphs import SVC_STYLE, style_axes
 from heartvoice.export.graph import Graph, pinned, value_info
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.export.speaker_graph import build_speaker_network
-from heartvoice.presets import CampplusSizes
-from heartvoice.svc_contracts import SVC_STYLE, style_axes
+from heartvoice.models.load import TensorSource
 
 
 def build_svc_style(sizes: CampplusSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:

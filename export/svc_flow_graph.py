@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.svc import DitSizes
+from heartvoice.contracts.svc_graphs import SVC_FLOW, flow_axes
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.export.llama_graph import quarter_turn
 from heartvoice.export.svc_graphs import Dense, attend
+from heartvoice.models.load import TensorSource
 from heartvoice.models.rope import rope_frequencies
 from heartvoice.models.seed_vc.dit import NORM_EPS, ROPE_BASE, TIME_FACTOR, TIME_WIDTH, skip_source
-from heartvoice.svc_contracts import SVC_FLOW, flow_axes
-from heartvoice.svc_sizes import DitSizes
 
 _MERGE = "estimator.cond_x_merge_linear"
 _TIME = "estimator.t_embedder"

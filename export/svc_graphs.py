@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.svc import RegulatorSizes, WhisperSizes
+from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_REGULATOR, content_axes, regulator_axes
 from heartvoice.export.graph import Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
+from heartvoice.models.load import TensorSource
 from heartvoice.models.seed_vc import regulator, whisper
-from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_REGULATOR, content_axes, regulator_axes
-from heartvoice.svc_sizes import RegulatorSizes, WhisperSizes
 
 SUM_FRAMES = 256
 """Frames of a first sum over time: a plain sum over a song of ten minutes would lose digits."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import DitSizes, RegulatorSizes, SvcSizes
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Network
-from heartvoice.presets import DitSizes, RegulatorSizes, SvcSizes
+from heartvoice.models.load import TensorSource
 
 SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
 _RATE: Mapping[str, Any] = {"sr": 44_100}
@@ -34,8 +34,8 @@ def open_converter(folder: Path, sizes: SvcSizes) -> tuple[SvcSizes, dict[Networ
     Raises:
         CheckpointError: a file is missing or damaged, or is of another kind; the networks do not fit one another.
     """
+    from heartvoice.checkpoints.seed_vc import open_seed_vc, open_whisper
     from heartvoice.models.bigvgan import open_bigvgan
-    from heartvoice.models.seed_vc.files import open_seed_vc, open_whisper
 
     checkpoints, configs = _named(folder / SEED_VC, ".pth"), _named(folder / SEED_VC, ".yml", ".yaml")
     if len(checkpoints) != 1 or len(configs) > 1:
@@ -67,7 +67,7 @@ def _configured(path: Path) -> tuple[RegulatorSizes, DitSizes]:
     """Regulator and flow as the configuration beside the checkpoint says."""
     import yaml
 
-    from heartvoice.models.seed_vc.files import dit_sizes, regulator_sizes
+    from heartvoice.checkpoints.seed_vc import dit_sizes, regulator_sizes
 
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))

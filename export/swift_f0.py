@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from heartvoice.contracts import F0_NETWORK
+from heartvoice.checkpoints.safetensors_reader import TensorSource
+from heartvoice.config.presets import SwiftF0Sizes
+from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import CheckpointError
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, OPSET, Precision, f0_axes
-from heartvoice.models.sources import TensorSource
-from heartvoice.presets import SwiftF0Sizes
 
 AUDIO, LOW, HIGH, PITCH, CONFIDENCE = "audio", "fmin", "fmax", "pitch", "confidence"
 """Inputs and outputs of the published graph: float32 [1, N] at 16 kHz and two numbers in Hz; [1, T] each."""

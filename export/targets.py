@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.config.presets import Preset
 from heartvoice.errors import ExportError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.f0_graph import build_f0_network
@@ -28,7 +28,7 @@ from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
 from heartvoice.export.vocoder_graph import build_vocoder
-from heartvoice.presets import Preset
+from heartvoice.models.load import TensorSource
 
 _RIGHT_BUT_ROUNDED: dict[Precision, float] = {"fp32": 0.5}
 """Tolerance of a quantised graph: only that it is the right one. How good it is, `quantize_quality` says."""

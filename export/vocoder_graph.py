@@ -6,7 +6,7 @@ Most of the time goes into the activations, which double the rate, bend, and hal
 interleaved: its even and odd samples are two rows, made by one depthwise convolution and read by another. What is per
 channel is folded into those: the first two give a u and b u, so that only sine, square and sum stay between them and
 the last, which divides by b. Everything has rows, even where there is only one, since runtimes have their blocked
-layouts, the fast ones, for images alone. Other forms are measured in `heartvoice.benchmarks.vocoder`.
+layouts, the fast ones, for images alone. Other forms are measured in `benchmarks.vocoder`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.checkpoints.bigvgan import BETA_FLOOR, POST_KERNEL, PRE_KERNEL, TAPS, check_sizes
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.contracts.svc_graphs import VOCODER, vocoder_axes
 from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
-from heartvoice.models.bigvgan_weights import BETA_FLOOR, POST_KERNEL, PRE_KERNEL, TAPS, check_sizes
-from heartvoice.svc_contracts import VOCODER, vocoder_axes
-from heartvoice.svc_sizes import BigvganSizes
+from heartvoice.models.load import TensorSource
 
 REACH = TAPS // 4
 """Samples at the single rate on each side that a filter in phases reads."""

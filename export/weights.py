@@ -10,14 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from heartvoice.checkpoints import Checkpoint, Sizes, TensorSource, build_module, listed, random_checkpoint
-from heartvoice.errors import CheckpointError
-from heartvoice.export import pypi
-from heartvoice.export.layout import NETWORKS, Network, network_sizes
-from heartvoice.export.svc_weights import open_converter
-from heartvoice.export.tokenizer_file import byte_tokenizer
-from heartvoice.models.demucs import open_separator
-from heartvoice.presets import (
+from heartvoice.config.presets import (
     CampplusSizes,
     GenerationIds,
     HeartCodecSizes,
@@ -26,6 +19,13 @@ from heartvoice.presets import (
     SpeakerSizes,
     SwiftF0Sizes,
 )
+from heartvoice.errors import CheckpointError
+from heartvoice.export import pypi
+from heartvoice.export.layout import NETWORKS, Network, network_sizes
+from heartvoice.export.svc_weights import open_converter
+from heartvoice.export.tokenizer_file import byte_tokenizer
+from heartvoice.models.demucs import open_separator
+from heartvoice.models.load import Checkpoint, Sizes, TensorSource, build_module, listed, random_checkpoint
 
 OFFICIAL = "official"
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"

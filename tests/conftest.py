@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from heartvoice.embedded.server import EmbeddedServer
-    from heartvoice.repository import Repository
+    from heartvoice.runtime.repository import Repository
+    from heartvoice.server.server import EmbeddedServer
 
 # Tiny networks on a busy machine: a second thread costs more than it gives, and spinning starves the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# As in heartvoice.embedded: a test process has servers and calls of gRPC under way when it starts commands.
+# As in heartvoice.server: a test process has servers and calls of gRPC under way when it starts commands.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (
@@ -57,10 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny preset, exported with random weights. Not to be changed by a test."""
+    from heartvoice.config.presets import PRESETS
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
-    from heartvoice.presets import PRESETS
-    from heartvoice.repository import INDEX
+    from heartvoice.runtime.repository import INDEX
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -77,7 +77,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy for servers: their Python leaves bytecode beside the models."""
-    from heartvoice.repository import Repository
+    from heartvoice.runtime.repository import Repository
 
     return Repository(Path(shutil.copytree(exported, tmp_path_factory.mktemp("served") / "tiny")))
 
@@ -85,7 +85,7 @@ def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo
 @pytest.fixture
 def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
     """Makes a server of the test's own, to be treated badly."""
-    from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+    from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
     from tests.servers import end
 
     servers: list[EmbeddedServer] = []

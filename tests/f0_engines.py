@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
 from heartvoice.errors import ExportError
 from heartvoice.export import pypi
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.swift_f0 import OnnxFile, open_swift_f0
-from heartvoice.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.models.load import TensorSource
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
 

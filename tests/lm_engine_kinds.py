@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints import load_network, random_checkpoint
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import Quantization
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.keyed_random import bits
 from heartvoice.models.heartmula import HeartMuLa
-from heartvoice.noise import bits
-from heartvoice.stages.lm import LmRequest, LmSong
-from heartvoice.stages.lm_engine import FrameInput, GraphEngine, LmEngine
-from heartvoice.stages.lm_engine_ort import OrtEngine
-from heartvoice.stages.lm_engine_torch import TorchEngine
+from heartvoice.models.load import load_network, random_checkpoint
+from heartvoice.stages.lm.engine import FrameInput, GraphEngine, LmEngine
+from heartvoice.stages.lm.engine_ort import OrtEngine
+from heartvoice.stages.lm.engine_torch import TorchEngine
+from heartvoice.stages.lm.request import LmRequest, LmSong
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, tiny_graph
 

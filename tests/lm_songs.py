@@ -10,16 +10,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.checkpoints import random_checkpoint
-from heartvoice.contracts import FRAMES_PER_S
-from heartvoice.engines import Engine
+from heartvoice.config.presets import Preset
+from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.errors import RequestCancelledError
 from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.models.load import random_checkpoint
 from heartvoice.models.prompt import Tokenizer
-from heartvoice.presets import Preset
-from heartvoice.stages.lm import LmRequest, LmSong
-from heartvoice.stages.lm_cache import cache_bytes
-from heartvoice.stages.lm_engine import Codes, FrameInput, GraphEngine, SongPrompt
+from heartvoice.runtime.engines import Engine
+from heartvoice.stages.lm.cache import cache_bytes
+from heartvoice.stages.lm.engine import Codes, FrameInput, GraphEngine, SongPrompt
+from heartvoice.stages.lm.request import LmRequest, LmSong
 from tests.export.graphs import engine_of
 from tests.fakes import BytesTokenizer, tiny
 

@@ -13,12 +13,9 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-from heartvoice.checkpoints import Sizes, manifest, random_checkpoint
-from heartvoice.export.tokenizer_file import byte_tokenizer
-from heartvoice.models.bigvgan import bigvgan_manifest
-from heartvoice.models.bigvgan_weights import RandomBigvgan
-from heartvoice.models.sources import canonical
-from heartvoice.presets import (
+from heartvoice.checkpoints.bigvgan import RandomBigvgan
+from heartvoice.checkpoints.safetensors_reader import canonical
+from heartvoice.config.presets import (
     PRESETS,
     SEPARATORS,
     CampplusSizes,
@@ -29,7 +26,10 @@ from heartvoice.presets import (
     SeparatorSizes,
     TransformerSizes,
 )
-from heartvoice.svc_sizes import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.config.svc import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.export.tokenizer_file import byte_tokenizer
+from heartvoice.models.bigvgan import bigvgan_manifest
+from heartvoice.models.load import Sizes, manifest, random_checkpoint
 from tests.separator_files import SMALLEST, package_of, write_th
 from tests.vocoders import weight_norm_names, write_config
 

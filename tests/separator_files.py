@@ -13,9 +13,9 @@ import torch
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from heartvoice.checkpoints import TensorSource, random_checkpoint
+from heartvoice.config.presets import PRESETS, SeparatorSizes
 from heartvoice.models.demucs import module_kwargs
-from heartvoice.presets import PRESETS, SeparatorSizes
+from heartvoice.models.load import TensorSource, random_checkpoint
 
 TINY = replace(PRESETS["tiny"].separator, segment="1/2")
 SMALLEST = replace(TINY, nfft=1024, depth=3, segment="1/5")

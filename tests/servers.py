@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 
 
 def end(server: EmbeddedServer) -> None:

@@ -11,7 +11,7 @@ import espeakng_loader
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
 
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback before espeak_Synth returns
 _UTF8 = 1

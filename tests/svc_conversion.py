@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, load_network, random_checkpoint
+from heartvoice.checkpoints.bigvgan import read_sizes
+from heartvoice.config.presets import CampplusSizes, RmvpeSizes
+from heartvoice.config.svc import BigvganSizes, SvcSizes
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.vocoder_graph import build_vocoder
-from heartvoice.models.bigvgan_weights import read_sizes
-from heartvoice.networks import Networks
-from heartvoice.presets import CampplusSizes, RmvpeSizes
-from heartvoice.stages.convert import ConvertStage
+from heartvoice.models.load import Checkpoint, TensorSource, load_network, random_checkpoint
+from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import RMVPE_BIN_CENTS, RMVPE_FIRST_CENTS, F0Stage
-from heartvoice.svc_sizes import BigvganSizes, SvcSizes
+from heartvoice.stages.svc.stage import ConvertStage
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
 from tests.svc_networks import (

@@ -14,17 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, load_module
-from heartvoice.engines import Engine, OnnxEngine
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.checkpoints.seed_vc import dit_sizes, prefixed, regulator_sizes, whisper_sizes
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
 from heartvoice.export.graph import Graph
 from heartvoice.export.layout import Precision
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.models.load import Checkpoint, TensorSource, load_module
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
-from heartvoice.models.seed_vc.files import dit_sizes, prefixed, regulator_sizes, whisper_sizes
-from heartvoice.models.seed_vc.random import part_law
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.runtime.engines import Engine, OnnxEngine
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice import __version__, audio_files
-from heartvoice.audio_files import AudioWriter, generated_tag, provenance, write_audio
+from heartvoice import __version__
+from heartvoice.audio import encode as audio_files
+from heartvoice.audio.encode import AudioWriter, generated_tag, provenance, write_audio
 from heartvoice.client.messages import Report, Song
-from heartvoice.contracts import AUDIO_FORMATS, SAMPLE_RATE_HZ
+from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from tests.client.conftest import listing
 
@@ -194,7 +195,7 @@ def test_no_space_at_all_is_an_os_error(tmp_path: Path, name: str, monkeypatch: 
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import numpy as np
-from heartvoice import audio_files
+from heartvoice.audio import encode as audio_files
 from heartvoice.client import Client  # what a command has loaded when it writes
 
 encode = audio_files.Spool._encode

@@ -20,7 +20,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from heartvoice.checkpoints import (
+from heartvoice.config.presets import PRESETS, HeartCodecSizes, HeartMuLaSizes, TransformerSizes
+from heartvoice.errors import CheckpointError
+from heartvoice.export import layout
+from heartvoice.models.heartcodec.codec import HeartCodec
+from heartvoice.models.load import (
     Checkpoint,
     TensorSource,
     build_module,
@@ -29,10 +33,6 @@ from heartvoice.checkpoints import (
     manifest,
     random_checkpoint,
 )
-from heartvoice.errors import CheckpointError
-from heartvoice.export import layout
-from heartvoice.models.heartcodec.codec import HeartCodec
-from heartvoice.presets import PRESETS, HeartCodecSizes, HeartMuLaSizes, TransformerSizes
 
 LM = HeartMuLaSizes(
     backbone=TransformerSizes(1, 2, 1, 16, 24, 64), decoder=TransformerSizes(1, 1, 1, 16, 24, 8),
@@ -343,8 +343,8 @@ def test_every_network_loads_its_random_weights(network: layout.Network) -> None
 
 _MEASURE = """
 import sys
-from heartvoice.checkpoints import Checkpoint, load_network
-from heartvoice.presets import HeartMuLaSizes, TransformerSizes
+from heartvoice.models.load import Checkpoint, load_network
+from heartvoice.config.presets import HeartMuLaSizes, TransformerSizes
 import torch
 import heartvoice.models.heartmula
 

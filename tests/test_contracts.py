@@ -9,13 +9,15 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from heartvoice import contracts, pbtxt
-from heartvoice.contracts import MODELS, ModelSpec, Setting, heartmula_step
+from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts.constants import CONTRACT
+from heartvoice.contracts.models import COVER, MODELS, SONG, SVC, heartmula_step
+from heartvoice.contracts.types import ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError, from_wire
-from heartvoice.repository import GRAPH
+from heartvoice.runtime.repository import GRAPH
 
 ROOT = Path(__file__).parent.parent
-ALL_MODELS = [*MODELS.values(), heartmula_step(3), contracts.SVC]
+ALL_MODELS = [*MODELS.values(), heartmula_step(3), SVC]
 SETTINGS = {setting.name: setting for model in MODELS.values() for setting in model.settings}
 
 
@@ -55,12 +57,12 @@ def test_readme_lists_every_setting() -> None:
     text = (ROOT / "README.md").read_text()
     table = re.search(r"<!-- table: settings -->\n(.*?)<!-- end -->", text, re.DOTALL)
     assert table
-    for setting in (*contracts.SONG.settings, *contracts.COVER.settings):
+    for setting in (*SONG.settings, *COVER.settings):
         default = str(setting.default).lower() if setting.dtype == "BOOL" else f"{setting.default:g}"
         row = f"| `{setting.name}` | {setting.dtype} | {default} | {setting.describe()} | {setting.doc} |"
         assert row in table[1], row
 
 
 def test_contracts_version_is_the_models_version() -> None:
-    assert f"{contracts.CONTRACT}/model.onnx" == GRAPH
-    assert {path.parent.name for path in (ROOT / "model_repository").glob("*/*/model.py")} == {contracts.CONTRACT}
+    assert f"{CONTRACT}/model.onnx" == GRAPH
+    assert {path.parent.name for path in (ROOT / "model_repository").glob("*/*/model.py")} == {CONTRACT}

@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from heartvoice.contracts import STEM_RATE_HZ, SVC
-from heartvoice.conversion import Conversion, Converted, Converter
-from heartvoice.engines import Array
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.contracts.models import SVC
+from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
-from heartvoice.presets import PRESETS
-from heartvoice.stages.convert_settings import ConvertSettings
-from heartvoice.stages.inputs import check_inputs
+from heartvoice.runtime.engines import Array
+from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.settings import ConvertSettings
 from tests import music
 from tests.fakes import text
 from tests.svc_conversion import F0, SIZES, STYLE, Called, small_runs

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from heartvoice.contracts import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converted
-from heartvoice.cover import CoverPipeline, CoverRequest
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.stereo_image import middle
+from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.job_messages import AudioPiece, Finished, Progress
-from heartvoice.revoice import AHEAD
-from heartvoice.stages.image import middle
-from heartvoice.stages.separate import SeparationRequest
+from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
+from heartvoice.pipeline.messages import AudioPiece, Finished, Progress
+from heartvoice.pipeline.voice_conversion import AHEAD
+from heartvoice.stages.separation import SeparationRequest
+from heartvoice.stages.svc.converter import Conversion, Converted
 from tests import music
 from tests.fakes import text
 from tests.voice_stages import LIVE, PLAN, Oracle, voice_inputs

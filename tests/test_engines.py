@@ -9,10 +9,10 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from heartvoice import engines
 from heartvoice.errors import EngineError
-from heartvoice.networks import LocalNetworks
-from heartvoice.repository import Repository
+from heartvoice.runtime import engines
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 
 GRAPH = Path("model/1/model.onnx")
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.contracts import SPEECH_RATE_HZ
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.recordings import read_recording, read_voice
+from heartvoice.config.presets import SpeakerSizes
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.evaluation.similarity import CALIBRATIONS
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.models.speaker import open_resemblyzer
-from heartvoice.presets import SpeakerSizes
-from heartvoice.similarity import CALIBRATIONS
 from heartvoice.stages.f0 import F0_HOP, F0Stage
-from heartvoice.stages.recordings import read_recording, read_voice
 from heartvoice.stages.speaker import SpeakerStage
 from tests import f0_engines, weights_files
 from tests.export.graphs import engine_of

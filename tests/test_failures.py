@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heartvoice.failures import where
+from heartvoice.redaction import where
 
 
 def _fails(lyrics: str) -> None:

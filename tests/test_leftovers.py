@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.embedded import leftovers
+from heartvoice.server import cleanup as leftovers
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from heartvoice import noise
+from heartvoice import keyed_random as noise
 
 Draw = Callable[[int, str, int, tuple[int, ...]], npt.NDArray[np.float32]]
 

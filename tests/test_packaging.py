@@ -54,7 +54,7 @@ def test_base_install_is_thin() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["heartvoice.client", "heartvoice.client.cli", "heartvoice.embedded.cli", "heartvoice.export.cli"]
+    "module", ["heartvoice.client", "heartvoice.cli.main", "heartvoice.cli.serve", "heartvoice.cli.export"]
 )
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     code = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice import page_cache
+from heartvoice.server import page_cache
 
 
 def cached_pages(path: Path) -> int:

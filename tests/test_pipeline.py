@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from heartvoice import noise
-from heartvoice.contracts import FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice import keyed_random as noise
+from heartvoice.contracts.constants import FRAME_HOP, MAX_RESPONSE_SAMPLES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.job_messages import AudioPiece, Codes, CodesPiece, Finished, Progress
-from heartvoice.pipeline import SongPipeline, SongRequest
+from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Progress
+from heartvoice.pipeline.song import SongPipeline, SongRequest
 from heartvoice.stages.codec import CodecRequest, CodecStage
-from heartvoice.stages.lm import LmRequest
+from heartvoice.stages.lm.request import LmRequest
 from tests.fakes import TorchCodec, text, tiny, torch_codec
 
 PRESET = tiny()

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from heartvoice.errors import EngineError
-from heartvoice.plans import (
+from heartvoice.runtime.repository import Repository
+from heartvoice.runtime.tensorrt_plans import (
     ACTIVE,
     Device,
     Plan,
@@ -25,7 +26,6 @@ from heartvoice.plans import (
     plan_findings,
     plan_name,
 )
-from heartvoice.repository import Repository
 
 GB10 = Target(Device("NVIDIA GB10", "12.1"), "10.13.2.6")
 
@@ -161,7 +161,7 @@ def test_findings_say_of_every_plan_whether_it_may_be_loaded(planned: Callable[.
 
 
 def test_doctor_names_plans_that_this_machine_cannot_load(planned: Callable[..., Repository]) -> None:
-    from heartvoice.embedded.doctor import examine
+    from heartvoice.server.doctor import examine
 
     findings = {finding.name: finding for finding in examine(planned().root, {})}
     assert not findings["plan vocoder"].ok

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from heartvoice.errors import RequestCancelledError
-from heartvoice.pump import WAITING, Pump
+from heartvoice.pipeline.prefetch import WAITING, Pump
 from tests.waiting import wait_until
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from heartvoice.errors import EngineError
-from heartvoice.networks import LocalNetworks
-from heartvoice.repository import GRAPH, MANIFEST, Repository, sha256
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import GRAPH, MANIFEST, Repository, sha256
 
 MODEL = "vocoder"
 

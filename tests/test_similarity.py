@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from heartvoice.config.presets import SPEAKERS
 from heartvoice.errors import InvalidRequestError
-from heartvoice.presets import SPEAKERS
-from heartvoice.similarity import CALIBRATIONS, meaning, verdict
+from heartvoice.evaluation.similarity import CALIBRATIONS, meaning, verdict
 
 
 def test_every_engine_of_the_presets_was_measured() -> None:
@@ -82,6 +82,6 @@ def test_a_cosine_may_be_rounded_beyond_1() -> None:
 
 
 def test_it_needs_the_base_install_alone() -> None:
-    code = "import sys, heartvoice.similarity; print({'torch', 'onnx', 'scipy', 'soxr'} & set(sys.modules))"
+    code = "import sys, heartvoice.evaluation.similarity; print({'torch', 'onnx', 'scipy', 'soxr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.engines import Constants, OnnxEngine
+from heartvoice.config.presets import PRESETS
 from heartvoice.errors import EngineError
 from heartvoice.export.half_cases import half_case
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_export import PlanJob, export_plans
-from heartvoice.networks import LocalNetworks
-from heartvoice.plans import Device, Target, open_plan
-from heartvoice.presets import PRESETS
-from heartvoice.repository import Repository
+from heartvoice.runtime.engines import Constants, OnnxEngine
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
+from heartvoice.runtime.tensorrt_engine import TensorRtEngine
+from heartvoice.runtime.tensorrt_plans import Device, Target, open_plan
 from heartvoice.stages.codec import CodecRequest, CodecStage
-from heartvoice.stages.svc_flow import network_velocity, sample
-from heartvoice.tensorrt_engine import TensorRtEngine
+from heartvoice.stages.svc.flow import network_velocity, sample
 from tests.export.test_plan_export import Heard
 from tests.fake_tensorrt import VERSIONS, fake_tensorrt
 
@@ -184,7 +184,7 @@ def test_networks_open_plans_where_they_are_asked_to(planned: Any, monkeypatch: 
     with pytest.raises(EngineError, match="svc_flow: engine tensorrt needs the packages"):
         LocalNetworks(repository, engine="tensorrt").load("svc_flow")
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr("heartvoice.tensorrt_engine.find_device", lambda: Device("NVIDIA H200", "9.0"))
+    monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: Device("NVIDIA H200", "9.0"))
     with pytest.raises(EngineError, match=r"built on NVIDIA GB10 .*, this is NVIDIA H200.*heartvoice export --target"):
         LocalNetworks(repository, engine="tensorrt").load("svc_flow")
     with pytest.raises(EngineError, match=r"vocoder: .*model\.plan is missing"):

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from heartvoice.contracts import (
+from heartvoice.audio.dsp import resample
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import (
     CODES_PER_UNIT,
     FRAME_HOP,
     LATENTS_PER_FRAME,
@@ -18,17 +20,15 @@ from heartvoice.contracts import (
     SAMPLE_RATE_HZ,
     STEM_RATE_HZ,
 )
-from heartvoice.conversion import Conversion, Converted
-from heartvoice.dsp import resample
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.job_messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, StemsPiece
 from heartvoice.models.heartcodec.windows import WindowPlan
-from heartvoice.pipeline import SongRequest
-from heartvoice.presets import PRESETS
+from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, StemsPiece
+from heartvoice.pipeline.song import SongRequest
+from heartvoice.pipeline.song_with_voice import song_messages
 from heartvoice.stages.codec import CodecRequest
-from heartvoice.stages.lm import LmRequest
-from heartvoice.stages.separate import SeparationRequest
-from heartvoice.voiced import song_messages
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.separation import SeparationRequest
+from heartvoice.stages.svc.converter import Conversion, Converted
 from tests import music
 from tests.fakes import text
 from tests.voice_stages import LIVE, Oracle, voice_inputs

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converted
-from heartvoice.presets import PRESETS
-from heartvoice.stages.separate import SeparationPlan, SeparationRequest
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.stages.separation import SeparationPlan, SeparationRequest
+from heartvoice.stages.svc.converter import Conversion, Converted
 from tests import music
 from tests.fakes import text
 

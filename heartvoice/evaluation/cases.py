@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.contracts import MAX_RECORDING_S
+from heartvoice.audio.decode import decode
+from heartvoice.audio.recordings import Recording
+from heartvoice.contracts.constants import MAX_RECORDING_S
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.recordings import Recording
-from heartvoice.stages.sound_files import decode
 
 REPORT = "report.json"
 RESULTS = "evaluation.json"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import SPEECH_RATE_HZ
-from heartvoice.engines import Engine
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.runtime.engines import Engine
 
 WINDOW = 144_160
 """Samples at 16 kHz of one call, 9.01 s."""

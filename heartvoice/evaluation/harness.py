@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.recordings import Recording
+from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.evaluation.cases import Case
 from heartvoice.evaluation.dnsmos import Opinion
@@ -24,8 +25,7 @@ from heartvoice.evaluation.measures import (
     si_sdr_db,
     true_peak_dbtp,
 )
-from heartvoice.similarity import Verdict, meaning, verdict
-from heartvoice.stages.recordings import Recording
+from heartvoice.evaluation.similarity import Verdict, meaning, verdict
 
 Samples = NDArray[np.float32]
 Step = Callable[[str], None]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.engines import Array, Engine, OnnxEngine
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes, SwiftF0Sizes
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.dnsmos import Dnsmos
 from heartvoice.export import pypi
@@ -17,8 +16,9 @@ from heartvoice.export.graph import Graph
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.models.load import TensorSource
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes, SwiftF0Sizes
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import F0_RATE_HZ
-from heartvoice.dsp import stft
+from heartvoice.audio.dsp import stft
+from heartvoice.audio.limiter import ROW, TruePeak
+from heartvoice.audio.loudness import Loudness
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.constants import F0_RATE_HZ
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
-from heartvoice.stages.limiter import ROW, TruePeak
-from heartvoice.stages.loudness import Loudness
-from heartvoice.stages.svc_mel import LOG_FLOOR, MEL_FFT, mel_filters
-from heartvoice.svc_sizes import SVC_HOP
+from heartvoice.stages.svc.mel import LOG_FLOOR, MEL_FFT, mel_filters
 
 Samples = NDArray[np.float32]
 Values = NDArray[np.float64]

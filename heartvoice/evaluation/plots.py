@@ -10,14 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from heartvoice.audio_files import replacing
-from heartvoice.contracts import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.dsp import hz_to_mel
+from heartvoice.audio.dsp import hz_to_mel
+from heartvoice.audio.encode import replacing
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.harness import Evaluation, Evidence, Samples
 from heartvoice.evaluation.measures import MEL_RANGE_DB, N_MELS, cents_between
-from heartvoice.similarity import CALIBRATIONS
+from heartvoice.evaluation.similarity import CALIBRATIONS
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
-from heartvoice.svc_sizes import SVC_HOP
 
 SHOWN_S = 20.0
 """Of a longer recording the stretch with the most singing is shown."""

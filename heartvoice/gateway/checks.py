@@ -9,23 +9,11 @@ from typing import Any
 import numpy as np
 
 from heartvoice.client.wire import WANT_FINAL, ModelMissingError
-from heartvoice.contracts import (
-    FILE_IN,
-    JOB_INPUTS,
-    LYRICS,
-    MAX_CONSENT_CHARS,
-    MAX_FILE_BYTES,
-    MAX_TEXT_BYTES,
-    NUMPY_DTYPE,
-    TAGS,
-    VOICE,
-    VOICE_CONSENT,
-    Axis,
-    ModelSpec,
-    TensorSpec,
-)
+from heartvoice.contracts.constants import MAX_CONSENT_CHARS, MAX_FILE_BYTES, MAX_TEXT_BYTES
+from heartvoice.contracts.tensors import FILE_IN, JOB_INPUTS, LYRICS, TAGS, VOICE, VOICE_CONSENT
+from heartvoice.contracts.types import NUMPY_DTYPE, Axis, ModelSpec, TensorSpec
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway.wire import Parts
+from heartvoice.gateway.request_parser import Parts
 
 INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
 """Set by our own models alone: from outside, an `owner_pid` would pass by a drain and tell which processes live, and

@@ -8,11 +8,11 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from heartvoice.contracts import ModelSpec
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway import wire
+from heartvoice.gateway import request_parser as wire
+from heartvoice.gateway.access_log import Call
 from heartvoice.gateway.checks import check_request, find_model
-from heartvoice.gateway.record import Call
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"

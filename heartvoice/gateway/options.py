@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from heartvoice.contracts import MODELS
+from heartvoice.contracts.models import MODELS
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway.quotas import Limits
+from heartvoice.gateway.rate_limits import Limits
 
 PUBLIC_MODELS = tuple(model.name for model in MODELS.values() if model.backend == "python")
 """What callers are meant to reach: songs, covers and each stage. Native graphs only where the operator names them."""

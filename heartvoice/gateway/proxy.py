@@ -16,15 +16,15 @@ import grpc.aio
 from tritonclient.grpc import service_pb2
 
 from heartvoice.client.wire import ENDED_EARLY
-from heartvoice.contracts import ModelSpec
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
-from heartvoice.failures import where
-from heartvoice.gateway.callers import UnknownCallerError
+from heartvoice.gateway.access_log import Call, Metrics
+from heartvoice.gateway.authentication import UnknownCallerError
 from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
-from heartvoice.gateway.quotas import Limits, Quota, QuotaError
-from heartvoice.gateway.record import Call, Metrics
-from heartvoice.serving.shortages import shortage
+from heartvoice.gateway.rate_limits import Limits, Quota, QuotaError
+from heartvoice.redaction import where
+from heartvoice.resource_errors import shortage
 
 log = logging.getLogger(__name__)
 

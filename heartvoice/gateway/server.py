@@ -15,12 +15,12 @@ import grpc
 import grpc.aio
 from prometheus_client import start_http_server
 
-from heartvoice.contracts import MODELS
+from heartvoice.contracts.models import MODELS
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.gateway.callers import ANONYMOUS, Tokens, certificate_name
+from heartvoice.gateway.access_log import Metrics
+from heartvoice.gateway.authentication import ANONYMOUS, Tokens, certificate_name
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.proxy import Proxy
-from heartvoice.gateway.record import Metrics
 
 log = logging.getLogger(__name__)
 

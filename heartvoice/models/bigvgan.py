@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv_transpose1d, pad
 
-from heartvoice.errors import CheckpointError
-from heartvoice.models.bigvgan_weights import (
+from heartvoice.checkpoints.bigvgan import (
     BETA_FLOOR,
     POST_KERNEL,
     PRE_KERNEL,
@@ -24,9 +23,10 @@ from heartvoice.models.bigvgan_weights import (
     filter_taps,
     read_sizes,
 )
-from heartvoice.models.sources import Checkpoint, TensorSource
-from heartvoice.models.torch_files import TorchFile
-from heartvoice.svc_sizes import BigvganSizes
+from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource
+from heartvoice.checkpoints.torch_reader import TorchFile
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.errors import CheckpointError
 
 GENERATOR, CONFIG = "bigvgan_generator.pt", "config.json"
 UP_PAD, UP_CROP, DOWN_PADS = 5, 15, (5, 6)

@@ -11,8 +11,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from heartvoice.models.speaker_weights import BATCHES
-from heartvoice.presets import CampplusSizes
+from heartvoice.checkpoints.speaker import BATCHES
+from heartvoice.config.presets import CampplusSizes
 
 KERNEL, TDNN_KERNEL, TDNN_STRIDE = 3, 5, 2
 HEAD_STRIDE = 8

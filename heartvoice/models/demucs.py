@@ -22,11 +22,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heartvoice.checkpoints.random_init import Law, LawOf
+from heartvoice.checkpoints.safetensors_reader import PIECE, Array, Checkpoint, TensorSource, listed
+from heartvoice.checkpoints.torch_reader import TorchFile
+from heartvoice.config.presets import SeparatorSizes
 from heartvoice.errors import CheckpointError
-from heartvoice.models.random_weights import Law, LawOf
-from heartvoice.models.sources import PIECE, Array, Checkpoint, TensorSource, listed
-from heartvoice.models.torch_files import TorchFile
-from heartvoice.presets import SeparatorSizes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,8 +7,8 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 
+from heartvoice.config.presets import SeparatorSizes
 from heartvoice.models.demucs import module_kwargs
-from heartvoice.presets import SeparatorSizes
 
 
 class Hybrid(HTDemucs):  # type: ignore[misc]  # demucs has no types for mypy

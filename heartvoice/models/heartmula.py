@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heartvoice.config.presets import HeartMuLaSizes
 from heartvoice.models.llama import KeyValue, Transformer
 from heartvoice.models.sampling import mask_special, sample_inverse_cdf
-from heartvoice.presets import HeartMuLaSizes
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class HeartMuLa(nn.Module):
     """The music language model."""
 
     def __init__(self, sizes: HeartMuLaSizes) -> None:
-        """Make every tensor of the checkpoint; values come from `heartvoice.checkpoints.load_module`."""
+        """Make every tensor of the checkpoint; values come from `heartvoice.models.load.load_module`."""
         super().__init__()
         self.sizes = sizes
         width, depth_width = sizes.backbone.embed_dim, sizes.decoder.embed_dim

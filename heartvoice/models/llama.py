@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from heartvoice.config.presets import TransformerSizes
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
-from heartvoice.presets import TransformerSizes
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [R, Hkv, positions, head_dim]; keys are already turned by RoPE."""

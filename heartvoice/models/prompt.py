@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from heartvoice.config.presets import GenerationIds
 from heartvoice.errors import CheckpointError, InvalidRequestError
-from heartvoice.presets import GenerationIds
 
 TAG_START, TAG_END = "<tag>", "</tag>"
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from heartvoice.models.torch_files import TorchFile
-from heartvoice.presets import RmvpeSizes
+from heartvoice.checkpoints.torch_reader import TorchFile
+from heartvoice.config.presets import RmvpeSizes
 
 CNN_CHANNELS = 3
 """Channels that the U-Net is squeezed into before the GRU."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from heartvoice.checkpoints.speaker import check_tensors
+from heartvoice.checkpoints.torch_reader import TorchFile
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
 from heartvoice.models.campplus import Campplus
-from heartvoice.models.speaker_weights import check_tensors
-from heartvoice.models.torch_files import TorchFile
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
 
 MIN_NORM = 1e-12
 """A projection shorter than this is not lengthened: it stays a zero vector."""

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from heartvoice.contracts import MODELS, NUMPY_DTYPE
-from heartvoice.engines import Array
+from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
-from heartvoice.networks import LocalNetworks
-from heartvoice.serving import rundir
-from heartvoice.serving.receipts import Receiver
-from heartvoice.serving.remains import REMAINS
-from heartvoice.serving.shortages import shortage
+from heartvoice.resource_errors import shortage
+from heartvoice.runtime.engines import Array
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.serving import process_registry as rundir
+from heartvoice.serving.workarounds.acknowledgements import Receiver
+from heartvoice.serving.workarounds.deferred_release import REMAINS
 
 TICK_S = 0.02
 """How often a waiting caller looks at its job and at the callee."""

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from heartvoice.contracts import NUMPY_DTYPE, ModelSpec
-from heartvoice.engines import Array
+from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec
 from heartvoice.errors import (
     DeadlineError,
     EngineError,
@@ -25,13 +24,14 @@ from heartvoice.errors import (
     RequestCancelledError,
     VoiceNotFoundError,
 )
-from heartvoice.failures import where
-from heartvoice.serving import rundir
+from heartvoice.redaction import where
+from heartvoice.resource_errors import check_shared_memory, payload_bytes, shortage
+from heartvoice.runtime.engines import Array
+from heartvoice.serving import process_registry as rundir
 from heartvoice.serving.metrics import Metrics
-from heartvoice.serving.receipts import Receipts
-from heartvoice.serving.remains import REMAINS
-from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
-from heartvoice.serving.unread import UnreadLimit
+from heartvoice.serving.workarounds.acknowledgements import Receipts
+from heartvoice.serving.workarounds.deferred_release import REMAINS
+from heartvoice.serving.workarounds.unread_responses import UnreadLimit
 
 log = logging.getLogger(__name__)
 

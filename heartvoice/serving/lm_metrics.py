@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from heartvoice.stages.lm_scheduler import Timed
+from heartvoice.stages.lm.scheduler import Timed
 
 if TYPE_CHECKING:  # it needs Triton's Python backend, which tests do not have
     from heartvoice.serving.metrics import Metrics

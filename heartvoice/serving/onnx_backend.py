@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from heartvoice.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.errors import EngineError, HeartvoiceError
-from heartvoice.repository import Repository
-from heartvoice.serving import rundir
-from heartvoice.serving.shortages import shortage
-from heartvoice.serving.unread import allocate_as_usual
+from heartvoice.resource_errors import shortage
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.runtime.repository import Repository
+from heartvoice.serving import process_registry as rundir
+from heartvoice.serving.workarounds.unread_responses import allocate_as_usual
 
 log = logging.getLogger(__name__)
 

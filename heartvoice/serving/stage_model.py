@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
-from heartvoice.contracts import ModelSpec
+from heartvoice.contracts.types import ModelSpec
+from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import HeartvoiceError
-from heartvoice.repository import Repository
-from heartvoice.serving import rundir
+from heartvoice.runtime.repository import Repository
+from heartvoice.serving import process_registry as rundir
 from heartvoice.serving.jobs import Job, JobQueue
-from heartvoice.serving.unread import UnreadLimit, allocate_as_usual
-from heartvoice.stages.inputs import check_inputs
+from heartvoice.serving.workarounds.unread_responses import UnreadLimit, allocate_as_usual
 
 log = logging.getLogger(__name__)
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import noise
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, HEARTCODEC, LATENTS_PER_FRAME, MAX_FEATURE
-from heartvoice.engines import Array
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
+from heartvoice.contracts.models import HEARTCODEC
+from heartvoice.contracts.validation import check_codes, check_finite, read_int, read_settings
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.solver import euler, guide
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
-from heartvoice.networks import Networks
-from heartvoice.presets import HeartCodecSizes
-from heartvoice.stages.inputs import check_codes, check_finite, read_int, read_settings
+from heartvoice.runtime.engines import Array
+from heartvoice.runtime.networks import Networks
 
 DECODER_CHUNK = 372
 """Latent frames of one decoder call beside its history: bounds memory, whatever the window (docs/performance.md)."""

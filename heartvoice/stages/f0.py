@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import dsp
-from heartvoice.contracts import F0_NETWORK, F0_RATE_HZ, SPEECH_RATE_HZ
+from heartvoice.audio import dsp
+from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
+from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.networks import Networks
-from heartvoice.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.runtime.networks import Networks
 
 Samples = NDArray[np.float32]
 Contour = NDArray[np.float32]

@@ -19,11 +19,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.contracts import SPEAKER_FRAME, SPEAKER_NETWORK, SPEECH_RATE_HZ
-from heartvoice.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, stft
+from heartvoice.audio.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, stft
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.contracts.models import SPEAKER_NETWORK
+from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.networks import Networks
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.runtime.networks import Networks
 
 MIN_SAMPLES = 1600
 """0.1 s: less has too few frames for any engine."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
 from heartvoice.export.svc_weights import BIGVGAN, SEED_VC, WHISPER
 from heartvoice.export.weights import CAMPPLUS, GENERATION, OFFICIAL_LICENCES, RMVPE, TOKENIZER
-from heartvoice.presets import PRESETS
 
 OFFICIAL_PRESET = "oss-3b"
 _SAFETENSORS = ("config.json", "*.safetensors")

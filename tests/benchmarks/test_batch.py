@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.benchmarks import batch
+from benchmarks import batch
 
 
 @pytest.mark.slow

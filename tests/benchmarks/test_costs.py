@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from heartvoice.benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
-from heartvoice.presets import PRESETS
+from benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
+from heartvoice.config.presets import PRESETS
 
 OFFICIAL = PRESETS["oss-3b"]
 

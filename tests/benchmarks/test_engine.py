@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import engine
-from heartvoice.benchmarks.engine_codec import DecoderVariant, Floats, in_chunks
+from benchmarks import engine
+from benchmarks.engine_codec import DecoderVariant, Floats, in_chunks
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 50, 62, 100])

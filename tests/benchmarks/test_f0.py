@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import f0
-from heartvoice.benchmarks.f0_signals import VOICES, agreement, glide, melody, notes, score, steady
+from benchmarks import f0
+from heartvoice.loadtest.signals import VOICES, agreement, glide, melody, notes, score, steady
 from tests.f0_engines import swift_file
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from heartvoice.benchmarks import gateway, gateway_cancel
-from heartvoice.benchmarks.harness import Timing
-from heartvoice.contracts import MODELS
-from heartvoice.gateway import wire
+from benchmarks import gateway, gateway_cancel
+from heartvoice.contracts.models import MODELS
+from heartvoice.gateway import request_parser as wire
 from heartvoice.gateway.checks import check_request
+from heartvoice.loadtest.harness import Timing
 
 
 @pytest.mark.parametrize(

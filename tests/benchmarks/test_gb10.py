@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from heartvoice.benchmarks import gb10
-from heartvoice.embedded.profiles import GB10
-from heartvoice.presets import PRESETS
+from benchmarks import gb10
+from heartvoice.config.presets import PRESETS
+from heartvoice.server.profiles import GB10
 
 TEXT = gb10.DOC.read_text(encoding="utf-8")
 OFFICIAL = PRESETS["oss-3b"]
@@ -20,7 +20,7 @@ def test_doc_has_the_profiles_settings() -> None:
 
 @pytest.mark.slow
 def test_doc_has_the_derived_tables() -> None:
-    assert gb10.filled(TEXT, gb10.tables(OFFICIAL, GB10)) == TEXT, "run python -m heartvoice.benchmarks.gb10 --write"
+    assert gb10.filled(TEXT, gb10.tables(OFFICIAL, GB10)) == TEXT, "run python -m benchmarks.gb10 --write"
 
 
 @pytest.mark.slow

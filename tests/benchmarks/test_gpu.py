@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from heartvoice.benchmarks.gpu_device import errors, random_network
-from heartvoice.benchmarks.machine import ROOT
+from benchmarks.gpu_device import errors, random_network
+from heartvoice.config.presets import PRESETS
+from heartvoice.loadtest.machine import ROOT
 from heartvoice.models.heartmula import HeartMuLa
-from heartvoice.presets import PRESETS
 
 ABSENT = (
     "safetensors", "onnx", "onnxruntime", "openvino", "tritonclient", "grpc", "tokenizers", "soundfile", "typer",

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import half
+from benchmarks import half
+from heartvoice.config.presets import PRESETS
 from heartvoice.export.graph import ISLANDS
-from heartvoice.presets import PRESETS
 
 
 def test_variants_leave_out_one_island_each() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import harness, machine
-from heartvoice.benchmarks.harness import BestCalibration, Run, Timing, alternate, contention, difference, paired_ratio
+from heartvoice.loadtest import harness, machine
+from heartvoice.loadtest.harness import BestCalibration, Run, Timing, alternate, contention, difference, paired_ratio
 
 FAST = {"bandwidth_gb_s": 20.0, "matmul_gflop_s": 300.0}
 

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from heartvoice.benchmarks import load_cli, load_tables
-from heartvoice.benchmarks.harness import Run
-from heartvoice.benchmarks.load_perf import Latencies, n_requests, published_name
-from heartvoice.benchmarks.load_saturation import summary
-from heartvoice.benchmarks.load_target import Target, parse_metrics, queue_ms, read_headers
-from heartvoice.benchmarks.machine import ROOT
-from heartvoice.client.cli import app
+from benchmarks import load_tables
+from heartvoice.cli import bench as load_cli
+from heartvoice.cli.main import app
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 from heartvoice.export.pypi import MEMBERS
+from heartvoice.loadtest.harness import Run
+from heartvoice.loadtest.machine import ROOT
+from heartvoice.loadtest.perf import Latencies, n_requests, published_name
+from heartvoice.loadtest.saturation import summary
+from heartvoice.loadtest.target import Target, parse_metrics, queue_ms, read_headers
 from tests.benchmarks.load_results import result
 
 PAGE = """# HELP nv_inference_count x
@@ -114,7 +115,7 @@ def test_a_contended_result_says_so() -> None:
 
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
-    from heartvoice.benchmarks.load_plots import draw
+    from heartvoice.loadtest.plots import draw
 
     drawn = draw(result(), tmp_path)
     assert [path.name for path in drawn] == [
@@ -143,16 +144,16 @@ def test_the_command_teaches() -> None:
 
 
 def test_an_unknown_load_is_named(tmp_path: Path) -> None:
-    from heartvoice.presets import PRESETS
+    from heartvoice.config.presets import PRESETS
 
     with pytest.raises(InvalidRequestError, match=r"model: expected one of speaker_encoder, .*got 'sing'"):
         load_cli.wanted_loads(PRESETS["tiny"], ["sing"])
 
 
 def test_shared_memory_that_is_not_allowed_is_a_row_of_its_own(tmp_path: Path) -> None:
-    from heartvoice.benchmarks.load_shared import measure_shared
-    from heartvoice.benchmarks.load_work import loads
-    from heartvoice.presets import PRESETS
+    from heartvoice.config.presets import PRESETS
+    from heartvoice.loadtest.shared import measure_shared
+    from heartvoice.loadtest.work import loads
 
     rates = {"bandwidth_gb_s": 1.0}
     run = Run("load", "tiny", "fp32", 1, results=tmp_path, calibration=lambda: rates, key="here")

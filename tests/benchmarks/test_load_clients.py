@@ -11,10 +11,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks.load_clients import Heard, closed_loop, counts, listen, open_loop, outcome, percentiles, play
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
+from heartvoice.loadtest.clients import Heard, closed_loop, counts, listen, open_loop, outcome, percentiles, play
 
 RATE = 10
 REFUSAL = "song: 4 jobs running and 8 waiting, no room for more; try again later"

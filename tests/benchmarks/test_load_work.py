@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import load_work
-from heartvoice.contracts import DEMUCS, MODELS, SPEAKER_ENCODER, TensorSpec
-from heartvoice.conversion import Conversion
-from heartvoice.cover import CoverRequest
-from heartvoice.engines import Array
-from heartvoice.pipeline import SongRequest
-from heartvoice.presets import PRESETS
-from heartvoice.stages.recordings import read_recording
+from heartvoice.audio.recordings import read_recording
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.models import DEMUCS, MODELS, SPEAKER_ENCODER
+from heartvoice.contracts.types import TensorSpec
+from heartvoice.loadtest import work as load_work
+from heartvoice.pipeline.cover import CoverRequest
+from heartvoice.pipeline.song import SongRequest
+from heartvoice.runtime.engines import Array
+from heartvoice.stages.svc.converter import Conversion
 
 TINY = PRESETS["tiny"]
 LOADS = {load.name: load for load in load_work.loads(TINY)}

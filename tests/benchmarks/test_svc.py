@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.benchmarks import svc as benchmark
+from benchmarks import svc as benchmark
 
 
 @pytest.mark.slow

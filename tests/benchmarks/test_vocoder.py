@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from heartvoice.benchmarks import vocoder as benchmark
-from heartvoice.benchmarks.vocoder_forms import FORMS, Form, write_form
-from heartvoice.engines import OnnxEngine
+from benchmarks import vocoder as benchmark
+from benchmarks.vocoder_forms import FORMS, Form, write_form
+from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import Activation
-from heartvoice.noise import normal
+from heartvoice.runtime.engines import OnnxEngine
 from tests.golden_cases import assert_close
 from tests.vocoders import SMALL, random_source, vocoder
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.benchmarks import codec_batch, stream
-from heartvoice.benchmarks import voice as benchmark
-from heartvoice.benchmarks.voice import Answers, Tape
-from heartvoice.conversion import Conversion
-from heartvoice.job_messages import Codes
-from heartvoice.presets import PRESETS
+from benchmarks import codec_batch, stream
+from benchmarks import voice as benchmark
+from benchmarks.voice import Answers, Tape
+from heartvoice.audio.recordings import read_voice
+from heartvoice.config.presets import PRESETS
+from heartvoice.pipeline.messages import Codes
 from heartvoice.stages.codec import CodecRequest
-from heartvoice.stages.lm import LmRequest
-from heartvoice.stages.recordings import read_voice
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.svc.converter import Conversion
 from tests.fakes import text
 from tests.voice_stages import Oracle, voice_inputs
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner, Result
 
-from heartvoice.client import AsyncClient, Client, Message, Report, Song, cli
+from heartvoice.cli import main as cli
+from heartvoice.client import AsyncClient, Client, Message, Report, Song
 from tests.client.fake_server import FakeServer
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.wire import FINAL, to_raw
-from heartvoice.contracts import DEMUCS, MIX_STEM_NAMES, RENDER, SONG, SPEAKER_ENCODER, ModelSpec
+from heartvoice.contracts.constants import MIX_STEM_NAMES
+from heartvoice.contracts.models import DEMUCS, RENDER, SONG, SPEAKER_ENCODER
+from heartvoice.contracts.types import ModelSpec
 
 Stream = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
 REPORT = {"seed": 7, "preset": "tiny", "random_weights": True, "timings": {"lm_s": 0.5}}

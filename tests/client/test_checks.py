@@ -11,8 +11,11 @@ import pytest
 from heartvoice.client.checks import check_consent, check_cover, check_request, check_sources
 from heartvoice.client.messages import Array
 from heartvoice.client.recordings import Recording
-from heartvoice.client.song_requests import CoverRequest, SettingValue, SongRequest
-from heartvoice.contracts import COVER, MAX_TEXT_BYTES, SONG, SONG_SETTINGS, VOICE_SETTINGS, Setting
+from heartvoice.client.requests import CoverRequest, SettingValue, SongRequest
+from heartvoice.contracts.constants import MAX_TEXT_BYTES
+from heartvoice.contracts.models import COVER, SONG
+from heartvoice.contracts.tensors import SONG_SETTINGS, VOICE_SETTINGS
+from heartvoice.contracts.types import Setting
 from heartvoice.errors import InvalidRequestError
 
 SOUND = Recording(file=b"sound")

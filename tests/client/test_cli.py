@@ -19,9 +19,9 @@ import soundfile
 from typer.testing import Result
 
 from heartvoice import __version__
-from heartvoice.client import cli
-from heartvoice.client.options import option_name
-from heartvoice.contracts import SONG_SETTINGS, STEMS
+from heartvoice.cli import main as cli
+from heartvoice.cli.options import option_name
+from heartvoice.contracts.tensors import SONG_SETTINGS, STEMS
 from heartvoice.errors import EngineError
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
@@ -230,7 +230,7 @@ def test_signals_cancel_on_the_server_and_leave_no_file(
     server: FakeServer, folder: Path, number: signal.Signals, code: int
 ) -> None:
     server.song = endless_song
-    arguments = [sys.executable, "-m", "heartvoice.client.cli", "song", "--url", server.url, "--tags", "pop"]
+    arguments = [sys.executable, "-m", "heartvoice.cli.main", "song", "--url", server.url, "--tags", "pop"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(arguments, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

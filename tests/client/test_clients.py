@@ -14,7 +14,7 @@ import pytest
 
 from heartvoice.client import AudioChunk, CodesChunk, Event, Report, SongRequest
 from heartvoice.client.wire import WANT_FINAL, ModelMissingError
-from heartvoice.contracts import RENDER
+from heartvoice.contracts.models import RENDER
 from heartvoice.errors import (
     DeadlineError,
     EngineError,

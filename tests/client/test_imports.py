@@ -29,7 +29,7 @@ HEAVY = (
     [
         "from heartvoice.client import *",
         *(
-            f"from heartvoice.client.cli import app\ntry: app(['{command}', '--help'])\nexcept SystemExit: pass"
+            f"from heartvoice.cli.main import app\ntry: app(['{command}', '--help'])\nexcept SystemExit: pass"
             for command in ("song", "cover", "separate", "similarity")
         ),
     ],

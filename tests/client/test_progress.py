@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
+from heartvoice.cli.progress import LiveProgress, PlainProgress, describe, progress_view
 from heartvoice.client.messages import Event
-from heartvoice.client.progress import LiveProgress, PlainProgress, describe, progress_view
 
 
 def test_frames_and_speed_are_described() -> None:

@@ -20,10 +20,12 @@ import soundfile
 from typer.testing import Result
 
 from heartvoice import __version__
-from heartvoice.audio_files import provenance, write_audio
-from heartvoice.client.options import option_name
-from heartvoice.contracts import COVER_SETTINGS, MAX_FILE_BYTES, SPEAKER_ENCODER, STEMS
-from heartvoice.similarity import meaning
+from heartvoice.audio.encode import provenance, write_audio
+from heartvoice.cli.options import option_name
+from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.models import SPEAKER_ENCODER
+from heartvoice.contracts.tensors import COVER_SETTINGS, STEMS
+from heartvoice.evaluation.similarity import meaning
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
     SOURCES,
@@ -372,7 +374,7 @@ def test_signals_cancel_on_the_server_and_leave_no_file(
 ) -> None:
     server.cover, server.demucs = endless_song, endless_stems
     arguments = COVER if command == "cover" else ("separate", "song.mp3")
-    line = [sys.executable, "-m", "heartvoice.client.cli", arguments[0], "--url", server.url, *arguments[1:]]
+    line = [sys.executable, "-m", "heartvoice.cli.main", arguments[0], "--url", server.url, *arguments[1:]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(line, cwd=inputs, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -407,7 +409,7 @@ def test_help_teaches_by_an_example(command: str) -> None:
 def test_a_terminal_is_no_recording(server: FakeServer, inputs: Path) -> None:
     controller, terminal = os.openpty()
     try:
-        line = [sys.executable, "-m", "heartvoice.client.cli", "separate", "--url", server.url, "-"]
+        line = [sys.executable, "-m", "heartvoice.cli.main", "separate", "--url", server.url, "-"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(line, cwd=inputs, env=environment, stdin=terminal, capture_output=True, text=True)
     finally:
@@ -435,7 +437,7 @@ def test_long_stems_do_not_stay_in_memory(server: FakeServer, inputs: Path) -> N
         yield final()
 
     server.demucs = long_stems
-    line = [sys.executable, "-m", "heartvoice.client.cli", "separate", "--url", server.url, "song.mp3"]
+    line = [sys.executable, "-m", "heartvoice.cli.main", "separate", "--url", server.url, "song.mp3"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     # By way of a small process: a child's peak counts what its parent had when it forked.
     measure = (

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.session import Attempts, Connection
+from heartvoice.client.connection import Attempts, Connection
 from heartvoice.client.wire import ModelMissingError
-from heartvoice.contracts import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
 
 

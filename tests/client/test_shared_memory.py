@@ -11,9 +11,9 @@ import pytest
 from heartvoice.client import AsyncClient, Client, wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.shared_memory import LARGE_BYTES, Parcel, SharedMemory
-from heartvoice.embedded import leftovers
-from heartvoice.embedded import shared_memory as grants
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server import shared_memory as grants
 
 RATE = 48_000
 

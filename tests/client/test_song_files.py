@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.audio_files import Part
+from heartvoice.audio.encode import Part
 from heartvoice.client import AudioChunk, Event, Report, Song, StemsChunk
-from heartvoice.client.file_set import FileSet
+from heartvoice.client.atomic_files import FileSet
 from heartvoice.client.song_files import SongFiles, SongWriter
-from heartvoice.contracts import MIX_STEM_NAMES
+from heartvoice.contracts.constants import MIX_STEM_NAMES
 from heartvoice.errors import InvalidRequestError
 from tests.client.conftest import listing
 from tests.client.fake_server import REPORT

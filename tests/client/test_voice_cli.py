@@ -21,8 +21,9 @@ import soundfile
 from typer.testing import Result
 
 from heartvoice import __version__
-from heartvoice.client.options import option_name
-from heartvoice.contracts import AUTO_PITCH_MODES, NO_VOCALS_MODES, VOICE_SETTINGS
+from heartvoice.cli.options import option_name
+from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES
+from heartvoice.contracts.tensors import VOICE_SETTINGS
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
     FakeServer,
@@ -300,7 +301,7 @@ def test_signals_leave_neither_song_nor_stems(
     server: FakeServer, inputs: Path, job: tuple[str, ...], number: signal.Signals, code: int
 ) -> None:
     server.song = server.cover = endless
-    line = [sys.executable, "-m", "heartvoice.client.cli", job[0], "--url", server.url, *job[1:], "--stems", "parts"]
+    line = [sys.executable, "-m", "heartvoice.cli.main", job[0], "--url", server.url, *job[1:], "--stems", "parts"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(line, cwd=inputs, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -330,7 +331,7 @@ def test_long_songs_with_stems_do_not_stay_in_memory(server: FakeServer, inputs:
         yield final()
 
     server.song = long_song
-    line = [sys.executable, "-m", "heartvoice.client.cli", "song", "--url", server.url, "--tags", "pop", "--stems", "p"]
+    line = [sys.executable, "-m", "heartvoice.cli.main", "song", "--url", server.url, "--tags", "pop", "--stems", "p"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     # By way of a small process: a child's peak counts what its parent had when it forked.
     measure = (

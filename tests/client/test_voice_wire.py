@@ -12,22 +12,11 @@ from hypothesis import strategies as st
 from heartvoice.client import wire
 from heartvoice.client.checks import check_consent
 from heartvoice.client.recordings import Recording
-from heartvoice.client.song_requests import CoverRequest, JobRequest, SongRequest
-from heartvoice.contracts import (
-    AUTO_PITCH_MODES,
-    COVER,
-    COVER_SETTINGS,
-    MAX_CONSENT_CHARS,
-    NO_VOCALS_MODES,
-    NUMPY_DTYPE,
-    RENDER,
-    RENDER_SETTINGS,
-    SONG,
-    SONG_SETTINGS,
-    VOICE_SETTINGS,
-    ModelSpec,
-    Setting,
-)
+from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest
+from heartvoice.contracts.constants import AUTO_PITCH_MODES, MAX_CONSENT_CHARS, NO_VOCALS_MODES
+from heartvoice.contracts.models import COVER, RENDER, SONG
+from heartvoice.contracts.tensors import COVER_SETTINGS, RENDER_SETTINGS, SONG_SETTINGS, VOICE_SETTINGS
+from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError
 
 FEW = settings(max_examples=30, deadline=None)

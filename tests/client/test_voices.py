@@ -12,7 +12,8 @@ import pytest
 
 from heartvoice import __version__
 from heartvoice.client import AudioChunk, Event, Report, SongRequest, StemsChunk, as_recording
-from heartvoice.contracts import MIX_STEM_NAMES, RENDER
+from heartvoice.contracts.constants import MIX_STEM_NAMES
+from heartvoice.contracts.models import RENDER
 from heartvoice.errors import EngineError, InvalidRequestError
 from tests.client.conftest import Caller
 from tests.client.fake_server import (

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from heartvoice import contracts
 from heartvoice.client import wire
 from heartvoice.client.messages import AudioChunk, CodesChunk
-from heartvoice.client.song_requests import SongRequest
+from heartvoice.client.requests import SongRequest
 from heartvoice.client.wire import ModelMissingError, error_from_status, error_from_text
+from heartvoice.contracts.models import SONG
+from heartvoice.contracts.tensors import REPORT
+from heartvoice.contracts.types import NUMPY_DTYPE, Axis, TensorSpec
 from heartvoice.errors import (
     DeadlineError,
     EngineError,
@@ -75,9 +77,9 @@ def test_connecting_to_an_http_port_is_not_tried_again() -> None:
     assert type(error_from_status("UNAVAILABLE", details)) is ModelMissingError
 
 
-@pytest.mark.parametrize("spec", [*contracts.SONG.all_inputs, *contracts.SONG.outputs], ids=lambda s: s.name)
-def test_every_tensor_of_the_contract_survives_the_wire(spec: contracts.TensorSpec) -> None:
-    shape = tuple(axis.max if isinstance(axis, contracts.Axis) else axis for axis in spec.shape)
+@pytest.mark.parametrize("spec", [*SONG.all_inputs, *SONG.outputs], ids=lambda s: s.name)
+def test_every_tensor_of_the_contract_survives_the_wire(spec: TensorSpec) -> None:
+    shape = tuple(axis.max if isinstance(axis, Axis) else axis for axis in spec.shape)
     random = np.random.default_rng(0)
     array: Any
     if spec.dtype == "BYTES":
@@ -85,10 +87,10 @@ def test_every_tensor_of_the_contract_survives_the_wire(spec: contracts.TensorSp
     elif spec.dtype == "FP32":
         array = random.standard_normal(shape, np.float32)
     else:
-        array = random.integers(0, 2, shape).astype(contracts.NUMPY_DTYPE[spec.dtype])
+        array = random.integers(0, 2, shape).astype(NUMPY_DTYPE[spec.dtype])
     back = wire.from_raw(wire.to_raw(array, spec), spec.dtype, shape, spec)
     np.testing.assert_array_equal(back, array)
-    assert back.dtype == contracts.NUMPY_DTYPE[spec.dtype]
+    assert back.dtype == NUMPY_DTYPE[spec.dtype]
 
 
 def decode(response: Any) -> Any:
@@ -155,4 +157,4 @@ def test_responses_that_break_the_contract_are_engine_errors(response: Any, text
 @pytest.mark.parametrize("raw", [b"", b"\1\0\0\0", b"\1\0\0\0ab", b"\xff\xff\xff\xff"])
 def test_byte_strings_with_wrong_lengths_are_engine_errors(raw: bytes) -> None:
     with pytest.raises(EngineError, match="REPORT: expected one length and its bytes"):
-        wire.from_raw(raw, "BYTES", (1,), contracts.REPORT)
+        wire.from_raw(raw, "BYTES", (1,), REPORT)

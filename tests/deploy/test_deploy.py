@@ -15,11 +15,11 @@ import pytest
 import typer
 import yaml
 
-from heartvoice.client.cli import LAZY_COMMANDS, app
-from heartvoice.contracts import LOADED
-from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import STOP_PER_MODEL_S, STOP_S
-from heartvoice.gateway.record import Metrics
+from heartvoice.cli.main import LAZY_COMMANDS, app
+from heartvoice.contracts.models import LOADED
+from heartvoice.gateway.access_log import Metrics
+from heartvoice.server.profiles import GB10
+from heartvoice.server.server import STOP_PER_MODEL_S, STOP_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -208,5 +208,5 @@ def test_wheel_builds_from_the_build_context_alone(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheels", context)
     names = zipfile.ZipFile(next((tmp_path / "wheels").glob("heartvoice-*.whl"))).namelist()
     assert "heartvoice/model_repository/song/1/model.py" in names
-    assert "heartvoice/embedded/profiles.py" in names
+    assert "heartvoice/server/profiles.py" in names
     assert not [name for name in names if name.endswith((".onnx", ".plan", ".safetensors"))]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import heartvoice.embedded  # noqa: F401
+import heartvoice.server  # noqa: F401
 
 # isort: split
 # What is tested above comes before gRPC is imported.

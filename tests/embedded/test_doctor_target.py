@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from heartvoice.embedded import wheel
-from heartvoice.embedded.doctor import Finding
-from heartvoice.embedded.doctor_target import Machine, examine_target, nvidia_smi
-from heartvoice.embedded.launch import flag_names
-from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import ServerOptions
-from heartvoice.embedded.wheel import ServerFiles, SetupError
-from heartvoice.plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.runtime.tensorrt_plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
+from heartvoice.server import triton_wheel as wheel
+from heartvoice.server.command_line import flag_names
+from heartvoice.server.doctor import Finding
+from heartvoice.server.doctor_target import Machine, examine_target, nvidia_smi
+from heartvoice.server.profiles import GB10
+from heartvoice.server.server import ServerOptions
+from heartvoice.server.triton_wheel import ServerFiles, SetupError
 from tests.client.conftest import heartvoice
 
 TABLE = """\

@@ -22,7 +22,7 @@ def test_no_child_of_a_supervisor_with_calls_under_way_is_lost() -> None:
 
 
 def test_the_command_settles_that_before_grpc_is_imported() -> None:
-    code = "import sys, os, heartvoice.client.cli; print('grpc' in sys.modules, os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
+    code = "import sys, os, heartvoice.cli.main; print('grpc' in sys.modules, os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
     environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "0"]

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice import footprint
-from heartvoice.contracts import HTDEMUCS, LOADED, MAX_FILE_BYTES, MODELS
-from heartvoice.embedded import profiles
-from heartvoice.embedded.launch import Launch
-from heartvoice.embedded.ports import ANY, check_address
-from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions
-from heartvoice.embedded.wheel import ServerFiles, SetupError
+from heartvoice.cli.extras import require
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.extras import require
-from heartvoice.presets import PRESETS
+from heartvoice.server import memory_estimate as footprint
+from heartvoice.server import profiles
+from heartvoice.server.command_line import Launch
+from heartvoice.server.ports import ANY, check_address
+from heartvoice.server.profiles import GB10
+from heartvoice.server.server import EmbeddedServer, ServerOptions
+from heartvoice.server.triton_wheel import ServerFiles, SetupError
 
 NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
 
@@ -84,11 +85,11 @@ def test_footprint_counts_what_it_says() -> None:
 def test_keys_and_values_are_those_of_the_engine() -> None:
     import torch
 
-    from heartvoice.stages.lm_engine_torch import TorchEngine
+    from heartvoice.stages.lm.engine_torch import TorchEngine
 
     preset = replace(PRESETS["tiny"], max_positions=700)
-    from heartvoice.checkpoints import load_network, random_checkpoint
     from heartvoice.models.heartmula import HeartMuLa
+    from heartvoice.models.load import load_network, random_checkpoint
 
     network = load_network(preset.lm, random_checkpoint(preset.lm, 0)).bfloat16()
     assert isinstance(network, HeartMuLa)
@@ -100,12 +101,14 @@ def test_keys_and_values_are_those_of_the_engine() -> None:
 def test_separator_is_counted_without_demucs_as_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = PRESETS["oss-3b"].separator
     counted = footprint.values.__wrapped__(sizes)
-    monkeypatch.setattr("heartvoice.footprint.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("heartvoice.server.memory_estimate.importlib.util.find_spec", lambda _: None)
     assert footprint.values.__wrapped__(sizes) == counted == sizes.n_models * footprint.HTDEMUCS_VALUES
 
 
 def test_missing_demucs_on_aarch64_is_told_with_the_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heartvoice.extras.importlib.util.find_spec", lambda name: None if name == "demucs" else True)
-    monkeypatch.setattr("heartvoice.extras.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr(
+        "heartvoice.cli.extras.importlib.util.find_spec", lambda name: None if name == "demucs" else True
+    )
+    monkeypatch.setattr("heartvoice.cli.extras.platform.machine", lambda: "aarch64")
     with pytest.raises(ModelUnavailableError, match="make the repository on x86-64 and copy it"):
         require("export", "torch", "demucs")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from heartvoice.embedded import secret_argument
-from heartvoice.embedded.processes import die_with_parent
+from heartvoice.server import hidden_argument as secret_argument
+from heartvoice.server.processes import die_with_parent
 
 SAY = (
     "import json, os, subprocess, sys;"

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.embedded import watch
-from heartvoice.embedded.watch import DIED, MAX_RETRY_S, ServerProbe, StubWatch
-from heartvoice.serving import rundir
+from heartvoice.server import health as watch
+from heartvoice.server.health import DIED, MAX_RETRY_S, ServerProbe, StubWatch
+from heartvoice.serving import process_registry as rundir
 
 HANG_S = 10.0
 

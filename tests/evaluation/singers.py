@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.dsp import hann, resample, stft
+from heartvoice.audio.dsp import hann, resample, stft
 from tests.music import Samples, Wave
 from tests.speech import say
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from heartvoice.client.cli import app
+from heartvoice.cli import evaluate as cli
+from heartvoice.cli.main import app
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.evaluation import cli, judges
+from heartvoice.evaluation import judges
 from tests import weights_files
 from tests.evaluation.fakes import judges as fake_judges
 from tests.evaluation.fakes import tone, write_case
@@ -40,7 +41,7 @@ def test_help_teaches_which_file_is_what() -> None:
 @pytest.mark.slow
 def test_its_help_imports_nothing_heavy() -> None:
     code = (
-        "from heartvoice.client.cli import app\ntry: app(['evaluate', '--help'])\nexcept SystemExit: pass\n"
+        "from heartvoice.cli.main import app\ntry: app(['evaluate', '--help'])\nexcept SystemExit: pass\n"
         "import sys; heavy = ('torch', 'onnx', 'onnxruntime', 'matplotlib', 'scipy', 'soxr')\n"
         "print(*[name for name in heavy if name in sys.modules], file=sys.stderr)"
     )

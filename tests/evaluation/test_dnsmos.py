@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartvoice.engines import OnnxEngine
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.dnsmos import MAX_WINDOWS, STEP, WINDOW, Dnsmos, Opinion
 from heartvoice.export import pypi
+from heartvoice.runtime.engines import OnnxEngine
 from tests.evaluation.fakes import Scores
 from tests.synthetic_voice import synthetic_voice
 

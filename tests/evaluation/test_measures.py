@@ -18,7 +18,7 @@ from heartvoice.evaluation.measures import (
     si_sdr_db,
     true_peak_dbtp,
 )
-from heartvoice.stages.svc_mel import LOG_FLOOR
+from heartvoice.stages.svc.mel import LOG_FLOOR
 from tests import music
 
 

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.contracts import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converted
-from heartvoice.cover import CoverPipeline, CoverRequest
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.cases import find_cases
 from heartvoice.evaluation.harness import Evaluation, evaluate_case
 from heartvoice.evaluation.judges import CAMPPLUS, RESEMBLYZER, Judges, open_judges
-from heartvoice.job_messages import AudioPiece, Finished, StemsPiece
-from heartvoice.presets import PRESETS
-from heartvoice.stages.separate import SeparationPlan, SeparationRequest
+from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
+from heartvoice.pipeline.messages import AudioPiece, Finished, StemsPiece
+from heartvoice.stages.separation import SeparationPlan, SeparationRequest
+from heartvoice.stages.svc.converter import Conversion, Converted
 from tests import music, weights_files
 from tests.evaluation import singers
 from tests.fakes import text

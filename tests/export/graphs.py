@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.presets import PRESETS, GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
 from heartvoice.export.graph import Graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import PRESETS, GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
+from heartvoice.keyed_random import normal, uniform
+from heartvoice.runtime.engines import OnnxEngine
 from tests.golden_cases import GoldenFolder
 
 Arrays = dict[str, npt.NDArray[Any]]

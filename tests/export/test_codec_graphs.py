@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, load_network, random_checkpoint
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.presets import HeartCodecSizes
 from heartvoice.errors import EngineError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.emulate import compare, emulate
 from heartvoice.export.flow_graph import build_heartcodec_condition, build_heartcodec_flow
 from heartvoice.export.writer import GRAPH_FILE
+from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartcodec.codec import HeartCodec
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import HeartCodecSizes
+from heartvoice.models.load import Checkpoint, TensorSource, load_network, random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY, Arrays, engine_of, flow_inputs, relative_error
 from tests.golden_cases import Golden, GoldenFolder, assert_close, folder_params, tensor_params
 

@@ -13,7 +13,7 @@ import pytest
 
 from heartvoice.export import layout
 from heartvoice.export.drift import repository_drift, template_drift
-from heartvoice.repository import GRAPH, INDEX, MANIFEST
+from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
 
 pytestmark = pytest.mark.slow  # they export whole repositories
 

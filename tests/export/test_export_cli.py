@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from heartvoice.client.cli import app
+from heartvoice.cli.main import app
+from heartvoice.config.presets import PRESETS
 from heartvoice.export import layout, repository
 from heartvoice.export.drift import template_drift
-from heartvoice.presets import PRESETS
 from tests import releases
 
 pytestmark = pytest.mark.slow  # they export whole repositories
@@ -31,7 +31,7 @@ def test_help_teaches() -> None:
 
 def test_module_is_light() -> None:
     heavy = "{'torch', 'onnx', 'onnxruntime', 'numpy', 'tokenizers'}"
-    code = f"import sys, heartvoice.export.cli; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, heartvoice.cli.export; print(*sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 

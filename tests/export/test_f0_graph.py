@@ -11,9 +11,8 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.checkpoints import Checkpoint, load_network, random_checkpoint
-from heartvoice.contracts import F0_NETWORK
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.presets import AnyF0, RmvpeSizes
+from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import CheckpointError, EngineError, ExportError
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity import Parity
@@ -21,8 +20,9 @@ from heartvoice.export.parity_f0 import PublishedSwiftF0, compare_f0, f0_referen
 from heartvoice.export.pypi import MEMBERS
 from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.noise import normal
-from heartvoice.presets import AnyF0, RmvpeSizes
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import Checkpoint, load_network, random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY, relative_error
 from tests.f0_engines import SMALL, SWIFT, f0_engine, golden_sizes, swift_engine, swift_file
 from tests.golden_cases import GoldenFolder, assert_close, folder_params

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.checkpoints import random_checkpoint
+from heartvoice.config.presets import PRESETS
 from heartvoice.export.flow_graph import build_heartcodec_flow
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.parity import one_layer
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
-from heartvoice.presets import PRESETS
-from heartvoice.repository import MANIFEST
+from heartvoice.models.load import random_checkpoint
+from heartvoice.runtime.repository import MANIFEST
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

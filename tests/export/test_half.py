@@ -10,9 +10,8 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.checkpoints import random_checkpoint
-from heartvoice.contracts import TensorSpec
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.svc import RegulatorSizes
+from heartvoice.contracts.types import TensorSpec
 from heartvoice.errors import ExportError
 from heartvoice.export.emulate import HalfError, compare, emulate
 from heartvoice.export.graph import ISLANDS, GraphBuilder, Island
@@ -22,8 +21,9 @@ from heartvoice.export.layout import graph_models
 from heartvoice.export.parity_svc import regulator_case
 from heartvoice.export.svc_graphs import build_svc_regulator
 from heartvoice.export.writer import DATA_FILE, GRAPH_FILE, write_graph
-from heartvoice.noise import normal
-from heartvoice.svc_sizes import RegulatorSizes
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY
 
 MODELS = graph_models(TINY)

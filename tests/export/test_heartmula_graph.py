@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.checkpoints import Checkpoint, load_network, random_checkpoint
-from heartvoice.contracts import heartmula_step
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.presets import Preset
+from heartvoice.contracts.models import heartmula_step
 from heartvoice.export.heartmula_graph import build_heartmula_step
+from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
-from heartvoice.noise import normal, uniform
-from heartvoice.presets import Preset
+from heartvoice.models.load import Checkpoint, load_network, random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import (
     TINY,
     Arrays,

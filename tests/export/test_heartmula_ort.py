@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.checkpoints import Checkpoint, load_network, random_checkpoint
-from heartvoice.engines import OnnxEngine
+from heartvoice.contracts.lm_graphs import heartmula_step_ort
 from heartvoice.errors import EngineError
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_lm import compare_heartmula_ort
-from heartvoice.lm_contracts import heartmula_step_ort
-from heartvoice.noise import normal, uniform
+from heartvoice.keyed_random import normal, uniform
+from heartvoice.models.load import Checkpoint, load_network, random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY, Arrays, empty_cache, engine_of, golden_lm, relative_error, step_inputs, store
 from tests.golden_cases import Golden, GoldenFolder, case_params, folder_params
 

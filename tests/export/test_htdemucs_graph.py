@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.checkpoints import TensorSource, load_network, random_checkpoint
-from heartvoice.engines import Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
 from heartvoice.errors import CheckpointError
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.layout import BATCH
@@ -19,7 +18,8 @@ from heartvoice.export.parity import Parity
 from heartvoice.export.parity_separator import TOLERANCE, compare_htdemucs, music
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.demucs_module import Separator
-from heartvoice.presets import PRESETS, SEPARATORS, SeparatorSizes
+from heartvoice.models.load import TensorSource, load_network, random_checkpoint
+from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
 from tests.export.graphs import TINY, Arrays, engine_of, relative_error
 
 SHORT = replace(TINY.separator, segment="1/2")

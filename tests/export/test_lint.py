@@ -12,14 +12,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from heartvoice.client.cli import app
+from heartvoice.cli.main import app
+from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset
 from heartvoice.export.half import HALVES, TYPED_OPSET, HalfPrecision, type_graph
 from heartvoice.export.layout import OPSET, graph_models
 from heartvoice.export.lint import Finding, Lint, lint, operator_table
 from heartvoice.export.targets import target_of
 from heartvoice.export.weights import random_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import F0S, PRESETS, SPEAKERS, Preset
 from tests.export.graphs import TINY
 
 DOUBLE = "DOUBLE is cast down to FP32"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice import tensorrt_engine
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export import plan_builder
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_builder import PlanOptions, build_plan, import_tensorrt
 from heartvoice.export.plan_profiles import InputProfile, profile
 from heartvoice.export.writer import GRAPH_FILE
+from heartvoice.runtime import tensorrt_engine
 from tests.export.graphs import TINY
 from tests.fake_tensorrt import API, STEPS, VERSIONS, fake_tensorrt, plan_head
 

@@ -16,15 +16,15 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from heartvoice.client.cli import app
+from heartvoice.cli.main import app
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.drift import repository_drift
 from heartvoice.export.graph import ISLANDS, Island
 from heartvoice.export.plan_export import Made, PlanJob, export_plans, export_typed
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import Weights
-from heartvoice.plans import ACTIVE, Device, Plan, Target, open_plan
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.runtime.tensorrt_plans import ACTIVE, Device, Plan, Target, open_plan
 from tests.fake_tensorrt import VERSIONS, fake_tensorrt, plan_head
 
 TARGET = Target(Device("NVIDIA GB10", "12.1"), VERSIONS[0])
@@ -244,7 +244,7 @@ def test_command_refuses_what_does_not_go_together(repository: Path) -> None:
 
 def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
-    monkeypatch.setattr("heartvoice.tensorrt_engine.find_device", lambda: TARGET.device)
+    monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: TARGET.device)
     monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
     arguments = [
         "export",
@@ -273,9 +273,9 @@ def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)  # the main thread hears of it
 
-    monkeypatch.setattr("heartvoice.export.plan_cli._PlanBars.step", interrupted)
+    monkeypatch.setattr("heartvoice.cli.export_plans._PlanBars.step", interrupted)
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
-    monkeypatch.setattr("heartvoice.tensorrt_engine.find_device", lambda: TARGET.device)
+    monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: TARGET.device)
     monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
     arguments = [
         "export",

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from heartvoice import contracts, pbtxt, svc_contracts
-from heartvoice.contracts import Axis
+from heartvoice.config.presets import F0S, PRESETS, Preset
+from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts.models import HEARTCODEC_FLOW, SPEAKER_NETWORK, heartmula_step
+from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW
+from heartvoice.contracts.types import Axis
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_profiles import profile, trtexec_shapes
-from heartvoice.presets import F0S, PRESETS, Preset
-from heartvoice.stages import f0, speaker, svc_content
+from heartvoice.stages import f0, speaker
+from heartvoice.stages.svc import content as svc_content
 
 MODELS = {preset: graph_models(PRESETS[preset]) for preset in PRESETS}
 CASES = [(preset, name) for preset, models in MODELS.items() for name, model in models.items() if model.spec.plan]
@@ -44,9 +47,9 @@ def test_rmvpe_hears_whole_multiples_of_its_stride() -> None:
 
 
 def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:
-    assert contracts.SPEAKER_NETWORK.plan_rows[1] >= speaker.BATCH
-    assert svc_contracts.CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
-    for flow in (contracts.HEARTCODEC_FLOW, svc_contracts.SVC_FLOW):
+    assert SPEAKER_NETWORK.plan_rows[1] >= speaker.BATCH
+    assert CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
+    for flow in (HEARTCODEC_FLOW, SVC_FLOW):
         assert flow.plan_rows[0] == 2  # guidance: a conditional and an unconditional row
 
 
@@ -62,7 +65,7 @@ def test_triton_lets_no_more_rows_through_than_the_plan_takes(name: str) -> None
 
 
 def test_language_model_has_no_tensorrt_config() -> None:
-    step = contracts.heartmula_step(3)
+    step = heartmula_step(3)
     assert "tensorrt" not in pbtxt.variants(step)
 
 

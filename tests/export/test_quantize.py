@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from heartvoice.checkpoints import random_checkpoint
-from heartvoice.engines import OnnxEngine
 from heartvoice.errors import InvalidRequestError
 from heartvoice.export.graph import Graph
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import BLOCK, NOTHING, Quantization, QuantizedBuilder, dequantize, quantize
-from heartvoice.noise import normal
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY, engine_of, relative_error
 
 INPUTS = (32, 80, 96, 31)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from heartvoice.client.cli import app
+from heartvoice.cli.main import app
 from heartvoice.errors import ExportError
 from heartvoice.export.drift import repository_drift
 from heartvoice.export.repository import Exported, export_repository
 from heartvoice.export.weights import Weights
-from heartvoice.repository import GRAPH, MANIFEST, Repository
-from heartvoice.stages.lm_engine_ort import OrtEngine
+from heartvoice.runtime.repository import GRAPH, MANIFEST, Repository
+from heartvoice.stages.lm.engine_ort import OrtEngine
 
 pytestmark = pytest.mark.slow  # they export graphs into a repository
 

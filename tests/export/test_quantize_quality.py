@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from heartvoice.checkpoints import random_checkpoint
-from heartvoice.engines import OnnxEngine
 from heartvoice.errors import ExportError
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import Quantization
@@ -27,7 +25,9 @@ from heartvoice.export.quantize_quality import (
     measure_quality,
     summary,
 )
-from heartvoice.noise import normal
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import random_checkpoint
+from heartvoice.runtime.engines import OnnxEngine
 from tests.export.graphs import TINY, engine_of
 
 EngineOf = Callable[[str], OnnxEngine]

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice import contracts, pbtxt
-from heartvoice.checkpoints import TensorSource
-from heartvoice.engines import OnnxEngine
+from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts.models import MODELS
 from heartvoice.errors import CheckpointError, ExportError
 from heartvoice.export import layout, staging
 from heartvoice.export import repository as module
 from heartvoice.export.layout import Network
 from heartvoice.export.repository import Exported, export_repository
 from heartvoice.export.weights import Weights, random_weights
+from heartvoice.models.load import TensorSource
 from heartvoice.models.prompt import load_tokenizer
-from heartvoice.repository import GRAPH, INDEX, MANIFEST, Repository
+from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST, Repository
 from tests.export.graphs import TINY, flow_inputs
 
 pytestmark = pytest.mark.slow  # they export whole repositories
@@ -50,8 +51,8 @@ def siblings(root: Path) -> list[str]:
 
 def test_repository_is_complete(exported: Path) -> None:
     models = {path.name for path in exported.iterdir() if path.is_dir()}
-    assert models == {*contracts.MODELS, "heartmula_step"}
-    for model in contracts.MODELS.values():
+    assert models == {*MODELS, "heartmula_step"}
+    for model in MODELS.values():
         assert (exported / pbtxt.config_path(model)).read_text() == pbtxt.render(model)
         main = "model.py" if model.backend == "python" else "model.onnx"
         assert (exported / model.name / "1" / main).is_file()

@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, load_module
-from heartvoice.contracts import SPEAKER_FRAME
-from heartvoice.engines import OnnxEngine
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.keyed_random import normal
 from heartvoice.models.campplus import MIN_FRAMES
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.models.load import Checkpoint, TensorSource, load_module
 from heartvoice.models.speaker import build_speaker, open_campplus, open_resemblyzer, speaker_manifest
-from heartvoice.models.speaker_weights import speaker_law
-from heartvoice.noise import normal
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.runtime.engines import OnnxEngine
 from tests import weights_files
 from tests.export.graphs import TINY, engine_of, relative_error
 from tests.golden_cases import GoldenFolder, assert_close, folder_params

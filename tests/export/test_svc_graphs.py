@@ -11,19 +11,19 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.checkpoints import TensorSource
-from heartvoice.engines import Engine
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
+from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow, flow_rows, regulator_case
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import TensorSource
 from heartvoice.models.seed_vc.build import AnyPart
-from heartvoice.noise import normal
-from heartvoice.specs import Axis, ModelSpec
-from heartvoice.stages.svc_content import content_windows, whisper_log_mel
-from heartvoice.stages.svc_windows import regulator_inputs
-from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.runtime.engines import Engine
+from heartvoice.stages.svc.content import content_windows, whisper_log_mel
+from heartvoice.stages.svc.windows import regulator_inputs
 from tests.export.graphs import relative_error
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import (

@@ -14,8 +14,12 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.checkpoints import TensorSource, load_module
-from heartvoice.engines import OnnxEngine
+from heartvoice.checkpoints.bigvgan import RandomBigvgan, filter_taps
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.config.presets import CampplusSizes
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.contracts.svc_graphs import SVC_STYLE, VOCODER
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity
@@ -23,17 +27,13 @@ from heartvoice.export.parity_vocoder import compare_style, compare_vocoder
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.vocoder_graph import build_vocoder, phases
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import bigvgan_manifest
-from heartvoice.models.bigvgan_weights import RandomBigvgan, filter_taps
 from heartvoice.models.campplus import Campplus
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.models.load import TensorSource, load_module
 from heartvoice.models.speaker import open_campplus, speaker_manifest
-from heartvoice.models.speaker_weights import speaker_law
-from heartvoice.noise import normal
-from heartvoice.presets import CampplusSizes
-from heartvoice.stages.vocode import VocodeStage
-from heartvoice.svc_contracts import SVC_STYLE, VOCODER
-from heartvoice.svc_sizes import BigvganSizes
+from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.stages.svc.vocoder import VocodeStage
 from tests import weights_files
 from tests.export.graphs import TINY, engine_of, relative_error
 from tests.golden_cases import GoldenFolder, assert_close, folder_params

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-from heartvoice.checkpoints import Checkpoint
+from heartvoice.config.presets import PRESETS, CampplusSizes, GenerationIds
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
@@ -22,8 +22,8 @@ from heartvoice.export.drift import repository_drift
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import official_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import PRESETS, CampplusSizes, GenerationIds
-from heartvoice.repository import INDEX, MANIFEST, Repository
+from heartvoice.models.load import Checkpoint
+from heartvoice.runtime.repository import INDEX, MANIFEST, Repository
 from tests.releases import (
     CODEC,
     IDS,

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from heartvoice.contracts import Axis, TensorSpec
-from heartvoice.engines import OnnxEngine
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.errors import ExportError
 from heartvoice.export.graph import Graph, GraphBuilder, pinned, value_info
 from heartvoice.export.layout import IR_VERSION, OPSET, Precision
 from heartvoice.export.writer import DATA_FILE, GRAPH_FILE, write_graph
+from heartvoice.runtime.engines import OnnxEngine
 
 X = TensorSpec("x", "FP32", (Axis("row"), 64))
 Y = TensorSpec("y", "FP32", (Axis("row"), 32))

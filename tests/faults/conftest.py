@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
 from tests.faults.jobs import HANG_S, JOBS
 from tests.faults.recorder import Recorder
 from tests.servers import running_server

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from heartvoice.client import Client
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.embedded import leftovers
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.waiting import wait_until
 

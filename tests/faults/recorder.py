@@ -49,7 +49,7 @@ class Recorder:
         """Print the rows and write them with the facts of the machine, if that is asked for."""
         if not self.rows or not os.environ.get(REPORT):
             return
-        from heartvoice.benchmarks import harness, machine
+        from heartvoice.loadtest import harness, machine
 
         run = harness.Run("faults", preset="tiny", precision="fp32", threads=machine.n_cores())
         for row in self.rows:

@@ -15,9 +15,9 @@ import pytest
 
 from heartvoice.client import AudioChunk, Client, Event
 from heartvoice.client.messages import Message
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.embedded import launch
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.server import command_line as launch
+from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.fakes import text
 from tests.faults.jobs import CONSENT, SONG_S, Running, left_behind, recovery_s, song

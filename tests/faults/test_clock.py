@@ -14,8 +14,8 @@ import pytest
 
 import heartvoice
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import DeadlineError
+from heartvoice.server.server import EmbeddedServer
 from tests.faults.jobs import Running, left_behind, song
 from tests.faults.recorder import Recorder
 from tests.integration.raw import OF_SONGS

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, ModelUnavailableError
-from heartvoice.repository import GRAPH, Repository
+from heartvoice.runtime.repository import GRAPH, Repository
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.faults.jobs import recovery_s, song
 from tests.faults.recorder import Recorder
 from tests.integration.raw import OF_SONGS

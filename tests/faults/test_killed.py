@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.contracts import LOADED
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.models import LOADED
 from heartvoice.errors import DeadlineError, ModelUnavailableError
-from heartvoice.serving import rundir
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.serving import process_registry as rundir
 from tests.faults.jobs import HANG_S, JOBS, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.faults.recorder import Recorder
 from tests.waiting import wait_until

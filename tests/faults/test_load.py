@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.contracts import SONG
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.models import SONG
 from heartvoice.errors import ModelUnavailableError
+from heartvoice.server.server import EmbeddedServer
 from tests.fakes import text
 from tests.faults.jobs import Running, cover, left_behind, recovery_s, song
 from tests.faults.recorder import Recorder

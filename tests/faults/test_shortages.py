@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.faults.jobs import CONSENT, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.faults.recorder import Recorder

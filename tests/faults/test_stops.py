@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded import leftovers
 from heartvoice.errors import ModelUnavailableError, RequestCancelledError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
 from tests.faults.jobs import Running, song
 from tests.faults.recorder import Recorder
 from tests.integration.raw import Metrics, start_cli

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from heartvoice.stages.convert_live import LiveState
+from heartvoice.stages.svc.live import LiveState
 from tests import music
 from tests.client import fake_server
 from tests.integration.raw import request

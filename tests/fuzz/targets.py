@@ -17,28 +17,30 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from heartvoice.audio_files import generated_tag
+from heartvoice.audio.decode import decode
+from heartvoice.audio.encode import generated_tag
+from heartvoice.audio.recordings import read_recording
+from heartvoice.checkpoints.safetensors_reader import Checkpoint
+from heartvoice.checkpoints.torch_reader import TorchFile
 from heartvoice.client import wire
 from heartvoice.client.recordings import Recording
-from heartvoice.client.song_requests import CoverRequest as ClientCover
-from heartvoice.client.song_requests import SongRequest as ClientSong
-from heartvoice.contracts import MAX_CHANNELS, MAX_TEXT_BYTES, MODELS, NUMPY_DTYPE
-from heartvoice.conversion import Conversion
-from heartvoice.cover import CoverRequest
+from heartvoice.client.requests import CoverRequest as ClientCover
+from heartvoice.client.requests import SongRequest as ClientSong
+from heartvoice.config.presets import PRESETS, GenerationIds
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_TEXT_BYTES
+from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.types import NUMPY_DTYPE
+from heartvoice.contracts.validation import check_inputs, check_text
 from heartvoice.errors import CheckpointError, HeartvoiceError, InvalidRequestError
-from heartvoice.gateway import wire as gateway_wire
+from heartvoice.gateway import request_parser as gateway_wire
 from heartvoice.gateway.checks import check_request
 from heartvoice.models.prompt import build_prompt, load_tokenizer, refuse_special_tokens
-from heartvoice.models.sources import Checkpoint
-from heartvoice.models.torch_files import TorchFile
-from heartvoice.pipeline import SongRequest
-from heartvoice.presets import PRESETS, GenerationIds
+from heartvoice.pipeline.cover import CoverRequest
+from heartvoice.pipeline.song import SongRequest
 from heartvoice.stages.codec import CodecRequest
-from heartvoice.stages.convert_live import LiveState
-from heartvoice.stages.inputs import check_inputs, check_text
-from heartvoice.stages.lm import LmRequest
-from heartvoice.stages.recordings import read_recording
-from heartvoice.stages.sound_files import decode
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.svc.converter import Conversion
+from heartvoice.stages.svc.live import LiveState
 from tests.golden_cases import OWN_ROOT
 
 TINY = PRESETS["tiny"]

@@ -14,7 +14,7 @@ import pytest
 from heartvoice.client import AsyncClient
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
-from heartvoice.gateway.callers import Tokens, UnknownCallerError, add_token, certificate_name
+from heartvoice.gateway.authentication import Tokens, UnknownCallerError, add_token, certificate_name
 from tests.client.conftest import AsyncCaller, Caller, Certificates, SyncCaller
 from tests.client.fake_server import FakeServer
 from tests.gateways import running

@@ -14,10 +14,12 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.client import wire as client_wire
 from heartvoice.client.recordings import as_recording
-from heartvoice.client.song_requests import as_cover, as_request
-from heartvoice.contracts import JOB_INPUTS, MODELS, Axis, TensorSpec
+from heartvoice.client.requests import as_cover, as_request
+from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.tensors import JOB_INPUTS
+from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
-from heartvoice.gateway import wire
+from heartvoice.gateway import request_parser as wire
 from heartvoice.gateway.checks import UnknownModelError, check_request
 
 HUGE = 2**62

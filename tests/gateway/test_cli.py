@@ -17,10 +17,10 @@ import grpc
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import free_port
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.gateway.callers import Tokens
+from heartvoice.gateway.authentication import Tokens
 from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
+from heartvoice.server.server import free_port
 from tests.client.conftest import Certificates, heartvoice
 from tests.client.fake_server import FakeServer, audio, final, report
 from tests.gateways import running
@@ -41,7 +41,7 @@ class Command:
     """A running `heartvoice gateway`."""
 
     def __init__(self, *options: str) -> None:
-        command = [sys.executable, "-m", "heartvoice.client.cli", "gateway", "--json", *options]
+        command = [sys.executable, "-m", "heartvoice.cli.main", "gateway", "--json", *options]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None

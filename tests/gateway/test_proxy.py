@@ -20,12 +20,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import Client
 from heartvoice.client.wire import ModelMissingError
-from heartvoice.contracts import SONG
+from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.gateway import proxy
-from heartvoice.gateway.callers import add_token
+from heartvoice.gateway.authentication import add_token
 from heartvoice.gateway.methods import DENIED
-from heartvoice.gateway.quotas import Limits
+from heartvoice.gateway.rate_limits import Limits
 from tests.client.conftest import AsyncCaller, Caller, SyncCaller
 from tests.client.fake_server import (
     FakeServer,

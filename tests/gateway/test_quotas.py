@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway.quotas import Bucket, Limits, Quota, QuotaError
+from heartvoice.gateway.rate_limits import Bucket, Limits, Quota, QuotaError
 
 
 class Clock:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heartvoice.gateway import proxy
-from heartvoice.gateway.quotas import Limits
+from heartvoice.gateway.rate_limits import Limits
 from tests.client.fake_server import FakeServer, infer_response
 from tests.gateway.test_proxy import FILE, Stub
 from tests.gateways import RunningGateway, running
@@ -48,7 +48,7 @@ def test_a_broken_access_log_does_not_keep_calls_from_being_counted(
     def fail(*_: object) -> None:
         raise OSError("no such folder")
 
-    monkeypatch.setattr("heartvoice.gateway.record.access_log.isEnabledFor", fail)
+    monkeypatch.setattr("heartvoice.gateway.access_log.access_log.isEnabledFor", fail)
     with Stub(gateway.url) as stub:
         for _ in range(2):
             stub.calls.ModelInfer(request("render", FILE), timeout=5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway import wire
+from heartvoice.gateway import request_parser as wire
 
 TEXT = st.text(max_size=20)
 

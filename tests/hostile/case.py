@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from heartvoice.contracts import MODELS
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.serving.rundir import is_alive
+from heartvoice.contracts.models import MODELS
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.serving.process_registry import is_alive
 from tests.integration.raw import Raw, outputs, request
 
 DEADLINE_S = 30.0
@@ -52,7 +52,7 @@ class Case:
     or_nan: bool = False
     """A bare graph: NaN in, NaN out."""
     echoed: bool = False
-    """The server's core repeats the caller's own characters; commands escape them (`heartvoice.client.terminal`)."""
+    """The server's core repeats the caller's own characters; commands escape them (`heartvoice.cli.terminal`)."""
 
 
 def case(name: str, model: str, inputs: Inputs | Callable[[], Inputs], error: str, **more: Any) -> Case:

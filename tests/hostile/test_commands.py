@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.client.terminal import plain
+from heartvoice.cli.terminal import plain
 from tests.client.conftest import folder, heartvoice, listing  # noqa: F401
 from tests.client.fake_server import FakeServer, audio, error_response, event, final, report, scripted
 
@@ -249,7 +249,7 @@ def test_plain_text_keeps_every_script_and_escapes_what_a_terminal_obeys() -> No
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """The command as a process that may not take much memory."""
     return subprocess.Popen(
-        [sys.executable, "-m", "heartvoice.client.cli", *arguments],
+        [sys.executable, "-m", "heartvoice.cli.main", *arguments],
         stderr=subprocess.PIPE,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
         **options,

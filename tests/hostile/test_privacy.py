@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import EngineError, HeartvoiceError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.hostile.case import one
 from tests.hostile.tensor_cases import voice

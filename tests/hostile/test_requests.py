@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.gateway.quotas import Limits
+from heartvoice.gateway.rate_limits import Limits
+from heartvoice.server.server import EmbeddedServer
 from tests.gateways import running
 from tests.hostile import audio_cases, tensor_cases, text_cases, wire_cases
 from tests.hostile.case import Case, Watch, answer, check_error, check_finite, check_good, parametrised

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from heartvoice.embedded.launch import ADMIN_HEADER
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.command_line import ADMIN_HEADER
+from heartvoice.server.server import EmbeddedServer
 from tests.hostile.case import DEADLINE_S, Watch, answer, check_error, check_good, f32, i64, one
 from tests.hostile.tensor_cases import voice
 from tests.integration.raw import Raw, request

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.contracts import MAX_CONSENT_CHARS, MAX_TEXT_BYTES
+from heartvoice.contracts.constants import MAX_CONSENT_CHARS, MAX_TEXT_BYTES
 from tests.hostile.case import RIGHT, Case, Inputs, case, f32, i64, one
 
 BRIEF = {"duration_s": f32(1.0)}

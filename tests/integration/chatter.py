@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from heartvoice import contracts
+from heartvoice.contracts.constants import N_CODEBOOKS
+from heartvoice.contracts.models import COVER, HEARTMULA
 from heartvoice.serving.bls import Caller
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
@@ -24,7 +25,7 @@ def _busy() -> NoReturn:
 class Speaker(StageModel):
     """Answers as fast as it can."""
 
-    spec = contracts.HEARTMULA
+    spec = HEARTMULA
 
     def build(self, context: Context) -> None:
         """Nothing to load."""
@@ -32,13 +33,13 @@ class Speaker(StageModel):
     def work(self, job: Job) -> None:
         """Codes that say which they are."""
         for index in range(N_ANSWERS):
-            job.send({"CODES": np.full((contracts.N_CODEBOOKS, 1), index, np.int32), "START": np.array([index])})
+            job.send({"CODES": np.full((N_CODEBOOKS, 1), index, np.int32), "START": np.array([index])})
 
 
 class Asker(StageModel):
     """Asks one thing after another, while another thread of its process computes in Python."""
 
-    spec = contracts.COVER
+    spec = COVER
 
     def build(self, context: Context) -> None:
         """As a stage of another job would."""

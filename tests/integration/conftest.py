@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.server import EmbeddedServer
 from tests.integration.raw import Metrics
 
 

@@ -17,8 +17,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice import pbtxt
-from heartvoice.contracts import (
+from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts.models import (
     COVER,
     DEMUCS,
     F0_NETWORK,
@@ -32,8 +32,8 @@ from heartvoice.contracts import (
     SPEAKER_NETWORK,
     SVC,
 )
-from heartvoice.embedded.server import free_port
-from heartvoice.svc_contracts import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
+from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
+from heartvoice.server.server import free_port
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
 """What a server needs for songs alone: others need not be started where a test starts a server of its own."""
@@ -49,11 +49,12 @@ _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL"
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
 
-HEARTVOICE = [sys.executable, "-m", "heartvoice.client.cli"]
+HEARTVOICE = [sys.executable, "-m", "heartvoice.cli.main"]
 _OF_MODELS = """
-from heartvoice import contracts
-contracts.LOADED = {models}
-from heartvoice.client.cli import main
+from heartvoice.contracts.models import HEARTMULA
+from heartvoice.contracts.models import LOADED
+LOADED = {models}
+from heartvoice.cli.main import main
 main()
 """
 
@@ -86,11 +87,12 @@ def with_identity_converter(repository: Path, root: Path) -> Path:
 _BROKEN_WRITER = """
 import logging
 
-from heartvoice import contracts
+from heartvoice.contracts.models import HEARTMULA
+from heartvoice.contracts.models import LOADED
 from heartvoice.serving.stage_model import StageModel
 
 class TritonPythonModel(StageModel):
-    spec = contracts.HEARTMULA
+    spec = HEARTMULA
 
     def build(self, context):
         logging.getLogger().setLevel(logging.DEBUG)

@@ -1,6 +1,6 @@
 """No Python object is freed while another thread runs Python: the stubs under the allocator's own checks.
 
-Without `heartvoice.serving.remains`, the process of `song` dies here at the end of the first song in a voice.
+Without `workarounds/deferred_release.py`, the process of `song` dies here at the end of the first song in a voice.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from heartvoice.client import AudioChunk, Client
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
-from heartvoice.repository import Repository
+from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests import music
 
 LIBRARY = "debug_hooks.so"

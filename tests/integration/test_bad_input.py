@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.server import EmbeddedServer
 from tests.fakes import text
 from tests.integration.raw import Raw
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.contracts import STEM_RATE_HZ
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import Raw

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from heartvoice.contracts import MODELS
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.engines import OnnxEngine
+from heartvoice.config.presets import Preset
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.models import MODELS
 from heartvoice.export.parity_svc import Arrays, content_inputs, regulator_case
-from heartvoice.noise import normal
-from heartvoice.presets import Preset
-from heartvoice.repository import Repository
-from heartvoice.svc_sizes import SVC_HOP
+from heartvoice.keyed_random import normal
+from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
 from tests.export.graphs import relative_error
 from tests.integration.raw import Raw
 

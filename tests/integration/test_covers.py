@@ -17,17 +17,17 @@ import pytest
 import soundfile
 from tritonclient.grpc import service_pb2
 
+from heartvoice.audio.dsp import resample
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
-from heartvoice.contracts import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converted
-from heartvoice.dsp import resample
-from heartvoice.embedded.launch import ADMIN_HEADER
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
-from heartvoice.job_messages import AudioPiece
-from heartvoice.local import LocalVoiceStages, make_cover
-from heartvoice.repository import Repository
+from heartvoice.pipeline.in_process import LocalVoiceStages, make_cover
+from heartvoice.pipeline.messages import AudioPiece
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.command_line import ADMIN_HEADER
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.stages.svc.converter import Conversion, Converted
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import OF_COVERS, Metrics, Raw, with_identity_converter

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.embedded import leftovers, wheel
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server import triton_wheel as wheel
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.servers import end
 
 

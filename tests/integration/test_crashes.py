@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded import leftovers
-from heartvoice.embedded import server as server_module
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import HeartvoiceError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server import server as server_module
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.integration.raw import OF_SONGS
 from tests.servers import end
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.server import EmbeddedServer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 GATEWAY, PROMETHEUS = "heartvoice_gateway_", {"up"}

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.contracts import SONG
-from heartvoice.embedded.leftovers import SHM, shm_prefix
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, ModelUnavailableError
-from heartvoice.repository import Repository
-from heartvoice.serving import rundir
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.cleanup import SHM, shm_prefix
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.serving import process_registry as rundir
 from tests.fakes import text
 from tests.integration.raw import OF_SONGS, Metrics, Raw
 from tests.servers import running_server

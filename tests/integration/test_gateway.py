@@ -12,10 +12,10 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from heartvoice.client import Client
-from heartvoice.contracts import SONG
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError
-from heartvoice.serving import rundir
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.serving import process_registry as rundir
 from tests.fakes import text
 from tests.gateways import RunningGateway, running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, request

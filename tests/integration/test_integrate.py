@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from heartvoice.benchmarks.load_perf import perf_analyzer
-from heartvoice.embedded.server import EmbeddedServer
 from heartvoice.errors import HeartvoiceError
+from heartvoice.loadtest.perf import perf_analyzer
+from heartvoice.server.server import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "integrate.md").read_text()

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.config.presets import PRESETS
 from heartvoice.errors import EngineError
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
-from heartvoice.job_messages import AudioPiece
-from heartvoice.local import LocalStages, make_song
-from heartvoice.presets import PRESETS
-from heartvoice.repository import Repository
-from heartvoice.stages.lm_engine import GraphEngine
-from heartvoice.stages.lm_engine_ort import OrtEngine
-from heartvoice.stages.lm_engines import open_engine
+from heartvoice.pipeline.in_process import LocalStages, make_song
+from heartvoice.pipeline.messages import AudioPiece
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.stages.lm.engine import GraphEngine
+from heartvoice.stages.lm.engine_ort import OrtEngine
+from heartvoice.stages.lm.factory import open_engine
 from tests.fakes import text
 from tests.integration.raw import OF_SONGS
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.server import EmbeddedServer
 
-BENCH = [sys.executable, "-m", "heartvoice.client.cli", "bench", "--quick"]
+BENCH = [sys.executable, "-m", "heartvoice.cli.main", "bench", "--quick"]
 
 
 def test_a_running_server_is_measured(server: EmbeddedServer, tmp_path: Path) -> None:

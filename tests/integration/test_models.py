@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from heartvoice.client import Client
-from heartvoice.contracts import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.job_messages import AudioPiece, CodesPiece
-from heartvoice.local import LocalStages, make_song
-from heartvoice.repository import Repository
+from heartvoice.contracts.constants import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.pipeline.in_process import LocalStages, make_song
+from heartvoice.pipeline.messages import AudioPiece, CodesPiece
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
 from tests.fakes import text
 from tests.integration.raw import Raw
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.checkpoints import TensorSource
+from heartvoice.audio.dsp import resample
 from heartvoice.client import Client
-from heartvoice.contracts import SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.dsp import resample
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
-from heartvoice.presets import PRESETS
-from heartvoice.repository import Repository
+from heartvoice.models.load import TensorSource
+from heartvoice.runtime.repository import Repository
 from tests import music
 from tests.integration.raw import OF_CONVERSION, OF_COVERS
 from tests.servers import running_server

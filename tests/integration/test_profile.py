@@ -11,11 +11,11 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice.cli.health import CHECK
 from heartvoice.client import Client
-from heartvoice.client.health_cli import CHECK
-from heartvoice.contracts import CONTRACT
-from heartvoice.embedded.profiles import GB10
-from heartvoice.embedded.server import EmbeddedServer, free_port
+from heartvoice.contracts.constants import CONTRACT
+from heartvoice.server.profiles import GB10
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests.client.conftest import heartvoice
 from tests.integration.raw import OF_SONGS
 
@@ -65,5 +65,5 @@ def test_contract_version_is_the_models_version_and_in_reports(server: EmbeddedS
 
 
 def test_health_command_needs_the_base_install_alone() -> None:
-    code = "import sys, heartvoice.client.health_cli; print(*[m for m in ('torch', 'onnxruntime') if m in sys.modules])"
+    code = "import sys, heartvoice.cli.health; print(*[m for m in ('torch', 'onnxruntime') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

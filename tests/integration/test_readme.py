@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.server.server import EmbeddedServer
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from heartvoice.contracts import COVER, HEARTMULA
-from heartvoice.repository import Repository
+from heartvoice.contracts.models import COVER, HEARTMULA
+from heartvoice.runtime.repository import Repository
 from tests.integration.raw import Raw
 from tests.servers import running_server
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice import noise
+from heartvoice import keyed_random as noise
 from heartvoice.client import Client
-from heartvoice.embedded import leftovers, wheel
-from heartvoice.embedded.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.errors import EngineError, HeartvoiceError
-from heartvoice.networks import LocalNetworks
-from heartvoice.repository import Repository
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server import triton_wheel as wheel
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.waiting import wait_until
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice import noise
+from heartvoice import keyed_random as noise
 from heartvoice.client import AsyncClient, Client
-from heartvoice.embedded import leftovers
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.embedded.shared_memory import HEADER, find_key
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.repository import Repository
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.server.shared_memory import HEADER, find_key
 from tests.servers import running_server
 from tests.waiting import wait_until
 

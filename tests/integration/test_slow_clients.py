@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from heartvoice.client import AsyncClient, AudioChunk, Client
-from heartvoice.contracts import MAX_UNREAD_MB, SAMPLE_RATE_HZ, SONG
-from heartvoice.embedded import watch
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.repository import Repository
-from heartvoice.serving.unread import private_bytes
+from heartvoice.contracts.constants import MAX_UNREAD_MB, SAMPLE_RATE_HZ
+from heartvoice.contracts.models import SONG
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import health as watch
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.serving.workarounds.unread_responses import private_bytes
 from tests.fakes import text
 from tests.gateways import running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, outputs

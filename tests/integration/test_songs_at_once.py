@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from heartvoice.contracts import HEARTMULA
-from heartvoice.embedded.server import EmbeddedServer
+from heartvoice.contracts.models import HEARTMULA
+from heartvoice.server.server import EmbeddedServer
 from tests.fakes import text
 from tests.integration.raw import Metrics, Raw, outputs
 

@@ -9,13 +9,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from heartvoice.contracts import MAX_RESPONSE_BYTES, STEM_RATE_HZ
-from heartvoice.conversion import Conversion, Converter
-from heartvoice.embedded.server import EmbeddedServer
-from heartvoice.job_messages import AudioPiece, Message, StemsPiece
-from heartvoice.local import LocalStages, LocalVoiceStages, make_cover, make_song
-from heartvoice.networks import LocalNetworks
-from heartvoice.repository import Repository
+from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, STEM_RATE_HZ
+from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_cover, make_song
+from heartvoice.pipeline.messages import AudioPiece, Message, StemsPiece
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
+from heartvoice.server.server import EmbeddedServer
+from heartvoice.stages.svc.converter import Conversion, Converter
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import Metrics, Raw

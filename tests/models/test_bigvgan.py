@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from heartvoice.checkpoints.bigvgan import RandomBigvgan, check_tensors, filter_taps
+from heartvoice.config.svc import BigvganSizes
 from heartvoice.errors import CheckpointError
 from heartvoice.models.bigvgan import Activation, Bigvgan, bigvgan_manifest, open_bigvgan
-from heartvoice.models.bigvgan_weights import RandomBigvgan, check_tensors, filter_taps
-from heartvoice.svc_sizes import BigvganSizes
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.vocoders import SMALL, golden, log_mel, random_source, vocoder, weight_norm_names, write_config
 

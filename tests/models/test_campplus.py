@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heartvoice.checkpoints import Checkpoint, TensorSource, load_module
-from heartvoice.dsp import kaldi_fbank
+from heartvoice.audio.dsp import kaldi_fbank
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.speaker import BATCHES, speaker_law
+from heartvoice.config.presets import CampplusSizes
 from heartvoice.errors import CheckpointError
+from heartvoice.keyed_random import normal
 from heartvoice.models.campplus import MIN_FRAMES, Campplus, segment_means
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.models.load import Checkpoint, TensorSource, load_module
 from heartvoice.models.speaker import build_speaker, open_campplus, speaker_manifest
-from heartvoice.models.speaker_weights import BATCHES, speaker_law
-from heartvoice.noise import normal
-from heartvoice.presets import CampplusSizes
 from tests import weights_files
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 

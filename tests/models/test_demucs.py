@@ -18,11 +18,11 @@ import yaml
 from demucs.apply import apply_model
 from demucs.repo import AnyModelRepo, BagOnlyRepo, LocalRepo
 
-from heartvoice.checkpoints import build_module, load_network, random_checkpoint
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import open_separator
 from heartvoice.models.demucs_module import Separator
-from heartvoice.presets import PRESETS, SEPARATORS, SeparatorSizes
+from heartvoice.models.load import build_module, load_network, random_checkpoint
 from tests.music import band
 from tests.separator_files import (
     FT,

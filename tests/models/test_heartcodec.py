@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv_transpose1d
 
-from heartvoice import noise
-from heartvoice.checkpoints import load_network, manifest, random_checkpoint
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.estimator import mlp_width
 from heartvoice.models.heartcodec.scalar import Conv, ConvTranspose, ScalarModel, quantize, weight_norm
 from heartvoice.models.heartcodec.windows import WindowPlan, decoder_context
-from heartvoice.presets import PRESETS
+from heartvoice.models.load import load_network, manifest, random_checkpoint
 
 ASSETS = Path(__file__).parent.parent / "assets"
 TINY = replace(  # fewer samples

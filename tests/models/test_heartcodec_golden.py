@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from heartvoice.config.presets import HeartCodecSizes
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.estimator import time_sinusoid
 from heartvoice.models.heartcodec.scalar import ScalarModel, quantize
 from heartvoice.models.heartcodec.windows import WindowPlan, join_windows
-from heartvoice.presets import HeartCodecSizes
 from tests.golden_cases import Golden, GoldenFolder, assert_close, case_params, folder_params, tensor_params
 
 KIND = "heartcodec"

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice import noise
-from heartvoice.checkpoints import load_network, manifest, random_checkpoint
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import PRESETS, HeartMuLaSizes
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.generate import generate, max_frames_of
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
+from heartvoice.models.load import load_network, manifest, random_checkpoint
 from heartvoice.models.rope import apply_rope
-from heartvoice.presets import PRESETS, HeartMuLaSizes
 
 ASSETS = Path(__file__).parent.parent / "assets"
 TINY = PRESETS["tiny"]

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice.checkpoints import Checkpoint, load_network
+from heartvoice.config.presets import GenerationIds, HeartMuLaSizes
 from heartvoice.models.generate import generate, max_frames_of
 from heartvoice.models.heartmula import HeartMuLa, StepOutputs
 from heartvoice.models.llama import KVCache
+from heartvoice.models.load import Checkpoint, load_network
 from heartvoice.models.prompt import build_prompt, load_tokenizer
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
 from heartvoice.models.sampling import reference_probabilities, sample_inverse_cdf, sample_reference
-from heartvoice.presets import GenerationIds, HeartMuLaSizes
 from tests.golden_cases import Golden, GoldenFolder, assert_close, case_params, folder_params, tensor_params
 
 KIND = "heartmula"

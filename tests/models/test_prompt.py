@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heartvoice.config.presets import GenerationIds
 from heartvoice.errors import CheckpointError, InvalidRequestError
 from heartvoice.models.prompt import AddedToken, build_prompt, format_tags, load_tokenizer, refuse_special_tokens
-from heartvoice.presets import GenerationIds
 from tests.golden_cases import OWN_ROOT
 
 IDS = GenerationIds(text_bos_id=1000, text_eos_id=1001)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice import noise
-from heartvoice.checkpoints import load_network, random_checkpoint
+from heartvoice import keyed_random as noise
+from heartvoice.checkpoints.random_init import Law, RandomCheckpoint
+from heartvoice.config.presets import PRESETS, Preset
 from heartvoice.errors import CheckpointError
 from heartvoice.models.generate import generate
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartmula import HeartMuLa
-from heartvoice.models.random_weights import Law, RandomCheckpoint
-from heartvoice.presets import PRESETS, Preset
+from heartvoice.models.load import load_network, random_checkpoint
 
 TINY = PRESETS["tiny"]
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.checkpoints import load_module, load_network, manifest, random_checkpoint
+from heartvoice.config.presets import F0S, RmvpeSizes
 from heartvoice.errors import CheckpointError
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import load_module, load_network, manifest, random_checkpoint
 from heartvoice.models.rmvpe import Rmvpe, open_rmvpe
-from heartvoice.noise import normal
-from heartvoice.presets import F0S, RmvpeSizes
 from heartvoice.stages.f0 import decode_salience, rmvpe_log_mel
 from tests.f0_engines import SMALL, golden_sizes
 from tests.golden_cases import GoldenFolder, assert_close, folder_params

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice import noise
+from heartvoice import keyed_random as noise
 from heartvoice.models.sampling import mask_special, reference_probabilities, sample_inverse_cdf, sample_reference
 
 V = 97

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.contracts import MAX_PROMPT_S
-from heartvoice.stages.convert import Cancelled, ConvertStage, Floats
-from heartvoice.stages.convert_settings import AutoPitch, ConvertSettings
+from heartvoice.contracts.constants import MAX_PROMPT_S
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.svc_content import sinc_resample
-from heartvoice.stages.svc_mel import n_mel_frames
-from heartvoice.stages.svc_pitch import shifted
-from heartvoice.stages.svc_windows import WindowJoiner
-from heartvoice.stages.voice_features import VoiceFeatures, from_the_start
+from heartvoice.stages.svc.content import sinc_resample
+from heartvoice.stages.svc.mel import n_mel_frames
+from heartvoice.stages.svc.pitch import shifted
+from heartvoice.stages.svc.settings import AutoPitch, ConvertSettings
+from heartvoice.stages.svc.stage import Cancelled, ConvertStage, Floats
+from heartvoice.stages.svc.voice_features import VoiceFeatures, from_the_start
+from heartvoice.stages.svc.windows import WindowJoiner
 from tests.golden_cases import GoldenFolder, assert_close, folders
 from tests.svc_conversion import F0, RATE_HZ, Called, Kind, golden_sources, graph_runs, loudest_pitch, module_runs
 from tests.svc_networks import frames_last

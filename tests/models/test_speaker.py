@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice.checkpoints import TensorSource, load_module
+from heartvoice.checkpoints.random_init import RandomCheckpoint
+from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.config.presets import SPEAKERS, CampplusSizes, SpeakerSizes
 from heartvoice.errors import CheckpointError
-from heartvoice.models.random_weights import RandomCheckpoint
+from heartvoice.keyed_random import normal
+from heartvoice.models.load import TensorSource, load_module
 from heartvoice.models.speaker import Resemblyzer, build_speaker, open_resemblyzer, speaker_manifest
-from heartvoice.models.speaker_weights import speaker_law
-from heartvoice.noise import normal
-from heartvoice.presets import SPEAKERS, CampplusSizes, SpeakerSizes
 from tests import weights_files
 
 SMALL = SpeakerSizes(n_bands=6, hidden=8, num_layers=2, embedding=12)

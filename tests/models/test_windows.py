@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from heartvoice import noise
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.solver import euler
 from heartvoice.models.heartcodec.windows import WindowPlan, crossfade, decoder_context, join_windows
-from heartvoice.presets import PRESETS
 
 
 def test_default_lengths_are_the_spec_s() -> None:

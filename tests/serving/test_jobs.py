@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from heartvoice.contracts import SVC
+from heartvoice.contracts.models import SVC
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.serving.receipts import Receiver
+from heartvoice.serving.workarounds.acknowledgements import Receiver
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_waiting_is_counted_when_a_job_begins(held: Held, page: Page) -> None:
 
 
 def test_another_models_stream_sends_the_next_when_the_last_was_taken(jobs: ModuleType) -> None:
-    """Otherwise Triton's stub stands still: see `heartvoice.serving.receipts`."""
+    """Otherwise Triton's stub stands still: see `heartvoice.serving.workarounds.acknowledgements`."""
     job_id, sent = uuid.uuid4().hex, []
     call = request(owner_pid=np.array([os.getpid()]), job_id=np.array([job_id.encode()], object))
     call.get_response_sender().send = lambda *_, **flags: sent.append(flags)

@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from heartvoice.serving.receipts import Receipts, Receiver
+from heartvoice.serving.workarounds.acknowledgements import Receipts, Receiver
 
 
 def test_a_response_is_missing_until_it_is_taken() -> None:
@@ -56,7 +56,7 @@ def test_a_caller_that_was_killed_takes_no_more() -> None:
     job_id = uuid.uuid4().hex
     code = f"""
 import time
-from heartvoice.serving.receipts import Receiver
+from heartvoice.serving.workarounds.acknowledgements import Receiver
 with Receiver({job_id!r}):
     print(flush=True)
     time.sleep(60)

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 
-from heartvoice.serving import remains
-from heartvoice.serving.remains import Remains
+from heartvoice.serving.workarounds import deferred_release as remains
+from heartvoice.serving.workarounds.deferred_release import Remains
 
 
 class Stream:

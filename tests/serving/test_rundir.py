@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.serving import rundir
+from heartvoice.serving import process_registry as rundir
 
 
 def test_beats_are_read_by_others_and_start_anew_with_a_new_process(tmp_path: Path) -> None:

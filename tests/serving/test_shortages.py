@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from heartvoice import resource_errors as shortages
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.serving import shortages
-from heartvoice.serving.shortages import check_shared_memory, payload_bytes, shortage
+from heartvoice.resource_errors import check_shared_memory, payload_bytes, shortage
 
 REGION = "heartvoice_1_2_x_0f9d1a33"
 FULL = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartvoice import noise
-from heartvoice.contracts import DECODER_HISTORY, DECODER_LOOKAHEAD, FRAME_HOP
+from heartvoice import keyed_random as noise
+from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, FRAME_HOP
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.windows import decoder_context
-from heartvoice.presets import PRESETS
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from tests.fakes import TorchCodec, tiny, torch_codec
 

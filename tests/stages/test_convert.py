@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.noise import normal
-from heartvoice.stages.convert import ConvertStage, Floats
-from heartvoice.stages.convert_settings import AutoPitch, ConvertSettings
+from heartvoice.keyed_random import normal
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.svc_pitch import pitch_bins
-from heartvoice.stages.svc_windows import nearest_index
-from heartvoice.stages.voice_features import VoiceFeatures, stretch_start
+from heartvoice.stages.svc.pitch import pitch_bins
+from heartvoice.stages.svc.settings import AutoPitch, ConvertSettings
+from heartvoice.stages.svc.stage import ConvertStage, Floats
+from heartvoice.stages.svc.voice_features import VoiceFeatures, stretch_start
+from heartvoice.stages.svc.windows import nearest_index
 from tests.golden_cases import assert_close
 from tests.svc_conversion import F0, RATE_HZ, SIZES, STYLE, Called, Kind, small_runs, small_stage, tone
 

@@ -10,11 +10,11 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from heartvoice.contracts import MAX_RESPONSE_BYTES, SVC_STATE
+from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
+from heartvoice.contracts.tensors import SVC_STATE
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
-from heartvoice.noise import bits
-from heartvoice.stages.convert import MAX_VOCALS_SAMPLES, ConvertStage, Floats
-from heartvoice.stages.convert_live import (
+from heartvoice.keyed_random import bits
+from heartvoice.stages.svc.live import (
     CONTEXT_SAMPLES,
     GRID_SAMPLES,
     LEAST_FRAMES,
@@ -22,9 +22,10 @@ from heartvoice.stages.convert_live import (
     LiveConverter,
     LiveState,
 )
-from heartvoice.stages.convert_settings import ConvertSettings
-from heartvoice.stages.svc_pitch import automatic_shift
-from heartvoice.stages.voice_features import VoiceFeatures
+from heartvoice.stages.svc.pitch import automatic_shift
+from heartvoice.stages.svc.settings import ConvertSettings
+from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, Floats
+from heartvoice.stages.svc.voice_features import VoiceFeatures
 from tests.svc_conversion import RATE_HZ, hum, small_runs, small_stage, still, tone
 
 pytestmark = pytest.mark.slow  # they convert seconds of sound

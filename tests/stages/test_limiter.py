@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from heartvoice.stages.limiter import CEILING_DBTP, HALF_TAPS, MARGIN_DB, OVERSAMPLING, Limiter, TruePeak, limit
+from heartvoice.audio.limiter import CEILING_DBTP, HALF_TAPS, MARGIN_DB, OVERSAMPLING, Limiter, TruePeak, limit
 from tests.music import singer, song, true_peak_dbtp
 
 RATE_HZ = 48_000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartvoice import noise
-from heartvoice.contracts import N_CODEBOOKS
+from heartvoice import keyed_random as noise
+from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.generate import generate
 from heartvoice.models.prompt import build_prompt
-from heartvoice.stages.lm import LmRequest
+from heartvoice.stages.lm.request import LmRequest
 from tests.fakes import BytesTokenizer, TorchStep, text, tiny, torch_step
 from tests.lm_songs import LmStage
 
@@ -38,7 +38,7 @@ def request(**changes: object) -> LmRequest:
 def test_frames_are_those_of_the_reference_loop(
     stage: LmStage, step: TorchStep, cfg_scale: float, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heartvoice.stages.lm_cache.WIDTH_BLOCK", 16)
+    monkeypatch.setattr("heartvoice.stages.lm.cache.WIDTH_BLOCK", 16)
     wanted = request(cfg_scale=cfg_scale, temperature=temperature, duration_s=2.0, min_duration_s=2.0)
     prompt = build_prompt(wanted.tags, wanted.lyrics, BytesTokenizer(), PRESET.ids)
     assert len(prompt.text_ids) + wanted.n_frames > 32  # the cache grows twice

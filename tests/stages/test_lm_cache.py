@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.stages.lm_cache import WIDTH_BLOCK, RowCache, cache_bytes, round_up
+from heartvoice.stages.lm.cache import WIDTH_BLOCK, RowCache, cache_bytes, round_up
 from tests.fakes import tiny
 
 SIZES = tiny().lm.backbone

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import EngineError
-from heartvoice.stages.lm import LmSong
-from heartvoice.stages.lm_cache import WIDTH_BLOCK
-from heartvoice.stages.lm_engine import GraphEngine
+from heartvoice.stages.lm.cache import WIDTH_BLOCK
+from heartvoice.stages.lm.engine import GraphEngine
+from heartvoice.stages.lm.request import LmSong
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, LmStage, codes_alone, graph_engine, song, tiny_graph
 

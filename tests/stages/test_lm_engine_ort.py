@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import EngineError
-from heartvoice.stages.lm_engine_ort import OrtEngine, position_bytes
+from heartvoice.stages.lm.engine_ort import OrtEngine, position_bytes
 from tests.lm_engine_kinds import Player, make
 from tests.lm_songs import PRESET, REQUESTS, song
 

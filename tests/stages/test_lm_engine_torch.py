@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from heartvoice import noise
+from heartvoice import keyed_random as noise
 from heartvoice.errors import EngineError
 from heartvoice.models.generate import generate
 from heartvoice.models.llama import KVCache
-from heartvoice.stages.lm import LmSong
-from heartvoice.stages.lm_engine_torch import POSITION_BLOCK, TorchEngine
-from heartvoice.stages.lm_torch_network import CacheAttention, PackedTransformer
+from heartvoice.stages.lm.engine_torch import POSITION_BLOCK, TorchEngine
+from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.torch_network import CacheAttention, PackedTransformer
 from tests.fakes import BytesTokenizer
 from tests.lm_engine_kinds import SOURCE, Player, alone, network
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, request, song, song_that_ends_itself

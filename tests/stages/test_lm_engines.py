@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError, InvalidRequestError
-from heartvoice.stages.lm import LmSong
-from heartvoice.stages.lm_engine import FrameInput
-from heartvoice.stages.lm_scheduler import LmScheduler
+from heartvoice.stages.lm.engine import FrameInput
+from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.scheduler import LmScheduler
 from tests.fakes import BytesTokenizer
 from tests.lm_engine_kinds import AHEAD, ON_CPU, ON_GPU, QUANTIZED, Player, alone, make, own_codes, play, play_at_random
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, request, song, song_that_ends_itself, write

@@ -18,9 +18,9 @@ from heartvoice.errors import (
     ModelUnavailableError,
     RequestCancelledError,
 )
-from heartvoice.stages.lm import LmSong
-from heartvoice.stages.lm_engine import Codes, FrameInput, LmEngine, SongPrompt
-from heartvoice.stages.lm_scheduler import LmScheduler, SongStream, Timed
+from heartvoice.stages.lm.engine import Codes, FrameInput, LmEngine, SongPrompt
+from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.scheduler import LmScheduler, SongStream, Timed
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, CountingEngine, codes_alone, graph_engine, song
 from tests.waiting import wait_until

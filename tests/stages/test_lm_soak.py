@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import DeadlineError, RequestCancelledError
-from heartvoice.stages.lm import LmSong
-from heartvoice.stages.lm_scheduler import LmScheduler, SongStream
+from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.scheduler import LmScheduler, SongStream
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from heartvoice.checkpoints import manifest, random_checkpoint
+from heartvoice.config.presets import PRESETS
 from heartvoice.errors import CheckpointError, EngineError
-from heartvoice.presets import PRESETS
-from heartvoice.repository import Repository
-from heartvoice.stages.lm_torch_weights import open_lm_weights, sees_gpu
+from heartvoice.models.load import manifest, random_checkpoint
+from heartvoice.runtime.repository import Repository
+from heartvoice.stages.lm.torch_weights import open_lm_weights, sees_gpu
 
 SIZES = PRESETS["tiny"].lm
 

@@ -5,7 +5,7 @@ import pyloudnorm
 import pytest
 from scipy.signal import freqz
 
-from heartvoice.stages.loudness import MAX_GAIN_DB, MAX_STEP_DB, Loudness, LoudnessMatch, k_weighting
+from heartvoice.audio.loudness import MAX_GAIN_DB, MAX_STEP_DB, Loudness, LoudnessMatch, k_weighting
 from tests.music import band, singer, speaker
 
 RATE_HZ = 44_100

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import coherence
 
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.limiter import CEILING_DBTP
+from heartvoice.audio.mixer import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, middle
+from heartvoice.audio.stereo_image import HOP, StereoImage
 from heartvoice.errors import EngineError
-from heartvoice.stages.image import HOP, StereoImage
-from heartvoice.stages.limiter import CEILING_DBTP
-from heartvoice.stages.mix import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, middle
 from tests.music import room, singer, song, speaker, true_peak_dbtp
 
 SECONDS = 3.0
@@ -309,7 +309,7 @@ def test_mono_vocals_are_not_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("heartvoice.stages.image.rfft", forbidden)
+    monkeypatch.setattr("heartvoice.audio.stereo_image.rfft", forbidden)
     image, voice = StereoImage(), singer(1)[: 40 * HOP]
     new = image.push(np.stack([voice, voice]), another_voice(1)[: 40 * HOP])
     assert np.array_equal(new[0], new[1])

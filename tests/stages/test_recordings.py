@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from heartvoice.contracts import MAX_CONSENT_CHARS, MAX_INPUT_RATE_HZ, MIN_INPUT_RATE_HZ
-from heartvoice.dsp import resample
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.recordings import Recording, Voice, read_consent, read_recording, read_voice
+from heartvoice.contracts.constants import MAX_CONSENT_CHARS, MAX_INPUT_RATE_HZ, MIN_INPUT_RATE_HZ
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.recordings import Recording, Voice, read_consent, read_recording, read_voice
 from tests.music import band, encode, singer, speaker
 
 RATE_HZ = 48_000

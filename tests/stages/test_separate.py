@@ -14,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.checkpoints import load_network, random_checkpoint
-from heartvoice.contracts import MAX_RESPONSE_BYTES
-from heartvoice.engines import Array
+from heartvoice.config.presets import PRESETS, SeparatorSizes
+from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.models.demucs_module import Separator
-from heartvoice.presets import PRESETS, SeparatorSizes
-from heartvoice.stages.separate import (
+from heartvoice.models.load import load_network, random_checkpoint
+from heartvoice.runtime.engines import Array
+from heartvoice.stages.separation import (
     Carry,
     SegmentTransform,
     SeparateStage,

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.contracts import (
+from heartvoice.audio import decode as sound_files
+from heartvoice.audio.recordings import Recording, read_recording
+from heartvoice.contracts.constants import (
     MAX_FILE_BYTES,
     MAX_INPUT_RATE_HZ,
     MAX_RECORDING_S,
@@ -19,8 +21,6 @@ from heartvoice.contracts import (
     MIN_RECORDING_S,
 )
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages import sound_files
-from heartvoice.stages.recordings import Recording, read_recording
 from tests.music import band, encode
 
 FORMATS = [
@@ -263,7 +263,7 @@ def test_a_damaged_mp3_is_read_with_a_warning_and_in_silence() -> None:
 
 
 def test_other_threads_keep_their_standard_error_while_an_mp3_is_read(capfd: pytest.CaptureFixture[str]) -> None:
-    from heartvoice.stages.sound_files import _quiet_mpg123
+    from heartvoice.audio.decode import _quiet_mpg123
 
     with _quiet_mpg123() as complaints:
         os.write(2, b"a log line\nNote: Trying to resync...\n[src/libmpg123/layer3.c:f():1] error: bad\nmore\n")

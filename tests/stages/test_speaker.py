@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.dsp import kaldi_fbank
-from heartvoice.engines import Array, OnnxEngine
+from heartvoice.audio.dsp import kaldi_fbank
+from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.evaluation.similarity import verdict
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.presets import AnySpeaker, CampplusSizes, SpeakerSizes
-from heartvoice.similarity import verdict
+from heartvoice.runtime.engines import Array, OnnxEngine
 from heartvoice.stages import speaker
 from heartvoice.stages.speaker import (
     BATCH,

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import soxr
 
-from heartvoice.dsp import resample
-from heartvoice.engines import OnnxEngine
+from heartvoice.audio.dsp import resample
+from heartvoice.config.svc import WhisperSizes
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.noise import normal
-from heartvoice.stages.svc_content import (
+from heartvoice.keyed_random import normal
+from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.stages.svc.content import (
     CONTENT_WINDOW,
     content_features,
     content_windows,
@@ -22,7 +23,6 @@ from heartvoice.stages.svc_content import (
     stitch,
     whisper_log_mel,
 )
-from heartvoice.svc_sizes import WhisperSizes
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import OneOf, golden_whisper, svc_engine
 
@@ -73,7 +73,7 @@ def test_resampling_keeps_the_duration(n_samples: int) -> None:
 def test_long_audio_is_resampled_in_blocks_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     audio = voice(30_000, 44_100)
     whole = sinc_resample(audio)
-    monkeypatch.setattr("heartvoice.stages.svc_content._BLOCK", 7)
+    monkeypatch.setattr("heartvoice.stages.svc.content._BLOCK", 7)
     assert np.abs(sinc_resample(audio) - whole).max() < 1e-6
 
 

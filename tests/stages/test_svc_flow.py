@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from heartvoice.errors import RequestCancelledError
-from heartvoice.noise import normal
-from heartvoice.stages.svc_flow import Velocity, network_velocity, sample
+from heartvoice.keyed_random import normal
+from heartvoice.stages.svc.flow import Velocity, network_velocity, sample
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import DIT, OneOf, TorchFlow, frames_last, golden_dit, network_of, small_engine, svc_engine
 

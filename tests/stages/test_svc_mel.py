@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.svc_mel import log_mel, mel_filters, n_mel_frames
+from heartvoice.stages.svc.mel import log_mel, mel_filters, n_mel_frames
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 
 FOLDERS = folder_params("mel_frontend")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.stages.svc_pitch import Rounding, automatic_shift, median_log, pitch_bins, shifted
+from heartvoice.stages.svc.pitch import Rounding, automatic_shift, median_log, pitch_bins, shifted
 from tests.golden_cases import GoldenFolder, folder_params
 
 SHIFTS, REGULATORS = folder_params("f0_shift"), folder_params("length_regulator")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.config.svc import SVC_HOP
 from heartvoice.errors import InvalidRequestError
-from heartvoice.noise import normal
-from heartvoice.stages.svc_mel import n_mel_frames
-from heartvoice.stages.svc_windows import WindowJoiner, nearest_index, plan_windows, regulator_inputs
-from heartvoice.svc_sizes import SVC_HOP
+from heartvoice.keyed_random import normal
+from heartvoice.stages.svc.mel import n_mel_frames
+from heartvoice.stages.svc.windows import WindowJoiner, nearest_index, plan_windows, regulator_inputs
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 
 REGULATORS, CHUNKINGS = folder_params("length_regulator"), folder_params("chunking")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.contracts.svc_graphs import VOCODER_FRAME
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
-from heartvoice.noise import bits
-from heartvoice.stages.vocode import VOCODER_CHUNK, VocodeStage, context_frames
-from heartvoice.svc_contracts import VOCODER_FRAME
-from heartvoice.svc_sizes import BigvganSizes
+from heartvoice.keyed_random import bits
+from heartvoice.stages.svc.vocoder import VOCODER_CHUNK, VocodeStage, context_frames
 from tests.vocoders import SMALL, OneNetwork, log_mel, vocoder
 
 SHAPES = {

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from heartvoice.audio.recordings import read_voice
 from heartvoice.errors import EngineError, ModelUnavailableError, RequestCancelledError
-from heartvoice.noise import bits
-from heartvoice.stages.recordings import read_voice
-from heartvoice.stages.voice_cache import VoiceCache, pcm_sha256, voice_key
+from heartvoice.keyed_random import bits
+from heartvoice.stages.svc.voice_cache import VoiceCache, pcm_sha256, voice_key
 from tests.svc_conversion import tone
 
 N_THREADS = 4

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from heartvoice.config.presets import SEPARATORS, Preset
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import official_weights
-from heartvoice.networks import LocalNetworks
-from heartvoice.presets import SEPARATORS, Preset
-from heartvoice.repository import Repository
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.repository import Repository
 from heartvoice.weights import catalogue
 from tests.releases import ASSETS, NARROW, PRESET, Release, write_release
 from tests.weights.conftest import alone_with_the_hub

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from heartvoice.weights import catalogue, cli
+from heartvoice.cli import weights as cli
+from heartvoice.weights import catalogue
 from heartvoice.weights.pull import INCOMPLETE, exclusive
 from tests.client.conftest import heartvoice
 from tests.weights.hub_server import HubServer, sha256

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.config.presets import SEPARATORS
 from heartvoice.export.layout import graph_models
 from heartvoice.export.parity import Reference
 from heartvoice.export.targets import target_of
 from heartvoice.export.weights import official_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.presets import SEPARATORS
 from heartvoice.weights import catalogue
 from heartvoice.weights.catalogue import WeightSet
 from heartvoice.weights.lock import LOCK

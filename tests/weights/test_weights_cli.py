@@ -159,7 +159,7 @@ def test_missing_extra_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 def test_command_imports_no_torch() -> None:
-    code = "import sys, heartvoice.weights.cli, heartvoice.weights.pull; print('torch' in sys.modules)"
+    code = "import sys, heartvoice.cli.weights, heartvoice.weights.pull; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
@@ -171,7 +171,7 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(weights: Path, tmp_path: P
         hub.publish(LM, {**LM_FILES, SHARD: content})
         hub.bytes_per_s = 20e6
         command = [
-            sys.executable, "-m", "heartvoice.client.cli", "weights", "pull", "--dir", str(weights), "--mirror",
+            sys.executable, "-m", "heartvoice.cli.main", "weights", "pull", "--dir", str(weights), "--mirror",
             hub.url, "--only", "heartmula",
         ]  # fmt: skip
         environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}

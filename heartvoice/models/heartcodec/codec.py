@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from heartvoice.config.presets import HeartCodecSizes
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.flow import FlowMatching
 from heartvoice.models.heartcodec.scalar import ScalarModel
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW, WindowPlan, decoder_context, join_windows
-from heartvoice.presets import HeartCodecSizes
 
 Noise = Callable[[int], npt.NDArray[np.float32]]
 """Window index to float32 [1, latent frames of a window, L]."""

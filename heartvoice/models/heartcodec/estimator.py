@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from heartvoice.config.presets import HeartCodecSizes
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
-from heartvoice.presets import HeartCodecSizes
 
 NORM_EPS = 1e-6
 TIME_WIDTH = 512

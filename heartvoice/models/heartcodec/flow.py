@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from heartvoice.config.presets import HeartCodecSizes
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.estimator import Estimator
 from heartvoice.models.heartcodec.solver import euler, guide
-from heartvoice.presets import HeartCodecSizes
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Estimator input [B, T, in_channels] and time [B] to velocity [B, T, out_channels]."""

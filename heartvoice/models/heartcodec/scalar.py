@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad
 from torch.nn.utils import parametrize
 
-from heartvoice.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecSizes
 
 LEVELS = 9
 """Levels on each side of zero."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.contracts import CODES_PER_UNIT, LATENTS_PER_FRAME
+from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
 from heartvoice.errors import InvalidRequestError
-from heartvoice.presets import HeartCodecSizes
 
 HOP_PER_UNIT = 80
 """Codes that a window moves on for each CODES_PER_UNIT of its length."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
 
 if TYPE_CHECKING:
     from torch import nn

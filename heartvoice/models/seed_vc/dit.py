@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from heartvoice.config.svc import DitSizes
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
-from heartvoice.svc_sizes import DitSizes
 
 NORM_EPS = 1e-5
 TIME_WIDTH = 256

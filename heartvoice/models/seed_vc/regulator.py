@@ -1,6 +1,6 @@
 """The length regulator: content and pitch onto the mel's frames, as the flow's condition.
 
-Nearest indices and pitch bins are made by the host (`heartvoice.stages.svc_windows` and `svc_pitch`). Names are those
+Nearest indices and pitch bins are made by the host (`heartvoice.stages.svc.windows` and `svc_pitch`). Names are those
 of the official checkpoint. Source: seed_vc spec, section 6.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heartvoice.svc_sizes import RegulatorSizes
+from heartvoice.config.svc import RegulatorSizes
 
 KERNEL = 3
 NORM_EPS = 1e-5

@@ -1,6 +1,6 @@
 """Whisper's encoder, whose last hidden state says what is sung.
 
-Log-mel frames, windows and stitching need no torch and are in `heartvoice.stages.svc_content`. Names are those of
+Log-mel frames, windows and stitching need no torch and are in `heartvoice.stages.svc.content`. Names are those of
 `transformers`. Source: seed_vc spec, section 3; A. Radford, J. W. Kim, T. Xu, G. Brockman, C. McLeavey, I. Sutskever,
 "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from heartvoice.svc_sizes import WhisperSizes
+from heartvoice.config.svc import WhisperSizes
 
 NORM_EPS = 1e-5
 KERNEL = 3

@@ -1,13 +1,13 @@
 """Triton adapter of `cover`: a recording with another singer, streamed. Owns no weights."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import COVER
+from heartvoice.serving.cover import stream_cover
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.revoicing import stream_cover
 from heartvoice.serving.stage_model import Context, StageModel
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.COVER
+    spec = COVER
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

@@ -1,13 +1,13 @@
 """Triton adapter of `demucs`: a recording into its stems, over the native graph `htdemucs`."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import DEMUCS
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.separation import stream_stems
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.serving.voices import stream_stems
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.DEMUCS
+    spec = DEMUCS
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

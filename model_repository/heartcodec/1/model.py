@@ -1,7 +1,7 @@
 """Triton adapter of `heartcodec`: one window of codes into audio."""
 
-from heartvoice import contracts
-from heartvoice.networks import LocalNetworks
+from heartvoice.contracts.models import HEARTCODEC
+from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.serving.bls import Caller, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
@@ -9,7 +9,7 @@ from heartvoice.stages.codec import CodecRequest, CodecStage
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.HEARTCODEC
+    spec = HEARTCODEC
 
     def build(self, context: Context) -> None:
         self.sizes = context.repository.preset.codec

@@ -1,17 +1,17 @@
 """Triton adapter of `heartmula`: lyrics and tags into code frames, for many songs at once."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import HEARTMULA
 from heartvoice.models.prompt import load_tokenizer
-from heartvoice.serving.codes import stream_codes
+from heartvoice.serving.heartmula import stream_codes
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.lm_metrics import LmMetrics
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.stages.lm_engines import open_engine
-from heartvoice.stages.lm_scheduler import LmScheduler
+from heartvoice.stages.lm.factory import open_engine
+from heartvoice.stages.lm.scheduler import LmScheduler
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.HEARTMULA
+    spec = HEARTMULA
     schedules_itself = True
 
     def build(self, context: Context) -> None:

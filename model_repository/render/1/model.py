@@ -1,14 +1,14 @@
 """Triton adapter of `render`: a whole song or cover as one encoded file."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import RENDER
+from heartvoice.serving.cover import run_cover
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.revoicing import run_cover
-from heartvoice.serving.songs import render, run_song
+from heartvoice.serving.song import render, run_song
 from heartvoice.serving.stage_model import Context, StageModel
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.RENDER
+    spec = RENDER
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

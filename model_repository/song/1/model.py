@@ -1,13 +1,13 @@
 """Triton adapter of `song`: lyrics and tags into a streamed song. Owns no weights."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import SONG
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.songs import stream_song
+from heartvoice.serving.song import stream_song
 from heartvoice.serving.stage_model import Context, StageModel
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.SONG
+    spec = SONG
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

@@ -1,13 +1,13 @@
 """Triton adapter of `speaker_encoder`: who speaks or sings, over the native graph `speaker_network`."""
 
-from heartvoice import contracts
+from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.separation import answer_embedding
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.serving.voices import answer_embedding
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.SPEAKER_ENCODER
+    spec = SPEAKER_ENCODER
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

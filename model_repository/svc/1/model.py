@@ -1,16 +1,16 @@
 """Triton adapter of `svc`: vocals in another voice. Its flow runs in this process; it keeps the voices it has heard."""
 
-from heartvoice import contracts
-from heartvoice.conversion import Converter
-from heartvoice.networks import LocalNetworks
+from heartvoice.contracts.models import SVC
+from heartvoice.contracts.svc_graphs import SVC_FLOW
+from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.serving.cover import stream_conversion
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.revoicing import stream_conversion
 from heartvoice.serving.stage_model import Context, StageModel
-from heartvoice.svc_contracts import SVC_FLOW
+from heartvoice.stages.svc.converter import Converter
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.SVC
+    spec = SVC
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

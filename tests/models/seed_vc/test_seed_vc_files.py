@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from heartvoice.checkpoints import load_module
+from heartvoice.checkpoints.seed_vc import dit_sizes, open_seed_vc, open_whisper, regulator_sizes
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
 from heartvoice.errors import CheckpointError
+from heartvoice.models.load import load_module
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
-from heartvoice.models.seed_vc.files import dit_sizes, open_seed_vc, open_whisper, regulator_sizes
-from heartvoice.svc_sizes import DitSizes, RegulatorSizes, WhisperSizes
 from tests.svc_networks import DIT, REGULATOR, WHISPER, network_of, random_source
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from heartvoice.keyed_random import normal
 from heartvoice.models.seed_vc.build import AnyPart
 from heartvoice.models.seed_vc.dit import Velocity, skip_source
 from heartvoice.models.seed_vc.regulator import Regulator
 from heartvoice.models.seed_vc.whisper import ContentEncoder
-from heartvoice.noise import normal
-from heartvoice.stages.svc_content import content_windows, whisper_log_mel
-from heartvoice.stages.svc_pitch import pitch_bins
-from heartvoice.stages.svc_windows import nearest_index
+from heartvoice.stages.svc.content import content_windows, whisper_log_mel
+from heartvoice.stages.svc.pitch import pitch_bins
+from heartvoice.stages.svc.windows import nearest_index
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import (
     DIT,

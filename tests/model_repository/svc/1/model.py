@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from heartvoice import contracts
+from heartvoice.contracts.models import SVC
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 
 
 class TritonPythonModel(StageModel):
-    spec = contracts.SVC
+    spec = SVC
 
     def build(self, context: Context) -> None:
         pass

@@ -1,0 +1,68 @@
+"""Files that appear together, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from heartvoice.audio.encode import Part, replaceable
+
+
+class FileSet:
+    """A block in which files are filled under hidden names, until `place` gives all of them their own.
+
+    Whatever has no name of its own when the block ends vanishes. Existing files are replaced by `place` and not before.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._parts: list[Part] = []
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder if there is none; it vanishes with the block if it is empty then."""
+        if not path.exists():
+            path.mkdir()
+            self._stack.callback(_remove_empty, path)
+
+    @contextmanager
+    def filling(self, path: Path) -> Iterator[IO[bytes]]:
+        """The file that will be `path`, open; on disk when this inner block ends.
+
+        Raises:
+            InvalidRequestError: no file can go there.
+            OSError: naming `path`.
+        """
+        part = self._stack.enter_context(Part(replaceable(path)))
+        with part.filling() as file:
+            yield file
+        self._parts.append(part)
+
+    def place(self) -> None:
+        """Give every file its name; if one cannot have it, those that have replaced nothing vanish again.
+
+        Raises:
+            OSError: naming the file.
+        """
+        with ExitStack() as undo:
+            for part in self._parts:
+                is_new = not part.path.exists()
+                part.place()
+                if is_new:
+                    undo.callback(part.path.unlink)
+            undo.pop_all()
+
+    def __enter__(self) -> FileSet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def _remove_empty(path: Path) -> None:
+    with suppress(OSError):  # not empty: the files, or what someone else has put there
+        path.rmdir()

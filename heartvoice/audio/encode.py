@@ -1,0 +1,335 @@
+"""Audio files written whole or not at all, with their origin in the comment tag."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from heartvoice import __version__
+from heartvoice.audio.bytes_file import ByteSource
+from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
+from heartvoice.errors import InvalidRequestError
+
+_ENCODING: dict[str, dict[str, Any]] = {
+    "wav": {"format": "WAV", "subtype": "PCM_24"},
+    "flac": {"format": "FLAC", "subtype": "PCM_24"},
+    # About 210 kbit/s: soundfile's default of 145 is audible on cymbals and sibilants.
+    "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
+    "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
+}
+_GENERATED = "AI-generated"
+_LONGEST_ORIGIN = 300
+_CHANNELS = 2
+_SAMPLE_BYTES = _CHANNELS * 4
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """A file that was written: `gain_db` is 0, or how far it was turned down so that no peak exceeds 1."""
+
+    path: Path
+    format: str
+    n_samples: int
+    sample_rate_hz: int
+    peak: float
+    gain_db: float
+    comment: str
+
+
+def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
+    """The comment tag: that a machine made it, which one, from which seed, with which voice."""
+    parts = [f"{_GENERATED}; heartvoice {__version__}; seed {seed}"]
+    if voice_sha256:
+        parts.append(f"voice {voice_sha256[:12]}")
+    if random_weights:
+        parts.append("random weights")
+    return "; ".join(parts)
+
+
+def passthrough_provenance(*, origin: str = "") -> str:
+    """The comment tag of a cover without vocals to convert: no machine made it, unless its `origin` tag says so."""
+    return _with_origin([f"passed through heartvoice {__version__}, not converted"], origin)
+
+
+def stem_provenance(source: str, *, random_weights: bool, origin: str = "") -> str:
+    """The comment tag of a stem: a part of someone's recording, so not called AI-generated unless that was."""
+    parts = [f"separated by heartvoice {__version__}", f"source {source}"]
+    if random_weights:
+        parts.append("random weights")
+    return _with_origin(parts, origin)
+
+
+def _with_origin(parts: list[str], origin: str) -> str:
+    return "; ".join([*parts, f"from: {origin}"] if origin else parts)
+
+
+def generated_tag(data: bytes) -> str:
+    """The comment of an encoded file if it says that the sound is AI-generated, else "". Never raises."""
+    try:
+        with soundfile.SoundFile(ByteSource(data)) as file:
+            comment = " ".join(file.comment.split())
+    except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples need their rate told
+        return ""
+    return comment[:_LONGEST_ORIGIN] if _GENERATED in comment else ""
+
+
+def audio_format(path: str | Path) -> str:
+    """The format that a file name asks for.
+
+    Raises:
+        InvalidRequestError: the name ends in none of `AUDIO_FORMATS`.
+    """
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in AUDIO_FORMATS:
+        known = ", ".join(f".{name}" for name in AUDIO_FORMATS)
+        raise InvalidRequestError(f"output: expected a name ending in {known}, got {str(path)!r}")
+    return suffix
+
+
+def write_audio(
+    path: str | Path, audio: NDArray[Any], comment: str, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+) -> AudioFile:
+    """Write `audio`, float [2, N], in one go; see `AudioWriter`."""
+    with AudioWriter(path, sample_rate_hz=sample_rate_hz) as writer:
+        writer.write(audio)
+        return writer.commit(comment)
+
+
+class AudioWriter:
+    """An audio file that takes its chunks as they arrive and appears under its name only when `commit` succeeds.
+
+    Chunks go to an unnamed float32 file in the same folder: neither the gain nor the comment is known before the last
+    one, and an unnamed file leaves nothing behind even if the process is killed. `commit` encodes to a hidden file
+    and renames it. A song that exceeds 1 is turned down as a whole, by exactly its peak.
+
+    An existing file of that name is replaced.
+    """
+
+    def __init__(self, path: str | Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
+        self._format = audio_format(path)
+        self._path = replaceable(path)
+        self._spool = Spool(self._path.parent, self._path, sample_rate_hz)
+
+    def write(self, audio: NDArray[Any]) -> None:
+        """Append `audio`, float [2, N].
+
+        Raises:
+            InvalidRequestError: another shape, or NaN or infinite samples.
+            OSError: the disk took no more.
+        """
+        self._spool.write(audio)
+
+    def commit(self, comment: str, *, peak: float = 0.0) -> AudioFile:
+        """Encode what was written, with `comment` as its tag, and give it its name.
+
+        A `peak` above its own turns it down by that instead, as what it belongs to.
+
+        Raises:
+            OSError: the file could not be written; a file that stood there before still does.
+        """
+        with replacing(self._path) as file:
+            written = self._spool.encode(file, self._path, self._format, max(peak, self._spool.peak), comment)
+        self.close()
+        return written
+
+    def close(self) -> None:
+        """Drop what was not committed."""
+        self._spool.close()
+
+    def __enter__(self) -> AudioWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Spool:
+    """Stereo float32 samples in an unnamed file of `folder`; errors are about `name`, which the caller knows."""
+
+    def __init__(self, folder: Path, name: Path, sample_rate_hz: int) -> None:
+        self.peak = 0.0
+        self.n_samples = 0
+        self._name, self._sample_rate_hz = name, sample_rate_hz
+        try:
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
+        except OSError as error:
+            raise _named(error, name) from error
+
+    def write(self, audio: NDArray[Any]) -> None:
+        """Append float [2, N]."""
+        if audio.ndim != 2 or audio.shape[0] != _CHANNELS:
+            raise InvalidRequestError(f"audio: expected [2, sample], got {list(audio.shape)}")
+        samples = np.ascontiguousarray(audio.T, dtype="<f4")
+        peak = float(np.abs(samples).max(initial=0.0))
+        if not math.isfinite(peak):
+            raise InvalidRequestError("audio: expected finite samples, got NaN or infinite ones")
+        try:
+            self._file.write(samples.data)
+        except OSError as error:
+            raise _named(error, self._name) from error
+        self.peak = max(self.peak, peak)
+        self.n_samples += audio.shape[1]
+
+    def encode(self, file: IO[bytes], path: Path, file_format: str, peak: float, comment: str) -> AudioFile:
+        """Everything so far into `file`, which will be `path`, turned down if `peak` exceeds 1."""
+        divisor = max(peak, 1.0)
+        try:
+            self._file.flush()
+            self._file.seek(0)
+        except OSError as error:
+            raise _named(error, path) from error
+        sink = _Sink(file)
+        # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                job = pool.submit(self._encode, sink, file_format, divisor, comment)
+                while not job.done():
+                    wait([job], timeout=0.1)  # not for ever: a signal just before a wait would go unseen
+                job.result()
+            except BaseException:
+                sink.stop()
+                raise
+        gain_db = 20 * math.log10(1.0 / divisor)
+        return AudioFile(path, file_format, self.n_samples, self._sample_rate_hz, self.peak, gain_db, comment)
+
+    def _encode(self, sink: _Sink, file_format: str, divisor: float, comment: str) -> None:
+        encoding = _ENCODING[file_format]
+        try:
+            with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
+                out.comment = comment  # before the samples: only WAV could take it afterwards
+                # One second at a time: libvorbis puts a whole block on the stack.
+                while block := self._file.read(self._sample_rate_hz * _SAMPLE_BYTES):
+                    samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
+                    out.write(samples / np.float32(divisor) if divisor > 1.0 else samples)
+                    sink.check()
+        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were taken
+            sink.check()
+            raise
+        sink.check()
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
+
+
+class _Sink:
+    """A file for libsndfile whose errors are kept, since they cannot cross its C callbacks.
+
+    After an error, or `stop`, the file is not touched any more, so that it can be closed whatever the thread does.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> int:
+        return self._keep(lambda: self._file.write(data))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._keep(lambda: self._file.seek(offset, whence))  # a buffered file writes when it seeks
+
+    def tell(self) -> int:
+        return self._keep(self._file.tell)
+
+    def _keep(self, call: Callable[[], int]) -> int:
+        with self._lock:
+            if self._error is None:
+                try:
+                    return call()
+                except OSError as error:
+                    self._error = error
+        return 0
+
+    def stop(self) -> None:
+        """Refuse whatever still comes."""
+        with self._lock:
+            self._error = self._error or InterruptedError("stopped")
+
+    def check(self) -> None:
+        """Raise what went wrong since the last look."""
+        if self._error is not None:
+            raise self._error
+
+
+def replaceable(path: str | Path) -> Path:
+    """`path` without symbolic links, checked to be a place where a file may be put.
+
+    Raises:
+        InvalidRequestError: its folder does not exist, or something other than a file stands there.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise InvalidRequestError(f"output: no such folder: {str(real.parent)!r}")
+    if real.exists() and not real.is_file():
+        raise InvalidRequestError(f"output: expected a file, got {str(path)!r}, which is something else")
+    return real
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes `path`'s place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OSError: naming `path`.
+    """
+    with Part(path) as part:
+        with part.filling() as file:
+            yield file
+        part.place()
+
+
+class Part:
+    """A hidden file that will take `path`'s place; it vanishes with the block if it has not. Errors name `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+    @contextmanager
+    def filling(self) -> Iterator[IO[bytes]]:
+        """The file, open; on disk when the block ends."""
+        try:
+            with self._part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _named(error, self.path) from error
+
+    def place(self) -> None:
+        """Give it its name."""
+        try:
+            self._part.replace(self.path)
+        except OSError as error:
+            raise _named(error, self.path) from error
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(FileNotFoundError):
+            self._part.unlink()
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error about the file that the caller knows."""
+    return type(error)(error.errno, error.strerror or str(error), str(path))

@@ -1,0 +1,195 @@
+"""A look-ahead true-peak limiter, streamed: no sample and nothing between samples exceeds -1 dBTP.
+
+The gain is 1, exactly, wherever nothing is over. Where something is, the reduction in dB is held over the look-ahead,
+released over about 100 ms and smoothed by a window as long as the look-ahead, so that it is complete when the peak
+arrives. Everything runs on an absolute grid of blocks: the samples do not depend on how they were pushed.
+
+Source: ITU-R BS.1770-5, annex 2 (true peak by oversampling).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+
+from heartvoice.audio.sample_queue import Fifo
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ
+
+Samples = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+CEILING_DBTP = -1.0
+MARGIN_DB = 0.1
+"""What is over the ceiling is brought this far under it: other meters interpolate a little differently."""
+OVERSAMPLING = 8
+HALF_TAPS = 16
+"""Samples on either side of the point that is interpolated."""
+LOOKAHEAD = 240
+"""Samples, 5 ms at 48 kHz: length of the attack."""
+RELEASE_S = 0.1
+BLOCK = 4800
+ROW = 16
+"""Samples whose neighbourhoods are interpolated by one row of a matrix product."""
+_WINDOWS = ((16, 7.0), (10, 5.0))
+"""Half length and Kaiser's beta of each family of interpolators."""
+_DELAY = HALF_TAPS + LOOKAHEAD + HALF_TAPS
+"""Interpolation, look-ahead, and the reach of one peak's interpolation beyond it, over which the gain stays flat."""
+
+
+def _interpolator() -> Samples:
+    """[points * ROW, ROW + 2 * HALF_TAPS - 1]: a stretch of samples to the points between `ROW` pairs of neighbours.
+
+    Two families of windowed sincs, a sharp one and one that, like most meters, passes a little beyond the Nyquist
+    frequency: on noise up to there they differ by tenths of a dB, and both have to be satisfied.
+    """
+    at = np.arange(1, OVERSAMPLING) / OVERSAMPLING - np.arange(1 - HALF_TAPS, HALF_TAPS + 1)[:, None]
+    kernels = []
+    for half_taps, kaiser in _WINDOWS:
+        inside = np.maximum(0.0, 1.0 - (at / half_taps) ** 2)
+        taps = np.sinc(at) * np.i0(kaiser * np.sqrt(inside)) * (inside > 0)
+        kernels.append(taps / taps.sum(axis=0))
+    kernel = np.concatenate(kernels, axis=1)
+    matrix = np.zeros((kernel.shape[1], ROW, ROW + 2 * HALF_TAPS - 1), np.float32)
+    for index in range(ROW):
+        matrix[:, index, index : index + 2 * HALF_TAPS] = kernel.T
+    return matrix.reshape(-1, matrix.shape[2])
+
+
+class TruePeak:
+    """Oversampled peaks of a stream, `HALF_TAPS` samples late; blocks are multiples of `ROW` samples."""
+
+    def __init__(self, n_channels: int = 2) -> None:
+        self._matrix = _interpolator()
+        self._bound = float(np.abs(self._matrix).sum(axis=1).max())
+        self._past = np.zeros((n_channels, 2 * HALF_TAPS - 1), np.float32)
+        self._between = np.float32(0.0)
+
+    def push(self, block: Samples, threshold: float = 0.0) -> Samples:
+        """Peaks [N] of [C, N]: the largest of each sample and of all points up to both of its neighbours.
+
+        The first values belong to the last `HALF_TAPS` samples of the block before. Where nothing between samples can
+        exceed `threshold`, the samples alone are looked at, which takes less time.
+        """
+        n = block.shape[1]
+        signal = np.concatenate([self._past, block], axis=1)
+        self._past = signal[:, n:]
+        stretches = np.lib.stride_tricks.sliding_window_view(signal, self._matrix.shape[1], axis=1)[:, ::ROW]
+        needed = np.abs(stretches).max(axis=(0, 2)) * self._bound > threshold
+        between = np.zeros((n // ROW, ROW), np.float32)  # after each sample
+        if needed.any():
+            columns = np.ascontiguousarray(stretches[:, needed].transpose(2, 0, 1)).reshape(self._matrix.shape[1], -1)
+            points = self._matrix @ columns
+            highest = np.abs(points, out=points).reshape(-1, ROW, len(block), int(needed.sum())).max(axis=0)
+            between[needed] = highest.max(axis=1).T
+        between = between.reshape(-1)
+        own = np.abs(signal[:, HALF_TAPS - 1 : HALF_TAPS - 1 + n]).max(axis=0)
+        before = np.concatenate([[self._between], between[:-1]])
+        self._between = between[-1]
+        peaks: Samples = np.maximum(np.maximum(own, between), before)
+        return peaks
+
+
+class Limiter:
+    """Limits the sum of parts, [P, 2, N] at 48 kHz, with one gain for all of them."""
+
+    def __init__(self, n_parts: int = 1) -> None:
+        self._ceiling = 10.0 ** (CEILING_DBTP / 20.0)
+        self._input = Fifo((n_parts, 2))
+        self._delayed = np.zeros((n_parts, 2, _DELAY), np.float32)
+        self._peaks, self._output_peaks = TruePeak(), TruePeak()
+        self._over = np.zeros(LOOKAHEAD + 2 * HALF_TAPS)
+        self._released = np.zeros(LOOKAHEAD)
+        self._last = 0.0
+        window = np.hanning(LOOKAHEAD + 3)[1:-1]
+        self._window = window / window.sum()
+        self._n_in, self._n_out, self._to_skip = 0, 0, _DELAY
+        self._true_peak, self._reduction_db = 0.0, 0.0
+
+    @property
+    def reduction_db(self) -> float:
+        """Largest reduction so far."""
+        return self._reduction_db
+
+    @property
+    def true_peak_dbtp(self) -> float:
+        """Of what came out so far; -inf for silence."""
+        return 20.0 * math.log10(self._true_peak) if self._true_peak > 0 else -math.inf
+
+    def push(self, parts: Samples) -> Samples:
+        """Take float32 [P, 2, N]; returns what is final, [P, 2, n], gain applied to every part."""
+        self._n_in += parts.shape[-1]
+        self._input.push(parts)
+        return self._run()
+
+    def finish(self) -> Samples:
+        """The rest, so that as many samples came out as went in."""
+        n_rest = self._n_in - self._n_out
+        n_pad = -(len(self._input) + _DELAY) % BLOCK + _DELAY
+        self._input.push(np.zeros((*self._delayed.shape[:2], n_pad), np.float32))
+        rest: Samples = self._run()[..., :n_rest]
+        return rest
+
+    def _run(self) -> Samples:
+        done = [np.zeros((*self._delayed.shape[:2], 0), np.float32)]
+        while len(self._input) >= BLOCK:
+            block = self._limit(self._input.take(BLOCK))
+            skip = min(self._to_skip, BLOCK)
+            self._to_skip -= skip
+            done.append(block[..., skip:])
+            self._n_out += BLOCK - skip
+        return np.concatenate(done, axis=-1)
+
+    def _limit(self, parts: Samples) -> Samples:
+        """One block in, one block `_DELAY` samples older out."""
+        peaks = self._peaks.push(parts.sum(axis=0), self._ceiling)
+        reduction = self._smooth(self._hold(peaks))
+        signal = np.concatenate([self._delayed, parts], axis=-1)
+        self._delayed = signal[..., BLOCK:]
+        out: Samples = signal[..., :BLOCK]
+        if reduction.any():
+            self._reduction_db = max(self._reduction_db, float(reduction.max()))
+            out = np.asarray(out * 10.0 ** (reduction / -20.0), np.float32)
+        peaks = self._output_peaks.push(out.sum(axis=0), self._true_peak)
+        self._true_peak = max(self._true_peak, float(peaks.max()))
+        return out
+
+    def _hold(self, peaks: Samples) -> Values:
+        """The reduction in dB that each sample needs, held from the look-ahead before it to the kernel's end after."""
+        over = np.zeros(BLOCK)
+        high = peaks > self._ceiling
+        over[high] = 20.0 * np.log10(peaks[high] / self._ceiling) + MARGIN_DB
+        known = np.concatenate([self._over, over])
+        self._over = known[BLOCK:]
+        size = len(self._over) + 1
+        held: Values = (
+            maximum_filter1d(known, size, origin=-((size - 1) // 2))[:BLOCK] if known.any() else known[:BLOCK]
+        )
+        return held
+
+    def _smooth(self, held: Values) -> Values:
+        """Release, then attack.
+
+        One dB more than the reduction falls exponentially, so that the reduction itself reaches zero. In the logarithm
+        that is a running maximum of straight lines.
+        """
+        if self._last == 0.0 and not held.any():
+            released = np.zeros(BLOCK)
+        else:
+            slope = np.arange(1, BLOCK + 1) / (RELEASE_S * SAMPLE_RATE_HZ)
+            lines = np.maximum.accumulate(np.concatenate([[self._last], np.log1p(held) + slope]))[1:]
+            logarithm = np.maximum(lines - slope, 0.0)
+            self._last = float(logarithm[-1])
+            released = np.expm1(logarithm)
+        known = np.concatenate([self._released, released])
+        self._released = known[BLOCK:]
+        return np.convolve(known, self._window, "valid") if known.any() else released
+
+
+def limit(audio: Samples) -> Samples:
+    """Limit a whole recording, float32 [2, N] at 48 kHz."""
+    limiter = Limiter()
+    limited: Samples = np.concatenate([limiter.push(audio[None]), limiter.finish()], axis=-1)[0]
+    return limited

@@ -1,0 +1,125 @@
+"""Loudness of streams, and the gain that makes new vocals as loud as the old ones.
+
+Source: ITU-R BS.1770-5, annex 1: K-weighting, blocks of 400 ms every 100 ms, gates at -70 LUFS and at -10 LU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+from heartvoice.contracts.constants import STEM_RATE_HZ
+
+Samples = NDArray[np.float32]
+Values = NDArray[np.float64]
+
+HOPS_PER_BLOCK = 4
+HOP_S = 0.1
+ABSOLUTE_GATE_LUFS = -70.0
+RELATIVE_GATE_LU = -10.0
+_OFFSET_LUFS = -0.691
+MAX_GAIN_DB = 12.0
+MAX_STEP_DB = 1.0
+"""Largest change of the gain in 100 ms: the first blocks of a song measure little."""
+
+_TABLE_RATE_HZ = 48_000
+_K_WEIGHTING = (
+    ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)),
+    ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)),
+)
+"""Numerator and denominator of both stages at 48 kHz: the Recommendation's tables 1 and 2."""
+
+
+def k_weighting(sample_rate_hz: int) -> list[tuple[Values, Values]]:
+    """The two filters at another rate: the same analogue filters through the bilinear transform."""
+    ratio = sample_rate_hz / _TABLE_RATE_HZ
+    above, below = np.array([1 + ratio, 1 - ratio]), np.array([1 - ratio, 1 + ratio])  # z at 48 kHz is above / below
+    squares = (np.convolve(above, above), np.convolve(above, below), np.convolve(below, below))
+    filters = []
+    for stage in _K_WEIGHTING:
+        top, bottom = (sum((c * square for c, square in zip(row, squares, strict=True)), np.zeros(3)) for row in stage)
+        filters.append((top / bottom[0], bottom / bottom[0]))
+    return filters
+
+
+class Loudness:
+    """Gated loudness so far of several mono streams, taken in hops of 100 ms."""
+
+    def __init__(self, n_streams: int, sample_rate_hz: int = STEM_RATE_HZ) -> None:
+        self.hop = round(HOP_S * sample_rate_hz)
+        self._filters = k_weighting(sample_rate_hz)
+        self._state = [np.zeros((n_streams, 2)) for _ in self._filters]
+        self._hops: deque[Values] = deque(maxlen=HOPS_PER_BLOCK)
+        self._blocks, self._n_blocks = np.zeros((n_streams, 1024)), 0
+
+    def push(self, hop: NDArray[Any]) -> None:
+        """Take the next [streams, hop]."""
+        assert hop.shape[1] == self.hop
+        weighted = hop.astype(np.float64)
+        for index, (top, bottom) in enumerate(self._filters):
+            weighted, self._state[index] = lfilter(top, bottom, weighted, zi=self._state[index])
+        self._hops.append(np.mean(np.square(weighted), axis=1))
+        if len(self._hops) < HOPS_PER_BLOCK:
+            return
+        if self._n_blocks == self._blocks.shape[1]:
+            self._blocks = np.concatenate([self._blocks, np.zeros_like(self._blocks)], axis=1)
+        self._blocks[:, self._n_blocks] = sum(self._hops, np.zeros(len(hop))) / HOPS_PER_BLOCK
+        self._n_blocks += 1
+
+    def lufs(self) -> Values:
+        """Each stream's gated loudness so far, [streams]; -inf where no block has passed the gates yet."""
+        return np.array([_gated(blocks[: self._n_blocks]) for blocks in self._blocks])
+
+    def programme_lufs(self) -> float:
+        """Gated loudness so far of the streams as the channels, left and right, of one programme; -inf likewise."""
+        return _gated(self._blocks[:, : self._n_blocks].sum(axis=0))
+
+
+def _gated(blocks: Values) -> float:
+    """Loudness of mean squares of blocks, both gates applied."""
+    loud = blocks[blocks > _mean_square(ABSOLUTE_GATE_LUFS)]
+    if not len(loud):
+        return -math.inf
+    loud = loud[loud > loud.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)]
+    return _OFFSET_LUFS + 10.0 * math.log10(loud.mean())
+
+
+def _mean_square(lufs: float) -> float:
+    return float(10.0 ** ((lufs - _OFFSET_LUFS) / 10.0))
+
+
+class LoudnessMatch:
+    """The gain that brings one stream to another's loudness, renewed every 100 ms from all that was heard so far.
+
+    It is 1, exactly, for equal streams and until both have been measured; then it stays within +-`MAX_GAIN_DB`, moves
+    by at most `MAX_STEP_DB` a hop, and is ramped over the hop.
+    """
+
+    def __init__(self) -> None:
+        self._loudness = Loudness(2)
+        self._gain_db = 0.0
+        self.lowest_db, self.highest_db = 0.0, 0.0
+
+    @property
+    def hop(self) -> int:
+        """Samples that `apply` takes."""
+        return self._loudness.hop
+
+    def apply(self, model: Samples, follower: Samples) -> Samples:
+        """The follower's hop [hop] with the gain that makes it as loud as the model's."""
+        self._loudness.push(np.stack([model, follower]))
+        wanted, actual = self._loudness.lufs()
+        before = self._gain_db
+        if math.isfinite(wanted) and math.isfinite(actual):
+            target = min(max(wanted - actual, -MAX_GAIN_DB), MAX_GAIN_DB)
+            self._gain_db += min(max(target - before, -MAX_STEP_DB), MAX_STEP_DB)
+        self.lowest_db, self.highest_db = min(self.lowest_db, self._gain_db), max(self.highest_db, self._gain_db)
+        if before == self._gain_db == 0.0:
+            return follower
+        ramp = 10.0 ** (np.linspace(before, self._gain_db, self.hop + 1)[1:] / 20.0)
+        return (follower * ramp).astype(np.float32)

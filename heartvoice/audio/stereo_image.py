@@ -1,0 +1,158 @@
+"""The stereo image of vocals, given to their converted middle.
+
+Only the middle, (L + R) / 2, is converted. The side, (L - R) / 2, is rebuilt around what came back, in bands of a
+short-time Fourier transform. Least squares splits the old side into a part that follows the old middle (a voice beside
+the centre) and a rest (its room, its doubles): S = a M + R. The first part follows the new middle by the same a. The
+rest is still the old voice. It is kept, at the new middle's level, as far as the new middle is coherent with the old
+one; for the part that is not, the new middle itself, delayed and turned band by band, takes its place with the energy
+that the rest had. So a converter that returns its input changes nothing, and one that sings with another voice leaves
+no old voice in the side.
+
+Sources: Griffin and Lim, 1984 (overlap-add); Breebaart, van de Par, Kohlrausch and Schuijers, "Parametric coding of
+stereo audio", 2005 (prediction and decorrelation).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft, rfft
+
+from heartvoice import keyed_random as noise
+from heartvoice.audio.dsp import frames, hann
+from heartvoice.contracts.constants import STEM_RATE_HZ
+
+Samples = NDArray[np.float32]
+Values = NDArray[np.float64]
+Spectra = NDArray[np.complex128]
+
+HOP = STEM_RATE_HZ // 100
+N_FFT = 4 * HOP
+N_BINS = N_FFT // 2 + 1
+REACH = 2
+"""Frames before and after one that its estimates are taken from."""
+MAX_DELAY = 4
+"""Frames, 40 ms: longest delay of a decorrelated band."""
+DELAY = (3 + REACH) * HOP
+"""Samples by which the output is late: the rest of a frame and the frames after it."""
+_HISTORY = 2 * REACH + MAX_DELAY
+_MAX_RATIO = 4.0
+"""12 dB: limit of every ratio between levels."""
+_FLOOR = 1e-4
+"""A middle 40 dB below the side is not worth following."""
+_TINY = 1e-18
+_WIDE = 4
+"""Bands on either side over which the width of the image is averaged."""
+_CHANCE = 0.3
+"""Squared coherence that unrelated signals show by chance in so few frames and bins."""
+
+
+def _band_edges() -> NDArray[np.int64]:
+    """First bin of each band: at least 4 bins (100 Hz) wide, a sixth of the frequency above that."""
+    edges = [0]
+    while edges[-1] < N_BINS:
+        edges.append(edges[-1] + max(4, edges[-1] // 6))
+    return np.array(edges[:-1] if N_BINS - edges[-2] >= 4 else edges[:-2])
+
+
+_EDGES = _band_edges()
+_WIDTHS = np.diff(np.append(_EDGES, N_BINS))
+
+
+def middle(stereo: Samples) -> Samples:
+    """What is converted: float32 [2, N] to [N]."""
+    half: Samples = (stereo[0] + stereo[1]) * np.float32(0.5)
+    return half
+
+
+class StereoImage:
+    """Streams of old stereo and new middle into new stereo, in blocks of a multiple of `HOP`, `DELAY` samples late."""
+
+    def __init__(self) -> None:
+        self._window = np.sqrt(hann(N_FFT))
+        self._past = np.zeros((3, N_FFT - HOP))
+        self._spectra: Spectra = np.zeros((3, _HISTORY, N_BINS), np.complex128)
+        self._sum = np.zeros(N_FFT - HOP)
+        self._late = np.zeros(DELAY, np.float32)
+        delays = 1 + np.floor(noise.uniform(0, "stereo image delay", 0, (len(_EDGES),)) * MAX_DELAY).astype(int)
+        turns = noise.uniform(0, "stereo image turn", 0, (len(_EDGES),)).astype(np.float64)
+        self._delays = np.repeat(delays, _WIDTHS)
+        self._turns = np.repeat(np.exp(2j * np.pi * turns), _WIDTHS)
+
+    def push(self, old: Samples, new_middle: Samples) -> Samples:
+        """Take old [2, N] and new middle [N]; returns new [2, N], which begins `DELAY` samples before the start."""
+        old_middle = middle(old)
+        side = old[0].astype(np.float64) - old_middle
+        late = np.concatenate([self._late, new_middle])
+        self._late = late[len(new_middle) :]
+        on_time = late[: len(new_middle)].astype(np.float64)
+        new_side = self._side(np.stack([old_middle, side, new_middle]))
+        new: Samples = np.stack([on_time + new_side, on_time - new_side]).astype(np.float32)
+        return new
+
+    def _side(self, signals: Values) -> Values:
+        """New side [N] of old middle, old side and new middle, [3, N]; costs nothing while the old side is zero."""
+        n_hops = signals.shape[1] // HOP
+        known = np.concatenate([self._past, signals], axis=1)
+        self._past = known[:, signals.shape[1] :]
+        if not (known[1].any() or self._spectra[1].any() or self._sum.any()):
+            self._spectra[:] = 0.0  # the old side's already are
+            return np.zeros(signals.shape[1])
+        fresh = rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
+        spectra = np.concatenate([self._spectra, fresh], axis=1)
+        self._spectra = spectra[:, n_hops:]
+        pieces = irfft(_new_side(spectra, self._delays, self._turns), N_FFT, axis=-1) * (self._window / 2.0)
+        total = np.concatenate([self._sum, np.zeros(signals.shape[1])])
+        for index, piece in enumerate(pieces):
+            total[index * HOP : index * HOP + N_FFT] += piece
+        self._sum = total[signals.shape[1] :]
+        return total[: signals.shape[1]]
+
+
+def _new_side(spectra: Spectra, delays: NDArray[np.int64], turns: Spectra) -> Spectra:
+    """Spectra [3, `_HISTORY` + T, bin] of old middle, old side and new middle to the new side's [T, bin].
+
+    The first frame of the result is number `MAX_DELAY + REACH`.
+    """
+    old, side, new = spectra[:, MAX_DELAY:]
+    old_power, side_power, new_power, with_old, alike, turned_alike = _around(spectra[:, MAX_DELAY:])
+    floor = _FLOOR * side_power + _TINY
+    a = np.clip(with_old / (old_power + _TINY), -_MAX_RATIO, _MAX_RATIO)
+    rest_power = np.maximum(side_power - a * (2.0 * with_old - a * old_power), 0.0)
+    coherence = (np.hypot(alike, turned_alike) + floor) ** 2 / ((old_power + floor) * (new_power + floor))
+    keep = np.clip((coherence - _CHANCE) / (1.0 - _CHANCE), 0.0, 1.0)
+    level = np.clip(np.sqrt((new_power + floor) / (old_power + floor)), 1.0 / _MAX_RATIO, _MAX_RATIO)
+    width = np.minimum(np.sqrt(_wide(rest_power) / _wide(old_power + floor)), _MAX_RATIO)
+    fresh = np.sqrt(1.0 - keep**2) * width
+
+    here = slice(REACH, len(new) - REACH)
+    a, kept, fresh = (np.repeat(bands, _WIDTHS, axis=1) for bands in (a, keep * level, fresh))
+    rows = np.arange(MAX_DELAY + REACH, spectra.shape[1] - REACH)[:, None] - delays
+    turned = spectra[2][rows, np.arange(N_BINS)] * turns
+    result: Spectra = a * new[here] + kept * (side[here] - a * old[here]) + fresh * turned
+    return result
+
+
+def _wide(bands: Values) -> Values:
+    """Sums [T, band] over bands within `_WIDE`: a harmonic of the new voice may stand between two of the old one."""
+    padded = np.pad(bands, ((0, 0), (_WIDE, _WIDE)))
+    sums: Values = np.lib.stride_tricks.sliding_window_view(padded, 2 * _WIDE + 1, axis=1).sum(axis=-1)
+    return sums
+
+
+def _around(spectra: Spectra) -> Values:
+    """Sums over each band and the frames around, of old, side and new, [3, T + 2 * REACH, bin] to [6, T, band].
+
+    The powers of the three, Re side conj(old), Re new conj(old) and Im new conj(old).
+    """
+    re, im = np.ascontiguousarray(spectra.real), np.ascontiguousarray(spectra.imag)
+    products = np.empty((6, *spectra.shape[1:]))
+    products[:3] = re * re + im * im
+    products[3:5] = re[1:] * re[0] + im[1:] * im[0]
+    products[5] = im[2] * re[0] - re[2] * im[0]
+    bands = np.add.reduceat(products, _EDGES, axis=2)
+    n_frames = bands.shape[1] - 2 * REACH
+    sums = bands[:, :n_frames].copy()
+    for later in range(1, 2 * REACH + 1):
+        sums += bands[:, later : later + n_frames]
+    return sums

@@ -1,0 +1,199 @@
+"""The official files of the converter, as tensors by the networks' names. Source: seed_vc spec, section 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from heartvoice.checkpoints.safetensors_reader import Array, Checkpoint, TensorSource, listed
+from heartvoice.checkpoints.torch_reader import TorchFile, load_pickle
+from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.errors import CheckpointError
+
+PARTS = ("cfm", "length_regulator")
+ENCODER = "encoder."
+_PICKLED = "pytorch_model.bin"
+_SUPPORTED: dict[str, dict[str, Any]] = {
+    "length_regulator": {"is_discrete": False, "f0_condition": True},
+    "DiT": {
+        "style_condition": True,
+        "final_layer_type": "mlp",
+        "is_causal": False,
+        "long_skip_connection": False,
+        "zero_prompt_speech_token": False,
+        "time_as_token": False,
+        "style_as_token": False,
+        "uvit_skip_connection": True,
+    },
+}
+"""What the networks here compute; a checkpoint of another kind would load and sing nonsense."""
+
+
+class Renamed(TensorSource):
+    """A source under other names, or a part of one."""
+
+    def __init__(self, source: TensorSource, rename: Callable[[str], str | None]) -> None:
+        """Rename.
+
+        Args:
+            source: the tensors.
+            rename: a name of the source into the new one; None leaves a tensor out.
+        """
+        self._source = source
+        self._old = {new: old for old in source.names if (new := rename(old)) is not None}
+        self.names = frozenset(self._old)
+
+    def __str__(self) -> str:
+        """The source's own name."""
+        return str(self._source)
+
+    def where(self, name: str) -> str:
+        """File and tensor, as the file calls it."""
+        return self._source.where(self._old.get(name, name))
+
+    def sha256(self) -> dict[str, str]:
+        """Hashes of the source's files."""
+        return self._source.sha256()
+
+    def _stored_shape(self, name: str) -> tuple[int, ...]:
+        return self._source.shape(self._old[name])
+
+    def _pieces(self, name: str) -> Iterator[Array]:
+        return self._source.pieces(self._old[name])
+
+
+def prefixed(source: TensorSource, prefix: str) -> Renamed:
+    """The tensors whose names begin with a prefix, without it."""
+    return Renamed(source, lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)
+
+
+# ----------------------------------------------------------------------------------------------- estimator, regulator
+
+
+def open_seed_vc(path: Path) -> dict[str, TorchFile]:
+    """Open the official `DiT_..._f0_44k_....pth`, or a fine-tuned file of the same form.
+
+    Args:
+        path: the file; optimiser states and other networks in it are passed over.
+
+    Returns:
+        `cfm` and `length_regulator`. They hold dead tensors too; loading is strict on those that are read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or lacks one of the two.
+    """
+    value = load_pickle(path)
+    networks = value.get("net") if isinstance(value, Mapping) else None
+    if not isinstance(networks, Mapping):
+        raise CheckpointError(f"{path}: expected a dictionary with an entry net")
+    return {name: TorchFile(path, _state(path, networks, name)) for name in PARTS}
+
+
+def _state(path: Path, networks: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    import torch
+
+    state = networks.get(name)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path}: net holds {listed([str(key) for key in networks])}, but no {name}")
+    wrong = [str(key) for key, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
+    if wrong:
+        raise CheckpointError(f"{path}: net.{name}: not tensors: {listed(wrong)}")
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> RegulatorSizes:
+    """Sizes from `model_params` of the configuration that lies beside the official file.
+
+    Args:
+        params: with the entry `length_regulator`.
+        path: what messages call it.
+
+    Raises:
+        CheckpointError: it is of another kind of network, or lacks a size.
+    """
+    with _reading(params, "length_regulator", path) as section:
+        return RegulatorSizes(
+            channels=int(section["channels"]),
+            in_channels=int(section["in_channels"]),
+            n_f0_bins=int(section["n_f0_bins"]),
+            n_stages=len(section["sampling_ratios"]),
+        )
+
+
+def dit_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> DitSizes:
+    """Sizes from the entries `DiT` and `style_encoder`; as `regulator_sizes`."""
+    with _reading(params, "DiT", path) as section:
+        return DitSizes(
+            hidden_dim=int(section["hidden_dim"]),
+            num_heads=int(section["num_heads"]),
+            depth=int(section["depth"]),
+            in_channels=int(section["in_channels"]),
+            content_dim=int(section["content_dim"]),
+            style_dim=int(params["style_encoder"]["dim"]),
+        )
+
+
+@contextmanager
+def _reading(params: Mapping[str, Any], name: str, path: Path | str) -> Iterator[Mapping[str, Any]]:
+    """One section, of the kind that the networks here compute."""
+    try:
+        section = params[name]
+        for key, wanted in _SUPPORTED[name].items():
+            if (found := section.get(key, wanted)) != wanted:
+                raise CheckpointError(f"{path}: {name}.{key}: expected {wanted}, got {found}")
+        yield section
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {name}: lacks a size, or it is no number: {error!r}") from error
+
+
+# -------------------------------------------------------------------------------------------------------------- Whisper
+
+
+def open_whisper(folder: Path) -> tuple[WhisperSizes, TensorSource]:
+    """Open a Whisper snapshot as `transformers` keeps it; what is not the encoder's is passed over.
+
+    Args:
+        folder: with `config.json` and safetensors files, or `pytorch_model.bin`.
+
+    Returns:
+        Sizes and the encoder's tensors, named `encoder.*`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the encoder is of another kind.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    pickled = folder / _PICKLED
+    safe = any(folder.glob("*.safetensors*"))
+    stored: TensorSource = TorchFile.open(pickled) if pickled.is_file() and not safe else Checkpoint.open(folder)
+    source = Renamed(stored, _encoder_name)
+    if not source.names:
+        raise CheckpointError(f"{stored}: no tensor of Whisper's encoder")
+    return whisper_sizes(config, path=path), source
+
+
+def whisper_sizes(config: Mapping[str, Any], *, path: Path | str = "config.json") -> WhisperSizes:
+    """Sizes from a Whisper `config.json`.
+
+    Raises:
+        CheckpointError: a size is missing, or the activation is not GELU.
+    """
+    activation = str(config.get("activation_function", "gelu"))
+    if activation != "gelu":
+        raise CheckpointError(f"{path}: activation_function: expected gelu, got {activation}")
+    try:
+        return WhisperSizes(**{entry.name: int(config[entry.name]) for entry in fields(WhisperSizes)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: lacks a size, or it is no number: {error!r}") from error
+
+
+def _encoder_name(name: str) -> str | None:
+    name = name.removeprefix("model.")
+    return name if name.startswith(ENCODER) else None

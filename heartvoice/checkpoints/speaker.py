@@ -1,0 +1,58 @@
+"""Weights of the speaker encoders: random laws and the check of published files. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from heartvoice.checkpoints.random_init import Law, LawOf
+from heartvoice.checkpoints.safetensors_reader import TensorSource, listed
+from heartvoice.config.presets import AnySpeaker
+from heartvoice.errors import CheckpointError
+
+BATCHES = ".num_batches_tracked"
+"""BatchNorm's counter, which no inference reads."""
+_BATCH_NORMS = (".bn", "batchnorm.", "shortcut.1.")
+
+
+def speaker_law(sizes: AnySpeaker) -> LawOf:
+    """Scales for a speaker encoder: activations of deviation near 1, so that embeddings tell inputs apart."""
+
+    def lstm(name: str, shape: tuple[int, ...]) -> Law:
+        if name.startswith("lstm.") and len(shape) == 2:
+            return Law(1 / math.sqrt(shape[1]))
+        return Law(0.1) if name.startswith("lstm.") else Law(1 / math.sqrt(shape[-1]))
+
+    def campplus(name: str, shape: tuple[int, ...]) -> Law:
+        if name.endswith(BATCHES):
+            return Law(0.0)
+        if any(part in name for part in _BATCH_NORMS):
+            if name.endswith("running_var"):
+                return Law(0.2, mean=1.0)
+            return Law(0.1, mean=1.0) if name.endswith(".weight") else Law(0.1)
+        if name.endswith(".bias"):
+            return Law(0.1)
+        return Law(math.sqrt(2 / math.prod(shape[1:])))  # half of what a ReLU gives is zero
+
+    return campplus if sizes.engine == "campplus" else lstm
+
+
+def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Check the names and shapes of a published file; no value is read.
+
+    Args:
+        source: the opened file.
+        wanted: names and shapes of the network; BatchNorm's counters may be missing.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or misshapen.
+    """
+    missing = [name for name in wanted if not source.parts(name) and not name.endswith(BATCHES)]
+    if missing:
+        raise CheckpointError(f"{source}: missing {listed(missing)}")
+    unknown = sorted(source.names - set(wanted))
+    if unknown:
+        raise CheckpointError(f"{source}: unknown {listed(unknown)}")
+    for name, shape in wanted.items():
+        if name in source.names and source.shape(name) != shape:
+            raise CheckpointError(f"{source.where(name)}: expected shape {list(shape)}, got {list(source.shape(name))}")

@@ -1,0 +1,77 @@
+"""`heartvoice cover`: a recording with another singer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from heartvoice.cli.options import (
+    AutoPitchOption,
+    ConsentOption,
+    JsonOption,
+    NoVocalsOption,
+    RecordingArgument,
+    ServerChoice,
+    StemsOption,
+    VoiceOption,
+    one_standard_input,
+    read_recording,
+    read_voice,
+    with_options,
+    words,
+)
+from heartvoice.cli.output import deliver, say
+from heartvoice.client.checks import check_cover
+from heartvoice.client.recordings import COVER_LIMITS_S
+from heartvoice.client.requests import CoverRequest, SettingValue
+from heartvoice.client.song_files import SongWriter
+from heartvoice.contracts.models import COVER
+from heartvoice.contracts.tensors import COVER_SETTINGS
+from heartvoice.errors import InvalidRequestError
+
+
+@with_options(*COVER_SETTINGS)
+def cover(
+    *,
+    recording: RecordingArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The cover: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
+    ] = Path("cover.wav"),
+    stems: StemsOption = None,
+    as_json: JsonOption = False,
+    voice: VoiceOption = "",
+    consent: ConsentOption = "",
+    no_vocals: NoVocalsOption = None,
+    auto_pitch: AutoPitchOption = None,
+    server: ServerChoice,
+    **settings: SettingValue | None,
+) -> None:
+    """Replace the singer of a recording by the voice of a reference.
+
+    For example: heartvoice cover song.mp3 --voice me.flac --consent "My own voice, J. Doe" -o cover.flac --stems parts
+
+    The file appears when the cover is complete, tagged as AI-generated; length and instruments are the recording's.
+
+    It needs a server with a voice converter. Ctrl-C stops the server's work and leaves no file.
+    """
+    if not voice:
+        raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
+    one_standard_input(recording=recording, voice=voice)
+    consent = words("consent", consent)
+    wanted: dict[str, Any] = settings | {"stems": True if stems else None}
+    request = CoverRequest(
+        read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
+    )
+    check_cover(request, COVER)
+    with (
+        SongWriter(output, stems_folder=stems) as files,
+        server.client("the cover was cancelled and no file written") as client,
+    ):
+        stream = client.stream_cover(
+            request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
+            events=True, **wanted,
+        )  # fmt: skip
+        made = deliver(stream, files, origin=request.recording.origin)
+    say(made, as_json=as_json)

@@ -1,0 +1,165 @@
+"""The `heartvoice` command. Heavy subcommands are imported only when they are run or listed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import heartvoice.server  # noqa: F401  (settles gRPC's fork handlers, before gRPC is imported)
+from heartvoice import __version__
+from heartvoice.cli.terminal import plain
+from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError
+
+LAZY_COMMANDS = {
+    "song": ("heartvoice.cli.song", "song"),
+    "cover": ("heartvoice.cli.cover", "cover"),
+    "separate": ("heartvoice.cli.separate", "separate"),
+    "similarity": ("heartvoice.cli.similarity", "similarity"),
+    "evaluate": ("heartvoice.cli.evaluate", "evaluate"),
+    "weights": ("heartvoice.cli.weights", "app"),
+    "export": ("heartvoice.cli.export", "export"),
+    "serve": ("heartvoice.cli.serve", "serve"),
+    "gateway": ("heartvoice.cli.gateway", "app"),
+    "doctor": ("heartvoice.cli.serve", "doctor"),
+    "health": ("heartvoice.cli.health", "health"),
+    "bench": ("heartvoice.cli.bench", "bench"),
+}
+"""Each command's module and function, or group, in the order of the help."""
+_EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (
+    (InvalidRequestError, 2),
+    (ModelUnavailableError, 3),
+    (DeadlineError, 4),
+)
+# Typer's newer versions carry their own copy of click; this is the class in either.
+_ClickException: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+_HELP = """Lyrics and tags in, a finished 48 kHz song out; or a recording in, the same song in another voice out.
+
+First song on this machine, with random weights (noise, but the whole path):
+
+    heartvoice export --preset tiny --random-weights 0
+
+    heartvoice serve
+
+    heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt
+
+In your own voice, as it sounds in a reference of 3 to 60 s:
+
+    heartvoice song --lyrics examples/lyrics.txt --voice reference.flac --consent "My own voice"
+
+With a recording:
+
+    heartvoice separate song.mp3 -o stems
+
+    heartvoice cover song.mp3 --voice reference.flac --consent "My own voice" -o cover.wav
+
+`heartvoice COMMAND --help` explains each.
+
+Exit codes: 0 done, 1 failed, 2 invalid input, 3 unavailable, 4 too late, 130 interrupted.
+"""
+
+
+class LazyGroup(TyperGroup):
+    """Commands by import path, and every error as one line on stderr and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, without importing anything."""
+        return list(LAZY_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the one command that is needed."""
+        if cmd_name not in LAZY_COMMANDS:
+            return None
+        module, name = LAZY_COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), name)
+        if isinstance(found, typer.Typer):  # a group of its own
+            return typer.main.get_command(found)
+        app = typer.Typer(add_completion=False)
+        app.command(cmd_name)(found)
+        return typer.main.get_command(app)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; exit with its code, or return it if not `standalone_mode`."""
+        try:
+            code = super().main(
+                args=args, prog_name=prog_name, complete_var=complete_var, standalone_mode=False,
+                windows_expand_args=windows_expand_args, **extra,
+            )  # fmt: skip
+            sys.stdout.flush()  # here, where a reader that has gone can still be answered
+        except BrokenPipeError:
+            code = _hung_up()
+        except (HeartvoiceError, OSError, KeyboardInterrupt, typer.Abort, _ClickException) as error:
+            code = _explain(error)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _hung_up() -> int:
+    """Whoever read our output has enough of it: nobody is left to be told, and nothing may be flushed at the end."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _explain(error: BaseException) -> int:
+    """Print the line; return the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        typer.echo("interrupted", err=True)
+        return 130
+    text, code = str(error), 1
+    if isinstance(error, _ClickException):
+        usage: Any = error
+        text, code = usage.format_message(), usage.exit_code
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+    typer.echo(f"error: {plain(' '.join(text.split()))}", err=True)
+    return code
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heartvoice {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, help=_HELP)
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Show the help if no command is given."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Entry point of the `heartvoice` command."""
+    app(prog_name="heartvoice")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""What the commands that talk to a server have in common: options, the server, recordings, signals."""
+
+from __future__ import annotations
+
+import codecs
+import inspect
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heartvoice.cli.terminal import plain
+from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
+from heartvoice.contracts.constants import (
+    AUTO_PITCH_MODES,
+    MAX_CONSENT_CHARS,
+    MAX_FILE_BYTES,
+    MAX_TEXT_BYTES,
+    NO_VOCALS_MODES,
+)
+from heartvoice.contracts.tensors import STEMS, VOICE_SETTINGS
+from heartvoice.contracts.types import Setting
+from heartvoice.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from heartvoice.client.sync import Client
+
+INTERRUPTED = 130
+_PYTHON_TYPE: dict[str, type] = {"FP32": float, "INT64": int, "BOOL": bool}
+_SERVER = "Server"
+_SETTINGS = "Settings"
+_VOICE = "Voice"
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+RecordingArgument = Annotated[
+    str, typer.Argument(metavar="RECORDING", help="WAV, FLAC, OGG or MP3 file; - reads standard input.")
+]
+StemsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Also write what is mixed, as FOLDER/instrumental and FOLDER/vocals in the format of the output.",
+    ),
+]
+VoiceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="3 to 60 s of the voice that shall sing, speaking or singing; - reads standard input.",
+        rich_help_panel=_VOICE,
+    ),
+]
+ConsentOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT|@FILE",
+        help=f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. "
+        "Required with a voice. @FILE reads a file.",
+        rich_help_panel=_VOICE,
+    ),
+]
+NoVocalsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(NO_VOCALS_MODES),
+        help="What becomes of music in which nobody sings. Default: passthrough, it stays as it was.",
+        rich_help_panel=_VOICE,
+    ),
+]
+AutoPitchOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(AUTO_PITCH_MODES),
+        help="How far the singing moves to the voice's pitch. Default: semitone, in tune with the instruments.",
+        rich_help_panel=_VOICE,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """Which server a command talks to, and for how long; each field is an option."""
+
+    url: Annotated[str, typer.Option(envvar="HEARTVOICE_URL", help="gRPC endpoint.", rich_help_panel=_SERVER)] = (
+        DEFAULT_URL
+    )
+    timeout: Annotated[
+        float, typer.Option(help="Seconds until all must be there; inf waits for ever.", rich_help_panel=_SERVER)
+    ] = DEFAULT_TIMEOUT_S
+    serve: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="Start a server for this one job over an exported repository, in place of --url.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt, trusting the system's roots.", rich_help_panel=_SERVER)
+    ] = False
+    root_certificates: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Roots to trust; implies --tls.", rich_help_panel=_SERVER)
+    ] = None
+    private_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Your key, for mutual TLS.", rich_help_panel=_SERVER)
+    ] = None
+    certificate_chain: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Your certificate, likewise.", rich_help_panel=_SERVER)
+    ] = None
+
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Holds your token for a gateway. Default: HEARTVOICE_TOKEN's.", rich_help_panel=_SERVER
+        ),
+    ] = None
+
+    @contextmanager
+    def client(self, interrupted: str) -> Iterator[Client]:
+        """A client for the block; Ctrl-C in it prints `interrupted`, cancels on the server and exits with 130."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
+        from heartvoice.client.sync import Client
+
+        try:
+            with _signals_unwind(), ExitStack() as stack:
+                url = self.url if self.serve is None else stack.enter_context(_own_server(self.serve))
+                client = Client(
+                    url, tls=self.tls, timeout_s=self.timeout, root_certificates=self.root_certificates,
+                    private_key=self.private_key, certificate_chain=self.certificate_chain, token_file=self.token_file,
+                )  # fmt: skip
+                yield stack.enter_context(client)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: {interrupted}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `ServerChoice` and one for each setting, with range and default in its help.
+
+    The command takes the choice as `server`, and the settings as keyword arguments. Only `stems` is no option here: a
+    `StemsOption` says that, and where they go.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        servers = inspect.signature(ServerChoice, eval_str=True).parameters
+        own = [
+            parameter
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name != "server"
+        ]
+        added = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in servers.values()]
+        parameters = [*own, *added, *(_option(setting) for setting in settings if setting is not STEMS)]
+
+        def run(**arguments: Any) -> None:
+            choice = ServerChoice(**{name: arguments.pop(name) for name in servers})
+            command(server=choice, **arguments)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def option_name(setting: Setting) -> str:
+    """The setting's name on the command line: `--duration` for `duration_s`."""
+    name = setting.name.removesuffix("_s") if setting.unit == "s" else setting.name
+    return "--" + name.replace("_", "-")
+
+
+def _option(setting: Setting) -> inspect.Parameter:
+    flag = option_name(setting)
+    if setting.dtype == "BOOL":
+        decls, help_text = f"{flag}/--no-{flag[2:]}", f"{setting.doc} Default: {'yes' if setting.default else 'no'}."
+    else:
+        limits = setting.describe()
+        decls, help_text = flag, f"{setting.doc} {limits[0].upper()}{limits[1:]}. Default: {setting.default:g}."
+    panel = _VOICE if setting in VOICE_SETTINGS else _SETTINGS
+    option = typer.Option(decls, help=help_text, show_default=False, rich_help_panel=panel)
+    annotated: Any = Annotated  # the type is only known at run time
+    annotation = annotated[_PYTHON_TYPE[setting.dtype] | None, option]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def one_standard_input(**sources: str) -> None:
+    """Refuse more than one "-" among these.
+
+    Raises:
+        InvalidRequestError: naming them.
+    """
+    names = [name for name, source in sources.items() if source == "-"]
+    if len(names) > 1:
+        raise InvalidRequestError(f"{', '.join(names)}: expected at most one of them on standard input, got both")
+
+
+def read_text(field: str, source: str) -> str:
+    """A text file, or standard input if `source` is "-"; no more of either is read than a request may carry.
+
+    Raises:
+        InvalidRequestError: it cannot be read, is too long, or is not UTF-8.
+    """
+    most = MAX_TEXT_BYTES + len(codecs.BOM_UTF8)
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(most + 1)
+        if len(data) > most:
+            raise InvalidRequestError(f"{field}: expected at most {MAX_TEXT_BYTES} bytes of UTF-8, got more")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
+
+
+def words(field: str, value: str) -> str:
+    """An option's text, or that of FILE if it is @FILE: other users of this machine can read a command line.
+
+    Raises:
+        InvalidRequestError: the file cannot be read; see `read_text`.
+    """
+    # The server strips nothing, and a file's last line break is no part of its words.
+    return read_text(field, value[1:]).strip() if value.startswith("@") else value
+
+
+def read_voice(source: str) -> Recording:
+    """A voice reference; see `read_recording`."""
+    return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
+
+
+def read_recording(source: str, *, field: str = "recording", limits_s: Limits = ANY_LENGTH_S) -> Recording:
+    """The file of that name, or standard input if it is "-".
+
+    Raises:
+        InvalidRequestError: it cannot be read, is empty or too big.
+    """
+    if source != "-":
+        return as_recording(source, field=field, limits_s=limits_s)
+    if sys.stdin.isatty():
+        raise InvalidRequestError(f"{field}: expected a file on standard input, got a terminal")
+    return as_recording(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), field=field, limits_s=limits_s)
+
+
+@contextmanager
+def _own_server(repository: Path) -> Iterator[str]:
+    """A server that lives as long as the block; yields its endpoint."""
+    from heartvoice.cli.serve import check_installed
+    from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+
+    check_installed()
+    options = ServerOptions(repository, free_port(), free_port())
+    with EmbeddedServer(options) as server:
+        typer.echo(f"started a server over {plain(str(repository))}", err=True)
+        yield server.url
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does: cancelled on the server, no file left."""
+
+    def unwind(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    before = {number: signal.signal(number, unwind) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

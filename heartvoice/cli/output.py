@@ -1,0 +1,157 @@
+"""A streamed song or cover into a file, and what the command says about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from heartvoice.audio.encode import AudioFile
+from heartvoice.cli.progress import progress_view
+from heartvoice.cli.terminal import plain
+from heartvoice.client.messages import Event, Report
+from heartvoice.client.song_files import SongFiles, SongWriter
+
+if TYPE_CHECKING:
+    from heartvoice.client.messages import Message
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A finished song or cover on disk."""
+
+    report: Report
+    timings: dict[str, Any]
+    files: SongFiles
+
+
+def deliver(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
+    """Stream a song into its files, showing progress; on any failure none is left.
+
+    Args:
+        stream: the messages; closed in any case, which cancels what is unfinished.
+        files: where the chunks go; committed in the end.
+        origin: tag of the recording that a cover is made from.
+    """
+    from heartvoice.client.collect import SongCollector
+
+    # The bars go last, so that they are gone when an error is printed.
+    with closing(stream), progress_view(Console(stderr=True)) as view:
+        collector = SongCollector()
+        for message in stream:
+            collector.add(message, keep_audio=False)
+            files.take(message)
+            if isinstance(message, Event):
+                view.show(message)
+        report, timings = collector.finish()
+        return Delivered(report, timings, files.commit(report, collector.codes, origin))
+
+
+def say(made: Delivered, *, as_json: bool) -> None:
+    """Print the result in words on standard output; or as JSON, and the words on stderr."""
+    if as_json:
+        print(json.dumps(result(made)))
+    print_lines(summary(made), Console(stderr=as_json))
+
+
+def print_lines(lines: Iterable[str], console: Console) -> None:
+    """Each line, without whatever a terminal would obey."""
+    for line in lines:
+        console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def file_facts(file: AudioFile) -> dict[str, Any]:
+    """A written file, for JSON."""
+    return {
+        "file": str(file.path),
+        "format": file.format,
+        "duration_s": file.n_samples / file.sample_rate_hz,
+        "sample_rate_hz": file.sample_rate_hz,
+        "peak": file.peak,
+        "gain_db": file.gain_db,
+        "comment": file.comment,
+    }
+
+
+def result(made: Delivered) -> dict[str, Any]:
+    """What --json prints; what was not asked for is None."""
+    report, files = made.report, made.files
+    return {
+        **file_facts(files.audio),
+        "codes_file": str(files.codes_path) if files.codes_path else None,
+        "stems": {name: file_facts(stem) for name, stem in files.stems.items()} or None,
+        "seed": report.seed,
+        "preset": report.preset,
+        "random_weights": report.random_weights,
+        "converted": report.converted,
+        "warnings": list(report.warnings),
+        "timings": made.timings,
+        "report": dict(report.raw),
+    }
+
+
+def summary(made: Delivered) -> list[str]:
+    """The same in words, the loudest last."""
+    report, timings, files = made.report, made.timings, made.files
+    file = files.audio
+    duration_s = file.n_samples / file.sample_rate_hz
+    lines = [
+        f"{file.path}: {duration_s:.1f} s, seed {report.seed}, preset {report.preset}",
+        speed_line(duration_s, timings),
+        *_voice_lines(report),
+    ]
+    if file.gain_db:
+        peak = max(part.peak for part in (file, *files.stems.values()))
+        parts, whose = ("song and stems ", "the loudest") if files.stems else ("", "its")
+        lines.append(f"{parts}turned down by {-file.gain_db:.1f} dB, since {whose} peak was {peak:.2f}")
+    if files.codes_path:
+        lines.append(f"codes: {files.codes_path}")
+    lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    if report.converted is False:
+        what = "recording as it was" if report.recorded else "song as it was written"
+        lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")
+    if report.random_weights:
+        lines.append("the server's weights are RANDOM: this is noise, not music; see `heartvoice export --help`")
+    return lines
+
+
+def speed_line(duration_s: float, timings: dict[str, Any]) -> str:
+    """How long it took."""
+    total_s = timings["total_s"]
+    speed = duration_s / total_s
+    return f"first audio after {timings['ttfa_s']:.1f} s, all after {total_s:.1f} s, {speed:.1f}x real time"
+
+
+def _voice_lines(report: Report) -> list[str]:
+    """What the report says of the voice, as far as it could be told."""
+    lines = []
+    similarity, f0 = report.similarity, report.f0
+    before, after = _number(similarity.get("before")), _number(similarity.get("after"))
+    if before is not None and after is not None:
+        encoder = similarity.get("encoder") or "unknown encoder"
+        lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({encoder})")
+    source, result = ("in the recording", "in the cover") if report.recorded else ("as written", "in the song")
+    medians = [
+        (where, _number(f0.get(name)))
+        for where, name in (
+            (source, "source_median_hz"), (result, "result_median_hz"), ("in the voice", "voice_median_hz")
+        )
+    ]  # fmt: skip
+    known = [f"{hz:.0f} Hz {where}" for where, hz in medians if hz is not None]
+    if known:
+        shift = _number(f0.get("shift_semitones"))
+        moved = "" if shift is None else f"; shifted by {shift:+.1f} semitones"
+        lines.append(f"median F0: {', '.join(known)}{moved}")
+    return lines
+
+
+def _number(value: object) -> float | None:
+    """A finite JSON number, else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""`heartvoice separate`: a recording into a folder of stems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from heartvoice.audio.encode import AudioFile
+from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
+from heartvoice.cli.output import file_facts, print_lines, speed_line
+from heartvoice.cli.progress import progress_view
+from heartvoice.client.checks import check_sources
+from heartvoice.client.messages import Event, StemsChunk, StemsReport
+from heartvoice.client.stem_files import StemsWriter, stem_folder
+from heartvoice.contracts.constants import AUDIO_FORMATS
+from heartvoice.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from heartvoice.client.messages import StemsMessage
+
+
+@with_options()
+def separate(
+    *,
+    recording: RecordingArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the stems; made if it is not there.")
+    ] = Path("stems"),
+    sources: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Comma separated, such as vocals,drums. Default: all.")
+    ] = None,
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="|".join(AUDIO_FORMATS), help="How the stems are written.")
+    ] = "wav",
+    as_json: JsonOption = False,
+    server: ServerChoice,
+) -> None:
+    """Separate a recording into its stems, such as vocals, drums, bass and other.
+
+    For example: heartvoice separate song.mp3 -o stems --sources vocals,drums --format flac
+
+    They are written as FOLDER/SOURCE.FORMAT at 44.1 kHz and appear together when all are complete. Existing files of
+    these names are replaced. If one would clip, all are turned down together, so that they still add up.
+
+    Ctrl-C stops the server's work and leaves no file.
+    """
+    checked = read_recording(recording)
+    wanted = None if sources is None else check_sources(sources)
+    if file_format not in AUDIO_FORMATS:
+        raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
+    stem_folder(output)
+    with server.client("the separation was cancelled and no file written") as client:
+        stream = client.stream_stems(checked, sources=wanted, events=True)
+        report, timings, files = write_stems(stream, output, file_format, checked.origin)
+    if as_json:
+        print(json.dumps(_result(report, timings, files)))
+    print_lines(_summary(report, timings, files), Console(stderr=as_json))
+
+
+def write_stems(
+    stream: Generator[StemsMessage, None, None], folder: Path, file_format: str, origin: str
+) -> tuple[StemsReport, dict[str, Any], dict[str, AudioFile]]:
+    """Stream stems into files, showing progress; on any failure no file is left. Memory is bounded."""
+    from heartvoice.client.collect import StemsCollector
+
+    with (
+        StemsWriter(folder, file_format=file_format) as writer,
+        closing(stream),
+        progress_view(Console(stderr=True)) as view,
+    ):
+        collector = StemsCollector()
+        for message in stream:
+            collector.add(message, keep_audio=False)
+            if isinstance(message, StemsChunk):
+                writer.write(message.stems)
+            elif isinstance(message, Event):
+                view.show(message)
+        report, timings = collector.finish()
+        return report, timings, writer.commit({source: report.comment(source, origin) for source in report.sources})
+
+
+def _result(report: StemsReport, timings: dict[str, Any], files: dict[str, AudioFile]) -> dict[str, Any]:
+    return {
+        "stems": {source: file_facts(file) for source, file in files.items()},
+        "preset": report.preset,
+        "random_weights": report.random_weights,
+        "warnings": list(report.warnings),
+        "timings": timings,
+        "report": dict(report.raw),
+    }
+
+
+def _summary(report: StemsReport, timings: dict[str, Any], files: dict[str, AudioFile]) -> list[str]:
+    first = next(iter(files.values()))
+    duration_s = first.n_samples / first.sample_rate_hz
+    lines = [str(file.path) for file in files.values()]
+    lines += [f"{len(files)} stems of {duration_s:.1f} s, preset {report.preset}", speed_line(duration_s, timings)]
+    if first.gain_db:
+        loudest = max(file.peak for file in files.values())
+        lines.append(f"all turned down by {-first.gain_db:.1f} dB, since the loudest peak was {loudest:.2f}")
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    if report.random_weights:
+        lines.append("the server's weights are RANDOM: nothing was separated; see `heartvoice export --help`")
+    return lines

@@ -1,0 +1,171 @@
+"""The commands `heartvoice serve` and `heartvoice doctor`. Light to import: the server's parts are loaded when run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_REPOSITORY = Path("build/repository/tiny")
+
+
+class StopMode(str, Enum):
+    """What a stop does with songs in flight."""
+
+    cancel = "cancel"
+    finish = "finish"
+
+
+Repository = Annotated[Path, typer.Option(help="A repository made by `heartvoice export`.", show_default=True)]
+GrpcPort = Annotated[int, typer.Option(help="Port for clients (KServe v2 gRPC), on loopback only.")]
+MetricsPort = Annotated[int, typer.Option(help="Port for Prometheus, on loopback only.")]
+
+
+def serve(
+    repository: Repository = DEFAULT_REPOSITORY,
+    server: Annotated[str, typer.Option(help="`embedded` (PyPI wheel), or the PATH of a tritonserver.")] = "embedded",
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
+    config_name: Annotated[
+        str,
+        typer.Option(
+            help="Variant of the models' configs: `cpu` runs native graphs through OpenVINO, `cpu_bf16` the "
+            "separator in bf16 (half the time, an SNR of about 33 dB)."
+        ),
+    ] = "",
+    on_stop: Annotated[
+        StopMode, typer.Option(help="What SIGINT and SIGTERM do with songs in flight.")
+    ] = StopMode.finish,
+    drain_s: Annotated[float, typer.Option(help="With --on-stop finish: how long they may take.", min=0)] = 300.0,
+    log_file: Annotated[Path | None, typer.Option(help="Append the server's log to this file.")] = None,
+    hang_s: Annotated[
+        float,
+        typer.Option(help="A process without a sign of life for so long is killed, a model's started anew.", min=1),
+    ] = 30.0,
+    profile: Annotated[
+        str, typer.Option(help="Machine to set the server up for: gb10 (docs/gb10.md says what and why).")
+    ] = "",
+    address: Annotated[
+        str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")
+    ] = "127.0.0.1",
+    shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--shared-memory",
+            help="Let clients of your own user hand large inputs over by shared memory, `Client(shared_memory=True)`. "
+            "Whoever can read the key that this puts into /dev/shm, which is your user, can read and change all that "
+            "the server computes, and run code in it.",
+        ),
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
+) -> None:
+    """Serve songs until stopped: start Triton, load the models, watch them.
+
+    Prints a line when every model answers. A second SIGINT or SIGTERM cancels what is still in flight.
+    """
+    check_installed(embedded=server == "embedded")
+    from heartvoice.runtime.repository import Repository as ModelRepository
+    from heartvoice.server import profiles
+    from heartvoice.server import triton_wheel as wheel
+    from heartvoice.server.server import EmbeddedServer, ServerOptions
+
+    files = None if server == "embedded" else wheel.find_installed(Path(server))
+    options = ServerOptions(
+        repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
+        profile=profiles.find(profile, "--profile") if profile else None, address=address, shared_memory=shared_memory,
+    )  # fmt: skip
+    signals: list[int] = []
+    asked = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        signals.append(number)
+        asked.set()
+        if len(signals) > 1 and triton.ready:
+            triton.cancel_jobs()
+
+    triton = EmbeddedServer(options)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    triton.start(asked.is_set)
+    try:
+        _announce(triton, ModelRepository(repository), json_output)
+        while not asked.wait(0.2):
+            if triton.poll() is not None:
+                typer.echo(f"error: the server ended by itself with status {triton.poll()}", err=True)
+                raise typer.Exit(1)
+        if not json_output:
+            typer.echo(f"stopping ({on_stop.value} songs in flight)", err=True)
+    finally:
+        triton.stop(cancel=on_stop is StopMode.cancel or len(signals) > 1)
+
+
+def check_installed(*, embedded: bool = True) -> None:
+    """Check that what serving imports is there.
+
+    Raises:
+        ModelUnavailableError: names the packages and the extra.
+    """
+    from heartvoice.cli.extras import require
+
+    require("serve" if embedded else "gpu", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
+
+
+def _announce(triton: object, repository: object, json_output: bool) -> None:
+    from heartvoice.runtime.repository import Repository as ModelRepository
+    from heartvoice.server.server import EmbeddedServer
+
+    assert isinstance(triton, EmbeddedServer)
+    assert isinstance(repository, ModelRepository)
+    index = repository.index
+    if json_output:
+        ready = {
+            "ready": True,
+            "grpc": triton.url,
+            "metrics": triton.metrics_url,
+            "pid": triton.pid,
+            "preset": index["preset"],
+            "weights": index["weights"],
+            "models": list(triton.models),
+        }
+        print(json.dumps(ready), flush=True)
+        return
+    typer.echo(f"ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
+    if repository.random_weights:
+        typer.echo(f"weights are {index['weights']}: songs will be noise")
+    sys.stdout.flush()
+
+
+def doctor(
+    repository: Annotated[Path | None, typer.Option(help="Also check this repository.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Check for serving on this kind of machine: gb10. Default: the embedded server.")
+    ] = "",
+    grpc_port: GrpcPort = 8001,
+    metrics_port: MetricsPort = 8002,
+    json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Say what this machine lacks for serving, and how to get it. Exits with 1 if anything is missing."""
+    from dataclasses import asdict
+
+    from heartvoice.server import profiles
+    from heartvoice.server.doctor import examine
+    from heartvoice.server.doctor_target import examine_target
+
+    ports = {"--grpc-port": grpc_port, "--metrics-port": metrics_port}
+    if target:
+        findings = list(examine_target(profiles.find(target, "--target"), repository, ports))
+    else:
+        findings = list(examine(repository, ports))
+    if json_output:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok     ' if finding.ok else 'MISSING'}  {finding.name}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

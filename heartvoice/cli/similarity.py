@@ -1,0 +1,59 @@
+"""`heartvoice similarity`: whether two recordings have the same voice."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from heartvoice.cli.options import JsonOption, ServerChoice, one_standard_input, read_recording, with_options
+from heartvoice.cli.output import print_lines
+from heartvoice.client.messages import Embedding
+
+
+@with_options()
+def similarity(
+    *,
+    first: Annotated[str, typer.Argument(metavar="A", help="WAV, FLAC, OGG or MP3 file; - reads standard input.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one, likewise.")],
+    as_json: JsonOption = False,
+    server: ServerChoice,
+) -> None:
+    """Compare the voices of two recordings, of speech or of singing without instruments.
+
+    For example: heartvoice similarity reference.wav stems/vocals.wav
+
+    Prints the cosine between them, from -1 to 1, and what it means.
+    """
+    one_standard_input(A=first, B=second)
+    recordings = [read_recording(name, field=field) for field, name in (("A", first), ("B", second))]
+    with server.client("nothing was compared") as client:
+        one, other = (client.embed(recording) for recording in recordings)
+    made = _result(one, other)
+    if as_json:
+        print(json.dumps(made))
+    lines = [f"cosine {made['cosine']:.3f} ({one.encoder})", made["meaning"]]
+    lines += [f"warning: {warning}" for warning in made["warnings"]]
+    print_lines(lines, Console(stderr=as_json))
+
+
+def _result(one: Embedding, other: Embedding) -> dict[str, Any]:
+    from heartvoice.evaluation.similarity import meaning
+
+    cosine = one.cosine(other)
+    random_weights = one.random_weights or other.random_weights
+    if random_weights:
+        said = "the encoder's weights are RANDOM: this says nothing; see `heartvoice export --help`"
+    else:
+        said = meaning(one.encoder, cosine, min(one.seconds, other.seconds))
+    return {
+        "cosine": cosine,
+        "meaning": said,
+        "encoder": one.encoder,
+        "seconds": [one.seconds, other.seconds],
+        "random_weights": random_weights,
+        "warnings": [f"{field}: {warning}" for field, made in (("A", one), ("B", other)) for warning in made.warnings],
+        "reports": [dict(one.raw), dict(other.raw)],
+    }

@@ -1,0 +1,107 @@
+"""`heartvoice song`: lyrics and tags into an audio file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from heartvoice.cli.options import (
+    AutoPitchOption,
+    ConsentOption,
+    JsonOption,
+    NoVocalsOption,
+    ServerChoice,
+    StemsOption,
+    VoiceOption,
+    one_standard_input,
+    read_text,
+    read_voice,
+    with_options,
+    words,
+)
+from heartvoice.cli.output import deliver, say
+from heartvoice.client.checks import check_request
+from heartvoice.client.messages import Array
+from heartvoice.client.requests import SettingValue, SongRequest
+from heartvoice.client.song_files import SongWriter
+from heartvoice.contracts.models import SONG
+from heartvoice.contracts.tensors import SONG_SETTINGS
+from heartvoice.errors import InvalidRequestError
+
+
+@with_options(*SONG_SETTINGS)
+def song(
+    *,
+    lyrics: Annotated[
+        str, typer.Option(metavar="FILE", help="Text file with the lyrics; - reads standard input.")
+    ] = "",
+    tags: Annotated[
+        str, typer.Option(metavar="TEXT|@FILE", help="Comma separated: genre, mood, instruments. @FILE reads a file.")
+    ] = "",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The song: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
+    ] = Path("song.wav"),
+    style: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="Style vector for HeartMuLa.")] = None,
+    codes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Codes of an earlier song, to be decoded again instead of written anew."),
+    ] = None,
+    stems: StemsOption = None,
+    as_json: JsonOption = False,
+    voice: VoiceOption = "",
+    consent: ConsentOption = "",
+    no_vocals: NoVocalsOption = None,
+    auto_pitch: AutoPitchOption = None,
+    server: ServerChoice,
+    **settings: SettingValue | None,
+) -> None:
+    """Make a song from lyrics and tags, sung by the voice of a reference if there is one.
+
+    For example: heartvoice song --lyrics lyrics.txt --tags "pop, piano" -o song.flac
+
+    In your voice: heartvoice song --lyrics lyrics.txt --voice me.wav --consent "My own voice, J. Doe" --stems parts
+
+    The file appears when the song is complete, tagged as AI-generated. Ctrl-C stops the server's work and leaves none.
+
+    With --return-codes the codes are kept beside the song, as NAME.codes.npy; --codes with another --voice has the
+    same song sung by that.
+    """
+    one_standard_input(lyrics=lyrics, voice=voice)
+    request = SongRequest(
+        lyrics=read_text("lyrics", lyrics) if lyrics else "",
+        tags=words("tags", tags),
+        settings=settings | {"stems": True if stems else None},
+        style=_load("style", style),
+        codes=_load("codes", codes),
+        voice=read_voice(voice) if voice else None,
+        consent=words("consent", consent),
+        no_vocals=no_vocals,
+        auto_pitch=auto_pitch,
+    )
+    check_request(request, SONG)
+    codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
+    with (
+        SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
+        server.client("the song was cancelled and no file written") as client,
+    ):
+        made = deliver(client.stream(request, events=True), files)
+    say(made, as_json=as_json)
+
+
+def _load(field: str, path: Path | None) -> Array | None:
+    if path is None:
+        return None
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            # Not np.load, which also opens archives and pickles.
+            read: Any = np.lib.format.read_array
+            array: Array = read(file, allow_pickle=False)
+    except Exception as error:  # numpy raises a dozen unrelated classes for damaged headers, MemoryError among them
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidRequestError(f"{field}: expected a .npy file, got {str(path)!r}: {reason}") from error
+    return array

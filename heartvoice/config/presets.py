@@ -1,0 +1,266 @@
+"""Sizes and rates of every network, by preset. No size is written anywhere else.
+
+Names and values of the `oss-3b` preset are those of the official `config.json` files, so that a checkpoint's
+configuration maps onto these classes field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from heartvoice.config.base import Configured, from_mapping
+from heartvoice.config.svc import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.config.voice import (
+    F0S,
+    SEPARATORS,
+    SPEAKERS,
+    AnyF0,
+    AnySpeaker,
+    CampplusSizes,
+    RmvpeSizes,
+    SeparatorSizes,
+    SpeakerSizes,
+    SwiftF0Sizes,
+)
+from heartvoice.errors import CheckpointError
+
+__all__ = [
+    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySpeaker", "BigvganSizes", "CampplusSizes",
+    "DitSizes", "GenerationIds", "HeartCodecSizes", "HeartMuLaSizes", "Preset", "RegulatorSizes", "RmvpeSizes",
+    "SeparatorSizes", "SpeakerSizes", "SvcSizes", "SwiftF0Sizes", "TransformerSizes", "WhisperSizes",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransformerSizes:
+    """A Llama-shaped decoder: grouped-query attention, gated MLP, interleaved RoPE with Llama-3 scaling."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    embed_dim: int
+    intermediate_dim: int
+    max_seq_len: int
+    norm_eps: float = 1e-5
+    rope_base: float = 500_000
+    rope_scale_factor: float = 32
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads or self.num_heads % self.num_kv_heads:
+            raise ValueError(f"heads do not divide: {self}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.embed_dim // self.num_heads
+
+
+FLAVOURS: dict[str, TransformerSizes] = {
+    "llama-3B": TransformerSizes(28, 24, 8, 3072, 8192, 8192),
+    "llama-300M": TransformerSizes(3, 8, 4, 3072, 8192, 2048),
+    "llama-7B": TransformerSizes(32, 32, 8, 4096, 14336, 8192),
+    "llama-400M": TransformerSizes(4, 8, 4, 3072, 8192, 2048),
+}
+
+
+@dataclass(frozen=True)
+class GenerationIds(Configured):
+    """Ids of `gen_config.json`: text BOS and EOS, first id that ends a song, text id beside audio frames."""
+
+    text_bos_id: int = 128_000
+    text_eos_id: int = 128_001
+    audio_eos_id: int = 8193
+    empty_id: int = 0
+
+
+@dataclass(frozen=True)
+class HeartMuLaSizes:
+    """HeartMuLa: a backbone that runs once per frame and a depth decoder that runs inside it."""
+
+    backbone: TransformerSizes = FLAVOURS["llama-3B"]
+    decoder: TransformerSizes = FLAVOURS["llama-300M"]
+    text_vocab_size: int = 128_256
+    audio_vocab_size: int = 8197
+    audio_num_codebooks: int = 8
+    muq_dim: int = 512
+    num_special: int = 5
+    """Ids at the end of the audio vocabulary that are not codes (heartmula spec, section 2)."""
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of ids that are codes; the ids above are special."""
+        return self.audio_vocab_size - self.num_special
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> HeartMuLaSizes:
+        """Read an official `config.json` (flavour names) or one with explicit `backbone` and `decoder` sizes."""
+        values: dict[str, Any] = {}
+        for name, flavour_key, default in (
+            ("backbone", "backbone_flavor", "llama-3B"),
+            ("decoder", "decoder_flavor", "llama-300M"),
+        ):
+            if name in config:
+                values[name] = from_mapping(TransformerSizes, config[name])
+                continue
+            flavour = config.get(flavour_key, default)
+            if flavour not in FLAVOURS:
+                raise CheckpointError(f"config.json: {flavour_key} is {flavour!r}, known: {', '.join(FLAVOURS)}")
+            values[name] = FLAVOURS[flavour]
+        rest = {k: v for k, v in config.items() if k not in values}
+        return replace(from_mapping(cls, rest), **values)
+
+
+@dataclass(frozen=True)
+class HeartCodecSizes(Configured):
+    """HeartCodec: RVQ lookup, a flow-matching transformer in two stacks, and a scalar codec for the waveform."""
+
+    dim: int = 512
+    codebook_size: int = 8192
+    codebook_dim: int = 32
+    num_quantizers: int = 8
+    attention_head_dim: int = 64
+    num_attention_heads: int = 24
+    num_layers: int = 24
+    num_layers_2: int = 6
+    in_channels: int = 1024
+    out_channels: int = 256
+    norm_type: str = "ada_norm_single"
+    num_bands: int = 1
+    sample_rate: int = 48_000
+    causal: bool = True
+    num_samples: int = 2
+    downsample_factors: tuple[int, ...] = (3, 4, 4, 4, 5)
+    downsample_kernel_sizes: tuple[int, ...] = (6, 8, 8, 8, 10)
+    upsample_factors: tuple[int, ...] = (5, 4, 4, 4, 3)
+    upsample_kernel_sizes: tuple[int, ...] = (10, 8, 8, 8, 6)
+    latent_hidden_dim: int = 128
+    default_kernel_size: int = 7
+    delay_kernel_size: int = 5
+    init_channel: int = 64
+    res_kernel_size: int = 7
+
+    def __post_init__(self) -> None:
+        if self.in_channels != 2 * self.out_channels + self.dim:
+            raise ValueError(f"in_channels must be 2 * out_channels + dim: {self}")
+        if self.out_channels != 2 * self.latent_hidden_dim:
+            raise ValueError(f"out_channels must be 2 * latent_hidden_dim: {self}")
+
+    @property
+    def latent_hop(self) -> int:
+        """Samples per latent frame: the product of the decoder's upsampling factors."""
+        hop = self.num_samples
+        for factor in self.upsample_factors:
+            hop *= factor
+        return hop
+
+    @property
+    def frame_hop(self) -> int:
+        """Samples per code frame; a code frame is two latent frames."""
+        return 2 * self.latent_hop
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One bundle of networks that belong together."""
+
+    name: str
+    lm: HeartMuLaSizes
+    codec: HeartCodecSizes
+    ids: GenerationIds = field(default_factory=GenerationIds)
+    max_positions: int = 3584
+    """Prompt plus song, in LM positions: 240 s of music and 584 prompt tokens."""
+    separator: SeparatorSizes = SEPARATORS["htdemucs"]
+    speaker: AnySpeaker = SPEAKERS["resemblyzer"]
+    f0: AnyF0 = F0S["swift-f0"]
+    svc: SvcSizes = field(default_factory=SvcSizes)
+    style: CampplusSizes = field(default_factory=CampplusSizes)
+    """The converter's style encoder, whatever the speaker encoder is."""
+
+    def __post_init__(self) -> None:
+        if self.lm.codebook_size != self.codec.codebook_size:
+            raise ValueError(f"{self.name}: LM and codec disagree on the codebook size")
+        if self.lm.audio_num_codebooks != self.codec.num_quantizers:
+            raise ValueError(f"{self.name}: LM and codec disagree on the number of codebooks")
+        if self.max_positions > self.lm.backbone.max_seq_len:
+            raise ValueError(f"{self.name}: max_positions exceeds the backbone's {self.lm.backbone.max_seq_len}")
+        if self.style.embedding != self.svc.dit.style_dim:
+            raise ValueError(f"{self.name}: style encoder and converter disagree on the style's width")
+
+
+_TINY = Preset(
+    name="tiny",
+    lm=HeartMuLaSizes(
+        backbone=TransformerSizes(3, 4, 2, 64, 128, 8192),
+        decoder=TransformerSizes(2, 2, 1, 64, 96, 2048),
+        text_vocab_size=320,
+        audio_vocab_size=261,
+        muq_dim=32,
+    ),
+    codec=HeartCodecSizes(
+        dim=32,
+        codebook_size=256,
+        codebook_dim=8,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_layers=2,
+        num_layers_2=2,
+        in_channels=64,
+        out_channels=16,
+        latent_hidden_dim=8,
+        init_channel=2,
+    ),
+    separator=SeparatorSizes(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
+    svc=SvcSizes(
+        whisper=WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
+        regulator=RegulatorSizes(channels=32, in_channels=24),
+        dit=DitSizes(hidden_dim=64, num_heads=2, depth=3, in_channels=16, content_dim=32, style_dim=32),
+        vocoder=BigvganSizes(
+            num_mels=16,
+            upsample_rates=(8, 8, 4, 2),
+            upsample_kernel_sizes=(16, 16, 8, 4),
+            upsample_initial_channel=16,
+            resblock_kernel_sizes=(3, 7),
+            resblock_dilation_sizes=((1, 3), (1, 3)),
+        ),
+    ),
+    style=CampplusSizes(embedding=32, head_channels=4, init_channels=16, growth=8, bottleneck=16, blocks=(2, 2, 2)),
+    ids=GenerationIds(text_bos_id=300, text_eos_id=301, audio_eos_id=257),
+)
+
+_MID = Preset(
+    name="mid",
+    lm=HeartMuLaSizes(
+        backbone=TransformerSizes(8, 8, 2, 512, 1536, 8192),
+        decoder=TransformerSizes(3, 8, 2, 512, 1536, 2048),
+        text_vocab_size=4096,
+        audio_vocab_size=2051,
+        muq_dim=512,
+    ),
+    codec=HeartCodecSizes(
+        dim=128,
+        codebook_size=2046,
+        codebook_dim=32,
+        attention_head_dim=64,
+        num_attention_heads=6,
+        in_channels=256,
+        out_channels=64,
+        latent_hidden_dim=32,
+        init_channel=16,
+    ),
+    separator=SeparatorSizes(channels=12, bottom_channels=128, t_heads=4),
+    svc=SvcSizes(
+        whisper=WhisperSizes(d_model=192, encoder_layers=4, encoder_attention_heads=3, encoder_ffn_dim=768),
+        regulator=RegulatorSizes(channels=192, in_channels=192),
+        dit=DitSizes(hidden_dim=192, num_heads=3, depth=8, content_dim=192),
+        vocoder=BigvganSizes(upsample_initial_channel=384),
+    ),
+    ids=GenerationIds(text_bos_id=4000, text_eos_id=4001, audio_eos_id=2047),
+)
+
+_OSS_3B = Preset(
+    name="oss-3b", lm=HeartMuLaSizes(), codec=HeartCodecSizes(), separator=SEPARATORS["htdemucs_ft"], f0=F0S["rmvpe"]
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _OSS_3B)}

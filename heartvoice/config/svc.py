@@ -1,0 +1,101 @@
+"""Sizes of the singing voice conversion's networks (seed_vc spec). Defaults are those of the official checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heartvoice.config.base import from_mapping
+
+SVC_HOP = 512
+"""Samples at 44.1 kHz of one mel frame."""
+
+
+@dataclass(frozen=True)
+class WhisperSizes:
+    """The Whisper encoder, by the names of its `config.json` (section 3)."""
+
+    d_model: int = 768
+    encoder_layers: int = 12
+    encoder_attention_heads: int = 12
+    encoder_ffn_dim: int = 3072
+    num_mel_bins: int = 80
+    max_source_positions: int = 1500
+
+
+@dataclass(frozen=True)
+class RegulatorSizes:
+    """The length regulator (section 6)."""
+
+    channels: int = 768
+    in_channels: int = 768
+    n_f0_bins: int = 256
+    n_stages: int = 4
+
+
+@dataclass(frozen=True)
+class DitSizes:
+    """The flow's estimator (section 9)."""
+
+    hidden_dim: int = 768
+    num_heads: int = 12
+    depth: int = 17
+    in_channels: int = 128
+    """Mel bands."""
+    content_dim: int = 768
+    style_dim: int = 192
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_dim // self.num_heads
+
+    @property
+    def ffn_dim(self) -> int:
+        """Width of the feed-forward layer: two thirds of four times the width, rounded up to 256."""
+        return -(-int(2 * 4 * self.hidden_dim / 3) // 256) * 256
+
+
+@dataclass(frozen=True)
+class BigvganSizes:
+    """BigVGAN v2, by the names of its `config.json` (section 11)."""
+
+    num_mels: int = 128
+    upsample_rates: tuple[int, ...] = (8, 4, 2, 2, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 8, 4, 4, 4, 4)
+    upsample_initial_channel: int = 1536
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+
+    @property
+    def hop(self) -> int:
+        """Samples of one mel frame."""
+        hop = 1
+        for rate in self.upsample_rates:
+            hop *= rate
+        return hop
+
+
+@dataclass(frozen=True)
+class SvcSizes:
+    """Everything of the converter but F0 and style encoder, which have presets of their own."""
+
+    whisper: WhisperSizes = field(default_factory=WhisperSizes)
+    regulator: RegulatorSizes = field(default_factory=RegulatorSizes)
+    dit: DitSizes = field(default_factory=DitSizes)
+    vocoder: BigvganSizes = field(default_factory=BigvganSizes)
+
+    def __post_init__(self) -> None:
+        if self.whisper.d_model != self.regulator.in_channels:
+            raise ValueError(f"Whisper's width is not the regulator's input: {self}")
+        if self.regulator.channels != self.dit.content_dim:
+            raise ValueError(f"the regulator's width is not the estimator's condition: {self}")
+        if self.dit.in_channels != self.vocoder.num_mels or self.vocoder.hop != SVC_HOP:
+            raise ValueError(f"estimator and vocoder disagree on the mel spectrum: {self}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> SvcSizes:
+        """Read an index entry."""
+        kinds = {"whisper": WhisperSizes, "regulator": RegulatorSizes, "dit": DitSizes, "vocoder": BigvganSizes}
+        return cls(**{name: from_mapping(kind, config[name]) for name, kind in kinds.items()})

@@ -1,0 +1,116 @@
+"""Sizes of the networks that work on recordings: separator, speaker encoders, F0. Reached through
+`heartvoice.config.presets`; the converter's own are in `heartvoice.config.svc`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from heartvoice.config.base import Configured
+
+
+@dataclass(frozen=True)
+class SeparatorSizes(Configured):
+    """htdemucs, by the keyword arguments of its checkpoints; defaults are those of the official `htdemucs`."""
+
+    sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
+    n_models: int = 1
+    """A bag: model i of several gives source i (htdemucs_ft has four)."""
+    audio_channels: int = 2
+    samplerate: int = 44_100
+    segment: str = "39/5"
+    """Seconds, as a fraction."""
+    channels: int = 48
+    growth: int = 2
+    nfft: int = 4096
+    depth: int = 4
+    kernel_size: int = 8
+    stride: int = 4
+    freq_emb: float = 0.2
+    emb_scale: float = 10.0
+    context: int = 1
+    context_enc: int = 0
+    norm_starts: int = 4
+    norm_groups: int = 4
+    dconv_mode: int = 3
+    dconv_depth: int = 2
+    dconv_comp: int = 8
+    bottom_channels: int = 512
+    t_layers: int = 5
+    t_hidden_scale: float = 4.0
+    t_heads: int = 8
+    t_max_period: float = 10_000.0
+    overlap: float = 0.25
+    """Share of a segment that the next one begins in."""
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of one segment."""
+        return int(Fraction(self.segment) * self.samplerate)
+
+    @property
+    def stride_samples(self) -> int:
+        """Samples between the starts of neighbouring segments."""
+        return int((1 - self.overlap) * self.segment_samples)
+
+
+@dataclass(frozen=True)
+class SpeakerSizes(Configured):
+    """A speaker encoder: which engine, and its widths. Resemblyzer's are fixed by its published weights."""
+
+    engine: str = "resemblyzer"
+    n_bands: int = 40
+    hidden: int = 256
+    num_layers: int = 3
+    embedding: int = 256
+
+
+@dataclass(frozen=True)
+class CampplusSizes(Configured):
+    """CAMPPlus; defaults are those of the official checkpoint (seed_vc spec, section 8)."""
+
+    engine: str = "campplus"
+    n_bands: int = 80
+    embedding: int = 192
+    head_channels: int = 32
+    init_channels: int = 128
+    growth: int = 32
+    bottleneck: int = 128
+    blocks: tuple[int, ...] = (12, 24, 16)
+    dilations: tuple[int, ...] = (1, 2, 2)
+    segment_frames: int = 100
+
+
+@dataclass(frozen=True)
+class SwiftF0Sizes(Configured):
+    """swift-f0: a graph from its PyPI wheel, taken as it is."""
+
+    engine: str = "swift-f0"
+    hop: int = 256
+    """Samples at 16 kHz between two values."""
+
+
+@dataclass(frozen=True)
+class RmvpeSizes(Configured):
+    """RMVPE; defaults are those of the official `rmvpe.pt` (seed_vc spec, section 4)."""
+
+    engine: str = "rmvpe"
+    n_blocks: int = 4
+    en_de_layers: int = 5
+    inter_layers: int = 4
+    in_channels: int = 1
+    en_out_channels: int = 16
+    n_mels: int = 128
+    gru_hidden: int = 256
+    n_bins: int = 360
+
+
+AnySpeaker = SpeakerSizes | CampplusSizes
+AnyF0 = SwiftF0Sizes | RmvpeSizes
+SEPARATORS: dict[str, SeparatorSizes] = {
+    "htdemucs": SeparatorSizes(),
+    "htdemucs_ft": SeparatorSizes(n_models=4),
+}
+SPEAKERS: dict[str, AnySpeaker] = {"resemblyzer": SpeakerSizes(), "campplus": CampplusSizes()}
+F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Sizes(), "rmvpe": RmvpeSizes()}

@@ -1,0 +1,121 @@
+"""What is known of a call: for the access log, the metrics, and whoever ends calls that wait too long."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from heartvoice.gateway.rate_limits import Bucket, Quota
+from heartvoice.redaction import where
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("heartvoice.gateway.access")
+NOBODY = "-"
+NOBODYS_PER_S = 10.0
+"""Lines in the access log of callers without a name; all are counted, but they shall not fill the disk."""
+SETTLE_S = 0.2
+"""How long a call that ended waits at most to be counted and logged, together with others: one by one, between waits
+for the network, that takes several times as long, since nothing of it is in the processor's caches then."""
+_SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call, from its headers to its status."""
+
+    method: str
+    streamed: bool
+    task: asyncio.Task[object]
+    caller: str = NOBODY
+    model: str = NOBODY
+    request_id: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    requests: int = 0
+    responses: int = 0
+    code: str = "CANCELLED"
+    """What ends it; a caller that leaves gets no status."""
+    refusal: str = ""
+    overdue: str = ""
+    """Why it was ended from here."""
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+    """Seconds since 1970."""
+    seconds: float = 0.0
+    writing_since: float | None = None
+    quota: Quota | None = None
+    """Where it is counted until it ends."""
+
+    def end(self, reason: str) -> None:
+        """Stop it; the caller hears the reason."""
+        if not self.overdue:
+            self.overdue = reason
+            self.task.cancel()
+
+
+class Metrics:
+    """The gateway's own counts, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prefix, registry = "heartvoice_gateway_", self.registry
+        self._calls = Counter(
+            f"{prefix}calls", "Calls that ended", ("caller", "method", "model", "code"), registry=registry
+        )
+        self._refused = Counter(
+            f"{prefix}refused", "Calls and requests refused here, by reason", ("reason",), registry=registry
+        )
+        self._bytes = Counter(f"{prefix}bytes", "Bytes of messages", ("caller", "direction"), registry=registry)
+        self._seconds = Histogram(
+            f"{prefix}seconds", "How long calls took", ("method", "model"), buckets=_SECONDS, registry=registry
+        )
+        self._nobodys = Bucket(NOBODYS_PER_S, 10 * NOBODYS_PER_S)
+        self._over: list[Call] = []
+        self.live = Gauge(f"{prefix}calls_live", "Calls under way", registry=registry)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal: authentication, method, model, request, quota."""
+        self._refused.labels(reason).inc()
+
+    def ended(self, call: Call) -> None:
+        """Count a call and write its line into the access log, soon."""
+        call.ended, call.seconds = time.time(), time.monotonic() - call.began
+        self._over.append(call)
+        if len(self._over) == 1:
+            asyncio.get_running_loop().call_later(SETTLE_S, self.settle)
+
+    def settle(self) -> None:
+        """Count and log all calls that have ended."""
+        over, self._over = self._over, []
+        for call in over:
+            try:
+                self._settle(call)
+            except Exception as error:  # of the access log's file: the other calls are counted all the same
+                log.error("%s: a call is not in the access log, %s", call.method, where(error))
+
+    def _settle(self, call: Call) -> None:
+        """Its counts and its line: who, what, how much, how long, never what was in it."""
+        self._calls.labels(call.caller, call.method, call.model, call.code).inc()
+        self._bytes.labels(call.caller, "in").inc(call.bytes_in)
+        self._bytes.labels(call.caller, "out").inc(call.bytes_out)
+        self._seconds.labels(call.method, call.model).observe(call.seconds)
+        if call.caller == NOBODY:
+            if self._nobodys.wait_s(1):
+                return
+            self._nobodys.take(1)
+        if access_log.isEnabledFor(logging.INFO):
+            line = {
+                "time": datetime.datetime.fromtimestamp(call.ended, datetime.timezone.utc).isoformat(
+                    timespec="milliseconds"
+                ),
+                "caller": call.caller, "method": call.method, "model": call.model, "id": call.request_id,
+                "code": call.code, "refusal": call.refusal, "requests": call.requests, "responses": call.responses,
+                "bytes_in": call.bytes_in, "bytes_out": call.bytes_out, "seconds": round(call.seconds, 4),
+            }  # fmt: skip
+            access_log.info("%s", json.dumps(line))

@@ -1,0 +1,181 @@
+"""How long do a model's requests take, one at a time and several? perf_analyzer against each stage and each job.
+
+It comes out of a PyPI wheel, pinned by hash: 2.60 where glibc is 2.38 or later, else (x86-64 alone) tritonclient
+2.49.0's, for which two libraries are linked from the server's wheel. Headers it takes on its command line only.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heartvoice.errors import HeartvoiceError, ModelUnavailableError
+from heartvoice.export import pypi
+from heartvoice.loadtest.harness import Run
+from heartvoice.loadtest.target import Target
+from heartvoice.loadtest.view import Step
+from heartvoice.loadtest.work import Load, as_json, message
+from heartvoice.server import triton_wheel as wheel
+
+LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+TIMEOUT_S = 600.0
+PERCENTILES = (50, 90, 95, 99)
+OUTPUT_ROOM = 8
+"""perf_analyzer's shared memory for each output, of the size of all inputs."""
+LEAST = 4
+"""Requests of a point, or as many as go at once."""
+
+
+@dataclass(frozen=True)
+class PerfAnalyzer:
+    """The program and the environment that it runs in."""
+
+    program: Path
+    environment: dict[str, str]
+    version: str
+
+
+def published_name(machine: str, glibc: tuple[int, ...]) -> str:
+    """Which published perf_analyzer runs on a machine.
+
+    Raises:
+        ModelUnavailableError: none does.
+    """
+    if glibc >= (2, 38) and machine in ("x86_64", "aarch64"):
+        return f"perf-analyzer-{machine}"
+    if machine == "x86_64":
+        return "perf-analyzer-2.49"
+    version = ".".join(map(str, glibc))
+    raise ModelUnavailableError(f"perf_analyzer: PyPI has none for {machine} with glibc {version}; it needs 2.38")
+
+
+@contextmanager
+def perf_analyzer() -> Iterator[PerfAnalyzer]:
+    """Fetch it, or take it from the cache.
+
+    Raises:
+        ExportError: it cannot be fetched.
+        ModelUnavailableError: there is none for this machine.
+    """
+    glibc = tuple(int(part) for part in (platform.libc_ver()[1] or "0").split("."))
+    name = published_name(platform.machine(), glibc)
+    version = f"{pypi.MEMBERS[name].project} {pypi.MEMBERS[name].version}"
+    with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
+        program, environment = Path(folder) / "perf_analyzer", dict(os.environ)
+        shutil.copyfile(pypi.member(name), program)
+        program.chmod(0o755)
+        if name == "perf-analyzer-2.49":
+            libraries = wheel.find_wheel().libraries
+            assert libraries is not None, "find_wheel names the wheel's own"
+            for link, pattern in LIBRARIES.items():
+                (Path(folder) / link).symlink_to(next(libraries.glob(pattern)))
+            environment["LD_LIBRARY_PATH"] = folder
+        yield PerfAnalyzer(program, environment, version)
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """perf_analyzer's, in milliseconds: to the answer, or to the last response of a streamed model."""
+
+    percentiles: dict[str, Any]
+    mean_ms: float
+
+    @classmethod
+    def read(cls, row: Mapping[str, str]) -> Latencies:
+        """Out of a row of its verbose CSV."""
+        percentiles = {f"p{q}_ms": float(row[f"p{q} latency"]) / 1e3 for q in PERCENTILES}
+        return cls(percentiles, float(row["Avg latency"]) / 1e3)
+
+    def rate_hz(self, concurrency: int) -> float:
+        """Requests in a second by Little's law: as many as go at once over their mean latency.
+
+        perf_analyzer's own rate counts whole seconds, which is coarse for a short point.
+        """
+        return concurrency / (self.mean_ms / 1e3)
+
+
+def measure(
+    tool: PerfAnalyzer, target: Target, load: Load, concurrency: int, n: int, *, shared: bool = False
+) -> Latencies | str:
+    """Run perf_analyzer once; returns what it sent, or what it said when it failed."""
+    with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
+        data, result = Path(folder) / "data.json", Path(folder) / "result.csv"
+        inputs = load.inputs()
+        data.write_text(json.dumps({"data": [as_json(inputs)]}), encoding="utf-8")
+        headers = [f"{name}:{value}" for name, value in target.perf_headers(shared=shared)]
+        room = OUTPUT_ROOM * sum(array.nbytes for array in inputs.values())
+        command = [
+            str(tool.program), "-m", load.model, "-u", target.url, "-i", "grpc", "--input-data", str(data),
+            "--concurrency-range", str(concurrency), "--request-count", str(n), "-f", str(result), "--verbose-csv",
+            *(["--streaming"] if load.streamed else []),
+            *(["--shared-memory", "system", "--output-shared-memory-size", str(room)] if shared else []),
+            *(part for header in headers for part in ("-H", header)),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, env=tool.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"perf_analyzer did not end within {TIMEOUT_S:g} s"
+        if done.returncode or not result.is_file():
+            said = (done.stdout + done.stderr).strip().splitlines()
+            return said[-1] if said else f"perf_analyzer ended with {done.returncode}"
+        with result.open(encoding="utf-8") as file:
+            return Latencies.read(next(csv.DictReader(file)))
+
+
+def n_requests(latency_s: float, concurrency: int, seconds: float, most: int) -> int:
+    """How many requests take about so long: at least `LEAST` and one for each that goes at once, at most `most`."""
+    fitting = int(seconds / max(latency_s, 1e-3))
+    return max(LEAST, concurrency, min(fitting, most))
+
+
+def measure_stages(
+    run: Run,
+    target: Target,
+    tool: PerfAnalyzer,
+    loads: Sequence[Load],
+    *,
+    concurrency: Sequence[int],
+    seconds: float,
+    most: int,
+) -> Iterator[Step]:
+    """Every load at every concurrency; yields before each point."""
+    for load in loads:
+        yield Step(f"{load.name}, one request that does not count", 0)
+        try:  # a voice is heard, memory is taken
+            latency_s = [target.ask(message(load), streamed=load.streamed) for _ in range(2)][-1]
+        except HeartvoiceError as error:
+            run.add(f"stage: {load.name}", "first request", failed=str(error), question="stages")
+            continue
+        for at_once in concurrency:
+            n = n_requests(latency_s, at_once, seconds, most)
+            yield Step(f"{load.name}, {at_once} at once, {n} requests")
+            with target.watch() as watched:
+                found = measure(tool, target, load, at_once, n)
+            if isinstance(found, str):
+                run.add(f"stage: {load.name}", f"concurrency {at_once}", failed=found, question="stages")
+            else:
+                _add(run, load, at_once, n, found, watched.facts(load.model))
+            run.save()
+
+
+def _add(run: Run, load: Load, at_once: int, n: int, found: Latencies, watched: dict[str, Any]) -> None:
+    """One row of the result."""
+    rate = found.rate_hz(at_once)
+    hourly: dict[str, Any] = {"songs_per_hour": rate * 3600} if load.model in ("song", "cover") else {}
+    facts: dict[str, Any] = {**found.percentiles, "mean_ms": found.mean_ms, **hourly, **watched}
+    run.add(
+        f"stage: {load.name}", f"concurrency {at_once}", question="stages", model=load.model, concurrency=at_once, n=n,
+        requests_per_s=rate, audio_s_per_s=rate * load.audio_s, rtf=1 / (rate * load.audio_s), **facts,
+    )  # fmt: skip

@@ -1,0 +1,264 @@
+"""The server under load: one of our own or a running one, its processes' memory and its own account of waiting."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+from tritonclient.grpc import service_pb2_grpc
+
+from heartvoice.client import Client
+from heartvoice.client.wire import error_from_status, error_from_text
+from heartvoice.contracts.models import MODELS
+from heartvoice.errors import InvalidRequestError
+from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.shared_memory import HEADER, find_key
+from heartvoice.serving import process_registry as rundir
+
+SAMPLE_S = 0.25
+TIMEOUT_S = 300.0
+SERVER = "server"
+Headers = Sequence[tuple[str, str]]
+Samples = Mapping[tuple[str, str], float]
+"""Values of a metrics page by name and model."""
+_LINE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_MODEL = re.compile(r'model="([^"]*)"')
+
+
+def parse_metrics(page: str) -> dict[tuple[str, str], float]:
+    """Samples by name and model; versions and other labels are added up."""
+    found: dict[tuple[str, str], float] = {}
+    for name, labels, value in _LINE.findall(page):
+        model = _MODEL.search(labels)
+        if model and "le=" not in labels:
+            key = name, model[1]
+            found[key] = found.get(key, 0.0) + float(value)
+    return found
+
+
+def queue_ms(before: Samples, after: Samples) -> dict[str, float]:
+    """Mean waiting of each model's requests between two pages: in Triton's queue, in ours, and for a slot of the LM."""
+
+    def grew(name: str, model: str) -> float:
+        return after.get((name, model), 0.0) - before.get((name, model), 0.0)
+
+    waits = {}
+    for model in MODELS:
+        executed = grew("nv_inference_exec_count", model) or grew("nv_inference_count", model)
+        parts = [
+            (grew("nv_inference_queue_duration_us", model) / 1e3, grew("nv_inference_count", model) or executed),
+            (grew("heartvoice_jobs_queue_seconds_total", model) * 1e3, grew("heartvoice_jobs_started_total", model)),
+            (grew("heartvoice_lm_queue_seconds_sum", model) * 1e3, grew("heartvoice_lm_queue_seconds_count", model)),
+        ]
+        if any(count for _, count in parts):
+            waits[model] = sum(total / count for total, count in parts if count)
+    return waits
+
+
+class Memory(threading.Thread):
+    """Resident bytes of processes by name, looked at a few times a second: at the start, and at most."""
+
+    def __init__(self, pids: Callable[[], dict[str, int]]) -> None:
+        super().__init__(name="bench-memory", daemon=True)
+        self._pids, self._done = pids, threading.Event()
+        self._lock = threading.Lock()
+        self.first: dict[str, int] = {}
+        self.peak: dict[str, int] = {}
+        self._point: dict[str, int] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Take one look."""
+        for name, pid in self._pids().items():
+            with suppress(psutil.Error):
+                size = int(psutil.Process(pid).memory_info().rss)
+                with self._lock:
+                    self.first.setdefault(name, size)
+                    for peaks in (self.peak, self._point):
+                        peaks[name] = max(size, peaks.get(name, 0))
+
+    def new_point(self) -> None:
+        """Begin `point` anew."""
+        with self._lock:
+            self._point = {}
+        self.look()
+
+    def point(self) -> dict[str, int]:
+        """The most of each process since then."""
+        self.look()
+        with self._lock:
+            return dict(self._point)
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._done.wait(SAMPLE_S):
+            self.look()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+
+
+@dataclass
+class Watched:
+    """What a server did while a point was measured."""
+
+    queues_ms: dict[str, float] = field(default_factory=dict)
+    rss: dict[str, int] = field(default_factory=dict)
+    refused: float = 0.0
+
+    def facts(self, model: str) -> dict[str, Any]:
+        """For a row: what requests to `model` waited themselves, what their inner calls did, and memory in all."""
+        inner = {name: wait for name, wait in self.queues_ms.items() if name != model and wait >= 1.0}
+        own = {"queue_ms": self.queues_ms.get(model)} if self.queues_ms else {}
+        return own | {"inner_queues_ms": inner} | ({"rss_mb": sum(self.rss.values()) / 1e6} if self.rss else {})
+
+
+@dataclass
+class Target:
+    """Where requests go."""
+
+    url: str
+    metrics_url: str | None
+    memory: Memory | None
+    headers: Headers = ()
+    exposed: bool = True
+    """Whether headers may be shown on a command line, where every user of the machine can read them."""
+
+    def client(self, **options: Any) -> Client:
+        """A client that tries nothing twice: refusals count."""
+        return Client(self.url, metadata=self.headers, retries=0, **options)
+
+    @property
+    def port(self) -> int:
+        """Of gRPC."""
+        return int(self.url.rpartition(":")[2])
+
+    def ask(self, message: Any, *, streamed: bool) -> float:
+        """Send one raw request; returns the seconds to its last response.
+
+        Raises:
+            HeartvoiceError: it failed.
+        """
+        began = time.perf_counter()
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(self.url, options) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                if streamed:
+                    for response in stub.ModelStreamInfer(iter([message]), metadata=self.headers, timeout=TIMEOUT_S):
+                        if response.error_message:
+                            raise error_from_text(response.error_message)
+                else:
+                    stub.ModelInfer(message, metadata=self.headers, timeout=TIMEOUT_S)
+            except grpc.RpcError as error:
+                raise error_from_status(error.code().name, error.details() or "") from error
+        return time.perf_counter() - began
+
+    def perf_headers(self, *, shared: bool) -> list[tuple[str, str]]:
+        """What perf_analyzer sends.
+
+        Raises:
+            InvalidRequestError: it would have to show a secret.
+        """
+        if self.headers and not self.exposed:
+            raise InvalidRequestError(
+                "headers: perf_analyzer takes them on its command line only; see --expose-headers"
+            )
+        key = find_key(self.port) if shared else None
+        return [*self.headers, *([(HEADER, key)] if key else [])]
+
+    def metrics(self) -> Samples:
+        """The server's own account; empty if it cannot be had."""
+        if self.metrics_url is None:
+            return {}
+        with urllib.request.urlopen(self.metrics_url, timeout=10) as page:
+            return parse_metrics(page.read().decode())
+
+    @contextmanager
+    def watch(self) -> Iterator[Watched]:
+        """What the server does during the block; known at its end."""
+        watched, before = Watched(), self.metrics()
+        if self.memory is not None:
+            self.memory.new_point()
+        yield watched
+        after = self.metrics()
+        watched.queues_ms = queue_ms(before, after)
+        name = "heartvoice_jobs_refused_total"
+        watched.refused = sum(value - before.get(key, 0.0) for key, value in after.items() if key[0] == name)
+        if self.memory is not None:
+            watched.rss = self.memory.point()
+
+
+@contextmanager
+def own_server(repository: Path) -> Iterator[Target]:
+    """A server for the block, which allows shared memory to us."""
+    options = ServerOptions(repository, free_port(), free_port(), shared_memory=True)
+    with EmbeddedServer(options) as server, _memory(lambda: {SERVER: server.pid, **server.stub_pids()}) as memory:
+        yield Target(server.url, server.metrics_url, memory)
+
+
+@contextmanager
+def running_server(url: str, metrics_url: str | None, headers: Headers, *, exposed: bool) -> Iterator[Target]:
+    """One that runs already; its processes are known if it is this user's and on this machine."""
+    pids = find_processes(int(url.rpartition(":")[2])) if url.startswith(("127.", "localhost:")) else None
+    with _memory(pids) as memory:
+        yield Target(url, metrics_url, memory, headers, exposed)
+
+
+def find_processes(port: int) -> Callable[[], dict[str, int]] | None:
+    """What asks for the processes of the server that listens at a port here; None if there is none of ours."""
+    for process in psutil.process_iter(["pid", "uids", "name"]):
+        with suppress(psutil.Error):
+            if process.info["name"] != "tritonserver" or process.info["uids"].real != os.getuid():
+                continue
+            if any(c.laddr.port == port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN):
+                return _processes(process.pid, process.environ().get(rundir.VARIABLE))
+    return None
+
+
+def _processes(server: int, run: str | None) -> Callable[[], dict[str, int]]:
+    def now() -> dict[str, int]:
+        found = {name: rundir.serving_pid(name, Path(run)) for name in MODELS} if run else {}
+        return {SERVER: server, **{name: pid for name, pid in found.items() if pid is not None}}
+
+    return now
+
+
+@contextmanager
+def _memory(pids: Callable[[], dict[str, int]] | None) -> Iterator[Memory | None]:
+    if pids is None:
+        yield None
+        return
+    memory = Memory(pids)
+    memory.start()
+    try:
+        yield memory
+    finally:
+        memory.stop()
+
+
+def read_headers(text: str, source: str) -> list[tuple[str, str]]:
+    """Headers out of `name: value` lines.
+
+    Raises:
+        InvalidRequestError: a line is none; the line is not shown, since it may be a secret.
+    """
+    headers = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            name, colon, value = line.partition(":")
+            if not colon or not name.strip() or not value.strip():
+                raise InvalidRequestError(f"{source}: line {number}: expected `name: value`")
+            headers.append((name.strip().lower(), value.strip()))
+    return headers

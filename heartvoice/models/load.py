@@ -1,0 +1,210 @@
+"""Find, verify and load weights: official checkpoints on disk, or random ones made on demand.
+
+Everything is read piece by piece straight into its destination, so that loading needs little more memory than the
+network. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from heartvoice.checkpoints.bigvgan import RandomBigvgan
+from heartvoice.checkpoints.random_f0 import rmvpe_law
+from heartvoice.checkpoints.random_init import LawOf, RandomCheckpoint, heartcodec_law, heartmula_law
+from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
+from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.config.presets import (
+    AnyF0,
+    AnySpeaker,
+    BigvganSizes,
+    CampplusSizes,
+    DitSizes,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    RegulatorSizes,
+    RmvpeSizes,
+    SeparatorSizes,
+    SpeakerSizes,
+    SwiftF0Sizes,
+    WhisperSizes,
+)
+from heartvoice.errors import CheckpointError
+from heartvoice.models.demucs import build_separator, separator_law
+from heartvoice.models.seed_vc.build import AnyPart, build_part
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = [
+    "Checkpoint", "Sizes", "TensorSource", "build_module", "listed", "load_module", "load_network", "manifest",
+    "random_checkpoint",
+]  # fmt: skip
+
+_Drawn = HeartMuLaSizes | HeartCodecSizes | SeparatorSizes | AnySpeaker | AnyF0 | AnyPart
+"""Networks whose random weights follow a law alone; the vocoder's filters are what they are."""
+Sizes = _Drawn | BigvganSizes
+
+
+def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
+    """A network on torch's meta device: names and shapes, no memory.
+
+    Args:
+        sizes: decide which network. swift-f0 is a published graph and has none.
+        decode_only: HeartCodec without what only training and encoding use.
+    """
+    import torch
+
+    with torch.device("meta"):
+        match sizes:
+            case HeartMuLaSizes():
+                from heartvoice.models.heartmula import HeartMuLa
+
+                return HeartMuLa(sizes)
+            case HeartCodecSizes():
+                from heartvoice.models.heartcodec.codec import HeartCodec
+
+                return HeartCodec(sizes, decode_only=decode_only)
+            case SeparatorSizes():
+                return build_separator(sizes)
+            case SpeakerSizes():
+                from heartvoice.models.speaker import Resemblyzer
+
+                return Resemblyzer(sizes)
+            case CampplusSizes():
+                from heartvoice.models.campplus import Campplus
+
+                return Campplus(sizes)
+            case RmvpeSizes():
+                from heartvoice.models.rmvpe import Rmvpe
+
+                return Rmvpe(sizes)
+            case WhisperSizes() | RegulatorSizes() | DitSizes():
+                return build_part(sizes)
+            case BigvganSizes():
+                from heartvoice.models.bigvgan import Bigvgan
+
+                return Bigvgan(sizes)
+            case SwiftF0Sizes():
+                raise AssertionError("swift-f0 has no module")
+
+
+def manifest(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's tensors: those of the module itself, so that there is one truth."""
+    return {name: tuple(tensor.shape) for name, tensor in build_module(sizes).state_dict().items()}
+
+
+def load_module(
+    module: nn.Module, source: TensorSource, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> None:
+    """Give every tensor of a module its value, piece by piece and without a second copy.
+
+    Args:
+        module: on any device, meta included. Its method `never_read(name)`, if it has one, says which tensors a
+            checkpoint may lack (they become zero) or have in vain.
+        source: the values.
+        dtype: of floating-point tensors; None is float32.
+        device: where the values go.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, misshapen or not finite. Nothing is loaded unless names and
+            shapes all fit.
+    """
+    import torch
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    never_read = getattr(module, "never_read", lambda name: False)
+    _check_names(wanted, source, never_read)
+    for name, shape in wanted.items():
+        if source.parts(name):
+            value = _read(source, name, shape, dtype or torch.float32, device)
+        else:
+            value = torch.zeros(shape, dtype=dtype, device=device)
+        _assign(module, name, value)
+
+
+def _read(
+    source: TensorSource, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str
+) -> torch.Tensor:
+    import torch
+
+    value: torch.Tensor | None = None
+    start = 0
+    for array in source.pieces(name):
+        piece = torch.from_numpy(array)
+        if value is None:
+            value = torch.empty(shape, dtype=dtype if piece.is_floating_point() else piece.dtype, device=device)
+        written = value.view(-1)[start : start + len(piece)]
+        written.copy_(piece)
+        if dtype is torch.float16 and not bool(written.isfinite().all()):
+            raise CheckpointError(f"{source.where(source.parts(name)[-1])}: too large for float16")
+        start += len(piece)
+    assert value is not None  # there is always a piece
+    return value
+
+
+def _check_names(wanted: dict[str, tuple[int, ...]], source: TensorSource, never_read: Callable[[str], bool]) -> None:
+    missing = [name for name in wanted if not source.parts(name) and not never_read(name)]
+    if missing:
+        raise CheckpointError(f"{source}: missing {listed(missing)}")
+    used = {part for name in wanted for part in source.parts(name)}
+    unknown = [name for name in source.names - used if not never_read(name)]
+    if unknown:
+        raise CheckpointError(f"{source}: unknown {listed(unknown)}")
+    for name, shape in wanted.items():
+        parts = source.parts(name)
+        if parts and source.shape(name) != shape:
+            where = source.where(parts[-1])
+            raise CheckpointError(f"{where}: expected shape {list(shape)}, got {list(source.shape(name))}")
+
+
+def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    from torch import nn
+
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    else:
+        owner._buffers[leaf] = value
+
+
+def load_network(
+    sizes: Sizes,
+    source: TensorSource,
+    *,
+    decode_only: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Build and load a network, in evaluation mode; arguments as for `build_module` and `load_module`."""
+    module = build_module(sizes, decode_only=decode_only)
+    load_module(module, source, dtype=dtype, device=device)
+    return module.eval()
+
+
+def random_checkpoint(sizes: Sizes, seed: int) -> TensorSource:
+    """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
+    if isinstance(sizes, BigvganSizes):
+        return RandomBigvgan(manifest(sizes), seed, sizes)
+    return RandomCheckpoint(manifest(sizes), seed, _law(sizes))
+
+
+def _law(sizes: _Drawn) -> LawOf:
+    match sizes:
+        case HeartMuLaSizes():
+            return heartmula_law(sizes)
+        case HeartCodecSizes():
+            return heartcodec_law(sizes)
+        case SeparatorSizes():
+            return separator_law(sizes)
+        case SpeakerSizes() | CampplusSizes():
+            return speaker_law(sizes)
+        case RmvpeSizes():
+            return rmvpe_law(sizes)
+        case WhisperSizes() | RegulatorSizes() | DitSizes():
+            return part_law(sizes)
+        case SwiftF0Sizes():
+            raise AssertionError("swift-f0 has published weights only")

@@ -1,0 +1,72 @@
+"""The one protocol by which stages reach networks, served or not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from heartvoice.errors import EngineError
+from heartvoice.runtime.engines import Array, Engine, OnnxEngine, default_device
+from heartvoice.runtime.repository import Repository
+
+ENGINES = ("onnxruntime", "tensorrt")
+
+
+class Networks(Protocol):
+    """Networks by name: BLS calls when served, engines in this process elsewhere."""
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the network `name` once.
+
+        Raises:
+            EngineError: the network failed.
+            ModelUnavailableError: it is not loaded, or its process has died.
+        """
+        ...
+
+
+class LocalNetworks:
+    """In-process engines over an exported repository, each loaded at its first use, on `engines.default_device`."""
+
+    def __init__(self, repository: Repository, *, threads: int | None = None, engine: str = "onnxruntime") -> None:
+        """Open nothing yet.
+
+        Args:
+            repository: exported.
+            threads: of onnxruntime.
+            engine: "onnxruntime", or "tensorrt": plans for this machine's GPU, never run on one yet.
+
+        Raises:
+            EngineError: there is no such engine.
+        """
+        if engine not in ENGINES:
+            raise EngineError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+        self._engine_name = engine
+        self._repository = repository
+        self._threads = threads
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    def engine(self, name: str) -> Engine:
+        """The engine of one network."""
+        with self._lock:
+            if name not in self._engines:
+                self._engines[name] = self._open(name)
+            return self._engines[name]
+
+    def _open(self, name: str) -> Engine:
+        if self._engine_name == "tensorrt":
+            from heartvoice.runtime.tensorrt_engine import open_tensorrt
+
+            return open_tensorrt(self._repository, name)
+        return OnnxEngine(self._repository.intact_graph(name), threads=self._threads, device=default_device())
+
+    def load(self, *names: str) -> None:
+        """Load these networks now, so that a broken graph fails here and not in the first job."""
+        for name in names:
+            self.engine(name)
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the network `name` once in this process."""
+        return self.engine(name).run(inputs, outputs)

@@ -1,0 +1,170 @@
+"""Read an exported model repository: its preset, where its weights come from, where each graph lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from heartvoice.config.presets import (
+    F0S,
+    SPEAKERS,
+    CampplusSizes,
+    GenerationIds,
+    HeartCodecSizes,
+    HeartMuLaSizes,
+    Preset,
+    SeparatorSizes,
+    SvcSizes,
+)
+from heartvoice.contracts.constants import CONTRACT
+from heartvoice.errors import EngineError
+
+INDEX = "repository.json"
+"""The repository's own description, at its root; written last, so that its presence means a finished export."""
+GRAPH = "1/model.onnx"
+MANIFEST = "1/model.json"
+_AGAIN = "run `heartvoice export` again"
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(16 * 2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An exported repository on disk."""
+
+    root: Path
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The parsed `repository.json`.
+
+        Raises:
+            EngineError: the folder is no finished export.
+        """
+        path = self.root / INDEX
+        try:
+            index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return index
+        except FileNotFoundError:
+            raise EngineError(
+                f"{path} is missing: not an exported repository; "
+                f"make one with `heartvoice export --repository {self.root}`"
+            ) from None
+        except (ValueError, OSError) as error:
+            raise EngineError(f"{path}: unreadable: {error}") from error
+
+    @cached_property
+    def preset(self) -> Preset:
+        """The preset with the sizes that the export found in the checkpoints."""
+        sizes = self.index["sizes"]
+        speaker, f0 = sizes["speaker"], sizes["f0"]
+        return Preset(
+            name=self.index["preset"],
+            lm=HeartMuLaSizes.from_config(sizes["lm"]),
+            codec=HeartCodecSizes.from_config(sizes["codec"]),
+            separator=SeparatorSizes.from_config(sizes["separator"]),
+            speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
+            f0=F0S[f0["engine"]].from_config(f0),
+            svc=SvcSizes.from_config(sizes["svc"]),
+            style=CampplusSizes.from_config(sizes["style"]),
+            ids=GenerationIds.from_config(sizes["ids"]),
+            max_positions=sizes["max_positions"],
+        )
+
+    def origin(self, network: str) -> str:
+        """Where the weights of a network come from: `random seed=N`, `official`, or what was published."""
+        return str(self.index["origins"][network])
+
+    def is_random(self, network: str) -> bool:
+        """Whether a network's weights are random, so that what it says means nothing."""
+        return self.origin(network).startswith("random")
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether any network has random weights, so that the output is noise."""
+        return any(self.is_random(network) for network in self.index["origins"])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What every report says of the networks."""
+        return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
+            "random_weights": self.random_weights,
+            "contract": CONTRACT,
+        }
+
+    def about_network(self, network: str, *others: str) -> dict[str, Any]:
+        """What the report of a model over one network, and `others` that serve it, says of them."""
+        return {
+            "preset": self.index["preset"],
+            "weights": self.origin(network),
+            "random_weights": any(self.is_random(name) for name in (network, *others)),
+            "contract": CONTRACT,
+        }
+
+    def graph(self, model: str) -> Path:
+        """The ONNX file of `model`.
+
+        Raises:
+            EngineError: it is missing, or was exported for another preset than the repository's.
+        """
+        path = self.root / model / GRAPH
+        manifest = self._manifest(model)
+        if not path.is_file():
+            raise EngineError(f"{model}: {path} is missing; {_AGAIN}")
+        preset = manifest.get("preset")
+        if preset != self.index["preset"]:
+            raise EngineError(
+                f"{model}: exported for preset {preset!r}, but {self.root / INDEX} says {self.index['preset']!r}; "
+                "export the whole repository again"
+            )
+        return path
+
+    def intact_graph(self, model: str) -> Path:
+        """`graph`, after all its files were found to be what the export wrote; reads them to the end.
+
+        Another graph under the same name would load, and sing otherwise or fail in the middle of a song.
+
+        Raises:
+            EngineError: names the file, what was expected and what is there.
+        """
+        path = self.graph(model)
+        files = self._manifest(model).get("files", {})
+        indexed = self.index.get("graphs", {}).get(model, {}).get("sha256")
+        if indexed is not None and files.get(path.name, {}).get("sha256") != indexed:
+            raise EngineError(f"{model}: {path} comes from another export than {self.root / INDEX}; {_AGAIN}")
+        for name, expected in files.items():
+            file = path.with_name(name)
+            try:
+                n_bytes = file.stat().st_size
+                found = sha256(file) if n_bytes == expected["bytes"] else ""
+            except OSError as error:
+                raise EngineError(f"{model}: {file}: {error.strerror}; {_AGAIN}") from error
+            if n_bytes != expected["bytes"]:
+                raise EngineError(f"{model}: {file}: expected {expected['bytes']} bytes, got {n_bytes}; {_AGAIN}")
+            if found != expected["sha256"]:
+                wanted = f"sha256 {expected['sha256'][:12]}... of its manifest"
+                raise EngineError(f"{model}: {file}: expected {wanted}, got {found[:12]}...; {_AGAIN}")
+        return path
+
+    def _manifest(self, model: str) -> dict[str, Any]:
+        path = self.root / model / MANIFEST
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise EngineError(f"{model}: {path} is missing; {_AGAIN}") from None
+        except (ValueError, OSError) as error:
+            raise EngineError(f"{path}: unreadable: {error}") from error
+        if not isinstance(manifest, dict):
+            raise EngineError(f"{path}: unreadable: expected an object, got {type(manifest).__name__}")
+        return manifest

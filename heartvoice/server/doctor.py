@@ -1,0 +1,113 @@
+"""What this machine and environment have and lack for serving, in plain words."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.runtime.repository import Repository
+from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
+from heartvoice.server import triton_wheel as wheel
+from heartvoice.server.cleanup import SHM
+from heartvoice.server.ports import check_port
+
+MIN_SHM_BYTES = 256 * 2**20
+"""Six models, each up to four times its largest tensor (a window's 12 MB) in flight."""
+MIN_DISK_BYTES = 1 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is well, what was found, and what to do."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]:
+    """Look at everything that serving needs."""
+    yield attempt("Python", python)
+    yield attempt("libpython", lambda: str(wheel.shared_libpython()))
+    yield attempt("numpy", wheel.check_numpy)
+    yield attempt("Triton server", lambda: str(wheel.find_wheel().binary))
+    for package in ("onnxruntime", "tokenizers"):
+        yield module(package, "serve")
+    yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
+    yield space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")
+    for option, number in ports.items():
+        yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
+    if repository is not None:
+        yield attempt("repository", lambda: repository_line(repository))
+        yield from plans(repository, _tensorrt_target)
+
+
+def attempt(name: str, look: Callable[[], str]) -> Finding:
+    """A finding from what `look` returns, or from the error that it raises."""
+    try:
+        return Finding(name, True, look())
+    except HeartvoiceError as error:
+        return Finding(name, False, str(error))
+
+
+def python() -> str:
+    """Version and machine; raises SetupError if the server cannot use them."""
+    version = sys.version_info[:2]
+    if not (3, 10) <= version <= (3, 12):
+        raise wheel.SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
+    if platform.system() != "Linux":
+        raise wheel.SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
+    return f"{platform.python_version()} on {platform.machine()}"
+
+
+def module(name: str, extra: str) -> Finding:
+    """Whether a package is installed."""
+    found = importlib.util.find_spec(name) is not None
+    return Finding(name, found, "installed" if found else f"missing: pip install 'heartvoice[{extra}]'")
+
+
+def space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
+    """Whether so many bytes are free in a folder."""
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    text = f"{free / 2**20:.0f} MB free in {folder}"
+    if free < minimum:
+        return Finding(name, False, f"{text}, {minimum / 2**20:.0f} MB needed: {advice}")
+    return Finding(name, True, text)
+
+
+def port(option: str, number: int) -> str:
+    """Raises SetupError if a port is taken."""
+    check_port(option, number)
+    return "free"
+
+
+def plans(root: Path, find_target: Callable[[], Target | None]) -> Iterator[Finding]:
+    """TensorRT plans, if there are any: whether the machine that `find_target` names may load them."""
+    names = tuple(path.parent.parent.name for path in sorted(root.glob(f"*/{ACTIVE}")))
+    if names:
+        for name, ok, detail in plan_findings(Repository(root), names, find_target()):
+            yield Finding(f"plan {name}", ok, detail)
+
+
+def _tensorrt_target() -> Target | None:
+    try:
+        import tensorrt
+
+        return Target(find_device(), tensorrt.__version__)
+    except (EngineError, ImportError):
+        return None
+
+
+def repository_line(root: Path) -> str:
+    """What an exported repository is; raises EngineError if it is none, or lacks a graph."""
+    repository = Repository(root)
+    for model in ("heartmula_step", "heartcodec_condition", "heartcodec_flow", "heartcodec_decoder"):
+        repository.graph(model)
+    return f"{root}: preset {repository.index['preset']}, weights {repository.index['weights']}"

@@ -1,0 +1,402 @@
+"""A Triton server as a child process: started, made ready, watched, stopped, cleaned up after."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.contracts.models import LOADED, MODELS
+from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
+from heartvoice.runtime.repository import Repository
+from heartvoice.server import cleanup as leftovers
+from heartvoice.server import hidden_argument as secret_argument
+from heartvoice.server import page_cache, server_log
+from heartvoice.server import triton_wheel as wheel
+from heartvoice.server.command_line import ADMIN_HEADER, Launch
+from heartvoice.server.health import DIED, ServerProbe, StubWatch, UnreadWatch
+from heartvoice.server.ports import ANY, LOOPBACK, check_address, check_port
+from heartvoice.server.processes import crashed, kill_group
+from heartvoice.server.profiles import Profile
+from heartvoice.server.shared_memory import SharedMemoryGrant
+from heartvoice.server.triton_wheel import ServerFiles
+from heartvoice.serving import process_registry as rundir
+
+log = logging.getLogger(__name__)
+
+WATCH_S = 0.2
+UNLOAD_TIMEOUT_S = 30.0
+MOST_CRASHES, CRASHES_S = 3, 600.0
+"""A Triton that crashes more often than that, in so many seconds, stays down."""
+CANCEL_S = 2.0
+"""How long cancelled jobs may take to notice."""
+STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
+"""How long a server without jobs may take to stop; with all models it takes about 4 s on two quiet cores."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to run the server."""
+
+    repository: Path
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    files: ServerFiles | None = None
+    """None takes the wheel's."""
+    config_name: str = ""
+    """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
+    models: tuple[str, ...] | None = None
+    """None loads `contracts.LOADED`."""
+    start_timeout_s: float = 300.0
+    """How long loading may take, at the start and again for each model that is reloaded."""
+    hang_s: float = 30.0
+    """A process that gives no sign of life for so long is killed: a model's is started anew, the server's is not."""
+    drain_s: float = 300.0
+    """How long songs in flight may take to finish at a stop."""
+    log_path: Path | None = None
+    """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
+    profile: Profile | None = None
+    """The machine that the server is set up for."""
+    address: str = LOOPBACK
+    """Where it listens; beyond loopback with a native server alone."""
+    shared_memory: bool = False
+    """Whether clients of this user may hand tensors over by system shared memory."""
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedServer:
+    """One server. Use as a context manager, or call `start` and `stop`."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        host = LOOPBACK if options.address == ANY else options.address
+        self.url = f"{host}:{options.grpc_port}"
+        self.metrics_url = f"http://{host}:{options.metrics_port}/metrics"
+        self.restarts: dict[str, int] = {}
+        self.models = options.models or LOADED
+        self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
+        self._owner = leftovers.identity(os.getpid())
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run: Path | None = None
+        self._secret = secrets.token_hex(16)
+        self._grant: SharedMemoryGrant | None = None
+        self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
+        self._stopping = threading.Event()
+        self._reloading = threading.Lock()
+        self.ready = False
+        """Whether every model has answered."""
+        self._launch: Launch | None = None
+        self._log: IO[bytes] | None = None
+        self._log_path, self._log_start = Path(), 0
+        self._crashes: list[float] = []
+        self._down, self._renewing = threading.Event(), threading.Event()
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None, "the server has not been started"
+        return self._process.pid
+
+    def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Start the server and wait until every model answers.
+
+        Args:
+            interrupted: looked at while waiting; true ends the start. For signal handlers: an exception that one raises
+                in the middle of a gRPC call can get lost.
+
+        Raises:
+            KeyboardInterrupt: `interrupted` returned true.
+            SetupError: the machine or the environment lacks something, or a port is taken.
+            EngineError: the repository is no finished export, or a model does not load; the message has the reason.
+        """
+        files = self.options.files or wheel.find_wheel()
+        if not files.native:
+            wheel.check_numpy()
+            check_address(self.options.address)
+        repository = Repository(self.options.repository.resolve())
+        log.debug("serving %s", repository.index["preset"])
+        for name in LOADED:
+            if name in self.models and not (repository.root / name / "config.pbtxt").is_file():
+                raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
+        for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
+            repository.graph(name)
+        for option, port in (("--grpc-port", self.options.grpc_port), ("--metrics-port", self.options.metrics_port)):
+            check_port(option, port, self.options.address)
+        n_regions = leftovers.remove_stale()
+        if n_regions:
+            log.info("removed %d shared-memory regions of servers that died", n_regions)
+        self._run = leftovers.new_run_folder()
+        if self.options.shared_memory:
+            prefix = leftovers.shm_prefix(self._owner, self._run)
+            self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
+        try:
+            backends = wheel.backend_directory(files, self._run / "backends")
+            path = self.options.log_path or self._run / "server.log"
+            # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
+            self._log, self._log_path = path.open("ab"), path
+            self._launch = Launch(
+                self.options, files, self.models, backends, repository.root,
+                shm_prefix=leftovers.shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
+                grant=self._grant, stop_s=self._stop_s,
+            )  # fmt: skip
+            self._bring_up(interrupted)
+            if self._grant is not None:
+                self._grant.publish()
+        except BaseException:
+            self.stop(cancel=True)
+            raise
+        self.ready = True
+        if self.options.profile is not None and self.options.profile.drop_page_cache:
+            n_bytes = page_cache.drop([repository.root])
+            log.info("dropped files of %.2f GB from the page cache", n_bytes / 1e9)
+        self._watcher.start()
+
+    def stop(self, *, cancel: bool = True) -> None:
+        """Stop: `cancel` ends songs in flight at once, otherwise they may finish within `drain_s`.
+
+        Removes the run's folder and shared memory, whatever happened.
+        """
+        process = self._process
+        if process is not None and self._run is not None and process.poll() is None:
+            (self._run / rundir.DRAIN).touch()
+            if not cancel:
+                self._drain(self.options.drain_s)
+            self._stopping.set()
+            self.cancel_jobs()
+            self._drain(CANCEL_S)
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                # Requests whose stub was killed and streams that nobody reads never end.
+                process.wait(timeout=self._stop_s)
+            except subprocess.TimeoutExpired:
+                log.warning("the server did not stop within %g s and is killed", self._stop_s)
+        self._stopping.set()
+        if process is not None:
+            kill_group(process.pid)
+            process.wait()
+        if self._watcher.is_alive():
+            self._watcher.join(timeout=UNLOAD_TIMEOUT_S)
+        if self._log is not None:
+            self._log.close()
+        if self._run is not None:
+            leftovers.remove_run(self._run, self._owner)
+            self._run = None
+
+    def _drain(self, timeout_s: float) -> None:
+        """Wait until no job is live. Triton itself cannot: after SIGTERM it refuses the songs' own inner calls."""
+        assert self._run is not None
+        deadline = time.monotonic() + timeout_s
+        cancelling = (self._run / rundir.STOP).exists()
+        while time.monotonic() < deadline and self.poll() is None and self.live_jobs() > 0:
+            if not cancelling and (self._run / rundir.STOP).exists():
+                return
+            time.sleep(0.05)
+
+    def live_jobs(self) -> int:
+        """Jobs that run or wait, over all models, by the server's own metrics; 0 if it does not answer."""
+        try:
+            with urllib.request.urlopen(self.metrics_url, timeout=5) as page:
+                text = page.read().decode()
+        except OSError:
+            return 0
+        lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("heartvoice_jobs_live{"))
+        return round(sum(float(value) for _, _, value in lines))
+
+    def cancel_jobs(self) -> None:
+        """Tell every model to end its jobs; meant for a stop, since it cannot be taken back."""
+        if self._run is not None:
+            (self._run / rundir.STOP).touch()
+
+    def poll(self) -> int | None:
+        """The server's exit status, None while it runs, or has crashed and is being started anew."""
+        status = self._process.poll() if self._process else None
+        comes_back = crashed(status) or self._renewing.is_set()
+        return None if comes_back and self._watcher.is_alive() and not self._down.is_set() else status
+
+    def stub_pids(self) -> dict[str, int]:
+        """Process of each model that runs in a stub."""
+        run = self._run
+        pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
+        return {name: pid for name, pid in pids.items() if pid is not None}
+
+    def _bring_up(self, interrupted: Callable[[], bool]) -> None:
+        """Start Triton and wait until every model answers; once more, if it crashes meanwhile.
+
+        2.51 does on a host that stands still for a second now and then: it gives up a model's process that gave no
+        sign for so long, frees what that process reads next, and dies of what follows
+        (boost::interprocess::lock_exception).
+        """
+        assert self._run is not None
+        self._launch_once()
+        if not self._wait_ready(interrupted):
+            kill_group(self.pid)
+            leftovers.remove_unused(self._run, self._owner)
+            log.warning("Triton crashed while it loaded the models; starting it once more")
+            self._launch_once()
+            self._wait_ready(interrupted, again=False)
+        leftovers.close_to_others(self._owner, self._run)
+        secret_argument.warn_if_shown(self.pid, self._secret)
+
+    def _launch_once(self) -> None:
+        assert self._log is not None
+        assert self._launch is not None
+        self._log_start = self._log_path.stat().st_size
+        self._process = self._launch.start(self._log)
+
+    def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
+        """Wait until every model answers; False if Triton crashed and may be started `again`."""
+        deadline = time.monotonic() + self.options.start_timeout_s
+        assert self._process is not None
+        with grpc.insecure_channel(self.url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            while time.monotonic() < deadline:
+                if interrupted():
+                    raise KeyboardInterrupt
+                if again and crashed(self._process.poll()):
+                    return False
+                if self._process.poll() is not None:
+                    raise EngineError(f"the server did not start: {server_log.reason(self._log_path, self._log_start)}")
+                with contextlib.suppress(grpc.RpcError):
+                    if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
+                        return True
+                time.sleep(0.05)
+        reason = server_log.reason(self._log_path, self._log_start)
+        raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
+
+    def reload(self, name: str) -> None:
+        """Unload a model and load it again, with the files that lie in the repository now.
+
+        Its jobs under way fail by its name, or end before; new ones are refused until it is back.
+
+        Raises:
+            ModelUnavailableError: it does not load, or not in time; the message has the reason.
+        """
+        with self._reloading:
+            self._reload(name)
+
+    def _watch(self) -> None:
+        """Reload the model of a stub that died or hangs: Triton never does, and goes on calling it ready."""
+        assert self._run is not None
+        assert self._process is not None
+        watch, unread = self._watches()
+        probe = ServerProbe(self.url, self.options.hang_s)
+        while not self._stopping.wait(WATCH_S):
+            if self._alive() and probe.hung() and not self._stopping.is_set():
+                log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
+                os.kill(self.pid, signal.SIGKILL)
+                self._process.wait()
+            if not self._alive():
+                kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
+                if not self._revive():
+                    self._down.set()
+                    break
+                watch, unread = self._watches()
+            if self._grant is not None:
+                self._grant.reap()
+            if unread.stuck() and not self._stopping.is_set():
+                log.error("answers that nobody reads kept the server from taking jobs; starting it anew")
+                self._renewing.set()
+                kill_group(self.pid)
+                self._process.wait()
+                continue
+            for name in self.stub_pids():
+                self._mend(name, watch)
+        probe.close()
+        self._process.wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
+
+    def _alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _watches(self) -> tuple[StubWatch, UnreadWatch]:
+        assert self._run is not None
+        stubs = StubWatch(self._run, self.pid, self.options.hang_s)
+        return stubs, UnreadWatch(self._run, self.pid, self.live_jobs)
+
+    def _revive(self) -> bool:
+        """Start a Triton anew that crashed, or that we ended for it; False if it stays down.
+
+        Its jobs have failed. Who killed it on purpose has his way, and so has a stop.
+        """
+        assert self._run is not None
+        assert self._process is not None
+        status, now = self._process.returncode, time.monotonic()
+        if (self._run / rundir.DRAIN).exists():
+            return False
+        if not self._renewing.is_set():
+            self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
+            if not crashed(status) or len(self._crashes) > MOST_CRASHES:
+                return False
+            log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
+        rundir.forget(self._run)
+        leftovers.remove_unused(self._run, self._owner)
+        try:
+            self._bring_up(self._stopping.is_set)
+        except (HeartvoiceError, KeyboardInterrupt, OSError) as error:
+            log.error("Triton was not started anew: %s", error)
+            kill_group(self.pid)
+            return False
+        self._renewing.clear()
+        return True
+
+    def _mend(self, name: str, watch: StubWatch) -> None:
+        with self._reloading:  # whoever else reloads it has done so by now
+            pid = self.stub_pids()[name]
+            trouble = watch.trouble(name, pid)
+            if trouble is None or self._stopping.is_set() or not self._alive():
+                return
+            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, trouble)
+            if trouble != DIED:
+                os.kill(pid, signal.SIGKILL)
+            try:
+                self._reload(name)
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+            except ModelUnavailableError as error:
+                log.error("%s; trying again in %g s", error, watch.failed(name))
+
+    def _reload(self, name: str) -> None:
+        metadata = ((ADMIN_HEADER, self._secret),)
+        with grpc.insecure_channel(self.url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                stub.RepositoryModelUnload(
+                    service_pb2.RepositoryModelUnloadRequest(model_name=name),
+                    metadata=metadata, timeout=UNLOAD_TIMEOUT_S,
+                )  # fmt: skip
+                stub.RepositoryModelLoad(
+                    service_pb2.RepositoryModelLoadRequest(model_name=name),
+                    metadata=metadata, timeout=self.options.start_timeout_s,
+                )  # fmt: skip
+            except grpc.RpcError as error:
+                raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
+        if self._run is not None:
+            leftovers.remove_unused(self._run, self._owner)
+            leftovers.close_to_others(self._owner, self._run)  # the model's new region

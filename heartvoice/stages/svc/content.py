@@ -1,0 +1,187 @@
+"""Content features: samples at 44.1 kHz to 16 kHz, log-mel windows of 30 s, and the encoder's output made one again.
+
+Source: seed_vc spec, sections 2 and 3. The resampling is its own windowed sinc, for content and pitch alone; everything
+else of the server is resampled by `dsp.resample`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.audio import dsp
+from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.svc_graphs import CONTENT_ENCODER
+from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.runtime.networks import Networks
+
+Samples = NDArray[np.float32]
+Features = NDArray[np.float32]
+
+SINC_ZEROS = 6
+"""Zero crossings of the sinc on each side."""
+SINC_ROLLOFF = 0.99
+"""Cutoff as a share of the lower rate's half."""
+_BLOCK = 4096
+"""Output periods made at once: bounds memory."""
+
+WHISPER_FFT, WHISPER_HOP = 400, 160
+LOG_FLOOR, LOG_RANGE = 1e-10, 8.0
+"""Least mel power, and decades under the loudest of the window that are kept."""
+CONTENT_HOP = 320
+"""Samples at 16 kHz per content frame."""
+CONTENT_WINDOW = 30 * SPEECH_RATE_HZ
+CONTENT_OVERLAP = 5 * SPEECH_RATE_HZ
+"""Samples that a window repeats of the one before it; their frames are dropped."""
+MAX_BATCH = CONTENT_ENCODER.max_batch_size
+
+
+@lru_cache(maxsize=2)
+def sinc_taps(from_hz: int, to_hz: int) -> Samples:
+    """Taps of every output phase, float32 [2 W + from, to], of rates that are reduced by their common divisor."""
+    base = min(from_hz, to_hz) * SINC_ROLLOFF
+    half = math.ceil(SINC_ZEROS * from_hz / base)
+    tap, phase = np.arange(-half, half + from_hz)[:, None], np.arange(to_hz)[None]
+    t = np.clip((tap / from_hz - phase / to_hz) * base, -SINC_ZEROS, SINC_ZEROS)
+    window = np.cos(np.pi * t / (2 * SINC_ZEROS)) ** 2
+    taps: Samples = (np.sinc(t) * window * base / from_hz).astype(np.float32)
+    return taps
+
+
+def sinc_resample(audio: Samples, from_hz: int = STEM_RATE_HZ, to_hz: int = SPEECH_RATE_HZ) -> Samples:
+    """Resample by a sinc under a squared cosine.
+
+    Args:
+        audio: float32 [N].
+        from_hz: its rate.
+        to_hz: the wanted rate.
+
+    Returns:
+        float32 [ceil(N * to / from)].
+    """
+    divisor = math.gcd(from_hz, to_hz)
+    from_step, to_step = from_hz // divisor, to_hz // divisor
+    taps = sinc_taps(from_step, to_step)
+    half = (len(taps) - from_step) // 2
+    padded = np.pad(audio.astype(np.float32, copy=False), (half, half + from_step))
+    periods = np.lib.stride_tricks.sliding_window_view(padded, len(taps))[::from_step]  # a view
+    out = np.empty((len(periods), to_step), np.float32)
+    for start in range(0, len(periods), _BLOCK):
+        np.matmul(periods[start : start + _BLOCK], taps, out=out[start : start + _BLOCK])
+    return out.reshape(-1)[: -(-len(audio) * to_step // from_step)]
+
+
+# ------------------------------------------------------------------------------------------------------------- windows
+
+
+@dataclass(frozen=True)
+class ContentWindow:
+    """One call of the encoder: samples [start, end), of whose frames `kept` from `first` on are used."""
+
+    start: int
+    end: int
+    first: int
+    kept: int
+
+
+def content_windows(n_samples: int) -> list[ContentWindow]:
+    """Cut samples at 16 kHz into the encoder's windows.
+
+    Every window after the first begins with the last 5 s of the one before. A window's frames are its samples // 320
+    plus one, but a full one has no more than 1500, so that a recording whose last window is full has a frame less.
+
+    Raises:
+        InvalidRequestError: there is no sample.
+    """
+    if n_samples < 1:
+        raise InvalidRequestError(f"audio: expected at least one sample at 16 kHz, got {n_samples}")
+    windows, start = [], 0
+    while True:
+        end = min(start + CONTENT_WINDOW, n_samples)
+        first = CONTENT_OVERLAP // CONTENT_HOP if start else 0
+        frames = min(CONTENT_WINDOW // CONTENT_HOP, (end - start) // CONTENT_HOP + 1)
+        windows.append(ContentWindow(start, end, first, frames - first))
+        if end == n_samples:
+            return windows
+        start = end - CONTENT_OVERLAP
+
+
+@lru_cache(maxsize=2)
+def _filters(n_bands: int) -> NDArray[np.float64]:
+    return dsp.mel_filter_bank(SPEECH_RATE_HZ, WHISPER_FFT, n_bands, 0.0, SPEECH_RATE_HZ / 2, scale="slaney")
+
+
+def whisper_log_mel(audio: Samples, n_bands: int = 80) -> Features:
+    """Log-mel frames of one window.
+
+    Args:
+        audio: float32 [N] at 16 kHz, N at most 480000; silence follows up to 30 s.
+        n_bands: mel bands.
+
+    Returns:
+        float32 [n_bands, 3000]. The floor lies 8 decades under the loudest value of the window, so a loud moment
+        changes its whole window.
+
+    Raises:
+        InvalidRequestError: there are more samples than a window has.
+    """
+    if len(audio) > CONTENT_WINDOW:
+        raise InvalidRequestError(f"audio: expected at most {CONTENT_WINDOW} samples, got {len(audio)}")
+    padded = np.pad(audio, (0, CONTENT_WINDOW - len(audio)))
+    spectrum = dsp.stft(padded, WHISPER_FFT, WHISPER_HOP, pad=WHISPER_FFT // 2)[:-1]  # [3000, 201]
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    decades = np.log10(np.maximum(_filters(n_bands) @ power.T, LOG_FLOOR))
+    features: Features = ((np.maximum(decades, decades.max() - LOG_RANGE) + 4) / 4).astype(np.float32)
+    return features
+
+
+def stitch(outputs: Sequence[Features], windows: Sequence[ContentWindow]) -> Features:
+    """Content [S, D] of a recording from that of its windows, [1500, D] each."""
+    pairs = zip(outputs, windows, strict=True)
+    return np.concatenate([output[window.first : window.first + window.kept] for output, window in pairs])
+
+
+def content_features(
+    networks: Networks,
+    audio: Samples,
+    n_bands: int = 80,
+    *,
+    batch: int = MAX_BATCH,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Features:
+    """Content of a recording.
+
+    Args:
+        networks: hold `content_encoder`.
+        audio: float32 [N], mono at 16 kHz, N >= 1, of any length.
+        n_bands: the encoder's mel bands.
+        batch: windows of one call; how many does not change the result.
+        cancelled: looked at before every call.
+
+    Returns:
+        float32 [S, D], S as `content_windows` says.
+
+    Raises:
+        InvalidRequestError: there is no sample.
+        RequestCancelledError: `cancelled` returned true.
+        EngineError: the network failed or returned another shape.
+    """
+    windows, outputs = content_windows(len(audio)), []
+    frames = CONTENT_WINDOW // CONTENT_HOP
+    for start in range(0, len(windows), batch):
+        if cancelled():
+            raise RequestCancelledError("svc: cancelled in the content encoder")
+        heard = windows[start : start + batch]
+        log_mel = np.stack([whisper_log_mel(audio[window.start : window.end], n_bands) for window in heard])
+        found = networks.run(CONTENT_ENCODER.name, {"log_mel": log_mel})["content"]
+        if found.ndim != 3 or found.shape[:2] != (len(heard), frames):
+            raise EngineError(
+                f"{CONTENT_ENCODER.name}: expected content [{len(heard)}, {frames}, D], got {list(found.shape)}"
+            )
+        outputs += list(found.astype(np.float32, copy=False))
+    return stitch(outputs, windows)

@@ -1,0 +1,101 @@
+"""Euler's method for the converter's flow, written for numpy arrays and torch tensors alike.
+
+Source: seed_vc spec, section 10. J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from heartvoice.contracts.svc_graphs import SVC_FLOW
+from heartvoice.errors import RequestCancelledError
+from heartvoice.runtime.engines import Constants
+from heartvoice.runtime.networks import Networks
+
+Array = Any
+"""A numpy array or a torch tensor, the same kind throughout a call."""
+Velocity = Callable[[Array, Array, float, Array, Array], Array]
+"""Rows of x [R, T, M], prompt_x [R, T, M], time, style [R, S] and cond [R, T, D] to velocities [R, T, M]. All but x and
+time are the same objects in every call, so that an engine may bind them once. It may raise to cancel."""
+
+
+def sample(
+    noise: Array, prompt: Array, style: Array, cond: Array, *, steps: int, guidance: float, velocity: Velocity
+) -> Array:
+    """Carry noise to a mel spectrum in equal steps from time 0 to 1.
+
+    Args:
+        noise: float32 [B, T, M], the state at time 0; its first P frames are not used.
+        prompt: float32 [B, P, M], the voice's mel, P < T.
+        style: float32 [B, S].
+        cond: float32 [B, T, D], of the prompt and then of the song.
+        steps: evaluations of `velocity`, at least 1.
+        guidance: 0 or less is none; above, each evaluation has B conditional rows and then B unconditional ones.
+        velocity: see `Velocity`.
+
+    Returns:
+        float32 [B, T, M], zero on the first P frames: the state there stays zero at every step, and the prompt enters
+        through the velocity alone.
+    """
+    n_rows, head = len(noise), slice(0, prompt.shape[1])
+    prompt_x = noise * 0.0
+    prompt_x[:, head] = prompt
+    guided = guidance > 0
+    rows = [*range(n_rows)] * (2 if guided else 1)
+    # An unconditional row has zeros at the inputs; the network's biases stay.
+    fixed = [value[rows] for value in (prompt_x, style, cond)]
+    if guided:
+        for value in fixed:
+            value[n_rows:] = 0.0
+    state = noise * 1.0  # a copy: the caller keeps its noise
+    state[:, head] = 0.0
+    times = np.linspace(0.0, 1.0, steps + 1, dtype=np.float32)
+    now = times[0]
+    for before, after in pairwise(times):
+        step = after - before
+        v = velocity(state[rows] if guided else state, fixed[0], float(now), fixed[1], fixed[2])
+        if guided:
+            v = (1.0 + guidance) * v[:n_rows] - guidance * v[n_rows:]
+        state = state + float(step) * v
+        state[:, head] = 0.0
+        now = np.float32(now + step)  # accumulated, as the reference does
+    return state
+
+
+def network_velocity(
+    networks: Networks, *, rows_at_once: int | None = None, cancelled: Callable[[], bool] = lambda: False
+) -> Velocity:
+    """The velocity by `svc_flow`.
+
+    Args:
+        networks: hold `svc_flow`.
+        rows_at_once: rows of one call; fewer need less memory and change nothing. None is all.
+        cancelled: looked at before every evaluation.
+
+    Returns:
+        A callback that raises RequestCancelledError when cancelled.
+    """
+
+    constants = Constants()
+
+    def velocity(x: Array, prompt_x: Array, t: float, style: Array, cond: Array) -> Array:
+        if cancelled():
+            raise RequestCancelledError(f"svc: cancelled at flow time {t:.2f}")
+        inputs = {
+            "x": x, "t": np.full((len(x), 1), t, np.float32),
+            **constants.views({"prompt_x": prompt_x, "style": style, "cond": cond}),
+        }  # fmt: skip
+        size = rows_at_once or len(x)
+        if size >= len(x):
+            return networks.run(SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
+        parts = [
+            networks.run(SVC_FLOW.name, {name: value[start : start + size] for name, value in inputs.items()})
+            for start in range(0, len(x), size)
+        ]
+        return np.concatenate([part["velocity"] for part in parts]).astype(np.float32, copy=False)
+
+    return velocity

@@ -1,0 +1,294 @@
+"""Conversion while the vocals are still coming: request by request, wherever each of them is handled.
+
+Nothing is kept between two requests but a vector that travels with them. What is converted depends on the vocals and on
+where they were cut. With all vocals in one request it is the exact conversion, sample by sample; else it differs in
+that
+
+* the automatic shift is that of the vocals so far, until 10 s of them were voiced: then it stays, since no song changes
+  its key because a later verse lies higher. The report says how far off it was;
+* the regulator's norms, the content encoder and the pitch engine hear the last 5 to 10 s and the request's own vocals,
+  not the song;
+* the flow's windows begin and end with requests;
+* half a second waits for the next request, so that no frame is converted at the very end of what was heard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.constants import F0_RATE_HZ, MAX_LEVEL, SPEECH_RATE_HZ
+from heartvoice.contracts.validation import check_finite
+from heartvoice.errors import InvalidRequestError
+from heartvoice.stages.f0 import VOICED_ABOVE_HZ
+from heartvoice.stages.svc.pitch import shifted
+from heartvoice.stages.svc.settings import ConvertSettings
+from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, Heard, check_vocals, make_report
+from heartvoice.stages.svc.voice_features import SAMPLES_PER_VALUE, VoiceFeatures
+from heartvoice.stages.svc.windows import OVERLAP_FRAMES, WindowJoiner
+
+Floats = NDArray[np.float32]
+
+GRID_SAMPLES = 441 * SVC_HOP
+"""5.12 s: where frames of mel, content, pitch and resampling all begin. What is heard again begins on this grid, so
+that every frame lies where it would in the whole song."""
+CONTEXT_SAMPLES = GRID_SAMPLES
+"""Least that is heard again before the first new frame."""
+LOOKAHEAD_FRAMES = 43
+"""Half a second."""
+LEAST_FRAMES = 64
+"""A window that another one follows has two overlaps, and something between them."""
+SETTLED_VALUES = 10 * F0_RATE_HZ
+"""Voiced values after which the automatic shift stays."""
+
+_VERSION = 1
+_NUMBERS = 10
+"""Of a packed state, beside its version, checksum and owner."""
+_SHIFT_AT = 6
+"""The one among them that is no count."""
+_MOST_SHIFT = 120.0
+"""Semitones: ten octaves, more than lie between any two voices."""
+_BASE = 2**16
+"""Whole numbers travel as digits of this base: a float32 holds them exactly."""
+_TAIL = OVERLAP_FRAMES * SVC_HOP
+
+
+def _none() -> Floats:
+    return np.empty(0, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveState:
+    """All that a live conversion remembers."""
+
+    n_heard: int = 0
+    """Samples that came."""
+    next_frame: int = 0
+    """Where the next window begins."""
+    n_windows: int = 0
+    n_values: int = 0
+    """Values of the contour that were counted."""
+    settled: bool = False
+    shift: float = 0.0
+    """Automatic shift in semitones, of the last window."""
+    voiced: Floats = field(default_factory=_none)
+    """Voiced ones among the values, in Hz."""
+    tail: Floats = field(default_factory=_none)
+    """End of the last window, to be faded out; empty before the first."""
+    audio: Floats = field(default_factory=_none)
+    """Vocals from `context_start` on."""
+
+    @property
+    def context_start(self) -> int:
+        """First sample that is heard again."""
+        return max(0, (self.next_frame * SVC_HOP - CONTEXT_SAMPLES) // GRID_SAMPLES * GRID_SAMPLES)
+
+    def pack(self, owner: tuple[int, ...]) -> Floats:
+        """As float32 [S]; `owner` says of which conversion."""
+        numbers = [*_digits(self.n_heard), self.next_frame, self.n_windows, self.n_values, self.settled, self.shift]
+        lengths = [len(self.voiced), len(self.tail), len(self.audio)]
+        head = np.array([*owner, *numbers, *lengths], np.float32)
+        body = np.concatenate([head, self.voiced, self.tail, self.audio])
+        return np.concatenate([np.array([_VERSION, *_digits(crc32(body.tobytes()))], np.float32), body])
+
+    @classmethod
+    def unpack(cls, packed: NDArray[Any], owner: tuple[int, ...]) -> LiveState:
+        """The reverse of `pack`.
+
+        Raises:
+            InvalidRequestError: it is no such vector, one of another voice or with other settings, or one that was
+                written by hand and fits no conversion.
+        """
+        n_numbers, n_before = len(owner) + _NUMBERS, 3
+        if packed.dtype != np.float32 or packed.ndim != 1 or len(packed) < n_before + n_numbers:
+            raise InvalidRequestError(
+                f"state: expected float32 [at least {n_before + n_numbers}], got {packed.dtype} {list(packed.shape)}"
+            )
+        body = packed[n_before:]
+        if packed[0] != _VERSION:
+            raise InvalidRequestError(f"state: expected version {_VERSION}, got {packed[0]:g}")
+        if tuple(packed[1:n_before].tolist()) != _digits(crc32(body.tobytes())):
+            raise InvalidRequestError("state: it is damaged: its checksum does not fit")
+        if tuple(body[: len(owner)].tolist()) != owner:
+            raise InvalidRequestError("state: it belongs to a conversion with another voice or other settings")
+        # A checksum is no signature: from here on, a caller may have written anything.
+        check_finite("state", body)
+        numbers = body[len(owner) : n_numbers].tolist()
+        shift = numbers.pop(_SHIFT_AT)
+        if np.signbit(numbers).any() or not all(number.is_integer() for number in numbers):  # -0.0 is no count
+            raise InvalidRequestError("state: expected counts, got negative or fractional ones")
+        high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
+        if low >= _BASE or settled > 1:
+            raise InvalidRequestError(f"state: expected digits below {_BASE} and 0 or 1, got {low} and {settled}")
+        if sum(lengths) != len(body) - n_numbers:
+            raise InvalidRequestError(
+                f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}"
+            )
+        ends = n_numbers + np.cumsum([0, *lengths])
+        voiced, tail, audio = (body[start:end].copy() for start, end in pairwise(ends))
+        state = cls(high * _BASE + low, next_frame, n_windows, n_values, bool(settled), shift, voiced, tail, audio)
+        state.check()
+        return state
+
+    def check(self) -> None:
+        """Refuse what no conversion could have left behind.
+
+        Raises:
+            InvalidRequestError: names what does not fit together.
+        """
+        seen = self.context_start // SAMPLES_PER_VALUE, self.n_heard // SAMPLES_PER_VALUE
+        for what, fits in (
+            (f"at most {MAX_VOCALS_SAMPLES} samples, got {self.n_heard}", self.n_heard <= MAX_VOCALS_SAMPLES),
+            ("its next frame among those that came", self.next_frame * SVC_HOP <= self.n_heard),
+            ("vocals from the context on", len(self.audio) == self.n_heard - self.context_start),
+            ("the end of the last window", len(self.tail) == (_TAIL if self.n_windows else 0)),
+            ("a next frame behind its windows", bool(self.n_windows) == bool(self.next_frame)),
+            (
+                "as many pitches as were heard",
+                seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,
+            ),
+            ("pitches in Hz", bool(((self.voiced > VOICED_ABOVE_HZ) & (self.voiced <= SPEECH_RATE_HZ / 2)).all())),
+            (f"a shift of at most {_MOST_SHIFT:g} semitones, got {self.shift:g}", abs(self.shift) <= _MOST_SHIFT),
+            ("samples of about -1 to 1", float(np.abs([*self.tail, *self.audio]).max(initial=0)) <= MAX_LEVEL),
+        ):
+            if not fits:
+                raise InvalidRequestError(f"state: expected {what}")
+
+
+def _digits(number: int) -> tuple[int, int]:
+    return number // _BASE, number % _BASE
+
+
+class LiveConverter:
+    """One live conversion. A push that fails or is cancelled changes nothing."""
+
+    def __init__(
+        self,
+        stage: ConvertStage,
+        voice: VoiceFeatures,
+        settings: ConvertSettings,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._stage, self._voice, self._settings, self._cancelled = stage, voice, settings, cancelled
+        self._state, self._ended = LiveState(), False
+
+    @classmethod
+    def restore(
+        cls,
+        stage: ConvertStage,
+        voice: VoiceFeatures,
+        settings: ConvertSettings,
+        state: NDArray[Any],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> LiveConverter:
+        """Go on from `state()`, with the same voice and settings.
+
+        Raises:
+            InvalidRequestError: the vector is damaged, or of another voice or with other settings.
+        """
+        converter = cls(stage, voice, settings, cancelled)
+        converter._state = LiveState.unpack(state, converter._owner())
+        return converter
+
+    def state(self) -> Floats:
+        """All that the next request needs, float32 [S]: up to 12 s of vocals, and the pitch of all."""
+        return self._state.pack(self._owner())
+
+    def push(self, vocals44: Floats, *, more: bool) -> list[Floats]:
+        """Take vocals that go on where the last ones ended.
+
+        Args:
+            vocals44: float32 [N], mono at 44.1 kHz; may be empty.
+            more: whether others follow.
+
+        Returns:
+            Samples that are finished, float32 [M] each, in order; perhaps none. All requests together give a multiple
+            of 512, up to 511 fewer than came.
+
+        Raises:
+            InvalidRequestError: the vocals have the wrong shape or dtype, are not finite or in all too many; or they
+                end before the first frame.
+            RequestCancelledError: `cancelled` returned true.
+            EngineError: a network failed or returned what its contract forbids.
+            ValueError: the vocals have already ended.
+        """
+        if self._ended:
+            raise ValueError("vocals after the last ones")
+        before = self._state
+        check_vocals(vocals44, before=before.n_heard)
+        state = replace(before, audio=np.concatenate([before.audio, vocals44]), n_heard=before.n_heard + len(vocals44))
+        end = self._end(state, more)
+        pieces: list[Floats] = []
+        if end:
+            state, pieces = self._converted(state, end, more)
+        self._state, self._ended = state, not more
+        return pieces
+
+    def report(self) -> dict[str, Any]:
+        """As of an exact conversion, over the vocals so far."""
+        state, settings = self._state, self._settings
+        wanted = settings.automatic_shift(state.voiced, self._voice.f0)
+        share = len(state.voiced) / max(1, state.n_values)
+        auto = (state.shift, wanted if state.n_windows else 0.0)
+        return make_report("live", state.n_windows, state.voiced, auto, self._voice, settings, share)
+
+    # -------------------------------------------------------------------------------------------------------- inside
+
+    def _owner(self) -> tuple[int, ...]:
+        digest = hashlib.sha256(f"{self._voice.sha256}/{self._settings!r}".encode()).digest()
+        return tuple(int.from_bytes(digest[at : at + 2], "big") for at in range(0, 8, 2))
+
+    def _end(self, state: LiveState, more: bool) -> int:
+        """Frame up to which there is something to convert now; 0 if there is too little."""
+        n_frames = state.n_heard // SVC_HOP
+        if not more:
+            if not n_frames:
+                raise InvalidRequestError(f"vocals: expected at least {SVC_HOP} samples in all, got {state.n_heard}")
+            return n_frames
+        n_new = n_frames - LOOKAHEAD_FRAMES - state.next_frame
+        if n_new < LEAST_FRAMES:
+            return 0
+        last = self._stage.plan(n_new, self._voice)[-1]
+        short = last.start > 0 and last.end - last.start < LEAST_FRAMES  # it waits, and becomes longer
+        return state.next_frame + (last.start + OVERLAP_FRAMES if short else n_new)
+
+    def _converted(self, state: LiveState, end: int, more: bool) -> tuple[LiveState, list[Floats]]:
+        """Convert frames [next_frame, end)."""
+        stage, settings = self._stage, self._settings
+        heard = stage.listen(state.audio, self._cancelled)
+        state = self._counted(state, heard, end if more else None)
+        moved = shifted(heard.f0, state.shift + settings.pitch_shift)
+        cond = stage.condition(heard.content, moved, heard.n_frames, self._cancelled)
+        first = state.context_start // SVC_HOP
+        joiner, pieces, tail = WindowJoiner(), list[Floats](), state.tail
+        if len(tail):
+            joiner.add(tail, last=False)  # as the window did that it is the end of
+        new = cond[state.next_frame - first : end - first]
+        waves = stage.waves(new, self._voice, settings, first=state.n_windows, cancelled=self._cancelled)
+        for window, wave in waves:
+            pieces.append(joiner.add(wave, last=window.last and not more))
+            tail = wave[-_TAIL:].copy()
+        done = replace(
+            state, next_frame=max(0, end - OVERLAP_FRAMES), n_windows=state.n_windows + len(pieces), tail=tail,
+            shift=float(np.float32(state.shift)),  # as it travels
+        )  # fmt: skip
+        return replace(done, audio=state.audio[done.context_start - state.context_start :].copy()), pieces
+
+    def _counted(self, state: LiveState, heard: Heard, end: int | None) -> LiveState:
+        """Take pitches up to frame `end`, or all of them, into the statistics; and the shift that follows."""
+        first = state.context_start // SAMPLES_PER_VALUE
+        upto = first + heard.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE
+        new = heard.f0[state.n_values - first : upto - first]
+        voiced = np.concatenate([state.voiced, new[new > VOICED_ABOVE_HZ]])
+        shift = state.shift if state.settled else self._settings.automatic_shift(voiced, self._voice.f0)
+        return replace(
+            state, voiced=voiced, n_values=upto, shift=shift, settled=len(voiced) >= SETTLED_VALUES,
+        )  # fmt: skip

@@ -1,0 +1,54 @@
+"""The converter's mel spectrum, of which the prompt is made and which the vocoder turns into samples.
+
+Source: seed_vc spec, section 7.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.audio import dsp
+from heartvoice.config.svc import SVC_HOP
+from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.errors import InvalidRequestError
+
+MEL_FFT = 2048
+MEL_PAD = (MEL_FFT - SVC_HOP) // 2
+"""Samples of reflection at both ends: a frame for every full hop."""
+MAGNITUDE_FLOOR, LOG_FLOOR = 1e-9, 1e-5
+"""Added to the power, and the least mel magnitude."""
+
+
+def n_mel_frames(n_samples: int) -> int:
+    """Mel frames of samples at 44.1 kHz; a rest of up to 511 samples has none."""
+    return n_samples // SVC_HOP
+
+
+@lru_cache(maxsize=4)
+def mel_filters(n_mels: int) -> NDArray[np.float64]:
+    """Filters [n_mels, 1025] up to half the rate."""
+    return dsp.mel_filter_bank(STEM_RATE_HZ, MEL_FFT, n_mels, 0.0, STEM_RATE_HZ / 2, scale="slaney")
+
+
+def log_mel(audio: NDArray[np.float32], n_mels: int = 128) -> NDArray[np.float32]:
+    """Natural logarithm of mel magnitudes.
+
+    Args:
+        audio: float32 [N], mono at 44.1 kHz, N >= 769.
+        n_mels: bands.
+
+    Returns:
+        float32 [N // 512, n_mels], at least -11.5129, which is silence.
+
+    Raises:
+        InvalidRequestError: there are too few samples to reflect.
+    """
+    if len(audio) <= MEL_PAD:
+        raise InvalidRequestError(f"audio: expected at least {MEL_PAD + 1} samples at 44.1 kHz, got {len(audio)}")
+    spectrum = dsp.stft(audio, MEL_FFT, SVC_HOP, pad=MEL_PAD)
+    magnitude = np.sqrt(np.square(spectrum.real) + np.square(spectrum.imag) + MAGNITUDE_FLOOR)  # [T, 1025]
+    logarithm: NDArray[np.float64] = np.log(np.maximum(magnitude @ mel_filters(n_mels).T, LOG_FLOOR))
+    return logarithm.astype(np.float32)

@@ -1,0 +1,60 @@
+"""What a caller may ask of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from heartvoice.contracts.constants import AUTO_PITCH_MODES
+from heartvoice.contracts.tensors import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
+from heartvoice.contracts.validation import read_settings, read_text
+from heartvoice.errors import InvalidRequestError
+from heartvoice.runtime.engines import Array
+from heartvoice.stages.svc.pitch import Contour, automatic_shift
+
+AutoPitch = Literal["off", "exact", "semitone", "octave"]
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """Checked settings of one conversion; defaults and ranges are those of `SVC_SETTINGS`.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+
+    steps: int = int(SVC_STEPS.default)
+    guidance: float = float(SVC_GUIDANCE.default)
+    seed: int = 0
+    pitch_shift: float = 0.0
+    """Semitones."""
+    auto_pitch: AutoPitch = "semitone"
+    """How far the median pitch moves to the voice's: not at all, or rounded to this (see `svc_pitch.Rounding`)."""
+    prompt_s: float = float(PROMPT_S.default)
+
+    def __post_init__(self) -> None:
+        pairs = ((SVC_STEPS, self.steps), (SVC_GUIDANCE, self.guidance), (SEED, self.seed))
+        for setting, value in (*pairs, (PITCH_SHIFT, self.pitch_shift), (PROMPT_S, self.prompt_s)):
+            setting.check(value)
+        if self.auto_pitch not in AUTO_PITCH_MODES:
+            raise InvalidRequestError(
+                f"auto_pitch: expected one of {', '.join(AUTO_PITCH_MODES)}, got {self.auto_pitch!r}"
+            )
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Array]) -> ConvertSettings:
+        """Read a request's settings, all of them optional; `auto_pitch` is BYTES [1]."""
+        values = read_settings(inputs, (*SVC_SETTINGS, SEED))
+        return cls(
+            steps=int(values["svc_steps"]),
+            guidance=float(values["svc_guidance"]),
+            seed=int(values["seed"]),
+            pitch_shift=float(values["pitch_shift"]),
+            auto_pitch=read_text(inputs, "auto_pitch") or "semitone",  # type: ignore[arg-type]  # checked above
+            prompt_s=float(values["prompt_s"]),
+        )
+
+    def automatic_shift(self, source: Contour, reference: Contour) -> float:
+        """Semitones that `auto_pitch` asks for; 0 if either contour has no voiced value."""
+        return 0.0 if self.auto_pitch == "off" else automatic_shift(source, reference, self.auto_pitch)

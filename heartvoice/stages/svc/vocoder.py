@@ -1,0 +1,105 @@
+"""The vocoder as a stage: mel frames of any length into samples, in chunks that no listener can tell from one call.
+
+Source: seed_vc spec, section 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.checkpoints.bigvgan import POST_KERNEL, PRE_KERNEL
+from heartvoice.config.svc import BigvganSizes
+from heartvoice.contracts.svc_graphs import VOCODER
+from heartvoice.contracts.validation import check_finite
+from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from heartvoice.runtime.networks import Networks
+
+VOCODER_CHUNK = 256
+"""Mel frames of one call beside its context, 3 s: bounds memory, whatever the length."""
+ACTIVATION_REACH = 5
+"""Samples on each side that an activation reads through its two filters."""
+
+Mel = NDArray[np.float32]
+Samples = NDArray[np.float32]
+
+
+def context_frames(sizes: BigvganSizes) -> tuple[int, int]:
+    """Frames of past and of future that reach the samples of one frame: those that a chunk has to hear beside itself.
+
+    From the samples of frame 0 back to the mel, layer by layer; the parallel block that reads furthest decides. What
+    lies further away is nowhere read, so that neither zeros nor repeated samples at a chunk's ends are heard.
+    """
+    first, last = 0, sizes.hop - 1
+    first, last = first - POST_KERNEL // 2 - ACTIVATION_REACH, last + POST_KERNEL // 2 + ACTIVATION_REACH
+    reach = max(
+        sum(2 * ACTIVATION_REACH + (dilation + 1) * (kernel // 2) for dilation in dilations)
+        for kernel, dilations in zip(sizes.resblock_kernel_sizes, sizes.resblock_dilation_sizes, strict=True)
+    )
+    for rate, kernel in zip(reversed(sizes.upsample_rates), reversed(sizes.upsample_kernel_sizes), strict=True):
+        first, last = first - reach, last + reach
+        side = (kernel - rate) // 2  # sample n of the result has tap n + side - j * rate of input j
+        first, last = -(-(first + side - kernel + 1) // rate), (last + side) // rate
+    return PRE_KERNEL // 2 - first, last + PRE_KERNEL // 2
+
+
+class VocodeStage:
+    """BigVGAN over one network. Holds no state of any song."""
+
+    def __init__(self, networks: Networks, sizes: BigvganSizes, *, chunk_frames: int = VOCODER_CHUNK) -> None:
+        self._networks = networks
+        self._sizes = sizes
+        self._chunk = chunk_frames
+        self._past, self._future = context_frames(sizes)
+
+    def decode(self, mel: Mel, cancelled: Callable[[], bool] = lambda: False) -> Samples:
+        """Turn frames into samples, equal to one call of the network but for float rounding.
+
+        Args:
+            mel: float32 [M, T], natural logarithms of mel magnitudes; T at least 1.
+            cancelled: looked at before every call.
+
+        Returns:
+            float32 [T * hop] at 44.1 kHz, in [-1, 1].
+
+        Raises:
+            InvalidRequestError: the frames have another shape, or a value that is not finite.
+            RequestCancelledError: `cancelled` returned true.
+        """
+        pieces = self.stream(mel, cancelled)
+        audio = np.empty(mel.shape[1] * self._sizes.hop, np.float32)
+        at = 0
+        for piece in pieces:
+            audio[at : at + piece.size] = piece
+            at += piece.size
+        return audio
+
+    def stream(self, mel: Mel, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Samples]:
+        """The samples of `decode` in order, one piece for each chunk; arguments and errors as there.
+
+        The frames are checked at once, not when the first piece is asked for.
+        """
+        self._check(mel)
+        return self._pieces(mel, cancelled)
+
+    def _pieces(self, mel: Mel, cancelled: Callable[[], bool]) -> Iterator[Samples]:
+        hop, n_frames = self._sizes.hop, mel.shape[1]
+        n_chunks = -(-n_frames // self._chunk)
+        for index in range(n_chunks):  # of equal lengths, give or take one: no short chunk pays a whole context
+            if cancelled():
+                raise RequestCancelledError(f"{VOCODER.name}: cancelled before chunk {index + 1} of {n_chunks}")
+            start, end = (n_frames * part // n_chunks for part in (index, index + 1))
+            first = max(0, start - self._past)
+            heard = np.ascontiguousarray(mel[None, :, first : end + self._future])
+            audio = self._networks.run(VOCODER.name, {"mel": heard})["audio"]
+            yield audio[0, 0, (start - first) * hop : (end - first) * hop].astype(np.float32, copy=False)
+
+    def _check(self, mel: Mel) -> None:
+        if mel.ndim != 2 or mel.shape[0] != self._sizes.num_mels or not mel.shape[1] or mel.dtype != np.float32:
+            raise InvalidRequestError(
+                f"mel: expected float32 [{self._sizes.num_mels}, at least 1], got {mel.dtype} {list(mel.shape)}"
+            )
+        for start in range(0, mel.shape[1], self._chunk):  # in parts, since a check makes copies
+            check_finite("mel", mel[:, start : start + self._chunk])
