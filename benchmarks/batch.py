@@ -33,7 +33,7 @@ from heartvoice.models.load import random_checkpoint
 from heartvoice.runtime.engines import Engine, OnnxEngine, default_threads
 from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
 
 SONGS = (1, 2, 4, 8)
@@ -52,13 +52,13 @@ class Songs:
         self._preset, self._tokenizer = preset, Tokenizer.from_str(byte_tokenizer(preset.lm.text_vocab_size))
         self._seconds, self._lyrics = n_frames / FRAMES_PER_S, ("la " * tokens)[:tokens]
 
-    def __getitem__(self, seed: int) -> LmSong:
+    def __getitem__(self, seed: int) -> SongState:
         """A song that has not begun."""
         request = LmRequest(
             lyrics=self._lyrics, tags="pop", duration_s=self._seconds, min_duration_s=self._seconds, seed=seed,
             temperature=1.0, top_k=50, cfg_scale=1.5,
         )  # fmt: skip
-        return LmSong(request, self._tokenizer, self._preset)
+        return SongState(request, self._tokenizer, self._preset)
 
 
 def measure_steps(

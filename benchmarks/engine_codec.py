@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.costs import decoder_flop, flow_flop
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import HeartCodecSizes
+from benchmarks.arithmetic import decoder_flop, flow_flop
+from heartvoice import keyed_random
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
 from heartvoice.loadtest.harness import Run, Timing, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
@@ -34,7 +34,7 @@ HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 NO_OPENVINO = "openvino is not installed"
 
 
-def load_codec(sizes: HeartCodecSizes, source: TensorSource) -> HeartCodec:
+def load_codec(sizes: HeartCodecConfig, source: TensorSource) -> HeartCodec:
     """The network with what decoding needs, weight norm folded."""
     network = load_network(sizes, source, decode_only=True)
     assert isinstance(network, HeartCodec)
@@ -49,7 +49,9 @@ def measure_flow(run: Run, repository: Repository, network: HeartCodec, *, n: in
     """One guided evaluation of the velocity (two rows) in every engine; adds rows."""
     sizes = repository.preset.codec
     shapes = {"x": sizes.out_channels, "context": sizes.out_channels, "mu": sizes.dim}
-    inputs = {name: noise.normal(0, f"benchmark {name}", 0, (2, frames, width)) for name, width in shapes.items()}
+    inputs = {
+        name: keyed_random.normal(0, f"benchmark {name}", 0, (2, frames, width)) for name, width in shapes.items()
+    }
     time = np.full((2, 1), 0.3, np.float32)
     tensors, torch_time = [torch.from_numpy(value) for value in inputs.values()], torch.from_numpy(time[:, 0])
     estimator = network.flow_matching.estimator
@@ -132,9 +134,9 @@ def _decode(
     return lambda latents: engine.run({"latents": latents})["audio"].astype(np.float32, copy=False)
 
 
-def decoder_latents(sizes: HeartCodecSizes, frames: int) -> Floats:
+def decoder_latents(sizes: HeartCodecConfig, frames: int) -> Floats:
     """Latents as the flow makes them, deviation about a half: [2, L / 2, T]."""
-    return noise.normal(0, "benchmark latents", 0, (2, sizes.latent_hidden_dim, frames)) * np.float32(0.5)
+    return keyed_random.normal(0, "benchmark latents", 0, (2, sizes.latent_hidden_dim, frames)) * np.float32(0.5)
 
 
 def build_decoder(variant: DecoderVariant, root: Path, seed: int, frames: int, threads: int) -> Callable[[], object]:
@@ -207,7 +209,7 @@ def measure_decoder(
 
 
 def _add(
-    run: Run, name: str, timing: Timing, baseline: Timing | None, sizes: HeartCodecSizes, frames: int
+    run: Run, name: str, timing: Timing, baseline: Timing | None, sizes: HeartCodecConfig, frames: int
 ) -> dict[str, object]:
     row = run.add("scalar decoder", name, timing, baseline=baseline)
     row["frames"] = frames

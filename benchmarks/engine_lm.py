@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.costs import FrameBytes, frame_bytes
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import HeartMuLaSizes, Preset
+from benchmarks.arithmetic import FrameBytes, frame_bytes
+from heartvoice import keyed_random
+from heartvoice.config.presets import HeartMuLaConfig, Preset
 from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import NOTHING, PARTS, Quantization, stored_bytes
@@ -33,7 +33,7 @@ from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 
 CASE, PROMPT = "LM step", "LM prompt"
 EAGER, STANDARD, ORT = "eager fp32, static cache", "standard, fp32", "ort, fp32"
@@ -82,7 +82,7 @@ class EagerSong:
         """Feed the prompt (None) or one frame [8]; return the next frame's ids."""
         text_ids = self.text_ids if codes is None else np.array([-1], np.int64)
         fed = np.zeros(self.preset.lm.audio_num_codebooks, np.int64) if codes is None else codes
-        draws = noise.uniform(self.song.seed, "lm", self.n_made, (1, len(fed)))
+        draws = keyed_random.uniform(self.song.seed, "lm", self.n_made, (1, len(fed)))
         inputs = StepInputs(
             text_ids=torch.from_numpy(text_ids)[None],
             codes=torch.from_numpy(fed)[None],
@@ -106,7 +106,7 @@ class EagerSong:
 class EngineSong:
     """One song in an engine: the twin of `EagerSong`."""
 
-    def __init__(self, engine: LmEngine, song: LmSong) -> None:
+    def __init__(self, engine: LmEngine, song: SongState) -> None:
         """Take slot 0."""
         self.engine, self.song = engine, song
 
@@ -136,13 +136,13 @@ class _Probe:
 class _Fed:
     """A song that is fed frames of random codes whatever it makes, the same as every other song."""
 
-    def __init__(self, next_frame: Callable[[Codes | None], Codes], sizes: HeartMuLaSizes) -> None:
+    def __init__(self, next_frame: Callable[[Codes | None], Codes], sizes: HeartMuLaConfig) -> None:
         self.next_frame, self.sizes = next_frame, sizes
         self.made: list[Codes] = []
 
     def run(self) -> None:
         """Make one more frame; nothing comes before the first, which the prompt makes."""
-        draws = noise.uniform(0, "benchmark codes", len(self.made), (self.sizes.audio_num_codebooks,))
+        draws = keyed_random.uniform(0, "benchmark codes", len(self.made), (self.sizes.audio_num_codebooks,))
         codes = (draws * self.sizes.codebook_size).astype(np.int64)
         self.made.append(self.next_frame(codes if self.made else None))
 
@@ -195,7 +195,7 @@ class _Bench:
         return EagerSong(self.network, self.preset, prompt.text_ids, prompt.style_index, song)
 
     def _begin(self, engine: LmEngine, song: LmRequest) -> EngineSong:
-        return EngineSong(engine, LmSong(song, self.tokenizer, self.preset))
+        return EngineSong(engine, SongState(song, self.tokenizer, self.preset))
 
     def prompts(self, song: LmRequest, n: int) -> None:
         """Time the prompt."""
@@ -267,7 +267,7 @@ class _Bench:
             )
 
 
-def read_bytes(sizes: HeartMuLaSizes, choice: Quantization, positions: int, rows: int = 2) -> int:
+def read_bytes(sizes: HeartMuLaConfig, choice: Quantization, positions: int, rows: int = 2) -> int:
     """Bytes that a frame reads; one guided song has two rows."""
 
     def parts(bits: int | None) -> FrameBytes:

@@ -21,13 +21,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice import keyed_random
+from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity_f0 import PublishedSwiftF0, f0_reference
-from heartvoice.export.pypi import member
 from heartvoice.export.swift_f0 import open_swift_f0
+from heartvoice.export.wheel_files import member
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
@@ -47,7 +47,7 @@ CONTEXTS = (32, 64, 160, 320)
 MARGIN = 5
 """Values beside the ends of notes that the "steady" columns leave out: 50 ms, three frames of swift-f0."""
 SWIFT_F0_BUDGET, RMVPE_BUDGET = 1.1, 1.0
-SMALL = RmvpeSizes(n_blocks=1, inter_layers=1, en_out_channels=4)
+SMALL = RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=4)
 """For --quick."""
 Kind = Literal["published", "eager", "graph", "stage"]
 
@@ -80,7 +80,7 @@ class Remembering(OneNetwork):
 
 def source_of(sizes: AnyF0, seed: int) -> TensorSource:
     """swift-f0's published file, or random weights."""
-    return open_swift_f0(member("swift-f0")) if isinstance(sizes, SwiftF0Sizes) else random_checkpoint(sizes, seed)
+    return open_swift_f0(member("swift-f0")) if isinstance(sizes, SwiftF0Config) else random_checkpoint(sizes, seed)
 
 
 def _graph(sizes: AnyF0, seed: int, folder: Path) -> Path:
@@ -94,7 +94,7 @@ def _graph(sizes: AnyF0, seed: int, folder: Path) -> Path:
 
 def measure_accuracy(run: Run, path: Path) -> None:
     """swift-f0 on every synthetic voice, clean and in noise, and on what is no voice; adds rows."""
-    stage = F0Stage(OneNetwork(OnnxEngine(path, threads=run.threads)), SwiftF0Sizes())
+    stage = F0Stage(OneNetwork(OnnxEngine(path, threads=run.threads)), SwiftF0Config())
     for name, make in VOICES.items():
         for snr_db in NOISES_DB:
             voice = make() if snr_db is None else make().in_noise(snr_db)
@@ -103,7 +103,7 @@ def measure_accuracy(run: Run, path: Path) -> None:
             row = run.add("swift-f0 accuracy", f"{name}, {'clean' if snr_db is None else f'{snr_db:g} dB'}")
             row |= asdict(score(contour, voice.contour))
             row |= {"steady_rpa": kept.rpa, "steady_gross": kept.gross, "steady_false_alarms": kept.false_alarms}
-    hiss = noise.normal(0, "benchmark hiss", 1, (10 * SPEECH_RATE_HZ,))
+    hiss = keyed_random.normal(0, "benchmark hiss", 1, (10 * SPEECH_RATE_HZ,))
     for name, level in (("silence", 0.0), ("white noise -20 dBFS", 0.1), ("white noise 0 dBFS", 1.0)):
         contour = stage.track(hiss * np.float32(level))
         run.add("swift-f0 accuracy", name, false_alarms=float((contour > 0).mean()))
@@ -120,7 +120,7 @@ def build(
     if kind == "stage":
         stage = F0Stage(OneNetwork(OnnxEngine(path, threads=threads)), sizes, whole_frames=whole)
         return lambda: stage.track(audio)
-    if isinstance(sizes, SwiftF0Sizes):
+    if isinstance(sizes, SwiftF0Config):
         features = audio[None]
         if kind == "published":
             published = PublishedSwiftF0(open_swift_f0(member("swift-f0")), threads=threads)
@@ -143,7 +143,7 @@ def _activations(module: torch.nn.Module, features: Samples) -> Array:
 
 def measure_speed(run: Run, sizes: AnyF0, path: Path, *, seed: int, n: int, seconds: float, memory: bool) -> None:
     """Graph and stage against what the graph was made from, whole, on one recording; adds rows."""
-    swift = isinstance(sizes, SwiftF0Sizes)
+    swift = isinstance(sizes, SwiftF0Config)
     baseline: Kind = "published" if swift else "eager"
     kinds: tuple[Kind, ...] = (baseline, "graph", "stage")
     audio, case = melody(seconds).audio, f"{sizes.engine} speed, {seconds:g} s"
@@ -173,12 +173,14 @@ def _multiple(seconds: float) -> int:
 # -------------------------------------------------------------------------------------------------------------- chunks
 
 
-def measure_chunks(run: Run, sizes: RmvpeSizes, path: Path, *, seed: int, n: int, seconds: float, memory: bool) -> None:
+def measure_chunks(
+    run: Run, sizes: RmvpeConfig, path: Path, *, seed: int, n: int, seconds: float, memory: bool
+) -> None:
     """RMVPE's long song in pieces, with several contexts, against the song in one call; adds rows."""
     engine, whole = OnnxEngine(path, threads=run.threads), _multiple(seconds)
     inputs = {
         "melody": melody(seconds).audio,
-        "white noise": noise.normal(0, "benchmark hiss", 2, (int(seconds * SPEECH_RATE_HZ),)) * np.float32(0.1),
+        "white noise": keyed_random.normal(0, "benchmark hiss", 2, (int(seconds * SPEECH_RATE_HZ),)) * np.float32(0.1),
     }
     for name, audio in inputs.items():
         networks = Remembering(engine)
@@ -221,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
-    sizes = SMALL if args.quick else RmvpeSizes()
+    sizes = SMALL if args.quick else RmvpeConfig()
     name = "f0" if len(args.only) == len(PARTS) else "f0-" + "-".join(args.only)
     run = Run(
         name + ("-quick" if args.quick else ""), "quick" if args.quick else "full", "fp32", args.threads,
@@ -229,14 +231,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about={"quick": args.quick, "weights": f"swift-f0 published, rmvpe random seed={args.seed}"},
     )  # fmt: skip
     with TemporaryDirectory() as temporary:
-        swift = _graph(SwiftF0Sizes(), args.seed, Path(temporary) / "swift")
+        swift = _graph(SwiftF0Config(), args.seed, Path(temporary) / "swift")
         rmvpe = _graph(sizes, args.seed, Path(temporary) / "rmvpe")
         if "accuracy" in args.only:
             measure_accuracy(run, swift)
             run.save()
         n, seconds, memory = (3, 5.0, False) if args.quick else (7, 30.0, True)
         if "speed" in args.only:
-            measure_speed(run, SwiftF0Sizes(), swift, seed=args.seed, n=n, seconds=seconds, memory=memory)
+            measure_speed(run, SwiftF0Config(), swift, seed=args.seed, n=n, seconds=seconds, memory=memory)
             run.save()
             measure_speed(run, sizes, rmvpe, seed=args.seed, n=3, seconds=seconds, memory=memory)
             run.save()

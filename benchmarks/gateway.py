@@ -38,7 +38,7 @@ import soundfile
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks.gateway_cancel import bare_server, cancel
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.contracts.models import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
 from heartvoice.errors import EngineError
 from heartvoice.gateway.authentication import add_token
@@ -122,7 +122,7 @@ def request(model: str, **inputs: Any) -> Any:
 
 def recording(seconds: float) -> bytes:
     """Noise as a stereo WAV file at 48 kHz."""
-    audio = 0.1 * noise.normal(1, "gateway", 0, (round(seconds * 48_000), 2))
+    audio = 0.1 * keyed_random.normal(1, "gateway", 0, (round(seconds * 48_000), 2))
     file = io.BytesIO()
     soundfile.write(file, np.clip(audio, -1, 1), 48_000, format="WAV", subtype="PCM_16")
     return file.getvalue()

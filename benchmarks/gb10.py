@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
-from heartvoice.config.presets import PRESETS, Preset, RmvpeSizes
+from benchmarks.arithmetic import decoder_flop, flow_flop, frame_bytes, prefill_flop
+from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import FRAMES_PER_S, LATENTS_PER_FRAME
 from heartvoice.contracts.svc_graphs import SVC_CONTEXT
 from heartvoice.contracts.tensors import CODEC_SETTINGS, SVC_SETTINGS, WINDOW
 from heartvoice.contracts.types import Setting
-from heartvoice.models.load import Sizes, build_module
+from heartvoice.models.load import AnyConfig, build_module
 from heartvoice.server.memory_estimate import CodecPrecision, footprint, gigabytes, total_bytes
 from heartvoice.server.profiles import GB10, Profile
 from heartvoice.stages.svc.windows import OVERLAP_FRAMES
@@ -127,7 +127,7 @@ def _voice_work(preset: Preset, duration_s: float) -> Iterable[Work]:
     mel = round(MEL_FRAMES_PER_S)
     vocoder = _counted(svc.vocoder, lambda module: module(_zeros(1, svc.vocoder.num_mels, mel)))
     yield _bound("vocoder", duration_s * vocoder, f"{vocoder / 1e9:.0f} GFLOP a second of audio", fp32_only=True)
-    if isinstance(preset.f0, RmvpeSizes):
+    if isinstance(preset.f0, RmvpeConfig):
         f0 = _counted(preset.f0, lambda module: module(_zeros(1, module.sizes.n_mels, 32))) / 32
         yield _bound("F0", duration_s * 100 * f0, f"{f0 * 100 / 1e9:.1f} GFLOP a second of audio", fp32_only=True)
 
@@ -144,7 +144,7 @@ def _zeros(*shape: int) -> torch.Tensor:
     return torch.zeros(*shape, device="meta")
 
 
-def _counted(sizes: Sizes, call: Callable[[Any], object]) -> float:
+def _counted(sizes: AnyConfig, call: Callable[[Any], object]) -> float:
     """Operations of one call, without computing anything."""
     module = build_module(sizes).eval()
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.costs import decoder_flop, flow_flop
+from benchmarks.arithmetic import decoder_flop, flow_flop
 from benchmarks.gpu_device import Bench, errors, random_network, use_tf32
-from heartvoice.config.presets import HeartCodecSizes, Preset
+from heartvoice.config.presets import HeartCodecConfig, Preset
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, SAMPLE_RATE_HZ
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.estimator import Estimator
@@ -71,7 +71,7 @@ def _loaded(bench: Bench, preset: Preset) -> HeartCodec | None:
 class _Flow:
     """One window: ten guided Euler steps over all its latent frames, going on from the window before."""
 
-    def __init__(self, bench: Bench, sizes: HeartCodecSizes, network: HeartCodec, frames: int) -> None:
+    def __init__(self, bench: Bench, sizes: HeartCodecConfig, network: HeartCodec, frames: int) -> None:
         self.bench, self.sizes, self.network, self.frames = bench, sizes, network, frames
         generator = torch.Generator(bench.device).manual_seed(0)
         shape = (1, sizes.num_quantizers, frames // 2)
@@ -219,7 +219,7 @@ COMPILED_WAYS = {"fp32 again": _Way(), "bf16, compiled": _Way(torch.bfloat16, se
 class _Decoder:
     """Both channels of one window."""
 
-    def __init__(self, bench: Bench, sizes: HeartCodecSizes, scalar: ScalarModel, latents: Tensor) -> None:
+    def __init__(self, bench: Bench, sizes: HeartCodecConfig, scalar: ScalarModel, latents: Tensor) -> None:
         self.bench, self.sizes, self.scalar = bench, sizes, scalar
         self.frames = latents.shape[1]
         self.latents = latents.reshape(self.frames, 2, -1).permute(1, 2, 0).contiguous()  # [2, L / 2, T]

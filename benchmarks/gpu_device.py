@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from heartvoice.checkpoints.random_init import heartcodec_law, heartmula_law
-from heartvoice.config.presets import HeartCodecSizes, HeartMuLaSizes
+from heartvoice.config.presets import HeartCodecConfig, HeartMuLaConfig
 from heartvoice.loadtest import machine
 from heartvoice.loadtest.harness import Run, Timing
 from heartvoice.models.load import build_module
@@ -85,9 +85,9 @@ def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, fl
     return time.perf_counter() - start, begin.elapsed_time(end) / 1e3
 
 
-def random_network(sizes: HeartMuLaSizes | HeartCodecSizes, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def random_network(sizes: HeartMuLaConfig | HeartCodecConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A network with random values of the usual scales, drawn on the device: the full size takes a second there."""
-    law = heartmula_law(sizes) if isinstance(sizes, HeartMuLaSizes) else heartcodec_law(sizes)
+    law = heartmula_law(sizes) if isinstance(sizes, HeartMuLaConfig) else heartcodec_law(sizes)
     module = build_module(sizes, decode_only=True).to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for name, tensor in module.state_dict().items():

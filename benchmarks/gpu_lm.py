@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.costs import frame_bytes, prefill_flop
+from benchmarks.arithmetic import frame_bytes, prefill_flop
 from benchmarks.gpu_device import Bench, errors, random_network
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.loadtest.harness import Timing
@@ -160,7 +160,7 @@ class Songs:
     """Guided, sampled songs of one length in an engine, played as the scheduler plays them; EOS is never drawn."""
 
     def __init__(self, engine: TorchEngine, preset: Preset, *, songs: int, n_frames: int) -> None:
-        ids = (noise.uniform(0, "prompt", 0, (PROMPT_TOKENS,)) * preset.lm.text_vocab_size).astype(np.int64)
+        ids = (keyed_random.uniform(0, "prompt", 0, (PROMPT_TOKENS,)) * preset.lm.text_vocab_size).astype(np.int64)
         style = np.zeros(preset.lm.muq_dim, np.float32)
         self.prompt = SongPrompt(ids, style, 7, 1.0, TOP_K, 1.5, PROMPT_TOKENS + n_frames)
         self.engine, self.n_frames, self.books = engine, n_frames, preset.lm.audio_num_codebooks
@@ -173,7 +173,7 @@ class Songs:
 
     def draws(self, slot: int, index: int) -> NDArray[np.float32]:
         """Random numbers of a song's frame, float32 [K]."""
-        return noise.uniform(slot, "lm", index, (self.books,))
+        return keyed_random.uniform(slot, "lm", index, (self.books,))
 
     def begin(self) -> Timing:
         """Feed every song's prompt."""

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
+from heartvoice import keyed_random
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
@@ -35,7 +35,7 @@ from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.stages.separation import SeparateStage, SeparationPlan, SeparationRequest, StemsPiece
 
 Floats = npt.NDArray[np.float32]
-PRESET_SIZES: dict[str, SeparatorSizes] = {
+PRESET_SIZES: dict[str, SeparatorConfig] = {
     "tiny": PRESETS["tiny"].separator,
     "mid": PRESETS["mid"].separator,
     "full": SEPARATORS["htdemucs"],
@@ -66,12 +66,12 @@ def recording(seconds: float, rate_hz: int) -> Floats:
     time = np.arange(n) / rate_hz
     hz = np.array(_CHORDS_HZ)[(time / _CHORD_S).astype(int) % len(_CHORDS_HZ)].T  # [note, N]
     chord = np.sin(2 * np.pi * np.cumsum(hz / rate_hz, axis=1)).sum(axis=0)
-    bursts = noise.normal(0, "benchmark recording", 0, (2, n)) * np.exp(-8 * (time % 0.5))
+    bursts = keyed_random.normal(0, "benchmark recording", 0, (2, n)) * np.exp(-8 * (time % 0.5))
     mix: Floats = (0.08 * chord * np.array([[1.0], [0.8]]) + 0.1 * bursts).astype(np.float32)
     return mix
 
 
-def load_separator(sizes: SeparatorSizes, seed: int) -> Separator:
+def load_separator(sizes: SeparatorConfig, seed: int) -> Separator:
     """The network with random weights."""
     network = load_network(sizes, random_checkpoint(sizes, seed))
     assert isinstance(network, Separator)
@@ -91,7 +91,7 @@ def open_engine(variant: str, graph: Path, threads: int) -> Engine:
     return OpenVinoEngine(graph, threads=threads, precision=OPENVINO[variant])
 
 
-def stage_of(engine: Engine, sizes: SeparatorSizes, *, all_chunks: bool = False) -> Callable[[Floats], Floats]:
+def stage_of(engine: Engine, sizes: SeparatorConfig, *, all_chunks: bool = False) -> Callable[[Floats], Floats]:
     """The stage as a function from a recording to its stems."""
     stage = SeparateStage(OneNetwork(engine), sizes, all_chunks=all_chunks)
 

@@ -21,10 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusSizes
+from heartvoice import keyed_random
+from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.writer import GRAPH_FILE, write_graph
@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def source_of(engine: str, official: Path | None) -> TensorSource:
     """The weights of an engine."""
     sizes = SPEAKERS[engine]
-    if isinstance(sizes, CampplusSizes):
+    if isinstance(sizes, CampplusConfig):
         return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
-    return open_resemblyzer(pypi.member("resemblyzer"))
+    return open_resemblyzer(wheel_files.member("resemblyzer"))
 
 
 def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool:
@@ -96,12 +96,12 @@ def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool
 
 def recording(seconds: float) -> Floats:
     """Noise at a voice's level; no network's time depends on what it hears."""
-    return noise.normal(0, "benchmark voice", 0, (round(seconds * SPEECH_RATE_HZ),)) * np.float32(0.05)
+    return keyed_random.normal(0, "benchmark voice", 0, (round(seconds * SPEECH_RATE_HZ),)) * np.float32(0.05)
 
 
 def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
     """What the network is called with, call by call."""
-    if isinstance(sizes, CampplusSizes):
+    if isinstance(sizes, CampplusConfig):
         return [part[None] for part in campplus_features(audio, sizes.n_bands)]
     return list(partial_batches(raise_level(audio), sizes))
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.voice import LYRICS, TAGS, finished, voice_inputs
+from benchmarks.song_with_voice import LYRICS, TAGS, finished, voice_inputs
 from heartvoice.contracts.constants import CODES_PER_UNIT
 from heartvoice.loadtest.harness import RESULTS, Run, Timing
-from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_song
+from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_song
 from heartvoice.runtime.engines import Array, default_threads
 from heartvoice.runtime.repository import Repository
 
@@ -30,7 +30,10 @@ BUDGETS = {"window 93": 0.25, "window 372": 0.6, "window 93, voice, live": 0.45}
 
 def measure(run: Run, repository: Repository, jobs: dict[str, dict[str, Array]], *, rounds: int) -> None:
     """Make each job in turns; adds two rows for each."""
-    stages, voice = LocalStages(repository, threads=run.threads), LocalVoiceStages(repository, threads=run.threads)
+    stages, voice = (
+        InProcessStages(repository, threads=run.threads),
+        InProcessVoiceStages(repository, threads=run.threads),
+    )
     reports: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, inputs in jobs.items():

@@ -31,11 +31,11 @@ from heartvoice.audio.dsp import resample
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.random_seed_vc import part_law
-from heartvoice.config.presets import PRESETS, Preset, RmvpeSizes
+from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.svc_graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
 from heartvoice.export.f0_graph import build_f0_network
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.parity_svc import content_inputs, flow_rows, regulator_case
 from heartvoice.export.style_graph import build_svc_style
@@ -66,8 +66,8 @@ PARTS = ("networks", "stages", "conversion", "binding")
 BUDGETS = {"onnxruntime": 1.05, "openvino fp32": 0.8, "openvino bf16": 0.3}
 """Largest time of a flow's evaluation over PyTorch's."""
 F0S = {
-    "mid": RmvpeSizes(en_out_channels=4, gru_hidden=64),
-    "tiny": RmvpeSizes(n_blocks=1, inter_layers=1, en_out_channels=2),
+    "mid": RmvpeConfig(en_out_channels=4, gru_hidden=64),
+    "tiny": RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=2),
 }
 """RMVPE at a quarter of the width: unlike the presets' own engine it has a module to be compared with."""
 VOCODER_FRAMES = 96

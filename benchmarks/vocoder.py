@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.vocoder_forms import FORMS, write_form
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.export.parity import TOLERANCE
 from heartvoice.export.vocoder_graph import build_vocoder
@@ -40,9 +40,9 @@ from heartvoice.stages.svc.vocoder import VocodeStage, context_frames
 Floats = npt.NDArray[np.float32]
 Engine = Literal["eager", "onnxruntime", "openvino fp32", "openvino bf16"]
 SIZES = {
-    "full": BigvganSizes(),
-    "mid": BigvganSizes(upsample_initial_channel=384),
-    "quick": BigvganSizes(upsample_initial_channel=64, upsample_rates=(8, 4, 2), upsample_kernel_sizes=(16, 8, 4)),
+    "full": BigvganConfig(),
+    "mid": BigvganConfig(upsample_initial_channel=384),
+    "quick": BigvganConfig(upsample_initial_channel=64, upsample_rates=(8, 4, 2), upsample_kernel_sizes=(16, 8, 4)),
 }
 PARTS = ("engines", "chunks", "forms")
 CHUNKS = (64, 128, 256, 512)
@@ -50,14 +50,14 @@ BUDGET = 1.0
 """Of the graph over PyTorch."""
 
 
-def source_of(sizes: BigvganSizes) -> RandomBigvgan:
+def source_of(sizes: BigvganConfig) -> RandomBigvgan:
     """Random weights of seed 0."""
     return RandomBigvgan(bigvgan_manifest(sizes), 0, sizes)
 
 
-def log_mel(sizes: BigvganSizes, frames: int) -> Floats:
+def log_mel(sizes: BigvganConfig, frames: int) -> Floats:
     """Noise as loud as log-mel frames, [M, T]; no network's time depends on what it hears."""
-    values = noise.normal(0, "benchmark mel", 0, (sizes.num_mels, frames))
+    values = keyed_random.normal(0, "benchmark mel", 0, (sizes.num_mels, frames))
     return values * np.float32(LOG_MEL_STD) + np.float32(LOG_MEL_MEAN)
 
 
@@ -72,7 +72,7 @@ class OneNetwork:
         return {"audio": self._decode(inputs["mel"].astype(np.float32, copy=False))}
 
 
-def load(engine: Engine, sizes: BigvganSizes, path: Path, threads: int) -> Callable[[Floats], Floats]:
+def load(engine: Engine, sizes: BigvganConfig, path: Path, threads: int) -> Callable[[Floats], Floats]:
     """One engine, from mel [B, M, T] to audio [B, 1, N]."""
     if engine == "eager":
         with torch.device("meta"):
@@ -99,14 +99,16 @@ def load(engine: Engine, sizes: BigvganSizes, path: Path, threads: int) -> Calla
 
 
 def build(
-    engine: Engine, sizes: BigvganSizes, path: Path, threads: int, frames: int, chunk: int
+    engine: Engine, sizes: BigvganConfig, path: Path, threads: int, frames: int, chunk: int
 ) -> Callable[[], Floats]:
     """Load one way to decode; what it returns decodes once. Also run in fresh processes. Chunk 0 is one call."""
     torch.set_num_threads(threads)
     return _decoding(load(engine, sizes, path, threads), sizes, log_mel(sizes, frames), chunk)
 
 
-def _decoding(decode: Callable[[Floats], Floats], sizes: BigvganSizes, mel: Floats, chunk: int) -> Callable[[], Floats]:
+def _decoding(
+    decode: Callable[[Floats], Floats], sizes: BigvganConfig, mel: Floats, chunk: int
+) -> Callable[[], Floats]:
     stage = VocodeStage(OneNetwork(decode), sizes, chunk_frames=chunk or mel.shape[1])
     return lambda: stage.decode(mel)
 
@@ -114,7 +116,7 @@ def _decoding(decode: Callable[[Floats], Floats], sizes: BigvganSizes, mel: Floa
 # ----------------------------------------------------------------------------------------------------------- the parts
 
 
-def measure_engines(run: Run, sizes: BigvganSizes, path: Path, *, frames: int, n: int, memory: bool) -> bool:
+def measure_engines(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, n: int, memory: bool) -> bool:
     """The whole network in one call in every engine; adds rows, returns whether the graph is right."""
     engines: list[Engine] = ["eager", "onnxruntime"]
     if importlib.util.find_spec("openvino") is not None:
@@ -136,7 +138,7 @@ def measure_engines(run: Run, sizes: BigvganSizes, path: Path, *, frames: int, n
     return errors["onnxruntime"]["relative_error"] <= TOLERANCE["fp32"]
 
 
-def measure_chunks(run: Run, sizes: BigvganSizes, path: Path, *, frames: int, n: int, memory: bool) -> None:
+def measure_chunks(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, n: int, memory: bool) -> None:
     """A longer stretch through the stage, in chunks of several sizes and in one call; adds rows."""
     decode, mel = load("onnxruntime", sizes, path, run.threads), log_mel(sizes, frames)
     chunks = [0, *(chunk for chunk in CHUNKS if chunk < frames)]
@@ -153,14 +155,14 @@ def measure_chunks(run: Run, sizes: BigvganSizes, path: Path, *, frames: int, n:
             row["run_mb"] = peak.growth / 1e6
 
 
-def measure_forms(run: Run, sizes: BigvganSizes, folder: Path, *, frames: int, n: int) -> None:
+def measure_forms(run: Run, sizes: BigvganConfig, folder: Path, *, frames: int, n: int) -> None:
     """One activation of each stage in every form, in onnxruntime; adds rows."""
     source, channels, length = source_of(sizes), sizes.upsample_initial_channel, frames
     n_blocks = len(sizes.resblock_kernel_sizes)
     for stage, rate in enumerate(sizes.upsample_rates):
         channels, length = channels // 2, length * rate
         name = f"resblocks.{stage * n_blocks}.activations.0"
-        x = noise.normal(0, "benchmark activation", stage, (1, channels, length))
+        x = keyed_random.normal(0, "benchmark activation", stage, (1, channels, length))
 
         def call(path: Path, x: Floats = x) -> Callable[[], Floats]:
             engine = OnnxEngine(path, threads=run.threads)
@@ -182,7 +184,7 @@ def _name(chunk: int) -> str:
     return f"of {chunk} frames" if chunk else "one call"
 
 
-def _seconds(sizes: BigvganSizes, frames: int) -> float:
+def _seconds(sizes: BigvganConfig, frames: int) -> float:
     """Audio that frames become."""
     return frames * sizes.hop / STEM_RATE_HZ
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from heartvoice.checkpoints.bigvgan import BETA_FLOOR, TAPS
 from heartvoice.contracts.types import Axis, TensorSpec
-from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.export.graph_builder import Array, GraphBuilder
 from heartvoice.export.layout import BATCH
 from heartvoice.export.vocoder_graph import REACH, add_activation, phases
 from heartvoice.export.writer import GRAPH_FILE, write_graph

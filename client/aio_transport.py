@@ -16,7 +16,15 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.connection import LEAVE_S, PAUSE_S, READY_TIMEOUT_S, Attempts, Connection, Pem, StreamReader
+from heartvoice.client.connection import (
+    DRAIN_IDLE_S,
+    DRAIN_TIMEOUT_S,
+    READY_TIMEOUT_S,
+    Connection,
+    Pem,
+    RetryState,
+    StreamReader,
+)
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
@@ -85,7 +93,7 @@ class AsyncTransport:
         return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
 
     async def _tries(
-        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
+        self, message: Any, spec: wire.StreamSpec[M], attempts: RetryState, events: bool
     ) -> AsyncGenerator[M, None]:
         attempts.begin()
         message.id = attempts.request_id
@@ -100,12 +108,12 @@ class AsyncTransport:
             else:
                 return
 
-    async def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
+    async def _attempt(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
         async with self._sent(message) as sent, aclosing(self._read(sent, attempts, reader)) as messages:
             async for item in messages:
                 yield item
 
-    async def _read(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
+    async def _read(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
         call = self._call("ModelStreamInfer", [message], attempts)
         stall_s = self._connection.stall_timeout_s
         stalled = False
@@ -133,7 +141,7 @@ class AsyncTransport:
             if await call.code() is not grpc.StatusCode.OK:
                 raise self._status(attempts, await call.code(), await call.details())
         except GeneratorExit:
-            await _read_away(call)
+            await _drain(call)
             raise
         except grpc.RpcError as error:
             raise self._failure(error, attempts) from error
@@ -160,7 +168,7 @@ class AsyncTransport:
         """What is sent in place of the message, as long as the block."""
         return nullcontext(message) if self._shared is None else self._shared.sent_async(message)
 
-    async def _unary(self, method: str, message: Any, attempts: Attempts) -> Any:
+    async def _unary(self, method: str, message: Any, attempts: RetryState) -> Any:
         call = self._call(method, message, attempts)
         try:
             return await call
@@ -172,7 +180,7 @@ class AsyncTransport:
         finally:
             call.cancel()
 
-    def _call(self, method: str, argument: Any, attempts: Attempts) -> Any:
+    def _call(self, method: str, argument: Any, attempts: RetryState) -> Any:
         timeout_s = attempts.remaining_s()
         if self._closed.is_set():
             raise attempts.closed()
@@ -185,15 +193,15 @@ class AsyncTransport:
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return getattr(self._stub, method)(argument, timeout=timeout_s, metadata=self._connection.metadata)
 
-    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
+    def _failure(self, error: Any, attempts: RetryState) -> HeartvoiceError:
         return self._status(attempts, error.code(), error.details())
 
-    def _status(self, attempts: Attempts, code: Any, details: str | None) -> HeartvoiceError:
+    def _status(self, attempts: RetryState, code: Any, details: str | None) -> HeartvoiceError:
         if self._closed.is_set():
             return attempts.closed()
         return attempts.failure(code.name, details or "")
 
-    def _raise_if_closed(self, attempts: Attempts) -> None:
+    def _raise_if_closed(self, attempts: RetryState) -> None:
         """grpc.aio reports a closed channel as a cancelled task; tell the two apart."""
         cancelling = getattr(asyncio.current_task(), "cancelling", lambda: 0)  # Python 3.11
         if self._closed.is_set() and not cancelling():
@@ -212,10 +220,10 @@ class AsyncTransport:
             return False
 
 
-async def _read_away(call: Any) -> None:
+async def _drain(call: Any) -> None:
     """Read what the server has ready for a stream that is left."""
-    until = time.monotonic() + LEAVE_S
+    until = time.monotonic() + DRAIN_TIMEOUT_S
     with suppress(asyncio.TimeoutError, asyncio.InvalidStateError, grpc.RpcError):
         while time.monotonic() < until:
-            if await asyncio.wait_for(call.read(), PAUSE_S) is grpc.aio.EOF:
+            if await asyncio.wait_for(call.read(), DRAIN_IDLE_S) is grpc.aio.EOF:
                 return

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from heartvoice.audio.encode import Part, replaceable
+from heartvoice.audio.encode import PartFile, replaceable
 
 
-class FileSet:
+class AtomicFiles:
     """A block in which files are filled under hidden names, until `place` gives all of them their own.
 
     Whatever has no name of its own when the block ends vanishes. Existing files are replaced by `place` and not before.
@@ -19,7 +19,7 @@ class FileSet:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._parts: list[Part] = []
+        self._parts: list[PartFile] = []
 
     def make_folder(self, path: Path) -> None:
         """Make a folder if there is none; it vanishes with the block if it is empty then."""
@@ -28,14 +28,14 @@ class FileSet:
             self._stack.callback(_remove_empty, path)
 
     @contextmanager
-    def filling(self, path: Path) -> Iterator[IO[bytes]]:
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
         """The file that will be `path`, open; on disk when this inner block ends.
 
         Raises:
             InvalidRequestError: no file can go there.
             OSError: naming `path`.
         """
-        part = self._stack.enter_context(Part(replaceable(path)))
+        part = self._stack.enter_context(PartFile(replaceable(path)))
         with part.filling() as file:
             yield file
         self._parts.append(part)
@@ -54,7 +54,7 @@ class FileSet:
                     undo.callback(part.path.unlink)
             undo.pop_all()
 
-    def __enter__(self) -> FileSet:
+    def __enter__(self) -> AtomicFiles:
         return self
 
     def __exit__(

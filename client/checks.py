@@ -13,10 +13,10 @@ from heartvoice.client.recordings import VOICE_NAMES
 from heartvoice.client.requests import CoverRequest, JobRequest, SettingValue, SongRequest, as_voice
 from heartvoice.contracts.constants import (
     AUTO_PITCH_MODES,
+    BIDI_CONTROLS,
     MAX_CONSENT_CHARS,
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
-    TURNING,
 )
 from heartvoice.contracts.tensors import VOICE_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
@@ -91,7 +91,7 @@ def check_consent(consent: object) -> bytes:
     if len(consent) > MAX_CONSENT_CHARS:
         raise InvalidRequestError(f"consent: {wanted}, got {len(consent)}")
     for position, character in enumerate(consent):
-        if unicodedata.category(character) in ("Cc", "Cs") or character in TURNING:
+        if unicodedata.category(character) in ("Cc", "Cs") or character in BIDI_CONTROLS:
             raise InvalidRequestError(
                 "consent: expected text without control characters or overrides of direction, got"
                 f" U+{ord(character):04X} at {position}"

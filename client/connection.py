@@ -42,7 +42,7 @@ READY_TIMEOUT_S = 5.0
 MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
 MAX_SEND_BYTES = 2**31 - 1
 """Protobuf's own limit. The most that a contract allows is half of it: 600 s of stereo samples at 192 kHz."""
-LEAVE_S, PAUSE_S = 2.0, 0.15
+DRAIN_TIMEOUT_S, DRAIN_IDLE_S = 2.0, 0.15
 """A stream that is left before its end is read for so long at most before it is cancelled, and until such a pause:
 Triton never frees what a cancelled stream had not sent (2.51), up to 92 MB for a song that was played as it came."""
 _LOST = ("Socket closed", "Stream removed", "Connection reset")
@@ -121,14 +121,14 @@ class Connection:
             return None
         return grpc.ssl_channel_credentials(*(_read_pem(pem) for pem in pems))
 
-    def attempts(self, what: str, timeout_s: float | None) -> Attempts:
+    def attempts(self, what: str, timeout_s: float | None) -> RetryState:
         """The tries of one call to the model `what`; a timeout of None is the connection's own.
 
         Raises:
             InvalidRequestError: the timeout is not above 0.
         """
         check_timeout(timeout_s)
-        return Attempts(what, self.url, self.timeout_s if timeout_s is None else timeout_s, self.retries)
+        return RetryState(what, self.url, self.timeout_s if timeout_s is None else timeout_s, self.retries)
 
 
 def _read_pem(pem: Pem | None) -> bytes | None:
@@ -166,7 +166,7 @@ def check_timeout(timeout_s: float | None) -> None:
         raise InvalidRequestError(f"timeout_s: expected a number above 0, got {timeout_s}")
 
 
-class Attempts:
+class RetryState:
     """The deadline of one call and what is left of its retries.
 
     Only what never began is tried again: the server could not be reached or refused, and nothing had been received.

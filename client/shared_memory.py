@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 from heartvoice.server.shared_memory import HEADER, find_key, new_region_name
 
 LARGE_BYTES = 1_000_000
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parcel:
+class SharedMemoryRequest:
     """A message whose large inputs lie in a region beside it."""
 
     message: Any
@@ -43,7 +43,7 @@ class Parcel:
     contents: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, message: Any) -> Parcel | None:
+    def of(cls, message: Any) -> SharedMemoryRequest | None:
         """Split a `ModelInferRequest` into a new one and the contents of its large inputs; None if it has none."""
         region, contents, offset = new_region_name(), [], 0
         sent = service_pb2.ModelInferRequest(
@@ -75,7 +75,7 @@ class Parcel:
             ModelUnavailableError: there is no room.
         """
         try:
-            descriptor = os.open(leftovers.SHM / self.region, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(cleanup.SHM / self.region, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 for content in self.contents:
                     left = memoryview(content)
@@ -84,13 +84,13 @@ class Parcel:
         except OSError as error:
             self.unlink()
             raise wire.ModelMissingError(
-                f"shared_memory: {leftovers.SHM} cannot take {self.n_bytes} bytes: {error.strerror}; "
+                f"shared_memory: {cleanup.SHM} cannot take {self.n_bytes} bytes: {error.strerror}; "
                 "make room, or leave shared_memory off"
             ) from error
 
     def unlink(self) -> None:
         """Remove the region's name; without effect on who has mapped it."""
-        (leftovers.SHM / self.region).unlink(missing_ok=True)
+        (cleanup.SHM / self.region).unlink(missing_ok=True)
 
 
 class SharedMemory:
@@ -114,7 +114,7 @@ class SharedMemory:
         Raises:
             ModelUnavailableError: the server does not allow it, or there is no room; another try is useless.
         """
-        parcel = Parcel.of(message)
+        parcel = SharedMemoryRequest.of(message)
         if parcel is None:
             yield message
             return
@@ -156,7 +156,7 @@ class SharedMemory:
         with grpc.insecure_channel(self._url, [("grpc.enable_http_proxy", 0)]) as channel:
             yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
-    def _register(self, parcel: Parcel, key: str) -> None:
+    def _register(self, parcel: SharedMemoryRequest, key: str) -> None:
         request = service_pb2.SystemSharedMemoryRegisterRequest(
             name=parcel.region, key=f"/{parcel.region}", offset=0, byte_size=parcel.n_bytes
         )
@@ -169,7 +169,7 @@ class SharedMemory:
                 raise self._refusal() from error
             raise wire.error_from_status(error.code().name, f"shared_memory: {details}") from error
 
-    def _unregister(self, parcel: Parcel, key: str) -> None:
+    def _unregister(self, parcel: SharedMemoryRequest, key: str) -> None:
         """Have the server let go; what it does not within a second, it does when this process has ended."""
         request = service_pb2.SystemSharedMemoryUnregisterRequest(name=parcel.region)
         deadline = time.monotonic() + IN_USE_S

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from heartvoice.audio.encode import AudioFile, Spool, audio_format, replaceable
-from heartvoice.client.atomic_files import FileSet
+from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.messages import AudioChunk, Codes, Message, Report, StemsChunk
 from heartvoice.client.stem_files import StemsWriter, stem_folder
 from heartvoice.contracts.constants import MIX_STEM_NAMES, SAMPLE_RATE_HZ
@@ -80,15 +80,15 @@ class SongWriter:
         """
         peak = max(self._spool.peak, self._stems.peak if self._stems else 0.0)
         stems = {}
-        with FileSet() as files:
-            with files.filling(self._path) as file:
+        with AtomicFiles() as files:
+            with files.open(self._path) as file:
                 audio = self._spool.encode(file, self._path, self._format, peak, report.comment_from(origin))
             if self._stems is not None:
                 comments = {name: report.stem_comment(name, origin) for name in MIX_STEM_NAMES}
                 stems = self._stems.fill(files, comments, peak=peak)
             if self._codes_path is not None:
                 assert codes is not None, "asked for codes, and the stream is complete"
-                with files.filling(self._codes_path) as file:
+                with files.open(self._codes_path) as file:
                     np.save(file, codes, allow_pickle=False)
             files.place()
         self.close()

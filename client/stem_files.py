@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from heartvoice.audio.encode import AudioFile, Spool
-from heartvoice.client.atomic_files import FileSet
+from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.contracts.constants import AUDIO_FORMATS, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
@@ -77,19 +77,19 @@ class StemsWriter:
         Raises:
             OSError: one could not be written; then none is, and files that stood there before still do.
         """
-        with FileSet() as files:
+        with AtomicFiles() as files:
             made = self.fill(files, comments, peak=max(peak, self.peak))
             files.place()
         self.close()
         return made
 
-    def fill(self, files: FileSet, comments: Mapping[str, str], *, peak: float) -> dict[str, AudioFile]:
+    def fill(self, files: AtomicFiles, comments: Mapping[str, str], *, peak: float) -> dict[str, AudioFile]:
         """The first half of `commit`, for stems that appear together with other `files`; `peak` is that of all."""
         files.make_folder(self._folder)
         made = {}
         for spool, (name, comment) in zip(self._spools, comments.items(), strict=True):
             path = self._folder / f"{name}.{self._format}"
-            with files.filling(path) as file:
+            with files.open(path) as file:
                 made[name] = spool.encode(file, path, self._format, peak, comment)
         return made
 

@@ -15,12 +15,12 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
 from heartvoice.client.connection import (
-    LEAVE_S,
-    PAUSE_S,
+    DRAIN_IDLE_S,
+    DRAIN_TIMEOUT_S,
     READY_TIMEOUT_S,
-    Attempts,
     Connection,
     Pem,
+    RetryState,
     StallGuard,
     StreamReader,
 )
@@ -113,7 +113,7 @@ class Transport:
         return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
 
     def _tries(
-        self, message: Any, spec: wire.StreamSpec[M], attempts: Attempts, events: bool
+        self, message: Any, spec: wire.StreamSpec[M], attempts: RetryState, events: bool
     ) -> Generator[M, None, None]:
         attempts.begin()
         message.id = attempts.request_id
@@ -126,11 +126,11 @@ class Transport:
             else:
                 return
 
-    def _attempt(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
+    def _attempt(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> Generator[M, None, None]:
         with self._sent(message) as sent:
             yield from self._read(sent, attempts, reader)
 
-    def _read(self, message: Any, attempts: Attempts, reader: StreamReader[M]) -> Generator[M, None, None]:
+    def _read(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> Generator[M, None, None]:
         call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
         guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
         try:
@@ -141,7 +141,7 @@ class Transport:
                     break
                 yield from reader.feed(response)
         except GeneratorExit:
-            _read_away(call)
+            _drain(call)
             raise
         except grpc.RpcError as error:
             if guard.stalled:
@@ -166,7 +166,7 @@ class Transport:
         """What is sent in place of the message, as long as the block."""
         return nullcontext(message) if self._shared is None else self._shared.sent(message)
 
-    def _unary(self, method: Any, message: Any, attempts: Attempts) -> Any:
+    def _unary(self, method: Any, message: Any, attempts: RetryState) -> Any:
         call = self._call(method.future, message, attempts)
         try:
             return call.result()
@@ -177,7 +177,7 @@ class Transport:
         finally:
             call.cancel()
 
-    def _call(self, method: Any, argument: Any, attempts: Attempts) -> Any:
+    def _call(self, method: Any, argument: Any, attempts: RetryState) -> Any:
         timeout_s = attempts.remaining_s()
         if self._closed.is_set():
             raise attempts.closed()
@@ -186,7 +186,7 @@ class Transport:
         except ValueError as error:  # closed in between
             raise attempts.closed() from error
 
-    def _failure(self, error: Any, attempts: Attempts) -> HeartvoiceError:
+    def _failure(self, error: Any, attempts: RetryState) -> HeartvoiceError:
         if self._closed.is_set():
             return attempts.closed()
         return attempts.failure(error.code().name, error.details() or "")
@@ -203,10 +203,10 @@ class Transport:
             return False
 
 
-def _read_away(call: Any) -> None:
+def _drain(call: Any) -> None:
     """Read what the server has ready for a stream that is left."""
-    guard = StallGuard(call.cancel, PAUSE_S)
-    until = time.monotonic() + LEAVE_S
+    guard = StallGuard(call.cancel, DRAIN_IDLE_S)
+    until = time.monotonic() + DRAIN_TIMEOUT_S
     try:
         while time.monotonic() < until:
             with guard.waiting():

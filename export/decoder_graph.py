@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.models import HEARTCODEC_DECODER
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.models.heartcodec.scalar import DILATIONS, LEVELS
 from heartvoice.models.load import TensorSource
@@ -20,13 +20,13 @@ from heartvoice.models.load import TensorSource
 _DECODER = "scalar_model.decoder"
 
 
-def build_heartcodec_decoder(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_heartcodec_decoder(sizes: HeartCodecConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HEARTCODEC_DECODER`: latents [B, Lh, T] to audio [B, bands, T * latent_hop]."""
     return _Decoder(sizes, source, precision).build()
 
 
 class _Decoder:
-    def __init__(self, sizes: HeartCodecSizes, source: TensorSource, precision: Precision) -> None:
+    def __init__(self, sizes: HeartCodecConfig, source: TensorSource, precision: Precision) -> None:
         self.sizes, self.source = sizes, source
         self.b = GraphBuilder(HEARTCODEC_DECODER.name, precision)
 

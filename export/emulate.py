@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from heartvoice.export.graph import ISLANDS, Graph, Island, Weight
-from heartvoice.export.half import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region, Graph, Weight
+from heartvoice.export.mixed_precision import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 
@@ -65,7 +65,7 @@ def _rounded(weight: Weight, precision: HalfPrecision) -> Weight:
 
 
 def emulate(
-    path: Path, precision: HalfPrecision, islands: Collection[Island] = ISLANDS, *, threads: int | None = None
+    path: Path, precision: HalfPrecision, islands: Collection[Fp32Region] = ISLANDS, *, threads: int | None = None
 ) -> Engine:
     """Open a float32 graph as if it ran in half precision but for the islands."""
     with TemporaryDirectory(prefix="heartvoice-half-") as folder:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.models import F0_NETWORK
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, f0_axes
 from heartvoice.export.swift_f0 import build_swift_f0
 from heartvoice.models.load import TensorSource
@@ -37,13 +37,13 @@ def build_f0_network(sizes: AnyF0, source: TensorSource, precision: Precision = 
     Raises:
         CheckpointError: the source is not that of the engine.
     """
-    if isinstance(sizes, SwiftF0Sizes):
+    if isinstance(sizes, SwiftF0Config):
         return build_swift_f0(sizes, source, precision)
     return _Rmvpe(sizes, source, precision).build()
 
 
 class _Rmvpe:
-    def __init__(self, sizes: RmvpeSizes, source: TensorSource, precision: Precision) -> None:
+    def __init__(self, sizes: RmvpeConfig, source: TensorSource, precision: Precision) -> None:
         self.sizes, self.source = sizes, source
         self.b = GraphBuilder(F0_NETWORK.name, precision)
 

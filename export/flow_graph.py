@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.models import HEARTCODEC_CONDITION, HEARTCODEC_FLOW
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, codec_axes
 from heartvoice.export.llama_graph import quarter_turn
 from heartvoice.models.heartcodec.estimator import (
@@ -30,7 +30,7 @@ _FLOW = "flow_matching"
 _ESTIMATOR = "flow_matching.estimator"
 
 
-def build_heartcodec_condition(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_heartcodec_condition(sizes: HeartCodecConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HEARTCODEC_CONDITION`: codes int32 [B, K, W] to mu [B, 2 W, dim].
 
     A code of -1 contributes zero; one beyond the codebook makes the engine fail, as it must.
@@ -47,7 +47,7 @@ def build_heartcodec_condition(sizes: HeartCodecSizes, source: TensorSource, pre
     return b.graph
 
 
-def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecSizes, source: TensorSource) -> str:
+def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecConfig, source: TensorSource) -> str:
     """Sum of the codes' vectors, [B, W, codebook_dim]."""
     size, levels, width = sizes.codebook_size, sizes.num_quantizers, sizes.codebook_dim
 
@@ -70,7 +70,7 @@ def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecSizes, source: TensorS
         return b.op("ReduceSum", b.embed(weight, row), b.constant([0]), keepdims=0)
 
 
-def build_heartcodec_flow(sizes: HeartCodecSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_heartcodec_flow(sizes: HeartCodecConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HEARTCODEC_FLOW`: x, context, mu [R, T, .] and t [R, 1] to velocity [R, T, L]."""
     b, spec, axes = GraphBuilder(HEARTCODEC_FLOW.name, precision), HEARTCODEC_FLOW, codec_axes(sizes)
     x, context, mu, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in spec.inputs)
@@ -120,7 +120,7 @@ class _Estimator:
     """The velocity network, part by part."""
 
     def __init__(
-        self, b: GraphBuilder, sizes: HeartCodecSizes, source: TensorSource, *, n_frames: str, sinusoid: str
+        self, b: GraphBuilder, sizes: HeartCodecConfig, source: TensorSource, *, n_frames: str, sinusoid: str
     ) -> None:
         self.b, self.sizes, self.source, self.n_frames, self.sinusoid = b, sizes, source, n_frames, sinusoid
 

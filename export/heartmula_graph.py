@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartvoice.config.presets import HeartMuLaSizes, Preset
+from heartvoice.config.presets import HeartMuLaConfig, Preset
 from heartvoice.contracts.models import heartmula_step
 from heartvoice.contracts.types import ModelSpec
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import Precision, lm_axes
 from heartvoice.export.llama_graph import (
     BackboneAttention,
@@ -225,7 +225,7 @@ class StepGraph:
 class Depth:
     """The depth decoder, unrolled: each call adds one pass over the same weights."""
 
-    def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaSizes) -> None:
+    def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaConfig) -> None:
         """Start a frame at position 0."""
         self.b, self.source, self.sizes = b, source, sizes
         self.attention = DepthAttention(sizes.decoder, sizes.audio_num_codebooks)

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from heartvoice.config.presets import HeartMuLaSizes, Preset
+from heartvoice.config.presets import HeartMuLaConfig, Preset
 from heartvoice.contracts.lm_graphs import heartmula_step_ort
 from heartvoice.contracts.types import Axis, TensorSpec
-from heartvoice.export.graph import Graph, GraphBuilder
+from heartvoice.export.graph_builder import Graph, GraphBuilder
 from heartvoice.export.heartmula_graph import Depth, Rows, StepGraph
 from heartvoice.export.llama_graph import KeyValue
 from heartvoice.export.llama_ort import OrtLayers
@@ -73,7 +73,7 @@ class OrtGraph(StepGraph):
 class _OrtDepth(Depth):
     """The depth decoder with fused attention; its cache begins empty and grows by one position a pass."""
 
-    def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaSizes) -> None:
+    def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaConfig) -> None:
         super().__init__(b, source, sizes)
         self.layers = OrtLayers(b, source, "decoder", sizes.decoder, sizes.audio_num_codebooks)
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.config.presets import SeparatorSizes
+from heartvoice.config.presets import SeparatorConfig
 from heartvoice.contracts.models import HTDEMUCS
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.htdemucs_transformer import Transformer, channel_mean
 from heartvoice.export.layout import BATCH, Precision, separator_axes
 from heartvoice.models.demucs import check_sizes
@@ -37,7 +37,7 @@ _ROW = 512
 _GATED = (0, 1)
 
 
-def build_htdemucs(sizes: SeparatorSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_htdemucs(sizes: SeparatorConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HTDEMUCS`.
 
     mix [B, 2, L] and spectrum [B, 4, F, T] to spectra [B, S, 4, F, T] and waves [B, S, 2, L]. In a bag, network i
@@ -146,7 +146,7 @@ class _Network:
     """One htdemucs; `only` keeps a single source of its outputs."""
 
     def __init__(
-        self, b: GraphBuilder, sizes: SeparatorSizes, source: TensorSource, prefix: str, only: int | None
+        self, b: GraphBuilder, sizes: SeparatorConfig, source: TensorSource, prefix: str, only: int | None
     ) -> None:
         self.b, self.sizes, self.source, self.prefix, self.only = b, sizes, source, prefix, only
         axes = separator_axes(sizes)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.presets import SeparatorSizes
-from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.config.presets import SeparatorConfig
+from heartvoice.export.graph_builder import Array, GraphBuilder
 from heartvoice.models.load import TensorSource
 
 NORM_EPS = 1e-5
@@ -31,7 +31,7 @@ class Transformer:
     def __init__(
         self,
         b: GraphBuilder,
-        sizes: SeparatorSizes,
+        sizes: SeparatorConfig,
         source: TensorSource,
         prefix: str,
         grid: tuple[int, int],

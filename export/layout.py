@@ -14,13 +14,13 @@ import heartvoice
 from heartvoice.config.presets import (
     AnyF0,
     AnySpeaker,
-    HeartCodecSizes,
-    HeartMuLaSizes,
+    HeartCodecConfig,
+    HeartMuLaConfig,
     Preset,
-    RmvpeSizes,
-    SeparatorSizes,
+    RmvpeConfig,
+    SeparatorConfig,
 )
-from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts import triton_config
 from heartvoice.contracts.lm_graphs import heartmula_step_ort
 from heartvoice.contracts.models import (
     F0_NETWORK,
@@ -48,7 +48,7 @@ from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.runtime.repository import sha256 as sha256  # for whoever lays out or checks files
 
 if TYPE_CHECKING:
-    from heartvoice.models.load import Sizes
+    from heartvoice.models.load import AnyConfig
 
 TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
 """The committed repository: a link in a checkout, package data in an installation."""
@@ -71,8 +71,8 @@ _NOT_CODE = frozenset(
         *(
             f"export/{name}.py"
             for name in (
-                "drift", "emulate", "half", "half_cases", "half_report", "lint",
-                "plan_builder", "plan_export", "plan_profiles", "staging",
+                "atomic_repository", "check", "emulate", "lint", "mixed_precision", "mixed_precision_cases",
+                "mixed_precision_report", "plan_builder", "plan_export", "plan_profiles",
             )
         ),
     )
@@ -102,7 +102,7 @@ class GraphModel:
         return BATCH if self.spec.max_batch_size else ""
 
 
-def lm_axes(sizes: HeartMuLaSizes) -> dict[str, int]:
+def lm_axes(sizes: HeartMuLaConfig) -> dict[str, int]:
     """The contract's axes that HeartMuLa's sizes fix."""
     return {
         "style": sizes.muq_dim,
@@ -112,12 +112,12 @@ def lm_axes(sizes: HeartMuLaSizes) -> dict[str, int]:
     }
 
 
-def codec_axes(sizes: HeartCodecSizes) -> dict[str, int]:
+def codec_axes(sizes: HeartCodecConfig) -> dict[str, int]:
     """The contract's axes that HeartCodec's sizes fix."""
     return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
 
 
-def separator_axes(sizes: SeparatorSizes) -> dict[str, int]:
+def separator_axes(sizes: SeparatorConfig) -> dict[str, int]:
     """The contract's axes that the separator's sizes fix."""
     return {
         "source": len(sizes.sources),
@@ -134,7 +134,7 @@ def speaker_axes(sizes: AnySpeaker) -> dict[str, int]:
 
 def f0_axes(sizes: AnyF0) -> dict[str, int]:
     """The contract's axes that the F0 engine fixes: samples to Hz and confidence, or mel frames to salience."""
-    if isinstance(sizes, RmvpeSizes):
+    if isinstance(sizes, RmvpeConfig):
         return {"f0_feature": sizes.n_mels, "f0_bin": sizes.n_bins}
     return {"f0_feature": 1, "f0_bin": 2}
 
@@ -176,7 +176,10 @@ def _of(spec: ModelSpec, axes: Mapping[str, int]) -> dict[str, int]:
 
 def configs(model: ModelSpec) -> dict[str, str]:
     """A model's generated files: path relative to the repository, text."""
-    return {pbtxt.config_path(model, variant): pbtxt.render(model, variant) for variant in pbtxt.variants(model)}
+    return {
+        triton_config.config_path(model, variant): triton_config.to_config_text(model, variant)
+        for variant in triton_config.variants(model)
+    }
 
 
 def write_configs(template: Path = TEMPLATE) -> list[Path]:
@@ -231,9 +234,9 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def network_sizes(preset: Preset, network: Network) -> Sizes:
+def network_sizes(preset: Preset, network: Network) -> AnyConfig:
     """The sizes that decide what a network is."""
-    chosen: dict[Network, Sizes] = {
+    chosen: dict[Network, AnyConfig] = {
         "lm": preset.lm,
         "codec": preset.codec,
         "separator": preset.separator,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.config.presets import TransformerSizes
-from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.config.presets import TransformerConfig
+from heartvoice.export.graph_builder import Array, GraphBuilder
 from heartvoice.models.load import TensorSource
 from heartvoice.models.rope import rope_frequencies
 
@@ -32,12 +32,12 @@ class KeyValue:
     value: str
 
 
-def group_size(sizes: TransformerSizes) -> int:
+def group_size(sizes: TransformerConfig) -> int:
     """Query heads of one kv head."""
     return sizes.num_heads // sizes.num_kv_heads
 
 
-def fused_projection(source: TensorSource, prefix: str, sizes: TransformerSizes) -> Floats:
+def fused_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:
     """Query, key and value weights as one, [E, Hkv * (G + 2) * hd], the query's already scaled by 1/sqrt(hd)."""
     heads, width = sizes.num_kv_heads, sizes.head_dim
 
@@ -49,7 +49,7 @@ def fused_projection(source: TensorSource, prefix: str, sizes: TransformerSizes)
     return np.ascontiguousarray(fused.reshape(-1, sizes.embed_dim).T)
 
 
-def rope_tables(sizes: TransformerSizes, positions: int) -> tuple[Floats, Floats]:
+def rope_tables(sizes: TransformerConfig, positions: int) -> tuple[Floats, Floats]:
     """Cosines and sines, each [positions + 1, hd]; the last row turns nothing, for values.
 
     Angles are float32 products, as in training; each stands twice, for both elements of its pair.
@@ -75,7 +75,7 @@ def quarter_turn(width: int) -> Floats:
 
 
 def mlp(
-    b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerSizes, residual: str | None = None
+    b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerConfig, residual: str | None = None
 ) -> str:
     """`residual + w2(silu(w1 x) * (w3 x))`, gate and up in one product: [..., E] to [..., E]."""
     hidden, width = sizes.intermediate_dim, sizes.embed_dim
@@ -89,7 +89,7 @@ def mlp(
     return b.linear(b.op("Mul", b.silu(gate), up), down, residual=residual)
 
 
-def project_heads(b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerSizes) -> str:
+def project_heads(b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerConfig) -> str:
     """Query, key and value projections: [N, E] to [N, Hkv * (G + 2) * hd]."""
     columns = sizes.num_kv_heads * (group_size(sizes) + 2) * sizes.head_dim
     fused = b.weight(
@@ -103,7 +103,7 @@ def merge_heads(
     attended: str,
     source: TensorSource,
     prefix: str,
-    sizes: TransformerSizes,
+    sizes: TransformerConfig,
     residual: str | None = None,
 ) -> str:
     """`residual + output_proj(attended)`: [..., H * hd] to [..., E]."""
@@ -116,7 +116,7 @@ def merge_heads(
     return b.linear(attended, weight, residual=residual)
 
 
-def norm(b: GraphBuilder, x: str, source: TensorSource, name: str, sizes: TransformerSizes) -> str:
+def norm(b: GraphBuilder, x: str, source: TensorSource, name: str, sizes: TransformerConfig) -> str:
     """RMS norm of [N, E] with the checkpoint's scale."""
     scale = b.weight(f"{name}.scale", (sizes.embed_dim,), lambda: source.array(f"{name}.scale"))
     return b.rms_norm(x, scale, sizes.norm_eps)
@@ -129,7 +129,7 @@ class BackboneAttention:
     """
 
     def __init__(
-        self, b: GraphBuilder, sizes: TransformerSizes, position: str, n_new: str, n_past: str, max_positions: int
+        self, b: GraphBuilder, sizes: TransformerConfig, position: str, n_new: str, n_past: str, max_positions: int
     ) -> None:
         """Prepare what all layers share.
 
@@ -208,7 +208,7 @@ class DepthAttention:
     Positions being known, RoPE is a product with a constant matrix for each position.
     """
 
-    def __init__(self, sizes: TransformerSizes, positions: int) -> None:
+    def __init__(self, sizes: TransformerConfig, positions: int) -> None:
         """Make the matrices of the first `positions` positions."""
         self.sizes, self.group = sizes, group_size(sizes)
         cos, sin = (table[:positions, None] for table in rope_tables(sizes, positions))

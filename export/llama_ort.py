@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from heartvoice.config.presets import TransformerSizes
-from heartvoice.export.graph import Array, GraphBuilder
+from heartvoice.config.presets import TransformerConfig
+from heartvoice.export.graph_builder import Array, GraphBuilder
 from heartvoice.export.llama_graph import Floats, KeyValue, merge_heads, mlp, norm, rope_tables
 from heartvoice.models.load import TensorSource
 
 DOMAIN = "com.microsoft"
 
 
-def packed_projection(source: TensorSource, prefix: str, sizes: TransformerSizes) -> Floats:
+def packed_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:
     """Query, key and value weights side by side, [E, (H + 2 Hkv) * hd]."""
     parts = [source.array(f"{prefix}.{name}_proj.weight") for name in "qkv"]
     return np.ascontiguousarray(np.concatenate(parts).T)
@@ -28,7 +28,7 @@ class OrtLayers:
     """One transformer: its weights, its RoPE tables, its layers."""
 
     def __init__(
-        self, b: GraphBuilder, source: TensorSource, prefix: str, sizes: TransformerSizes, positions: int
+        self, b: GraphBuilder, source: TensorSource, prefix: str, sizes: TransformerConfig, positions: int
     ) -> None:
         """Make the RoPE tables of the first `positions` positions."""
         self.b, self.source, self.prefix, self.sizes = b, source, prefix, sizes

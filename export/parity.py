@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from heartvoice.config.presets import Preset, SwiftF0Sizes
+from heartvoice.config.presets import Preset, SwiftF0Config
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.layout import Network, Precision, network_sizes
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.load import TensorSource, build_module, load_module
@@ -112,7 +112,7 @@ class Reference:
         Raises:
             CheckpointError: the checkpoint does not fit the network.
         """
-        if network == "f0" and isinstance(preset.f0, SwiftF0Sizes):
+        if network == "f0" and isinstance(preset.f0, SwiftF0Config):
             from heartvoice.export.parity_f0 import f0_reference
 
             self.preset, self.whole, self.source, self.module = preset, True, source, f0_reference(preset.f0, source)

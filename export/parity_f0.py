@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN, LOG_MEL_VARIANCE
-from heartvoice.config.presets import AnyF0, Preset, SwiftF0Sizes
+from heartvoice.config.presets import AnyF0, Preset, SwiftF0Config
 from heartvoice.errors import CheckpointError
 from heartvoice.export.parity import Parity
 from heartvoice.export.swift_f0 import AUDIO, CONFIDENCE, HIGH, LOW, PITCH, RANGE_HZ, OnnxFile
@@ -43,7 +43,7 @@ def f0_reference(sizes: AnyF0, source: TensorSource) -> nn.Module:
     Raises:
         CheckpointError: the source is not that of the engine, or does not fit it.
     """
-    if isinstance(sizes, SwiftF0Sizes):
+    if isinstance(sizes, SwiftF0Config):
         if not isinstance(source, OnnxFile):
             raise CheckpointError(f"{source}: swift-f0 is taken from its published graph, not from tensors")
         return PublishedSwiftF0(source)
@@ -54,7 +54,7 @@ def f0_reference(sizes: AnyF0, source: TensorSource) -> nn.Module:
 def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parity) -> None:
     """Activations of noise at several lengths and batch sizes; `network` is that of `f0_reference`."""
     sizes = preset.f0
-    if isinstance(sizes, SwiftF0Sizes):
+    if isinstance(sizes, SwiftF0Config):
         for index, (rows, length) in enumerate(_SAMPLES):
             audio = voices(index, rows, length)
             got = engine.run({"features": audio[:, None]})["activations"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heartvoice.config.presets import Preset, SeparatorSizes
+from heartvoice.config.presets import Preset, SeparatorConfig
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal
 from heartvoice.models.demucs_module import Separator
@@ -18,7 +18,7 @@ _CHORD_HZ = (110.0, 220.5, 331.0, 442.0)
 _LOUDNESS = (1.0, 0.03)
 
 
-def music(sizes: SeparatorSizes, rows: int) -> NDArray[np.float32]:
+def music(sizes: SeparatorConfig, rows: int) -> NDArray[np.float32]:
     """Chords with noise, float32 [rows, 2, L]: channels differ, later rows are softer."""
     time = np.arange(sizes.segment_samples) / sizes.samplerate
     chord = np.sin(2 * np.pi * np.outer(_CHORD_HZ, time) + np.arange(len(_CHORD_HZ))[:, None]).sum(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from heartvoice.config.presets import CampplusSizes, Preset
+from heartvoice.config.presets import CampplusConfig, Preset
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal
 from heartvoice.runtime.engines import Engine
@@ -19,13 +19,13 @@ _SEGMENTS = ((1.5, 1), (2.0, 2), (2.54, 1), (7.01, 1))
 def compare_speaker(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
     """Embeddings of noise shaped as each engine's features are: mel power, or log-mel without its mean."""
     sizes = preset.speaker
-    if isinstance(sizes, CampplusSizes):
+    if isinstance(sizes, CampplusConfig):
         step = 2 * sizes.segment_frames  # the network halves the frame rate before its segments
         cases = [(batch, round(segments * step)) for segments, batch in _SEGMENTS] + [(1, 3)]
     else:
         cases = list(_PARTIALS)
     for index, (batch, length) in enumerate(cases):
         noise = normal(0, "parity speaker", index, (batch, length, sizes.n_bands))
-        features = 2 * noise if isinstance(sizes, CampplusSizes) else np.square(noise)
+        features = 2 * noise if isinstance(sizes, CampplusConfig) else np.square(noise)
         want = network(torch.from_numpy(features))
         parity.add("embedding", engine.run({"features": features})["embedding"], want.numpy())

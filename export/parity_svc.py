@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from heartvoice.checkpoints.random_seed_vc import MEL_DEVIATION, MEL_MEAN
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.seed_vc.dit import Velocity
@@ -24,7 +24,7 @@ _REGULATED = ((1, 1), (30, 52), (200, 345), (901, 776))
 """Content frames and mel frames."""
 
 
-def content_inputs(sizes: WhisperSizes, rows: int) -> Arrays:
+def content_inputs(sizes: WhisperConfig, rows: int) -> Arrays:
     """Windows of noise, of which later ones end earlier in silence."""
     frames = 2 * sizes.max_source_positions
     log_mel = normal(0, "parity log-mel", 0, (rows, sizes.num_mel_bins, frames)) * np.float32(0.4)
@@ -33,7 +33,7 @@ def content_inputs(sizes: WhisperSizes, rows: int) -> Arrays:
     return {"log_mel": log_mel}
 
 
-def regulator_case(sizes: RegulatorSizes, n_content: int, n_frames: int) -> Arrays:
+def regulator_case(sizes: RegulatorConfig, n_content: int, n_frames: int) -> Arrays:
     """Content of noise and a bin for every frame, over the whole table."""
     return {
         "content": normal(0, "parity content", n_content, (1, n_content, sizes.in_channels)),
@@ -42,7 +42,7 @@ def regulator_case(sizes: RegulatorSizes, n_content: int, n_frames: int) -> Arra
     }
 
 
-def flow_rows(sizes: DitSizes, rows: int, length: int) -> Arrays:
+def flow_rows(sizes: DitConfig, rows: int, length: int) -> Arrays:
     """Rows with a prompt in their first third; the last of several is unconditional."""
     shapes = {
         "x": (rows, length, sizes.in_channels),
@@ -61,7 +61,7 @@ def flow_rows(sizes: DitSizes, rows: int, length: int) -> Arrays:
 
 
 @torch.inference_mode()
-def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperSizes, parity: Parity) -> None:
+def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperConfig, parity: Parity) -> None:
     """Content of one window and of two, one of them mostly silent."""
     assert isinstance(network, ContentEncoder)
     for rows in (1, 2):
@@ -71,7 +71,7 @@ def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperSize
 
 
 @torch.inference_mode()
-def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: RegulatorSizes, parity: Parity) -> None:
+def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: RegulatorConfig, parity: Parity) -> None:
     """Conditions of several lengths."""
     assert isinstance(network, Regulator)
     for n_content, n_frames in _REGULATED:
@@ -81,7 +81,7 @@ def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: Regulator
 
 
 @torch.inference_mode()
-def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: DitSizes, parity: Parity) -> None:
+def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: DitConfig, parity: Parity) -> None:
     """Velocities, every row at a time of its own and compared for itself."""
     assert isinstance(network, Velocity)
     for rows, length in _FLOW_ROWS:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
-from heartvoice.config.presets import CampplusSizes, Preset
+from heartvoice.config.presets import CampplusConfig, Preset
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.keyed_random import normal
@@ -36,5 +36,5 @@ def compare_style(engine: Engine, network: torch.nn.Module, preset: Preset, pari
     assert isinstance(network, Campplus)
     gate = next(module for module in network.modules() if isinstance(module, ContextGate))
     n_bands = network.xvector.tdnn.linear.in_channels * HEAD_STRIDE // network.head.conv1.out_channels
-    sizes = CampplusSizes(n_bands=n_bands, segment_frames=gate.segment_frames)
+    sizes = CampplusConfig(n_bands=n_bands, segment_frames=gate.segment_frames)
     compare_speaker(engine, network, replace(preset, speaker=sizes), parity)

@@ -19,17 +19,17 @@ from typing import Any, Protocol
 import heartvoice
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export import layout
-from heartvoice.export.graph import ISLANDS, Island
-from heartvoice.export.half import HALVES, RULES, TYPED_OPSET, HalfPrecision, type_graph
-from heartvoice.export.half_report import measure, store_report
+from heartvoice.export.atomic_repository import staged
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, to_json
 from heartvoice.export.lint import lint
+from heartvoice.export.mixed_precision import HALVES, RULES, TYPED_OPSET, HalfPrecision, type_graph
+from heartvoice.export.mixed_precision_report import measure, store_report
 from heartvoice.export.plan_builder import BuildProgress, PlanOptions, build_plan
 from heartvoice.export.plan_profiles import profile
 from heartvoice.export.repository import quantized_as, read_json
-from heartvoice.export.staging import staged
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.runtime import tensorrt_plans as plans
+from heartvoice.runtime import tensorrt_plans
 from heartvoice.runtime.repository import MANIFEST, Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, PLANS, SIDECAR_SUFFIX, PlanPrecision, Target, plan_name
 
@@ -75,7 +75,7 @@ class PlanJob:
     root: Path
     precision: PlanPrecision
     only: Collection[str] = ()
-    islands: Collection[Island] = ISLANDS
+    islands: Collection[Fp32Region] = ISLANDS
     report: bool = True
     """Whether the error is measured, which runs every graph twice on the CPU."""
     inputs: Path | None = None
@@ -195,7 +195,7 @@ def _plan(
         "compute_capability": target.device.compute_capability,
         "tensorrt": target.tensorrt,
         "typing": RULES,
-        "onnx": plans.graph_hashes(repository, model.name),
+        "onnx": tensorrt_plans.graph_hashes(repository, model.name),
         "profile": {name: [list(entry.least), list(entry.usual), list(entry.most)] for name, entry in shapes.items()},
         "options": asdict(options),
     }
@@ -239,8 +239,8 @@ def _current(path: Path, head: dict[str, Any], repository: Repository, target: T
     if not path.is_file() or any(about.get(key) != value for key, value in head.items()):
         return False
     try:
-        plan = plans.Plan.read(path)
-        plan.check(target, plans.graph_hashes(repository, head["model"]))
+        plan = tensorrt_plans.Plan.read(path)
+        plan.check(target, tensorrt_plans.graph_hashes(repository, head["model"]))
         plan.content()
     except EngineError:
         return False
@@ -283,7 +283,7 @@ def _typed(
         "model": model.name,
         "precision": job.precision,
         "islands": sorted(job.islands),
-        "source": plans.graph_hashes(repository, model.name),
+        "source": tensorrt_plans.graph_hashes(repository, model.name),
         "nodes": typed.counts,
         "files": files,
     }

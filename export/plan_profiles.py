@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heartvoice.config.presets import Preset, RmvpeSizes
+from heartvoice.config.presets import Preset, RmvpeConfig
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.layout import GraphModel
 from heartvoice.stages.f0 import RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES
@@ -33,7 +33,7 @@ class InputProfile:
 
 def axis_overrides(model: GraphModel, preset: Preset) -> dict[str, Axis]:
     """Axes whose range depends on the engine that the preset has: RMVPE hears frames, in multiples of 32."""
-    if model.network == "f0" and isinstance(preset.f0, RmvpeSizes):
+    if model.network == "f0" and isinstance(preset.f0, RmvpeConfig):
         return {"f0_input": Axis("f0_input", RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES, RMVPE_WHOLE_FRAMES)}
     return {}
 

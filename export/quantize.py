@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.export.graph import Array, GraphBuilder, Shape, Weight
+from heartvoice.export.graph_builder import Array, GraphBuilder, Shape, Weight
 
 Part = Literal["backbone", "depth", "heads"]
 PARTS: tuple[Part, ...] = get_args(Part)

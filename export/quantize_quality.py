@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from heartvoice.config.presets import Preset
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import NOTHING, Quantization
 from heartvoice.export.writer import GRAPH_FILE, write_graph

@@ -21,8 +21,8 @@ from heartvoice.contracts.models import HEARTMULA, MODELS
 from heartvoice.contracts.svc_graphs import CONTENT_POSITION
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
+from heartvoice.export.atomic_repository import Staging, staged
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
-from heartvoice.export.staging import Staging, staged
 from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
 from heartvoice.runtime.tensorrt_plans import plan_files
@@ -239,7 +239,7 @@ class _Job:
 
     def _made(self, model: GraphModel, head: dict[str, Any], small: Mapping[str, bytes]) -> Exported:
         """Build, write, compare."""
-        from heartvoice.export.targets import target_of
+        from heartvoice.export.parity_targets import target_of
         from heartvoice.export.writer import write_graph
 
         start = time.perf_counter()

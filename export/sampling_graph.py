@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.presets import HeartMuLaSizes
-from heartvoice.export.graph import GraphBuilder
+from heartvoice.config.presets import HeartMuLaConfig
+from heartvoice.export.graph_builder import GraphBuilder
 
 
 class Sampler:
     """Draws one code for each song from the rows' logits, one codebook a call."""
 
-    def __init__(self, b: GraphBuilder, sizes: HeartMuLaSizes, eos_id: int) -> None:
+    def __init__(self, b: GraphBuilder, sizes: HeartMuLaConfig, eos_id: int) -> None:
         """Prepare what all codebooks share; reads the graph inputs of the same names as `HeartMuLa.step`'s."""
         self.b = b
         one = b.constant([1])

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.contracts.models import SPEAKER_NETWORK
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, speaker_axes
 from heartvoice.models.campplus import (
     GATE_REDUCTION,
@@ -43,7 +43,7 @@ def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Pr
     b, axes = GraphBuilder(SPEAKER_NETWORK.name, precision), speaker_axes(sizes)
     features = b.input(pinned(SPEAKER_NETWORK.inputs[0], axes), batch=BATCH)
     output = b.output(pinned(SPEAKER_NETWORK.outputs[0], axes), batch=BATCH)
-    if isinstance(sizes, CampplusSizes):
+    if isinstance(sizes, CampplusConfig):
         _Campplus(b, sizes, source).build(features, output)
     else:
         _resemblyzer(b, sizes, source, features, output)
@@ -53,7 +53,7 @@ def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Pr
 # --------------------------------------------------------------------------------------------------------- Resemblyzer
 
 
-def _resemblyzer(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, features: str, output: str) -> None:
+def _resemblyzer(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, features: str, output: str) -> None:
     x, state = b.transpose(features, 1, 0, 2), ""  # [T, B, bands]
     for layer in range(sizes.num_layers):
         width = sizes.hidden if layer else sizes.n_bands
@@ -74,7 +74,7 @@ def _resemblyzer(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, fea
         b.op("Div", raw, norm, out=output)
 
 
-def _lstm(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, layer: int, width: int) -> tuple[str, str, str]:
+def _lstm(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, layer: int, width: int) -> tuple[str, str, str]:
     """Weights of one layer as ONNX wants them: W [1, 4 H, width], R [1, 4 H, H], B [1, 8 H]."""
     hidden = sizes.hidden
 
@@ -96,7 +96,7 @@ def _lstm(b: GraphBuilder, sizes: SpeakerSizes, source: TensorSource, layer: int
 
 
 class _Campplus:
-    def __init__(self, b: GraphBuilder, sizes: CampplusSizes, source: TensorSource) -> None:
+    def __init__(self, b: GraphBuilder, sizes: CampplusConfig, source: TensorSource) -> None:
         self.b, self.sizes, self.source = b, sizes, source
         self.segment_of = self.mean_of_segment = self.share = self.n_frames = ""
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from heartvoice.config.presets import CampplusSizes
+from heartvoice.config.presets import CampplusConfig
 from heartvoice.contracts.svc_graphs import SVC_STYLE, style_axes
-from heartvoice.export.graph import Graph, pinned, value_info
+from heartvoice.export.graph_builder import Graph, pinned, value_info
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.models.load import TensorSource
 
 
-def build_svc_style(sizes: CampplusSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_svc_style(sizes: CampplusConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `svc_contracts.SVC_STYLE`: filter bank [B, T, bands], its mean over time removed, to style.
 
     Args:

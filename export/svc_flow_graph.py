@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.svc import DitSizes
+from heartvoice.config.svc import DitConfig
 from heartvoice.contracts.svc_graphs import SVC_FLOW, flow_axes
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.export.llama_graph import quarter_turn
 from heartvoice.export.svc_graphs import Dense, attend
@@ -22,7 +22,7 @@ _MERGE = "estimator.cond_x_merge_linear"
 _TIME = "estimator.t_embedder"
 
 
-def build_svc_flow(sizes: DitSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_svc_flow(sizes: DitConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `svc_contracts.SVC_FLOW`: x, prompt_x [R, T, M], style [R, S], cond [R, T, D'], t [R, 1]."""
     b, axes = GraphBuilder(SVC_FLOW.name, precision), flow_axes(sizes)
     x, prompt_x, style, cond, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in SVC_FLOW.inputs)
@@ -35,7 +35,7 @@ def build_svc_flow(sizes: DitSizes, source: TensorSource, precision: Precision =
 class _Flow:
     """The velocity network, part by part."""
 
-    def __init__(self, b: GraphBuilder, sizes: DitSizes, source: TensorSource, *, n_frames: str) -> None:
+    def __init__(self, b: GraphBuilder, sizes: DitConfig, source: TensorSource, *, n_frames: str) -> None:
         self.b, self.sizes, self.source, self.dense = b, sizes, source, Dense(b, source)
         self.width, self.time = sizes.hidden_dim, ""
         theta = np.repeat(rope_frequencies(sizes.head_dim, ROPE_BASE), 2)

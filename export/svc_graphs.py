@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.svc import RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import RegulatorConfig, WhisperConfig
 from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_REGULATOR, content_axes, regulator_axes
-from heartvoice.export.graph import Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.models.load import TensorSource
 from heartvoice.models.seed_vc import regulator, whisper
@@ -58,7 +58,7 @@ class Dense:
 # -------------------------------------------------------------------------------------------------------------- Whisper
 
 
-def build_content_encoder(sizes: WhisperSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_content_encoder(sizes: WhisperConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `svc_contracts.CONTENT_ENCODER`: log-mel [B, bands, 2 S] to content [B, S, D]."""
     b, axes = GraphBuilder(CONTENT_ENCODER.name, precision), content_axes(sizes)
     log_mel = b.input(pinned(CONTENT_ENCODER.inputs[0], axes), batch=BATCH)
@@ -68,7 +68,7 @@ def build_content_encoder(sizes: WhisperSizes, source: TensorSource, precision: 
 
 
 class _Whisper:
-    def __init__(self, b: GraphBuilder, sizes: WhisperSizes, source: TensorSource) -> None:
+    def __init__(self, b: GraphBuilder, sizes: WhisperConfig, source: TensorSource) -> None:
         self.b, self.sizes, self.source, self.dense = b, sizes, source, Dense(b, source)
 
     def build(self, log_mel: str, output: str) -> None:
@@ -121,7 +121,7 @@ def attend(b: GraphBuilder, queries: tuple[str, ...], keys: tuple[str, ...], val
 # ------------------------------------------------------------------------------------------------------------ regulator
 
 
-def build_svc_regulator(sizes: RegulatorSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_svc_regulator(sizes: RegulatorConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `svc_contracts.SVC_REGULATOR`: content [1, S, C] and bins [1, T] to cond [1, T, D].
 
     An index or a bin that is out of range makes the engine fail, as it must.
@@ -134,7 +134,7 @@ def build_svc_regulator(sizes: RegulatorSizes, source: TensorSource, precision: 
 
 
 class _Regulator:
-    def __init__(self, b: GraphBuilder, sizes: RegulatorSizes, source: TensorSource) -> None:
+    def __init__(self, b: GraphBuilder, sizes: RegulatorConfig, source: TensorSource) -> None:
         self.b, self.sizes, self.source, self.dense = b, sizes, source, Dense(b, source)
 
     def build(self, content: str, index: str, bins: str, output: str) -> None:

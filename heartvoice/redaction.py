@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 
-def where(error: BaseException) -> str:
+def traceback_without_messages(error: BaseException) -> str:
     """Types, files, lines and functions of an error and its causes, as a traceback has them, without any message.
 
     Messages repeat what they are about (`could not convert string to float: ...`), which may be a caller's lyrics,

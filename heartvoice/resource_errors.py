@@ -31,7 +31,7 @@ _ALLOCATIONS = (
 """What onnxruntime, the C++ library, the system and Python say."""
 
 
-def shortage(model: str, error: BaseException | str) -> ModelUnavailableError | None:
+def as_resource_error(model: str, error: BaseException | str) -> ModelUnavailableError | None:
     """The error for a caller if `error` means that something is used up on the server; None if it means another thing.
 
     Args:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.errors import ExportError
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.swift_f0 import OnnxFile, open_swift_f0
 from heartvoice.models.load import TensorSource
@@ -20,8 +20,8 @@ from heartvoice.runtime.engines import Array, Engine, OnnxEngine
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
 
-SWIFT = SwiftF0Sizes()
-SMALL = RmvpeSizes(n_blocks=1, inter_layers=1, en_out_channels=2, gru_hidden=24)
+SWIFT = SwiftF0Config()
+SMALL = RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=2, gru_hidden=24)
 """RMVPE in miniature."""
 
 
@@ -42,7 +42,7 @@ class OneNetwork:
 def swift_file() -> OnnxFile:
     """swift-f0's published graph, or the test is skipped: there is no cache and no network."""
     try:
-        return open_swift_f0(pypi.member("swift-f0"))
+        return open_swift_f0(wheel_files.member("swift-f0"))
     except ExportError as error:
         pytest.skip(f"needs swift-f0's published graph: {error}")
 
@@ -57,6 +57,6 @@ def f0_engine(sizes: AnyF0, source: TensorSource, **options: Any) -> OnnxEngine:
         return engine_of(build_f0_network(sizes, source, **options), Path(folder))
 
 
-def golden_sizes(folder: GoldenFolder) -> RmvpeSizes:
+def golden_sizes(folder: GoldenFolder) -> RmvpeConfig:
     """Sizes of a golden RMVPE; its mel bands are listed with the front end's other numbers."""
-    return RmvpeSizes.from_config({"n_mels": folder.config["mel"]["n_mels"], **folder.config})
+    return RmvpeConfig.from_config({"n_mels": folder.config["mel"]["n_mels"], **folder.config})

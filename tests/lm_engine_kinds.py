@@ -20,7 +20,7 @@ from heartvoice.models.load import load_network, random_checkpoint
 from heartvoice.stages.lm.engine import FrameInput, GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
 from heartvoice.stages.lm.engine_torch import TorchEngine
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, tiny_graph
 
@@ -86,7 +86,7 @@ def make(kind: str, n_slots: int = 4, *, kv_limit: int | None = None, threads: i
     return _MAKERS[kind](n_slots=n_slots, kv_limit=kv_limit, threads=threads)
 
 
-def next_input(wanted: LmSong, ahead: int) -> FrameInput:
+def next_input(wanted: SongState, ahead: int) -> FrameInput:
     """The input of the frame behind those made and `ahead` more."""
     wanted.n_made += ahead
     frame = wanted.next_input()
@@ -99,11 +99,11 @@ class Player:
 
     def __init__(self, lm: LmEngine) -> None:
         self.lm = lm
-        self.songs: dict[int, LmSong] = {}
+        self.songs: dict[int, SongState] = {}
         self.made: dict[int, list[np.ndarray]] = {}
 
     def join(self, slot: int, wanted: LmRequest) -> None:
-        song = LmSong(wanted, BytesTokenizer(), PRESET)
+        song = SongState(wanted, BytesTokenizer(), PRESET)
         ids = self.lm.prefill(slot, song.prompt, song.next_input())
         self.songs[slot], self.made[slot] = song, []
         self.take(slot, ids)

@@ -19,7 +19,7 @@ from heartvoice.models.prompt import Tokenizer
 from heartvoice.runtime.engines import Engine
 from heartvoice.stages.lm.cache import cache_bytes
 from heartvoice.stages.lm.engine import Codes, FrameInput, GraphEngine, SongPrompt
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 from tests.export.graphs import engine_of
 from tests.fakes import BytesTokenizer, tiny
 
@@ -34,8 +34,8 @@ def request(n_frames: int = 5, **changes: object) -> LmRequest:
     return LmRequest(**(values | changes))  # type: ignore[arg-type]
 
 
-def song(n_frames: int = 5, **changes: object) -> LmSong:
-    return LmSong(request(n_frames, **changes), BytesTokenizer(), PRESET)
+def song(n_frames: int = 5, **changes: object) -> SongState:
+    return SongState(request(n_frames, **changes), BytesTokenizer(), PRESET)
 
 
 REQUESTS = (
@@ -65,10 +65,10 @@ def graph_engine(n_slots: int = 1, kv_limit: int | None = None) -> GraphEngine:
 @cache
 def codes_alone(index: int) -> np.ndarray:
     """Codes [T, 8] of REQUESTS[index], alone in a fresh engine."""
-    return write(LmSong(REQUESTS[index], BytesTokenizer(), PRESET))
+    return write(SongState(REQUESTS[index], BytesTokenizer(), PRESET))
 
 
-def write(wanted: LmSong) -> np.ndarray:
+def write(wanted: SongState) -> np.ndarray:
     """Codes [T, 8] of a song by itself."""
     engine = graph_engine()
     frames = [wanted.take(engine.prefill(0, wanted.prompt, wanted.next_input()))]
@@ -82,7 +82,7 @@ def song_that_ends_itself() -> tuple[LmRequest, np.ndarray]:
     """A request that EOS cuts short, and its codes in the portable graph."""
     for seed in range(20):
         wanted = request(40, seed=seed, min_duration_s=0.0, temperature=10.0, top_k=1000)
-        codes = write(LmSong(wanted, BytesTokenizer(), PRESET))
+        codes = write(SongState(wanted, BytesTokenizer(), PRESET))
         if 5 < len(codes) < 35:
             return wanted, codes
     raise AssertionError("no song ends itself")
@@ -134,7 +134,7 @@ class LmStage:
         self._graph, self._tokenizer, self._preset = graph, tokenizer, preset
 
     def frames(self, request: LmRequest, cancelled: Callable[[], bool] = lambda: False) -> Iterator[NDArray[np.int32]]:
-        song = LmSong(request, self._tokenizer, self._preset)
+        song = SongState(request, self._tokenizer, self._preset)
         prompt, sizes = song.prompt, self._preset.lm.backbone
         kv_limit = cache_bytes(sizes, rows=prompt.n_rows, positions=prompt.n_positions)
         engine = GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit)

@@ -18,18 +18,18 @@ from heartvoice.checkpoints.safetensors_reader import canonical
 from heartvoice.config.presets import (
     PRESETS,
     SEPARATORS,
-    CampplusSizes,
-    HeartCodecSizes,
-    HeartMuLaSizes,
+    CampplusConfig,
+    HeartCodecConfig,
+    HeartMuLaConfig,
     Preset,
-    RmvpeSizes,
-    SeparatorSizes,
-    TransformerSizes,
+    RmvpeConfig,
+    SeparatorConfig,
+    TransformerConfig,
 )
-from heartvoice.config.svc import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.config.svc import BigvganConfig, DitConfig, RegulatorConfig, SvcConfig, WhisperConfig
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.models.bigvgan import bigvgan_manifest
-from heartvoice.models.load import Sizes, manifest, random_checkpoint
+from heartvoice.models.load import AnyConfig, manifest, random_checkpoint
 from tests.separator_files import SMALLEST, package_of, write_th
 from tests.vocoders import weight_norm_names, write_config
 
@@ -38,13 +38,13 @@ TINY = PRESETS["tiny"]
 LM = replace(TINY.lm, muq_dim=24, backbone=replace(TINY.lm.backbone, num_layers=2, max_seq_len=512))
 CODEC = replace(TINY.codec, num_layers=1)
 IDS = {"text_bos_id": 310, "text_eos_id": 311, "audio_eos_id": 258}
-F0 = RmvpeSizes(n_blocks=1, en_de_layers=2, inter_layers=1, en_out_channels=4, gru_hidden=16)
-STYLE = CampplusSizes(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 1, 2))
-SVC = SvcSizes(
-    whisper=WhisperSizes(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32),
-    regulator=RegulatorSizes(channels=24, in_channels=16, n_stages=2),
-    dit=DitSizes(hidden_dim=32, num_heads=2, depth=3, in_channels=8, content_dim=24, style_dim=20),
-    vocoder=BigvganSizes(
+F0 = RmvpeConfig(n_blocks=1, en_de_layers=2, inter_layers=1, en_out_channels=4, gru_hidden=16)
+STYLE = CampplusConfig(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 1, 2))
+SVC = SvcConfig(
+    whisper=WhisperConfig(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32),
+    regulator=RegulatorConfig(channels=24, in_channels=16, n_stages=2),
+    dit=DitConfig(hidden_dim=32, num_heads=2, depth=3, in_channels=8, content_dim=24, style_dim=20),
+    vocoder=BigvganConfig(
         num_mels=8, upsample_rates=(16, 8, 4), upsample_kernel_sizes=(32, 16, 8), upsample_initial_channel=16,
         resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),),
     ),
@@ -55,12 +55,12 @@ SVC = SvcSizes(
 class Release:
     """The networks of a release."""
 
-    lm: HeartMuLaSizes
-    codec: HeartCodecSizes
-    separator: SeparatorSizes
-    f0: RmvpeSizes
-    style: CampplusSizes
-    svc: SvcSizes
+    lm: HeartMuLaConfig
+    codec: HeartCodecConfig
+    separator: SeparatorConfig
+    f0: RmvpeConfig
+    style: CampplusConfig
+    svc: SvcConfig
 
 
 REDUCED = Release(LM, CODEC, SMALLEST, F0, STYLE, SVC)
@@ -68,17 +68,17 @@ REDUCED = Release(LM, CODEC, SMALLEST, F0, STYLE, SVC)
 NARROW = Release(
     replace(
         TINY.lm, muq_dim=24,
-        backbone=TransformerSizes(28, 4, 2, 32, 64, 512), decoder=TransformerSizes(3, 2, 1, 32, 48, 512),
+        backbone=TransformerConfig(28, 4, 2, 32, 64, 512), decoder=TransformerConfig(3, 2, 1, 32, 48, 512),
     ),
     replace(TINY.codec, num_layers=24, num_layers_2=6),
     replace(SMALLEST, depth=4, nfft=2048, t_layers=5),
-    RmvpeSizes(en_out_channels=2, gru_hidden=8),
-    CampplusSizes(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16),
-    SvcSizes(
-        whisper=WhisperSizes(d_model=16, encoder_attention_heads=2, encoder_ffn_dim=32),
-        regulator=RegulatorSizes(channels=24, in_channels=16),
-        dit=DitSizes(hidden_dim=32, num_heads=2, in_channels=8, content_dim=24, style_dim=20),
-        vocoder=BigvganSizes(num_mels=8, upsample_initial_channel=128),
+    RmvpeConfig(en_out_channels=2, gru_hidden=8),
+    CampplusConfig(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16),
+    SvcConfig(
+        whisper=WhisperConfig(d_model=16, encoder_attention_heads=2, encoder_ffn_dim=32),
+        regulator=RegulatorConfig(channels=24, in_channels=16),
+        dit=DitConfig(hidden_dim=32, num_heads=2, in_channels=8, content_dim=24, style_dim=20),
+        vocoder=BigvganConfig(num_mels=8, upsample_initial_channel=128),
     ),
 )  # fmt: skip
 """In width alone: every tensor of the official files is there."""
@@ -88,7 +88,7 @@ PRESET: Preset = replace(PRESETS["oss-3b"], separator=SEPARATORS["htdemucs"], f0
 Tensors = dict[str, np.ndarray]
 
 
-def tensors_of(sizes: Sizes) -> Tensors:
+def tensors_of(sizes: AnyConfig) -> Tensors:
     source = random_checkpoint(sizes, 5)
     return {name: source.array(name) for name in manifest(sizes)}
 
@@ -131,7 +131,7 @@ def write_voice_path(root: Path, release: Release = REDUCED) -> None:
     write_bigvgan(root / "bigvgan", release.svc.vocoder)
 
 
-def write_seed_vc(folder: Path, svc: SvcSizes = SVC) -> None:
+def write_seed_vc(folder: Path, svc: SvcConfig = SVC) -> None:
     """The .pth with its dead tensors and training state, and the .yml beside it."""
     cfm, regulator = _torch(tensors_of(svc.dit)), _torch(tensors_of(svc.regulator))
     published = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]
@@ -143,7 +143,7 @@ def write_seed_vc(folder: Path, svc: SvcSizes = SVC) -> None:
     (folder / "config_small.yml").write_text(yaml.safe_dump(seed_vc_config(svc)))
 
 
-def seed_vc_config(svc: SvcSizes = SVC) -> dict[str, Any]:
+def seed_vc_config(svc: SvcConfig = SVC) -> dict[str, Any]:
     """What the configuration beside the flow's checkpoint says."""
     dit, regulator = svc.dit, svc.regulator
     return {
@@ -167,7 +167,7 @@ def seed_vc_config(svc: SvcSizes = SVC) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_whisper(folder: Path, sizes: WhisperSizes = SVC.whisper) -> None:
+def write_whisper(folder: Path, sizes: WhisperConfig = SVC.whisper) -> None:
     """A snapshot with some of its decoder."""
     folder.mkdir()
     tensors = {f"model.{name}": value for name, value in tensors_of(sizes).items()}
@@ -175,7 +175,7 @@ def write_whisper(folder: Path, sizes: WhisperSizes = SVC.whisper) -> None:
     (folder / "config.json").write_text(json.dumps(asdict(sizes) | {"activation_function": "gelu"}))
 
 
-def write_bigvgan(folder: Path, sizes: BigvganSizes = SVC.vocoder) -> None:
+def write_bigvgan(folder: Path, sizes: BigvganConfig = SVC.vocoder) -> None:
     """With its weight norm."""
     names = weight_norm_names(bigvgan_manifest(sizes))
     source = RandomBigvgan(names, 5, sizes)

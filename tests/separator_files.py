@@ -13,7 +13,7 @@ import torch
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from heartvoice.config.presets import PRESETS, SeparatorSizes
+from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.models.demucs import module_kwargs
 from heartvoice.models.load import TensorSource, random_checkpoint
 
@@ -24,16 +24,16 @@ Package = dict[str, Any]
 
 
 @cache
-def source_of(sizes: SeparatorSizes, seed: int) -> TensorSource:
+def source_of(sizes: SeparatorConfig, seed: int) -> TensorSource:
     return random_checkpoint(replace(sizes, n_models=1), seed)
 
 
-def kwargs_of(sizes: SeparatorSizes = TINY, **kwargs: Any) -> dict[str, Any]:
+def kwargs_of(sizes: SeparatorConfig = TINY, **kwargs: Any) -> dict[str, Any]:
     """Arguments of a published network; those of training come along."""
     return module_kwargs(sizes) | {"t_dropout": 0.02, "dconv_init": 1e-3, "t_sparse_self_attn": False} | kwargs
 
 
-def package_of(sizes: SeparatorSizes = TINY, seed: int = 0, **kwargs: Any) -> Package:
+def package_of(sizes: SeparatorConfig = TINY, seed: int = 0, **kwargs: Any) -> Package:
     """What a published pickle holds."""
     source = source_of(sizes, seed)
     state = {name.removeprefix("models.0."): torch.from_numpy(source.array(name)).half() for name in source.names}

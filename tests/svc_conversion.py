@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from heartvoice.checkpoints.bigvgan import read_sizes
-from heartvoice.config.presets import CampplusSizes, RmvpeSizes
-from heartvoice.config.svc import BigvganSizes, SvcSizes
+from heartvoice.config.presets import CampplusConfig, RmvpeConfig
+from heartvoice.config.svc import BigvganConfig, SvcConfig
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.models.load import Checkpoint, TensorSource, load_network, random_checkpoint
@@ -44,15 +44,15 @@ Kind = Literal["modules", "graphs"]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 RATE_HZ = 44_100
-VOCODER = BigvganSizes(
+VOCODER = BigvganConfig(
     num_mels=DIT.in_channels, upsample_rates=(64, 8), upsample_kernel_sizes=(128, 16), upsample_initial_channel=8,
     resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1,),),
 )  # fmt: skip
-SIZES = SvcSizes(WHISPER, REGULATOR, DIT, VOCODER)
-STYLE = CampplusSizes(
+SIZES = SvcConfig(WHISPER, REGULATOR, DIT, VOCODER)
+STYLE = CampplusConfig(
     n_bands=16, embedding=DIT.style_dim, head_channels=2, init_channels=8, growth=4, bottleneck=8, blocks=(2, 2, 2)
 )
-F0 = RmvpeSizes(n_mels=128)
+F0 = RmvpeConfig(n_mels=128)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Called(Networks):
 class Sources:
     """Weights of every network."""
 
-    sizes: SvcSizes
+    sizes: SvcConfig
     whisper: TensorSource
     regulator: TensorSource
     dit: TensorSource
@@ -171,6 +171,6 @@ def golden_sources(folder: GoldenFolder) -> Sources:
     whisper, whisper_source = golden_whisper(beside("whisper_weights"))
     regulator, regulator_source = golden_regulator(beside("length_regulator_weights"))
     dit, dit_source = golden_dit(beside("dit_weights"))
-    sizes = SvcSizes(whisper, regulator, dit, read_sizes(config["bigvgan"], folder.label))
+    sizes = SvcConfig(whisper, regulator, dit, read_sizes(config["bigvgan"], folder.label))
     bigvgan = Checkpoint.open(folder.path / "bigvgan_weights.safetensors")
     return Sources(sizes, whisper_source, regulator_source, dit_source, bigvgan)

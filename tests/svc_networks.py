@@ -17,8 +17,8 @@ from torch import nn
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.random_seed_vc import part_law
 from heartvoice.checkpoints.seed_vc import dit_sizes, prefixed, regulator_sizes, whisper_sizes
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
-from heartvoice.export.graph import Graph
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.layout import Precision
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
@@ -30,9 +30,9 @@ from tests.golden_cases import GoldenFolder
 
 Array = npt.NDArray[Any]
 
-WHISPER = WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64)
-REGULATOR = RegulatorSizes(channels=32, in_channels=24, n_stages=2)
-DIT = DitSizes(hidden_dim=48, num_heads=3, depth=5, in_channels=12, content_dim=32, style_dim=20)
+WHISPER = WhisperConfig(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64)
+REGULATOR = RegulatorConfig(channels=32, in_channels=24, n_stages=2)
+DIT = DitConfig(hidden_dim=48, num_heads=3, depth=5, in_channels=12, content_dim=32, style_dim=20)
 
 
 @dataclass
@@ -73,11 +73,11 @@ def network_of(sizes: AnyPart, source: TensorSource | None = None) -> nn.Module:
 def graph_of(sizes: AnyPart, source: TensorSource | None = None, precision: Precision = "fp32") -> Graph:
     source = source or random_source(sizes)
     match sizes:
-        case WhisperSizes():
+        case WhisperConfig():
             return build_content_encoder(sizes, source, precision)
-        case RegulatorSizes():
+        case RegulatorConfig():
             return build_svc_regulator(sizes, source, precision)
-        case DitSizes():
+        case DitConfig():
             return build_svc_flow(sizes, source, precision)
 
 
@@ -94,15 +94,15 @@ def small_engine(sizes: AnyPart) -> OnnxEngine:
 # -------------------------------------------------------------------------------------------------------------- golden
 
 
-def golden_whisper(folder: GoldenFolder) -> tuple[WhisperSizes, TensorSource]:
+def golden_whisper(folder: GoldenFolder) -> tuple[WhisperConfig, TensorSource]:
     return whisper_sizes(folder.config), Checkpoint.open(folder.path / "encoder_weights.safetensors")
 
 
-def golden_regulator(folder: GoldenFolder) -> tuple[RegulatorSizes, TensorSource]:
+def golden_regulator(folder: GoldenFolder) -> tuple[RegulatorConfig, TensorSource]:
     return regulator_sizes(folder.config), Checkpoint.open(folder.path / "weights.safetensors")
 
 
-def golden_dit(folder: GoldenFolder) -> tuple[DitSizes, TensorSource]:
+def golden_dit(folder: GoldenFolder) -> tuple[DitConfig, TensorSource]:
     """Of a `dit` folder, or of a `cfm` folder, which names the weights of one."""
     weights = folder.path / str(folder.config.get("weights", "weights.safetensors"))
     config = replace(folder, path=weights.parent).config

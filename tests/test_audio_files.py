@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from heartvoice import __version__
-from heartvoice.audio import encode as audio_files
+from heartvoice.audio import encode
 from heartvoice.audio.encode import AudioWriter, generated_tag, provenance, write_audio
 from heartvoice.client.messages import Report, Song
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
@@ -186,7 +186,7 @@ def test_no_space_at_all_is_an_os_error(tmp_path: Path, name: str, monkeypatch: 
         with Path("/dev/full").open("wb") as file:
             yield file
 
-    monkeypatch.setattr(audio_files, "replacing", full)
+    monkeypatch.setattr(encode, "replacing", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_audio(tmp_path / f"song.{name}", tone(10), COMMENT)
     assert caught.value.errno == errno.ENOSPC
@@ -195,7 +195,7 @@ def test_no_space_at_all_is_an_os_error(tmp_path: Path, name: str, monkeypatch: 
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import numpy as np
-from heartvoice.audio import encode as audio_files
+from heartvoice.audio import encode
 from heartvoice.client import Client  # what a command has loaded when it writes
 
 encode = audio_files.Spool._encode

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from heartvoice.config.presets import PRESETS, HeartCodecSizes, HeartMuLaSizes, TransformerSizes
+from heartvoice.config.presets import PRESETS, HeartCodecConfig, HeartMuLaConfig, TransformerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
 from heartvoice.models.heartcodec.codec import HeartCodec
@@ -34,8 +34,8 @@ from heartvoice.models.load import (
     random_checkpoint,
 )
 
-LM = HeartMuLaSizes(
-    backbone=TransformerSizes(1, 2, 1, 16, 24, 64), decoder=TransformerSizes(1, 1, 1, 16, 24, 8),
+LM = HeartMuLaConfig(
+    backbone=TransformerConfig(1, 2, 1, 16, 24, 64), decoder=TransformerConfig(1, 1, 1, 16, 24, 8),
     text_vocab_size=30, audio_vocab_size=21, muq_dim=4,
 )  # fmt: skip
 CODEC = replace(
@@ -45,7 +45,7 @@ CODEC = replace(
 Tensors = dict[str, Tensor]
 
 
-def tensors_of(sizes: HeartMuLaSizes | HeartCodecSizes) -> Tensors:
+def tensors_of(sizes: HeartMuLaConfig | HeartCodecConfig) -> Tensors:
     source = random_checkpoint(sizes, 1)
     return {name: torch.from_numpy(source.array(name)) for name in sorted(source.names)}
 
@@ -64,7 +64,7 @@ def save_sharded(tensors: Tensors, folder: Path) -> Path:
     return folder
 
 
-def assert_loads(source: TensorSource, expected: Tensors, sizes: HeartMuLaSizes | HeartCodecSizes) -> None:
+def assert_loads(source: TensorSource, expected: Tensors, sizes: HeartMuLaConfig | HeartCodecConfig) -> None:
     state = load_network(sizes, source).state_dict()
     assert set(state) == set(expected)
     for name, value in state.items():
@@ -76,7 +76,7 @@ def assert_loads(source: TensorSource, expected: Tensors, sizes: HeartMuLaSizes 
 
 @pytest.mark.parametrize("sizes", [LM, CODEC], ids=["lm", "codec"])
 @pytest.mark.parametrize("how", ["folder", "file", "sharded", "index", "other_name"])
-def test_every_layout_loads(tmp_path: Path, sizes: HeartMuLaSizes | HeartCodecSizes, how: str) -> None:
+def test_every_layout_loads(tmp_path: Path, sizes: HeartMuLaConfig | HeartCodecConfig, how: str) -> None:
     tensors = tensors_of(sizes)
     path = {
         "folder": lambda: save(tensors, tmp_path),
@@ -360,7 +360,7 @@ held = sum(t.numel() * t.element_size() for t in network.state_dict().values())
 print(held, status("VmHWM") - before)
 """
 _LARGE = {
-    "backbone": TransformerSizes(4, 8, 4, 1024, 2560, 64), "decoder": TransformerSizes(1, 8, 4, 1024, 2560, 8),
+    "backbone": TransformerConfig(4, 8, 4, 1024, 2560, 64), "decoder": TransformerConfig(1, 8, 4, 1024, 2560, 8),
     "text_vocab_size": 2000, "audio_vocab_size": 261, "muq_dim": 32,
 }  # fmt: skip
 
@@ -368,7 +368,7 @@ _LARGE = {
 def sparse_checkpoint(path: Path, dtype: str, itemsize: int) -> None:
     """Zeros of the large test size; the file takes no room on disk."""
     header, end = {}, 0
-    for name, shape in manifest(HeartMuLaSizes(**_LARGE)).items():  # type: ignore[arg-type]
+    for name, shape in manifest(HeartMuLaConfig(**_LARGE)).items():  # type: ignore[arg-type]
         start, end = end, end + math.prod(shape) * itemsize
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     with path.open("wb") as stream:

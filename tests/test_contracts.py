@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts import triton_config
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.contracts.models import COVER, MODELS, SONG, SVC, heartmula_step
 from heartvoice.contracts.types import ModelSpec, Setting
@@ -23,15 +23,15 @@ SETTINGS = {setting.name: setting for model in MODELS.values() for setting in mo
 
 @pytest.mark.parametrize("model", ALL_MODELS, ids=lambda model: model.name)
 def test_config_is_what_tritons_schema_accepts(model: ModelSpec) -> None:
-    for variant in pbtxt.variants(model):
-        config = text_format.Parse(pbtxt.render(model, variant), model_config_pb2.ModelConfig())
+    for variant in triton_config.variants(model):
+        config = text_format.Parse(triton_config.to_config_text(model, variant), model_config_pb2.ModelConfig())
         assert config.name == model.name
         assert [tensor.name for tensor in config.input] == [spec.name for spec in model.all_inputs]
         assert [list(tensor.dims) for tensor in config.output] == [list(spec.dims) for spec in model.outputs]
         assert config.model_transaction_policy.decoupled is model.decoupled
-        path = ROOT / "model_repository" / pbtxt.config_path(model, variant)
+        path = ROOT / "model_repository" / triton_config.config_path(model, variant)
         if model.name in MODELS:
-            assert path.read_text() == pbtxt.render(model, variant), f"{path}: run `make configs`"
+            assert path.read_text() == triton_config.to_config_text(model, variant), f"{path}: run `make configs`"
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS.keys())

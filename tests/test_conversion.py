@@ -16,7 +16,7 @@ from heartvoice.contracts.models import SVC
 from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
 from heartvoice.runtime.engines import Array
-from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 from heartvoice.stages.svc.settings import ConvertSettings
 from tests import music
 from tests.fakes import text
@@ -45,11 +45,11 @@ def inputs(seed: int = 3, /, **more: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def by_key(request: Conversion) -> Conversion:
+def by_key(request: ConversionRequest) -> ConversionRequest:
     return replace(request, voice=None)
 
 
-def joined(pieces: list[Converted]) -> np.ndarray:
+def joined(pieces: list[ConvertedChunk]) -> np.ndarray:
     assert [piece.report is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     return np.concatenate([piece.vocals for piece in pieces])
 
@@ -57,13 +57,15 @@ def joined(pieces: list[Converted]) -> np.ndarray:
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("more", [{}, {"live": np.array([True]), "more": np.array([True])}])
 def test_a_request_survives_its_tensors(named: bool, more: dict[str, np.ndarray]) -> None:
-    first = Conversion.from_inputs(inputs(auto_pitch=text("octave"), pitch_shift=np.array([-2.5], np.float32), **more))
+    first = ConversionRequest.from_inputs(
+        inputs(auto_pitch=text("octave"), pitch_shift=np.array([-2.5], np.float32), **more)
+    )
     if more:
         first = replace(first, state=np.array([1.0, 2.0], np.float32))
     sent: Mapping[str, Array] = first.inputs(named=named)
     dtypes = {tensor.name: tensor.dtype for tensor in SVC.all_inputs}
     check_inputs(SVC, {k: v.astype(np.float32) if dtypes[k] == "FP32" else v for k, v in sent.items()})
-    second = Conversion.from_inputs(sent)
+    second = ConversionRequest.from_inputs(sent)
     assert np.array_equal(second.vocals, first.vocals)
     assert (second.settings, second.live, second.more) == (first.settings, first.live, first.more)
     assert (second.voice is None) == named
@@ -87,18 +89,18 @@ def test_a_request_survives_its_tensors(named: bool, more: dict[str, np.ndarray]
 def test_what_cannot_be_converted_is_refused(change: dict[str, np.ndarray | None], message: str) -> None:
     given = {name: value for name, value in (inputs() | change).items() if value is not None}
     with pytest.raises(InvalidRequestError, match=message):
-        Conversion.from_inputs(given)
+        ConversionRequest.from_inputs(given)
 
 
 def test_consent_is_asked_for_with_a_key_too() -> None:
     given = {"vocals": vocals(), "voice_key": text("ab")}
     with pytest.raises(InvalidRequestError, match="voice_consent: missing"):
-        Conversion.from_inputs(given)
+        ConversionRequest.from_inputs(given)
 
 
 @pytest.mark.slow
 def test_a_voice_is_known_by_its_key_once_it_was_heard() -> None:
-    converter, request = Converter(PRESET), Conversion.from_inputs(inputs())
+    converter, request = Converter(PRESET), ConversionRequest.from_inputs(inputs())
     with pytest.raises(VoiceNotFoundError, match=request.voice_key[:12]):
         list(converter.convert(networks(), by_key(request)))
     sent = list(converter.convert(networks(), request))
@@ -114,7 +116,7 @@ def test_a_voice_is_known_by_its_key_once_it_was_heard() -> None:
 
 @pytest.mark.slow
 def test_a_voice_that_was_forgotten_is_asked_for_again() -> None:
-    converter, request = Converter(PRESET, limit_bytes=1), Conversion.from_inputs(inputs())
+    converter, request = Converter(PRESET, limit_bytes=1), ConversionRequest.from_inputs(inputs())
     list(converter.convert(networks(), request))
     with pytest.raises(VoiceNotFoundError):
         list(converter.convert(networks(), by_key(request)))
@@ -122,7 +124,7 @@ def test_a_voice_that_was_forgotten_is_asked_for_again() -> None:
 
 @pytest.mark.slow
 def test_jobs_at_once_are_those_alone_and_hear_each_voice_once() -> None:
-    requests = [Conversion.from_inputs(inputs(seed)) for seed in (3, 7)]
+    requests = [ConversionRequest.from_inputs(inputs(seed)) for seed in (3, 7)]
     alone = [joined(list(Converter(PRESET).convert(networks(), request))) for request in requests]
     converter, shared = Converter(PRESET), networks()
     gate = threading.Barrier(6)
@@ -141,9 +143,9 @@ def test_jobs_at_once_are_those_alone_and_hear_each_voice_once() -> None:
 @pytest.mark.slow
 def test_live_in_one_request_is_exact_and_in_several_as_long() -> None:
     whole = vocals(16.0)
-    exact = joined(list(Converter(PRESET).convert(networks(), Conversion.from_inputs(inputs(vocals=whole)))))
+    exact = joined(list(Converter(PRESET).convert(networks(), ConversionRequest.from_inputs(inputs(vocals=whole)))))
     converter = Converter(PRESET)
-    live = Conversion.from_inputs(inputs(vocals=whole, live=np.array([True])))
+    live = ConversionRequest.from_inputs(inputs(vocals=whole, live=np.array([True])))
     assert np.array_equal(joined(list(converter.convert(networks(), live))), exact)
     state, parts = None, list[np.ndarray]()
     for start in range(0, len(whole), 6 * STEM_RATE_HZ):
@@ -158,7 +160,7 @@ def test_live_in_one_request_is_exact_and_in_several_as_long() -> None:
 
 @pytest.mark.slow
 def test_a_cancelled_conversion_ends_at_the_next_network() -> None:
-    called, request = networks(), Conversion.from_inputs(inputs())
+    called, request = networks(), ConversionRequest.from_inputs(inputs())
     converter = Converter(PRESET)
     with pytest.raises(RequestCancelledError):
         list(converter.convert(called, request, cancelled=lambda: len(called.calls) >= 5))
@@ -166,6 +168,6 @@ def test_a_cancelled_conversion_ends_at_the_next_network() -> None:
 
 
 def test_defaults_are_those_of_the_contract() -> None:
-    settings = Conversion.from_inputs({k: v for k, v in inputs().items() if k not in SETTINGS}).settings
+    settings = ConversionRequest.from_inputs({k: v for k, v in inputs().items() if k not in SETTINGS}).settings
     assert settings == ConvertSettings()
     assert settings.auto_pitch == "semitone"

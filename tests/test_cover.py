@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import resample
-from heartvoice.audio.stereo_image import middle
+from heartvoice.audio.stereo_image import mid_channel
 from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import AudioPiece, Finished, Progress
-from heartvoice.pipeline.voice_conversion import AHEAD
+from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS
 from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from tests import music
 from tests.fakes import text
 from tests.voice_stages import LIVE, PLAN, Oracle, voice_inputs
@@ -61,15 +61,15 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool)
     assert oracle.n_separated > 2
     assert oracle.n_converted == (oracle.n_separated if live else 1)
     joined = np.concatenate([window.vocals for window in oracle.windows])
-    assert np.array_equal(joined, middle(vocals)), "vocals reach the converter untouched"
+    assert np.array_equal(joined, mid_channel(vocals)), "vocals reach the converter untouched"
     assert [window.more for window in oracle.windows] == [True] * (oracle.n_converted - 1) + [False]
     assert oracle.windows[0].state is None
     assert [w.state[0] for w in oracle.windows[1:] if w.state is not None] == list(range(1, oracle.n_converted))
 
 
 class Silencer(Oracle):
-    def convert(self, request: Conversion) -> Iterator[Converted]:
-        yield Converted(np.zeros_like(request.vocals), None, {})
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+        yield ConvertedChunk(np.zeros_like(request.vocals), None, {})
 
 
 @pytest.mark.slow
@@ -88,11 +88,11 @@ class Short(Oracle):
 
     missing = 511
 
-    def convert(self, request: Conversion) -> Iterator[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         if request.more:
             yield from super().convert(request)
         else:
-            yield Converted(request.vocals[: -self.missing], None, {})
+            yield ConvertedChunk(request.vocals[: -self.missing], None, {})
 
 
 def test_a_converter_may_be_511_samples_short() -> None:
@@ -108,9 +108,9 @@ def test_a_broken_converter_fails_the_cover(broken: str) -> None:
     class Broken(Short):
         missing = 5000
 
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             if broken == "nan":
-                yield Converted(request.vocals * np.float32(np.nan), None, {})
+                yield ConvertedChunk(request.vocals * np.float32(np.nan), None, {})
             else:
                 yield from super().convert(request)
 
@@ -187,7 +187,7 @@ def test_the_next_window_is_separated_while_one_is_converted() -> None:
                 overlapped.set()
             return super().separate(request)
 
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             converting.set()
             assert overlapped.wait(10) or not request.more, "separation waited for the conversion"
             yield from super().convert(request)
@@ -204,7 +204,7 @@ def test_separation_does_not_run_far_ahead_of_a_slow_consumer() -> None:
     while not isinstance(next(stream), AudioPiece):
         pass
     time.sleep(0.5)
-    assert oracle.n_separated <= 1 + 2 * (AHEAD + 1) + 1
+    assert oracle.n_separated <= 1 + 2 * (MAX_AHEAD_WINDOWS + 1) + 1
     stream.close()
 
 
@@ -214,7 +214,7 @@ def test_cancelling_ends_the_job_while_a_stage_is_at_work() -> None:
     release, cancelled = threading.Event(), threading.Event()
 
     class Stuck(Oracle):
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             release.wait(20)
             yield from super().convert(request)
 

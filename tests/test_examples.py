@@ -15,7 +15,7 @@ import soundfile
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording, read_voice
-from heartvoice.config.presets import SpeakerSizes
+from heartvoice.config.presets import SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.evaluation.similarity import CALIBRATIONS
 from heartvoice.export.speaker_graph import build_speaker_network
@@ -155,7 +155,7 @@ class Network:
 @pytest.mark.slow
 def test_reference_and_recording_are_two_persons(tmp_path: Path) -> None:
     source = open_resemblyzer(weights_files.resemblyzer())
-    stage = SpeakerStage(Network(engine_of(build_speaker_network(SpeakerSizes(), source), tmp_path)), SpeakerSizes())
+    stage = SpeakerStage(Network(engine_of(build_speaker_network(SpeakerConfig(), source), tmp_path)), SpeakerConfig())
 
     def vector(who: Any, tune: Any) -> np.ndarray:
         return stage.embed(at_16_khz(singer.sing(who, tune, REFERENCE_S)))

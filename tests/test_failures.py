@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heartvoice.redaction import where
+from heartvoice.redaction import traceback_without_messages
 
 
 def _fails(lyrics: str) -> None:
@@ -21,7 +21,7 @@ def _fails_again(lyrics: str) -> None:
 def test_where_names_the_place_and_the_types_and_repeats_no_message() -> None:
     with pytest.raises(RuntimeError) as caught:
         _fails_again("my secret love")
-    text = where(caught.value)
+    text = traceback_without_messages(caught.value)
     assert text.startswith("builtins.RuntimeError\n")
     assert "caused by builtins.ValueError\n" in text
     assert "in _fails" in text
@@ -32,7 +32,7 @@ def test_where_names_the_place_and_the_types_and_repeats_no_message() -> None:
 def test_where_says_which_error_the_system_had_and_about_no_file() -> None:
     with pytest.raises(OSError, match="No such file") as caught:
         open("/no/such/lyrics.txt")  # noqa: PTH123, SIM115
-    text = where(caught.value)
+    text = traceback_without_messages(caught.value)
     assert text.startswith("builtins.FileNotFoundError (errno 2)")
     assert "No such file" not in text
 
@@ -40,4 +40,4 @@ def test_where_says_which_error_the_system_had_and_about_no_file() -> None:
 def test_where_ends_with_errors_that_cause_each_other() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
-    assert where(first).count("ValueError") == 2
+    assert traceback_without_messages(first).count("ValueError") == 2

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 
 
 @contextmanager
 def like_a_stub(owner: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process whose command line names shared memory of `owner`, as a stub's does."""
     command = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
-    process = subprocess.Popen([*command, f"{leftovers.shm_prefix(owner, folder)}x"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, f"{cleanup.shm_prefix(owner, folder)}x"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
     try:
@@ -29,54 +29,54 @@ def like_a_stub(owner: str, folder: Path | None = None) -> Iterator[subprocess.P
 
 def a_dead_owner() -> str:
     process = subprocess.Popen(["sleep", "60"])
-    owner = leftovers.identity(process.pid)
+    owner = cleanup.process_identity(process.pid)
     process.kill()
     process.wait()
     return owner
 
 
 def test_a_stub_that_was_only_just_started_ends_with_its_dead_owner() -> None:
-    with like_a_stub(a_dead_owner()) as orphan, like_a_stub(leftovers.identity(os.getpid())) as ours:
-        leftovers.remove_stale()
+    with like_a_stub(a_dead_owner()) as orphan, like_a_stub(cleanup.process_identity(os.getpid())) as ours:
+        cleanup.remove_stale()
         assert orphan.wait(timeout=5) == -signal.SIGKILL
         assert ours.poll() is None, "a living owner's stub is left alone"
 
 
 def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
-    owner = leftovers.identity(os.getpid())
-    folder, others = leftovers.new_run_folder(), leftovers.new_run_folder()
+    owner = cleanup.process_identity(os.getpid())
+    folder, others = cleanup.new_run_folder(), cleanup.new_run_folder()
     with like_a_stub(owner, folder) as ours, like_a_stub(owner, others) as other:
-        leftovers.remove_run(folder, owner)
+        cleanup.remove_run(folder, owner)
         assert ours.wait(timeout=5) == -signal.SIGKILL
         assert other.poll() is None
     assert not folder.exists()
-    leftovers.remove_run(others, owner)
+    cleanup.remove_run(others, owner)
 
 
 def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(leftovers, "SHM", tmp_path)
-    owner, folder = leftovers.identity(os.getpid()), leftovers.new_run_folder()
-    prefix = leftovers.shm_prefix(owner, folder)
-    for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{leftovers.shm_prefix(owner)}another_run"):
+    monkeypatch.setattr(cleanup, "SHM", tmp_path)
+    owner, folder = cleanup.process_identity(os.getpid()), cleanup.new_run_folder()
+    prefix = cleanup.shm_prefix(owner, folder)
+    for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{cleanup.shm_prefix(owner)}another_run"):
         (tmp_path / name).touch()
     with like_a_stub(owner, folder):
-        assert leftovers.remove_unused(folder, owner) == 1
-    kept = {f"{prefix}x", f"{prefix}key_8001", f"{leftovers.shm_prefix(owner)}another_run"}
+        assert cleanup.remove_unused(folder, owner) == 1
+    kept = {f"{prefix}x", f"{prefix}key_8001", f"{cleanup.shm_prefix(owner)}another_run"}
     assert {path.name for path in tmp_path.iterdir()} == kept, "the key to shared memory is no stub's"
-    leftovers.remove_run(folder, owner)
+    cleanup.remove_run(folder, owner)
 
 
 def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
-    owner = leftovers.identity(os.getpid())
-    folder, others = leftovers.new_run_folder(), leftovers.new_run_folder()
-    regions = [leftovers.SHM / f"{leftovers.shm_prefix(owner, run)}x" for run in (folder, others)]
+    owner = cleanup.process_identity(os.getpid())
+    folder, others = cleanup.new_run_folder(), cleanup.new_run_folder()
+    regions = [cleanup.SHM / f"{cleanup.shm_prefix(owner, run)}x" for run in (folder, others)]
     try:
         for region in regions:
             region.touch()
             region.chmod(0o644)
-        leftovers.close_to_others(owner, folder)
+        cleanup.restrict_permissions(owner, folder)
         assert [region.stat().st_mode & 0o777 for region in regions] == [0o600, 0o644]
     finally:
-        leftovers.remove_run(folder, owner)
-        leftovers.remove_run(others, owner)
+        cleanup.remove_run(folder, owner)
+        cleanup.remove_run(others, owner)
     assert not any(region.exists() for region in regions)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.contracts.constants import FRAME_HOP, MAX_RESPONSE_SAMPLES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Progress
@@ -74,7 +74,7 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
     song = codes(n_frames)
     whole = networks.model.detokenize(
         song,
-        lambda index: noise.normal(3, "codec", index, (1, 186, PRESET.codec.out_channels)),
+        lambda index: keyed_random.normal(3, "codec", index, (1, 186, PRESET.codec.out_channels)),
         window=93,
         steps=2,
         join="continuous",

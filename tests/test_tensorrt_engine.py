@@ -14,10 +14,10 @@ import pytest
 
 from heartvoice.config.presets import PRESETS
 from heartvoice.errors import EngineError
-from heartvoice.export.half_cases import half_case
 from heartvoice.export.layout import graph_models
+from heartvoice.export.mixed_precision_cases import half_case
 from heartvoice.export.plan_export import PlanJob, export_plans
-from heartvoice.runtime.engines import Constants, OnnxEngine
+from heartvoice.runtime.engines import ConstantInputs, OnnxEngine
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_engine import TensorRtEngine
@@ -169,7 +169,7 @@ def test_loops_bind_their_constant_inputs_once(planned: Any, engine: Callable[[s
 
 
 def test_constants_stay_the_same_view_until_another_array_comes() -> None:
-    constants, first, second = Constants(), np.zeros(3), np.zeros(3)
+    constants, first, second = ConstantInputs(), np.zeros(3), np.zeros(3)
     view = constants.views({"a": first})["a"]
     assert constants.views({"a": first})["a"] is view
     assert not view.flags.writeable

@@ -24,11 +24,11 @@ from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelled
 from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, StemsPiece
 from heartvoice.pipeline.song import SongRequest
-from heartvoice.pipeline.song_with_voice import song_messages
+from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from tests import music
 from tests.fakes import text
 from tests.voice_stages import LIVE, Oracle, voice_inputs
@@ -81,7 +81,7 @@ def song(vocals: np.ndarray, band: np.ndarray) -> np.ndarray:
 def messages(stages: Written, oracle: Oracle, **inputs: np.ndarray) -> Iterator[Message]:
     base = {"lyrics": text("la"), "codec_window": np.array([CODES_PER_UNIT])}
     request = SongRequest.from_inputs(base | inputs, PRESET)
-    return song_messages(request, stages, lambda: oracle, PRESET, ABOUT, detect_vocals=True)
+    return run_song(request, stages, lambda: oracle, PRESET, ABOUT, detect_vocals=True)
 
 
 def joined(stream: Iterator[Message]) -> tuple[np.ndarray, np.ndarray | None, dict[str, object]]:
@@ -196,7 +196,7 @@ def test_conversion_begins_before_the_song_is_written(song: np.ndarray, vocals: 
     converting = threading.Event()
 
     class Early(Oracle):
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             if not converting.is_set():
                 assert not written.ended.is_set()
             converting.set()
@@ -218,7 +218,7 @@ def test_a_slow_converter_does_not_hold_up_the_writing(song: np.ndarray, vocals:
     written = Written(song)
 
     class Patient(Oracle):
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             assert written.ended.wait(20), "the song is not written on while a window is converted"
             yield from super().convert(request)
 
@@ -245,7 +245,7 @@ def test_a_failing_stage_fails_the_song_with_its_own_error(song: np.ndarray, voc
                 raise EngineError("separate: exploded")
             return super().separate(request)
 
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             if where == "convert":
                 raise EngineError("convert: exploded")
             yield from super().convert(request)
@@ -265,7 +265,7 @@ def test_cancelling_ends_a_song_while_it_is_converted(song: np.ndarray, vocals: 
     release, cancelled = threading.Event(), threading.Event()
 
     class Stuck(Oracle):
-        def convert(self, request: Conversion) -> Iterator[Converted]:
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
             cancelled.set()
             release.wait(20)
             yield from super().convert(request)
@@ -278,7 +278,7 @@ def test_cancelling_ends_a_song_while_it_is_converted(song: np.ndarray, vocals: 
         {"lyrics": text("la"), "codec_window": np.array([CODES_PER_UNIT])} | voice_inputs(), PRESET
     )
     stuck = Stuck(vocals)
-    stream = song_messages(request, Written(song), lambda: stuck, PRESET, ABOUT, detect_vocals=True, check=check)
+    stream = run_song(request, Written(song), lambda: stuck, PRESET, ABOUT, detect_vocals=True, check=check)
     began = time.monotonic()
     with pytest.raises(RequestCancelledError):
         list(stream)

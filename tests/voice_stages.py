@@ -9,7 +9,7 @@ import numpy as np
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from tests import music
 from tests.fakes import text
 
@@ -32,7 +32,7 @@ class Oracle:
     def __init__(self, vocals: np.ndarray) -> None:
         self.vocals = vocals
         self.n_separated = self.n_converted = self.at = 0
-        self.windows: list[Conversion] = []
+        self.windows: list[ConversionRequest] = []
 
     def separate(self, request: SeparationRequest) -> tuple[np.ndarray, np.ndarray | None]:
         self.n_separated += 1
@@ -41,13 +41,13 @@ class Oracle:
         self.at += n_final
         return stems, np.zeros((1, 2, 7), np.float32) if request.more else None
 
-    def convert(self, request: Conversion) -> Iterator[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         self.n_converted += 1
         self.windows.append(request)
         state = np.array([self.n_converted], np.float32) if request.more else None
         n = len(request.vocals) // 2
-        yield Converted(request.vocals[:n])
-        yield Converted(request.vocals[n:], state, {"engine": "identity"})
+        yield ConvertedChunk(request.vocals[:n])
+        yield ConvertedChunk(request.vocals[n:], state, {"engine": "identity"})
 
     def embed(self, audio: np.ndarray) -> np.ndarray:
         vector = np.array([1.0, float(np.sqrt(np.mean(audio**2))), 0.5], np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heartvoice.errors import ExportError
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from tests.golden_cases import roots
 
 CAMPPLUS_SHA256 = "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"
@@ -19,7 +19,7 @@ CAMPPLUS_SHA256 = "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5a
 def resemblyzer() -> Path:
     """Resemblyzer's weights, or the test is skipped: there is no cache and no network."""
     try:
-        return pypi.member("resemblyzer")
+        return wheel_files.member("resemblyzer")
     except ExportError as error:
         pytest.skip(f"needs Resemblyzer's published weights: {error}")
 

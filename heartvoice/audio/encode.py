@@ -289,13 +289,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: naming `path`.
     """
-    with Part(path) as part:
+    with PartFile(path) as part:
         with part.filling() as file:
             yield file
         part.place()
 
 
-class Part:
+class PartFile:
     """A hidden file that will take `path`'s place; it vanishes with the block if it has not. Errors name `path`."""
 
     def __init__(self, path: Path) -> None:
@@ -320,7 +320,7 @@ class Part:
         except OSError as error:
             raise _named(error, self.path) from error
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> PartFile:
         return self
 
     def __exit__(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-from heartvoice.audio.sample_queue import Fifo
+from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 
 Samples = NDArray[np.float32]
@@ -97,7 +97,7 @@ class Limiter:
 
     def __init__(self, n_parts: int = 1) -> None:
         self._ceiling = 10.0 ** (CEILING_DBTP / 20.0)
-        self._input = Fifo((n_parts, 2))
+        self._input = SampleQueue((n_parts, 2))
         self._delayed = np.zeros((n_parts, 2, _DELAY), np.float32)
         self._peaks, self._output_peaks = TruePeak(), TruePeak()
         self._over = np.zeros(LOOKAHEAD + 2 * HALF_TAPS)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.limiter import Limiter
 from heartvoice.audio.loudness import LoudnessMatch
-from heartvoice.audio.sample_queue import Fifo
-from heartvoice.audio.stereo_image import DELAY, StereoImage, middle
+from heartvoice.audio.sample_queue import SampleQueue
+from heartvoice.audio.stereo_image import DELAY, StereoImage, mid_channel
 from heartvoice.contracts.constants import MAX_LEVEL, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import EngineError
 
-__all__ = ["MixPiece", "MixReport", "Mixer", "middle"]
+__all__ = ["MixPiece", "MixReport", "Mixer", "mid_channel"]
 
 Samples = NDArray[np.float32]
 
@@ -74,11 +74,11 @@ class Mixer:
         self._n_samples, self._n_out = n_samples, 0
         self._gain = np.float32(10.0 ** (vocal_gain_db / 20.0))
         self._n = {"recording": 0, "vocals": 0, "converted": 0}
-        self._recording, self._vocals, self._converted = Fifo((2,)), Fifo((2,)), Fifo()
+        self._recording, self._vocals, self._converted = SampleQueue((2,)), SampleQueue((2,)), SampleQueue()
         self._match, self._image, self._limiter = LoudnessMatch(), StereoImage(), Limiter(2)
         self._to_skip = DELAY
         self._resamplers = [soxr.ResampleStream(STEM_RATE_HZ, SAMPLE_RATE_HZ, 2, "float32", "VHQ") for _ in range(2)]
-        self._old, self._new = Fifo((2,)), Fifo((2,))
+        self._old, self._new = SampleQueue((2,)), SampleQueue((2,))
         self._finished = False
 
     @property
@@ -142,7 +142,7 @@ class Mixer:
 
     def _step(self, vocals: Samples, converted: Samples) -> None:
         """One block of 100 ms: old and new vocals, resampled, into their queues."""
-        old_middle = middle(vocals)
+        old_middle = mid_channel(vocals)
         new = self._image.push(vocals, self._match.apply(old_middle, converted))
         if self._to_skip:
             skip = min(self._to_skip, new.shape[1])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from heartvoice.audio.decode import check_rate, decode
 from heartvoice.audio.dsp import frames, resample
 from heartvoice.contracts.constants import (
+    BIDI_CONTROLS,
     MAX_CHANNELS,
     MAX_CONSENT_CHARS,
     MAX_LEVEL,
@@ -21,7 +22,6 @@ from heartvoice.contracts.constants import (
     MIN_RECORDING_S,
     MIN_VOICE_S,
     STEM_RATE_HZ,
-    TURNING,
 )
 from heartvoice.contracts.validation import read_text
 from heartvoice.errors import InvalidRequestError
@@ -239,7 +239,7 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
     if len(text) > MAX_CONSENT_CHARS:
         raise InvalidRequestError(f"voice_consent: expected at most {MAX_CONSENT_CHARS} characters, got {len(text)}")
     for position, character in enumerate(text):
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in TURNING:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in BIDI_CONTROLS:
             raise InvalidRequestError(
                 "voice_consent: expected text without control characters, line breaks or overrides of direction, got"
                 f" U+{ord(character):04X} at {position}"

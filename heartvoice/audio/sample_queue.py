@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 
-class Fifo:
+class SampleQueue:
     """Float32 samples [*shape, N] in the order they came; `len` is how many wait."""
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:

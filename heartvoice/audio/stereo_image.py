@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.audio.dsp import frames, hann
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
@@ -59,7 +59,7 @@ _EDGES = _band_edges()
 _WIDTHS = np.diff(np.append(_EDGES, N_BINS))
 
 
-def middle(stereo: Samples) -> Samples:
+def mid_channel(stereo: Samples) -> Samples:
     """What is converted: float32 [2, N] to [N]."""
     half: Samples = (stereo[0] + stereo[1]) * np.float32(0.5)
     return half
@@ -74,14 +74,14 @@ class StereoImage:
         self._spectra: Spectra = np.zeros((3, _HISTORY, N_BINS), np.complex128)
         self._sum = np.zeros(N_FFT - HOP)
         self._late = np.zeros(DELAY, np.float32)
-        delays = 1 + np.floor(noise.uniform(0, "stereo image delay", 0, (len(_EDGES),)) * MAX_DELAY).astype(int)
-        turns = noise.uniform(0, "stereo image turn", 0, (len(_EDGES),)).astype(np.float64)
+        delays = 1 + np.floor(keyed_random.uniform(0, "stereo image delay", 0, (len(_EDGES),)) * MAX_DELAY).astype(int)
+        turns = keyed_random.uniform(0, "stereo image turn", 0, (len(_EDGES),)).astype(np.float64)
         self._delays = np.repeat(delays, _WIDTHS)
         self._turns = np.repeat(np.exp(2j * np.pi * turns), _WIDTHS)
 
     def push(self, old: Samples, new_middle: Samples) -> Samples:
         """Take old [2, N] and new middle [N]; returns new [2, N], which begins `DELAY` samples before the start."""
-        old_middle = middle(old)
+        old_middle = mid_channel(old)
         side = old[0].astype(np.float64) - old_middle
         late = np.concatenate([self._late, new_middle])
         self._late = late[len(new_middle) :]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.checkpoints.random_init import Law, LawOf, RandomCheckpoint
+from heartvoice.checkpoints.random_init import InitFn, InitSpec, RandomCheckpoint
 from heartvoice.checkpoints.safetensors_reader import Array, TensorSource, canonical, listed
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.errors import CheckpointError
 
 TAPS = 12
@@ -45,7 +45,7 @@ def filter_taps() -> npt.NDArray[np.float32]:
     return normalised
 
 
-def read_sizes(config: Mapping[str, Any], where: str) -> BigvganSizes:
+def read_sizes(config: Mapping[str, Any], where: str) -> BigvganConfig:
     """Sizes of a `config.json`.
 
     Args:
@@ -58,16 +58,16 @@ def read_sizes(config: Mapping[str, Any], where: str) -> BigvganSizes:
     for key, expected in _REQUIRED.items():
         if config.get(key) != expected:
             raise CheckpointError(f"{where}: {key}: expected {expected!r}, got {config.get(key)!r}")
-    names = BigvganSizes.__dataclass_fields__
+    names = BigvganConfig.__dataclass_fields__
     missing = [name for name in names if name not in config]
     if missing:
         raise CheckpointError(f"{where}: missing {listed(missing)}")
-    sizes = BigvganSizes(**{name: _frozen(config[name]) for name in names})
+    sizes = BigvganConfig(**{name: _frozen(config[name]) for name in names})
     check_sizes(sizes, where)
     return sizes
 
 
-def check_sizes(sizes: BigvganSizes, where: str) -> None:
+def check_sizes(sizes: BigvganConfig, where: str) -> None:
     """Refuse sizes whose layers do not keep or multiply the length exactly.
 
     Raises:
@@ -117,7 +117,7 @@ def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -
 class RandomBigvgan(RandomCheckpoint):
     """Random weights around the true filter: the one part of the network that no training changes."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int, sizes: BigvganSizes) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int, sizes: BigvganConfig) -> None:
         """Keep names and shapes; either spelling of weight norm will do."""
         super().__init__({canonical(name): shape for name, shape in shapes.items()}, seed, bigvgan_law(sizes))
 
@@ -128,17 +128,17 @@ class RandomBigvgan(RandomCheckpoint):
         yield from super()._pieces(name)
 
 
-def bigvgan_law(sizes: BigvganSizes) -> LawOf:
+def bigvgan_law(sizes: BigvganConfig) -> InitFn:
     """Scales for BigVGAN: audio of RMS near 0.1 from log-mel frames, nowhere near the clamp."""
     stages = list(zip(sizes.upsample_rates, sizes.upsample_kernel_sizes, strict=True))
 
-    def law(name: str, shape: tuple[int, ...]) -> Law:
+    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith((".alpha", ".beta")):
-            return Law(0.3)  # logarithms: frequencies and amplitudes from a half to two
+            return InitSpec(0.3)  # logarithms: frequencies and amplitudes from a half to two
         if name.endswith("original1"):
-            return Law(1.0)
+            return InitSpec(1.0)
         if name.endswith(".bias"):
-            return Law(0.02)
+            return InitSpec(0.02)
         gain, fan_in = _gain(name), float(math.prod(shape[1:]))
         if name.startswith("ups."):
             rate, kernel = stages[int(name.split(".")[1])]
@@ -146,8 +146,8 @@ def bigvgan_law(sizes: BigvganSizes) -> LawOf:
         if name.endswith("original0"):
             # A gain is the norm of what one entry of axis 0 multiplies.
             norm = gain * math.sqrt(stages[int(name.split(".")[1])][0] / 2 if name.startswith("ups.") else 1.0)
-            return Law(0.1 * norm, mean=norm)
-        return Law(gain / math.sqrt(fan_in))
+            return InitSpec(0.1 * norm, mean=norm)
+        return InitSpec(gain / math.sqrt(fan_in))
 
     return law
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 
-from heartvoice.checkpoints.random_init import Law, LawOf
-from heartvoice.config.presets import RmvpeSizes
+from heartvoice.checkpoints.random_init import InitFn, InitSpec
+from heartvoice.config.presets import RmvpeConfig
 
 LOG_MEL_MEAN, LOG_MEL_VARIANCE = -5.0, 9.0
 """What the input's batch norm takes log-mel frames of music for."""
 
 
-def rmvpe_law(sizes: RmvpeSizes) -> LawOf:
+def rmvpe_law(sizes: RmvpeConfig) -> InitFn:
     """Scales for RMVPE: activations near 1 at every depth, saliences that move with the input between 0 and 1."""
     del sizes  # fan-ins are in the shapes
 
-    def law(name: str, shape: tuple[int, ...]) -> Law:
+    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith("num_batches_tracked"):
-            return Law(0.0)
+            return InitSpec(0.0)
         if name.startswith("unet.encoder.bn.running"):
-            return Law(0.1, mean=LOG_MEL_VARIANCE if name.endswith("var") else LOG_MEL_MEAN)
+            return InitSpec(0.1, mean=LOG_MEL_VARIANCE if name.endswith("var") else LOG_MEL_MEAN)
         if name.startswith("fc."):
             return _head_law(name, shape)
         if len(shape) == 1:
@@ -27,24 +27,24 @@ def rmvpe_law(sizes: RmvpeSizes) -> LawOf:
         fan_in: float = math.prod(shape[1:])
         if ".conv1.0." in name:
             fan_in = shape[0] * 9 / 4  # of a transposed convolution's nine taps, a quarter meet in a value
-        return Law(1 / math.sqrt(fan_in))
+        return InitSpec(1 / math.sqrt(fan_in))
 
     return law
 
 
-def _norm_law(name: str) -> Law:
+def _norm_law(name: str) -> InitSpec:
     """Batch norm, and the biases of shortcuts and of the last convolution."""
     if name.endswith("running_var"):
-        return Law(0.1, mean=1.0)
+        return InitSpec(0.1, mean=1.0)
     if name.endswith(".weight"):
         # The second norm of a block scales what the block adds; 56 blocks follow one another.
-        return Law(0.05, mean=0.4) if name.endswith("conv.4.weight") else Law(0.1, mean=1.0)
-    return Law(0.1)
+        return InitSpec(0.05, mean=0.4) if name.endswith("conv.4.weight") else InitSpec(0.1, mean=1.0)
+    return InitSpec(0.1)
 
 
-def _head_law(name: str, shape: tuple[int, ...]) -> Law:
+def _head_law(name: str, shape: tuple[int, ...]) -> InitSpec:
     if name.endswith("1.bias"):
-        return Law(0.5, mean=-4.0)  # most bins are silent
+        return InitSpec(0.5, mean=-4.0)  # most bins are silent
     if name == "fc.1.weight":
-        return Law(5 / math.sqrt(shape[1]))
-    return Law(0.1) if "bias" in name else Law(0.5 / math.sqrt(shape[1]))
+        return InitSpec(5 / math.sqrt(shape[1]))
+    return InitSpec(0.1) if "bias" in name else InitSpec(0.5 / math.sqrt(shape[1]))

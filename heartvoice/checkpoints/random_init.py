@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from heartvoice.checkpoints.safetensors_reader import PIECE, Array, TensorSource
-from heartvoice.config.presets import HeartCodecSizes, HeartMuLaSizes
+from heartvoice.config.presets import HeartCodecConfig, HeartMuLaConfig
 from heartvoice.keyed_random import bits
 
 
 @dataclass(frozen=True)
-class Law:
+class InitSpec:
     """Distribution of one tensor's values."""
 
     std: float
@@ -32,14 +32,14 @@ class Law:
     """A boolean tensor, all true."""
 
 
-LawOf = Callable[[str, tuple[int, ...]], Law]
+InitFn = Callable[[str, tuple[int, ...]], InitSpec]
 """Name and shape of a tensor to its law."""
 
 
 class RandomCheckpoint(TensorSource):
     """A checkpoint whose tensors are drawn on demand."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int, law: LawOf) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int, law: InitFn) -> None:
         """Keep names and shapes; nothing is drawn yet."""
         self._shapes = dict(shapes)
         self._seed = seed
@@ -73,7 +73,7 @@ class RandomCheckpoint(TensorSource):
             yield piece
 
 
-def _draw(generator: np.random.Philox, count: int, law: Law) -> npt.NDArray[np.float32]:
+def _draw(generator: np.random.Philox, count: int, law: InitSpec) -> npt.NDArray[np.float32]:
     """The next `count` values, float32 [count]; each step is one rounding, the same on any machine."""
     raw = np.asarray(generator.random_raw((count + 1) // 2), dtype="<u8").view("<u4")[:count]
     values = (raw >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
@@ -82,54 +82,54 @@ def _draw(generator: np.random.Philox, count: int, law: Law) -> npt.NDArray[np.f
     return values
 
 
-def heartmula_law(sizes: HeartMuLaSizes) -> LawOf:
+def heartmula_law(sizes: HeartMuLaConfig) -> InitFn:
     """Scales for HeartMuLa: logits of deviation 2, special ids at 0 so that short top-k lists never hold them."""
 
-    def law(name: str, shape: tuple[int, ...]) -> Law:
+    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(".scale"):
-            return Law(0.1, mean=1.0)
+            return InitSpec(0.1, mean=1.0)
         if name == "codebook0_head.weight":
-            return Law(2 / math.sqrt(shape[1]), n_zero=sizes.num_special)
+            return InitSpec(2 / math.sqrt(shape[1]), n_zero=sizes.num_special)
         if name == "audio_head":
-            return Law(2 / math.sqrt(shape[1]), n_zero=sizes.num_special, zero_axis=2)
+            return InitSpec(2 / math.sqrt(shape[1]), n_zero=sizes.num_special, zero_axis=2)
         if name == "audio_embeddings.weight":
-            return Law(0.5)  # eight are summed, one is read alone
+            return InitSpec(0.5)  # eight are summed, one is read alone
         if name.endswith("_embeddings.weight") or name == "unconditional_text_embedding.weight":
-            return Law(1.0)
+            return InitSpec(1.0)
         if name.endswith(".bias"):
-            return Law(0.5)
-        return Law(1 / math.sqrt(shape[1]))
+            return InitSpec(0.5)
+        return InitSpec(1 / math.sqrt(shape[1]))
 
     return law
 
 
-def heartcodec_law(sizes: HeartCodecSizes) -> LawOf:
+def heartcodec_law(sizes: HeartCodecConfig) -> InitFn:
     """Scales for HeartCodec: velocities of deviation near 1, audio of RMS near 0.1."""
     levels = sizes.num_quantizers
     last = f"scalar_model.decoder.{len(sizes.upsample_factors) + (2 if sizes.num_samples > 1 else 1)}."
 
-    def law(name: str, shape: tuple[int, ...]) -> Law:
+    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.startswith("scalar_model."):
             return _scalar_law(name, shape, sizes, AUDIO_GAIN if name.startswith(last) else 1.0)
         if name.endswith("initted"):
-            return Law(0.0, flag=True)
+            return InitSpec(0.0, flag=True)
         if name.endswith("cluster_size"):
-            return Law(0.1, mean=1.0)
+            return InitSpec(0.1, mean=1.0)
         if "_codebook." in name or name.endswith("zero_cond_embedding1"):
-            return Law(1.0)
+            return InitSpec(1.0)
         if name.endswith("project_out.weight"):
-            return Law(1 / math.sqrt(levels * shape[1]))
+            return InitSpec(1 / math.sqrt(levels * shape[1]))
         if "scale_shift_table" in name:
-            return Law(0.3)
+            return InitSpec(0.3)
         if name.endswith("_norm.weight"):
-            return Law(0.1, mean=1.0)
+            return InitSpec(0.1, mean=1.0)
         if name.endswith(".bias"):
-            return Law(0.05)
+            return InitSpec(0.05)
         if re.search(r"adaln_single(_2)?\.linear\.weight$", name):
-            return Law(0.5 / math.sqrt(shape[1]))  # with the table: gates of deviation near 0.4
+            return InitSpec(0.5 / math.sqrt(shape[1]))  # with the table: gates of deviation near 0.4
         if name.endswith("linear_1.weight"):
-            return Law(math.sqrt(2 / shape[1]))  # sines and cosines have mean square 1/2
-        return Law(1 / math.sqrt(shape[1]))  # a kernel of 3 is divided by sqrt(3) in the network
+            return InitSpec(math.sqrt(2 / shape[1]))  # sines and cosines have mean square 1/2
+        return InitSpec(1 / math.sqrt(shape[1]))  # a kernel of 3 is divided by sqrt(3) in the network
 
     return law
 
@@ -140,12 +140,12 @@ _BRANCH_GAIN = 0.5
 _STAGE_GAIN = 0.77  # five residual units grow what they get by 1.3
 
 
-def _scalar_law(name: str, shape: tuple[int, ...], sizes: HeartCodecSizes, last_gain: float) -> Law:
+def _scalar_law(name: str, shape: tuple[int, ...], sizes: HeartCodecConfig, last_gain: float) -> InitSpec:
     """Gains (`original0`) set the scale; directions (`original1`) only their direction."""
     if "activation" in name:
-        return Law(0.05, mean=0.25)
+        return InitSpec(0.05, mean=0.25)
     if name.endswith("original1"):
-        return Law(1.0)
+        return InitSpec(1.0)
     if name.endswith("original0"):
         gain = _BRANCH_GAIN if ".conv2." in name else last_gain
         if ".up_conv." in name:
@@ -153,7 +153,7 @@ def _scalar_law(name: str, shape: tuple[int, ...], sizes: HeartCodecSizes, last_
             # meet in a sample.
             stage = int(name.split(".")[2])
             gain = _STAGE_GAIN * math.sqrt(sizes.upsample_factors[stage - 1] / 2)
-        return Law(0.1 * gain, mean=gain)
+        return InitSpec(0.1 * gain, mean=gain)
     if name.endswith(".bias"):
-        return Law(0.02 * last_gain)
-    return Law(1 / math.sqrt(math.prod(shape[1:])))
+        return InitSpec(0.02 * last_gain)
+    return InitSpec(1 / math.sqrt(math.prod(shape[1:])))

@@ -4,58 +4,60 @@ from __future__ import annotations
 
 import math
 
-from heartvoice.checkpoints.random_init import Law, LawOf
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.checkpoints.random_init import InitFn, InitSpec
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.models.seed_vc.build import AnyPart
 
 MEL_MEAN, MEL_DEVIATION = -5.0, 2.0
 """About what log-mel frames of singing have: where velocities lead."""
 
 
-def part_law(sizes: AnyPart) -> LawOf:
+def part_law(sizes: AnyPart) -> InitFn:
     """Scales for a part: activations near 1 at every depth, results that every input moves."""
     match sizes:
-        case WhisperSizes():
+        case WhisperConfig():
             return _whisper_law
-        case RegulatorSizes():
+        case RegulatorConfig():
             return _regulator_law
-        case DitSizes():
+        case DitConfig():
             return _dit_law
 
 
-def _whisper_law(name: str, shape: tuple[int, ...]) -> Law:
+def _whisper_law(name: str, shape: tuple[int, ...]) -> InitSpec:
     if "layer_norm" in name:
-        return Law(0.1, mean=1.0) if name.endswith(".weight") else Law(0.1)
+        return InitSpec(0.1, mean=1.0) if name.endswith(".weight") else InitSpec(0.1)
     if name.endswith(".bias"):
-        return Law(0.1)
+        return InitSpec(0.1)
     if "embed_positions" in name:
-        return Law(0.3)
+        return InitSpec(0.3)
     gain = 2.0 if ".conv" in name else 1.0  # what passes a GELU is smaller
-    return Law(gain / math.sqrt(math.prod(shape[1:])))
+    return InitSpec(gain / math.sqrt(math.prod(shape[1:])))
 
 
-def _regulator_law(name: str, shape: tuple[int, ...]) -> Law:
+def _regulator_law(name: str, shape: tuple[int, ...]) -> InitSpec:
     if name in ("f0_embedding.weight", "f0_mask"):
-        return Law(1.0)
+        return InitSpec(1.0)
     if len(shape) == 1:
-        return Law(0.1) if name.endswith(".bias") else Law(0.1, mean=1.0)  # weights of one axis are those of norms
-    return Law(1 / math.sqrt(math.prod(shape[1:])))
+        return (
+            InitSpec(0.1) if name.endswith(".bias") else InitSpec(0.1, mean=1.0)
+        )  # weights of one axis are those of norms
+    return InitSpec(1 / math.sqrt(math.prod(shape[1:])))
 
 
-def _dit_law(name: str, shape: tuple[int, ...]) -> Law:
+def _dit_law(name: str, shape: tuple[int, ...]) -> InitSpec:
     if name.endswith("t_embedder.freqs"):
-        return Law(0.004, mean=0.008)  # radians per thousandth: neighbouring steps look alike, the two ends do not
+        return InitSpec(0.004, mean=0.008)  # radians per thousandth: neighbouring steps look alike, the two ends do not
     if name.endswith("norm.weight"):
-        return Law(0.1, mean=1.0)
+        return InitSpec(0.1, mean=1.0)
     if name.endswith("project_layer.bias"):
-        return Law(0.6)  # scales of either sign; there is no 1 that they are added to
+        return InitSpec(0.6)  # scales of either sign; there is no 1 that they are added to
     if name.endswith("final_mlp.2.bias"):
-        return Law(MEL_DEVIATION / 2, mean=MEL_MEAN)
+        return InitSpec(MEL_DEVIATION / 2, mean=MEL_MEAN)
     if name.endswith(".bias"):
-        return Law(0.1)
+        return InitSpec(0.1)
     gain = {
         "final_mlp.2.weight": 2 * MEL_DEVIATION,
         "t_embedder.mlp.0.weight": math.sqrt(2),
         "project_layer.weight": 0.3,  # else time alone would decide the velocity
     }
-    return Law(next((value for end, value in gain.items() if name.endswith(end)), 1.0) / math.sqrt(shape[1]))
+    return InitSpec(next((value for end, value in gain.items() if name.endswith(end)), 1.0) / math.sqrt(shape[1]))

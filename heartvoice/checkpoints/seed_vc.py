@@ -11,7 +11,7 @@ from typing import Any
 
 from heartvoice.checkpoints.safetensors_reader import Array, Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.torch_reader import TorchFile, load_pickle
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.errors import CheckpointError
 
 PARTS = ("cfm", "length_regulator")
@@ -105,7 +105,7 @@ def _state(path: Path, networks: Mapping[Any, Any], name: str) -> dict[str, Any]
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> RegulatorSizes:
+def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> RegulatorConfig:
     """Sizes from `model_params` of the configuration that lies beside the official file.
 
     Args:
@@ -116,7 +116,7 @@ def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_para
         CheckpointError: it is of another kind of network, or lacks a size.
     """
     with _reading(params, "length_regulator", path) as section:
-        return RegulatorSizes(
+        return RegulatorConfig(
             channels=int(section["channels"]),
             in_channels=int(section["in_channels"]),
             n_f0_bins=int(section["n_f0_bins"]),
@@ -124,10 +124,10 @@ def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_para
         )
 
 
-def dit_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> DitSizes:
+def dit_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> DitConfig:
     """Sizes from the entries `DiT` and `style_encoder`; as `regulator_sizes`."""
     with _reading(params, "DiT", path) as section:
-        return DitSizes(
+        return DitConfig(
             hidden_dim=int(section["hidden_dim"]),
             num_heads=int(section["num_heads"]),
             depth=int(section["depth"]),
@@ -153,7 +153,7 @@ def _reading(params: Mapping[str, Any], name: str, path: Path | str) -> Iterator
 # -------------------------------------------------------------------------------------------------------------- Whisper
 
 
-def open_whisper(folder: Path) -> tuple[WhisperSizes, TensorSource]:
+def open_whisper(folder: Path) -> tuple[WhisperConfig, TensorSource]:
     """Open a Whisper snapshot as `transformers` keeps it; what is not the encoder's is passed over.
 
     Args:
@@ -179,7 +179,7 @@ def open_whisper(folder: Path) -> tuple[WhisperSizes, TensorSource]:
     return whisper_sizes(config, path=path), source
 
 
-def whisper_sizes(config: Mapping[str, Any], *, path: Path | str = "config.json") -> WhisperSizes:
+def whisper_sizes(config: Mapping[str, Any], *, path: Path | str = "config.json") -> WhisperConfig:
     """Sizes from a Whisper `config.json`.
 
     Raises:
@@ -189,7 +189,7 @@ def whisper_sizes(config: Mapping[str, Any], *, path: Path | str = "config.json"
     if activation != "gelu":
         raise CheckpointError(f"{path}: activation_function: expected gelu, got {activation}")
     try:
-        return WhisperSizes(**{entry.name: int(config[entry.name]) for entry in fields(WhisperSizes)})
+        return WhisperConfig(**{entry.name: int(config[entry.name]) for entry in fields(WhisperConfig)})
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: lacks a size, or it is no number: {error!r}") from error
 

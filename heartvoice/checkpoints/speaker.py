@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from heartvoice.checkpoints.random_init import Law, LawOf
+from heartvoice.checkpoints.random_init import InitFn, InitSpec
 from heartvoice.checkpoints.safetensors_reader import TensorSource, listed
 from heartvoice.config.presets import AnySpeaker
 from heartvoice.errors import CheckpointError
@@ -15,24 +15,24 @@ BATCHES = ".num_batches_tracked"
 _BATCH_NORMS = (".bn", "batchnorm.", "shortcut.1.")
 
 
-def speaker_law(sizes: AnySpeaker) -> LawOf:
+def speaker_law(sizes: AnySpeaker) -> InitFn:
     """Scales for a speaker encoder: activations of deviation near 1, so that embeddings tell inputs apart."""
 
-    def lstm(name: str, shape: tuple[int, ...]) -> Law:
+    def lstm(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.startswith("lstm.") and len(shape) == 2:
-            return Law(1 / math.sqrt(shape[1]))
-        return Law(0.1) if name.startswith("lstm.") else Law(1 / math.sqrt(shape[-1]))
+            return InitSpec(1 / math.sqrt(shape[1]))
+        return InitSpec(0.1) if name.startswith("lstm.") else InitSpec(1 / math.sqrt(shape[-1]))
 
-    def campplus(name: str, shape: tuple[int, ...]) -> Law:
+    def campplus(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(BATCHES):
-            return Law(0.0)
+            return InitSpec(0.0)
         if any(part in name for part in _BATCH_NORMS):
             if name.endswith("running_var"):
-                return Law(0.2, mean=1.0)
-            return Law(0.1, mean=1.0) if name.endswith(".weight") else Law(0.1)
+                return InitSpec(0.2, mean=1.0)
+            return InitSpec(0.1, mean=1.0) if name.endswith(".weight") else InitSpec(0.1)
         if name.endswith(".bias"):
-            return Law(0.1)
-        return Law(math.sqrt(2 / math.prod(shape[1:])))  # half of what a ReLU gives is zero
+            return InitSpec(0.1)
+        return InitSpec(math.sqrt(2 / math.prod(shape[1:])))  # half of what a ReLU gives is zero
 
     return campplus if sizes.engine == "campplus" else lstm
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HEADERS_VARIABLE = "HEARTVOICE_HEADERS"
 
 
-class Question(str, Enum):
+class Scenario(str, Enum):
     """What can be measured."""
 
     stages = "stages"
@@ -82,7 +82,7 @@ def bench(
             "them. Without it, a server with headers is measured by our own client alone.",
         ),
     ] = False,
-    only: Annotated[list[Question] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
+    only: Annotated[list[Scenario] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Of the stages, only this; may be repeated.")] = None,
     concurrency: Annotated[str, typer.Option(help="How many at once, with commas.")] = "1,2,4,8",
     seconds: Annotated[
@@ -110,7 +110,7 @@ def bench(
     """
     check_installed(plots=plots is not None)
     plan = QUICK if quick else Plan(read_concurrency(concurrency), seconds, requests)
-    chosen = list(only or Question)
+    chosen = list(only or Scenario)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from heartvoice.config.presets import PRESETS
@@ -155,7 +155,7 @@ def measure(
     target: Target,
     sizes: Preset,
     plan: Plan,
-    chosen: Sequence[Question],
+    chosen: Sequence[Scenario],
     models: Sequence[str] | None,
     stack: ExitStack,
 ) -> None:
@@ -164,7 +164,7 @@ def measure(
     from heartvoice.loadtest.view import view
 
     tool = None
-    if {Question.stages, Question.shared} & set(chosen):
+    if {Scenario.stages, Scenario.shared} & set(chosen):
         if target.headers and not target.exposed:
             typer.echo(
                 "no perf_analyzer: it would show the headers on its command line; see --expose-headers", err=True
@@ -185,7 +185,7 @@ def measure(
 
 
 def ask(
-    run: Run, target: Target, sizes: Preset, plan: Plan, chosen: Sequence[Question], models: Sequence[str] | None,
+    run: Run, target: Target, sizes: Preset, plan: Plan, chosen: Sequence[Scenario], models: Sequence[str] | None,
     tool: PerfAnalyzer | None,
 ) -> Iterator[Iterator[Step]]:  # fmt: skip
     """The chosen questions in their order, each of which measures as it is iterated."""
@@ -198,24 +198,24 @@ def ask(
 
     loads = wanted_loads(sizes, models)
     graph = next(load for load in wanted_loads(sizes, None) if load.name == "htdemucs")
-    points: dict[Question, Callable[[], Iterator[Step]]] = {
-        Question.streams: lambda: load_streams.measure_streams(
+    points: dict[Scenario, Callable[[], Iterator[Step]]] = {
+        Scenario.streams: lambda: load_streams.measure_streams(
             run, target, load_streams.jobs(plan.song_s), concurrency=plan.concurrency, seconds=plan.seconds,
             most=plan.most,
         ),
-        Question.saturation: lambda: load_saturation.measure_saturation(
+        Scenario.saturation: lambda: load_saturation.measure_saturation(
             run, target, load_streams.song(min(plan.song_s, 8.0), codec_window=CODES_PER_UNIT),
             seconds=4 * plan.seconds, shares=plan.shares, most=plan.most,
         ),
-        Question.length: lambda: load_length.measure_length(
+        Scenario.length: lambda: load_length.measure_length(
             run, target, lengths=plan.lengths, cover_lengths=plan.cover_lengths, rounds=plan.rounds
         ),
-        Question.shared: lambda: load_shared.measure_shared(
+        Scenario.shared: lambda: load_shared.measure_shared(
             run, target, tool, graph, seconds=plan.shared_s, rounds=plan.rounds, n=min(20, plan.most)
         ),
     }  # fmt: skip
     if tool is not None:
-        points[Question.stages] = lambda: load_perf.measure_stages(
+        points[Scenario.stages] = lambda: load_perf.measure_stages(
             run, target, tool, loads, concurrency=plan.concurrency, seconds=plan.seconds, most=plan.most
         )
     for question in chosen:
@@ -296,13 +296,13 @@ def read_secret(path: Path | None) -> list[tuple[str, str]]:
     return read_headers(os.environ.get(HEADERS_VARIABLE, ""), HEADERS_VARIABLE)
 
 
-def n_points(plan: Plan, chosen: Sequence[Question], models: Sequence[str] | None) -> int:
+def n_points(plan: Plan, chosen: Sequence[Scenario], models: Sequence[str] | None) -> int:
     """How many points there will be, for the bar."""
     sizes = {
-        Question.stages: len(plan.concurrency) * (len(models) if models else 11),
-        Question.streams: 4 * len(plan.concurrency),
-        Question.saturation: len(plan.shares),
-        Question.length: plan.rounds * (len(plan.lengths) + len(plan.cover_lengths)),
-        Question.shared: 3,
+        Scenario.stages: len(plan.concurrency) * (len(models) if models else 11),
+        Scenario.streams: 4 * len(plan.concurrency),
+        Scenario.saturation: len(plan.shares),
+        Scenario.length: plan.rounds * (len(plan.lengths) + len(plan.cover_lengths)),
+        Scenario.shared: 3,
     }
     return sum(sizes[question] for question in chosen)

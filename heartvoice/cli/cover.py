@@ -19,10 +19,10 @@ from heartvoice.cli.options import (
     one_standard_input,
     read_recording,
     read_voice,
+    text_or_file,
     with_options,
-    words,
 )
-from heartvoice.cli.output import deliver, say
+from heartvoice.cli.output import print_summary, write_song
 from heartvoice.client.checks import check_cover
 from heartvoice.client.recordings import COVER_LIMITS_S
 from heartvoice.client.requests import CoverRequest, SettingValue
@@ -59,7 +59,7 @@ def cover(
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
     one_standard_input(recording=recording, voice=voice)
-    consent = words("consent", consent)
+    consent = text_or_file("consent", consent)
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
         read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
@@ -73,5 +73,5 @@ def cover(
             request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
             events=True, **wanted,
         )  # fmt: skip
-        made = deliver(stream, files, origin=request.recording.origin)
-    say(made, as_json=as_json)
+        made = write_song(stream, files, origin=request.recording.origin)
+    print_summary(made, as_json=as_json)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.errors import InvalidRequestError
 

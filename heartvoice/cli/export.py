@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset
 from heartvoice.errors import InvalidRequestError
 
@@ -265,7 +265,7 @@ def _tell_licences(console: Console, weights: Weights, only: list[str]) -> None:
 
 
 def _check(console: Console, repository: Path | None) -> None:
-    from heartvoice.export.drift import repository_drift, template_drift
+    from heartvoice.export.check import repository_drift, template_drift
 
     found = template_drift()
     if repository is not None:

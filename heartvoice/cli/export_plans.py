@@ -19,13 +19,13 @@ from rich.table import Table
 
 from heartvoice.contracts.types import Axis
 from heartvoice.export import layout
-from heartvoice.export.half_report import worst_text
 from heartvoice.export.lint import Lint, lint, operator_table
+from heartvoice.export.mixed_precision_report import worst_text
 from heartvoice.export.plan_builder import PlanOptions, import_tensorrt
 from heartvoice.export.plan_export import Made, PlanJob, export_plans, export_typed
 from heartvoice.export.plan_profiles import profile, trtexec_shapes
-from heartvoice.export.pypi import cache_folder
 from heartvoice.export.repository import quantized_as
+from heartvoice.export.wheel_files import cache_folder
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_engine import this_target
 from heartvoice.runtime.tensorrt_plans import REPORT, Target

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
 from heartvoice.gateway.rate_limits import Limits
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 import heartvoice.server  # noqa: F401  (settles gRPC's fork handlers, before gRPC is imported)
 from heartvoice import __version__
-from heartvoice.cli.terminal import plain
+from heartvoice.cli.terminal import escape_controls
 from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError
 
 LAZY_COMMANDS = {
@@ -131,7 +131,7 @@ def _explain(error: BaseException) -> int:
         text = f"{error.filename}: {error.strerror}"
     else:
         code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
-    typer.echo(f"error: {plain(' '.join(text.split()))}", err=True)
+    typer.echo(f"error: {escape_controls(' '.join(text.split()))}", err=True)
     return code
 
 

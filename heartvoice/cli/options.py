@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heartvoice.cli.terminal import plain
+from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
 from heartvoice.contracts.constants import (
@@ -226,7 +226,7 @@ def read_text(field: str, source: str) -> str:
         raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
 
 
-def words(field: str, value: str) -> str:
+def text_or_file(field: str, value: str) -> str:
     """An option's text, or that of FILE if it is @FILE: other users of this machine can read a command line.
 
     Raises:
@@ -263,7 +263,7 @@ def _own_server(repository: Path) -> Iterator[str]:
     check_installed()
     options = ServerOptions(repository, free_port(), free_port())
     with EmbeddedServer(options) as server:
-        typer.echo(f"started a server over {plain(str(repository))}", err=True)
+        typer.echo(f"started a server over {escape_controls(str(repository))}", err=True)
         yield server.url
 
 

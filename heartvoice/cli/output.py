@@ -13,7 +13,7 @@ from rich.console import Console
 
 from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.progress import progress_view
-from heartvoice.cli.terminal import plain
+from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event, Report
 from heartvoice.client.song_files import SongFiles, SongWriter
 
@@ -30,7 +30,7 @@ class Delivered:
     files: SongFiles
 
 
-def deliver(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
+def write_song(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
     """Stream a song into its files, showing progress; on any failure none is left.
 
     Args:
@@ -52,7 +52,7 @@ def deliver(stream: Generator[Message, None, None], files: SongWriter, *, origin
         return Delivered(report, timings, files.commit(report, collector.codes, origin))
 
 
-def say(made: Delivered, *, as_json: bool) -> None:
+def print_summary(made: Delivered, *, as_json: bool) -> None:
     """Print the result in words on standard output; or as JSON, and the words on stderr."""
     if as_json:
         print(json.dumps(result(made)))
@@ -62,7 +62,7 @@ def say(made: Delivered, *, as_json: bool) -> None:
 def print_lines(lines: Iterable[str], console: Console) -> None:
     """Each line, without whatever a terminal would obey."""
     for line in lines:
-        console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(escape_controls(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def file_facts(file: AudioFile) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from heartvoice.cli.terminal import plain
+from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event
 from heartvoice.contracts.constants import FRAMES_PER_S
 
@@ -66,7 +66,7 @@ class LiveProgress:
     def show(self, event: Event) -> None:
         """Move the stage's bar, which its first event makes visible."""
         if event.stage not in self._tasks:
-            self._tasks[event.stage] = self._add(plain(event.stage))
+            self._tasks[event.stage] = self._add(escape_controls(event.stage))
         task = self._tasks[event.stage]
         self._progress.start_task(task)  # without effect on one that has started
         self._progress.update(task, completed=event.done, total=event.total, state=describe(event), visible=True)
@@ -99,7 +99,9 @@ class PlainProgress:
         if last is None or now - last >= PLAIN_EVERY_S or complete:
             self._shown[event.stage] = math.inf if complete else now
             title = _TITLES.get(event.stage, event.stage)
-            self._console.print(f"{plain(title)}: {describe(event)}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{escape_controls(title)}: {describe(event)}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def __enter__(self) -> PlainProgress:
         return self

@@ -71,11 +71,10 @@ def serve(
     """
     check_installed(embedded=server == "embedded")
     from heartvoice.runtime.repository import Repository as ModelRepository
-    from heartvoice.server import profiles
-    from heartvoice.server import triton_wheel as wheel
+    from heartvoice.server import profiles, triton_wheel
     from heartvoice.server.server import EmbeddedServer, ServerOptions
 
-    files = None if server == "embedded" else wheel.find_installed(Path(server))
+    files = None if server == "embedded" else triton_wheel.find_installed(Path(server))
     options = ServerOptions(
         repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
         profile=profiles.find(profile, "--profile") if profile else None, address=address, shared_memory=shared_memory,
@@ -111,7 +110,7 @@ def check_installed(*, embedded: bool = True) -> None:
     Raises:
         ModelUnavailableError: names the packages and the extra.
     """
-    from heartvoice.cli.extras import require
+    from heartvoice.cli.optional_dependencies import require
 
     require("serve" if embedded else "gpu", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
 

@@ -19,10 +19,10 @@ from heartvoice.cli.options import (
     one_standard_input,
     read_text,
     read_voice,
+    text_or_file,
     with_options,
-    words,
 )
-from heartvoice.cli.output import deliver, say
+from heartvoice.cli.output import print_summary, write_song
 from heartvoice.client.checks import check_request
 from heartvoice.client.messages import Array
 from heartvoice.client.requests import SettingValue, SongRequest
@@ -72,12 +72,12 @@ def song(
     one_standard_input(lyrics=lyrics, voice=voice)
     request = SongRequest(
         lyrics=read_text("lyrics", lyrics) if lyrics else "",
-        tags=words("tags", tags),
+        tags=text_or_file("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
         voice=read_voice(voice) if voice else None,
-        consent=words("consent", consent),
+        consent=text_or_file("consent", consent),
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
@@ -87,8 +87,8 @@ def song(
         SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
         server.client("the song was cancelled and no file written") as client,
     ):
-        made = deliver(client.stream(request, events=True), files)
-    say(made, as_json=as_json)
+        made = write_song(client.stream(request, events=True), files)
+    print_summary(made, as_json=as_json)
 
 
 def _load(field: str, path: Path | None) -> Array | None:

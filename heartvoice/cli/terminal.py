@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
-from heartvoice.contracts.constants import TURNING
+from heartvoice.contracts.constants import BIDI_CONTROLS
 
 _UNSHOWN = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-def plain(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""`text` with everything escaped that a terminal could obey instead of showing it.
 
     Escape sequences move cursors, set titles and colours, and on some terminals type; they must not come from a file's
@@ -20,6 +20,6 @@ def plain(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    if character in TURNING or unicodedata.category(character) in _UNSHOWN:
+    if character in BIDI_CONTROLS or unicodedata.category(character) in _UNSHOWN:
         return character.encode("unicode_escape").decode()
     return character

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import INTERRUPTED
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-_C = TypeVar("_C", bound="Configured")
+_C = TypeVar("_C", bound="FromConfig")
 
 
 def from_mapping(cls: type[_T], values: Mapping[str, Any]) -> _T:
@@ -21,7 +21,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(entry) for entry in value) if isinstance(value, list) else value
 
 
-class Configured:
+class FromConfig:
     """A dataclass of sizes by the names that its configuration file uses."""
 
     @classmethod

@@ -10,31 +10,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from heartvoice.config.base import Configured, from_mapping
-from heartvoice.config.svc import BigvganSizes, DitSizes, RegulatorSizes, SvcSizes, WhisperSizes
+from heartvoice.config.base import FromConfig, from_mapping
+from heartvoice.config.svc import BigvganConfig, DitConfig, RegulatorConfig, SvcConfig, WhisperConfig
 from heartvoice.config.voice import (
     F0S,
     SEPARATORS,
     SPEAKERS,
     AnyF0,
     AnySpeaker,
-    CampplusSizes,
-    RmvpeSizes,
-    SeparatorSizes,
-    SpeakerSizes,
-    SwiftF0Sizes,
+    CampplusConfig,
+    RmvpeConfig,
+    SeparatorConfig,
+    SpeakerConfig,
+    SwiftF0Config,
 )
 from heartvoice.errors import CheckpointError
 
 __all__ = [
-    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySpeaker", "BigvganSizes", "CampplusSizes",
-    "DitSizes", "GenerationIds", "HeartCodecSizes", "HeartMuLaSizes", "Preset", "RegulatorSizes", "RmvpeSizes",
-    "SeparatorSizes", "SpeakerSizes", "SvcSizes", "SwiftF0Sizes", "TransformerSizes", "WhisperSizes",
+    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySpeaker", "BigvganConfig", "CampplusConfig",
+    "DitConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset", "RegulatorConfig", "RmvpeConfig",
+    "SeparatorConfig", "SpeakerConfig", "SvcConfig", "SwiftF0Config", "TransformerConfig", "WhisperConfig",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class TransformerSizes:
+class TransformerConfig:
     """A Llama-shaped decoder: grouped-query attention, gated MLP, interleaved RoPE with Llama-3 scaling."""
 
     num_layers: int
@@ -57,16 +57,16 @@ class TransformerSizes:
         return self.embed_dim // self.num_heads
 
 
-FLAVOURS: dict[str, TransformerSizes] = {
-    "llama-3B": TransformerSizes(28, 24, 8, 3072, 8192, 8192),
-    "llama-300M": TransformerSizes(3, 8, 4, 3072, 8192, 2048),
-    "llama-7B": TransformerSizes(32, 32, 8, 4096, 14336, 8192),
-    "llama-400M": TransformerSizes(4, 8, 4, 3072, 8192, 2048),
+FLAVOURS: dict[str, TransformerConfig] = {
+    "llama-3B": TransformerConfig(28, 24, 8, 3072, 8192, 8192),
+    "llama-300M": TransformerConfig(3, 8, 4, 3072, 8192, 2048),
+    "llama-7B": TransformerConfig(32, 32, 8, 4096, 14336, 8192),
+    "llama-400M": TransformerConfig(4, 8, 4, 3072, 8192, 2048),
 }
 
 
 @dataclass(frozen=True)
-class GenerationIds(Configured):
+class GenerationIds(FromConfig):
     """Ids of `gen_config.json`: text BOS and EOS, first id that ends a song, text id beside audio frames."""
 
     text_bos_id: int = 128_000
@@ -76,11 +76,11 @@ class GenerationIds(Configured):
 
 
 @dataclass(frozen=True)
-class HeartMuLaSizes:
+class HeartMuLaConfig:
     """HeartMuLa: a backbone that runs once per frame and a depth decoder that runs inside it."""
 
-    backbone: TransformerSizes = FLAVOURS["llama-3B"]
-    decoder: TransformerSizes = FLAVOURS["llama-300M"]
+    backbone: TransformerConfig = FLAVOURS["llama-3B"]
+    decoder: TransformerConfig = FLAVOURS["llama-300M"]
     text_vocab_size: int = 128_256
     audio_vocab_size: int = 8197
     audio_num_codebooks: int = 8
@@ -94,7 +94,7 @@ class HeartMuLaSizes:
         return self.audio_vocab_size - self.num_special
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> HeartMuLaSizes:
+    def from_config(cls, config: Mapping[str, Any]) -> HeartMuLaConfig:
         """Read an official `config.json` (flavour names) or one with explicit `backbone` and `decoder` sizes."""
         values: dict[str, Any] = {}
         for name, flavour_key, default in (
@@ -102,7 +102,7 @@ class HeartMuLaSizes:
             ("decoder", "decoder_flavor", "llama-300M"),
         ):
             if name in config:
-                values[name] = from_mapping(TransformerSizes, config[name])
+                values[name] = from_mapping(TransformerConfig, config[name])
                 continue
             flavour = config.get(flavour_key, default)
             if flavour not in FLAVOURS:
@@ -113,7 +113,7 @@ class HeartMuLaSizes:
 
 
 @dataclass(frozen=True)
-class HeartCodecSizes(Configured):
+class HeartCodecConfig(FromConfig):
     """HeartCodec: RVQ lookup, a flow-matching transformer in two stacks, and a scalar codec for the waveform."""
 
     dim: int = 512
@@ -166,16 +166,16 @@ class Preset:
     """One bundle of networks that belong together."""
 
     name: str
-    lm: HeartMuLaSizes
-    codec: HeartCodecSizes
+    lm: HeartMuLaConfig
+    codec: HeartCodecConfig
     ids: GenerationIds = field(default_factory=GenerationIds)
     max_positions: int = 3584
     """Prompt plus song, in LM positions: 240 s of music and 584 prompt tokens."""
-    separator: SeparatorSizes = SEPARATORS["htdemucs"]
+    separator: SeparatorConfig = SEPARATORS["htdemucs"]
     speaker: AnySpeaker = SPEAKERS["resemblyzer"]
     f0: AnyF0 = F0S["swift-f0"]
-    svc: SvcSizes = field(default_factory=SvcSizes)
-    style: CampplusSizes = field(default_factory=CampplusSizes)
+    svc: SvcConfig = field(default_factory=SvcConfig)
+    style: CampplusConfig = field(default_factory=CampplusConfig)
     """The converter's style encoder, whatever the speaker encoder is."""
 
     def __post_init__(self) -> None:
@@ -191,14 +191,14 @@ class Preset:
 
 _TINY = Preset(
     name="tiny",
-    lm=HeartMuLaSizes(
-        backbone=TransformerSizes(3, 4, 2, 64, 128, 8192),
-        decoder=TransformerSizes(2, 2, 1, 64, 96, 2048),
+    lm=HeartMuLaConfig(
+        backbone=TransformerConfig(3, 4, 2, 64, 128, 8192),
+        decoder=TransformerConfig(2, 2, 1, 64, 96, 2048),
         text_vocab_size=320,
         audio_vocab_size=261,
         muq_dim=32,
     ),
-    codec=HeartCodecSizes(
+    codec=HeartCodecConfig(
         dim=32,
         codebook_size=256,
         codebook_dim=8,
@@ -211,12 +211,12 @@ _TINY = Preset(
         latent_hidden_dim=8,
         init_channel=2,
     ),
-    separator=SeparatorSizes(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
-    svc=SvcSizes(
-        whisper=WhisperSizes(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
-        regulator=RegulatorSizes(channels=32, in_channels=24),
-        dit=DitSizes(hidden_dim=64, num_heads=2, depth=3, in_channels=16, content_dim=32, style_dim=32),
-        vocoder=BigvganSizes(
+    separator=SeparatorConfig(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
+    svc=SvcConfig(
+        whisper=WhisperConfig(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
+        regulator=RegulatorConfig(channels=32, in_channels=24),
+        dit=DitConfig(hidden_dim=64, num_heads=2, depth=3, in_channels=16, content_dim=32, style_dim=32),
+        vocoder=BigvganConfig(
             num_mels=16,
             upsample_rates=(8, 8, 4, 2),
             upsample_kernel_sizes=(16, 16, 8, 4),
@@ -225,20 +225,20 @@ _TINY = Preset(
             resblock_dilation_sizes=((1, 3), (1, 3)),
         ),
     ),
-    style=CampplusSizes(embedding=32, head_channels=4, init_channels=16, growth=8, bottleneck=16, blocks=(2, 2, 2)),
+    style=CampplusConfig(embedding=32, head_channels=4, init_channels=16, growth=8, bottleneck=16, blocks=(2, 2, 2)),
     ids=GenerationIds(text_bos_id=300, text_eos_id=301, audio_eos_id=257),
 )
 
 _MID = Preset(
     name="mid",
-    lm=HeartMuLaSizes(
-        backbone=TransformerSizes(8, 8, 2, 512, 1536, 8192),
-        decoder=TransformerSizes(3, 8, 2, 512, 1536, 2048),
+    lm=HeartMuLaConfig(
+        backbone=TransformerConfig(8, 8, 2, 512, 1536, 8192),
+        decoder=TransformerConfig(3, 8, 2, 512, 1536, 2048),
         text_vocab_size=4096,
         audio_vocab_size=2051,
         muq_dim=512,
     ),
-    codec=HeartCodecSizes(
+    codec=HeartCodecConfig(
         dim=128,
         codebook_size=2046,
         codebook_dim=32,
@@ -249,18 +249,18 @@ _MID = Preset(
         latent_hidden_dim=32,
         init_channel=16,
     ),
-    separator=SeparatorSizes(channels=12, bottom_channels=128, t_heads=4),
-    svc=SvcSizes(
-        whisper=WhisperSizes(d_model=192, encoder_layers=4, encoder_attention_heads=3, encoder_ffn_dim=768),
-        regulator=RegulatorSizes(channels=192, in_channels=192),
-        dit=DitSizes(hidden_dim=192, num_heads=3, depth=8, content_dim=192),
-        vocoder=BigvganSizes(upsample_initial_channel=384),
+    separator=SeparatorConfig(channels=12, bottom_channels=128, t_heads=4),
+    svc=SvcConfig(
+        whisper=WhisperConfig(d_model=192, encoder_layers=4, encoder_attention_heads=3, encoder_ffn_dim=768),
+        regulator=RegulatorConfig(channels=192, in_channels=192),
+        dit=DitConfig(hidden_dim=192, num_heads=3, depth=8, content_dim=192),
+        vocoder=BigvganConfig(upsample_initial_channel=384),
     ),
     ids=GenerationIds(text_bos_id=4000, text_eos_id=4001, audio_eos_id=2047),
 )
 
 _OSS_3B = Preset(
-    name="oss-3b", lm=HeartMuLaSizes(), codec=HeartCodecSizes(), separator=SEPARATORS["htdemucs_ft"], f0=F0S["rmvpe"]
+    name="oss-3b", lm=HeartMuLaConfig(), codec=HeartCodecConfig(), separator=SEPARATORS["htdemucs_ft"], f0=F0S["rmvpe"]
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _OSS_3B)}

@@ -13,7 +13,7 @@ SVC_HOP = 512
 
 
 @dataclass(frozen=True)
-class WhisperSizes:
+class WhisperConfig:
     """The Whisper encoder, by the names of its `config.json` (section 3)."""
 
     d_model: int = 768
@@ -25,7 +25,7 @@ class WhisperSizes:
 
 
 @dataclass(frozen=True)
-class RegulatorSizes:
+class RegulatorConfig:
     """The length regulator (section 6)."""
 
     channels: int = 768
@@ -35,7 +35,7 @@ class RegulatorSizes:
 
 
 @dataclass(frozen=True)
-class DitSizes:
+class DitConfig:
     """The flow's estimator (section 9)."""
 
     hidden_dim: int = 768
@@ -58,7 +58,7 @@ class DitSizes:
 
 
 @dataclass(frozen=True)
-class BigvganSizes:
+class BigvganConfig:
     """BigVGAN v2, by the names of its `config.json` (section 11)."""
 
     num_mels: int = 128
@@ -78,13 +78,13 @@ class BigvganSizes:
 
 
 @dataclass(frozen=True)
-class SvcSizes:
+class SvcConfig:
     """Everything of the converter but F0 and style encoder, which have presets of their own."""
 
-    whisper: WhisperSizes = field(default_factory=WhisperSizes)
-    regulator: RegulatorSizes = field(default_factory=RegulatorSizes)
-    dit: DitSizes = field(default_factory=DitSizes)
-    vocoder: BigvganSizes = field(default_factory=BigvganSizes)
+    whisper: WhisperConfig = field(default_factory=WhisperConfig)
+    regulator: RegulatorConfig = field(default_factory=RegulatorConfig)
+    dit: DitConfig = field(default_factory=DitConfig)
+    vocoder: BigvganConfig = field(default_factory=BigvganConfig)
 
     def __post_init__(self) -> None:
         if self.whisper.d_model != self.regulator.in_channels:
@@ -95,7 +95,7 @@ class SvcSizes:
             raise ValueError(f"estimator and vocoder disagree on the mel spectrum: {self}")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> SvcSizes:
+    def from_config(cls, config: Mapping[str, Any]) -> SvcConfig:
         """Read an index entry."""
-        kinds = {"whisper": WhisperSizes, "regulator": RegulatorSizes, "dit": DitSizes, "vocoder": BigvganSizes}
+        kinds = {"whisper": WhisperConfig, "regulator": RegulatorConfig, "dit": DitConfig, "vocoder": BigvganConfig}
         return cls(**{name: from_mapping(kind, config[name]) for name, kind in kinds.items()})

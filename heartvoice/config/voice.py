@@ -7,11 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from heartvoice.config.base import Configured
+from heartvoice.config.base import FromConfig
 
 
 @dataclass(frozen=True)
-class SeparatorSizes(Configured):
+class SeparatorConfig(FromConfig):
     """htdemucs, by the keyword arguments of its checkpoints; defaults are those of the official `htdemucs`."""
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
@@ -56,7 +56,7 @@ class SeparatorSizes(Configured):
 
 
 @dataclass(frozen=True)
-class SpeakerSizes(Configured):
+class SpeakerConfig(FromConfig):
     """A speaker encoder: which engine, and its widths. Resemblyzer's are fixed by its published weights."""
 
     engine: str = "resemblyzer"
@@ -67,7 +67,7 @@ class SpeakerSizes(Configured):
 
 
 @dataclass(frozen=True)
-class CampplusSizes(Configured):
+class CampplusConfig(FromConfig):
     """CAMPPlus; defaults are those of the official checkpoint (seed_vc spec, section 8)."""
 
     engine: str = "campplus"
@@ -83,7 +83,7 @@ class CampplusSizes(Configured):
 
 
 @dataclass(frozen=True)
-class SwiftF0Sizes(Configured):
+class SwiftF0Config(FromConfig):
     """swift-f0: a graph from its PyPI wheel, taken as it is."""
 
     engine: str = "swift-f0"
@@ -92,7 +92,7 @@ class SwiftF0Sizes(Configured):
 
 
 @dataclass(frozen=True)
-class RmvpeSizes(Configured):
+class RmvpeConfig(FromConfig):
     """RMVPE; defaults are those of the official `rmvpe.pt` (seed_vc spec, section 4)."""
 
     engine: str = "rmvpe"
@@ -106,11 +106,11 @@ class RmvpeSizes(Configured):
     n_bins: int = 360
 
 
-AnySpeaker = SpeakerSizes | CampplusSizes
-AnyF0 = SwiftF0Sizes | RmvpeSizes
-SEPARATORS: dict[str, SeparatorSizes] = {
-    "htdemucs": SeparatorSizes(),
-    "htdemucs_ft": SeparatorSizes(n_models=4),
+AnySpeaker = SpeakerConfig | CampplusConfig
+AnyF0 = SwiftF0Config | RmvpeConfig
+SEPARATORS: dict[str, SeparatorConfig] = {
+    "htdemucs": SeparatorConfig(),
+    "htdemucs_ft": SeparatorConfig(n_models=4),
 }
-SPEAKERS: dict[str, AnySpeaker] = {"resemblyzer": SpeakerSizes(), "campplus": CampplusSizes()}
-F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Sizes(), "rmvpe": RmvpeSizes()}
+SPEAKERS: dict[str, AnySpeaker] = {"resemblyzer": SpeakerConfig(), "campplus": CampplusConfig()}
+F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Config(), "rmvpe": RmvpeConfig()}

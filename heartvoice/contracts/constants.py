@@ -40,7 +40,7 @@ MAX_FEATURE = 1000.0
 MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
 MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
 MAX_CONSENT_CHARS = 500
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Unicode's overrides and embeddings of direction: text with them reads as something else than it says."""
 MAX_RESPONSE_BYTES = 3_000_000
 AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")

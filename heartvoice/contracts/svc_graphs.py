@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from heartvoice.config.presets import CampplusSizes
-from heartvoice.config.svc import SVC_HOP, BigvganSizes, DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.presets import CampplusConfig
+from heartvoice.config.svc import SVC_HOP, BigvganConfig, DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.contracts.types import Axis, ModelSpec, TensorSpec
 
 MAX_SVC_FRAMES = 51_680
@@ -96,7 +96,7 @@ VOCODER = ModelSpec(
 )
 
 
-def content_axes(sizes: WhisperSizes) -> dict[str, int]:
+def content_axes(sizes: WhisperConfig) -> dict[str, int]:
     """The contract's axes that the content encoder's sizes fix."""
     positions = sizes.max_source_positions
     return {
@@ -107,21 +107,21 @@ def content_axes(sizes: WhisperSizes) -> dict[str, int]:
     }
 
 
-def regulator_axes(sizes: RegulatorSizes) -> dict[str, int]:
+def regulator_axes(sizes: RegulatorConfig) -> dict[str, int]:
     """The contract's axes that the regulator's sizes fix."""
     return {"content": sizes.in_channels, "svc_condition": sizes.channels}
 
 
-def flow_axes(sizes: DitSizes) -> dict[str, int]:
+def flow_axes(sizes: DitConfig) -> dict[str, int]:
     """The contract's axes that the flow's sizes fix."""
     return {"mel_band": sizes.in_channels, "svc_condition": sizes.content_dim, "svc_style_width": sizes.style_dim}
 
 
-def style_axes(sizes: CampplusSizes) -> dict[str, int]:
+def style_axes(sizes: CampplusConfig) -> dict[str, int]:
     """The contract's axes that the style encoder's sizes fix."""
     return {"svc_style_band": sizes.n_bands, "svc_style_width": sizes.embedding}
 
 
-def vocoder_axes(sizes: BigvganSizes) -> dict[str, int]:
+def vocoder_axes(sizes: BigvganConfig) -> dict[str, int]:
     """The contract's axes that the vocoder's sizes fix."""
     return {"mel_band": sizes.num_mels}

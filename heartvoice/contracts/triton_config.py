@@ -33,7 +33,7 @@ def config_path(model: ModelSpec, variant: Variant = "") -> str:
     return f"{model.name}/configs/{variant}.pbtxt" if variant else f"{model.name}/config.pbtxt"
 
 
-def render(model: ModelSpec, variant: Variant = "") -> str:
+def to_config_text(model: ModelSpec, variant: Variant = "") -> str:
     """The config's text: complete, so that the server needs no auto-completion."""
     lines = [_HEADER, f'name: "{model.name}"\n']
     if variant == "tensorrt":

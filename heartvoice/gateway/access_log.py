@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from heartvoice.gateway.rate_limits import Bucket, Quota
-from heartvoice.redaction import where
+from heartvoice.redaction import traceback_without_messages
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("heartvoice.gateway.access")
-NOBODY = "-"
+UNKNOWN_CALLER = "-"
 NOBODYS_PER_S = 10.0
 """Lines in the access log of callers without a name; all are counted, but they shall not fill the disk."""
 SETTLE_S = 0.2
@@ -32,8 +32,8 @@ class Call:
     method: str
     streamed: bool
     task: asyncio.Task[object]
-    caller: str = NOBODY
-    model: str = NOBODY
+    caller: str = UNKNOWN_CALLER
+    model: str = UNKNOWN_CALLER
     request_id: str = ""
     bytes_in: int = 0
     bytes_out: int = 0
@@ -97,7 +97,7 @@ class Metrics:
             try:
                 self._settle(call)
             except Exception as error:  # of the access log's file: the other calls are counted all the same
-                log.error("%s: a call is not in the access log, %s", call.method, where(error))
+                log.error("%s: a call is not in the access log, %s", call.method, traceback_without_messages(error))
 
     def _settle(self, call: Call) -> None:
         """Its counts and its line: who, what, how much, how long, never what was in it."""
@@ -105,7 +105,7 @@ class Metrics:
         self._bytes.labels(call.caller, "in").inc(call.bytes_in)
         self._bytes.labels(call.caller, "out").inc(call.bytes_out)
         self._seconds.labels(call.method, call.model).observe(call.seconds)
-        if call.caller == NOBODY:
+        if call.caller == UNKNOWN_CALLER:
             if self._nobodys.wait_s(1):
                 return
             self._nobodys.take(1)

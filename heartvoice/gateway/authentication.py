@@ -26,7 +26,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _SCHEME = "bearer "
 
 
-class UnknownCallerError(HeartvoiceError):
+class UnauthenticatedError(HeartvoiceError):
     """No token, or none that is known."""
 
     code = "UNAUTHENTICATED"
@@ -72,14 +72,14 @@ class Tokens:
         """
         headers = [value for key, value in metadata if key == "authorization"]
         if len(headers) != 1 or not isinstance(headers[0], str) or not headers[0].lower().startswith(_SCHEME):
-            raise UnknownCallerError("authorization: expected one header, Bearer and a token")
+            raise UnauthenticatedError("authorization: expected one header, Bearer and a token")
         digest = hashlib.sha256(headers[0][len(_SCHEME) :].strip().encode()).digest()
         found = ""
         for name, known in self._callers:  # all of them, so that the time tells nothing
             if hmac.compare_digest(known, digest):
                 found = name
         if not found:
-            raise UnknownCallerError("authorization: the token is not known here")
+            raise UnauthenticatedError("authorization: the token is not known here")
         return found
 
     def _read(self) -> None:
@@ -148,4 +148,4 @@ def certificate_name(peer: Mapping[str, Sequence[bytes]]) -> str:
             name = value.decode("utf-8", "replace")
             if name and len(name) <= 256 and name.isprintable():
                 return name
-    raise UnknownCallerError("certificate: expected a URI, a common name or another name, got none")
+    raise UnauthenticatedError("certificate: expected a URI, a common name or another name, got none")

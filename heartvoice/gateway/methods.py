@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway import request_parser as wire
+from heartvoice.gateway import request_parser
 from heartvoice.gateway.access_log import Call
 from heartvoice.gateway.checks import check_request, find_model
 
@@ -43,14 +43,14 @@ class Method:
             InvalidRequestError: names field, limit and value.
         """
         if self.path in _INFERENCE:
-            parts = wire.split(message)
+            parts = request_parser.split(message)
             call.model = check_request(parts, models).name
             call.request_id = parts.head.id
             return
         if len(message) > _SMALL_BYTES:
             raise InvalidRequestError(f"request: expected at most {_SMALL_BYTES} bytes, got {len(message)}")
         if self.named is not None:
-            call.model = find_model(wire.parse(self.named, message).name, models).name
+            call.model = find_model(request_parser.parse(self.named, message).name, models).name
 
 
 def _path(name: str) -> str:

@@ -19,12 +19,12 @@ from heartvoice.client.wire import ENDED_EARLY
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.gateway.access_log import Call, Metrics
-from heartvoice.gateway.authentication import UnknownCallerError
+from heartvoice.gateway.authentication import UnauthenticatedError
 from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
 from heartvoice.gateway.rate_limits import Limits, Quota, QuotaError
-from heartvoice.redaction import where
-from heartvoice.resource_errors import shortage
+from heartvoice.redaction import traceback_without_messages
+from heartvoice.resource_errors import as_resource_error
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ PROBES = "probes"
 """Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
 PROBE_S = 10.0
 WATCH_S = 1.0
-LEAVE_S, PAUSE_S = 5.0, 0.5
+DRAIN_TIMEOUT_S, DRAIN_IDLE_S = 5.0, 0.5
 """A stream whose caller has left it unread is read for so long at most before it is cancelled, and until such a pause.
 One whose caller waits for more is cancelled at once."""
 MAX_ERROR_BYTES = 16_384
@@ -47,7 +47,7 @@ _ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
     InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
     UnknownModelError: (grpc.StatusCode.NOT_FOUND, "model"),
     QuotaError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"),
-    UnknownCallerError: (grpc.StatusCode.UNAUTHENTICATED, "authentication"),
+    UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, "authentication"),
 }
 """Status of each refusal, and its name in the metrics."""
 _UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
@@ -119,7 +119,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             text = f"{call.method}: not offered by this gateway"
             self._metrics.refused("method")
             await self._abort(call, context, grpc.StatusCode.PERMISSION_DENIED, text)
-        except UnknownCallerError as error:
+        except UnauthenticatedError as error:
             await self._refuse(call, context, error)
 
     def _begin(self, method: str, context: Any, *, streamed: bool = False) -> Call:
@@ -167,7 +167,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             log.info("ended a call of %s: %s", call.caller, call.overdue)
             await self._abort(call, context, grpc.StatusCode.DEADLINE_EXCEEDED, call.overdue)
         except Exception as error:
-            log.error("%s: a fault of the gateway's own, %s", call.method, where(error))
+            log.error("%s: a fault of the gateway's own, %s", call.method, traceback_without_messages(error))
             await self._abort(call, context, grpc.StatusCode.INTERNAL, "internal error; see the gateway's log")
         return None
 
@@ -220,17 +220,17 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.responses += 1
         call.bytes_out += len(message)
 
-    def leave(self, stream: Any) -> None:
+    def drain_and_cancel(self, stream: Any) -> None:
         """End a stream to the server after reading what it has ready: Triton never frees what it could not send.
 
         What is there comes within milliseconds; a pause means that the rest has not been made yet.
         """
 
         async def read_and_cancel() -> None:
-            until = time.monotonic() + LEAVE_S
+            until = time.monotonic() + DRAIN_TIMEOUT_S
             with suppress(asyncio.TimeoutError, asyncio.InvalidStateError, grpc.RpcError):
                 while time.monotonic() < until:
-                    if await asyncio.wait_for(stream.read(), PAUSE_S) is grpc.aio.EOF:
+                    if await asyncio.wait_for(stream.read(), DRAIN_IDLE_S) is grpc.aio.EOF:
                         break
             stream.cancel()
 
@@ -240,7 +240,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def left(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait for the streams that are being left."""
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
@@ -268,7 +268,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             details = "the server behind the gateway cannot be reached"
         elif details == ENDED_EARLY:
             code, details = grpc.StatusCode.UNAVAILABLE, "the server ended the call before it had the request"
-        elif (used_up := shortage(call.model or call.method, details)) is not None:
+        elif (used_up := as_resource_error(call.model or call.method, details)) is not None:
             code, details = grpc.StatusCode.UNAVAILABLE, str(used_up)
         await self._abort(call, context, code, details, error.trailing_metadata())
 
@@ -306,14 +306,14 @@ class _Stream:
             raise
         finally:
             up.cancel()
-            self._proxy.leave(stream)
+            self._proxy.drain_and_cancel(stream)
 
     def _without_names(self, response: bytes) -> bytes:
         """A response as it is, unless it is Triton's own error that names a region of the server's shared memory."""
         if len(response) > MAX_ERROR_BYTES or SHARED_MEMORY not in response:
             return response
         answer = service_pb2.ModelStreamInferResponse.FromString(response)
-        used_up = shortage(self._call.model, answer.error_message)
+        used_up = as_resource_error(self._call.model, answer.error_message)
         if used_up is None:
             return response
         answer.error_message = used_up.wire()

@@ -64,7 +64,7 @@ class Gateway:
         options = self.options
         self._channel = grpc.aio.insecure_channel(options.upstream, _upstream_options())
         models = {name: MODELS[name] for name in options.models}
-        self._proxy = Proxy(self._channel, self._namer(), models, options.limits, self.metrics)
+        self._proxy = Proxy(self._channel, self._authenticate(), models, options.limits, self.metrics)
         self._server = grpc.aio.server(
             handlers=(self._proxy,), options=_server_options(options), maximum_concurrent_rpcs=MAX_CALLS
         )
@@ -83,7 +83,7 @@ class Gateway:
         if self._server is not None:
             await self._server.stop(self.options.drain_s if drain_s is None else drain_s)
         if self._proxy is not None:
-            await self._proxy.left()
+            await self._proxy.wait_drained()
         self.metrics.settle()
         if self._channel is not None:
             await self._channel.close()
@@ -118,7 +118,7 @@ class Gateway:
         except OSError as error:
             raise ModelUnavailableError(f"--metrics-port: port {port} is not free ({error.strerror})") from error
 
-    def _namer(self) -> Callable[[Any], str]:
+    def _authenticate(self) -> Callable[[Any], str]:
         tokens = self.tokens
         if tokens is not None:
             return lambda context: tokens.caller(context.invocation_metadata() or ())

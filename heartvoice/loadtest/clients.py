@@ -40,7 +40,7 @@ class Playback:
 
 
 @dataclass
-class Heard:
+class PlaybackStats:
     """One job. Times are seconds since it was sent."""
 
     outcome: Outcome = "broken"
@@ -86,9 +86,9 @@ def play(chunks: Sequence[tuple[float, int]], sample_rate_hz: int = SAMPLE_RATE_
     return Playback(underruns, silence_s, buffer_s)
 
 
-def listen(client: Client, make: Make) -> Heard:
+def listen(client: Client, make: Make) -> PlaybackStats:
     """Make one job and note what happens; never raises for what the server does."""
-    heard, began = Heard(), time.perf_counter()
+    heard, began = PlaybackStats(), time.perf_counter()
     try:
         with closing(make(client)) as messages:
             for message in messages:
@@ -123,17 +123,17 @@ def _pool(client: Client, size: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def closed_loop(client: Client, make: Make, concurrency: int, n: int) -> list[Heard]:
+def closed_loop(client: Client, make: Make, concurrency: int, n: int) -> list[PlaybackStats]:
     """`n` jobs, always so many at once: the next begins when one ends."""
     with _pool(client, concurrency) as pool:
         return [future.result() for future in [pool.submit(listen, client, make) for _ in range(n)]]
 
 
-def open_loop(client: Client, make: Make, rate_hz: float, seconds: float, seed: int) -> list[Heard]:
+def open_loop(client: Client, make: Make, rate_hz: float, seconds: float, seed: int) -> list[PlaybackStats]:
     """Jobs that begin at random times (Poisson), whatever becomes of those before; at least one."""
     random, at = np.random.default_rng(seed), 0.0
     began, stop = time.perf_counter(), threading.Event()
-    futures: list[Future[Heard]] = []
+    futures: list[Future[PlaybackStats]] = []
     with _pool(client, max(8, round(4 * rate_hz * seconds))) as pool:
         while at < seconds or not futures:
             stop.wait(max(0.0, began + at - time.perf_counter()))
@@ -147,16 +147,16 @@ def percentiles(name: str, seconds: Sequence[float], qs: Sequence[int] = (50, 90
     return {f"{name}p{q}_ms": float(np.percentile(seconds, q)) * 1e3 for q in qs} if seconds else {}
 
 
-def counts(heard: Sequence[Heard]) -> dict[str, Any]:
+def counts(heard: Sequence[PlaybackStats]) -> dict[str, Any]:
     """How many jobs ended how."""
     return {name: sum(each.outcome == name for each in heard) for name in OUTCOMES}
 
 
-def errors(heard: Sequence[Heard]) -> list[str]:
+def errors(heard: Sequence[PlaybackStats]) -> list[str]:
     """What broke, each text once."""
     return sorted({each.error for each in heard if each.outcome in ("broken", "late")})
 
 
-def done(heard: Sequence[Heard]) -> list[Heard]:
+def done(heard: Sequence[PlaybackStats]) -> list[PlaybackStats]:
     """Those that were finished."""
     return [each for each in heard if each.outcome == "done"]

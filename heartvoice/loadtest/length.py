@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.loadtest.clients import Heard, Make, closed_loop, done, errors
+from heartvoice.loadtest.clients import Make, PlaybackStats, closed_loop, done, errors
 from heartvoice.loadtest.harness import Run
 from heartvoice.loadtest.streams import cover, song
 from heartvoice.loadtest.target import Target
@@ -23,7 +23,7 @@ def measure_length(
     """Every length in turns, round after round; yields before each point."""
     jobs: dict[tuple[str, float], Make] = {("song", s): song(s) for s in lengths}
     jobs |= {("cover", seconds): cover(seconds) for seconds in cover_lengths}
-    heard: dict[tuple[str, float], list[Heard]] = {job: [] for job in jobs}
+    heard: dict[tuple[str, float], list[PlaybackStats]] = {job: [] for job in jobs}
     rss: dict[tuple[str, float], float] = {}
     for kind in dict.fromkeys(kind for kind, _ in jobs):
         yield Step(f"{kind}, one that does not count", 0)
@@ -40,7 +40,7 @@ def measure_length(
     run.save()
 
 
-def _add(run: Run, kind: str, seconds: float, heard: Sequence[Heard], rss_mb: float) -> None:
+def _add(run: Run, kind: str, seconds: float, heard: Sequence[PlaybackStats], rss_mb: float) -> None:
     finished = done(heard)
     if not finished:
         run.add(f"length: {kind}", f"{seconds:g} s", failed="; ".join(errors(heard)), question="length")

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.loadtest.harness import Run
 from heartvoice.loadtest.target import Target
 from heartvoice.loadtest.view import Step
 from heartvoice.loadtest.work import Load, as_json, message
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import triton_wheel
 
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 TIMEOUT_S = 600.0
@@ -69,13 +69,13 @@ def perf_analyzer() -> Iterator[PerfAnalyzer]:
     """
     glibc = tuple(int(part) for part in (platform.libc_ver()[1] or "0").split("."))
     name = published_name(platform.machine(), glibc)
-    version = f"{pypi.MEMBERS[name].project} {pypi.MEMBERS[name].version}"
+    version = f"{wheel_files.MEMBERS[name].project} {wheel_files.MEMBERS[name].version}"
     with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
         program, environment = Path(folder) / "perf_analyzer", dict(os.environ)
-        shutil.copyfile(pypi.member(name), program)
+        shutil.copyfile(wheel_files.member(name), program)
         program.chmod(0o755)
         if name == "perf-analyzer-2.49":
-            libraries = wheel.find_wheel().libraries
+            libraries = triton_wheel.find_wheel().libraries
             assert libraries is not None, "find_wheel names the wheel's own"
             for link, pattern in LIBRARIES.items():
                 (Path(folder) / link).symlink_to(next(libraries.glob(pattern)))

@@ -14,8 +14,8 @@ from typing import Any
 from heartvoice.contracts.models import SONG
 from heartvoice.loadtest.clients import (
     TIMEOUT_S,
-    Heard,
     Make,
+    PlaybackStats,
     closed_loop,
     counts,
     done,
@@ -60,7 +60,7 @@ def measure_saturation(
 
 
 def _add(
-    run: Run, share: float, rate_hz: float, heard: Sequence[Heard], wall_s: float, watched: dict[str, Any]
+    run: Run, share: float, rate_hz: float, heard: Sequence[PlaybackStats], wall_s: float, watched: dict[str, Any]
 ) -> dict[str, Any]:
     finished = done(heard)
     rate = len(finished) / wall_s

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.client import Client
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.errors import HeartvoiceError
@@ -38,7 +38,7 @@ def measure_shared(
             else:
                 run.add(f"{CASE}: {graph.name}", variant, n=n, **found.percentiles, **facts)
         run.save()
-    audio = (0.1 * noise.normal(5, "load", 0, (2, round(seconds * SAMPLE_RATE_HZ)))).astype(np.float32)
+    audio = (0.1 * keyed_random.normal(5, "load", 0, (2, round(seconds * SAMPLE_RATE_HZ)))).astype(np.float32)
     recording, voice = (audio, SAMPLE_RATE_HZ), load_work.reference()
     calls: dict[str, Callable[[Client], object]] = {
         "speaker_encoder": lambda client: client.embed(recording),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.stages.f0 import STEP_CENTS
 
@@ -40,7 +40,7 @@ class Voice:
     def in_noise(self, snr_db: float, seed: int = 0) -> Voice:
         """The voice in white noise, so many dB above it where it sounds."""
         power = float(np.square(self.audio[self.pitch > 0], dtype=np.float64).mean())
-        hiss = noise.normal(seed, "benchmark hiss", 0, self.audio.shape) * np.float32(
+        hiss = keyed_random.normal(seed, "benchmark hiss", 0, self.audio.shape) * np.float32(
             np.sqrt(power) * 10 ** (-snr_db / 20)
         )
         return Voice(self.audio + hiss, self.pitch)
@@ -83,7 +83,7 @@ def notes(pitches_hz: tuple[float, ...], note_s: float = 0.5, gap_s: float = 0.0
 
 def melody(duration_s: float, seed: int = 0) -> Voice:
     """Notes of 0.2 to 0.8 s over two octaves with vibrato and rests, above a held chord: something like a song."""
-    draws = noise.uniform(seed, "benchmark melody", 0, (int(duration_s / 0.2) + 1, 3)).astype(np.float64)
+    draws = keyed_random.uniform(seed, "benchmark melody", 0, (int(duration_s / 0.2) + 1, 3)).astype(np.float64)
     parts, length = [], 0
     for size, height, rest in draws:
         time = _seconds(0.2 + 0.6 * size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from heartvoice.contracts.constants import CODES_PER_UNIT
 from heartvoice.loadtest import work as load_work
-from heartvoice.loadtest.clients import Heard, Make, closed_loop, counts, done, errors, percentiles
+from heartvoice.loadtest.clients import Make, PlaybackStats, closed_loop, counts, done, errors, percentiles
 from heartvoice.loadtest.harness import Run
 from heartvoice.loadtest.perf import n_requests
 from heartvoice.loadtest.target import Target
@@ -76,7 +76,9 @@ def measure_streams(
             run.save()
 
 
-def add(run: Run, name: str, at_once: int, heard: Sequence[Heard], wall_s: float, watched: dict[str, Any]) -> None:
+def add(
+    run: Run, name: str, at_once: int, heard: Sequence[PlaybackStats], wall_s: float, watched: dict[str, Any]
+) -> None:
     """One row. The last gap of a stream is one, too; a job of one chunk has none."""
     finished = done(heard)
     if not finished:

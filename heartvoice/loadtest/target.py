@@ -23,7 +23,7 @@ from heartvoice.contracts.models import MODELS
 from heartvoice.errors import InvalidRequestError
 from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from heartvoice.server.shared_memory import HEADER, find_key
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 
 SAMPLE_S = 0.25
 TIMEOUT_S = 300.0
@@ -223,13 +223,13 @@ def find_processes(port: int) -> Callable[[], dict[str, int]] | None:
             if process.info["name"] != "tritonserver" or process.info["uids"].real != os.getuid():
                 continue
             if any(c.laddr.port == port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN):
-                return _processes(process.pid, process.environ().get(rundir.VARIABLE))
+                return _processes(process.pid, process.environ().get(process_registry.VARIABLE))
     return None
 
 
 def _processes(server: int, run: str | None) -> Callable[[], dict[str, int]]:
     def now() -> dict[str, int]:
-        found = {name: rundir.serving_pid(name, Path(run)) for name in MODELS} if run else {}
+        found = {name: process_registry.serving_pid(name, Path(run)) for name in MODELS} if run else {}
         return {SERVER: server, **{name: pid for name, pid in found.items() if pid is not None}}
 
     return now

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from tritonclient.grpc import service_pb2
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.audio.dsp import resample
 from heartvoice.client.wire import to_raw
 from heartvoice.config.presets import Preset
@@ -90,7 +90,7 @@ def text(data: bytes) -> Array:
 
 def flac(seconds: float, seed: int) -> bytes:
     """A recording: noise with the spectrum of nothing in particular, since speed does not depend on it."""
-    audio = 0.1 * noise.normal(seed, "load", 0, (round(seconds * SAMPLE_RATE_HZ), 2))
+    audio = 0.1 * keyed_random.normal(seed, "load", 0, (round(seconds * SAMPLE_RATE_HZ), 2))
     file = io.BytesIO()
     soundfile.write(file, np.clip(audio, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
@@ -117,7 +117,7 @@ def graph_inputs(preset: Preset, model: str, **lengths: int) -> dict[str, Array]
             axis if isinstance(axis, int) else lengths.get(axis.name, graph.axes.get(axis.name, axis.opt))
             for axis in spec.shape
         )
-        inputs[spec.name] = (0.1 * noise.normal(0, f"load {spec.name}", 0, shape)).astype(np.float32)
+        inputs[spec.name] = (0.1 * keyed_random.normal(0, f"load {spec.name}", 0, shape)).astype(np.float32)
     return inputs
 
 

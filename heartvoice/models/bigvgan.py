@@ -25,7 +25,7 @@ from heartvoice.checkpoints.bigvgan import (
 )
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.errors import CheckpointError
 
 GENERATOR, CONFIG = "bigvgan_generator.pt", "config.json"
@@ -33,7 +33,7 @@ UP_PAD, UP_CROP, DOWN_PADS = 5, 15, (5, 6)
 """Samples repeated beside the upsampling's input, cut from its result, repeated beside the downsampling's input."""
 
 
-def open_bigvgan(folder: Path) -> tuple[BigvganSizes, TensorSource]:
+def open_bigvgan(folder: Path) -> tuple[BigvganConfig, TensorSource]:
     """Open a published vocoder: `config.json` beside `bigvgan_generator.pt`, or beside safetensors.
 
     Args:
@@ -63,7 +63,7 @@ def open_bigvgan(folder: Path) -> tuple[BigvganSizes, TensorSource]:
     return sizes, source
 
 
-def bigvgan_manifest(sizes: BigvganSizes) -> dict[str, tuple[int, ...]]:
+def bigvgan_manifest(sizes: BigvganConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the network's tensors."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in Bigvgan(sizes).state_dict().items()}
@@ -166,7 +166,7 @@ class AmpBlock(nn.Module):
 class Bigvgan(nn.Module):
     """The whole vocoder."""
 
-    def __init__(self, sizes: BigvganSizes) -> None:
+    def __init__(self, sizes: BigvganConfig) -> None:
         super().__init__()
         check_sizes(sizes, "BigVGAN")
         channels = sizes.upsample_initial_channel

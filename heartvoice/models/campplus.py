@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from heartvoice.checkpoints.speaker import BATCHES
-from heartvoice.config.presets import CampplusSizes
+from heartvoice.config.presets import CampplusConfig
 
 KERNEL, TDNN_KERNEL, TDNN_STRIDE = 3, 5, 2
 HEAD_STRIDE = 8
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 class Head(nn.Module):
     """Convolutions over frequency and time: [B, T, bands] to [B, C * bands / 8, T]."""
 
-    def __init__(self, sizes: CampplusSizes) -> None:
+    def __init__(self, sizes: CampplusConfig) -> None:
         super().__init__()
         channels = sizes.head_channels
         self.conv1 = nn.Conv2d(1, channels, KERNEL, padding=1, bias=False)
@@ -91,7 +91,7 @@ def segment_means(x: Tensor, length: int) -> Tensor:
 class ContextGate(nn.Module):
     """A dilated convolution, gated by the means of its input over all time and over the segment."""
 
-    def __init__(self, sizes: CampplusSizes, dilation: int) -> None:
+    def __init__(self, sizes: CampplusConfig, dilation: int) -> None:
         super().__init__()
         self.segment_frames = sizes.segment_frames
         width, hidden = sizes.bottleneck, sizes.bottleneck // GATE_REDUCTION
@@ -111,7 +111,7 @@ class ContextGate(nn.Module):
 class DenseLayer(nn.Module):
     """BatchNorm, ReLU, bottleneck, BatchNorm, ReLU, gate; the result is appended to the input."""
 
-    def __init__(self, sizes: CampplusSizes, width_in: int, dilation: int) -> None:
+    def __init__(self, sizes: CampplusConfig, width_in: int, dilation: int) -> None:
         super().__init__()
         self.nonlinear1 = _norm(width_in)
         self.linear1 = nn.Conv1d(width_in, sizes.bottleneck, 1, bias=False)
@@ -160,7 +160,7 @@ def pool(x: Tensor) -> Tensor:
 class XVector(nn.Module):
     """Densely connected blocks over time, statistics, projection."""
 
-    def __init__(self, sizes: CampplusSizes) -> None:
+    def __init__(self, sizes: CampplusConfig) -> None:
         super().__init__()
         width = sizes.init_channels
         self.tdnn = Tdnn(sizes.head_channels * sizes.n_bands // HEAD_STRIDE, width)
@@ -188,7 +188,7 @@ class XVector(nn.Module):
 class Campplus(nn.Module):
     """The whole network."""
 
-    def __init__(self, sizes: CampplusSizes) -> None:
+    def __init__(self, sizes: CampplusConfig) -> None:
         super().__init__()
         self.head = Head(sizes)
         self.xvector = XVector(sizes)

@@ -22,10 +22,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartvoice.checkpoints.random_init import Law, LawOf
+from heartvoice.checkpoints.random_init import InitFn, InitSpec
 from heartvoice.checkpoints.safetensors_reader import PIECE, Array, Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.presets import SeparatorSizes
+from heartvoice.config.presets import SeparatorConfig
 from heartvoice.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _REQUIRED: dict[str, object] = {
 # -------------------------------------------------------------------------------------------------------------- module
 
 
-def build_separator(sizes: SeparatorSizes) -> nn.Module:
+def build_separator(sizes: SeparatorConfig) -> nn.Module:
     """The networks of a bag in one module, `models.0` to `models.<n - 1>`; on whatever device torch makes tensors.
 
     Its method `core(mix, spectrum)` is what the graph computes; `separate(mix)` is what the package's
@@ -61,14 +61,14 @@ def build_separator(sizes: SeparatorSizes) -> nn.Module:
     return Separator(sizes)
 
 
-def module_kwargs(sizes: SeparatorSizes) -> dict[str, Any]:
+def module_kwargs(sizes: SeparatorConfig) -> dict[str, Any]:
     """Keyword arguments of `HTDemucs` for one network of the bag."""
     names = inspect.signature(_htdemucs()).parameters
     values = {name: value for name, value in vars(sizes).items() if name in names}
     return values | {"sources": list(sizes.sources), "segment": Fraction(sizes.segment)}
 
 
-def check_sizes(sizes: SeparatorSizes) -> None:
+def check_sizes(sizes: SeparatorConfig) -> None:
     """Refuse sizes that the graph does not cover.
 
     Raises:
@@ -106,22 +106,22 @@ def _htdemucs() -> type:
 # ------------------------------------------------------------------------------------------------------ random weights
 
 
-def separator_law(sizes: SeparatorSizes) -> LawOf:
+def separator_law(sizes: SeparatorConfig) -> InitFn:
     """Scales for htdemucs: every branch counts (LayerScale near 0.3), each source about as loud as the mix."""
 
-    def law(name: str, shape: tuple[int, ...]) -> Law:
+    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(".scale"):
-            return Law(0.1, mean=0.3)
+            return InitSpec(0.1, mean=0.3)
         if _is_norm(name):
-            return Law(0.1, mean=1.0 if name.endswith(".weight") else 0.0)
+            return InitSpec(0.1, mean=1.0 if name.endswith(".weight") else 0.0)
         if name.endswith("bias"):
-            return Law(0.05)
+            return InitSpec(0.05)
         if name.endswith("embedding.weight"):
-            return Law(1.0 / (sizes.emb_scale * max(sizes.freq_emb, 1e-3)))  # what is added has deviation 1
+            return InitSpec(1.0 / (sizes.emb_scale * max(sizes.freq_emb, 1e-3)))  # what is added has deviation 1
         if name.endswith("conv_tr.weight"):
-            return Law(1 / math.sqrt(shape[0] * shape[2] / sizes.stride))  # kernel / stride taps meet in a sample
+            return InitSpec(1 / math.sqrt(shape[0] * shape[2] / sizes.stride))  # kernel / stride taps meet in a sample
         gain = 2.0 if ".rewrite." in name or name.endswith(".3.weight") else 1.0  # a gate halves what it passes
-        return Law(gain / math.sqrt(math.prod(shape[1:])))
+        return InitSpec(gain / math.sqrt(math.prod(shape[1:])))
 
     return law
 
@@ -143,7 +143,7 @@ class _Bag:
     segment: Fraction | None = None
 
 
-def open_separator(folder: Path, sizes: SeparatorSizes) -> tuple[SeparatorSizes, TensorSource]:
+def open_separator(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfig, TensorSource]:
     """Open official weights: `.th` pickles or safetensors, as demucs 4.1.0 publishes them.
 
     Args:
@@ -171,7 +171,7 @@ def open_separator(folder: Path, sizes: SeparatorSizes) -> tuple[SeparatorSizes,
     return first, _Joined(folder, [source for _, source in opened])
 
 
-def _read_bag(folder: Path, sizes: SeparatorSizes) -> _Bag:
+def _read_bag(folder: Path, sizes: SeparatorConfig) -> _Bag:
     """The yaml beside the files, or the package's."""
     bags = [_parse_bag(path) for path in sorted(folder.glob("*.yaml"))]
     fitting = [bag for bag in bags if len(bag.models) == sizes.n_models]
@@ -217,11 +217,11 @@ def _find(folder: Path, signature: str) -> Path:
     return found[0]
 
 
-def _open_network(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+def _open_network(path: Path) -> tuple[SeparatorConfig, TensorSource]:
     return _open_safetensors(path) if path.suffix == ".safetensors" else _open_pickle(path)
 
 
-def _open_pickle(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+def _open_pickle(path: Path) -> tuple[SeparatorConfig, TensorSource]:
     network_class = _htdemucs()
     head: dict[str, Any] = {}
 
@@ -253,7 +253,7 @@ def _check_sum(path: Path) -> None:
         raise CheckpointError(f"{path}: damaged: its sha256 begins with {actual}, its name says {expected}")
 
 
-def _open_safetensors(path: Path) -> tuple[SeparatorSizes, TensorSource]:
+def _open_safetensors(path: Path) -> tuple[SeparatorConfig, TensorSource]:
     source = Checkpoint.open(path)
     metadata = _metadata(path)
     if metadata.get("klass") != _CLASS or "structure" in metadata:
@@ -282,7 +282,7 @@ def _fraction(value: dict[str, Any]) -> Any:
     return value
 
 
-def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SeparatorSizes:
+def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SeparatorConfig:
     """Sizes of a checkpoint by the arguments its network was made with; the class's defaults fill the rest."""
     signature = inspect.signature(_htdemucs())
     unknown = [str(name) for name in kwargs if name not in signature.parameters]
@@ -303,7 +303,7 @@ def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sep
         if growth != values["growth"]:
             raise CheckpointError(f"{path}: growth: expected a whole number, got {values['growth']}")
         exact = {"segment": str(Fraction(str(values["segment"]))), "growth": growth}
-        return SeparatorSizes.from_config(values | exact)
+        return SeparatorConfig.from_config(values | exact)
     except (TypeError, ValueError, LookupError) as error:
         raise CheckpointError(f"{path}: args, kwargs: not those of {_CLASS}: {error}") from error
 

@@ -7,7 +7,7 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 
-from heartvoice.config.presets import SeparatorSizes
+from heartvoice.config.presets import SeparatorConfig
 from heartvoice.models.demucs import module_kwargs
 
 
@@ -69,7 +69,7 @@ class Hybrid(HTDemucs):  # type: ignore[misc]  # demucs has no types for mypy
 class Separator(nn.Module):
     """The networks of a bag: network i of several is there for source i."""
 
-    def __init__(self, sizes: SeparatorSizes) -> None:
+    def __init__(self, sizes: SeparatorConfig) -> None:
         """Build them on torch's current device."""
         super().__init__()
         self.sizes = sizes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heartvoice.config.presets import HeartMuLaSizes
+from heartvoice.config.presets import HeartMuLaConfig
 from heartvoice.models.llama import KeyValue, Transformer
 from heartvoice.models.sampling import mask_special, sample_inverse_cdf
 
@@ -83,7 +83,7 @@ class DepthTrace:
 class HeartMuLa(nn.Module):
     """The music language model."""
 
-    def __init__(self, sizes: HeartMuLaSizes) -> None:
+    def __init__(self, sizes: HeartMuLaConfig) -> None:
         """Make every tensor of the checkpoint; values come from `heartvoice.models.load.load_module`."""
         super().__init__()
         self.sizes = sizes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from heartvoice.config.presets import TransformerSizes
+from heartvoice.config.presets import TransformerConfig
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
 
 KeyValue = tuple[Tensor, Tensor]
@@ -37,7 +37,7 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Causal attention with grouped queries over cached and new positions."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerConfig) -> None:
         """Make the four projections."""
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = sizes.num_heads, sizes.num_kv_heads, sizes.head_dim
@@ -95,7 +95,7 @@ class Attention(nn.Module):
 class GatedMLP(nn.Module):
     """w2(silu(w1 x) * w3 x)."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerConfig) -> None:
         """Make gate, down and up."""
         super().__init__()
         self.w1 = nn.Linear(sizes.embed_dim, sizes.intermediate_dim, bias=False)
@@ -111,7 +111,7 @@ class GatedMLP(nn.Module):
 class Layer(nn.Module):
     """One pre-norm layer."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerConfig) -> None:
         """Make attention, MLP and their norms."""
         super().__init__()
         self.sa_norm = RMSNorm(sizes.embed_dim, sizes.norm_eps)
@@ -132,7 +132,7 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """All layers and the final norm; no token embedding and no head."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerConfig) -> None:
         """Make the layers; the RoPE table stays float32 whatever the module is cast to."""
         super().__init__()
         self.sizes = sizes
@@ -179,7 +179,7 @@ class KVCache:
 
     def __init__(
         self,
-        sizes: TransformerSizes,
+        sizes: TransformerConfig,
         rows: int,
         max_positions: int,
         *,

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_f0 import rmvpe_law
-from heartvoice.checkpoints.random_init import LawOf, RandomCheckpoint, heartcodec_law, heartmula_law
+from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartcodec_law, heartmula_law
 from heartvoice.checkpoints.random_seed_vc import part_law
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.speaker import speaker_law
 from heartvoice.config.presets import (
     AnyF0,
     AnySpeaker,
-    BigvganSizes,
-    CampplusSizes,
-    DitSizes,
-    HeartCodecSizes,
-    HeartMuLaSizes,
-    RegulatorSizes,
-    RmvpeSizes,
-    SeparatorSizes,
-    SpeakerSizes,
-    SwiftF0Sizes,
-    WhisperSizes,
+    BigvganConfig,
+    CampplusConfig,
+    DitConfig,
+    HeartCodecConfig,
+    HeartMuLaConfig,
+    RegulatorConfig,
+    RmvpeConfig,
+    SeparatorConfig,
+    SpeakerConfig,
+    SwiftF0Config,
+    WhisperConfig,
 )
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import build_separator, separator_law
@@ -39,16 +39,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "Checkpoint", "Sizes", "TensorSource", "build_module", "listed", "load_module", "load_network", "manifest",
+    "AnyConfig",
+    "Checkpoint",
+    "TensorSource",
+    "build_module",
+    "listed",
+    "load_module",
+    "load_network",
+    "manifest",
     "random_checkpoint",
 ]  # fmt: skip
 
-_Drawn = HeartMuLaSizes | HeartCodecSizes | SeparatorSizes | AnySpeaker | AnyF0 | AnyPart
+_Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | AnySpeaker | AnyF0 | AnyPart
 """Networks whose random weights follow a law alone; the vocoder's filters are what they are."""
-Sizes = _Drawn | BigvganSizes
+AnyConfig = _Drawn | BigvganConfig
 
 
-def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
+def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
     """A network on torch's meta device: names and shapes, no memory.
 
     Args:
@@ -59,39 +66,39 @@ def build_module(sizes: Sizes, *, decode_only: bool = False) -> nn.Module:
 
     with torch.device("meta"):
         match sizes:
-            case HeartMuLaSizes():
+            case HeartMuLaConfig():
                 from heartvoice.models.heartmula import HeartMuLa
 
                 return HeartMuLa(sizes)
-            case HeartCodecSizes():
+            case HeartCodecConfig():
                 from heartvoice.models.heartcodec.codec import HeartCodec
 
                 return HeartCodec(sizes, decode_only=decode_only)
-            case SeparatorSizes():
+            case SeparatorConfig():
                 return build_separator(sizes)
-            case SpeakerSizes():
+            case SpeakerConfig():
                 from heartvoice.models.speaker import Resemblyzer
 
                 return Resemblyzer(sizes)
-            case CampplusSizes():
+            case CampplusConfig():
                 from heartvoice.models.campplus import Campplus
 
                 return Campplus(sizes)
-            case RmvpeSizes():
+            case RmvpeConfig():
                 from heartvoice.models.rmvpe import Rmvpe
 
                 return Rmvpe(sizes)
-            case WhisperSizes() | RegulatorSizes() | DitSizes():
+            case WhisperConfig() | RegulatorConfig() | DitConfig():
                 return build_part(sizes)
-            case BigvganSizes():
+            case BigvganConfig():
                 from heartvoice.models.bigvgan import Bigvgan
 
                 return Bigvgan(sizes)
-            case SwiftF0Sizes():
+            case SwiftF0Config():
                 raise AssertionError("swift-f0 has no module")
 
 
-def manifest(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+def manifest(sizes: AnyConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a network's tensors: those of the module itself, so that there is one truth."""
     return {name: tuple(tensor.shape) for name, tensor in build_module(sizes).state_dict().items()}
 
@@ -172,7 +179,7 @@ def _assign(module: nn.Module, name: str, value: torch.Tensor) -> None:
 
 
 def load_network(
-    sizes: Sizes,
+    sizes: AnyConfig,
     source: TensorSource,
     *,
     decode_only: bool = False,
@@ -185,26 +192,26 @@ def load_network(
     return module.eval()
 
 
-def random_checkpoint(sizes: Sizes, seed: int) -> TensorSource:
+def random_checkpoint(sizes: AnyConfig, seed: int) -> TensorSource:
     """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
-    if isinstance(sizes, BigvganSizes):
+    if isinstance(sizes, BigvganConfig):
         return RandomBigvgan(manifest(sizes), seed, sizes)
     return RandomCheckpoint(manifest(sizes), seed, _law(sizes))
 
 
-def _law(sizes: _Drawn) -> LawOf:
+def _law(sizes: _Drawn) -> InitFn:
     match sizes:
-        case HeartMuLaSizes():
+        case HeartMuLaConfig():
             return heartmula_law(sizes)
-        case HeartCodecSizes():
+        case HeartCodecConfig():
             return heartcodec_law(sizes)
-        case SeparatorSizes():
+        case SeparatorConfig():
             return separator_law(sizes)
-        case SpeakerSizes() | CampplusSizes():
+        case SpeakerConfig() | CampplusConfig():
             return speaker_law(sizes)
-        case RmvpeSizes():
+        case RmvpeConfig():
             return rmvpe_law(sizes)
-        case WhisperSizes() | RegulatorSizes() | DitSizes():
+        case WhisperConfig() | RegulatorConfig() | DitConfig():
             return part_law(sizes)
-        case SwiftF0Sizes():
+        case SwiftF0Config():
             raise AssertionError("swift-f0 has published weights only")

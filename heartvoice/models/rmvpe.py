@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.presets import RmvpeSizes
+from heartvoice.config.presets import RmvpeConfig
 
 CNN_CHANNELS = 3
 """Channels that the U-Net is squeezed into before the GRU."""
@@ -92,7 +92,7 @@ class UpLevel(nn.Module):
 class Encoder(nn.Module):
     """Levels that halve time and frequency and double the channels."""
 
-    def __init__(self, sizes: RmvpeSizes) -> None:
+    def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
         self.bn = nn.BatchNorm2d(sizes.in_channels)
         widths = [sizes.in_channels, *(sizes.en_out_channels * 2**level for level in range(sizes.en_de_layers))]
@@ -110,7 +110,7 @@ class Encoder(nn.Module):
 class Intermediate(nn.Module):
     """Levels at the lowest resolution."""
 
-    def __init__(self, sizes: RmvpeSizes) -> None:
+    def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
         width = sizes.en_out_channels * 2**sizes.en_de_layers
         self.layers = nn.ModuleList(
@@ -127,7 +127,7 @@ class Intermediate(nn.Module):
 class Decoder(nn.Module):
     """The encoder's mirror image."""
 
-    def __init__(self, sizes: RmvpeSizes) -> None:
+    def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
         widths = [sizes.en_out_channels * 2**level for level in range(sizes.en_de_layers, -1, -1)]
         self.layers = nn.ModuleList(UpLevel(sizes.n_blocks, 2 * width, width) for width in widths[1:])
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
 class UNet(nn.Module):
     """Encoder, intermediate levels, decoder."""
 
-    def __init__(self, sizes: RmvpeSizes) -> None:
+    def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
         self.encoder, self.intermediate, self.decoder = Encoder(sizes), Intermediate(sizes), Decoder(sizes)
 
@@ -169,7 +169,7 @@ class BiGru(nn.Module):
 class Rmvpe(nn.Module):
     """Log-mel frames to saliences; names are those of the official checkpoint."""
 
-    def __init__(self, sizes: RmvpeSizes) -> None:
+    def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
         self.sizes = sizes
         self.unet = UNet(sizes)

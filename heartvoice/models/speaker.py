@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heartvoice.checkpoints.speaker import check_tensors
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.models.campplus import Campplus
 
 MIN_NORM = 1e-12
@@ -26,7 +26,7 @@ _TRAINING_ONLY = frozenset({"similarity_weight", "similarity_bias"})
 class Resemblyzer(nn.Module):
     """The LSTM speaker encoder."""
 
-    def __init__(self, sizes: SpeakerSizes) -> None:
+    def __init__(self, sizes: SpeakerConfig) -> None:
         super().__init__()
         self.lstm = nn.LSTM(sizes.n_bands, sizes.hidden, sizes.num_layers, batch_first=True)
         self.linear = nn.Linear(sizes.hidden, sizes.embedding)
@@ -48,7 +48,7 @@ class Resemblyzer(nn.Module):
 
 def build_speaker(sizes: AnySpeaker) -> nn.Module:
     """The network of a speaker encoder, on the current default device; both take [B, T, bands] and return [B, D]."""
-    return Campplus(sizes) if isinstance(sizes, CampplusSizes) else Resemblyzer(sizes)
+    return Campplus(sizes) if isinstance(sizes, CampplusConfig) else Resemblyzer(sizes)
 
 
 def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
@@ -57,7 +57,7 @@ def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in build_speaker(sizes).state_dict().items()}
 
 
-def open_resemblyzer(path: Path, sizes: SpeakerSizes | None = None) -> TorchFile:
+def open_resemblyzer(path: Path, sizes: SpeakerConfig | None = None) -> TorchFile:
     """Open Resemblyzer's `pretrained.pt`; optimiser state and the loss's parameters are dropped by name.
 
     Args:
@@ -72,11 +72,11 @@ def open_resemblyzer(path: Path, sizes: SpeakerSizes | None = None) -> TorchFile
         lambda value: value["model_state"],
         rename=lambda name: None if name in _TRAINING_ONLY else name,
     )
-    check_tensors(source, speaker_manifest(sizes or SpeakerSizes()))
+    check_tensors(source, speaker_manifest(sizes or SpeakerConfig()))
     return source
 
 
-def open_campplus(path: Path, sizes: CampplusSizes | None = None) -> TorchFile:
+def open_campplus(path: Path, sizes: CampplusConfig | None = None) -> TorchFile:
     """Open the official `campplus_cn_common.bin`.
 
     Args:
@@ -87,5 +87,5 @@ def open_campplus(path: Path, sizes: CampplusSizes | None = None) -> TorchFile:
         CheckpointError: the file is missing, damaged or does not fit.
     """
     source = TorchFile.open(path)
-    check_tensors(source, speaker_manifest(sizes or CampplusSizes()))
+    check_tensors(source, speaker_manifest(sizes or CampplusConfig()))
     return source

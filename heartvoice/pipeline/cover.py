@@ -1,4 +1,4 @@
-"""A recording with another singer: a checked request, and `Revoicer` over the whole recording."""
+"""A recording with another singer: a checked request, and `VoiceConversionPipeline` over the whole recording."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from heartvoice.contracts.models import COVER
 from heartvoice.contracts.validation import read_settings
 from heartvoice.errors import EngineError
 from heartvoice.pipeline.messages import Finished, Message
-from heartvoice.pipeline.streaming_separation import Recorded
-from heartvoice.pipeline.voice_conversion import Revoicer, VoiceRequest, VoiceStages
+from heartvoice.pipeline.streaming_separation import RecordingChunk
+from heartvoice.pipeline.voice_conversion import VoiceConversionPipeline, VoiceRequest, VoiceStages
 from heartvoice.runtime.engines import Array
 from heartvoice.stages.separation import SeparationPlan
 
@@ -73,20 +73,20 @@ class CoverPipeline:
         encoder: str = "",
         detect_vocals: bool = True,
     ) -> None:
-        """`about` is what the report says of the networks; for the others see `Revoicer`."""
+        """`about` is what the report says of the networks; for the others see `VoiceConversionPipeline`."""
         self._request, self._about = request, dict(about or {})
         self._began = time.monotonic()
-        self._revoicer = Revoicer(
+        self._revoicer = VoiceConversionPipeline(
             request.voice, stages, plan,
             encoder=encoder, detect_vocals=detect_vocals, stems=request.stems,
             n_frames=round(request.recording.shape[1] / FRAME_HOP),
         )  # fmt: skip
 
     def run(self, check: Callable[[], None] = lambda: None) -> Generator[Message, None, None]:
-        """Yield pieces as they are finished and the report at the end; see `Revoicer.run`."""
+        """Yield pieces as they are finished and the report at the end; see `VoiceConversionPipeline.run`."""
         request = self._request
         n_samples = request.recording.shape[1]
-        yield from self._revoicer.run(lambda: [Recorded(request.recording, request.mix)], check)
+        yield from self._revoicer.run(lambda: [RecordingChunk(request.recording, request.mix)], check)
         if self._revoicer.n_samples != n_samples:
             raise EngineError(f"cover: the mix has {self._revoicer.n_samples} samples, the recording {n_samples}")
         yield Finished(self._report(n_samples))

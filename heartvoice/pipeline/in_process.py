@@ -14,7 +14,7 @@ from heartvoice.models.prompt import load_tokenizer
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import Codes, Message
 from heartvoice.pipeline.song import SongRequest
-from heartvoice.pipeline.song_with_voice import song_messages
+from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
 from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
@@ -22,17 +22,17 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.lm.factory import open_engine
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
 from heartvoice.stages.separation import Carry, SeparateStage, SeparationPlan, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
-from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 
 MAX_WAITING = 64
 """Songs that may wait for the language model."""
 
 
-class LocalStages:
+class InProcessStages:
     """The stages of a song over engines in this process; a `pipeline.SongStages`. Songs at once take turns."""
 
     def __init__(self, repository: Repository, *, engine: str = "auto", threads: int | None = None) -> None:
@@ -45,7 +45,7 @@ class LocalStages:
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
         """Frames one by one, each [8, 1]."""
-        with self._scheduler.submit(LmSong(request, self._tokenizer, self._preset)) as frames:
+        with self._scheduler.submit(SongState(request, self._tokenizer, self._preset)) as frames:
             for frame in frames:
                 yield frame[:, None]
 
@@ -56,26 +56,26 @@ class LocalStages:
 
 def make_song(
     repository: Repository,
-    stages: LocalStages,
+    stages: InProcessStages,
     inputs: Mapping[str, Array],
     voice_stages: Callable[[], VoiceStages] | None = None,
 ) -> Iterator[Message]:
     """Make one song from the tensors that the model `song` takes; `voice_stages` are for one with a voice or stems."""
     preset = repository.preset
     request = SongRequest.from_inputs(inputs, preset)
-    return song_messages(
-        request, stages, voice_stages or (lambda: LocalVoiceStages(repository)), preset, repository.about,
+    return run_song(
+        request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset, repository.about,
         detect_vocals=not repository.is_random("separator"),
     )  # fmt: skip
 
 
-class LocalVoiceStages:
+class InProcessVoiceStages:
     """The stages of another singer over engines in this process; a `revoice.VoiceStages`."""
 
     def __init__(
         self,
         repository: Repository,
-        converter: Callable[[Conversion], Iterable[Converted]] | None = None,
+        converter: Callable[[ConversionRequest], Iterable[ConvertedChunk]] | None = None,
         *,
         threads: int | None = None,
     ) -> None:

@@ -60,7 +60,7 @@ class Finished:
 Message = AudioPiece | StemsPiece | CodesPiece | Progress | Finished
 
 
-def pieces_of(piece: MixPiece, *, stems: bool) -> Iterator[AudioPiece | StemsPiece]:
+def split_into_chunks(piece: MixPiece, *, stems: bool) -> Iterator[AudioPiece | StemsPiece]:
     """A stretch of a mix in pieces that a response may carry; with `stems`, those follow the audio they make up."""
     for at in range(0, piece.audio.shape[1], MAX_RESPONSE_SAMPLES):
         upto = min(at + MAX_RESPONSE_SAMPLES, piece.audio.shape[1])
@@ -74,7 +74,7 @@ def pieces_of(piece: MixPiece, *, stems: bool) -> Iterator[AudioPiece | StemsPie
             yield StemsPiece(both, piece.start + first)
 
 
-def passed_on(aside: queue.SimpleQueue[Message]) -> Iterator[Message]:
+def drain(side_messages: queue.SimpleQueue[Message]) -> Iterator[Message]:
     """The messages that other threads have put there so far."""
-    while not aside.empty():
-        yield aside.get()
+    while not side_messages.empty():
+        yield side_messages.get()

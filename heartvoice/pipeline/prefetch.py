@@ -12,27 +12,27 @@ _END = object()
 _TICK_S = 0.05
 
 
-class Waiting:
-    """What `Pump.next` returns while there is nothing yet."""
+class Timeout:
+    """What `Prefetcher.next` returns while there is nothing yet."""
 
 
-WAITING = Waiting()
+TIMEOUT = Timeout()
 
 
-class Pump(Generic[T]):
-    """Runs an iterator in a thread, at most `ahead` items before its consumer. Use as a context manager.
+class Prefetcher(Generic[T]):
+    """Runs an iterator in a thread, at most `max_ahead` items before its consumer. Use as a context manager.
 
     What the iterator raises is raised in the consumer. When the block ends, the thread stops at its next item.
     """
 
-    def __init__(self, source: Callable[[], Iterable[T]], *, name: str, ahead: int = 0) -> None:
-        """`ahead` 0 means as far as it gets."""
-        self._items: queue.Queue[object] = queue.Queue(ahead)
+    def __init__(self, source: Callable[[], Iterable[T]], *, name: str, max_ahead: int = 0) -> None:
+        """`max_ahead` 0 means as far as it gets."""
+        self._items: queue.Queue[object] = queue.Queue(max_ahead)
         self._stop = threading.Event()
         self._source = source
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
-    def __enter__(self) -> Pump[T]:
+    def __enter__(self) -> Prefetcher[T]:
         self._thread.start()
         return self
 
@@ -57,17 +57,17 @@ class Pump(Generic[T]):
                 continue
         return False
 
-    def next(self, timeout_s: float) -> T | Waiting | None:
+    def next(self, timeout_s: float) -> T | Timeout | None:
         """The next item; WAITING after `timeout_s` without one, None at the end."""
         try:
             item = self._items.get(timeout=timeout_s)
         except queue.Empty:
-            return WAITING
+            return TIMEOUT
         if isinstance(item, _Failure):
             raise item.error
         return None if item is _END else item  # type: ignore[return-value]
 
-    def ticks(self, check: Callable[[], None] = lambda: None, *, tick_s: float = 0.25) -> Iterator[T | Waiting]:
+    def poll(self, check: Callable[[], None] = lambda: None, *, tick_s: float = 0.25) -> Iterator[T | Timeout]:
         """All items, and WAITING whenever `tick_s` passed without one; `check` is called before each."""
         while True:
             check()
@@ -78,8 +78,8 @@ class Pump(Generic[T]):
 
     def items(self, check: Callable[[], None] = lambda: None) -> Iterator[T]:
         """All items; `check` is called while waiting, and what it raises ends the iteration."""
-        for item in self.ticks(check):
-            if not isinstance(item, Waiting):
+        for item in self.poll(check):
+            if not isinstance(item, Timeout):
                 yield item
 
 

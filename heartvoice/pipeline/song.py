@@ -28,7 +28,7 @@ from heartvoice.contracts.validation import check_codes, read_settings
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress
-from heartvoice.pipeline.prefetch import Pump, Waiting
+from heartvoice.pipeline.prefetch import Prefetcher, Timeout
 from heartvoice.pipeline.voice_conversion import VoiceRequest
 from heartvoice.runtime.engines import Array
 from heartvoice.stages.codec import CodecRequest
@@ -134,14 +134,14 @@ class SongPipeline:
         """
         first_audio_s: float | None = None
         n_sent, index = 0, 0
-        with Pump(self._source, name="song-codes") as pump:
+        with Prefetcher(self._source, name="song-codes") as pump:
             ended = False
             while not ended or index < self._windows.n_windows(self._codes.shape[1]):
                 check()
                 if not ended and self._codes.shape[1] < self._windows.ready_at(index):
                     chunk = pump.next(timeout_s=0.25)
                     ended = chunk is None
-                    if chunk is not None and not isinstance(chunk, Waiting):
+                    if chunk is not None and not isinstance(chunk, Timeout):
                         yield from self._take(chunk)
                     continue
                 for piece in self._decode(index, n_sent, ended):

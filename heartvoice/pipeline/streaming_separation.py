@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.mixer import MixPiece
-from heartvoice.audio.sample_queue import Fifo
+from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
 
@@ -21,7 +21,7 @@ _GRID = STEM_RATE_HZ // 10
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordingChunk:
     """A stretch of a recording: [2, N] at 48 kHz, and the same at 44.1 kHz [2, M] for the separator.
 
     The two need not end at the same moment, but in the end they have the same duration.
@@ -32,7 +32,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, eq=False)
-class Separated:
+class SeparatedWindow:
     """A window's vocals [2, M] at 44.1 kHz, the recording there at both rates, and whether it is the last one."""
 
     vocals: Audio
@@ -41,12 +41,12 @@ class Separated:
     last: bool
 
 
-def resampled(pieces: Iterable[Audio]) -> Iterator[Recorded]:
+def resample_stream(pieces: Iterable[Audio]) -> Iterator[RecordingChunk]:
     """Bring stretches [2, N] at 48 kHz to both rates."""
     import soxr
 
     grid = SAMPLE_RATE_HZ // 10
-    waiting = Fifo((2,))
+    waiting = SampleQueue((2,))
     stream = soxr.ResampleStream(SAMPLE_RATE_HZ, STEM_RATE_HZ, 2, "float32", "VHQ")
 
     def run(audio: Audio, last: bool = False) -> Audio:
@@ -59,12 +59,12 @@ def resampled(pieces: Iterable[Audio]) -> Iterator[Recorded]:
         blocks = [run(waiting.take(grid)) for _ in range(len(waiting) // grid)]
         mix = np.concatenate([np.empty((2, 0), np.float32), *blocks], axis=1)
         n_out += mix.shape[1]
-        yield Recorded(piece, mix)
+        yield RecordingChunk(piece, mix)
     rest = run(waiting.take(len(waiting)), last=True)
     missing = round(n_in * STEM_RATE_HZ / SAMPLE_RATE_HZ) - n_out - rest.shape[1]
     if missing > 0:  # soxr rounds the last sample away
         rest = np.concatenate([rest, np.zeros((2, missing), np.float32)], axis=1)
-    yield Recorded(np.empty((2, 0), np.float32), rest)
+    yield RecordingChunk(np.empty((2, 0), np.float32), rest)
 
 
 class _Windows:
@@ -93,7 +93,7 @@ class _Windows:
         return self._audio[:, span.start - self._base :], span.context
 
 
-class Separating:
+class StreamingSeparator:
     """Asks for the vocals of each window as soon as there is enough of the recording.
 
     Args:
@@ -106,10 +106,10 @@ class Separating:
     ) -> None:
         self._separate, self._windows = separate, _Windows(plan)
         self._carry: Audio | None = None
-        self._recording, self._mix = Fifo((2,)), Fifo((2,))
+        self._recording, self._mix = SampleQueue((2,)), SampleQueue((2,))
         self._at = self._given = 0
 
-    def run(self, source: Iterable[Recorded]) -> Iterator[Separated]:
+    def run(self, source: Iterable[RecordingChunk]) -> Iterator[SeparatedWindow]:
         """Vocals of all of it; the recording's every sample comes once."""
         for piece in source:
             self._recording.push(piece.audio)
@@ -119,7 +119,7 @@ class Separating:
         if len(self._recording):  # a song may end before its first frame
             yield self._separated(*self._windows.finish(), more=False)
 
-    def _separated(self, audio: Audio, context: int, *, more: bool) -> Separated:
+    def _separated(self, audio: Audio, context: int, *, more: bool) -> SeparatedWindow:
         request = SeparationRequest(audio=audio, context=context, carry=self._carry, sources=(VOCALS,), more=more)
         stems, self._carry = self._separate(request)
         vocals = stems[0]
@@ -127,20 +127,20 @@ class Separating:
         upto = min(len(self._recording), round(self._at * SAMPLE_RATE_HZ / STEM_RATE_HZ) - self._given)
         recording = self._recording.take(upto if more else len(self._recording))
         self._given += recording.shape[1]
-        return Separated(vocals, self._mix.take(vocals.shape[1]), recording, not more)
+        return SeparatedWindow(vocals, self._mix.take(vocals.shape[1]), recording, not more)
 
 
-class Splitter:
+class StemSplitter:
     """Instrumental and vocals of a recording that keeps its singer; `audio` is the recording itself."""
 
     def __init__(self) -> None:
         import soxr
 
         self._stream = soxr.ResampleStream(STEM_RATE_HZ, SAMPLE_RATE_HZ, 2, "float32", "VHQ")
-        self._recording, self._vocals, self._found = Fifo((2,)), Fifo((2,)), Fifo((2,))
+        self._recording, self._vocals, self._found = SampleQueue((2,)), SampleQueue((2,)), SampleQueue((2,))
         self._n_out = 0
 
-    def push(self, window: Separated) -> MixPiece | None:
+    def push(self, window: SeparatedWindow) -> MixPiece | None:
         """Take a window; returns what became final, None if nothing did."""
         self._recording.push(window.recording)
         self._vocals.push(window.vocals)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.mixer import Mixer, MixPiece
 from heartvoice.audio.recordings import Voice, read_consent, read_voice
-from heartvoice.audio.stereo_image import middle
+from heartvoice.audio.stereo_image import mid_channel
 from heartvoice.contracts.constants import (
     FRAMES_PER_S,
     MIX_STEM_NAMES,
@@ -30,22 +30,22 @@ from heartvoice.contracts.constants import (
 from heartvoice.contracts.tensors import VOICE_SETTINGS
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import EngineError, InvalidRequestError
-from heartvoice.pipeline.messages import Message, Progress, passed_on, pieces_of
-from heartvoice.pipeline.prefetch import Pump, Waiting
-from heartvoice.pipeline.streaming_separation import Recorded, Separated, Separating
+from heartvoice.pipeline.messages import Message, Progress, drain, split_into_chunks
+from heartvoice.pipeline.prefetch import Prefetcher, Timeout
+from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.runtime.engines import Array
 from heartvoice.stages.f0 import median_hz, shift_semitones
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from heartvoice.stages.svc.settings import ConvertSettings
 
 Audio = NDArray[np.float32]
 
-AHEAD = 2
+MAX_AHEAD_WINDOWS = 2
 """Windows that a stage may be ahead of the next one: more would only fill memory."""
 JUDGED_S = 30.0
 """Seconds of singing that similarity and F0 are judged by."""
-TICK_S = 0.1
+POLL_S = 0.1
 """How often messages of other threads are passed on."""
 _BLOCK = STEM_RATE_HZ // 10
 _AUDIBLE_DBFS, _BELOW_MIX_DB, _FOUND_BLOCKS = -50.0, -20.0, 10
@@ -89,10 +89,10 @@ class VoiceRequest:
             settings={**values, "auto_pitch": convert.auto_pitch, "no_vocals": no_vocals},
         )
 
-    def conversion(self, vocals: Audio, state: Array | None, more: bool) -> Conversion:
+    def conversion(self, vocals: Audio, state: Array | None, more: bool) -> ConversionRequest:
         """A request to the converter."""
         voice = self.voice
-        return Conversion(vocals, voice, voice.sha256, self.consent, self.convert, self.live, state, more)
+        return ConversionRequest(vocals, voice, voice.sha256, self.consent, self.convert, self.live, state, more)
 
 
 class VoiceStages(Protocol):
@@ -102,7 +102,7 @@ class VoiceStages(Protocol):
         """Final stems [1, 2, M] of the wanted source, and the carry if there is more."""
         ...
 
-    def convert(self, request: Conversion) -> Iterable[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterable[ConvertedChunk]:
         """Vocals in the other voice, as they are finished."""
         ...
 
@@ -119,12 +119,12 @@ class VoiceStages(Protocol):
 class _Step:
     """What the mixer hears next; if there is nothing to convert in the whole recording, that `passed`."""
 
-    window: Separated | None = None
+    window: SeparatedWindow | None = None
     converted: Audio | None = None
     passed: bool = False
 
 
-class Revoicer:
+class VoiceConversionPipeline:
     """One recording under way to another singer."""
 
     def __init__(
@@ -164,9 +164,9 @@ class Revoicer:
 
     def run(
         self,
-        source: Callable[[], Iterable[Recorded]],
+        source: Callable[[], Iterable[RecordingChunk]],
         check: Callable[[], None] = lambda: None,
-        aside: queue.SimpleQueue[Message] | None = None,
+        side_messages: queue.SimpleQueue[Message] | None = None,
     ) -> Generator[Message, None, None]:
         """Yield the mix piece by piece, as long as what `source` gives together.
 
@@ -179,16 +179,22 @@ class Revoicer:
             InvalidRequestError: there are no vocals, and `no_vocals` is "error".
             EngineError: a stage broke its contract.
         """
-        aside = aside or queue.SimpleQueue()
+        side_messages = side_messages or queue.SimpleQueue()
         with (
-            Pump(lambda: self._separated(source()), name="voice-separate", ahead=AHEAD) as separated,
-            Pump(lambda: self._converted(separated.items(check), aside), name="voice-convert", ahead=AHEAD) as steps,
+            Prefetcher(
+                lambda: self._separated(source()), name="voice-separate", max_ahead=MAX_AHEAD_WINDOWS
+            ) as separated,
+            Prefetcher(
+                lambda: self._converted(separated.items(check), side_messages),
+                name="voice-convert",
+                max_ahead=MAX_AHEAD_WINDOWS,
+            ) as steps,
         ):
-            for step in steps.ticks(check, tick_s=TICK_S):
-                yield from passed_on(aside)
-                if not isinstance(step, Waiting):
+            for step in steps.poll(check, tick_s=POLL_S):
+                yield from drain(side_messages)
+                if not isinstance(step, Timeout):
                     yield from self._sent(self._mixed(step))
-        yield from passed_on(aside)
+        yield from drain(side_messages)
         if not self._passed:
             began = time.monotonic()
             last = self._mixer.finish()
@@ -197,25 +203,27 @@ class Revoicer:
 
     # ------------------------------------------------------------------------------------------------------- stages
 
-    def _separated(self, source: Iterable[Recorded]) -> Iterator[Separated]:
+    def _separated(self, source: Iterable[RecordingChunk]) -> Iterator[SeparatedWindow]:
         def timed(request: SeparationRequest) -> tuple[Audio, Audio | None]:
             began = time.monotonic()
             found = self._stages.separate(request)
             self._timings["separation_s"] += time.monotonic() - began
             return found
 
-        return Separating(timed, self._plan).run(source)
+        return StreamingSeparator(timed, self._plan).run(source)
 
-    def _converted(self, separated: Iterable[Separated], aside: queue.SimpleQueue[Message]) -> Iterator[_Step]:
+    def _converted(
+        self, separated: Iterable[SeparatedWindow], side_messages: queue.SimpleQueue[Message]
+    ) -> Iterator[_Step]:
         """Windows with their conversion; nothing is converted before the first singing is found."""
-        found, held, n_active = not self._detect, list[Separated](), 0
+        found, held, n_active = not self._detect, list[SeparatedWindow](), 0
         state: Array | None = None
         sung: list[Audio] = []  # what an exact conversion waits for
         at = 0
         for window in separated:
             held.append(window)
             at += window.vocals.shape[1]
-            aside.put(self._progress("separate", at / STEM_RATE_HZ))
+            side_messages.put(self._progress("separate", at / STEM_RATE_HZ))
             if not found:
                 n_active += _singing_blocks(window.vocals, window.mix)
                 found = n_active >= _FOUND_BLOCKS
@@ -223,11 +231,11 @@ class Revoicer:
                 window = held.pop(0)
                 yield _Step(window)
                 if self._request.live:
-                    state = yield from self._convert(middle(window.vocals), state, not window.last, aside)
+                    state = yield from self._convert(mid_channel(window.vocals), state, not window.last, side_messages)
                 else:
-                    sung.append(middle(window.vocals))
+                    sung.append(mid_channel(window.vocals))
         if sung:
-            yield from self._convert(np.concatenate(sung), None, False, aside)
+            yield from self._convert(np.concatenate(sung), None, False, side_messages)
         if held:
             if self._request.no_vocals == "error":
                 raise InvalidRequestError(
@@ -238,7 +246,7 @@ class Revoicer:
             yield from (_Step(window, passed=True) for window in held)
 
     def _convert(
-        self, vocals: Audio, state: Array | None, more: bool, aside: queue.SimpleQueue[Message]
+        self, vocals: Audio, state: Array | None, more: bool, side_messages: queue.SimpleQueue[Message]
     ) -> Generator[_Step, None, Array | None]:
         """One request to the converter; returns the state for the next one."""
         began = time.monotonic()
@@ -250,7 +258,7 @@ class Revoicer:
             self._svc |= piece.report or {}
             if len(piece.vocals):
                 self._result.add(piece.vocals)
-                aside.put(self._progress("convert", self._result.seen / STEM_RATE_HZ))
+                side_messages.put(self._progress("convert", self._result.seen / STEM_RATE_HZ))
                 yield _Step(converted=piece.vocals)
             began = time.monotonic()
         if more and after is None:
@@ -278,7 +286,7 @@ class Revoicer:
         if self.first_audio_s is None:
             self.first_audio_s = self._seconds()
         self.n_samples += piece.audio.shape[1]
-        yield from pieces_of(piece, stems=self._stems)
+        yield from split_into_chunks(piece, stems=self._stems)
         yield self._progress("mix", (piece.start + piece.audio.shape[1]) / SAMPLE_RATE_HZ)
 
     # ------------------------------------------------------------------------------------------------------- report

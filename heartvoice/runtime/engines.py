@@ -35,7 +35,7 @@ class Engine(Protocol):
         ...
 
 
-class Constants:
+class ConstantInputs:
     """Read-only views of arrays: the same view as long as the same array comes, so that an engine copies it once."""
 
     def __init__(self) -> None:

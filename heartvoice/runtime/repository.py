@@ -12,13 +12,13 @@ from typing import Any
 from heartvoice.config.presets import (
     F0S,
     SPEAKERS,
-    CampplusSizes,
+    CampplusConfig,
     GenerationIds,
-    HeartCodecSizes,
-    HeartMuLaSizes,
+    HeartCodecConfig,
+    HeartMuLaConfig,
     Preset,
-    SeparatorSizes,
-    SvcSizes,
+    SeparatorConfig,
+    SvcConfig,
 )
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.errors import EngineError
@@ -71,13 +71,13 @@ class Repository:
         speaker, f0 = sizes["speaker"], sizes["f0"]
         return Preset(
             name=self.index["preset"],
-            lm=HeartMuLaSizes.from_config(sizes["lm"]),
-            codec=HeartCodecSizes.from_config(sizes["codec"]),
-            separator=SeparatorSizes.from_config(sizes["separator"]),
+            lm=HeartMuLaConfig.from_config(sizes["lm"]),
+            codec=HeartCodecConfig.from_config(sizes["codec"]),
+            separator=SeparatorConfig.from_config(sizes["separator"]),
             speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
             f0=F0S[f0["engine"]].from_config(f0),
-            svc=SvcSizes.from_config(sizes["svc"]),
-            style=CampplusSizes.from_config(sizes["style"]),
+            svc=SvcConfig.from_config(sizes["svc"]),
+            style=CampplusConfig.from_config(sizes["style"]),
             ids=GenerationIds.from_config(sizes["ids"]),
             max_positions=sizes["max_positions"],
         )

@@ -17,7 +17,7 @@ KEY = "key_"
 """Behind a run's prefix, in the name of the file with the key to its server's shared-memory calls."""
 
 
-def identity(pid: int) -> str:
+def process_identity(pid: int) -> str:
     """A process's name for ever: its pid and when it started, in clock ticks since boot; "" if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -32,7 +32,7 @@ def shm_prefix(owner: str, folder: Path | None = None) -> str:
     return f"{PREFIX}{owner}_{run}"
 
 
-def close_to_others(owner: str, folder: Path | None) -> None:
+def restrict_permissions(owner: str, folder: Path | None) -> None:
     """Keep other users from opening a run's shared memory, in which jobs' samples lie: Triton makes it readable.
 
     A umask does not help, since its library sets the mode itself. Who has a region open already is not disturbed.
@@ -46,7 +46,7 @@ def close_to_others(owner: str, folder: Path | None) -> None:
 def new_run_folder() -> Path:
     """A private folder for this process's run, marked with its owner."""
     folder = Path(tempfile.mkdtemp(prefix=_RUN_PREFIX))
-    (folder / "owner").write_text(identity(os.getpid()))
+    (folder / "owner").write_text(process_identity(os.getpid()))
     return folder
 
 
@@ -98,9 +98,9 @@ def owner_of(region: str) -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process of that `identity` is gone."""
+    """Whether the process of that `process_identity` is gone."""
     pid = owner.partition("_")[0]
-    return not pid.isdigit() or identity(int(pid)) != owner
+    return not pid.isdigit() or process_identity(int(pid)) != owner
 
 
 def remove_stale() -> int:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from heartvoice.contracts.models import LOADED
-from heartvoice.server import hidden_argument as secret_argument
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import hidden_argument, triton_wheel
 from heartvoice.server.processes import die_with_parent
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.triton_wheel import ServerFiles
-from heartvoice.serving import process_registry as rundir
-from heartvoice.serving.workarounds import unread_responses as unread
+from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds import unread_responses
 
 if TYPE_CHECKING:
     from heartvoice.server.server import ServerOptions
@@ -76,10 +75,10 @@ class Launch:
 
     def start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start it; its log is appended to `log`."""
-        return secret_argument.start(
+        return hidden_argument.start(
             self.command(),
             self._restrictions(),
-            env={**unread.ENVIRONMENT, **self._environment(), rundir.VARIABLE: str(self.run)},
+            env={**unread_responses.ENVIRONMENT, **self._environment(), process_registry.VARIABLE: str(self.run)},
             before_exec=die_with_parent,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -88,7 +87,7 @@ class Launch:
         )
 
     def _environment(self) -> dict[str, str]:
-        env = wheel.environment(self.files)
+        env = triton_wheel.environment(self.files)
         return env if self.options.profile is None else self.options.profile.environment(env)
 
     def _restrictions(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import triton_wheel
 from heartvoice.server.cleanup import SHM
 from heartvoice.server.ports import check_port
 
@@ -35,9 +35,9 @@ class Finding:
 def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]:
     """Look at everything that serving needs."""
     yield attempt("Python", python)
-    yield attempt("libpython", lambda: str(wheel.shared_libpython()))
-    yield attempt("numpy", wheel.check_numpy)
-    yield attempt("Triton server", lambda: str(wheel.find_wheel().binary))
+    yield attempt("libpython", lambda: str(triton_wheel.shared_libpython()))
+    yield attempt("numpy", triton_wheel.check_numpy)
+    yield attempt("Triton server", lambda: str(triton_wheel.find_wheel().binary))
     for package in ("onnxruntime", "tokenizers"):
         yield module(package, "serve")
     yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
@@ -61,9 +61,9 @@ def python() -> str:
     """Version and machine; raises SetupError if the server cannot use them."""
     version = sys.version_info[:2]
     if not (3, 10) <= version <= (3, 12):
-        raise wheel.SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
+        raise triton_wheel.SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
     if platform.system() != "Linux":
-        raise wheel.SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
+        raise triton_wheel.SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
     return f"{platform.python_version()} on {platform.machine()}"
 
 

@@ -21,7 +21,7 @@ from heartvoice.contracts.models import HEARTMULA
 from heartvoice.contracts.triton_config import config_path
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import Device, Target
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import triton_wheel
 from heartvoice.server.cleanup import SHM
 from heartvoice.server.command_line import flag_names
 from heartvoice.server.doctor import Finding, attempt, module, plans, port, python, repository_line, space
@@ -121,7 +121,7 @@ def examine_target(
     """
     machine = machine or Machine()
     yield attempt("Python", python)
-    yield attempt("numpy", wheel.check_numpy)
+    yield attempt("numpy", triton_wheel.check_numpy)
     yield attempt("architecture", lambda: _architecture(machine))
     yield from _gpu(profile, machine)
     yield attempt("unified memory", lambda: _memory(profile, repository, machine))
@@ -139,7 +139,7 @@ def examine_target(
 
 def _server(profile: Profile, machine: Machine) -> str:
     """The native server, which must know every flag that `serve` would give it; what it is asked needs no GPU."""
-    files = wheel.find_installed(machine.server)
+    files = triton_wheel.find_installed(machine.server)
     done = subprocess.run([files.binary, "--help"], capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=False)
     known = set(re.findall(r"^\s+(--[a-z0-9-]+)", done.stdout + done.stderr, re.MULTILINE))
     if not known:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds.unread_responses import private_bytes
 
 DIED = "died"
@@ -32,7 +32,7 @@ class _Seen:
     """When the count last changed."""
 
 
-class StubWatch:
+class StubHealth:
     """Looks at one run's stubs: dead, or alive without a sign of life (stopped, or stuck with Python's lock held)."""
 
     def __init__(
@@ -43,11 +43,11 @@ class StubWatch:
         self._seen: dict[str, _Seen] = {}
         self._retries: dict[str, tuple[float, float]] = {}  # last wait, and when it is over
 
-    def trouble(self, name: str, pid: int) -> str | None:
+    def diagnose(self, name: str, pid: int) -> str | None:
         """What is wrong with the process of `name`, in words; None if it works, or if its next try is not due yet."""
         now = self._clock()
         # Of a dead stub the system may give the number to anybody's process, hence the parent.
-        works = rundir.is_alive(pid) and rundir.parent(pid) == self._server_pid
+        works = process_registry.is_alive(pid) and process_registry.parent(pid) == self._server_pid
         found = self._silence(name, pid, now) if works else DIED
         if found is None:
             self._retries.pop(name, None)
@@ -55,7 +55,7 @@ class StubWatch:
         return found if now >= self._retries.get(name, (0.0, now))[1] else None
 
     def _silence(self, name: str, pid: int, now: float) -> str | None:
-        count, seen = rundir.beats(name, self._run), self._seen.get(name)
+        count, seen = process_registry.beats(name, self._run), self._seen.get(name)
         if seen is None or (seen.pid, seen.count) != (pid, count):
             self._seen[name] = _Seen(pid, count, now)
             return None
@@ -108,11 +108,11 @@ class UnreadWatch:
 
     def stuck(self) -> bool:
         """Whether it has been so for `UNREAD_S`. Cheap while no job is refused."""
-        most = rundir.full(self._run)
+        most = process_registry.full(self._run)
         if most is None:
             return False
         if private_bytes(self._server_pid) <= most:
-            (self._run / rundir.FULL).unlink(missing_ok=True)
+            (self._run / process_registry.FULL).unlink(missing_ok=True)
             self._since = None
             return False
         if self._live_jobs():

@@ -16,18 +16,18 @@ from typing import Literal
 
 from heartvoice.config.presets import (
     SEPARATORS,
-    HeartCodecSizes,
+    HeartCodecConfig,
     Preset,
-    SeparatorSizes,
-    SwiftF0Sizes,
-    TransformerSizes,
+    SeparatorConfig,
+    SwiftF0Config,
+    TransformerConfig,
 )
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.constants import LATENTS_PER_FRAME
 from heartvoice.contracts.models import HTDEMUCS, MODELS
 from heartvoice.contracts.tensors import LATENT_FRAME, WINDOW
 from heartvoice.models.heartcodec.estimator import mlp_width
-from heartvoice.models.load import Sizes, build_module
+from heartvoice.models.load import AnyConfig, build_module
 from heartvoice.stages.lm.cache import round_up
 from heartvoice.stages.lm.engine_torch import POSITION_BLOCK
 from heartvoice.stages.svc.vocoder import VOCODER_CHUNK, context_frames
@@ -50,7 +50,7 @@ TORCH_BYTES = 600 * 10**6
 
 
 @dataclass(frozen=True)
-class Part:
+class MemoryItem:
     """One line of the table."""
 
     name: str
@@ -59,7 +59,7 @@ class Part:
     note: str
 
 
-def footprint(preset: Preset, *, songs: int, codec: CodecPrecision, pool_bytes: int = 0) -> list[Part]:
+def footprint(preset: Preset, *, songs: int, codec: CodecPrecision, pool_bytes: int = 0) -> list[MemoryItem]:
     """What a server that holds everything takes.
 
     Args:
@@ -71,37 +71,37 @@ def footprint(preset: Preset, *, songs: int, codec: CodecPrecision, pool_bytes: 
     return [
         *_weights(preset, codec),
         *_working(preset, songs, codec),
-        Part("Triton's memory pools", pool_bytes, "counted", "pinned and CUDA"),
+        MemoryItem("Triton's memory pools", pool_bytes, "counted", "pinned and CUDA"),
         *_processes(),
     ]
 
 
-def total_bytes(parts: Iterable[Part]) -> int:
+def total_bytes(parts: Iterable[MemoryItem]) -> int:
     """Sum of the lines."""
     return sum(part.n_bytes for part in parts)
 
 
 @lru_cache
-def values(sizes: Sizes) -> int:
+def values(sizes: AnyConfig) -> int:
     """Weights that a network needs to make sound.
 
     Raises:
         ImportError: torch is missing; or demucs (as on aarch64), and the separator is not the published one.
     """
-    published = isinstance(sizes, SeparatorSizes) and replace(sizes, n_models=1) == SEPARATORS["htdemucs"]
-    if isinstance(sizes, SeparatorSizes) and published and importlib.util.find_spec("demucs") is None:
+    published = isinstance(sizes, SeparatorConfig) and replace(sizes, n_models=1) == SEPARATORS["htdemucs"]
+    if isinstance(sizes, SeparatorConfig) and published and importlib.util.find_spec("demucs") is None:
         return sizes.n_models * HTDEMUCS_VALUES
-    module = build_module(sizes, decode_only=isinstance(sizes, HeartCodecSizes))
+    module = build_module(sizes, decode_only=isinstance(sizes, HeartCodecConfig))
     return sum(tensor.numel() for tensor in module.state_dict().values())
 
 
-def kv_bytes(sizes: TransformerSizes, *, positions: int, rows: int = 2) -> int:
+def kv_bytes(sizes: TransformerConfig, *, positions: int, rows: int = 2) -> int:
     """Keys and values in bf16 of one song's rows; two for a guided one."""
     per_position = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * BYTES["bf16"]
     return rows * round_up(positions, POSITION_BLOCK) * per_position
 
 
-def decoder_bytes(sizes: HeartCodecSizes, *, frames: int, item: int, channels: int = 2) -> int:
+def decoder_bytes(sizes: HeartCodecConfig, *, frames: int, item: int, channels: int = 2) -> int:
     """The scalar decoder's largest layer over so many latent frames of each audio channel."""
     width = sizes.init_channel << len(sizes.upsample_factors)
     levels = [width * frames]
@@ -111,39 +111,39 @@ def decoder_bytes(sizes: HeartCodecSizes, *, frames: int, item: int, channels: i
     return LIVE * channels * max(*levels, width * frames * sizes.num_samples) * item
 
 
-def flow_bytes(sizes: HeartCodecSizes, *, frames: int, item: int, rows: int = 2) -> int:
+def flow_bytes(sizes: HeartCodecConfig, *, frames: int, item: int, rows: int = 2) -> int:
     """The flow's largest layer: the gated MLP of the wide stack, or attention's scores where they are kept."""
     width = 2 * sizes.num_attention_heads * sizes.attention_head_dim
     scores = 2 * (width // sizes.attention_head_dim) * frames**2
     return rows * max(LIVE * frames * mlp_width(width), scores) * item
 
 
-def vocoder_bytes(sizes: BigvganSizes, *, frames: int) -> int:
+def vocoder_bytes(sizes: BigvganConfig, *, frames: int) -> int:
     """The vocoder's largest layer in float32 over so many mel frames."""
     lengths = accumulate(sizes.upsample_rates, lambda length, rate: length * rate, initial=frames)
     widths = (sizes.upsample_initial_channel >> level for level in range(len(sizes.upsample_rates) + 1))
     return SNAKE_LIVE * max(width * length for width, length in zip(widths, lengths, strict=True)) * BYTES["fp32"]
 
 
-def segment_bytes(sizes: SeparatorSizes) -> int:
+def segment_bytes(sizes: SeparatorConfig) -> int:
     """What goes into the separator's graph for one segment, in float32: samples and spectrum."""
     spectrum = 4 * (sizes.nfft // 2) * _spectrum_frames(sizes)
     return (2 * sizes.segment_samples + spectrum) * BYTES["fp32"]
 
 
-def separator_bytes(sizes: SeparatorSizes) -> int:
+def separator_bytes(sizes: SeparatorConfig) -> int:
     """The separator's largest layer for one segment, the first encoder's before its gate; and what goes in and out."""
     first = 2 * sizes.channels * (sizes.nfft // 2 // 4) * _spectrum_frames(sizes)
     return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
 
 
-def _spectrum_frames(sizes: SeparatorSizes) -> int:
+def _spectrum_frames(sizes: SeparatorConfig) -> int:
     return -(-sizes.segment_samples // (sizes.nfft // 4))
 
 
-def _weights(preset: Preset, codec: CodecPrecision) -> list[Part]:
+def _weights(preset: Preset, codec: CodecPrecision) -> list[MemoryItem]:
     svc = preset.svc
-    lines: list[tuple[str, Sizes, Literal["fp32", "bf16"]]] = [
+    lines: list[tuple[str, AnyConfig, Literal["fp32", "bf16"]]] = [
         ("HeartMuLa's weights", preset.lm, "bf16"),
         ("HeartCodec's weights", preset.codec, codec),
         (f"{preset.separator.n_models} htdemucs' weights", preset.separator, "fp32"),
@@ -153,17 +153,19 @@ def _weights(preset: Preset, codec: CodecPrecision) -> list[Part]:
         ("style encoder's weights (CAMPPlus)", preset.style, "fp32"),
         ("speaker encoder's weights", preset.speaker, "fp32"),
     ]
-    if not isinstance(preset.f0, SwiftF0Sizes):
+    if not isinstance(preset.f0, SwiftF0Config):
         lines.append(("F0 network's weights", preset.f0, "fp32"))
     counted = {name: values(sizes) for name, sizes, _ in lines}
     counted["converter's flow and regulator"] += values(svc.regulator)
     return [
-        Part(name, counted[name] * BYTES[precision], "counted", f"{counted[name] / 1e6:,.1f} M values, {precision}")
+        MemoryItem(
+            name, counted[name] * BYTES[precision], "counted", f"{counted[name] / 1e6:,.1f} M values, {precision}"
+        )
         for name, _, precision in lines
     ]
 
 
-def _working(preset: Preset, songs: int, codec: CodecPrecision) -> list[Part]:
+def _working(preset: Preset, songs: int, codec: CodecPrecision) -> list[MemoryItem]:
     item = BYTES[codec]
     one = kv_bytes(preset.lm.backbone, positions=preset.max_positions)
     window = LATENTS_PER_FRAME * WINDOW.max
@@ -171,39 +173,39 @@ def _working(preset: Preset, songs: int, codec: CodecPrecision) -> list[Part]:
     chunk = past + VOCODER_CHUNK + future
     batch = min(songs, HTDEMUCS.max_batch_size)
     return [
-        Part(
+        MemoryItem(
             f"keys and values, {songs} song{'s' if songs > 1 else ''}", songs * one, "counted",
             f"{one / 1e9:.2f} GB a song: 2 rows of {preset.max_positions} positions, bf16",
         ),
-        Part(
+        MemoryItem(
             "codec's flow, working", flow_bytes(preset.codec, frames=window, item=item), "lower bound",
             f"2 rows of {window} latent frames, {codec}",
         ),
-        Part(
+        MemoryItem(
             "codec's decoder, working", decoder_bytes(preset.codec, frames=LATENT_FRAME.max, item=item), "lower bound",
             f"2 channels of {LATENT_FRAME.max} latent frames, {codec}",
         ),
-        Part(
+        MemoryItem(
             "separator, working", batch * separator_bytes(preset.separator), "lower bound",
             f"{batch} segment{'s' if batch > 1 else ''} of "
             f"{preset.separator.segment_samples / preset.separator.samplerate:.1f} s, fp32",
         ),
-        Part(
+        MemoryItem(
             "vocoder, working", vocoder_bytes(preset.svc.vocoder, frames=chunk), "lower bound",
             f"{chunk} mel frames, fp32",
         ),
     ]  # fmt: skip
 
 
-def _processes() -> list[Part]:
+def _processes() -> list[MemoryItem]:
     stubs = [model for model in MODELS.values() if model.backend == "python"]
     with_context = [model.name for model in stubs if model.kind == "KIND_AUTO"]
     return [
-        Part(
+        MemoryItem(
             "CUDA contexts", (1 + len(with_context)) * CONTEXT_BYTES, "allowance",
             f"the server, {', '.join(with_context)}: {CONTEXT_BYTES / 2**20:.0f} MiB each",
         ),
-        Part(
+        MemoryItem(
             "processes of Python models", len(stubs) * STUB_BYTES + TORCH_BYTES, "allowance",
             f"{len(stubs)} of {STUB_BYTES / 1e6:.0f} MB, and PyTorch in one",
         ),

@@ -23,18 +23,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice.contracts.models import LOADED, MODELS
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup as leftovers
-from heartvoice.server import hidden_argument as secret_argument
-from heartvoice.server import page_cache, server_log
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import cleanup, hidden_argument, page_cache, server_log, triton_wheel
 from heartvoice.server.command_line import ADMIN_HEADER, Launch
-from heartvoice.server.health import DIED, ServerProbe, StubWatch, UnreadWatch
+from heartvoice.server.health import DIED, ServerProbe, StubHealth, UnreadWatch
 from heartvoice.server.ports import ANY, LOOPBACK, check_address, check_port
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.profiles import Profile
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.triton_wheel import ServerFiles
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +93,7 @@ class EmbeddedServer:
         self.restarts: dict[str, int] = {}
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
-        self._owner = leftovers.identity(os.getpid())
+        self._owner = cleanup.process_identity(os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
@@ -137,9 +134,9 @@ class EmbeddedServer:
             SetupError: the machine or the environment lacks something, or a port is taken.
             EngineError: the repository is no finished export, or a model does not load; the message has the reason.
         """
-        files = self.options.files or wheel.find_wheel()
+        files = self.options.files or triton_wheel.find_wheel()
         if not files.native:
-            wheel.check_numpy()
+            triton_wheel.check_numpy()
             check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
@@ -150,24 +147,24 @@ class EmbeddedServer:
             repository.graph(name)
         for option, port in (("--grpc-port", self.options.grpc_port), ("--metrics-port", self.options.metrics_port)):
             check_port(option, port, self.options.address)
-        n_regions = leftovers.remove_stale()
+        n_regions = cleanup.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
-        self._run = leftovers.new_run_folder()
+        self._run = cleanup.new_run_folder()
         if self.options.shared_memory:
-            prefix = leftovers.shm_prefix(self._owner, self._run)
+            prefix = cleanup.shm_prefix(self._owner, self._run)
             self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
         try:
-            backends = wheel.backend_directory(files, self._run / "backends")
+            backends = triton_wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
             # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
             self._log, self._log_path = path.open("ab"), path
             self._launch = Launch(
                 self.options, files, self.models, backends, repository.root,
-                shm_prefix=leftovers.shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
+                shm_prefix=cleanup.shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
                 grant=self._grant, stop_s=self._stop_s,
             )  # fmt: skip
-            self._bring_up(interrupted)
+            self._start_until_ready(interrupted)
             if self._grant is not None:
                 self._grant.publish()
         except BaseException:
@@ -186,7 +183,7 @@ class EmbeddedServer:
         """
         process = self._process
         if process is not None and self._run is not None and process.poll() is None:
-            (self._run / rundir.DRAIN).touch()
+            (self._run / process_registry.DRAIN).touch()
             if not cancel:
                 self._drain(self.options.drain_s)
             self._stopping.set()
@@ -208,16 +205,16 @@ class EmbeddedServer:
         if self._log is not None:
             self._log.close()
         if self._run is not None:
-            leftovers.remove_run(self._run, self._owner)
+            cleanup.remove_run(self._run, self._owner)
             self._run = None
 
     def _drain(self, timeout_s: float) -> None:
         """Wait until no job is live. Triton itself cannot: after SIGTERM it refuses the songs' own inner calls."""
         assert self._run is not None
         deadline = time.monotonic() + timeout_s
-        cancelling = (self._run / rundir.STOP).exists()
+        cancelling = (self._run / process_registry.STOP).exists()
         while time.monotonic() < deadline and self.poll() is None and self.live_jobs() > 0:
-            if not cancelling and (self._run / rundir.STOP).exists():
+            if not cancelling and (self._run / process_registry.STOP).exists():
                 return
             time.sleep(0.05)
 
@@ -234,7 +231,7 @@ class EmbeddedServer:
     def cancel_jobs(self) -> None:
         """Tell every model to end its jobs; meant for a stop, since it cannot be taken back."""
         if self._run is not None:
-            (self._run / rundir.STOP).touch()
+            (self._run / process_registry.STOP).touch()
 
     def poll(self) -> int | None:
         """The server's exit status, None while it runs, or has crashed and is being started anew."""
@@ -245,10 +242,10 @@ class EmbeddedServer:
     def stub_pids(self) -> dict[str, int]:
         """Process of each model that runs in a stub."""
         run = self._run
-        pids = {name: rundir.serving_pid(name, run) for name in self.models} if run else {}
+        pids = {name: process_registry.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
-    def _bring_up(self, interrupted: Callable[[], bool]) -> None:
+    def _start_until_ready(self, interrupted: Callable[[], bool]) -> None:
         """Start Triton and wait until every model answers; once more, if it crashes meanwhile.
 
         2.51 does on a host that stands still for a second now and then: it gives up a model's process that gave no
@@ -259,12 +256,12 @@ class EmbeddedServer:
         self._launch_once()
         if not self._wait_ready(interrupted):
             kill_group(self.pid)
-            leftovers.remove_unused(self._run, self._owner)
+            cleanup.remove_unused(self._run, self._owner)
             log.warning("Triton crashed while it loaded the models; starting it once more")
             self._launch_once()
             self._wait_ready(interrupted, again=False)
-        leftovers.close_to_others(self._owner, self._run)
-        secret_argument.warn_if_shown(self.pid, self._secret)
+        cleanup.restrict_permissions(self._owner, self._run)
+        hidden_argument.warn_if_shown(self.pid, self._secret)
 
     def _launch_once(self) -> None:
         assert self._log is not None
@@ -316,7 +313,7 @@ class EmbeddedServer:
                 self._process.wait()
             if not self._alive():
                 kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
-                if not self._revive():
+                if not self._restart_server():
                     self._down.set()
                     break
                 watch, unread = self._watches()
@@ -329,19 +326,19 @@ class EmbeddedServer:
                 self._process.wait()
                 continue
             for name in self.stub_pids():
-                self._mend(name, watch)
+                self._restart_model(name, watch)
         probe.close()
         self._process.wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _watches(self) -> tuple[StubWatch, UnreadWatch]:
+    def _watches(self) -> tuple[StubHealth, UnreadWatch]:
         assert self._run is not None
-        stubs = StubWatch(self._run, self.pid, self.options.hang_s)
+        stubs = StubHealth(self._run, self.pid, self.options.hang_s)
         return stubs, UnreadWatch(self._run, self.pid, self.live_jobs)
 
-    def _revive(self) -> bool:
+    def _restart_server(self) -> bool:
         """Start a Triton anew that crashed, or that we ended for it; False if it stays down.
 
         Its jobs have failed. Who killed it on purpose has his way, and so has a stop.
@@ -349,17 +346,17 @@ class EmbeddedServer:
         assert self._run is not None
         assert self._process is not None
         status, now = self._process.returncode, time.monotonic()
-        if (self._run / rundir.DRAIN).exists():
+        if (self._run / process_registry.DRAIN).exists():
             return False
         if not self._renewing.is_set():
             self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
             if not crashed(status) or len(self._crashes) > MOST_CRASHES:
                 return False
             log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
-        rundir.forget(self._run)
-        leftovers.remove_unused(self._run, self._owner)
+        process_registry.forget(self._run)
+        cleanup.remove_unused(self._run, self._owner)
         try:
-            self._bring_up(self._stopping.is_set)
+            self._start_until_ready(self._stopping.is_set)
         except (HeartvoiceError, KeyboardInterrupt, OSError) as error:
             log.error("Triton was not started anew: %s", error)
             kill_group(self.pid)
@@ -367,14 +364,14 @@ class EmbeddedServer:
         self._renewing.clear()
         return True
 
-    def _mend(self, name: str, watch: StubWatch) -> None:
+    def _restart_model(self, name: str, watch: StubHealth) -> None:
         with self._reloading:  # whoever else reloads it has done so by now
             pid = self.stub_pids()[name]
-            trouble = watch.trouble(name, pid)
-            if trouble is None or self._stopping.is_set() or not self._alive():
+            diagnose = watch.diagnose(name, pid)
+            if diagnose is None or self._stopping.is_set() or not self._alive():
                 return
-            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, trouble)
-            if trouble != DIED:
+            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, diagnose)
+            if diagnose != DIED:
                 os.kill(pid, signal.SIGKILL)
             try:
                 self._reload(name)
@@ -398,5 +395,5 @@ class EmbeddedServer:
             except grpc.RpcError as error:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
         if self._run is not None:
-            leftovers.remove_unused(self._run, self._owner)
-            leftovers.close_to_others(self._owner, self._run)  # the model's new region
+            cleanup.remove_unused(self._run, self._owner)
+            cleanup.restrict_permissions(self._owner, self._run)  # the model's new region

@@ -17,7 +17,7 @@ import time
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ _TIMEOUT_S = 5.0
 
 def new_region_name() -> str:
     """A name for a region of this process, in /dev/shm and for the server."""
-    return f"{leftovers.shm_prefix(leftovers.identity(os.getpid()))}client_{secrets.token_hex(8)}"
+    return f"{cleanup.shm_prefix(cleanup.process_identity(os.getpid()))}client_{secrets.token_hex(8)}"
 
 
 def find_key(port: int) -> str | None:
     """The key of the server at this port of the loopback; None if it allows no shared memory, or not to this user."""
-    for path in leftovers.SHM.glob(f"{leftovers.PREFIX}*_{leftovers.KEY}{port}"):
+    for path in cleanup.SHM.glob(f"{cleanup.PREFIX}*_{cleanup.KEY}{port}"):
         with contextlib.suppress(OSError):  # gone, or another user's
-            if path.stat().st_uid == os.getuid() and not leftovers.is_dead(leftovers.owner_of(path.name)):
+            if path.stat().st_uid == os.getuid() and not cleanup.is_dead(cleanup.owner_of(path.name)):
                 return path.read_text(encoding="ascii")
     return None
 
@@ -49,7 +49,7 @@ class SharedMemoryGrant:
     def __init__(self, url: str, port: int, prefix: str) -> None:
         """`prefix` is that of the run's shared memory, with which the key's file goes, too."""
         self._url, self._key = url, secrets.token_hex(16)
-        self._path = leftovers.SHM / f"{prefix}{leftovers.KEY}{port}"
+        self._path = cleanup.SHM / f"{prefix}{cleanup.KEY}{port}"
         self._reaped = time.monotonic()
 
     @property
@@ -74,7 +74,7 @@ class SharedMemoryGrant:
             request = service_pb2.SystemSharedMemoryStatusRequest()
             status = stub.SystemSharedMemoryStatus(request, metadata=metadata, timeout=_TIMEOUT_S)
             for name in status.regions:
-                if name.startswith(leftovers.PREFIX) and leftovers.is_dead(leftovers.owner_of(name)):
+                if name.startswith(cleanup.PREFIX) and cleanup.is_dead(cleanup.owner_of(name)):
                     log.info("unregistering the shared memory %s of a client that died", name)
                     gone = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
                     stub.SystemSharedMemoryUnregister(gone, metadata=metadata, timeout=_TIMEOUT_S)

@@ -15,12 +15,12 @@ import triton_python_backend_utils as pb_utils
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
-from heartvoice.resource_errors import shortage
+from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
-from heartvoice.serving import process_registry as rundir
-from heartvoice.serving.workarounds.acknowledgements import Receiver
-from heartvoice.serving.workarounds.deferred_release import REMAINS
+from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds.acknowledgements import AckSender
+from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
 
 TICK_S = 0.02
 """How often a waiting caller looks at its job and at the callee."""
@@ -43,19 +43,19 @@ def _one(request: Any) -> Iterator[Any]:
 
 def _many(request: Any, job_id: str) -> Iterator[Any]:
     """The responses of a decoupled model, which sends each when the last has been taken."""
-    with Receiver(job_id) as receiver:
+    with AckSender(job_id) as receiver:
         responses = request.exec(decoupled=True)
         try:
             for response in responses:
                 receiver.take()
                 yield response
         finally:
-            REMAINS.keep(responses)
+            FINISHED_STREAMS.hold(responses)
 
 
 def _error(model: str, error: Any) -> HeartvoiceError:
     text = error.message()
-    used_up = shortage(model, text)
+    used_up = as_resource_error(model, text)
     if used_up is not None:
         return used_up
     if "is not healthy" in text:
@@ -73,7 +73,7 @@ def _error(model: str, error: Any) -> HeartvoiceError:
     return from_wire(text, EngineError)
 
 
-class Caller:
+class BlsClient:
     """Calls other models on behalf of one job. A waiting call ends at once when `check` raises or the callee dies."""
 
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
@@ -86,7 +86,7 @@ class Caller:
         wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, wanted, job_id)
-        for response in self._guarded(name, job_id, lambda: _one(request)):
+        for response in self._call_in_thread(name, job_id, lambda: _one(request)):
             self._open.pop(job_id, None)  # there is no other
             if response.has_error():
                 raise _error(name, response.error())
@@ -97,7 +97,7 @@ class Caller:
         """Call a decoupled model; yields the outputs of each response that has any."""
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs], job_id)
-        for response in self._guarded(name, job_id, lambda: _many(request, job_id)):
+        for response in self._call_in_thread(name, job_id, lambda: _many(request, job_id)):
             if response.has_error():
                 raise _error(name, response.error())
             tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
@@ -113,13 +113,13 @@ class Caller:
             model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_cpu()
         )
 
-    def _guarded(self, name: str, job_id: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    def _call_in_thread(self, name: str, job_id: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Run a blocking call in a thread of its own and yield its responses.
 
         Triton never wakes a caller whose callee was killed; then the thread is left behind and the job fails.
         """
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        pid = rundir.serving_pid(name)
+        pid = process_registry.serving_pid(name)
 
         def work() -> None:
             try:
@@ -129,7 +129,7 @@ class Caller:
             except BaseException as error:  # handed to the waiting caller, which raises it
                 answers.put(error)
 
-        if pid is not None and not rundir.is_alive(pid):
+        if pid is not None and not process_registry.is_alive(pid):
             raise ModelUnavailableError(f"{name}: its process has died and is being restarted")
         threading.Thread(target=work, name=f"bls-{name}", daemon=True).start()
         self._open[job_id] = name
@@ -137,20 +137,20 @@ class Caller:
             try:
                 answer = answers.get(timeout=TICK_S)
             except queue.Empty:
-                self._tick(name, job_id, pid)
+                self._check_alive(name, job_id, pid)
                 continue
             if answer is None or isinstance(answer, BaseException):
                 self._open.pop(job_id, None)
             if answer is None:
                 return
             if isinstance(answer, pb_utils.TritonModelException):
-                raise (shortage(name, answer) or ModelUnavailableError(f"{name}: {answer}")) from answer
+                raise (as_resource_error(name, answer) or ModelUnavailableError(f"{name}: {answer}")) from answer
             if isinstance(answer, BaseException):
                 raise answer
             yield answer
 
-    def _tick(self, name: str, job_id: str, pid: int | None) -> None:
-        if pid is not None and not rundir.is_alive(pid):
+    def _check_alive(self, name: str, job_id: str, pid: int | None) -> None:
+        if pid is not None and not process_registry.is_alive(pid):
             raise ModelUnavailableError(f"{name}: its process died in the middle of the job")
         try:
             self._check()
@@ -161,7 +161,7 @@ class Caller:
     def close(self) -> None:
         """Cancel every call that is still under way, because the job has ended without it."""
         for job_id, name in list(self._open.items()):
-            if rundir.model_alive(name):
+            if process_registry.model_alive(name):
                 self._cancel(name, job_id)
 
     def _cancel(self, name: str, job_id: str) -> None:
@@ -183,7 +183,7 @@ class Caller:
 class ServedNetworks:
     """The `Networks` of a served stage: local graphs in this process, all others by BLS."""
 
-    def __init__(self, caller: Caller, local: LocalNetworks) -> None:
+    def __init__(self, caller: BlsClient, local: LocalNetworks) -> None:
         self._caller, self._local = caller, local
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -16,12 +16,12 @@ from heartvoice.pipeline.messages import Message
 from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving.bls import Caller, ServedNetworks
+from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 
 Audio = NDArray[np.float32]
 _MOST = MAX_RESPONSE_BYTES // 4
@@ -31,7 +31,7 @@ _MOST = MAX_RESPONSE_BYTES // 4
 class ServedVoiceStages:
     """The stages of another singer as BLS calls; a `revoice.VoiceStages`."""
 
-    def __init__(self, caller: Caller, preset: Preset) -> None:
+    def __init__(self, caller: BlsClient, preset: Preset) -> None:
         self._caller = caller
         self._f0 = F0Stage(caller, preset.f0)
 
@@ -57,7 +57,7 @@ class ServedVoiceStages:
             raise EngineError("demucs: answered without stems")
         return np.concatenate(pieces, axis=2), carry
 
-    def convert(self, request: Conversion) -> Iterator[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         """The model `svc`, which is sent the reference only if it does not know the voice."""
         try:
             yield from self._convert(request.inputs(named=True))
@@ -66,15 +66,15 @@ class ServedVoiceStages:
             pass
         yield from self._convert(request.inputs(named=False))
 
-    def _convert(self, inputs: dict[str, Array]) -> Iterator[Converted]:
+    def _convert(self, inputs: dict[str, Array]) -> Iterator[ConvertedChunk]:
         empty, state = np.empty(0, np.float32), None
         for response in self._caller.stream("svc", inputs):
             if "VOCALS" in response:
-                yield Converted(response["VOCALS"].astype(np.float32))
+                yield ConvertedChunk(response["VOCALS"].astype(np.float32))
             if "STATE" in response:
                 state = response["STATE"].astype(np.float32)
             if "REPORT" in response:
-                yield Converted(empty, state, json.loads(bytes(response["REPORT"][0])))
+                yield ConvertedChunk(empty, state, json.loads(bytes(response["REPORT"][0])))
 
     def embed(self, audio: Audio) -> Audio:
         """The model `speaker_encoder`."""
@@ -87,11 +87,11 @@ class ServedVoiceStages:
         return self._f0.track(audio)
 
 
-def run_cover(job: Job, repository: Repository) -> Iterator[Message]:
+def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its cover through BLS."""
     request = CoverRequest.from_inputs(job.inputs)
     preset = repository.preset
-    caller = Caller(job.check)
+    caller = BlsClient(job.check)
     try:
         yield from CoverPipeline(
             request,
@@ -107,16 +107,16 @@ def run_cover(job: Job, repository: Repository) -> Iterator[Message]:
 
 def stream_cover(job: Job, repository: Repository) -> None:
     """The model `cover`: each message of the pipeline as one response."""
-    send_messages(job, run_cover(job, repository))
+    send_messages(job, run_cover_job(job, repository))
 
 
 def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repository: Repository) -> None:
     """The model `svc`: converted vocals as they are finished."""
-    request = Conversion.from_inputs(job.inputs)
+    request = ConversionRequest.from_inputs(job.inputs)
     total = round(len(request.vocals) / STEM_RATE_HZ * FRAMES_PER_S)
     about = repository.about_network("svc_cfm", "svc_content", "svc_regulator", "svc_style", "vocoder")
     about |= {"voice_sha256": request.voice_key, "voice_consent": request.consent}
-    caller = Caller(job.check)
+    caller = BlsClient(job.check)
     n_sent = 0
     try:
         for piece in converter.convert(ServedNetworks(caller, local), request, job.cancelled):

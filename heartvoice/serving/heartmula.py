@@ -13,7 +13,7 @@ from heartvoice.models.prompt import Tokenizer
 from heartvoice.pipeline.messages import Progress
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.jobs import Job
-from heartvoice.stages.lm.request import LmRequest, LmSong
+from heartvoice.stages.lm.request import LmRequest, SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
 
 FLUSH_S = 0.1
@@ -36,7 +36,7 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
         flushed = time.monotonic()
         job.send_event(asdict(Progress("lm", n_sent, request.n_frames, flushed - began)))
 
-    with scheduler.submit(LmSong(request, tokenizer, repository.preset), job.cancelled) as stream:
+    with scheduler.submit(SongState(request, tokenizer, repository.preset), job.cancelled) as stream:
         for codes in stream:
             pending.append(codes)
             if time.monotonic() - flushed >= FLUSH_S:

@@ -24,14 +24,14 @@ from heartvoice.errors import (
     RequestCancelledError,
     VoiceNotFoundError,
 )
-from heartvoice.redaction import where
-from heartvoice.resource_errors import check_shared_memory, payload_bytes, shortage
+from heartvoice.redaction import traceback_without_messages
+from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
 from heartvoice.runtime.engines import Array
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from heartvoice.serving.metrics import Metrics
-from heartvoice.serving.workarounds.acknowledgements import Receipts
-from heartvoice.serving.workarounds.deferred_release import REMAINS
-from heartvoice.serving.workarounds.unread_responses import UnreadLimit
+from heartvoice.serving.workarounds.acknowledgements import AckReceiver
+from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
+from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Job:
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
-        self._receipts = Receipts(self.job_id) if self.inner and spec.decoupled else None
+        self._receipts = AckReceiver(self.job_id) if self.inner and spec.decoupled else None
         self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
 
     @property
@@ -123,17 +123,19 @@ class Job:
             try:
                 if self._closed:
                     return
-                mark = REMAINS.mark()
+                mark = FINISHED_STREAMS.checkpoint()
                 if self._sender.is_cancelled():
                     self._cancelled.set()  # and from now on it says so without asking
                 else:
-                    REMAINS.release(mark)
+                    FINISHED_STREAMS.release(mark)
             finally:
                 self._lock.release()
         if now - self._owner_checked >= OWNER_POLL_S:
             self._owner_checked = now
             owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
-            if rundir.flagged(rundir.STOP) or (owner is not None and not rundir.is_alive(owner)):
+            if process_registry.flagged(process_registry.STOP) or (
+                owner is not None and not process_registry.is_alive(owner)
+            ):
                 self._cancelled.set()
         idle = self._sending_since is None and now - self._last_sent >= HEARTBEAT_S
         if self.wants_events and idle and self._receipts is None:  # it would wait for a receipt
@@ -160,8 +162,8 @@ class Job:
         """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
         if not isinstance(error, HeartvoiceError) or isinstance(error, EngineError):
             with suppress(MemoryError):  # a traceback takes some
-                log.error("%s: failed, %s", self.spec.name, where(error))
-            error = shortage(self.spec.name, error) or error
+                log.error("%s: failed, %s", self.spec.name, traceback_without_messages(error))
+            error = as_resource_error(self.spec.name, error) or error
         if not isinstance(error, HeartvoiceError):
             error = EngineError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
         # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
@@ -180,7 +182,7 @@ class Job:
         tensors = [self._pack(name, value) for name, value in outputs.items()]
         self._end(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
 
-    def end_with(self, error: BaseException) -> None:
+    def fail_safely(self, error: BaseException) -> None:
         """`fail`, and nothing is raised, however little memory there is.
 
         An exception that leaves `execute` when its request's sender has been used kills the whole server with SIGSEGV
@@ -245,7 +247,7 @@ class JobQueue:
     Calls of other models have as much room of their own: an accepted song must not fail because callers from outside
     fill one of its stages. All wait in one line.
 
-    With `all_at_once` those that would wait have threads, too: the model itself makes them wait.
+    With `thread_per_job` those that would wait have threads, too: the model itself makes them wait.
     """
 
     def __init__(
@@ -255,8 +257,8 @@ class JobQueue:
         max_jobs: int,
         max_queue: int,
         *,
-        all_at_once: bool = False,
-        unread: UnreadLimit | None = None,
+        thread_per_job: bool = False,
+        unread: UnreadResponseLimit | None = None,
     ) -> None:
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._unread = unread
@@ -267,7 +269,7 @@ class JobQueue:
         self._arrived = threading.Condition(self._lock)
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # a process that died left its number behind
-        for _ in range(max_jobs + max_queue if all_at_once else max_jobs):
+        for _ in range(max_jobs + max_queue if thread_per_job else max_jobs):
             self._start_worker()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
 
@@ -278,7 +280,7 @@ class JobQueue:
             ModelUnavailableError: as many jobs as allowed run and wait already, or too much waits to be read.
         """
         if not job.inner:  # from outside, not for a job that was admitted before
-            if rundir.flagged(rundir.DRAIN):
+            if process_registry.flagged(process_registry.DRAIN):
                 raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
             if self._unread is not None:
                 self._unread.check()
@@ -310,7 +312,7 @@ class JobQueue:
     def _start_worker(self) -> None:
         threading.Thread(target=self._worker, name=f"{self._spec.name}-job", daemon=True).start()
 
-    def _abandon(self, job: Job) -> None:
+    def _replace_worker(self, job: Job) -> None:
         """Give a lost job's place to another thread; its own stays in a send that does not return."""
         log.warning(
             "%s: a job's caller was killed in the middle of a response; its thread is left behind", job.spec.name
@@ -339,7 +341,7 @@ class JobQueue:
                 self.metrics.started(job.age_s)
                 self._work(job)
             except BaseException as error:  # whatever happened, the caller gets an answer
-                job.end_with(error)
+                job.fail_safely(error)
             finally:
                 with suppress(Exception):
                     job.close()
@@ -349,11 +351,11 @@ class JobQueue:
             time.sleep(POLL_S)
             with self._lock:
                 jobs = list(self._live)
-            REMAINS.release(0)
+            FINISHED_STREAMS.release(0)
             for job in jobs:
                 job.poll()
                 if job.lost():
-                    self._abandon(job)
+                    self._replace_worker(job)
                 elif job.cancelled():
                     self._drop(job)
 
@@ -365,4 +367,4 @@ class JobQueue:
             self._waiting.remove(job)
         error = RequestCancelledError(f"{self._spec.name}: cancelled before its turn")
         # In a thread of its own: the send may never return (see `Job.lost`), and the watcher is needed.
-        threading.Thread(target=job.end_with, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
+        threading.Thread(target=job.fail_safely, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()

@@ -57,7 +57,7 @@ class LmMetrics:
         for what, suffix in itertools.product(self._histograms, ("bucket", "sum", "count")):
             description = f"{_DESCRIPTIONS[what]}, seconds (histogram: {suffix})"
             metrics.declare(f"heartvoice_lm_{what}_seconds_{suffix}", description, counter=True)
-        self.settle(at_once=True)
+        self.flush(immediate=True)
 
     def timed(self, what: Timed, seconds: float) -> None:
         """Take a duration in."""
@@ -71,10 +71,10 @@ class LmMetrics:
         """Take the engine's load in."""
         self._gauges = {"slots_busy": slots, "rows_busy": rows, "songs_waiting": waiting}
 
-    def settle(self, *, at_once: bool) -> None:
+    def flush(self, *, immediate: bool) -> None:
         """Report if it is due. A song's end makes it due: a metric sent while the server stops hangs the stub."""
         now = time.monotonic()
-        if not at_once and now - self._settled < SETTLE_S:
+        if not immediate and now - self._settled < SETTLE_S:
             return
         self._settled = now
         for name, value in self._gauges.items():

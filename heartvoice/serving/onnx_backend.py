@@ -17,11 +17,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from heartvoice.errors import EngineError, HeartvoiceError
-from heartvoice.resource_errors import shortage
+from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving import process_registry as rundir
-from heartvoice.serving.workarounds.unread_responses import allocate_as_usual
+from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds.unread_responses import restore_malloc_defaults
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class OnnxModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph."""
-        allocate_as_usual()
+        restore_malloc_defaults()
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         config = json.loads(args["model_config"])
         self._inputs = [entry["name"] for entry in config["input"]]
@@ -75,7 +75,7 @@ class OnnxModel:
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._name: str = args["model_name"]
-        rundir.register(self._name)
+        process_registry.register(self._name)
         log.info("loaded %s on %s", args["model_name"], type(self._engine).__name__)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -122,7 +122,7 @@ class OnnxModel:
                 tensors = [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in part.items()]
                 responses[index] = pb_utils.InferenceResponse(output_tensors=tensors)
         except HeartvoiceError as error:
-            used_up = shortage(self._name, error)
+            used_up = as_resource_error(self._name, error)
             failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INTERNAL)
             if used_up is not None:
                 failure = pb_utils.TritonError(str(used_up), pb_utils.TritonError.UNAVAILABLE)

@@ -34,7 +34,7 @@ def folder() -> Path | None:
     return Path(value) if value else None
 
 
-class Beat:
+class Heartbeat:
     """A counter in a file that others read: it stands still when this process is stopped, or never lets go of its GIL.
 
     Mapped, so that counting needs no free space on the disk.
@@ -62,7 +62,7 @@ def beats(model: str, run: Path) -> int | None:
         return None
 
 
-def _live_with(server_pid: int, beat: Beat | None) -> None:
+def _exit_with_parent(server_pid: int, beat: Heartbeat | None) -> None:
     while os.getppid() == server_pid:
         if beat is not None:
             beat()
@@ -80,12 +80,12 @@ def register(model: str) -> None:
         shutil.rmtree(run / "scratch" / model, ignore_errors=True)  # of a process that was killed
         for name in ("pids", "beats"):
             (run / name).mkdir(exist_ok=True)
-        beat = Beat(run / "beats" / model)
+        beat = Heartbeat(run / "beats" / model)
         path = run / "pids" / model
         temporary = path.with_suffix(".new")
         temporary.write_text(str(os.getpid()))
         temporary.replace(path)
-    threading.Thread(target=_live_with, args=(os.getppid(), beat), name="live-with-server", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(), beat), name="live-with-server", daemon=True).start()
 
 
 def forget(run: Path) -> None:
@@ -95,7 +95,7 @@ def forget(run: Path) -> None:
     (run / FULL).unlink(missing_ok=True)
 
 
-def say_full(n_bytes: int) -> None:
+def report_full(n_bytes: int) -> None:
     """Note that jobs are refused while the server's process holds more than this."""
     run = folder()
     if run is not None:

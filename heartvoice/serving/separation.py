@@ -9,7 +9,7 @@ import numpy as np
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
-from heartvoice.config.presets import SeparatorSizes
+from heartvoice.config.presets import SeparatorConfig
 from heartvoice.contracts.constants import (
     FRAMES_PER_S,
     MAX_LEVEL,
@@ -22,7 +22,7 @@ from heartvoice.contracts.models import DEMUCS
 from heartvoice.contracts.validation import check_finite, check_text, read_int, read_settings, read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving.bls import Caller
+from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
 from heartvoice.stages.separation import Carry, SeparateStage, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
@@ -32,7 +32,7 @@ MIN_SPEECH_S = 0.5
 _ANY_LENGTH_S = 0.0
 
 
-def read_separation(job: Job, sizes: SeparatorSizes) -> tuple[SeparationRequest, tuple[str, ...]]:
+def read_separation(job: Job, sizes: SeparatorConfig) -> tuple[SeparationRequest, tuple[str, ...]]:
     """A job's request to `demucs`, and the warnings about its recording.
 
     Raises:
@@ -69,7 +69,7 @@ def stream_stems(job: Job, repository: Repository) -> None:
     began = time.monotonic()
     sizes = repository.preset.separator
     request, warnings = read_separation(job, sizes)
-    caller = Caller(job.check)
+    caller = BlsClient(job.check)
     n_done, n_total = 0, request.audio.shape[1] - request.context
     try:
         for item in SeparateStage(caller, sizes).separate(request, job.cancelled):
@@ -96,7 +96,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
     """The model `speaker_encoder`."""
     sizes = repository.preset.speaker
     recording = read_recording(job.inputs, min_s=MIN_SPEECH_S, max_s=MAX_RECORDING_S)
-    caller = Caller(job.check)
+    caller = BlsClient(job.check)
     try:
         audio = resample(recording.mono(), recording.sample_rate_hz, SPEECH_RATE_HZ)
         embedding = SpeakerStage(caller, sizes).embed(audio, job.cancelled)

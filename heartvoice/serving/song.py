@@ -17,11 +17,11 @@ from heartvoice.contracts.validation import read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
 from heartvoice.pipeline.song import SongRequest
-from heartvoice.pipeline.song_with_voice import song_messages
+from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.runtime.engines import Array
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving import process_registry as rundir
-from heartvoice.serving.bls import Caller
+from heartvoice.serving import process_registry
+from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.cover import ServedVoiceStages
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
@@ -32,7 +32,7 @@ from heartvoice.stages.lm.request import LmRequest
 class ServedStages:
     """The stages of a song as BLS calls; a `pipeline.SongStages`."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: BlsClient) -> None:
         self._caller = caller
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
@@ -66,13 +66,13 @@ class ServedStages:
         return result["AUDIO"].astype(np.float32), result["LATENTS"].astype(np.float32)
 
 
-def run_song(job: Job, repository: Repository) -> Iterator[Message]:
+def run_song_job(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its song through BLS."""
     preset = repository.preset
     request = SongRequest.from_inputs(job.inputs, preset)
-    caller = Caller(job.check)
+    caller = BlsClient(job.check)
     try:
-        yield from song_messages(
+        yield from run_song(
             request,
             ServedStages(caller),
             lambda: ServedVoiceStages(caller, preset),
@@ -87,7 +87,7 @@ def run_song(job: Job, repository: Repository) -> Iterator[Message]:
 
 def stream_song(job: Job, repository: Repository) -> None:
     """The model `song`."""
-    send_messages(job, run_song(job, repository))
+    send_messages(job, run_song_job(job, repository))
 
 
 def render(job: Job, messages: Iterable[Message]) -> None:
@@ -95,7 +95,7 @@ def render(job: Job, messages: Iterable[Message]) -> None:
     file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
-    with rundir.scratch(RENDER.name) as folder:
+    with process_registry.scratch(RENDER.name) as folder:
         with AudioWriter(Path(folder) / f"song.{file_format}") as writer:
             for message in messages:
                 if isinstance(message, AudioPiece):

@@ -17,9 +17,9 @@ from heartvoice.contracts.types import ModelSpec
 from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from heartvoice.serving.jobs import Job, JobQueue
-from heartvoice.serving.workarounds.unread_responses import UnreadLimit, allocate_as_usual
+from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit, restore_malloc_defaults
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class StageModel(ABC):
     """
 
     spec: ClassVar[ModelSpec]
-    schedules_itself: ClassVar[bool] = False
+    thread_per_job: ClassVar[bool] = False
     """Every admitted job has a thread of its own, since `work` waits for its turn by itself."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class StageModel(ABC):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Called by Triton once per instance."""
-        allocate_as_usual()
+        restore_malloc_defaults()
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         began = time.monotonic()
         config = json.loads(args["model_config"])
@@ -71,10 +71,12 @@ class StageModel(ABC):
             self.work,
             int(parameters["max_jobs"]),
             int(parameters["max_queue"]),
-            all_at_once=self.schedules_itself,
-            unread=UnreadLimit(self.spec.name, int(parameters["max_unread_mb"])) if self.spec.decoupled else None,
+            thread_per_job=self.thread_per_job,
+            unread=UnreadResponseLimit(self.spec.name, int(parameters["max_unread_mb"]))
+            if self.spec.decoupled
+            else None,
         )
-        rundir.register(self.spec.name)
+        process_registry.register(self.spec.name)
         log.info(
             "loaded %s preset=%s weights=%s in %.1f s",
             self.spec.name, context.repository.index["preset"], context.repository.index["weights"],
@@ -95,7 +97,7 @@ class StageModel(ABC):
                 else:
                     self.jobs.submit(job)
             except Exception as error:
-                job.end_with(error)
+                job.fail_safely(error)
         return None if self.spec.decoupled else [None] * len(requests)
 
     def finalize(self) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice import keyed_random
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
 from heartvoice.contracts.models import HEARTCODEC
 from heartvoice.contracts.validation import check_codes, check_finite, read_int, read_settings
@@ -44,7 +44,7 @@ class CodecRequest:
     guidance: float = 1.25
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Array], sizes: HeartCodecSizes) -> CodecRequest:
+    def from_inputs(cls, inputs: Mapping[str, Array], sizes: HeartCodecConfig) -> CodecRequest:
         """Check a request's tensors.
 
         Raises:
@@ -82,7 +82,7 @@ class CodecRequest:
 class CodecStage:
     """HeartCodec over three networks. Holds no state of any song."""
 
-    def __init__(self, networks: Networks, sizes: HeartCodecSizes) -> None:
+    def __init__(self, networks: Networks, sizes: HeartCodecConfig) -> None:
         self._networks = networks
         self._sizes = sizes
 
@@ -103,7 +103,7 @@ class CodecStage:
             RequestCancelledError: `cancelled` returned true.
         """
         n_frames = LATENTS_PER_FRAME * request.codes.shape[1]
-        z = noise.normal(request.seed, "codec", request.window_index, (n_frames, self._sizes.out_channels))
+        z = keyed_random.normal(request.seed, "codec", request.window_index, (n_frames, self._sizes.out_channels))
         latents = self.solve(request, z, cancelled)
         audio = self.decode_latents(np.concatenate([request.history, latents]), len(request.history), cancelled)
         return audio, latents

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio import dsp
-from heartvoice.config.presets import AnyF0, RmvpeSizes, SwiftF0Sizes
+from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
@@ -83,7 +83,7 @@ class F0Stage:
         if whole_frames % RMVPE_MULTIPLE or context_frames % RMVPE_MULTIPLE or whole_frames <= 2 * context_frames:
             raise ValueError(f"pieces of {whole_frames} frames with {context_frames} of context on each side")
         self._networks, self._sizes = networks, sizes
-        default = SWIFT_F0_THRESHOLD if isinstance(sizes, SwiftF0Sizes) else RMVPE_THRESHOLD
+        default = SWIFT_F0_THRESHOLD if isinstance(sizes, SwiftF0Config) else RMVPE_THRESHOLD
         self._threshold = default if threshold is None else threshold
         self._whole, self._context = whole_frames, context_frames
 
@@ -108,7 +108,7 @@ class F0Stage:
             )
         if not np.isfinite(audio).all():
             raise InvalidRequestError("audio: expected finite samples, got NaN or Inf")
-        if isinstance(self._sizes, SwiftF0Sizes):
+        if isinstance(self._sizes, SwiftF0Config):
             hz, confidence = self._swift_frames(audio, self._sizes.hop, cancelled)
             n_values = len(audio) // F0_HOP + 1
             return onto_grid(hz, confidence >= self._threshold, self._sizes.hop / F0_HOP, n_values)
@@ -134,7 +134,7 @@ class F0Stage:
 
     # ------------------------------------------------------------------------------------------------------- RMVPE
 
-    def _track_rmvpe(self, audio: Samples, sizes: RmvpeSizes, cancelled: Cancelled) -> Contour:
+    def _track_rmvpe(self, audio: Samples, sizes: RmvpeConfig, cancelled: Cancelled) -> Contour:
         n_frames = len(audio) // F0_HOP + 1
         contour, reflected = np.empty(n_frames, np.float32), _reflected(audio)
         for start, end, first, last in pieces(n_frames, self._whole, self._context):

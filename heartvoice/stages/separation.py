@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import frames, hann
-from heartvoice.config.presets import SeparatorSizes
+from heartvoice.config.presets import SeparatorConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.contracts.models import HTDEMUCS
 from heartvoice.contracts.validation import check_finite
@@ -62,7 +62,7 @@ class _Segment:
 class SeparationPlan:
     """Where segments begin and how they are weighted."""
 
-    def __init__(self, sizes: SeparatorSizes, *, all_chunks: bool = False) -> None:
+    def __init__(self, sizes: SeparatorConfig, *, all_chunks: bool = False) -> None:
         """Make the weights.
 
         Args:
@@ -138,7 +138,7 @@ class SeparationRequest:
     """Wanted stems in the order of the answer; none means all."""
     more: bool = False
 
-    def check(self, sizes: SeparatorSizes, plan: SeparationPlan) -> None:
+    def check(self, sizes: SeparatorConfig, plan: SeparationPlan) -> None:
         """Refuse what cannot be separated.
 
         Raises:
@@ -204,7 +204,7 @@ class SegmentTransform:
     Frames are placed so that there is one for each hop of the segment. In float32: the error is below 1e-6.
     """
 
-    sizes: SeparatorSizes
+    sizes: SeparatorConfig
     window: Samples = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -277,7 +277,7 @@ class SegmentTransform:
 class SeparateStage:
     """The separator over its network. Holds no state of any recording."""
 
-    def __init__(self, networks: Networks, sizes: SeparatorSizes, *, all_chunks: bool = False) -> None:
+    def __init__(self, networks: Networks, sizes: SeparatorConfig, *, all_chunks: bool = False) -> None:
         """Prepare; see `SeparationPlan` for `all_chunks`."""
         self._networks, self._sizes = networks, sizes
         self.plan = SeparationPlan(sizes, all_chunks=all_chunks)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, stft
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.contracts.tensors import SPEAKER_FRAME
@@ -93,7 +93,7 @@ class SpeakerStage:
     def embed_raw(self, audio: Samples, cancelled: Cancelled = lambda: False) -> Floats:
         """The vector before it is brought to length 1, as the converter takes CAMPPlus'; arguments as for `embed`."""
         _check(audio)
-        if isinstance(self._sizes, CampplusSizes):
+        if isinstance(self._sizes, CampplusConfig):
             rows = [self._run(features[None], cancelled) for features in campplus_features(audio, self._sizes.n_bands)]
         else:
             batches = partial_batches(trim_pauses(raise_level(audio)), self._sizes)
@@ -163,7 +163,7 @@ def partial_starts(n_samples: int) -> list[int]:
     return starts[:-1] if covered < MIN_COVERAGE and len(starts) > 1 else starts
 
 
-def partial_batches(audio: Samples, sizes: SpeakerSizes) -> Iterator[Floats]:
+def partial_batches(audio: Samples, sizes: SpeakerConfig) -> Iterator[Floats]:
     """Mel power of overlapping partial utterances, float32 [at most BATCH, 160, bands] at a time.
 
     A recording shorter than its last partial is continued with zeros.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.costs import decoder_flop, flow_flop, frame_bytes, prefill_flop
+from benchmarks.arithmetic import decoder_flop, flow_flop, frame_bytes, prefill_flop
 from heartvoice.config.presets import PRESETS
 
 OFFICIAL = PRESETS["oss-3b"]

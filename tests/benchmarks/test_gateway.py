@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from benchmarks import gateway, gateway_cancel
 from heartvoice.contracts.models import MODELS
-from heartvoice.gateway import request_parser as wire
+from heartvoice.gateway import request_parser
 from heartvoice.gateway.checks import check_request
 from heartvoice.loadtest.harness import Timing
 
@@ -27,7 +27,7 @@ from heartvoice.loadtest.harness import Timing
 )
 def test_its_requests_pass_the_check(model: str, inputs: dict[str, object]) -> None:
     message = gateway.request(model, **inputs)
-    assert check_request(wire.split(message.SerializeToString()), MODELS).name == model
+    assert check_request(request_parser.split(message.SerializeToString()), MODELS).name == model
 
 
 def test_what_is_added_is_the_median_of_the_differences_of_neighbours() -> None:

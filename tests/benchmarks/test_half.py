@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import half
+from benchmarks import mixed_precision
 from heartvoice.config.presets import PRESETS
-from heartvoice.export.graph import ISLANDS
+from heartvoice.export.graph_builder import ISLANDS
 
 
 def test_variants_leave_out_one_island_each() -> None:
-    found = half.variants(["norm", "time"], few=False)
+    found = mixed_precision.variants(["norm", "time"], few=False)
     assert list(found) == ["all islands", "no islands", "all but norm", "all but time"]
     assert set(ISLANDS) - set(found["all but time"]) == {"time"}
-    assert list(half.variants(["norm"], few=True)) == ["all islands", "no islands"]
+    assert list(mixed_precision.variants(["norm"], few=True)) == ["all islands", "no islands"]
 
 
 def test_official_sizes_are_cut_in_depth_alone() -> None:
-    whole, cut = PRESETS["oss-3b"], half.few_layers(PRESETS["oss-3b"])
+    whole, cut = PRESETS["oss-3b"], mixed_precision.few_layers(PRESETS["oss-3b"])
     assert (cut.codec.num_layers, cut.codec.num_layers_2, cut.svc.whisper.encoder_layers) == (1, 1, 2)
     assert cut.codec.num_attention_heads == whole.codec.num_attention_heads
     assert cut.svc.dit.hidden_dim == whole.svc.dit.hidden_dim
@@ -30,7 +30,7 @@ def test_official_sizes_are_cut_in_depth_alone() -> None:
 
 def test_run_of_one_graph_writes_every_variant(exported: Path, tmp_path: Path) -> None:
     arguments = ["--repository", str(exported), "--only", "svc_style", "--results", str(tmp_path)]
-    assert half.main(arguments) == 0
+    assert mixed_precision.main(arguments) == 0
     (path,) = tmp_path.glob("half-tiny-*.json")
     result = json.loads(path.read_text())
     rows = {row["variant"]: row["snr_db"] for row in result["rows"]}
@@ -42,10 +42,10 @@ def test_run_of_one_graph_writes_every_variant(exported: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_recorded_inputs_of_a_window_can_be_judged(exported: Path, tmp_path: Path) -> None:
     inputs, results = tmp_path / "inputs", tmp_path / "results"
-    assert half.main(["--repository", str(exported), "--record", str(inputs)]) == 0
+    assert mixed_precision.main(["--repository", str(exported), "--record", str(inputs)]) == 0
     assert {path.stem for path in inputs.iterdir()} == {"heartcodec_condition", "heartcodec_flow", "heartcodec_decoder"}
     with np.load(inputs / "heartcodec_flow.npz") as arrays:
         assert arrays["x"].shape == (2, 186, 16)
         assert 0.5 < arrays["t"][0, 0] < 1  # the eighth of ten steps
     arguments = ["--repository", str(exported), "--inputs", str(inputs), "--only", "heartcodec_flow"]
-    assert half.main([*arguments, "--results", str(results)]) == 0
+    assert mixed_precision.main([*arguments, "--results", str(results)]) == 0

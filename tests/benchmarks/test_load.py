@@ -12,7 +12,7 @@ from benchmarks import load_tables
 from heartvoice.cli import bench as load_cli
 from heartvoice.cli.main import app
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.export.pypi import MEMBERS
+from heartvoice.export.wheel_files import MEMBERS
 from heartvoice.loadtest.harness import Run
 from heartvoice.loadtest.machine import ROOT
 from heartvoice.loadtest.perf import Latencies, n_requests, published_name

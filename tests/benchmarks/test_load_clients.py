@@ -14,7 +14,16 @@ import pytest
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
-from heartvoice.loadtest.clients import Heard, closed_loop, counts, listen, open_loop, outcome, percentiles, play
+from heartvoice.loadtest.clients import (
+    PlaybackStats,
+    closed_loop,
+    counts,
+    listen,
+    open_loop,
+    outcome,
+    percentiles,
+    play,
+)
 
 RATE = 10
 REFUSAL = "song: 4 jobs running and 8 waiting, no room for more; try again later"
@@ -58,8 +67,8 @@ def test_the_buffer_needed_is_enough_and_no_more() -> None:
 
 
 def test_gaps_are_between_chunks() -> None:
-    assert Heard(chunks=[(1.0, 5), (1.5, 5), (3.5, 5)]).gaps_s == [0.5, 2.0]
-    assert Heard(chunks=[(1.0, 5)]).gaps_s == []
+    assert PlaybackStats(chunks=[(1.0, 5), (1.5, 5), (3.5, 5)]).gaps_s == [0.5, 2.0]
+    assert PlaybackStats(chunks=[(1.0, 5)]).gaps_s == []
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from heartvoice.loadtest import work as load_work
 from heartvoice.pipeline.cover import CoverRequest
 from heartvoice.pipeline.song import SongRequest
 from heartvoice.runtime.engines import Array
-from heartvoice.stages.svc.converter import Conversion
+from heartvoice.stages.svc.converter import ConversionRequest
 
 TINY = PRESETS["tiny"]
 LOADS = {load.name: load for load in load_work.loads(TINY)}
@@ -54,7 +54,7 @@ def test_recordings_are_as_long_as_is_said(model: str) -> None:
 
 
 def test_the_converter_takes_its_request() -> None:
-    request = Conversion.from_inputs(received("svc"))
+    request = ConversionRequest.from_inputs(received("svc"))
     assert len(request.vocals) / 44_100 == pytest.approx(LOADS["svc"].audio_s)
     assert request.settings.steps == load_work.FLOW_STEPS
     assert request.voice is not None

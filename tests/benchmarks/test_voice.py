@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks import codec_batch, stream
-from benchmarks import voice as benchmark
-from benchmarks.voice import Answers, Tape
+from benchmarks import song_with_voice as benchmark
+from benchmarks.song_with_voice import Answers, Tape
 from heartvoice.audio.recordings import read_voice
 from heartvoice.config.presets import PRESETS
 from heartvoice.pipeline.messages import Codes
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.svc.converter import Conversion
+from heartvoice.stages.svc.converter import ConversionRequest
 from tests.fakes import text
 from tests.voice_stages import Oracle, voice_inputs
 
@@ -38,12 +38,12 @@ class Lm:
 
 
 @pytest.fixture
-def conversion() -> Conversion:
+def conversion() -> ConversionRequest:
     voice = read_voice(voice_inputs())
-    return Conversion(np.arange(8, dtype=np.float32), voice, voice.sha256, "me, here")
+    return ConversionRequest(np.arange(8, dtype=np.float32), voice, voice.sha256, "me, here")
 
 
-def test_answers_are_what_the_tape_heard(conversion: Conversion) -> None:
+def test_answers_are_what_the_tape_heard(conversion: ConversionRequest) -> None:
     lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
     tape = Tape(lm, oracle)
     request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])
@@ -58,7 +58,7 @@ def test_answers_are_what_the_tape_heard(conversion: Conversion) -> None:
         answers.write_codes(request)
 
 
-def test_a_stage_alone_works_to_the_end_and_wakes_no_other(conversion: Conversion) -> None:
+def test_a_stage_alone_works_to_the_end_and_wakes_no_other(conversion: ConversionRequest) -> None:
     lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
     tape = Tape(lm, oracle)
     request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.connection import Attempts, Connection
+from heartvoice.client.connection import Connection, RetryState
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
@@ -23,9 +23,9 @@ class Clock:
         return self.now
 
 
-def attempts(clock: Clock, timeout_s: float = 60.0, retries: int = 3) -> Attempts:
+def attempts(clock: Clock, timeout_s: float = 60.0, retries: int = 3) -> RetryState:
     """Attempts without jitter."""
-    return Attempts("song", "host:1", timeout_s, retries, clock=clock, jitter=lambda low, high: high)
+    return RetryState("song", "host:1", timeout_s, retries, clock=clock, jitter=lambda low, high: high)
 
 
 def test_delays_double_and_retries_run_out() -> None:
@@ -38,7 +38,7 @@ def test_delays_double_and_retries_run_out() -> None:
 
 
 def test_delays_are_bounded_and_jittered() -> None:
-    tries = Attempts("song", "host:1", math.inf, 100)
+    tries = RetryState("song", "host:1", math.inf, 100)
     delays = [tries.delay_after(ModelUnavailableError("busy"), received=False) for _ in range(30)]
     assert all(0.1 * 2**n <= delay <= 0.2 * 2**n for n, delay in enumerate(delays[:4]))
     assert all(2.5 <= delay <= 5 for delay in delays[6:])

@@ -10,9 +10,9 @@ import pytest
 
 from heartvoice.client import AsyncClient, Client, wire
 from heartvoice.client.recordings import as_recording
-from heartvoice.client.shared_memory import LARGE_BYTES, Parcel, SharedMemory
+from heartvoice.client.shared_memory import LARGE_BYTES, SharedMemory, SharedMemoryRequest
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 from heartvoice.server import shared_memory as grants
 
 RATE = 48_000
@@ -24,13 +24,13 @@ def recording(seconds: float) -> tuple[np.ndarray, int]:
 
 @pytest.fixture
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(leftovers, "SHM", tmp_path)
+    monkeypatch.setattr(cleanup, "SHM", tmp_path)
     return tmp_path
 
 
 def test_large_inputs_alone_leave_the_message(shm: Path) -> None:
     message = wire.encode_stems(as_recording(recording(10)), "vocals", request_id="x", events=True)
-    parcel = Parcel.of(message)
+    parcel = SharedMemoryRequest.of(message)
     assert parcel is not None
     by_name = {tensor.name: tensor.parameters for tensor in parcel.message.inputs}
     assert by_name["audio"]["shared_memory_region"].string_param == parcel.region
@@ -43,7 +43,7 @@ def test_large_inputs_alone_leave_the_message(shm: Path) -> None:
     region = shm / parcel.region
     assert region.read_bytes() == message.raw_input_contents[[t.name for t in message.inputs].index("audio")]
     assert region.stat().st_mode & 0o777 == 0o600
-    assert not leftovers.is_dead(leftovers.owner_of(parcel.region))
+    assert not cleanup.is_dead(cleanup.owner_of(parcel.region))
     parcel.unlink()
     assert not list(shm.iterdir())
 
@@ -52,7 +52,7 @@ def test_two_large_inputs_lie_one_after_the_other(shm: Path) -> None:
     message = wire.encode_stems(as_recording(recording(10)), None)
     message.inputs.add(name="again", datatype="FP32", shape=[LARGE_BYTES // 4])
     message.raw_input_contents.append(bytes(range(250)) * (LARGE_BYTES // 250))
-    parcel = Parcel.of(message)
+    parcel = SharedMemoryRequest.of(message)
     assert parcel is not None
     parcel.write()
     offset = parcel.message.inputs[-1].parameters["shared_memory_offset"].int64_param
@@ -61,7 +61,7 @@ def test_two_large_inputs_lie_one_after_the_other(shm: Path) -> None:
 
 def test_small_messages_stay_as_they_are() -> None:
     message = wire.encode_stems(as_recording(recording(1)), None)
-    assert Parcel.of(message) is None
+    assert SharedMemoryRequest.of(message) is None
     with SharedMemory("127.0.0.1:1").sent(message) as sent:
         assert sent is message
 
@@ -85,7 +85,7 @@ def test_no_room_is_said_and_nothing_left(shm: Path, monkeypatch: pytest.MonkeyP
     def full(_descriptor: int, *_: object, **__: object) -> object:
         raise OSError(28, "No space left on device")
 
-    (shm / f"{leftovers.shm_prefix(leftovers.identity(os.getpid()))}run_key_1").write_text("secret")
+    (shm / f"{cleanup.shm_prefix(cleanup.process_identity(os.getpid()))}run_key_1").write_text("secret")
     monkeypatch.setattr(os, "fdopen", full)
     with (
         Client("127.0.0.1:1", shared_memory=True) as client,
@@ -96,9 +96,9 @@ def test_no_room_is_said_and_nothing_left(shm: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_is_found_by_its_port_while_its_server_lives(shm: Path) -> None:
-    prefix = leftovers.shm_prefix(leftovers.identity(os.getpid()))
+    prefix = cleanup.shm_prefix(cleanup.process_identity(os.getpid()))
     (shm / f"{prefix}run_key_8001").write_text("secret")
-    (shm / f"{leftovers.shm_prefix('4194304_1')}run_key_9001").write_text("of a dead one")
+    (shm / f"{cleanup.shm_prefix('4194304_1')}run_key_9001").write_text("of a dead one")
     assert grants.find_key(8001) == "secret"
     assert grants.find_key(9001) is None
     assert grants.find_key(1) is None

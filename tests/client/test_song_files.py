@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.audio.encode import Part
+from heartvoice.audio.encode import PartFile
 from heartvoice.client import AudioChunk, Event, Report, Song, StemsChunk
-from heartvoice.client.atomic_files import FileSet
+from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.song_files import SongFiles, SongWriter
 from heartvoice.contracts.constants import MIX_STEM_NAMES
 from heartvoice.errors import InvalidRequestError
@@ -119,19 +119,19 @@ def test_whatever_file_fails_none_appears_and_old_ones_stay(
 
 
 def test_files_that_cannot_all_be_named_vanish_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Part.place
+    place = PartFile.place
 
-    def fail_at_c(part: Part) -> None:
+    def fail_at_c(part: PartFile) -> None:
         if part.path.name == "c":
             raise PermissionError(1, "Operation not permitted", str(part.path))
         place(part)
 
-    monkeypatch.setattr(Part, "place", fail_at_c)
+    monkeypatch.setattr(PartFile, "place", fail_at_c)
     (tmp_path / "b").write_bytes(b"old")
-    with FileSet() as files:
+    with AtomicFiles() as files:
         files.make_folder(tmp_path / "new")
         for name in ("new/a", "b", "c"):
-            with files.filling(tmp_path / name) as file:
+            with files.open(tmp_path / name) as file:
                 file.write(b"new")
         with pytest.raises(PermissionError):
             files.place()

@@ -13,7 +13,7 @@ import pytest
 
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import triton_wheel
 from heartvoice.server.command_line import flag_names
 from heartvoice.server.doctor import Finding
 from heartvoice.server.doctor_target import Machine, examine_target, nvidia_smi
@@ -145,9 +145,9 @@ def test_server_that_lacks_a_flag_is_named(spark: Any, tmp_path: Path) -> None:
 
 
 def test_wheels_own_server_knows_every_flag(spark: Any, tmp_path: Path) -> None:
-    files = wheel.find_wheel()
+    files = triton_wheel.find_wheel()
     script = tmp_path / "wheel"
-    libraries = f"{wheel.shared_libpython()}:{files.libraries}"
+    libraries = f"{triton_wheel.shared_libpython()}:{files.libraries}"
     script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
     script.chmod(0o755)
     found = findings(spark(server=script))["Triton server"]

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.cli.extras import require
+from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.server import memory_estimate as footprint
-from heartvoice.server import profiles
+from heartvoice.server import memory_estimate, profiles
 from heartvoice.server.command_line import Launch
 from heartvoice.server.ports import ANY, check_address
 from heartvoice.server.profiles import GB10
@@ -43,7 +42,7 @@ def test_variables_of_a_profile_give_way_to_the_users() -> None:
 
 
 def test_pools_hold_the_largest_joined_call() -> None:
-    batch = HTDEMUCS.max_batch_size * footprint.segment_bytes(PRESETS["oss-3b"].separator)
+    batch = HTDEMUCS.max_batch_size * memory_estimate.segment_bytes(PRESETS["oss-3b"].separator)
     pools = {flag.name: int(flag.value.rpartition(":")[2]) for flag in GB10.flags}
     assert batch <= pools["pinned-memory-pool-byte-size"] < 2 * batch
     assert 2 * batch <= pools["cuda-memory-pool-byte-size"] < 4 * batch
@@ -73,11 +72,11 @@ def test_unknown_profile_is_named() -> None:
 
 def test_footprint_counts_what_it_says() -> None:
     preset = PRESETS["tiny"]
-    one, two = (footprint.footprint(preset, songs=songs, codec="fp32") for songs in (1, 2))
-    row = footprint.kv_bytes(preset.lm.backbone, positions=preset.max_positions, rows=1)
-    more = footprint.total_bytes(two) - footprint.total_bytes(one)
-    assert more == 2 * row + footprint.separator_bytes(preset.separator)
-    half = footprint.footprint(preset, songs=1, codec="bf16")
+    one, two = (memory_estimate.footprint(preset, songs=songs, codec="fp32") for songs in (1, 2))
+    row = memory_estimate.kv_bytes(preset.lm.backbone, positions=preset.max_positions, rows=1)
+    more = memory_estimate.total_bytes(two) - memory_estimate.total_bytes(one)
+    assert more == 2 * row + memory_estimate.separator_bytes(preset.separator)
+    half = memory_estimate.footprint(preset, songs=1, codec="bf16")
     weights = {part.name: part.n_bytes for part in (*one, *half) if part.name == "HeartCodec's weights"}
     assert weights["HeartCodec's weights"] * 2 == next(p.n_bytes for p in one if p.name == "HeartCodec's weights")
 
@@ -94,21 +93,21 @@ def test_keys_and_values_are_those_of_the_engine() -> None:
     network = load_network(preset.lm, random_checkpoint(preset.lm, 0)).bfloat16()
     assert isinstance(network, HeartMuLa)
     engine = TorchEngine(network, preset, n_slots=1)
-    assert engine.kv_limit == footprint.kv_bytes(preset.lm.backbone, positions=700)
+    assert engine.kv_limit == memory_estimate.kv_bytes(preset.lm.backbone, positions=700)
     assert torch.bfloat16 == network.audio_head.dtype
 
 
 def test_separator_is_counted_without_demucs_as_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = PRESETS["oss-3b"].separator
-    counted = footprint.values.__wrapped__(sizes)
+    counted = memory_estimate.values.__wrapped__(sizes)
     monkeypatch.setattr("heartvoice.server.memory_estimate.importlib.util.find_spec", lambda _: None)
-    assert footprint.values.__wrapped__(sizes) == counted == sizes.n_models * footprint.HTDEMUCS_VALUES
+    assert memory_estimate.values.__wrapped__(sizes) == counted == sizes.n_models * memory_estimate.HTDEMUCS_VALUES
 
 
 def test_missing_demucs_on_aarch64_is_told_with_the_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "heartvoice.cli.extras.importlib.util.find_spec", lambda name: None if name == "demucs" else True
+        "heartvoice.cli.optional_dependencies.importlib.util.find_spec", lambda name: None if name == "demucs" else True
     )
-    monkeypatch.setattr("heartvoice.cli.extras.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("heartvoice.cli.optional_dependencies.platform.machine", lambda: "aarch64")
     with pytest.raises(ModelUnavailableError, match="make the repository on x86-64 and copy it"):
         require("export", "torch", "demucs")

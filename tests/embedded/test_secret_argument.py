@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from heartvoice.server import hidden_argument as secret_argument
+from heartvoice.server import hidden_argument
 from heartvoice.server.processes import die_with_parent
 
 SAY = (
@@ -29,7 +29,7 @@ STAND_IN, SECRET = "--key=", "--key=0123456789abcdef"
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-S", "-c", SAY, "--first", STAND_IN, "--last"]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return secret_argument.start(command, {STAND_IN: SECRET}, env=env, before_exec=die_with_parent, **pipes)
+    return hidden_argument.start(command, {STAND_IN: SECRET}, env=env, before_exec=die_with_parent, **pipes)
 
 
 def said(process: subprocess.Popen[bytes]) -> tuple[list[str], dict[str, str], str]:
@@ -56,7 +56,7 @@ def test_two_of_them_have_their_places_each() -> None:
     command = [sys.executable, "-S", "-c", SAY, "--b=", STAND_IN]
     hidden = {STAND_IN: SECRET, "--b=": "--b=fedcba"}
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = secret_argument.start(
+    process = hidden_argument.start(
         command, hidden, env={"PATH": os.environ["PATH"]}, before_exec=lambda: None, **pipes
     )
     line = Path(f"/proc/{process.pid}/cmdline").read_text()
@@ -73,7 +73,7 @@ def test_the_process_list_never_shows_it() -> None:
         "import sys; print(open('/proc/self/cmdline').read().count('=0123' + '45'), sys.argv[1].count('=0123' + '45'))"
     )
     command = [sys.executable, "-S", "-c", look, STAND_IN]
-    process = secret_argument.start(
+    process = hidden_argument.start(
         command, {STAND_IN: SECRET}, env=dict(os.environ), before_exec=lambda: None, stdout=subprocess.PIPE
     )
     assert process.communicate()[0].split() == [b"0", b"1"]
@@ -87,13 +87,13 @@ def test_where_the_kernel_refuses_the_program_starts_all_the_same_and_a_warning_
         raise PermissionError(1, "Operation not permitted")
 
     if broken == "traced":
-        monkeypatch.setattr(secret_argument, "_TRACE_ME", 12345)  # no such request: the kernel says no
+        monkeypatch.setattr(hidden_argument, "_TRACE_ME", 12345)  # no such request: the kernel says no
     else:
-        monkeypatch.setattr(secret_argument, broken, refuse)
+        monkeypatch.setattr(hidden_argument, broken, refuse)
     process = started({"PATH": os.environ["PATH"]})
     assert said(process)[0] == ["--first", SECRET, "--last"]
     with caplog.at_level(logging.WARNING):
-        secret_argument.warn_if_shown(process.pid, "0123456789abcdef")
+        hidden_argument.warn_if_shown(process.pid, "0123456789abcdef")
     process.communicate()
     assert "every user of this host can read the server's admin key" in caplog.text
     assert "0123456789abcdef" not in caplog.text
@@ -101,11 +101,11 @@ def test_where_the_kernel_refuses_the_program_starts_all_the_same_and_a_warning_
 
 def test_a_program_that_is_not_there_is_an_oserror() -> None:
     with pytest.raises(FileNotFoundError, match="/no/such/program"):
-        secret_argument.start(["/no/such/program", "-k"], {"-k": "-k1"}, env=dict(os.environ), before_exec=lambda: None)
+        hidden_argument.start(["/no/such/program", "-k"], {"-k": "-k1"}, env=dict(os.environ), before_exec=lambda: None)
 
 
 def test_a_child_that_dies_before_its_program_begins_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    release, tries = secret_argument._release, []
+    release, tries = hidden_argument._release, []
 
     def once_dead(process: subprocess.Popen[bytes], hidden: Mapping[str, str]) -> None:
         tries.append(process)
@@ -113,7 +113,7 @@ def test_a_child_that_dies_before_its_program_begins_is_started_again(monkeypatc
             os.kill(process.pid, signal.SIGKILL)
         release(process, hidden)
 
-    monkeypatch.setattr(secret_argument, "_release", once_dead)
+    monkeypatch.setattr(hidden_argument, "_release", once_dead)
     process = started({"PATH": os.environ["PATH"]})
     assert b"0123456789abcdef" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
     assert said(process)[0] == ["--first", SECRET, "--last"]

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.server import health as watch
-from heartvoice.server.health import DIED, MAX_RETRY_S, ServerProbe, StubWatch
-from heartvoice.serving import process_registry as rundir
+from heartvoice.server import health
+from heartvoice.server.health import DIED, MAX_RETRY_S, ServerProbe, StubHealth
+from heartvoice.serving import process_registry
 
 HANG_S = 10.0
 
@@ -42,55 +42,55 @@ def stub() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def stubs(tmp_path: Path, clock: Clock) -> StubWatch:
+def stubs(tmp_path: Path, clock: Clock) -> StubHealth:
     (tmp_path / "beats").mkdir()
-    return StubWatch(tmp_path, os.getpid(), HANG_S, clock=clock)
+    return StubHealth(tmp_path, os.getpid(), HANG_S, clock=clock)
 
 
 def test_a_process_that_counts_works(
-    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
+    stubs: StubHealth, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    beat = rundir.Beat(tmp_path / "beats" / "svc")
+    beat = process_registry.Heartbeat(tmp_path / "beats" / "svc")
     for _ in range(5):
         beat()
-        assert stubs.trouble("svc", stub.pid) is None
+        assert stubs.diagnose("svc", stub.pid) is None
         clock.now += HANG_S - 1
 
 
 def test_a_process_that_stops_counting_hangs(
-    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
+    stubs: StubHealth, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    beat = rundir.Beat(tmp_path / "beats" / "svc")
+    beat = process_registry.Heartbeat(tmp_path / "beats" / "svc")
     beat()
-    assert stubs.trouble("svc", stub.pid) is None
+    assert stubs.diagnose("svc", stub.pid) is None
     clock.now += HANG_S + 1
-    assert stubs.trouble("svc", stub.pid) == "gave no sign of life for 11 s"
+    assert stubs.diagnose("svc", stub.pid) == "gave no sign of life for 11 s"
     beat()
-    assert stubs.trouble("svc", stub.pid) is None, "it was only slow"
+    assert stubs.diagnose("svc", stub.pid) is None, "it was only slow"
 
 
 def test_a_process_of_which_nothing_is_known_does_not_hang(
-    stubs: StubWatch, clock: Clock, stub: subprocess.Popen[bytes]
+    stubs: StubHealth, clock: Clock, stub: subprocess.Popen[bytes]
 ) -> None:
-    assert stubs.trouble("svc", stub.pid) is None
+    assert stubs.diagnose("svc", stub.pid) is None
     clock.now += 10 * HANG_S
-    assert stubs.trouble("svc", stub.pid) is None
+    assert stubs.diagnose("svc", stub.pid) is None
 
 
-def test_a_dead_process_is_dead_also_if_another_has_its_number(stubs: StubWatch) -> None:
-    assert stubs.trouble("svc", os.getppid()) == DIED, "no child of the server"
+def test_a_dead_process_is_dead_also_if_another_has_its_number(stubs: StubHealth) -> None:
+    assert stubs.diagnose("svc", os.getppid()) == DIED, "no child of the server"
     process = subprocess.Popen(["true"])
     process.wait()
-    assert stubs.trouble("svc", process.pid) == DIED
+    assert stubs.diagnose("svc", process.pid) == DIED
 
 
-def test_failed_reloads_are_tried_again_less_and_less_often(stubs: StubWatch, clock: Clock) -> None:
+def test_failed_reloads_are_tried_again_less_and_less_often(stubs: StubHealth, clock: Clock) -> None:
     waits = []
     for _ in range(10):
-        assert stubs.trouble("svc", 0) == DIED
+        assert stubs.diagnose("svc", 0) == DIED
         waits.append(stubs.failed("svc"))
         clock.now += waits[-1] - 0.01
-        assert stubs.trouble("svc", 0) is None, "not due yet"
+        assert stubs.diagnose("svc", 0) is None, "not due yet"
         clock.now += 0.02
     assert waits[:3] == [0.5, 1.0, 2.0]
     assert waits[-1] == MAX_RETRY_S
@@ -106,7 +106,7 @@ class _Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
 
 
 def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "PROBE_S", 0.0)
+    monkeypatch.setattr(health, "PROBE_S", 0.0)
     servicer, server = _Server(), grpc.server(futures.ThreadPoolExecutor(2))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -127,8 +127,8 @@ def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose server refused a job, for holding more than 100 bytes."""
-    monkeypatch.setenv(rundir.VARIABLE, str(tmp_path))
-    rundir.say_full(100)
+    monkeypatch.setenv(process_registry.VARIABLE, str(tmp_path))
+    process_registry.report_full(100)
     return tmp_path
 
 
@@ -137,19 +137,19 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n_bytes, self.jobs, self.now = 101, 0, 0.0
-        monkeypatch.setattr(watch, "private_bytes", lambda _pid: self.n_bytes)
+        monkeypatch.setattr(health, "private_bytes", lambda _pid: self.n_bytes)
 
-    def watch(self, run: Path) -> watch.UnreadWatch:
-        return watch.UnreadWatch(run, 1, lambda: self.jobs, clock=lambda: self.now)
+    def watch(self, run: Path) -> health.UnreadWatch:
+        return health.UnreadWatch(run, 1, lambda: self.jobs, clock=lambda: self.now)
 
 
 def test_answers_that_nobody_reads_are_given_time(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
     watched = held.watch(full)
     assert not watched.stuck()
-    held.now = watch.UNREAD_S - 0.1
+    held.now = health.UNREAD_S - 0.1
     assert not watched.stuck()
-    held.now = watch.UNREAD_S
+    held.now = health.UNREAD_S
     assert watched.stuck()
 
 
@@ -157,7 +157,7 @@ def test_jobs_under_way_are_not_disturbed(full: Path, monkeypatch: pytest.Monkey
     held = Held(monkeypatch)
     watched = held.watch(full)
     assert not watched.stuck()
-    held.now, held.jobs = watch.UNREAD_S, 1
+    held.now, held.jobs = health.UNREAD_S, 1
     assert not watched.stuck()
     held.jobs = 0
     assert not watched.stuck(), "the time begins anew"
@@ -170,4 +170,4 @@ def test_a_refusal_is_forgotten_when_the_answers_were_read(full: Path, monkeypat
     assert not watched.stuck()
     held.n_bytes, held.now = 101, 1000.0
     assert not watched.stuck()
-    assert rundir.full(full) is None, "no job was refused since"
+    assert process_registry.full(full) is None, "no job was refused since"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heartvoice.config.presets import SpeakerSizes, SwiftF0Sizes
+from heartvoice.config.presets import SpeakerConfig, SwiftF0Config
 from heartvoice.evaluation.dnsmos import WINDOW, Dnsmos
 from heartvoice.evaluation.judges import Judges, OneNetwork
 from heartvoice.runtime.engines import Array
@@ -40,7 +40,7 @@ class Crossings:
         audio = np.asarray(inputs["features"], np.float32)[0, 0]
         rising = np.flatnonzero((audio[:-1] < 0) & (audio[1:] >= 0))
         hz = RATE_HZ * (len(rising) - 1) / (rising[-1] - rising[0]) if len(rising) > 1 else 0.0
-        n_frames = max(1, len(audio) // SwiftF0Sizes().hop)
+        n_frames = max(1, len(audio) // SwiftF0Config().hop)
         return {"activations": np.tile(np.array([hz, 1.0], np.float32), (1, n_frames, 1))}
 
 
@@ -58,10 +58,10 @@ class Scores:
 
 
 def judges(**unavailable: str) -> Judges:
-    sizes = SpeakerSizes()
+    sizes = SpeakerConfig()
     return Judges(
         {"resemblyzer": SpeakerStage(OneNetwork(MeanBands()), sizes)},
-        F0Stage(OneNetwork(Crossings()), SwiftF0Sizes()),
+        F0Stage(OneNetwork(Crossings()), SwiftF0Config()),
         Dnsmos(Scores()),
         unavailable,
     )

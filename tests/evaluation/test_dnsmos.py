@@ -7,7 +7,7 @@ import pytest
 
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.dnsmos import MAX_WINDOWS, STEP, WINDOW, Dnsmos, Opinion
-from heartvoice.export import pypi
+from heartvoice.export import wheel_files
 from heartvoice.runtime.engines import OnnxEngine
 from tests.evaluation.fakes import Scores
 from tests.synthetic_voice import synthetic_voice
@@ -23,7 +23,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("n_samples", PUBLISHED)
 def test_opinions_are_the_published_packages(n_samples: int) -> None:
     try:
-        engine = OnnxEngine(pypi.member("dnsmos"), threads=1)
+        engine = OnnxEngine(wheel_files.member("dnsmos"), threads=1)
     except ExportError as error:
         pytest.skip(f"needs the wheel of speechmos: {error}")
     found, expected = Dnsmos(engine).rate(synthetic_voice(n_samples)), PUBLISHED[n_samples]

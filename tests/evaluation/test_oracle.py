@@ -24,7 +24,7 @@ from heartvoice.evaluation.judges import CAMPPLUS, RESEMBLYZER, Judges, open_jud
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import AudioPiece, Finished, StemsPiece
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from tests import music, weights_files
 from tests.evaluation import singers
 from tests.fakes import text
@@ -76,11 +76,11 @@ class Oracle:
         carry = np.zeros((1, 2, 1), np.float32) if request.more else None
         return self.song.vocals[None, :, start : self.separated], carry
 
-    def convert(self, request: Conversion) -> Iterator[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         start = self.converted
         self.converted += len(request.vocals)
         state = np.zeros(1, np.float32) if request.more else None
-        yield Converted(self.new[start : self.converted], state, {"engine": "oracle"})
+        yield ConvertedChunk(self.new[start : self.converted], state, {"engine": "oracle"})
 
     def embed(self, audio: np.ndarray) -> np.ndarray:
         return self.by.speakers[RESEMBLYZER].embed(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heartvoice.evaluation.cases import find_cases
-from heartvoice.evaluation.harness import Evaluation, Evidence, Heard, evaluate_case
+from heartvoice.evaluation.harness import Evaluation, Evidence, Side, evaluate_case
 from heartvoice.evaluation.plots import SHOWN_S, draw, shown
 from tests.evaluation.fakes import RATE_HZ, judges, tone, write_case
 
@@ -39,10 +39,10 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     assert [path.name for path in draw(made, replace(evidence, after=silent), tmp_path)] == ["mels.png"]
 
 
-def heard(seconds: float, voiced: slice) -> Heard:
+def heard(seconds: float, voiced: slice) -> Side:
     contour = np.zeros(round(seconds * 100) + 1, np.float32)
     contour[voiced] = 220.0
-    return Heard(np.zeros(round(seconds * RATE_HZ), np.float32), None, contour)
+    return Side(np.zeros(round(seconds * RATE_HZ), np.float32), None, contour)
 
 
 def test_of_a_long_recording_the_stretch_with_most_singing_is_shown() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.config.presets import PRESETS, GenerationIds, HeartCodecSizes, HeartMuLaSizes, Preset
-from heartvoice.export.graph import Graph
+from heartvoice.config.presets import PRESETS, GenerationIds, HeartCodecConfig, HeartMuLaConfig, Preset
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.runtime.engines import OnnxEngine
@@ -35,7 +35,7 @@ def relative_error(got: npt.NDArray[Any], want: npt.NDArray[Any]) -> float:
 
 def golden_lm(folder: GoldenFolder) -> Preset:
     """The preset of a golden HeartMuLa folder."""
-    lm = HeartMuLaSizes.from_config(folder.config)
+    lm = HeartMuLaConfig.from_config(folder.config)
     codec = replace(TINY.codec, codebook_size=lm.codebook_size, num_quantizers=lm.audio_num_codebooks)
     ids = GenerationIds.from_config(folder.config["gen_config"])
     return Preset("golden", lm, codec, ids, max_positions=lm.backbone.max_seq_len)
@@ -84,7 +84,7 @@ def step_inputs(preset: Preset, cfg_scales: Sequence[float], **changes: Any) -> 
     return inputs | changes
 
 
-def flow_inputs(sizes: HeartCodecSizes, rows: int, length: int) -> Arrays:
+def flow_inputs(sizes: HeartCodecConfig, rows: int, length: int) -> Arrays:
     """Inputs of the codec's flow."""
     widths = {"x": sizes.out_channels, "context": sizes.out_channels, "mu": sizes.dim}
     inputs: Arrays = {name: normal(0, name, length, (rows, length, width)) for name, width in widths.items()}

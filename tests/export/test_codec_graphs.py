@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.errors import EngineError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.emulate import compare, emulate
@@ -31,7 +31,7 @@ BUILDERS = {
 }
 
 
-def network_of(sizes: HeartCodecSizes) -> HeartCodec:
+def network_of(sizes: HeartCodecConfig) -> HeartCodec:
     module = load_network(sizes, random_checkpoint(sizes, 2), decode_only=True)
     assert isinstance(module, HeartCodec)
     return module
@@ -48,7 +48,7 @@ def torch_velocity(network: HeartCodec, inputs: Arrays) -> Any:
 
 @pytest.mark.parametrize("folder", folder_params(KIND))
 def test_condition_is_the_references(folder: GoldenFolder, tmp_path: Path) -> None:
-    sizes = HeartCodecSizes.from_config(folder.config)
+    sizes = HeartCodecConfig.from_config(folder.config)
     source = Checkpoint.open(folder.path / "weights.safetensors")
     engine = engine_of(build_heartcodec_condition(sizes, source), tmp_path)
     codes = folder.io["rvq.indices"].transpose(0, 2, 1).astype(np.int32)
@@ -57,7 +57,7 @@ def test_condition_is_the_references(folder: GoldenFolder, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("folder", folder_params(KIND))
 def test_velocity_is_the_references(folder: GoldenFolder, tmp_path: Path) -> None:
-    sizes = HeartCodecSizes.from_config(folder.config)
+    sizes = HeartCodecConfig.from_config(folder.config)
     source, width = Checkpoint.open(folder.path / "weights.safetensors"), sizes.out_channels
     engine = engine_of(build_heartcodec_flow(sizes, source), tmp_path)
     compared = 0
@@ -94,7 +94,7 @@ class Prefixed(TensorSource):
 
 @pytest.mark.parametrize("golden", tensor_params(KIND, r"(scalar\w+)\.z"))
 def test_audio_is_the_references(golden: Golden, tmp_path: Path) -> None:
-    sizes = HeartCodecSizes.from_config({**golden.folder.config, **golden.args})
+    sizes = HeartCodecConfig.from_config({**golden.folder.config, **golden.args})
     source: TensorSource = Checkpoint.open(golden.folder.path / "weights.safetensors")
     if any(name.startswith(f"{golden.name}/") for name in source.names):
         source = Prefixed(source, f"{golden.name}/")

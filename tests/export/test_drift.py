@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from heartvoice.export import layout
-from heartvoice.export.drift import repository_drift, template_drift
+from heartvoice.export.check import repository_drift, template_drift
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
 
 pytestmark = pytest.mark.slow  # they export whole repositories

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from heartvoice.cli.main import app
 from heartvoice.config.presets import PRESETS
 from heartvoice.export import layout, repository
-from heartvoice.export.drift import template_drift
+from heartvoice.export.check import template_drift
 from tests import releases
 
 pytestmark = pytest.mark.slow  # they export whole repositories

@@ -11,14 +11,14 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.config.presets import AnyF0, RmvpeSizes
+from heartvoice.config.presets import AnyF0, RmvpeConfig
 from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import CheckpointError, EngineError, ExportError
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_f0 import PublishedSwiftF0, compare_f0, f0_reference
-from heartvoice.export.pypi import MEMBERS
 from heartvoice.export.swift_f0 import open_swift_f0
+from heartvoice.export.wheel_files import MEMBERS
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import Checkpoint, load_network, random_checkpoint
@@ -83,14 +83,14 @@ def test_frames_that_pooling_does_not_divide_fail() -> None:
 
 
 def test_full_size_graph_holds_every_value_that_inference_reads() -> None:
-    sizes = RmvpeSizes()
+    sizes = RmvpeConfig()
     graph = build_f0_network(sizes, random_checkpoint(sizes, 0))
     assert 360_000_000 < graph.nbytes < 362_000_000  # 90.4 M values, less those of batch norm that are folded
 
 
 @pytest.mark.slow
 def test_full_size_salience_is_pytorchs() -> None:
-    sizes = RmvpeSizes()
+    sizes = RmvpeConfig()
     source = random_checkpoint(sizes, 0)
     features = normal(0, "log-mel", 0, (1, 128, 96)) * np.float32(3) - np.float32(5)
     with torch.inference_mode():

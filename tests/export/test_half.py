@@ -10,14 +10,22 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.config.svc import RegulatorSizes
+from heartvoice.config.svc import RegulatorConfig
 from heartvoice.contracts.types import TensorSpec
 from heartvoice.errors import ExportError
 from heartvoice.export.emulate import HalfError, compare, emulate
-from heartvoice.export.graph import ISLANDS, GraphBuilder, Island
-from heartvoice.export.half import HALVES, NUMPY_HALF, ONNX_HALF, TYPED_OPSET, HalfPrecision, island_of, type_graph
-from heartvoice.export.half_cases import HALF_OUTPUTS, half_case
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region, GraphBuilder
 from heartvoice.export.layout import graph_models
+from heartvoice.export.mixed_precision import (
+    HALVES,
+    NUMPY_HALF,
+    ONNX_HALF,
+    TYPED_OPSET,
+    HalfPrecision,
+    island_of,
+    type_graph,
+)
+from heartvoice.export.mixed_precision_cases import HALF_OUTPUTS, half_case
 from heartvoice.export.parity_svc import regulator_case
 from heartvoice.export.svc_graphs import build_svc_regulator
 from heartvoice.export.writer import DATA_FILE, GRAPH_FILE, write_graph
@@ -180,7 +188,7 @@ def test_half_precision_keeps_every_graph_near_float32(exported: Path, name: str
     ("name", "island", "loss_db"), [("heartcodec_flow", "time", 15), ("heartcodec_decoder", "levels", 3)]
 )
 def test_islands_that_matter_are_those_that_were_measured(
-    exported: Path, name: str, island: Island, loss_db: float
+    exported: Path, name: str, island: Fp32Region, loss_db: float
 ) -> None:
     """Without the time embedding in float32, the flow would lose most of its digits (docs/tensorrt.md)."""
     path, inputs = exported / name / "1" / GRAPH_FILE, half_case(MODELS[name], TINY, 48)
@@ -211,7 +219,7 @@ def test_separator_is_typed_and_near_float32(exported: Path, tmp_path: Path, pre
 
 def test_regulator_counts_more_values_than_fp16_holds(tmp_path: Path) -> None:
     """Width times frames is beyond 65504 in every real song, and beyond bf16's eight bits in any."""
-    sizes = RegulatorSizes(channels=768, in_channels=24, n_stages=1)
+    sizes = RegulatorConfig(channels=768, in_channels=24, n_stages=1)
     write_graph(build_svc_regulator(sizes, random_checkpoint(sizes, 0)), tmp_path)
     inputs = regulator_case(sizes, 111, 96)
     want = OnnxEngine(tmp_path / GRAPH_FILE, threads=1).run(inputs)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.layout import BATCH
@@ -36,18 +36,18 @@ VARIANTS = {
 
 
 @cache
-def source_of(sizes: SeparatorSizes) -> TensorSource:
+def source_of(sizes: SeparatorConfig) -> TensorSource:
     return random_checkpoint(sizes, 4)
 
 
 @cache
-def network_of(sizes: SeparatorSizes) -> Separator:
+def network_of(sizes: SeparatorConfig) -> Separator:
     module = load_network(sizes, source_of(sizes))
     assert isinstance(module, Separator)
     return module
 
 
-def compared(engine: Engine, sizes: SeparatorSizes) -> dict[str, float]:
+def compared(engine: Engine, sizes: SeparatorConfig) -> dict[str, float]:
     parity = Parity("whole")
     compare_htdemucs(engine, network_of(sizes), replace(TINY, separator=sizes), parity)
     assert not parity.misses
@@ -55,7 +55,7 @@ def compared(engine: Engine, sizes: SeparatorSizes) -> dict[str, float]:
     return parity.errors
 
 
-def inputs_of(sizes: SeparatorSizes, rows: int) -> Arrays:
+def inputs_of(sizes: SeparatorConfig, rows: int) -> Arrays:
     mix = music(sizes, rows)
     with torch.inference_mode():
         spectrum = network_of(sizes).spectrum_of(torch.from_numpy(mix)).contiguous().numpy()
@@ -79,7 +79,7 @@ def test_other_weights_are_no_match(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sizes", [pytest.param(SMALLEST, id="one"), pytest.param(BAG, id="bag", marks=pytest.mark.slow)]
 )
-def test_a_batch_is_its_segments_bit_for_bit(sizes: SeparatorSizes, tmp_path: Path) -> None:
+def test_a_batch_is_its_segments_bit_for_bit(sizes: SeparatorConfig, tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(sizes, source_of(sizes)), tmp_path)
     inputs = inputs_of(sizes, 2)
     both = engine.run(inputs)

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from heartvoice.cli.main import app
 from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset
-from heartvoice.export.half import HALVES, TYPED_OPSET, HalfPrecision, type_graph
 from heartvoice.export.layout import OPSET, graph_models
 from heartvoice.export.lint import Finding, Lint, lint, operator_table
-from heartvoice.export.targets import target_of
+from heartvoice.export.mixed_precision import HALVES, TYPED_OPSET, HalfPrecision, type_graph
+from heartvoice.export.parity_targets import target_of
 from heartvoice.export.weights import random_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from tests.export.graphs import TINY

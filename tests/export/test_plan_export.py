@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from heartvoice.cli.main import app
 from heartvoice.errors import EngineError, ExportError
-from heartvoice.export.drift import repository_drift
-from heartvoice.export.graph import ISLANDS, Island
+from heartvoice.export.check import repository_drift
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region
 from heartvoice.export.plan_export import Made, PlanJob, export_plans, export_typed
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import Weights
@@ -298,5 +298,5 @@ def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
 def test_jobs_of_other_islands_are_other_plans(repository: Path) -> None:
     wanted = job(repository, "svc_style", report=False)
     build(wanted)
-    islands: tuple[Island, ...] = ("norm",)
+    islands: tuple[Fp32Region, ...] = ("norm",)
     assert build(replace(wanted, islands=islands))[0].written

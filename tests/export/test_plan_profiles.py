@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from heartvoice.config.presets import F0S, PRESETS, Preset
-from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts import triton_config
 from heartvoice.contracts.models import HEARTCODEC_FLOW, SPEAKER_NETWORK, heartmula_step
 from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW
 from heartvoice.contracts.types import Axis
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_profiles import profile, trtexec_shapes
 from heartvoice.stages import f0, speaker
-from heartvoice.stages.svc import content as svc_content
+from heartvoice.stages.svc import content
 
 MODELS = {preset: graph_models(PRESETS[preset]) for preset in PRESETS}
 CASES = [(preset, name) for preset, models in MODELS.items() for name, model in models.items() if model.spec.plan]
@@ -48,7 +48,7 @@ def test_rmvpe_hears_whole_multiples_of_its_stride() -> None:
 
 def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:
     assert SPEAKER_NETWORK.plan_rows[1] >= speaker.BATCH
-    assert CONTENT_ENCODER.plan_rows[1] >= svc_content.MAX_BATCH
+    assert CONTENT_ENCODER.plan_rows[1] >= content.MAX_BATCH
     for flow in (HEARTCODEC_FLOW, SVC_FLOW):
         assert flow.plan_rows[0] == 2  # guidance: a conditional and an unconditional row
 
@@ -56,7 +56,7 @@ def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:
 @pytest.mark.parametrize("name", [name for _, name in CASES if _ == "tiny"])
 def test_triton_lets_no_more_rows_through_than_the_plan_takes(name: str) -> None:
     spec = MODELS["tiny"][name].spec
-    text = pbtxt.render(spec, "tensorrt")
+    text = triton_config.to_config_text(spec, "tensorrt")
     rows = spec.plan_rows[1] if spec.max_batch_size else 0
     assert f"max_batch_size: {rows}\n" in text
     assert rows <= spec.max_batch_size
@@ -66,7 +66,7 @@ def test_triton_lets_no_more_rows_through_than_the_plan_takes(name: str) -> None
 
 def test_language_model_has_no_tensorrt_config() -> None:
     step = heartmula_step(3)
-    assert "tensorrt" not in pbtxt.variants(step)
+    assert "tensorrt" not in triton_config.variants(step)
 
 
 def test_trtexec_is_told_the_shapes_that_vary() -> None:

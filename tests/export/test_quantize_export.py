@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from heartvoice.cli.main import app
 from heartvoice.errors import ExportError
-from heartvoice.export.drift import repository_drift
+from heartvoice.export.check import repository_drift
 from heartvoice.export.repository import Exported, export_repository
 from heartvoice.export.weights import Weights
 from heartvoice.runtime.repository import GRAPH, MANIFEST, Repository

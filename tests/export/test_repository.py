@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts import triton_config
 from heartvoice.contracts.models import MODELS
 from heartvoice.errors import CheckpointError, ExportError
-from heartvoice.export import layout, staging
+from heartvoice.export import atomic_repository as staging
+from heartvoice.export import layout
 from heartvoice.export import repository as module
 from heartvoice.export.layout import Network
 from heartvoice.export.repository import Exported, export_repository
@@ -53,7 +54,7 @@ def test_repository_is_complete(exported: Path) -> None:
     models = {path.name for path in exported.iterdir() if path.is_dir()}
     assert models == {*MODELS, "heartmula_step"}
     for model in MODELS.values():
-        assert (exported / pbtxt.config_path(model)).read_text() == pbtxt.render(model)
+        assert (exported / triton_config.config_path(model)).read_text() == triton_config.to_config_text(model)
         main = "model.py" if model.backend == "python" else "model.onnx"
         assert (exported / model.name / "1" / main).is_file()
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_law
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity
@@ -28,8 +28,8 @@ from tests import weights_files
 from tests.export.graphs import TINY, engine_of, relative_error
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 
-LSTM = SpeakerSizes(n_bands=6, hidden=8, num_layers=2, embedding=12)
-CAMPPLUS = CampplusSizes(
+LSTM = SpeakerConfig(n_bands=6, hidden=8, num_layers=2, embedding=12)
+CAMPPLUS = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 3),
     dilations=(1, 2), segment_frames=10,
 )  # fmt: skip
@@ -108,7 +108,7 @@ def test_two_exports_are_the_same_bytes(sizes: AnySpeaker, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", folder_params("campplus"))
 def test_the_graph_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
-    sizes, own = CampplusSizes.from_config(folder.config), folder.path / "weights.safetensors"
+    sizes, own = CampplusConfig.from_config(folder.config), folder.path / "weights.safetensors"
     if own.is_file():
         source: TensorSource = Checkpoint.open(own)
     else:
@@ -121,7 +121,7 @@ def test_the_graph_with_official_weights_is_the_reference(folder: GoldenFolder, 
 
 
 def test_the_graph_with_published_resemblyzer_weights_is_its_module(tmp_path: Path) -> None:
-    sizes = SpeakerSizes()
+    sizes = SpeakerConfig()
     assert compared(sizes, open_resemblyzer(weights_files.resemblyzer()), tmp_path).errors["embedding"] < 1e-5
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.errors import EngineError, ExportError
@@ -54,11 +54,11 @@ def compared(quantity: str, engine: Engine, source: TensorSource | None = None) 
     parity, sizes = Parity("whole"), PARTS[quantity][0]
     network = network_of(sizes, source)
     match sizes:
-        case WhisperSizes():
+        case WhisperConfig():
             compare_content(engine, network, sizes, parity)
-        case RegulatorSizes():
+        case RegulatorConfig():
             compare_regulator(engine, network, sizes, parity)
-        case DitSizes():
+        case DitConfig():
             compare_svc_flow(engine, network, sizes, parity)
     return parity
 
@@ -176,7 +176,7 @@ def test_content_is_the_references(folder: GoldenFolder) -> None:
 @pytest.mark.parametrize("quantity", ["content", "velocity"])
 def test_rows_do_not_meet(quantity: str) -> None:
     sizes, _ = PARTS[quantity]
-    if isinstance(sizes, DitSizes):
+    if isinstance(sizes, DitConfig):
         inputs = flow_rows(sizes, 3, 40)
     else:
         inputs = {"log_mel": normal(0, "log-mel", 0, (3, 80, 3000)) * np.float32(0.4)}
@@ -211,7 +211,7 @@ def test_norms_over_a_song_of_ten_minutes_keep_their_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "megabytes"), [(WhisperSizes(), 352.6), (RegulatorSizes(), 33.9), (DitSizes(), 696.3)],
+    ("sizes", "megabytes"), [(WhisperConfig(), 352.6), (RegulatorConfig(), 33.9), (DitConfig(), 696.3)],
     ids=["whisper", "regulator", "dit"],
 )  # fmt: skip
 def test_a_full_size_graph_holds_what_inference_reads(sizes: AnyPart, megabytes: float) -> None:
@@ -219,14 +219,16 @@ def test_a_full_size_graph_holds_what_inference_reads(sizes: AnyPart, megabytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [WhisperSizes(), RegulatorSizes(), DitSizes()], ids=["whisper", "regulator", "dit"])
+@pytest.mark.parametrize(
+    "sizes", [WhisperConfig(), RegulatorConfig(), DitConfig()], ids=["whisper", "regulator", "dit"]
+)
 def test_a_full_size_graph_is_its_module(sizes: AnyPart) -> None:
     parity, engine, network = Parity("whole"), svc_engine(sizes), network_of(sizes)
     match sizes:
-        case WhisperSizes():
+        case WhisperConfig():
             compare_content(engine, network, sizes, parity)
-        case RegulatorSizes():
+        case RegulatorConfig():
             compare_regulator(engine, network, sizes, parity)
-        case DitSizes():
+        case DitConfig():
             compare_svc_flow(engine, network, sizes, parity)
     assert max(parity.errors.values()) < 1e-5

@@ -17,8 +17,8 @@ import torch
 from heartvoice.checkpoints.bigvgan import RandomBigvgan, filter_taps
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_law
-from heartvoice.config.presets import CampplusSizes
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.presets import CampplusConfig
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.svc_graphs import SVC_STYLE, VOCODER
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Precision
@@ -40,7 +40,7 @@ from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.vocoders import SMALL, OneNetwork, golden, log_mel, random_source, vocoder, weight_norm_names
 
 FOLDERS = folder_params("bigvgan")
-STYLE = CampplusSizes(
+STYLE = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 3),
     dilations=(1, 2), segment_frames=10,
 )  # fmt: skip
@@ -56,7 +56,7 @@ def golden_engine(folder: GoldenFolder) -> OnnxEngine:
     return engine_of(build_vocoder(*golden(folder)), Path(mkdtemp()))
 
 
-def compared(sizes: BigvganSizes, source: TensorSource, folder: Path, precision: Precision = "fp32") -> Parity:
+def compared(sizes: BigvganConfig, source: TensorSource, folder: Path, precision: Precision = "fp32") -> Parity:
     parity = Parity("whole")
     engine = engine_of(build_vocoder(sizes, source, precision), folder)
     compare_vocoder(engine, vocoder(sizes, source), TINY, parity)
@@ -191,14 +191,14 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 
 def test_full_size_graph_holds_every_weight() -> None:
-    graph = build_vocoder(BigvganSizes(), random_source(BigvganSizes()))
+    graph = build_vocoder(BigvganConfig(), random_source(BigvganConfig()))
     assert 123.2e6 < graph.nbytes / 4 < 123.3e6  # 122.1 M learnt ones, and 42 taps for each channel of an activation
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_full_size_graph_is_its_module(tmp_path: Path) -> None:
-    sizes = BigvganSizes()
+    sizes = BigvganConfig()
     source = random_source(sizes)
     engine = engine_of(build_vocoder(sizes, source), tmp_path)
     network, mel = vocoder(sizes, source), log_mel(sizes, 6)
@@ -211,7 +211,7 @@ def test_full_size_graph_is_its_module(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- style
 
 
-def style_of(sizes: CampplusSizes, source: TensorSource) -> Campplus:
+def style_of(sizes: CampplusConfig, source: TensorSource) -> Campplus:
     with torch.device("meta"):
         network = Campplus(sizes)
     load_module(network, source)
@@ -244,7 +244,7 @@ def test_the_style_graph_has_its_own_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", folder_params("campplus"))
 def test_style_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
     """As the network gives it: its length is about 12, not 1."""
-    sizes = CampplusSizes()
+    sizes = CampplusConfig()
     source = open_campplus(weights_files.campplus(folder.config["weights_sha256"]), sizes)
     engine, io = engine_of(build_svc_style(sizes, source), tmp_path), folder.io
     fbank = io["synthetic.fbank"]

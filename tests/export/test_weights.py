@@ -14,11 +14,11 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-from heartvoice.config.presets import PRESETS, CampplusSizes, GenerationIds
+from heartvoice.config.presets import PRESETS, CampplusConfig, GenerationIds
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
+from heartvoice.export.check import repository_drift
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
-from heartvoice.export.drift import repository_drift
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import official_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
@@ -192,7 +192,7 @@ def test_flow_whose_tensors_are_damaged_is_named(release: Path, tmp_path: Path) 
 
 def test_both_encoders_may_be_the_same_file(release: Path) -> None:
     weights = official_weights(release, replace(PRESET, speaker=STYLE))
-    assert isinstance(weights.preset.speaker, CampplusSizes)
+    assert isinstance(weights.preset.speaker, CampplusConfig)
     assert weights.hashes("speaker") == weights.hashes("svc_style")
     assert weights.licences["speaker"] == weights.licences["svc_style"]
     assert weights.origin_of("speaker") == "official"
@@ -213,7 +213,7 @@ def test_damaged_value_is_refused_by_file_and_name(release: Path, tmp_path: Path
 
 def test_style_of_another_width_than_the_flows_is_refused() -> None:
     with pytest.raises(ValueError, match="tiny: style encoder and converter disagree on the style's width"):
-        replace(PRESETS["tiny"], style=CampplusSizes())
+        replace(PRESETS["tiny"], style=CampplusConfig())
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,7 +12,7 @@ import pytest
 
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import Graph, GraphBuilder, pinned, value_info
+from heartvoice.export.graph_builder import Graph, GraphBuilder, pinned, value_info
 from heartvoice.export.layout import IR_VERSION, OPSET, Precision
 from heartvoice.export.writer import DATA_FILE, GRAPH_FILE, write_graph
 from heartvoice.runtime.engines import OnnxEngine

@@ -13,7 +13,7 @@ import numpy as np
 from heartvoice.client import Client
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.waiting import wait_until
@@ -128,14 +128,14 @@ def wait_until_busy(pid: int, given_up: Callable[[], bool]) -> bool:
 def left_behind(server: EmbeddedServer) -> list[str]:
     """What a running server has that it should not: processes, shared memory, files, jobs."""
     assert server._run is not None
-    prefix, n = leftovers.shm_prefix(server._owner, server._run), len(server.models)
+    prefix, n = cleanup.shm_prefix(server._owner, server._run), len(server.models)
 
     def surplus() -> list[str]:
         run = server._run
         assert run is not None
         found = []
-        stubs = len({pid for pid, region in leftovers.stubs() if region.startswith(prefix)})
-        regions = len(list(leftovers.SHM.glob(f"{prefix}*")))
+        stubs = len({pid for pid, region in cleanup.stubs() if region.startswith(prefix)})
+        regions = len(list(cleanup.SHM.glob(f"{prefix}*")))
         if stubs > n:
             found.append(f"{stubs - n} processes")
         if regions > n:

@@ -16,7 +16,7 @@ import pytest
 from heartvoice.client import AudioChunk, Client, Event
 from heartvoice.client.messages import Message
 from heartvoice.contracts.constants import STEM_RATE_HZ
-from heartvoice.server import command_line as launch
+from heartvoice.server import command_line
 from heartvoice.server.server import EmbeddedServer
 from tests import music
 from tests.fakes import text
@@ -63,7 +63,7 @@ def test_a_caller_that_reads_nothing_delays_only_itself(
 def test_a_caller_that_vanishes_without_a_word_frees_its_job(
     new_server: Callable[..., EmbeddedServer], record: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "KEEPALIVE_S", KEEPALIVE_S)
+    monkeypatch.setattr(command_line, "KEEPALIVE_S", KEEPALIVE_S)
     server = new_server(models=OF_SONGS)
     forwarder = Forwarder(server.url)
     with Client(server.url) as near:
@@ -166,7 +166,7 @@ def test_a_host_whose_network_is_cut_frees_its_job(
     """The server listens on loopback alone, so a forwarder stands between; the link beyond it goes down."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and iproute2 for a network namespace")
-    monkeypatch.setattr(launch, "KEEPALIVE_S", KEEPALIVE_S)
+    monkeypatch.setattr(command_line, "KEEPALIVE_S", KEEPALIVE_S)
     server = new_server(models=OF_SONGS)
     with far_host() as (there, address, cut):
         forwarder = Forwarder(server.url, host=address)

@@ -14,7 +14,7 @@ from heartvoice.client import Client
 from heartvoice.contracts.models import LOADED
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from tests.faults.jobs import HANG_S, JOBS, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.faults.recorder import Recorder
 from tests.waiting import wait_until
@@ -109,7 +109,7 @@ def test_a_server_that_dies_or_hangs_ends_and_says_so(
     wait_until(lambda: server.poll() == -signal.SIGKILL, 10.0, "the server still lives")
     pids, run = list(server.stub_pids().values()), server._run
     server.stop()
-    wait_until(lambda: not any(rundir.is_alive(pid) for pid in pids), 5.0, "models' processes live on")
+    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids), 5.0, "models' processes live on")
     again = new_server(models=tuple(OF_SONGS_ONLY))
     with Client(again.url) as client:
         recovered = recovery_s(lambda: AGAIN["song"](client), fell)

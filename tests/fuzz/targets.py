@@ -32,14 +32,14 @@ from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.contracts.validation import check_inputs, check_text
 from heartvoice.errors import CheckpointError, HeartvoiceError, InvalidRequestError
-from heartvoice.gateway import request_parser as gateway_wire
+from heartvoice.gateway import request_parser
 from heartvoice.gateway.checks import check_request
 from heartvoice.models.prompt import build_prompt, load_tokenizer, refuse_special_tokens
 from heartvoice.pipeline.cover import CoverRequest
 from heartvoice.pipeline.song import SongRequest
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.svc.converter import Conversion
+from heartvoice.stages.svc.converter import ConversionRequest
 from heartvoice.stages.svc.live import LiveState
 from tests.golden_cases import OWN_ROOT
 
@@ -80,7 +80,7 @@ def _parsed(kind: Any, data: bytes) -> Any:
 def request(data: bytes) -> None:
     """A request: what the gateway lets through reaches the stages' checks as Triton would hand it over."""
     try:
-        parts = gateway_wire.split(data)
+        parts = request_parser.split(data)
         spec = check_request(parts, MODELS)
     except HeartvoiceError:
         return
@@ -112,7 +112,7 @@ _READ: dict[str, Callable[[dict[str, Any]], object]] = {
     "heartmula": lambda inputs: LmRequest.from_inputs(inputs, TINY),
     "heartcodec": lambda inputs: CodecRequest.from_inputs(inputs, TINY.codec),
     "cover": CoverRequest.from_inputs,
-    "svc": Conversion.from_inputs,
+    "svc": ConversionRequest.from_inputs,
     "speaker_encoder": read_recording,
     "demucs": lambda inputs: read_recording(inputs, min_s=0.0),
 }

@@ -14,7 +14,7 @@ import pytest
 from heartvoice.client import AsyncClient
 from heartvoice.client.wire import ModelMissingError
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
-from heartvoice.gateway.authentication import Tokens, UnknownCallerError, add_token, certificate_name
+from heartvoice.gateway.authentication import Tokens, UnauthenticatedError, add_token, certificate_name
 from tests.client.conftest import AsyncCaller, Caller, Certificates, SyncCaller
 from tests.client.fake_server import FakeServer
 from tests.gateways import running
@@ -58,14 +58,14 @@ def test_a_token_is_known_by_its_hash_alone(file: Path) -> None:
 )
 def test_other_headers_name_nobody(file: Path, metadata: Sequence[tuple[str, str | bytes]]) -> None:
     add_token(file, "alice")
-    with pytest.raises(UnknownCallerError, match=r"^authorization: ") as caught:
+    with pytest.raises(UnauthenticatedError, match=r"^authorization: ") as caught:
         Tokens(file).caller(metadata)
     assert "wrong" not in str(caught.value)
 
 
 def test_two_tokens_at_once_name_nobody(file: Path) -> None:
     token = add_token(file, "alice")
-    with pytest.raises(UnknownCallerError, match="expected one header"):
+    with pytest.raises(UnauthenticatedError, match="expected one header"):
         Tokens(file).caller((*bearer(token), *bearer(token)))
 
 
@@ -121,7 +121,7 @@ def test_certificates_name_their_callers() -> None:
     assert certificate_name(names) == "cn"
     assert certificate_name({"x509_subject_alternative_name": [b"a.example"]}) == "a.example"
     for nobody in ({}, {"x509_common_name": [b""]}, {"x509_common_name": [b"a\nb"]}):
-        with pytest.raises(UnknownCallerError):
+        with pytest.raises(UnauthenticatedError):
             certificate_name(nobody)
 
 

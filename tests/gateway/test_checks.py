@@ -19,7 +19,7 @@ from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.tensors import JOB_INPUTS
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
-from heartvoice.gateway import request_parser as wire
+from heartvoice.gateway import request_parser
 from heartvoice.gateway.checks import UnknownModelError, check_request
 
 HUGE = 2**62
@@ -42,7 +42,7 @@ CODES = ("INT32", [8, 2], bytes(64))
 
 
 def check(message: Any) -> str:
-    return check_request(wire.split(message.SerializeToString()), MODELS).name
+    return check_request(request_parser.split(message.SerializeToString()), MODELS).name
 
 
 def refusal(message: Any) -> str:
@@ -133,7 +133,7 @@ def test_damaged_requests_pass_or_are_refused_and_nothing_else(data: st.DataObje
         at = data.draw(st.integers(0, len(whole) - 1))
         whole[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     try:
-        spec = check_request(wire.split(bytes(whole)), MODELS)
+        spec = check_request(request_parser.split(bytes(whole)), MODELS)
     except HeartvoiceError:
         return
     message = service_pb2.ModelInferRequest.FromString(bytes(whole))

@@ -360,7 +360,7 @@ def test_a_call_without_a_request_is_ended(server: FakeServer) -> None:
 
 
 def test_a_caller_that_does_not_read_hurts_itself_alone(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "LEAVE_S", 0.2)  # this server has more at any time
+    monkeypatch.setattr(proxy, "DRAIN_TIMEOUT_S", 0.2)  # this server has more at any time
     sent = []
 
     def flood(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:

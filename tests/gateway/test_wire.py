@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway import request_parser as wire
+from heartvoice.gateway import request_parser
 
 TEXT = st.text(max_size=20)
 
@@ -30,7 +30,7 @@ def test_parts_are_what_protobuf_reads(
     message = service_pb2.ModelInferRequest(model_name=name, id=request_id, raw_input_contents=raw)
     for tensor, shape in inputs:
         message.inputs.add(name=tensor, datatype="FP32", shape=shape)
-    parts = wire.split(message.SerializeToString())
+    parts = request_parser.split(message.SerializeToString())
     assert [bytes(view) for view in parts.raw] == raw
     message.ClearField("raw_input_contents")
     assert parts.head == message
@@ -39,7 +39,7 @@ def test_parts_are_what_protobuf_reads(
 @given(st.binary(max_size=200))
 def test_anything_else_is_refused_or_means_the_same(data: bytes) -> None:
     try:
-        parts = wire.split(data)
+        parts = request_parser.split(data)
     except InvalidRequestError:
         return
     whole = service_pb2.ModelInferRequest.FromString(data)
@@ -65,23 +65,23 @@ def test_anything_else_is_refused_or_means_the_same(data: bytes) -> None:
 )
 def test_unusual_encodings_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequestError, match=r"^request: "):
-        wire.split(data)
+        request_parser.split(data)
 
 
 def test_a_flood_of_tiny_fields_ends_early() -> None:
     flood = b"\x3a\x00" * 20_000_000
     began = time.process_time()
     with pytest.raises(InvalidRequestError, match="at most 256 fields"):
-        wire.split(flood)
+        request_parser.split(flood)
     assert time.process_time() - began < 5, "it was read to the end"
 
 
 def test_a_large_head_is_refused_before_it_is_parsed() -> None:
-    data = a_request(model_name="x" * (wire.MAX_HEAD_BYTES + 1))
+    data = a_request(model_name="x" * (request_parser.MAX_HEAD_BYTES + 1))
     with pytest.raises(InvalidRequestError, match=r"at most 1000000 bytes beside raw_input_contents, got 10000\d\d"):
-        wire.split(data)
+        request_parser.split(data)
 
 
 def test_tensors_are_not_copied() -> None:
     data = a_request(raw_input_contents=[b"x" * 1000])
-    assert wire.split(data).raw[0].obj is data
+    assert request_parser.split(data).raw[0].obj is data

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.cli.terminal import plain
+from heartvoice.cli.terminal import escape_controls
 from tests.client.conftest import folder, heartvoice, listing  # noqa: F401
 from tests.client.fake_server import FakeServer, audio, error_response, event, final, report, scripted
 
@@ -239,8 +239,8 @@ def test_what_a_report_says_is_shown_and_not_obeyed(fake: FakeServer) -> None:
 
 def test_plain_text_keeps_every_script_and_escapes_what_a_terminal_obeys() -> None:
     for text in ("naïve café", "日本語", "हिन्दी", "فارسی\u200cها", "👩\u200d🎤", "a b"):
-        assert plain(text) == text
-    assert plain("\x00\x1b\x7f\x9b\u202e\u2028\ud800") == r"\x00\x1b\x7f\x9b\u202e\u2028\ud800"
+        assert escape_controls(text) == text
+    assert escape_controls("\x00\x1b\x7f\x9b\u202e\u2028\ud800") == r"\x00\x1b\x7f\x9b\u202e\u2028\ud800"
 
 
 # ----------------------------------------------------------------------------------------------------------- processes

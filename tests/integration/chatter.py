@@ -10,7 +10,7 @@ import numpy as np
 
 from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.contracts.models import COVER, HEARTMULA
-from heartvoice.serving.bls import Caller
+from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 
@@ -49,7 +49,7 @@ class Asker(StageModel):
         """Every answer has to come, once and in its order."""
         inputs = {"lyrics": np.array([b"la"], np.object_), "tags": np.array([b""], np.object_)}
         for _ in range(N_CALLS):
-            caller = Caller(job.check)
+            caller = BlsClient(job.check)
             came = [int(response["START"][0]) for response in caller.stream("heartmula", inputs)]
             caller.close()
             if came != list(range(N_ANSWERS)):

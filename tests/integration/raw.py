@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.contracts import triton_config as pbtxt
+from heartvoice.contracts import triton_config
 from heartvoice.contracts.models import (
     COVER,
     DEMUCS,
@@ -80,7 +80,7 @@ def with_identity_converter(repository: Path, root: Path) -> Path:
     """A copy of a repository with the tests' own `svc`, which returns its input."""
     shutil.copytree(repository, root, ignore=shutil.ignore_patterns(SVC.name))
     shutil.copytree(CONVERTER, root / SVC.name)
-    (root / SVC.name / "config.pbtxt").write_text(pbtxt.render(SVC))
+    (root / SVC.name / "config.pbtxt").write_text(triton_config.to_config_text(SVC))
     return root
 
 

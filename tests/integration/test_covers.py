@@ -22,12 +22,12 @@ from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
-from heartvoice.pipeline.in_process import LocalVoiceStages, make_cover
+from heartvoice.pipeline.in_process import InProcessVoiceStages, make_cover
 from heartvoice.pipeline.messages import AudioPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.command_line import ADMIN_HEADER
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.stages.svc.converter import Conversion, Converted
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import OF_COVERS, Metrics, Raw, with_identity_converter
@@ -103,10 +103,10 @@ def test_cover_by_an_identity_converter_is_the_recording(
 def test_served_cover_is_the_local_cover(
     client: Client, repository: Repository, recording: bytes, voice: bytes
 ) -> None:
-    def identity(request: Conversion) -> Iterator[Converted]:
-        yield Converted(request.vocals, None, {})
+    def identity(request: ConversionRequest) -> Iterator[ConvertedChunk]:
+        yield ConvertedChunk(request.vocals, None, {})
 
-    stages = LocalVoiceStages(repository, identity)
+    stages = InProcessVoiceStages(repository, identity)
     messages = list(make_cover(repository, stages, cover_inputs(recording, voice)))
     local = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
     assert np.array_equal(client.cover(recording, voice, consent=CONSENT).audio, local)

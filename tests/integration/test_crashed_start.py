@@ -10,15 +10,14 @@ import pytest
 
 from heartvoice.errors import EngineError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup as leftovers
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import cleanup, triton_wheel
 from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.servers import end
 
 
-def crashing(folder: Path, times: int, signal: str = "ABRT") -> wheel.ServerFiles:
+def crashing(folder: Path, times: int, signal: str = "ABRT") -> triton_wheel.ServerFiles:
     """The wheel's server, which kills itself the first times."""
-    files, calls, script = wheel.find_wheel(), folder / "calls", folder / "tritonserver"
+    files, calls, script = triton_wheel.find_wheel(), folder / "calls", folder / "tritonserver"
     calls.write_text("")
     script.write_text(
         f"#!/bin/sh\necho x >> {calls}\n"
@@ -29,7 +28,7 @@ def crashing(folder: Path, times: int, signal: str = "ABRT") -> wheel.ServerFile
     return replace(files, binary=script)
 
 
-def server(repository: Repository, files: wheel.ServerFiles) -> EmbeddedServer:
+def server(repository: Repository, files: triton_wheel.ServerFiles) -> EmbeddedServer:
     return EmbeddedServer(
         ServerOptions(repository.root, free_port(), free_port(), files=files, models=("heartcodec_decoder",))
     )
@@ -37,7 +36,7 @@ def server(repository: Repository, files: wheel.ServerFiles) -> EmbeddedServer:
 
 def regions(started: EmbeddedServer) -> set[Path]:
     """Shared memory of this process's servers."""
-    return set(leftovers.SHM.glob(f"{leftovers.shm_prefix(started._owner)}*"))
+    return set(cleanup.SHM.glob(f"{cleanup.shm_prefix(started._owner)}*"))
 
 
 def test_it_is_started_once_more(repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

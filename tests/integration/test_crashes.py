@@ -17,7 +17,7 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 from heartvoice.server import server as server_module
 from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.integration.raw import OF_SONGS
@@ -90,13 +90,13 @@ def test_one_that_was_killed_stays_down(served: EmbeddedServer) -> None:
 def test_a_stop_while_it_starts_anew_leaves_nothing(served: EmbeddedServer) -> None:
     pid, run = served.pid, served._run
     assert run is not None
-    prefix = leftovers.shm_prefix(served._owner, run)
+    prefix = cleanup.shm_prefix(served._owner, run)
     os.kill(pid, signal.SIGABRT)
     wait_until(lambda: served.pid != pid, 20.0, "not started anew")
     served.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(served.pid, 0)
-    assert not list(leftovers.SHM.glob(f"{prefix}*"))
+    assert not list(cleanup.SHM.glob(f"{prefix}*"))
     assert not run.exists()
 
 

@@ -19,7 +19,7 @@ from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.cleanup import SHM, shm_prefix
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from tests.fakes import text
 from tests.integration.raw import OF_SONGS, Metrics, Raw
 from tests.servers import running_server
@@ -176,7 +176,7 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
         with pytest.raises(ModelUnavailableError):
             for _ in stream:
                 pass
-    wait_until(lambda: not any(rundir.is_alive(pid) for pid in pids[1:]), 5.0, "stubs live on")
+    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids[1:]), 5.0, "stubs live on")
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
     second = new_server(models=OF_SONGS)

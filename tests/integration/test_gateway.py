@@ -15,7 +15,7 @@ from heartvoice.client import Client
 from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 from tests.fakes import text
 from tests.gateways import RunningGateway, running
 from tests.integration.raw import OF_SONGS, Metrics, Raw, request
@@ -104,10 +104,10 @@ def test_a_shape_that_kills_a_model_does_not_get_past_it(
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert caught.value.details().startswith("latents: expected FP32 [batch of 1 to 8, ")
         pid = server.stub_pids()["heartcodec_decoder"]
-        assert rundir.is_alive(pid)
+        assert process_registry.is_alive(pid)
     with Raw(server.url) as raw, pytest.raises(grpc.RpcError):
         raw.stub.ModelInfer(deadly, timeout=10)
-    wait_until(lambda: not rundir.is_alive(pid), 10, "2^62 no longer kills the stub: look at the docs again")
+    wait_until(lambda: not process_registry.is_alive(pid), 10, "2^62 no longer kills the stub: look at the docs again")
     # The model comes back, for which `serve` needs the admin key that the process list does not show.
     wait_until(lambda: server.restarts.get("heartcodec_decoder") == 1, 20, "the model was not reloaded")
     with Client(server.url) as client:

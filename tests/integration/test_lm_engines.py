@@ -14,7 +14,7 @@ from heartvoice.config.presets import PRESETS
 from heartvoice.errors import EngineError
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
-from heartvoice.pipeline.in_process import LocalStages, make_song
+from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.pipeline.messages import AudioPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
@@ -36,7 +36,7 @@ def with_ort(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -
 
 def song(repository: Repository, engine: str) -> np.ndarray:
     inputs = {name: np.array([value]) for name, value in WORDS.items() if name != "lyrics"}
-    messages = make_song(repository, LocalStages(repository, engine=engine), {"lyrics": text("La la la"), **inputs})
+    messages = make_song(repository, InProcessStages(repository, engine=engine), {"lyrics": text("La la la"), **inputs})
     return np.concatenate([message.audio for message in messages if isinstance(message, AudioPiece)], axis=1)
 
 

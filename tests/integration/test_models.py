@@ -13,7 +13,7 @@ import soundfile
 
 from heartvoice.client import Client
 from heartvoice.contracts.constants import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
-from heartvoice.pipeline.in_process import LocalStages, make_song
+from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.pipeline.messages import AudioPiece, CodesPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
@@ -33,12 +33,12 @@ KEYWORDS = {name: value[0] for name, value in SHORT.items()}
 
 
 @pytest.fixture(scope="module")
-def local(repository: Repository) -> LocalStages:
-    return LocalStages(repository)
+def local(repository: Repository) -> InProcessStages:
+    return InProcessStages(repository)
 
 
 @pytest.fixture(scope="module")
-def expected(repository: Repository, local: LocalStages) -> tuple[np.ndarray, np.ndarray]:
+def expected(repository: Repository, local: InProcessStages) -> tuple[np.ndarray, np.ndarray]:
     """Audio and codes of SONG made in this process."""
     messages = list(make_song(repository, local, SONG | {"return_codes": np.array([True])}))
     audio = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
@@ -147,7 +147,9 @@ def test_heartmula_alone(server: EmbeddedServer, expected: tuple[np.ndarray, np.
     assert json.loads(responses[-1]["REPORT"][0])["frames"] == codes.shape[1]
 
 
-def test_heartcodec_and_its_decoder_alone(server: EmbeddedServer, local: LocalStages, repository: Repository) -> None:
+def test_heartcodec_and_its_decoder_alone(
+    server: EmbeddedServer, local: InProcessStages, repository: Repository
+) -> None:
     codes = np.random.default_rng(0).integers(0, 256, (8, 93)).astype(np.int32)
     with Raw(server.url) as raw:
         window = raw.infer("heartcodec", {"codes": codes, "seed": np.array([9]), "codec_steps": np.array([2])})

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.client import Client
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup as leftovers
-from heartvoice.server import triton_wheel as wheel
+from heartvoice.server import cleanup, triton_wheel
 from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
 from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.waiting import wait_until
@@ -35,12 +34,12 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
     assert ready["preset"] == "tiny"
     assert str(ready["weights"]).startswith("random")
     pid = int(str(ready["pid"]))
-    owner = leftovers.identity(process.pid)
+    owner = cleanup.process_identity(process.pid)
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == 0
     assert not Path(f"/proc/{pid}").exists()
-    assert not list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
+    assert not list(cleanup.SHM.glob(f"{cleanup.shm_prefix(owner)}*"))
     assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]
 
 
@@ -49,7 +48,7 @@ def test_a_stop_before_it_is_ready_leaves_nothing(repository: Repository, number
     command = [*HEARTVOICE, "serve", "--repository", str(repository.root)]
     command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    owner = leftovers.identity(process.pid)
+    owner = cleanup.process_identity(process.pid)
 
     def runs() -> list[Path]:
         folders = Path(tempfile.gettempdir()).glob("heartvoice-run-*")
@@ -75,15 +74,15 @@ def test_a_start_that_is_interrupted_leaves_nothing(repository: Repository) -> N
 
 def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
     process, ready = start_cli(repository.root, models=OF_SONGS)
-    owner = leftovers.identity(process.pid)
+    owner = cleanup.process_identity(process.pid)
     process.kill()
     process.communicate()
-    wait_until(lambda: not leftovers.identity(int(str(ready["pid"]))), 5.0, "the server lives on")
-    wait_until(lambda: leftovers.remove_stale() >= 0 and not _remains(owner), 5.0, "something is left")
+    wait_until(lambda: not cleanup.process_identity(int(str(ready["pid"]))), 5.0, "the server lives on")
+    wait_until(lambda: cleanup.remove_stale() >= 0 and not _remains(owner), 5.0, "something is left")
 
 
 def _remains(owner: str) -> list[Path]:
-    return list(leftovers.SHM.glob(f"{leftovers.shm_prefix(owner)}*"))
+    return list(cleanup.SHM.glob(f"{cleanup.shm_prefix(owner)}*"))
 
 
 def test_only_loopback_listens(new_server: Callable[..., EmbeddedServer]) -> None:
@@ -119,40 +118,40 @@ def test_numpy_2_is_refused(repository: Repository, tmp_path: Path) -> None:
 
 
 def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel, "python_version", lambda: "3.99")
-    with pytest.raises(wheel.SetupError, match=r"no stub for Python 3\.99"):
-        wheel.find_wheel()
-    with pytest.raises(wheel.SetupError, match=r"libpython3\.99"):
-        wheel.shared_libpython()
-    monkeypatch.setattr(wheel, "DISTRIBUTION", "no-such-wheel")
-    with pytest.raises(wheel.SetupError, match=r"heartvoice\[serve\]"):
-        wheel.find_wheel()
+    monkeypatch.setattr(triton_wheel, "python_version", lambda: "3.99")
+    with pytest.raises(triton_wheel.SetupError, match=r"no stub for Python 3\.99"):
+        triton_wheel.find_wheel()
+    with pytest.raises(triton_wheel.SetupError, match=r"libpython3\.99"):
+        triton_wheel.shared_libpython()
+    monkeypatch.setattr(triton_wheel, "DISTRIBUTION", "no-such-wheel")
+    with pytest.raises(triton_wheel.SetupError, match=r"heartvoice\[serve\]"):
+        triton_wheel.find_wheel()
 
 
 def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_path: Path) -> None:
     # The wheel's server laid out as the official container's is, started by its path.
-    files = wheel.find_wheel()
+    files = triton_wheel.find_wheel()
     binary = tmp_path / "tritonserver" / "bin" / "tritonserver"
     binary.parent.mkdir(parents=True)
-    libraries = f"{wheel.shared_libpython()}:{files.libraries}"
+    libraries = f"{triton_wheel.shared_libpython()}:{files.libraries}"
     binary.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
     binary.chmod(0o755)
-    wheel.backend_directory(files, tmp_path / "tritonserver" / "backends")
+    triton_wheel.backend_directory(files, tmp_path / "tritonserver" / "backends")
     process, ready = start_cli(repository.root, "--server", str(binary), models=OF_SONGS)
     with Client(str(ready["grpc"])) as client:
         assert client.song(lyrics="la", duration_s=1.0, codec_steps=1).audio.shape == (2, 49_920)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 0
-    with pytest.raises(wheel.SetupError, match=r"--server: .* is not an executable tritonserver"):
-        wheel.find_installed(tmp_path)
+    with pytest.raises(triton_wheel.SetupError, match=r"--server: .* is not an executable tritonserver"):
+        triton_wheel.find_installed(tmp_path)
 
 
 def test_cpu_configs_run_native_graphs_on_openvino(
     repository: Repository, new_server: Callable[..., EmbeddedServer]
 ) -> None:
     server = new_server(config_name="cpu", models=OF_SONGS)
-    latents = noise.normal(0, "test", 0, (2, repository.preset.codec.latent_hidden_dim, 60))
+    latents = keyed_random.normal(0, "test", 0, (2, repository.preset.codec.latent_hidden_dim, 60))
     expected = LocalNetworks(repository).run("heartcodec_decoder", {"latents": latents})["audio"].astype(np.float32)
     with Raw(server.url) as raw:
         audio = raw.infer("heartcodec_decoder", {"latents": latents})["audio"]
@@ -166,7 +165,7 @@ def test_a_taken_port_is_named(repository: Repository) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(wheel.SetupError, match=f"--grpc-port: port {port} is not free"):
+        with pytest.raises(triton_wheel.SetupError, match=f"--grpc-port: port {port} is not free"):
             EmbeddedServer(ServerOptions(repository.root, port, free_port())).start()
 
 

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.client import AsyncClient, Client
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup as leftovers
+from heartvoice.server import cleanup
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.server.shared_memory import HEADER, find_key
 from tests.servers import running_server
 from tests.waiting import wait_until
 
 RATE = 48_000
-RECORDING = (0.1 * noise.normal(3, "shared memory", 0, (2, 20 * RATE))).astype(np.float32), RATE
+RECORDING = (0.1 * keyed_random.normal(3, "shared memory", 0, (2, 20 * RATE))).astype(np.float32), RATE
 CLIENT = """
 import sys
 import numpy as np
@@ -51,7 +51,7 @@ def registered(server: EmbeddedServer) -> list[str]:
         status = stub.SystemSharedMemoryStatus(
             service_pb2.SystemSharedMemoryStatusRequest(), metadata=((HEADER, key),), timeout=5
         )
-    return [*status.regions, *(path.name for path in leftovers.SHM.glob(f"{leftovers.PREFIX}*_client_*"))]
+    return [*status.regions, *(path.name for path in cleanup.SHM.glob(f"{cleanup.PREFIX}*_client_*"))]
 
 
 def test_a_recording_gives_the_same_answer_either_way(sharing: EmbeddedServer) -> None:

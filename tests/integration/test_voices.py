@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, STEM_RATE_HZ
-from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_cover, make_song
+from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover, make_song
 from heartvoice.pipeline.messages import AudioPiece, Message, StemsPiece
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.stages.svc.converter import Conversion, Converter
+from heartvoice.stages.svc.converter import ConversionRequest, Converter
 from tests import music
 from tests.fakes import text
 from tests.integration.raw import Metrics, Raw
@@ -64,7 +64,7 @@ def report(responses: list[Arrays]) -> dict[str, object]:
 def test_converted_vocals_are_those_of_this_process(server: EmbeddedServer, repository: Repository) -> None:
     inputs = {"vocals": vocals(), **voice(), **STEPS}
     responses = streamed(server, "svc", inputs)
-    local = Converter(repository.preset).convert(LocalNetworks(repository), Conversion.from_inputs(inputs))
+    local = Converter(repository.preset).convert(LocalNetworks(repository), ConversionRequest.from_inputs(inputs))
     expected = np.concatenate([piece.vocals for piece in local])
     assert np.array_equal(payload(responses, "VOCALS"), expected)
     facts = report(responses)
@@ -73,7 +73,7 @@ def test_converted_vocals_are_those_of_this_process(server: EmbeddedServer, repo
 
 def test_a_voice_is_found_by_its_key_or_asked_for(server: EmbeddedServer) -> None:
     inputs = {"vocals": vocals(), **voice(seed=21), **STEPS}
-    key = Conversion.from_inputs(inputs).voice_key
+    key = ConversionRequest.from_inputs(inputs).voice_key
     named = {"vocals": inputs["vocals"], "voice_key": text(key), "voice_consent": text("me, here"), **STEPS}
     refused = streamed(server, "svc", named)
     assert refused[0]["error"].startswith("NOT_FOUND: voice_key: ")  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def test_served_cover_is_the_local_cover(server: EmbeddedServer, repository: Rep
     recording = {"audio": music.song(9.0)[0], "sample_rate": np.array([STEM_RATE_HZ])}
     inputs = {**recording, **voice(), **STEPS, **mode, "stems": np.array([True])}
     responses = streamed(server, "cover", inputs)
-    local = list(make_cover(repository, LocalVoiceStages(repository), inputs))
+    local = list(make_cover(repository, InProcessVoiceStages(repository), inputs))
     audio = payload(responses, "AUDIO")
     assert np.array_equal(audio, local_payload(local))
     stems = payload(responses, "STEMS")
@@ -120,7 +120,7 @@ def test_served_song_with_a_voice_is_the_local_one(
     written = {"lyrics": text("La la la"), "duration_s": np.array([9.0], np.float32), "codec_window": np.array([93])}
     inputs = {**written, "min_duration_s": np.array([9.0], np.float32), **voice(), **STEPS, **mode}
     responses = streamed(server, "song", inputs | {"return_codes": np.array([True])})
-    expected = local_payload(list(make_song(repository, LocalStages(repository), inputs)))
+    expected = local_payload(list(make_song(repository, InProcessStages(repository), inputs)))
     audio = payload(responses, "AUDIO")
     assert np.array_equal(audio, expected)
     again = {"codes": payload(responses, "CODES"), "codec_window": np.array([93]), **voice(), **STEPS, **mode}

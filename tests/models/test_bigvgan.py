@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from heartvoice.checkpoints.bigvgan import RandomBigvgan, check_tensors, filter_taps
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.bigvgan import Activation, Bigvgan, bigvgan_manifest, open_bigvgan
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
@@ -108,15 +108,15 @@ def test_folded_weights_are_the_reference(folder: GoldenFolder) -> None:
 
 def test_full_size_names_and_shapes_are_those_of_the_folded_official_file() -> None:
     official = json.loads((ASSETS / "bigvgan_44k_no_weight_norm_state_dict.json").read_text())
-    assert bigvgan_manifest(BigvganSizes()) == {name: tuple(shape) for name, shape in official.items()}
+    assert bigvgan_manifest(BigvganConfig()) == {name: tuple(shape) for name, shape in official.items()}
 
 
 def test_full_size_names_and_shapes_fit_the_official_file_with_weight_norm() -> None:
     official = json.loads((ASSETS / "bigvgan_44k_state_dict.json").read_text())
     shapes = {name: tuple(shape) for name, shape in official.items()}
-    wanted = bigvgan_manifest(BigvganSizes())
+    wanted = bigvgan_manifest(BigvganConfig())
     assert weight_norm_names(wanted) == shapes
-    check_tensors(RandomBigvgan(shapes, 0, BigvganSizes()), wanted)
+    check_tensors(RandomBigvgan(shapes, 0, BigvganConfig()), wanted)
 
 
 def state_of(*, folded: bool) -> dict[str, Tensor]:
@@ -226,9 +226,9 @@ def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["folded", "weight norm"])
 @pytest.mark.parametrize(
-    "sizes", [SMALL, replace(BigvganSizes(), upsample_initial_channel=64)], ids=["small", "official rates"]
+    "sizes", [SMALL, replace(BigvganConfig(), upsample_initial_channel=64)], ids=["small", "official rates"]
 )
-def test_random_audio_is_as_loud_as_music(sizes: BigvganSizes, spelling: str) -> None:
+def test_random_audio_is_as_loud_as_music(sizes: BigvganConfig, spelling: str) -> None:
     shapes = bigvgan_manifest(sizes)
     source = RandomBigvgan(shapes if spelling == "folded" else weight_norm_names(shapes), 0, sizes)
     audio = decode(vocoder(sizes, source), log_mel(sizes, 24))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heartvoice.audio.dsp import kaldi_fbank
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import BATCHES, speaker_law
-from heartvoice.config.presets import CampplusSizes
+from heartvoice.config.presets import CampplusConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
 from heartvoice.models.campplus import MIN_FRAMES, Campplus, segment_means
@@ -24,13 +24,13 @@ from tests import weights_files
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 
 KIND = "campplus"
-SMALL = CampplusSizes(
+SMALL = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16,
     blocks=(2, 3), dilations=(1, 2), segment_frames=10,
 )  # fmt: skip
 
 
-def loaded(sizes: CampplusSizes, source: TensorSource) -> Campplus:
+def loaded(sizes: CampplusConfig, source: TensorSource) -> Campplus:
     with torch.device("meta"):
         network = build_speaker(sizes)
     load_module(network, source)
@@ -38,12 +38,12 @@ def loaded(sizes: CampplusSizes, source: TensorSource) -> Campplus:
     return network.eval()
 
 
-def random_network(sizes: CampplusSizes = SMALL, seed: int = 0) -> Campplus:
+def random_network(sizes: CampplusConfig = SMALL, seed: int = 0) -> Campplus:
     return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), seed, speaker_law(sizes)))
 
 
 def golden_network(folder: GoldenFolder) -> Campplus:
-    sizes = CampplusSizes.from_config(folder.config)
+    sizes = CampplusConfig.from_config(folder.config)
     own = folder.path / "weights.safetensors"
     if own.is_file():
         return loaded(sizes, Checkpoint.open(own))
@@ -61,7 +61,7 @@ def embed(network: nn.Module, features: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("folder", folder_params(KIND))
 def test_the_filter_bank_is_the_reference(folder: GoldenFolder) -> None:
-    n_bands = CampplusSizes.from_config(folder.config).n_bands
+    n_bands = CampplusConfig.from_config(folder.config).n_bands
     assert_close(kaldi_fbank(folder.io["synthetic.wave_16k"][0], 16_000, n_bands), folder.io["synthetic.fbank"], 5e-4)
     silence = np.zeros(4000, np.float32)
     assert_close(kaldi_fbank(silence, 16_000, n_bands), folder.io["silence.fbank"], 1e-5)
@@ -107,7 +107,7 @@ def test_every_stage_is_the_reference(folder: GoldenFolder) -> None:
 def test_names_and_shapes_are_those_of_the_official_file() -> None:
     path = Path(__file__).parent.parent / "assets/campplus_state_dict.json"
     official = {name: tuple(shape) for name, shape in json.loads(path.read_text()).items()}
-    assert speaker_manifest(CampplusSizes()) == official
+    assert speaker_manifest(CampplusConfig()) == official
 
 
 def saved(path: Path, **changes: Tensor | None) -> Path:
@@ -147,8 +147,8 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [SMALL, CampplusSizes()], ids=["small", "official"])
-def test_random_weights_keep_the_network_alive(sizes: CampplusSizes) -> None:
+@pytest.mark.parametrize("sizes", [SMALL, CampplusConfig()], ids=["small", "official"])
+def test_random_weights_keep_the_network_alive(sizes: CampplusConfig) -> None:
     network = random_network(sizes)
     one, other = (embed(network, normal(0, "features", n, (1, 150, sizes.n_bands)))[0] for n in range(2))
     assert np.isfinite(one).all()

@@ -18,7 +18,7 @@ import yaml
 from demucs.apply import apply_model
 from demucs.repo import AnyModelRepo, BagOnlyRepo, LocalRepo
 
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorSizes
+from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import open_separator
 from heartvoice.models.demucs_module import Separator
@@ -36,7 +36,7 @@ from tests.separator_files import (
 )
 
 
-def loaded(folder: Path, sizes: SeparatorSizes) -> tuple[SeparatorSizes, Separator]:
+def loaded(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfig, Separator]:
     found, source = open_separator(folder, sizes)
     module = load_network(found, source)
     assert isinstance(module, Separator)

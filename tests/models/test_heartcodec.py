@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv_transpose1d
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.codec import HeartCodec
@@ -51,11 +51,11 @@ def tiny(decode_only: bool = True, **changes: Any) -> HeartCodec:
 
 def codes_of(n_codes: int) -> npt.NDArray[np.int64]:
     shape = (TINY.num_quantizers, n_codes)
-    return (noise.uniform(0, "codes", 0, shape) * TINY.codebook_size).astype(np.int64)
+    return (keyed_random.uniform(0, "codes", 0, shape) * TINY.codebook_size).astype(np.int64)
 
 
 def starting(index: int) -> npt.NDArray[np.float32]:
-    return noise.normal(0, "codec", index, (1, PLAN.latent_window, TINY.out_channels))
+    return keyed_random.normal(0, "codec", index, (1, PLAN.latent_window, TINY.out_channels))
 
 
 def sing(n_codes: int, **settings: Any) -> npt.NDArray[np.float32]:
@@ -136,7 +136,7 @@ def load_and_sing(sizes: Any) -> npt.NDArray[np.float32]:
 
 def test_mixed_precision_keeps_the_estimator_near_float32() -> None:
     flow = tiny().flow_matching
-    x, t = torch.from_numpy(noise.normal(0, "x", 0, (2, 300, TINY.in_channels))), torch.tensor([0.3, 0.9])
+    x, t = torch.from_numpy(keyed_random.normal(0, "x", 0, (2, 300, TINY.in_channels))), torch.tensor([0.3, 0.9])
     full = flow.estimator(x, t)
     network = load_network(TINY, random_checkpoint(TINY, 5), decode_only=True)
     assert isinstance(network, HeartCodec)
@@ -239,7 +239,7 @@ def plain(x: Tensor, conv: nn.Conv1d, left: int, right: int) -> Tensor:
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(7, 1, 1), (7, 1, 9), (6, 3, 1), (10, 5, 1), (1, 1, 1)])
 def test_convolutions_pad_as_the_spec_says(kernel: int, stride: int, dilation: int) -> None:
-    x = torch.from_numpy(noise.normal(0, "x", 0, (1, 3, 31)))
+    x = torch.from_numpy(keyed_random.normal(0, "x", 0, (1, 3, 31)))
     reach = dilation * (kernel - 1)
     causal = Conv(3, 2, kernel, stride=stride, dilation=dilation, causal=True)
     torch.testing.assert_close(causal(x), plain(x, causal, reach, 0))
@@ -250,7 +250,7 @@ def test_convolutions_pad_as_the_spec_says(kernel: int, stride: int, dilation: i
 
 @pytest.mark.parametrize("factor", [3, 4, 5])
 def test_transposed_convolutions_trim_as_the_spec_says(factor: int) -> None:
-    x = torch.from_numpy(noise.normal(0, "x", 0, (1, 3, 11)))
+    x = torch.from_numpy(keyed_random.normal(0, "x", 0, (1, 3, 11)))
     causal = ConvTranspose(3, 2, 2 * factor, factor, causal=True)
     full = conv_transpose1d(x, causal.weight, causal.bias, factor)
     torch.testing.assert_close(causal(x), full[..., : 11 * factor])
@@ -281,7 +281,7 @@ def test_weight_norm_spans_all_axes_but_the_first_also_where_that_is_the_input()
 def test_folding_weight_norm_changes_names_and_nothing_else() -> None:
     unfolded = load_network(TINY, random_checkpoint(TINY, 5))
     assert isinstance(unfolded, HeartCodec)
-    audio = torch.from_numpy(noise.normal(0, "wav", 0, (1, 1, 4000)))
+    audio = torch.from_numpy(keyed_random.normal(0, "wav", 0, (1, 1, 4000)))
     before = unfolded.scalar_model.encode(audio)
     latents = unfolded.scalar_model.decode(before)
     unfolded.fold_weight_norm()
@@ -293,7 +293,7 @@ def test_folding_weight_norm_changes_names_and_nothing_else() -> None:
 
 def test_encoder_gives_latents_inside_one_before_rounding() -> None:
     model: ScalarModel = tiny(decode_only=False).scalar_model
-    latents = model.encode(torch.from_numpy(noise.normal(0, "wav", 0, (2, 1, 5 * TINY.latent_hop + 7))) * 0.1)
+    latents = model.encode(torch.from_numpy(keyed_random.normal(0, "wav", 0, (2, 1, 5 * TINY.latent_hop + 7))) * 0.1)
     assert latents.shape[:2] == (2, TINY.latent_hidden_dim)
     assert float(latents.abs().max()) < 1
     assert not torch.equal(latents, quantize(latents))

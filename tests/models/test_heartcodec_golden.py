@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.estimator import time_sinusoid
 from heartvoice.models.heartcodec.scalar import ScalarModel, quantize
@@ -47,8 +47,8 @@ def _inference() -> Any:
         yield
 
 
-def sizes_of(folder: GoldenFolder, **changes: Any) -> HeartCodecSizes:
-    return HeartCodecSizes.from_config({**folder.config, **changes})
+def sizes_of(folder: GoldenFolder, **changes: Any) -> HeartCodecConfig:
+    return HeartCodecConfig.from_config({**folder.config, **changes})
 
 
 @lru_cache(maxsize=4)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.presets import PRESETS, HeartMuLaSizes
+from heartvoice import keyed_random
+from heartvoice.config.presets import PRESETS, HeartMuLaConfig
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.generate import generate, max_frames_of
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
@@ -43,14 +43,14 @@ def tiny(dtype: torch.dtype | None = None) -> HeartMuLa:
 
 
 def prompt_of(length: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return (noise.uniform(seed, "prompt", 0, (length,)) * TINY.lm.text_vocab_size).astype(np.int64)
+    return (keyed_random.uniform(seed, "prompt", 0, (length,)) * TINY.lm.text_vocab_size).astype(np.int64)
 
 
 def write(**settings: Any) -> Tensor:
     defaults: dict[str, Any] = {
         "max_frames": 6,
         "eos_id": EOS,
-        "uniform": lambda frame: noise.uniform(1, "lm", frame, (BOOKS,)),
+        "uniform": lambda frame: keyed_random.uniform(1, "lm", frame, (BOOKS,)),
     }
     return generate(tiny(), settings.pop("text_ids", prompt_of(12)), **(defaults | settings))
 
@@ -94,7 +94,7 @@ def batch(songs: list[Song], *, pad_to: int = 0) -> StepInputs:
     return StepInputs(
         text_ids=torch.tensor(padded),
         codes=torch.tensor([song.codes for song in songs]),
-        style=torch.from_numpy(np.stack([noise.normal(s.seed, "style", 0, (TINY.lm.muq_dim,)) for s in songs])),
+        style=torch.from_numpy(np.stack([keyed_random.normal(s.seed, "style", 0, (TINY.lm.muq_dim,)) for s in songs])),
         style_index=torch.tensor([song.style_index for song in songs]),
         n_new=torch.tensor([len(song.text_ids) for song in songs]),
         position=torch.tensor([songs[index].position for _, index in rows]),
@@ -104,7 +104,7 @@ def batch(songs: list[Song], *, pad_to: int = 0) -> StepInputs:
         temperature=floats([song.temperature for song in songs]),
         top_k=torch.tensor([song.top_k for song in songs]),
         cfg_scale=floats([song.cfg_scale for song in songs]),
-        uniform=torch.from_numpy(np.stack([noise.uniform(s.seed, "lm", s.position, (BOOKS,)) for s in songs])),
+        uniform=torch.from_numpy(np.stack([keyed_random.uniform(s.seed, "lm", s.position, (BOOKS,)) for s in songs])),
         allow_eos=torch.tensor([song.position > 0 for song in songs]),
     )
 
@@ -201,8 +201,8 @@ def test_step_equals_generate() -> None:
     starts = [0, *range(len(ids), len(ids) + 3)]
     written = write(
         text_ids=ids, max_frames=4, cfg_scale=1.5, style_index=5,
-        style=noise.normal(4, "style", 0, (TINY.lm.muq_dim,)),
-        uniform=lambda frame: noise.uniform(4, "lm", starts[frame], (BOOKS,)),
+        style=keyed_random.normal(4, "style", 0, (TINY.lm.muq_dim,)),
+        uniform=lambda frame: keyed_random.uniform(4, "lm", starts[frame], (BOOKS,)),
     )  # fmt: skip
     assert written.T.tolist() == stepped
 
@@ -224,7 +224,7 @@ def test_a_zero_style_is_the_bias_and_no_style_is_text_id_0() -> None:
 
 
 def test_depth_decoder_samples_what_teacher_forcing_predicts() -> None:
-    hidden = torch.from_numpy(noise.normal(0, "hidden", 0, (1, TINY.lm.backbone.embed_dim)))
+    hidden = torch.from_numpy(keyed_random.normal(0, "hidden", 0, (1, TINY.lm.backbone.embed_dim)))
     codes, logits = tiny().sample_frame(hidden, batch([Song([1], (0,))]), EOS)
     trace = tiny().depth_trace(hidden, codes)
     torch.testing.assert_close(logits[:, 1:], trace.logits, rtol=0, atol=1e-4)
@@ -235,7 +235,11 @@ def test_backbone_and_depth_decoder_may_differ_in_width() -> None:
     network = load_network(sizes, random_checkpoint(sizes, 0))
     assert isinstance(network, HeartMuLa)
     frames = generate(
-        network, prompt_of(5), max_frames=2, eos_id=EOS, uniform=lambda frame: noise.uniform(0, "lm", frame, (8,))
+        network,
+        prompt_of(5),
+        max_frames=2,
+        eos_id=EOS,
+        uniform=lambda frame: keyed_random.uniform(0, "lm", frame, (8,)),
     )
     assert frames.shape == (BOOKS, 2)
 
@@ -256,7 +260,7 @@ def test_special_ids_are_never_drawn_however_likely(special: int) -> None:
     """Id 8192 of the full size passes the reference's EOS test and breaks its codec; here it is 256."""
     model = lover_of(tiny(), special)
     frames = generate(
-        model, prompt_of(6), max_frames=4, eos_id=EOS, uniform=lambda frame: noise.uniform(0, "lm", frame, (8,))
+        model, prompt_of(6), max_frames=4, eos_id=EOS, uniform=lambda frame: keyed_random.uniform(0, "lm", frame, (8,))
     )
     assert frames.shape[1] == 4
     assert int(frames.max()) < TINY.lm.codebook_size
@@ -318,7 +322,9 @@ def test_top_k_beyond_the_vocabulary_counts_as_the_vocabulary() -> None:
 @pytest.mark.slow
 def test_same_seed_same_song_and_another_seed_another() -> None:
     def song(seed: int) -> list[list[int]]:
-        frames: list[list[int]] = write(uniform=lambda frame: noise.uniform(seed, "lm", frame, (BOOKS,))).tolist()
+        frames: list[list[int]] = write(
+            uniform=lambda frame: keyed_random.uniform(seed, "lm", frame, (BOOKS,))
+        ).tolist()
         return frames
 
     assert song(3) == song(3)
@@ -371,7 +377,7 @@ def test_official_config_gives_the_official_sizes() -> None:
         "audio_vocab_size": 8197,
         "model_type": "x",
     }
-    sizes = HeartMuLaSizes.from_config(config)
+    sizes = HeartMuLaConfig.from_config(config)
     shapes = manifest(sizes)
     assert shapes["projection.weight"] == (3072, 4096)
     assert shapes["audio_embeddings.weight"] == (65576, 4096)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice.config.presets import GenerationIds, HeartMuLaSizes
+from heartvoice.config.presets import GenerationIds, HeartMuLaConfig
 from heartvoice.models.generate import generate, max_frames_of
 from heartvoice.models.heartmula import HeartMuLa, StepOutputs
 from heartvoice.models.llama import KVCache
@@ -50,7 +50,7 @@ def _inference() -> Any:
 @lru_cache(maxsize=4)
 def model_of(folder: GoldenFolder) -> HeartMuLa:
     network = load_network(
-        HeartMuLaSizes.from_config(folder.config), Checkpoint.open(folder.path / "weights.safetensors")
+        HeartMuLaConfig.from_config(folder.config), Checkpoint.open(folder.path / "weights.safetensors")
     )
     assert isinstance(network, HeartMuLa)
     return network

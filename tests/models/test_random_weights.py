@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice import keyed_random as noise
-from heartvoice.checkpoints.random_init import Law, RandomCheckpoint
+from heartvoice import keyed_random
+from heartvoice.checkpoints.random_init import InitSpec, RandomCheckpoint
 from heartvoice.config.presets import PRESETS, Preset
 from heartvoice.errors import CheckpointError
 from heartvoice.models.generate import generate
@@ -39,7 +39,7 @@ def test_a_tensor_depends_on_seed_and_name_alone() -> None:
 
 
 def test_values_are_pinned_for_ever() -> None:
-    source = RandomCheckpoint({"a": (2, 2)}, 9, lambda name, shape: Law(2.0, mean=1.0))
+    source = RandomCheckpoint({"a": (2, 2)}, 9, lambda name, shape: InitSpec(2.0, mean=1.0))
     np.testing.assert_array_equal(
         source.array("a").reshape(-1),
         np.array([-1.6874618530273438, 2.1749370098114014, 0.6882266998291016, -1.971758246421814], np.float32),
@@ -48,7 +48,7 @@ def test_values_are_pinned_for_ever() -> None:
 
 def test_values_follow_their_law_across_chunks() -> None:
     shapes = {"a": (3, 1_500_001), "b": (2, 4, 6)}
-    laws = {"a": Law(0.5, mean=-1.0), "b": Law(1.0, n_zero=2, zero_axis=2)}
+    laws = {"a": InitSpec(0.5, mean=-1.0), "b": InitSpec(1.0, n_zero=2, zero_axis=2)}
     source = RandomCheckpoint(shapes, 0, lambda name, shape: laws[name])
     values = source.array("a")
     assert abs(values.mean(dtype=np.float64) + 1) < 1e-3
@@ -58,7 +58,7 @@ def test_values_follow_their_law_across_chunks() -> None:
 
 
 def test_a_law_that_is_not_finite_is_an_error_that_names_the_tensor() -> None:
-    source = RandomCheckpoint({"a": (2, 2)}, 9, lambda name, shape: Law(float("nan")))
+    source = RandomCheckpoint({"a": (2, 2)}, 9, lambda name, shape: InitSpec(float("nan")))
     with pytest.raises(CheckpointError, match="random weights of seed 9: a"):
         source.array("a")
 
@@ -75,7 +75,7 @@ def check_lm(preset: Preset, n_frames: int) -> None:
     ids = np.arange(16) % preset.lm.text_vocab_size
     frames = generate(
         network, ids, max_frames=n_frames, eos_id=preset.ids.audio_eos_id,
-        uniform=lambda frame: noise.uniform(0, "lm", frame, (8,)),
+        uniform=lambda frame: keyed_random.uniform(0, "lm", frame, (8,)),
     )  # fmt: skip
     assert frames.shape == (8, n_frames)  # special ids are no likelier than chance, so top-k lists lack them
     for codebook in frames:
@@ -86,9 +86,12 @@ def check_codec(preset: Preset) -> None:
     codec = load_network(preset.codec, random_checkpoint(preset.codec, 0), decode_only=True)
     assert isinstance(codec, HeartCodec)
     codec.fold_weight_norm()
-    codes = (noise.uniform(0, "codes", 0, (8, 93)) * preset.codec.codebook_size).astype(np.int64)
+    codes = (keyed_random.uniform(0, "codes", 0, (8, 93)) * preset.codec.codebook_size).astype(np.int64)
     audio = codec.detokenize(
-        codes, lambda index: noise.normal(0, "codec", index, (1, 186, preset.codec.out_channels)), window=93, steps=4
+        codes,
+        lambda index: keyed_random.normal(0, "codec", index, (1, 186, preset.codec.out_channels)),
+        window=93,
+        steps=4,
     )
     centred = audio - audio.mean(axis=1, keepdims=True)
     rms = float(np.sqrt(np.square(centred).mean()))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.config.presets import F0S, RmvpeSizes
+from heartvoice.config.presets import F0S, RmvpeConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import load_module, load_network, manifest, random_checkpoint
@@ -130,7 +130,7 @@ def test_decoded_pitches_equal_the_reference(folder: GoldenFolder) -> None:
 
 
 @pytest.mark.parametrize("sizes", [SMALL, replace(SMALL, n_blocks=2, inter_layers=3, en_de_layers=3)])
-def test_random_saliences_are_alive(sizes: RmvpeSizes) -> None:
+def test_random_saliences_are_alive(sizes: RmvpeConfig) -> None:
     salience = load_network(sizes, random_checkpoint(sizes, 0))(music(320))[0].numpy()
     assert salience.shape == (320, sizes.n_bins)
     assert np.median(salience) < 0.2

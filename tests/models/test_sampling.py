@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.models.sampling import mask_special, reference_probabilities, sample_inverse_cdf, sample_reference
 
 V = 97
 
 
 def logits_of(seed: int, rows: int = 1) -> Tensor:
-    return torch.from_numpy(noise.normal(seed, "logits", 0, (rows, V))) * 2
+    return torch.from_numpy(keyed_random.normal(seed, "logits", 0, (rows, V))) * 2
 
 
 def draw(logits: Tensor, uniform: Tensor, *, k: int, temperature: float = 1.0) -> Tensor:
@@ -28,8 +28,8 @@ def test_both_samplers_draw_from_the_same_distribution(k: int, temperature: floa
     """Chi-square of 20 000 draws of each against the reference's probabilities, at about 5 sigma."""
     n, logits = 20_000, logits_of(1)
     expected = reference_probabilities(logits, k, temperature)[0].double().numpy() * n
-    uniform = torch.from_numpy(noise.uniform(2, "draws", 0, (n,)))
-    exponential = torch.from_numpy(-np.log1p(-noise.uniform(3, "draws", 0, (n, V)))) + 1e-30
+    uniform = torch.from_numpy(keyed_random.uniform(2, "draws", 0, (n,)))
+    exponential = torch.from_numpy(-np.log1p(-keyed_random.uniform(3, "draws", 0, (n, V)))) + 1e-30
     for tokens in (
         draw(logits, uniform, k=k, temperature=temperature),
         sample_reference(logits.expand(n, -1), k, temperature, exponential)[:, 0],
@@ -53,7 +53,7 @@ def test_extreme_uniform_numbers_give_kept_ids() -> None:
         logits = logits_of(seed)
         logits[0, -5:] = -torch.inf
         largest = set(logits[0].topk(7).indices.tolist())
-        low, high = draw(logits, torch.tensor([0.0, noise.UNIFORM_MAX]), k=7).tolist()
+        low, high = draw(logits, torch.tensor([0.0, keyed_random.UNIFORM_MAX]), k=7).tolist()
         assert low == min(largest)
         assert high == max(largest)
 
@@ -68,7 +68,7 @@ def test_rows_have_their_own_settings_and_do_not_see_each_other() -> None:
     logits = logits_of(5, rows=6)
     temperature = torch.tensor([0.3, 1.0, 2.0, 1.0, 0.7, 1.5])
     top_k = torch.tensor([1, 50, 3, 2000, 10, V])
-    uniform = torch.from_numpy(noise.uniform(6, "draws", 0, (6,)))
+    uniform = torch.from_numpy(keyed_random.uniform(6, "draws", 0, (6,)))
     together = sample_inverse_cdf(logits, temperature, top_k, uniform)
     known = sample_inverse_cdf(logits, temperature, top_k, uniform, max_top_k=2000)
     alone = [

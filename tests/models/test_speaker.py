@@ -11,17 +11,17 @@ from torch import Tensor
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_law
-from heartvoice.config.presets import SPEAKERS, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import SPEAKERS, CampplusConfig, SpeakerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import TensorSource, load_module
 from heartvoice.models.speaker import Resemblyzer, build_speaker, open_resemblyzer, speaker_manifest
 from tests import weights_files
 
-SMALL = SpeakerSizes(n_bands=6, hidden=8, num_layers=2, embedding=12)
+SMALL = SpeakerConfig(n_bands=6, hidden=8, num_layers=2, embedding=12)
 
 
-def loaded(sizes: SpeakerSizes, source: TensorSource) -> Resemblyzer:
+def loaded(sizes: SpeakerConfig, source: TensorSource) -> Resemblyzer:
     with torch.device("meta"):
         network = build_speaker(sizes)
     load_module(network, source)
@@ -29,11 +29,11 @@ def loaded(sizes: SpeakerSizes, source: TensorSource) -> Resemblyzer:
     return network.eval()
 
 
-def random_network(sizes: SpeakerSizes = SMALL) -> Resemblyzer:
+def random_network(sizes: SpeakerConfig = SMALL) -> Resemblyzer:
     return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), 0, speaker_law(sizes)))
 
 
-def partials(sizes: SpeakerSizes, count: int = 3, length: int = 40) -> Tensor:
+def partials(sizes: SpeakerConfig, count: int = 3, length: int = 40) -> Tensor:
     return torch.from_numpy(np.square(normal(0, "features", 0, (count, length, sizes.n_bands))))
 
 
@@ -92,12 +92,12 @@ def test_a_file_without_the_networks_state_is_refused(tmp_path: Path) -> None:
 
 def test_the_published_file_fits() -> None:
     sizes = SPEAKERS["resemblyzer"]
-    assert isinstance(sizes, SpeakerSizes)
+    assert isinstance(sizes, SpeakerConfig)
     network = loaded(sizes, open_resemblyzer(weights_files.resemblyzer(), sizes))
     assert sum(tensor.numel() for tensor in network.parameters()) == 1_423_616
 
 
 def test_each_engine_has_its_network() -> None:
     with torch.device("meta"):
-        names = [type(build_speaker(sizes)).__name__ for sizes in (SpeakerSizes(), CampplusSizes())]
+        names = [type(build_speaker(sizes)).__name__ for sizes in (SpeakerConfig(), CampplusConfig())]
     assert names == ["Resemblyzer", "Campplus"]

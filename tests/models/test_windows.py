@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD
 from heartvoice.errors import InvalidRequestError
@@ -83,7 +83,7 @@ def test_crossfade_is_linear_and_keeps_what_agrees() -> None:
 
 
 def test_joined_windows_lie_where_they_belong() -> None:
-    song = noise.normal(0, "audio", 0, (2, 500))
+    song = keyed_random.normal(0, "audio", 0, (2, 500))
     windows = [song[:, start : start + 200] for start in (0, 150, 300)]
     pieces = list(join_windows(iter(windows), 50))
     assert [piece.shape[1] for piece in pieces] == [150, 150, 150, 50]
@@ -96,7 +96,7 @@ def test_decoder_context_is_the_contract_s_at_full_size() -> None:
 
 
 def test_solver_gives_the_same_for_numpy_and_torch_and_keeps_its_inputs() -> None:
-    start, known = noise.normal(0, "z", 0, (1, 6, 4)), noise.normal(0, "c", 0, (1, 6, 4))
+    start, known = keyed_random.normal(0, "z", 0, (1, 6, 4)), keyed_random.normal(0, "c", 0, (1, 6, 4))
     known[:, 3:] = 0
     before = start.copy()
 

@@ -17,7 +17,7 @@ import pytest
 
 from heartvoice.contracts.models import SVC
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.serving.workarounds.acknowledgements import Receiver
+from heartvoice.serving.workarounds.acknowledgements import AckSender
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def test_another_models_stream_sends_the_next_when_the_last_was_taken(jobs: Modu
     job_id, sent = uuid.uuid4().hex, []
     call = request(owner_pid=np.array([os.getpid()]), job_id=np.array([job_id.encode()], object))
     call.get_response_sender().send = lambda *_, **flags: sent.append(flags)
-    with Receiver(job_id) as receiver:
+    with AckSender(job_id) as receiver:
         job = jobs.Job(SVC, call, lambda *_: None)
 
         def work() -> None:
@@ -151,7 +151,7 @@ def test_callers_from_outside_are_not_waited_for(jobs: ModuleType) -> None:
     sent: list[Any] = []
     call = request(job_id=np.array([b"mine"], object))
     call.get_response_sender().send = lambda *_, **flags: sent.append(flags)
-    with Receiver("mine"):
+    with AckSender("mine"):
         job = jobs.Job(SVC, call, lambda *_: None)
         for _ in range(3):
             job.send({})

@@ -49,9 +49,9 @@ def metrics(page: Page) -> LmMetrics:
 def test_durations_become_a_histogram(metrics: LmMetrics, page: Page) -> None:
     for seconds in (0.003, 0.01, 0.04, 200.0):
         metrics.timed("step", seconds)
-    metrics.settle(at_once=True)
+    metrics.flush(immediate=True)
     metrics.timed("step", 0.04)
-    metrics.settle(at_once=True)
+    metrics.flush(immediate=True)
     name = "heartvoice_lm_step_seconds"
     buckets = [page.values[f"{name}_bucket", str(bound)] for bound in (*BOUNDS_S, "+Inf")]
     assert buckets == [0, 1, 2, 2] + [4] * (len(BOUNDS_S) - 4) + [5]
@@ -67,14 +67,14 @@ def test_messages_are_few_until_a_song_ends(metrics: LmMetrics, page: Page, monk
         metrics.frames_made(2)
         metrics.timed("step", 0.01)
         metrics.occupied(slots=2, rows=3, waiting=1)
-        metrics.settle(at_once=False)
+        metrics.flush(immediate=False)
     assert page.n_messages == before
     metrics.occupied(slots=1, rows=2, waiting=0)
-    metrics.settle(at_once=True)
+    metrics.flush(immediate=True)
     assert page.values["frames", ""] == 200
     assert page.values["heartvoice_lm_slots_busy", ""] == 1
     assert page.values["heartvoice_lm_rows_busy", ""] == 2
     assert page.values["heartvoice_lm_songs_waiting", ""] == 0
     after = page.n_messages
-    metrics.settle(at_once=True)
+    metrics.flush(immediate=True)
     assert page.n_messages == after, "nothing has changed"

@@ -11,13 +11,13 @@ import uuid
 
 import pytest
 
-from heartvoice.serving.workarounds.acknowledgements import Receipts, Receiver
+from heartvoice.serving.workarounds.acknowledgements import AckReceiver, AckSender
 
 
 def test_a_response_is_missing_until_it_is_taken() -> None:
     job_id = uuid.uuid4().hex
-    with Receiver(job_id) as receiver:
-        sender = Receipts(job_id.encode())
+    with AckSender(job_id) as receiver:
+        sender = AckReceiver(job_id.encode())
         for _ in range(3):
             assert sender.complete()
             sender.sent()
@@ -31,8 +31,8 @@ def test_a_response_is_missing_until_it_is_taken() -> None:
 
 def test_waiting_ends_with_the_receipt() -> None:
     job_id = uuid.uuid4().hex
-    with Receiver(job_id) as receiver:
-        sender = Receipts(job_id.encode())
+    with AckSender(job_id) as receiver:
+        sender = AckReceiver(job_id.encode())
         sender.sent()
         began = time.monotonic()
         threading.Timer(0.2, receiver.take).start()
@@ -43,8 +43,8 @@ def test_waiting_ends_with_the_receipt() -> None:
 
 def test_a_caller_that_has_ended_takes_no_more() -> None:
     job_id = uuid.uuid4().hex
-    with Receiver(job_id) as receiver:
-        sender = Receipts(job_id.encode())
+    with AckSender(job_id) as receiver:
+        sender = AckReceiver(job_id.encode())
         sender.sent()
         receiver.take()
     sender.sent()
@@ -64,7 +64,7 @@ with Receiver({job_id!r}):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as caller:
         assert caller.stdout is not None
         caller.stdout.readline()
-        sender = Receipts(job_id.encode())
+        sender = AckReceiver(job_id.encode())
         sender.sent()
         assert not sender.complete()
         caller.kill()
@@ -74,7 +74,7 @@ with Receiver({job_id!r}):
 
 @pytest.mark.parametrize("job_id", [b"", b"nobody", b"\0" * 3, b"x" * 300, b"../../tmp"])
 def test_a_caller_that_gives_no_receipts_is_not_waited_for(job_id: bytes) -> None:
-    sender = Receipts(job_id)
+    sender = AckReceiver(job_id)
     sender.sent()
     sender.wait(0.0)
     assert sender.complete()
@@ -83,8 +83,8 @@ def test_a_caller_that_gives_no_receipts_is_not_waited_for(job_id: bytes) -> Non
 
 def test_a_crowd_at_its_door_holds_nobody_up() -> None:
     job_id = uuid.uuid4().hex
-    with Receiver(job_id):
-        crowd = [Receipts(job_id.encode()) for _ in range(30)]
+    with AckSender(job_id):
+        crowd = [AckReceiver(job_id.encode()) for _ in range(30)]
         crowd[-1].sent()
         assert crowd[-1].complete(), "it got in: the test shows nothing"
 
@@ -92,8 +92,8 @@ def test_a_crowd_at_its_door_holds_nobody_up() -> None:
 def test_nothing_is_said_to_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = uuid.uuid4().hex
     user = os.geteuid()
-    with Receiver(job_id) as receiver:
-        stranger, sender = Receipts(job_id.encode()), Receipts(job_id.encode())
+    with AckSender(job_id) as receiver:
+        stranger, sender = AckReceiver(job_id.encode()), AckReceiver(job_id.encode())
         users = iter([user + 1, user, user])
         monkeypatch.setattr(os, "geteuid", lambda: next(users))
         for each in (stranger, sender):

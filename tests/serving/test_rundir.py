@@ -7,42 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 
 
 def test_beats_are_read_by_others_and_start_anew_with_a_new_process(tmp_path: Path) -> None:
     (tmp_path / "beats").mkdir()
-    assert rundir.beats("svc", tmp_path) is None
-    beat = rundir.Beat(tmp_path / "beats" / "svc")
-    assert rundir.beats("svc", tmp_path) == 0
+    assert process_registry.beats("svc", tmp_path) is None
+    beat = process_registry.Heartbeat(tmp_path / "beats" / "svc")
+    assert process_registry.beats("svc", tmp_path) == 0
     beat()
     beat()
-    assert rundir.beats("svc", tmp_path) == 2
-    rundir.Beat(tmp_path / "beats" / "svc")
-    assert rundir.beats("svc", tmp_path) == 0
+    assert process_registry.beats("svc", tmp_path) == 2
+    process_registry.Heartbeat(tmp_path / "beats" / "svc")
+    assert process_registry.beats("svc", tmp_path) == 0
 
 
 def test_what_a_killed_process_left_goes_when_its_model_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(rundir.VARIABLE, str(tmp_path))
-    with rundir.scratch("render") as folder:
+    monkeypatch.setenv(process_registry.VARIABLE, str(tmp_path))
+    with process_registry.scratch("render") as folder:
         assert Path(folder).is_relative_to(tmp_path)
     assert not Path(folder).exists()
     (tmp_path / "scratch" / "render" / "left").mkdir()
     (tmp_path / "scratch" / "svc" / "used").mkdir(parents=True)
-    rundir.register("render")
+    process_registry.register("render")
     assert not (tmp_path / "scratch" / "render").exists()
     assert (tmp_path / "scratch" / "svc" / "used").exists()
-    assert rundir.serving_pid("render") == os.getpid()
+    assert process_registry.serving_pid("render") == os.getpid()
 
 
 def test_without_a_run_folder_jobs_use_the_system_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(rundir.VARIABLE, raising=False)
-    with rundir.scratch("render") as folder:
+    monkeypatch.delenv(process_registry.VARIABLE, raising=False)
+    with process_registry.scratch("render") as folder:
         assert Path(folder).name.startswith("heartvoice-render-")
 
 
 def test_a_parent_is_known_and_a_dead_process_has_none() -> None:
-    assert rundir.parent(os.getpid()) == os.getppid()
-    assert rundir.parent(2**22 + 1) is None
+    assert process_registry.parent(os.getpid()) == os.getppid()
+    assert process_registry.parent(2**22 + 1) is None

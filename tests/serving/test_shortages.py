@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heartvoice import resource_errors as shortages
+from heartvoice import resource_errors
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.resource_errors import check_shared_memory, payload_bytes, shortage
+from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
 
 REGION = "heartvoice_1_2_x_0f9d1a33"
 FULL = (
@@ -36,7 +36,7 @@ FULL = (
     ],
 )
 def test_a_shortage_is_told_in_words_and_may_be_tried_again(error: BaseException | str, what: str) -> None:
-    found = shortage("svc", error)
+    found = as_resource_error("svc", error)
     assert found is not None
     assert found.wire() == f"UNAVAILABLE: svc: the server has run out of {what}; try again later"
     assert REGION not in str(found), "a region's name is nobody's business"
@@ -44,11 +44,11 @@ def test_a_shortage_is_told_in_words_and_may_be_tried_again(error: BaseException
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "Permission denied"), "shared memory"])
 def test_other_failures_are_no_shortage(error: BaseException | str) -> None:
-    assert shortage("svc", error) is None
+    assert as_resource_error("svc", error) is None
 
 
 def test_a_payload_without_room_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shortages, "SHM", tmp_path)
+    monkeypatch.setattr(resource_errors, "SHM", tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=2**10, f_frsize=2**10))
     check_shared_memory("svc", 50_000)
     with pytest.raises(ModelUnavailableError, match="svc: the server has run out of shared memory"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, FRAME_HOP
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
@@ -34,7 +34,7 @@ def test_contract_knows_the_decoders_receptive_field() -> None:
 @pytest.mark.slow
 def test_chunked_decoding_is_one_decoding(networks: TorchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heartvoice.stages.codec.DECODER_CHUNK", 50)
-    latents = noise.normal(0, "test", 0, (2 * 50 + 37, SIZES.out_channels))
+    latents = keyed_random.normal(0, "test", 0, (2 * 50 + 37, SIZES.out_channels))
     stage = CodecStage(networks, SIZES)
     half = SIZES.latent_hidden_dim
     channels = latents.reshape(-1, 2, half).transpose(1, 2, 0)
@@ -52,7 +52,7 @@ def test_window_is_that_of_the_reference(networks: TorchCodec, guidance: float) 
     import torch
 
     window = codes(93)
-    context = noise.normal(1, "test", 0, (26, SIZES.out_channels))
+    context = keyed_random.normal(1, "test", 0, (26, SIZES.out_channels))
     request = CodecRequest(window, context, context[:0], window_index=3, seed=5, steps=4, guidance=guidance)
     audio, latents = CodecStage(networks, SIZES).decode_window(request)
     known = np.zeros((1, 186, SIZES.out_channels), np.float32)
@@ -60,7 +60,7 @@ def test_window_is_that_of_the_reference(networks: TorchCodec, guidance: float) 
     expected = networks.model.flow_matching.inference_codes(
         torch.from_numpy(window)[None].long(),
         torch.from_numpy(known),
-        torch.from_numpy(noise.normal(5, "codec", 3, (186, SIZES.out_channels)))[None],
+        torch.from_numpy(keyed_random.normal(5, "codec", 3, (186, SIZES.out_channels)))[None],
         latent_length=186,
         context_length=26,
         steps=4,

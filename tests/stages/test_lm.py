@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.generate import generate
@@ -48,7 +48,7 @@ def test_frames_are_those_of_the_reference_loop(
         max_frames=wanted.n_frames,
         min_frames=wanted.n_frames,
         eos_id=PRESET.ids.audio_eos_id,
-        uniform=lambda frame: noise.uniform(wanted.seed, "lm", frame, (1, N_CODEBOOKS))[0],
+        uniform=lambda frame: keyed_random.uniform(wanted.seed, "lm", frame, (1, N_CODEBOOKS))[0],
         style=np.zeros(PRESET.lm.muq_dim, np.float32),
         style_index=prompt.style_index,
         cfg_scale=cfg_scale,

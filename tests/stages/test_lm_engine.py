@@ -8,7 +8,7 @@ import pytest
 from heartvoice.errors import EngineError
 from heartvoice.stages.lm.cache import WIDTH_BLOCK
 from heartvoice.stages.lm.engine import GraphEngine
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, LmStage, codes_alone, graph_engine, song, tiny_graph
 
@@ -31,7 +31,7 @@ def test_a_failed_step_changes_nothing() -> None:
 
     graph = Failing()
     engine = GraphEngine(graph, PRESET, n_slots=2)  # type: ignore[arg-type]
-    wanted = LmSong(REQUESTS[0], BytesTokenizer(), PRESET)
+    wanted = SongState(REQUESTS[0], BytesTokenizer(), PRESET)
     frames = [wanted.take(engine.prefill(0, wanted.prompt, wanted.next_input()))]
     graph.failing = True
     with pytest.raises(EngineError):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.errors import EngineError
 from heartvoice.models.generate import generate
 from heartvoice.models.llama import KVCache
 from heartvoice.stages.lm.engine_torch import POSITION_BLOCK, TorchEngine
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.torch_network import CacheAttention, PackedTransformer
 from tests.fakes import BytesTokenizer
 from tests.lm_engine_kinds import SOURCE, Player, alone, network
@@ -29,13 +29,13 @@ def engine(n_slots: int = N_SLOTS, *, exact: bool = False, **options: Any) -> To
 
 @pytest.mark.parametrize(("index", "temperature"), [(0, 1.0), (1, 0.0)])
 def test_songs_are_those_of_the_pytorch_module(index: int, temperature: float) -> None:
-    wanted = LmSong(REQUESTS[index], BytesTokenizer(), PRESET)
+    wanted = SongState(REQUESTS[index], BytesTokenizer(), PRESET)
     codes = generate(
         network(),
         wanted.prompt.text_ids,
         max_frames=REQUESTS[index].n_frames,
         eos_id=PRESET.ids.audio_eos_id,
-        uniform=lambda frame: noise.uniform(REQUESTS[index].seed, "lm", frame, (8,)),
+        uniform=lambda frame: keyed_random.uniform(REQUESTS[index].seed, "lm", frame, (8,)),
         style=wanted.prompt.style,
         style_index=wanted.prompt.style_index,
         temperature=temperature,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.stages.lm.engine import FrameInput
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
 from tests.fakes import BytesTokenizer
 from tests.lm_engine_kinds import AHEAD, ON_CPU, ON_GPU, QUANTIZED, Player, alone, make, own_codes, play, play_at_random
@@ -47,7 +47,7 @@ def test_songs_are_those_of_the_portable_graph(kind: str) -> None:
 def test_long_songs_are_those_of_the_portable_graph(kind: str) -> None:
     lm = make(kind, 2)
     for wanted in (request(60, seed=5), request(60, seed=6, temperature=0.0, cfg_scale=1.0)):
-        np.testing.assert_array_equal(alone(lm, wanted), write(LmSong(wanted, BytesTokenizer(), PRESET)))
+        np.testing.assert_array_equal(alone(lm, wanted), write(SongState(wanted, BytesTokenizer(), PRESET)))
 
 
 def test_songs_differ() -> None:
@@ -99,7 +99,7 @@ def test_codes_are_those_of_the_song_alone_in_any_schedule(kind: str) -> None:
 def test_the_scheduler_plays_it(kind: str) -> None:
     scheduler = LmScheduler(make(kind, 2), max_waiting=9)
     try:
-        streams = [scheduler.submit(LmSong(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
+        streams = [scheduler.submit(SongState(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
         for index, stream in enumerate(streams):
             np.testing.assert_array_equal(np.stack(list(stream)), own_codes(kind, index))
     finally:

@@ -19,7 +19,7 @@ from heartvoice.errors import (
     RequestCancelledError,
 )
 from heartvoice.stages.lm.engine import Codes, FrameInput, LmEngine, SongPrompt
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler, SongStream, Timed
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, CountingEngine, codes_alone, graph_engine, song
@@ -255,8 +255,8 @@ class Notes:
         self.now = slots, rows, waiting
         self.busiest = max(self.busiest, self.now)
 
-    def settle(self, *, at_once: bool) -> None:
-        if at_once:
+    def flush(self, *, immediate: bool) -> None:
+        if immediate:
             self.settled = self.frames, self.now
 
 
@@ -279,7 +279,7 @@ def test_everything_is_observed_before_the_consumer_hears_of_the_end(start: Star
 
 def test_streamed_songs_are_the_songs_alone(start: Start) -> None:
     scheduler = start(graph_engine(n_slots=3))
-    streams = [scheduler.submit(LmSong(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
+    streams = [scheduler.submit(SongState(wanted, BytesTokenizer(), PRESET)) for wanted in REQUESTS]
     for index, stream in enumerate(streams):
         np.testing.assert_array_equal(read(stream), codes_alone(index))
 
@@ -295,7 +295,7 @@ def test_soak_of_songs_that_come_and_go(start: Start) -> None:
         dice = random.Random(seed)
         for _ in range(12):
             index, patience = dice.randrange(len(REQUESTS)), dice.choice([1, 3, 100, 100])
-            wanted = LmSong(REQUESTS[index], BytesTokenizer(), PRESET)
+            wanted = SongState(REQUESTS[index], BytesTokenizer(), PRESET)
             try:
                 with scheduler.submit(wanted, timeout_s=dice.choice([None, None, 0.02, 5.0])) as stream:
                     frames = []
@@ -324,6 +324,6 @@ def test_soak_of_songs_that_come_and_go(start: Start) -> None:
     assert set(outcomes) <= {"complete", "left", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
     assert outcomes.count("complete") > 20
     assert outcomes.count("left") > 5
-    last = [scheduler.submit(LmSong(REQUESTS[0], BytesTokenizer(), PRESET)) for _ in range(4)]
+    last = [scheduler.submit(SongState(REQUESTS[0], BytesTokenizer(), PRESET)) for _ in range(4)]
     for stream in last:  # no slot is stuck
         np.testing.assert_array_equal(read(stream), codes_alone(0))

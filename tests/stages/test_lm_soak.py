@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import DeadlineError, RequestCancelledError
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler, SongStream
 from tests.fakes import BytesTokenizer
 from tests.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine
@@ -19,8 +19,8 @@ SLOTS, AT_ONCE = 4, 12
 MB = 2**20
 
 
-def song_of(index: int) -> LmSong:
-    return LmSong(REQUESTS[index], BytesTokenizer(), PRESET)
+def song_of(index: int) -> SongState:
+    return SongState(REQUESTS[index], BytesTokenizer(), PRESET)
 
 
 def rss() -> int:

@@ -14,7 +14,7 @@ from scipy.signal import coherence
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.limiter import CEILING_DBTP
-from heartvoice.audio.mixer import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, middle
+from heartvoice.audio.mixer import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, mid_channel
 from heartvoice.audio.stereo_image import HOP, StereoImage
 from heartvoice.errors import EngineError
 from tests.music import room, singer, song, speaker, true_peak_dbtp
@@ -24,9 +24,9 @@ Streams = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def streams(seconds: float = SECONDS) -> Streams:
-    """Recording at 48 kHz, its vocals and their middle at 44.1 kHz."""
+    """Recording at 48 kHz, its vocals and their mid_channel at 44.1 kHz."""
     mix, vocals, _ = song(seconds)
-    return resample(mix, 44_100, 48_000), vocals, middle(vocals)
+    return resample(mix, 44_100, 48_000), vocals, mid_channel(vocals)
 
 
 def another_voice(seconds: float = SECONDS) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(place: str)
     recording, vocals, _ = streams()
     vocals = np.ascontiguousarray(PLACES[place](vocals))
     assert true_peak_dbtp(recording) <= CEILING_DBTP
-    piece, report = reported(recording, vocals, middle(vocals))
+    piece, report = reported(recording, vocals, mid_channel(vocals))
     assert piece.audio.shape == recording.shape
     assert np.abs(piece.audio - recording).max() < 1e-6
     assert np.abs(piece.instrumental + piece.vocals - piece.audio).max() < 1e-6
@@ -84,7 +84,7 @@ def test_every_length_comes_back_exactly(n: int) -> None:
     recording, vocals, _ = streams()
     vocals = np.ascontiguousarray(vocals[:, :n])
     recording = recording[:, : round(n * 48_000 / 44_100)]
-    piece = mixed(recording, vocals, middle(vocals))
+    piece = mixed(recording, vocals, mid_channel(vocals))
     assert piece.audio.shape == recording.shape
     # Near the cut the recording and its vocals were resampled with different futures, which the identity survives.
     assert np.abs(piece.audio - recording).max() < 1e-6
@@ -294,12 +294,12 @@ def test_nothing_of_the_old_voice_stays_in_the_room_and_the_room_stays_wide() ->
     unrelated = alike(old_side, resample(converted, 44_100, 48_000))
     assert alike(old_side, new_side) < unrelated + 0.02
     assert abs(20 * np.log10(np.linalg.norm(new_side) / np.linalg.norm(old_side))) < 4.0
-    assert alike(old_side, sides(vocals, middle(vocals))[1]) > 0.99
+    assert alike(old_side, sides(vocals, mid_channel(vocals))[1]) > 0.99
 
 
 def test_a_half_converted_voice_keeps_half_of_its_room() -> None:
     vocals = room(singer(4), wet=0.4)
-    old = middle(vocals)
+    old = mid_channel(vocals)
     new = old + 0.7 * speaker(4)
     old_side, new_side = sides(vocals, new.astype(np.float32))
     assert 0.1 < alike(old_side, new_side) < 0.95
@@ -325,6 +325,6 @@ def test_a_side_that_comes_and_goes_is_rebuilt_without_a_trace() -> None:
     vocals = np.stack([voice, right])
     n = 4 * 48_000
     recording = resample(vocals, 44_100, 48_000)
-    assert np.abs(mixed(recording, vocals, middle(vocals)).audio - recording).max() < 1e-6
+    assert np.abs(mixed(recording, vocals, mid_channel(vocals)).audio - recording).max() < 1e-6
     late = mixed(np.zeros((2, n), np.float32), vocals, another_voice(4)).vocals[:, 3 * 48_000 :]
     assert np.array_equal(late[0], late[1])

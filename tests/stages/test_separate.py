@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.config.presets import PRESETS, SeparatorSizes
+from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.models.demucs_module import Separator
@@ -39,7 +39,7 @@ SEGMENT, STRIDE = SIZES.segment_samples, SIZES.stride_samples
 class TorchSeparator:
     """The network as `Networks`."""
 
-    def __init__(self, sizes: SeparatorSizes) -> None:
+    def __init__(self, sizes: SeparatorConfig) -> None:
         module = load_network(sizes, random_checkpoint(sizes, 1))
         assert isinstance(module, Separator)
         self.module = module
@@ -54,7 +54,7 @@ class TorchSeparator:
 class FakeSeparator:
     """Every source is a filtered mix that also depends on its place in the segment, as real ones do."""
 
-    def __init__(self, sizes: SeparatorSizes, *, fail_at: int = -1) -> None:
+    def __init__(self, sizes: SeparatorConfig, *, fail_at: int = -1) -> None:
         self.n_sources, self.n_calls, self.fail_at = len(sizes.sources), 0, fail_at
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

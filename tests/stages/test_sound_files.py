@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.audio import decode as sound_files
+from heartvoice.audio import decode
 from heartvoice.audio.recordings import Recording, read_recording
 from heartvoice.contracts.constants import (
     MAX_FILE_BYTES,
@@ -78,20 +78,20 @@ def test_other_containers_are_refused_by_name(container: str, name: str) -> None
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "IMA_ADPCM", "GSM610"])
 def test_other_encodings_inside_wav_are_refused_by_name(subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(band(2)[0], 8000, "WAV", subtype)
-    monkeypatch.delattr(sound_files, "_read")  # before libsndfile sees them
+    monkeypatch.delattr(decode, "_read")  # before libsndfile sees them
     assert refusal(data).endswith(f"got WAV with {subtype}")
 
 
 def test_a_wav_of_nothing_but_chunks_is_not_walked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     walked = []
-    chunks = sound_files._wav_chunks
+    chunks = decode._wav_chunks
 
     def seen(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         for chunk in chunks(data):
             walked.append(chunk)
             yield chunk
 
-    monkeypatch.setattr(sound_files, "_wav_chunks", seen)
+    monkeypatch.setattr(decode, "_wav_chunks", seen)
     assert refusal(b"RIFF\0\0\0\0WAVE" + bytes(1_000_000)).endswith("got WAV with 1000 chunks before its sound")
     assert len(walked) == 1001
 
@@ -105,8 +105,8 @@ def test_a_wav_that_names_its_encoding_in_the_extension_is_judged_by_that(
         odd = b"junk" + (3).to_bytes(4, order) + bytes(4)  # with its byte of padding
         return magic + bytes(4) + b"WAVE" + odd + b"fmt " + (40).to_bytes(4, order) + fmt
 
-    monkeypatch.setattr(sound_files, "_read", lambda *_: (np.ones((1, 2), np.float32), 8000))
-    assert sound_files.decode(wav(3), field="file", max_s=1.0).audio.shape == (1, 2)
+    monkeypatch.setattr(decode, "_read", lambda *_: (np.ones((1, 2), np.float32), 8000))
+    assert decode.decode(wav(3), field="file", max_s=1.0).audio.shape == (1, 2)
     assert refusal(wav(0x11)).endswith("got WAV with IMA_ADPCM")
     assert refusal(wav(0x1234)).endswith("got WAV with 0x1234")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import kaldi_fbank
-from heartvoice.config.presets import AnySpeaker, CampplusSizes, SpeakerSizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.evaluation.similarity import verdict
 from heartvoice.export.speaker_graph import build_speaker_network
@@ -41,7 +41,7 @@ REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent.parent / "assets/r
 CASES = REFERENCE["cases"]
 FIRST = "The kettle hums and the rain keeps time on the window, while the city sleeps."
 SECOND = "Seven wide rivers run down to the harbour, and every boat there has a name."
-RESEMBLYZER, CAMPPLUS = SpeakerSizes(), CampplusSizes()
+RESEMBLYZER, CAMPPLUS = SpeakerConfig(), CampplusConfig()
 
 
 class OneNetwork:

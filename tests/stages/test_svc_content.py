@@ -11,7 +11,7 @@ import pytest
 import soxr
 
 from heartvoice.audio.dsp import resample
-from heartvoice.config.svc import WhisperSizes
+from heartvoice.config.svc import WhisperConfig
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import normal
 from heartvoice.runtime.engines import OnnxEngine
@@ -27,7 +27,7 @@ from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import OneOf, golden_whisper, svc_engine
 
 RESAMPLES, WHISPERS = folder_params("resample"), folder_params("whisper_content")
-TINIEST = WhisperSizes(d_model=8, encoder_layers=1, encoder_attention_heads=1, encoder_ffn_dim=8)
+TINIEST = WhisperConfig(d_model=8, encoder_layers=1, encoder_attention_heads=1, encoder_ffn_dim=8)
 
 
 @lru_cache(maxsize=1)

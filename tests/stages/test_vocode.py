@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.svc_graphs import VOCODER_FRAME
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import bits
@@ -19,9 +19,9 @@ from tests.vocoders import SMALL, OneNetwork, log_mel, vocoder
 
 SHAPES = {
     "small": SMALL,
-    "official rates": replace(BigvganSizes(), num_mels=4, upsample_initial_channel=64),
+    "official rates": replace(BigvganConfig(), num_mels=4, upsample_initial_channel=64),
     "four stages": replace(
-        BigvganSizes(), num_mels=4, upsample_initial_channel=16, upsample_rates=(8, 8, 4, 2),
+        BigvganConfig(), num_mels=4, upsample_initial_channel=16, upsample_rates=(8, 8, 4, 2),
         upsample_kernel_sizes=(16, 16, 8, 4),
     ),
     "touching kernels": replace(SMALL, upsample_rates=(2, 5), upsample_kernel_sizes=(2, 5)),
@@ -62,8 +62,8 @@ def test_the_context_is_exactly_what_reaches_a_frame(name: str) -> None:
 
 
 def test_the_official_network_hears_21_frames_on_each_side() -> None:
-    assert context_frames(BigvganSizes()) == (21, 21)
-    assert VOCODER_CHUNK + sum(context_frames(BigvganSizes())) <= VOCODER_FRAME.max
+    assert context_frames(BigvganConfig()) == (21, 21)
+    assert VOCODER_CHUNK + sum(context_frames(BigvganConfig())) <= VOCODER_FRAME.max
 
 
 @pytest.mark.slow

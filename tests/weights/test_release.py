@@ -11,7 +11,7 @@ import pytest
 from heartvoice.config.presets import SEPARATORS
 from heartvoice.export.layout import graph_models
 from heartvoice.export.parity import Reference
-from heartvoice.export.targets import target_of
+from heartvoice.export.parity_targets import target_of
 from heartvoice.export.weights import official_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.weights import catalogue

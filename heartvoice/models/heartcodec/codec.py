@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.flow import FlowMatching
 from heartvoice.models.heartcodec.scalar import ScalarModel
@@ -31,7 +31,7 @@ _ENCODER = "scalar_model.encoder."
 class HeartCodec(nn.Module):
     """Codes to 48 kHz stereo; the scalar model also encodes audio to latents, but there is no way back to codes."""
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool = False) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
         """Make every tensor of the checkpoint, or only those that decoding reads."""
         super().__init__()
         self.sizes = sizes

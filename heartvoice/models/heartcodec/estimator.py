@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
 
 NORM_EPS = 1e-6
@@ -165,7 +165,7 @@ class TimeModulation(nn.Module):
 class Estimator(nn.Module):
     """The velocity network."""
 
-    def __init__(self, sizes: HeartCodecSizes) -> None:
+    def __init__(self, sizes: HeartCodecConfig) -> None:
         """Make both stacks; the second is twice as wide, with heads twice as wide."""
         super().__init__()
         head_dim, head_dim_2 = sizes.attention_head_dim, 2 * sizes.attention_head_dim

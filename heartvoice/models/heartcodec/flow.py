@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.estimator import Estimator
 from heartvoice.models.heartcodec.solver import euler, guide
@@ -24,7 +24,7 @@ class Codebook(nn.Module):
 
     embed: Tensor
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool) -> None:
         """Make the tables."""
         super().__init__()
         size, width = sizes.codebook_size, sizes.codebook_dim
@@ -38,7 +38,7 @@ class Codebook(nn.Module):
 class Quantizer(nn.Module):
     """A level, under the checkpoint's name `_codebook`."""
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool) -> None:
         """Make the codebook."""
         super().__init__()
         self._codebook = Codebook(sizes, decode_only=decode_only)
@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
 class ResidualVQ(nn.Module):
     """The lookup half of a residual vector quantizer."""
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool) -> None:
         """Make every level and the projections; there are none if codes are as wide as the output."""
         super().__init__()
         self.codebook_size = sizes.codebook_size
@@ -93,7 +93,7 @@ class ResidualVQ(nn.Module):
 class FlowMatching(nn.Module):
     """The detokenizer: codes to latents."""
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool = False) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
         """Make every part; `decode_only` leaves out what only training and encoding use."""
         super().__init__()
         self.sizes = sizes

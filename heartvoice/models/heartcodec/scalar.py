@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, pad
 from torch.nn.utils import parametrize
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 
 LEVELS = 9
 """Levels on each side of zero."""
@@ -89,7 +89,7 @@ class ResidualUnit(nn.Module):
         return x + branch
 
 
-def _residual_units(channels: int, sizes: HeartCodecSizes) -> nn.Sequential:
+def _residual_units(channels: int, sizes: HeartCodecConfig) -> nn.Sequential:
     return nn.Sequential(
         *(ResidualUnit(channels, sizes.res_kernel_size, dilation, causal=sizes.causal) for dilation in DILATIONS)
     )
@@ -127,7 +127,7 @@ class Downsample(nn.Module):
 class DecoderStage(nn.Module):
     """Upsample, halve the channels, refine."""
 
-    def __init__(self, channels: int, kernel: int, factor: int, sizes: HeartCodecSizes) -> None:
+    def __init__(self, channels: int, kernel: int, factor: int, sizes: HeartCodecConfig) -> None:
         """Make a stage of `channels` inputs."""
         super().__init__()
         self.up_conv = Upsample(channels, channels // 2, kernel, factor, causal=sizes.causal)
@@ -142,7 +142,7 @@ class DecoderStage(nn.Module):
 class EncoderStage(nn.Module):
     """Refine, downsample, double the channels."""
 
-    def __init__(self, channels: int, kernel: int, factor: int, sizes: HeartCodecSizes) -> None:
+    def __init__(self, channels: int, kernel: int, factor: int, sizes: HeartCodecConfig) -> None:
         """Make a stage of `channels` inputs."""
         super().__init__()
         self.convs = _residual_units(channels, sizes)
@@ -157,7 +157,7 @@ class EncoderStage(nn.Module):
 class PostProcessor(nn.Module):
     """The outermost upsampling: repeat samples, then a plain convolution."""
 
-    def __init__(self, channels: int, sizes: HeartCodecSizes) -> None:
+    def __init__(self, channels: int, sizes: HeartCodecConfig) -> None:
         """Make convolution and activation."""
         super().__init__()
         self.factor = sizes.num_samples
@@ -173,7 +173,7 @@ class PostProcessor(nn.Module):
 class PreProcessor(nn.Module):
     """The outermost downsampling: a plain convolution, then means; a remainder is dropped."""
 
-    def __init__(self, channels: int, sizes: HeartCodecSizes) -> None:
+    def __init__(self, channels: int, sizes: HeartCodecConfig) -> None:
         """Make convolution and activation."""
         super().__init__()
         self.factor = sizes.num_samples
@@ -193,7 +193,7 @@ def quantize(latents: Tensor) -> Tensor:
 class ScalarModel(nn.Module):
     """The mono codec; a stereo song is two rows of it."""
 
-    def __init__(self, sizes: HeartCodecSizes, *, decode_only: bool = False) -> None:
+    def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
         """Make decoder and, unless `decode_only`, encoder."""
         super().__init__()
         self.encoder = None if decode_only else _encoder(sizes)
@@ -231,7 +231,7 @@ class ScalarModel(nn.Module):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def _decoder(sizes: HeartCodecSizes) -> nn.Sequential:
+def _decoder(sizes: HeartCodecConfig) -> nn.Sequential:
     channels = sizes.init_channel * 2 ** len(sizes.upsample_factors)
     # The only convolution that looks ahead.
     parts: list[nn.Module] = [
@@ -246,7 +246,7 @@ def _decoder(sizes: HeartCodecSizes) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def _encoder(sizes: HeartCodecSizes) -> nn.Sequential:
+def _encoder(sizes: HeartCodecConfig) -> nn.Sequential:
     channels = sizes.init_channel
     parts: list[nn.Module] = [
         weight_norm(Conv(sizes.num_bands, channels, sizes.default_kernel_size, causal=sizes.causal))

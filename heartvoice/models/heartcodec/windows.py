@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.config.presets import HeartCodecSizes
+from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
 from heartvoice.errors import InvalidRequestError
 
@@ -127,7 +127,7 @@ def join_windows(audio: Iterable[npt.NDArray[np.float32]], overlap: int) -> Iter
         yield tail
 
 
-def decoder_context(sizes: HeartCodecSizes) -> tuple[int, int]:
+def decoder_context(sizes: HeartCodecConfig) -> tuple[int, int]:
     """Latent frames of past and future that reach one sample of the causal scalar decoder.
 
     Source: heartcodec spec, section 10.

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-AnyPart = WhisperSizes | RegulatorSizes | DitSizes
+AnyPart = WhisperConfig | RegulatorConfig | DitConfig
 
 
 def build_part(sizes: AnyPart) -> nn.Module:
     """Content encoder, regulator or velocity network, on torch's current default device."""
     match sizes:
-        case WhisperSizes():
+        case WhisperConfig():
             from heartvoice.models.seed_vc.whisper import ContentEncoder
 
             return ContentEncoder(sizes)
-        case RegulatorSizes():
+        case RegulatorConfig():
             from heartvoice.models.seed_vc.regulator import Regulator
 
             return Regulator(sizes)
-        case DitSizes():
+        case DitConfig():
             from heartvoice.models.seed_vc.dit import Velocity
 
             return Velocity(sizes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from heartvoice.config.svc import DitSizes
+from heartvoice.config.svc import DitConfig
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
 
 NORM_EPS = 1e-5
@@ -54,7 +54,7 @@ class AdaptiveNorm(nn.Module):
 class Attention(nn.Module):
     """Bidirectional multi-head attention with rotary positions."""
 
-    def __init__(self, sizes: DitSizes) -> None:
+    def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
         self.n_heads = sizes.num_heads
         self.wqkv = nn.Linear(sizes.hidden_dim, 3 * sizes.hidden_dim, bias=False)
@@ -72,7 +72,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """w2(silu(w1 x) * w3 x)."""
 
-    def __init__(self, sizes: DitSizes) -> None:
+    def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
         self.w1 = nn.Linear(sizes.hidden_dim, sizes.ffn_dim, bias=False)
         self.w3 = nn.Linear(sizes.hidden_dim, sizes.ffn_dim, bias=False)
@@ -87,7 +87,7 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One transformer layer; those of the second half take an earlier layer's output beside their input."""
 
-    def __init__(self, sizes: DitSizes, *, skips: bool) -> None:
+    def __init__(self, sizes: DitConfig, *, skips: bool) -> None:
         super().__init__()
         width = sizes.hidden_dim
         self.attention = Attention(sizes)
@@ -109,7 +109,7 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """The layers and a last adaptive norm."""
 
-    def __init__(self, sizes: DitSizes) -> None:
+    def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
         depth = sizes.depth
         self.layers = nn.ModuleList(Layer(sizes, skips=skip_source(i, depth) is not None) for i in range(depth))
@@ -146,7 +146,7 @@ class TimeEmbedder(nn.Module):
 class Estimator(nn.Module):
     """The network under the checkpoint's prefix `estimator.`."""
 
-    def __init__(self, sizes: DitSizes) -> None:
+    def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
         width, n_mels = sizes.hidden_dim, sizes.in_channels
         self.transformer = Transformer(sizes)
@@ -170,7 +170,7 @@ class Estimator(nn.Module):
 class Velocity(nn.Module):
     """The flow's velocity; rows of a batch do not meet."""
 
-    def __init__(self, sizes: DitSizes) -> None:
+    def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
         self.sizes = sizes
         self.estimator = Estimator(sizes)

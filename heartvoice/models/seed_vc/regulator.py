@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heartvoice.config.svc import RegulatorSizes
+from heartvoice.config.svc import RegulatorConfig
 
 KERNEL = 3
 NORM_EPS = 1e-5
@@ -20,7 +20,7 @@ LAYERS_PER_STAGE = 3
 class Regulator(nn.Module):
     """Content and pitch bins to the condition."""
 
-    def __init__(self, sizes: RegulatorSizes) -> None:
+    def __init__(self, sizes: RegulatorConfig) -> None:
         super().__init__()
         self.sizes = sizes
         width = sizes.channels

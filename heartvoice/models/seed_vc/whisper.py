@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from heartvoice.config.svc import WhisperSizes
+from heartvoice.config.svc import WhisperConfig
 
 NORM_EPS = 1e-5
 KERNEL = 3
@@ -43,7 +43,7 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention and MLP, each behind a layer norm."""
 
-    def __init__(self, sizes: WhisperSizes) -> None:
+    def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
         self.self_attn = Attention(sizes.d_model, sizes.encoder_attention_heads)
         self.self_attn_layer_norm = nn.LayerNorm(sizes.d_model, NORM_EPS)
@@ -61,7 +61,7 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Two convolutions, a stored table of positions, the layers and a layer norm."""
 
-    def __init__(self, sizes: WhisperSizes) -> None:
+    def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
         width = sizes.d_model
         self.conv1 = nn.Conv1d(sizes.num_mel_bins, width, KERNEL, padding=1)
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 class ContentEncoder(nn.Module):
     """Log-mel frames of one window to content; the encoder alone of a Whisper checkpoint."""
 
-    def __init__(self, sizes: WhisperSizes) -> None:
+    def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
         self.sizes = sizes
         self.encoder = Encoder(sizes)

@@ -21,7 +21,7 @@ _PREFIX = b"\0heartvoice-receipts-"  # the leading zero: in no folder (unix(7), 
 _CREDENTIALS = "iII"  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
-class Receiver:
+class AckSender:
     """The caller's side of one stream. Make it before the call; a context manager."""
 
     def __init__(self, job_id: str) -> None:
@@ -31,7 +31,7 @@ class Receiver:
         self._waiting.setblocking(False)
         self._sender: socket.socket | None = None
 
-    def __enter__(self) -> Receiver:
+    def __enter__(self) -> AckSender:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,7 +57,7 @@ def _own(peer: socket.socket) -> socket.socket | None:
     return None
 
 
-class Receipts:
+class AckReceiver:
     """The sender's side of one stream. Not safe in several threads, but for `wait`."""
 
     def __init__(self, job_id: bytes) -> None:

@@ -20,7 +20,7 @@ KEEP_S = 60.0
 """Without a job there is no question to ask. Striking off takes microseconds; a stub that stands still is killed."""
 
 
-class Remains:
+class DeferredRelease:
     """Finished streams, in the order in which they ended. Safe in all threads."""
 
     def __init__(self) -> None:
@@ -28,26 +28,26 @@ class Remains:
         self._kept: deque[tuple[int, float, Any]] = deque()
         self._count = 0
 
-    def keep(self, stream: Any) -> None:
+    def hold(self, stream: Any) -> None:
         """Take over a stream that has ended; the caller drops its own reference first or last, as it likes."""
         with self._lock:
             self._count += 1
             self._kept.append((self._count, time.monotonic(), stream))
 
-    def mark(self) -> int:
+    def checkpoint(self) -> int:
         """To be taken before the question: what is kept by now."""
         with self._lock:
             return self._count
 
-    def release(self, mark: int) -> None:
+    def release(self, checkpoint: int) -> None:
         """The question was answered: free what was kept before it, and what nobody asked about for `KEEP_S`."""
         old = time.monotonic() - KEEP_S
         freed = []
         with self._lock:
-            while self._kept and (self._kept[0][0] <= mark or self._kept[0][1] < old):
+            while self._kept and (self._kept[0][0] <= checkpoint or self._kept[0][1] < old):
                 freed.append(self._kept.popleft())
         freed.clear()  # not under the lock: a song's arrays are many
 
 
-REMAINS = Remains()
+FINISHED_STREAMS = DeferredRelease()
 """Of this process: the stub's list is one for all jobs."""

@@ -5,7 +5,8 @@ in the server process, up to 92 MB for a song of four minutes, after its job has
 that is, so the process's own memory is looked at, and admission counts it.
 
 For that, what is freed must leave the process at once: `ENVIRONMENT` lets glibc map every large block by itself. The
-models' processes inherit it, where it would cost page faults at every large array; `allocate_as_usual` undoes it there.
+models' processes inherit it, where it would cost page faults at every large array; `restore_malloc_defaults` undoes it
+there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from pathlib import Path
 
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.serving import process_registry as rundir
+from heartvoice.serving import process_registry
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """Of the server process: bytes from which on a block has a mapping of its own."""
@@ -25,7 +26,7 @@ _LARGEST_THRESHOLD = 32 * 2**20
 """Where glibc's own adaptive threshold ends up in a process that has freed a block of that size."""
 
 
-def allocate_as_usual() -> None:
+def restore_malloc_defaults() -> None:
     """Keep large blocks that were freed for the next ones, in this process."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
@@ -42,7 +43,7 @@ def private_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-class UnreadLimit:
+class UnreadResponseLimit:
     """Refuses new jobs while the server process holds too much more than it did when the first one came."""
 
     def __init__(self, model: str, limit_mb: int) -> None:
@@ -61,7 +62,7 @@ class UnreadLimit:
             self._base = now
         held = now - self._base
         if held > self._limit:
-            rundir.say_full(self._base + self._limit)
+            process_registry.report_full(self._base + self._limit)
             raise ModelUnavailableError(
                 f"{self._model}: the server holds {held / 1e6:.0f} MB of requests and of answers that their callers "
                 f"have not read, the limit is {self._limit / 1e6:.0f} MB; try again later"

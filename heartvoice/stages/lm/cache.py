@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.config.presets import TransformerSizes
+from heartvoice.config.presets import TransformerConfig
 from heartvoice.runtime.engines import Array
 
 WIDTH_BLOCK = 64
@@ -22,7 +22,7 @@ def round_up(count: int, block: int) -> int:
     return -(-count // block) * block
 
 
-def cache_bytes(sizes: TransformerSizes, *, rows: int, positions: int) -> int:
+def cache_bytes(sizes: TransformerConfig, *, rows: int, positions: int) -> int:
     """Bytes of float32 keys and values of all layers."""
     values = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
     return rows * round_up(positions, WIDTH_BLOCK) * values * np.dtype(np.float32).itemsize
@@ -36,7 +36,7 @@ class RowCache:
     finite, for its weight is 0 and 0 times NaN would still be NaN.
     """
 
-    def __init__(self, sizes: TransformerSizes, n_bytes: int) -> None:
+    def __init__(self, sizes: TransformerConfig, n_bytes: int) -> None:
         """Reserve `n_bytes`; the system hands memory out as it is written for the first time."""
         self._heads, self._head_dim = sizes.num_kv_heads, sizes.head_dim
         names = [f"{kind}_past_{layer}" for layer in range(sizes.num_layers) for kind in "kv"]

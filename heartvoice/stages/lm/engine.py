@@ -112,7 +112,7 @@ class LmEngine(Protocol):
 
 
 @dataclass
-class _Occupied:
+class _Slot:
     """A slot in use: its song, and the ids that it made last."""
 
     prompt: SongPrompt
@@ -140,7 +140,7 @@ class GraphEngine:
         longest = cache_bytes(self._sizes, rows=2 * n_slots, positions=preset.max_positions)
         self.kv_limit = longest if kv_limit is None else kv_limit
         self._cache = RowCache(self._sizes, self.kv_limit)
-        self._occupied: dict[int, _Occupied] = {}  # in the order of their rows
+        self._occupied: dict[int, _Slot] = {}  # in the order of their rows
         self._constant: dict[str, Array] = {}
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
@@ -172,7 +172,7 @@ class GraphEngine:
         )
         self._cache.append_rows(result, n_tokens)
         codes: Codes = result["next_codes"][0].astype(np.int64)
-        self._occupied[slot] = _Occupied(prompt, codes)
+        self._occupied[slot] = _Slot(prompt, codes)
         self._songs_changed()
         return codes
 

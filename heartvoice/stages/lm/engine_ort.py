@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.config.presets import Preset, TransformerSizes
+from heartvoice.config.presets import Preset, TransformerConfig
 from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import Array, onnx_session
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Occupied:
+class _Slot:
     """A slot in use."""
 
     prompt: SongPrompt
@@ -63,7 +63,7 @@ class OrtEngine:
         self._row_bytes = preset.max_positions * position_bytes(preset.lm.backbone)
         self.kv_limit = 2 * n_slots * self._row_bytes if kv_limit is None else kv_limit
         self._step = SharedCacheStep(path, preset, n_rows=self.kv_limit // self._row_bytes, threads=threads)
-        self._occupied: dict[int, _Occupied] = {}
+        self._occupied: dict[int, _Slot] = {}
         self._owners: list[int] = []  # slot of each row in use
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
@@ -77,7 +77,7 @@ class OrtEngine:
         n_tokens, first = len(prompt.text_ids), len(self._owners)
         text_ids = np.zeros(min(round_up(n_tokens, PROMPT_BLOCK), self._preset.max_positions), np.int64)
         text_ids[:n_tokens] = prompt.text_ids
-        song = _Occupied(prompt, np.zeros(N_CODEBOOKS, np.int64), 0, list(range(prompt.n_rows)))
+        song = _Slot(prompt, np.zeros(N_CODEBOOKS, np.int64), 0, list(range(prompt.n_rows)))
         inputs = self._inputs([song], [frame]) | {
             "text_ids": text_ids[None],
             "style": prompt.style[None],
@@ -114,7 +114,7 @@ class OrtEngine:
                 song.rows[song.rows.index(last)] = row
                 self._owners[row] = owner
 
-    def _inputs(self, songs: list[_Occupied], frames: list[FrameInput]) -> dict[str, Array]:
+    def _inputs(self, songs: list[_Slot], frames: list[FrameInput]) -> dict[str, Array]:
         """A frame's inputs for songs whose rows are all the rows there are."""
         count, rows = len(songs), {row: index for index, song in enumerate(songs) for row in song.rows}
         row_song = np.array([rows[row] for row in range(len(rows))], np.int64)
@@ -140,7 +140,7 @@ class OrtEngine:
         }
 
 
-def position_bytes(sizes: TransformerSizes) -> int:
+def position_bytes(sizes: TransformerConfig) -> int:
     """Bytes of one row's keys and values at one position, all layers."""
     return 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * np.dtype(np.float32).itemsize
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S, MAX_FEATURE, MAX_TEXT_BYTES, N_CODEBOOKS
 from heartvoice.contracts.models import HEARTMULA
@@ -85,7 +85,7 @@ class LmRequest:
         return math.ceil(self.min_duration_s * FRAMES_PER_S)
 
 
-class LmSong:
+class SongState:
     """A request under way: what its next frame is drawn with, and when it ends. Knows no engine."""
 
     def __init__(self, request: LmRequest, tokenizer: Tokenizer, preset: Preset) -> None:
@@ -123,7 +123,7 @@ class LmSong:
     def next_input(self, pending: int = 0) -> FrameInput:
         """Draws and EOS rule of the next frame, or of the one behind so many that are under way."""
         index = self.n_made + pending
-        draws = noise.uniform(self.request.seed, "lm", index, (N_CODEBOOKS,))
+        draws = keyed_random.uniform(self.request.seed, "lm", index, (N_CODEBOOKS,))
         return FrameInput(draws, allow_eos=index > 0 and index >= self.request.min_frames)
 
     def take(self, ids: Codes) -> NDArray[np.int32] | None:

@@ -29,9 +29,9 @@ from heartvoice.errors import (
     ModelUnavailableError,
     RequestCancelledError,
 )
-from heartvoice.redaction import where
+from heartvoice.redaction import traceback_without_messages
 from heartvoice.stages.lm.engine import Codes, LmEngine
-from heartvoice.stages.lm.request import LmSong
+from heartvoice.stages.lm.request import SongState
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ Timed = Literal["queue", "first_frame", "prefill", "step"]
 
 
 class LmObserver(Protocol):
-    """Told by the scheduler's thread what it does. `settle` comes before a song's consumer hears of its end."""
+    """Told by the scheduler's thread what it does. `flush` comes before a song's consumer hears of its end."""
 
     def timed(self, what: Timed, seconds: float) -> None:
         """Something took so long."""
@@ -54,11 +54,11 @@ class LmObserver(Protocol):
     def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
         """How full the engine and the queue are."""
 
-    def settle(self, *, at_once: bool) -> None:
-        """A turn is over; if `at_once`, a song has ended and everything has to be reported now."""
+    def flush(self, *, immediate: bool) -> None:
+        """A turn is over; if `immediate`, a song has ended and everything has to be reported now."""
 
 
-class Unobserved:
+class NullObserver:
     """An `LmObserver` that keeps nothing."""
 
     def timed(self, what: Timed, seconds: float) -> None:
@@ -70,7 +70,7 @@ class Unobserved:
     def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
         """Nothing."""
 
-    def settle(self, *, at_once: bool) -> None:
+    def flush(self, *, immediate: bool) -> None:
         """Nothing."""
 
 
@@ -81,7 +81,7 @@ class SongStream:
     As a context manager it cancels what is left of the song.
     """
 
-    def __init__(self, song: LmSong, cancelled: Callable[[], bool], timeout_s: float | None) -> None:
+    def __init__(self, song: SongState, cancelled: Callable[[], bool], timeout_s: float | None) -> None:
         self.song = song
         self.submitted = time.monotonic()
         self.queue_s = 0.0
@@ -162,7 +162,7 @@ class LmScheduler:
             max_waiting: songs that may wait for a slot.
             observer: told what happens.
         """
-        self._engine, self._max_waiting, self._observer = engine, max_waiting, observer or Unobserved()
+        self._engine, self._max_waiting, self._observer = engine, max_waiting, observer or NullObserver()
         self._waiting: deque[SongStream] = deque()
         self._running: dict[int, SongStream] = {}
         self._stopping = False
@@ -171,7 +171,7 @@ class LmScheduler:
         self._thread.start()
 
     def submit(
-        self, song: LmSong, cancelled: Callable[[], bool] = lambda: False, *, timeout_s: float | None = None
+        self, song: SongState, cancelled: Callable[[], bool] = lambda: False, *, timeout_s: float | None = None
     ) -> SongStream:
         """Queue a song.
 
@@ -296,7 +296,7 @@ class LmScheduler:
         for slot in over:
             self._leave(slot)
         self._observer.frames_made(sum(frame is not None for frame in frames.values()))
-        self._report(at_once=bool(over))
+        self._report(immediate=bool(over))
         for slot, stream in streams.items():
             frame = frames[slot]
             if frame is not None:
@@ -309,18 +309,18 @@ class LmScheduler:
         del self._running[slot]
 
     def _tell(self, stream: SongStream, error: HeartvoiceError) -> None:
-        self._report(at_once=True)
+        self._report(immediate=True)
         stream.put(error)
 
-    def _report(self, *, at_once: bool) -> None:
+    def _report(self, *, immediate: bool) -> None:
         rows = sum(stream.song.prompt.n_rows for stream in self._running.values())
         self._observer.occupied(slots=len(self._running), rows=rows, waiting=len(self._waiting))
-        self._observer.settle(at_once=at_once)
+        self._observer.flush(immediate=immediate)
 
 
 def _failure(what: str, cause: Exception) -> HeartvoiceError:
     """An error of its own for each song: several threads raise them."""
-    log.error("the engine failed at a %s, %s", what, where(cause))
+    log.error("the engine failed at a %s, %s", what, traceback_without_messages(cause))
     error = EngineError(f"heartmula: the engine failed at a {what}: {cause}")
     error.__cause__ = cause
     return error

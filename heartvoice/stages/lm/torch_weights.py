@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from heartvoice.config.presets import HeartMuLaSizes
+from heartvoice.config.presets import HeartMuLaConfig
 from heartvoice.errors import EngineError
 from heartvoice.models.load import Checkpoint, TensorSource, random_checkpoint
 from heartvoice.runtime.repository import Repository
@@ -50,7 +50,7 @@ def open_lm_weights(repository: Repository, folder: str | None) -> TensorSource:
     if folder is None:
         folder = f"{pulled}/{_OFFICIAL}"
     source = Checkpoint.open(Path(folder))
-    found = HeartMuLaSizes.from_config(source.config)
+    found = HeartMuLaConfig.from_config(source.config)
     if found != sizes:
         raise EngineError(f"weights: {folder} holds a network of {found}, the repository was exported for {sizes}")
     return source

@@ -29,7 +29,7 @@ Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion:
+class ConversionRequest:
     """Vocals to be converted, and how."""
 
     vocals: Samples
@@ -44,7 +44,7 @@ class Conversion:
     more: bool = False
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Array]) -> Conversion:
+    def from_inputs(cls, inputs: Mapping[str, Array]) -> ConversionRequest:
         """Check a request's tensors.
 
         Raises:
@@ -94,7 +94,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, eq=False)
-class Converted:
+class ConvertedChunk:
     """A stretch of converted vocals, float32 [M]. The last one has the report and, if more vocals follow, the state."""
 
     vocals: Samples
@@ -111,8 +111,8 @@ class Converter:
         self.voices: VoiceCache[VoiceFeatures] = VoiceCache(limit_bytes)
 
     def convert(
-        self, networks: Networks, request: Conversion, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[Converted]:
+        self, networks: Networks, request: ConversionRequest, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[ConvertedChunk]:
         """Convert one request's vocals, piece by piece.
 
         Args:
@@ -144,14 +144,14 @@ class Converter:
             if request.state is not None:
                 live = LiveConverter.restore(stage, voice, settings, request.state, cancelled)
             pieces = live.push(request.vocals, more=request.more)
-            yield from (Converted(piece) for piece in pieces)
-            yield Converted(_nothing(), live.state() if request.more else None, report(live.report()))
+            yield from (ConvertedChunk(piece) for piece in pieces)
+            yield ConvertedChunk(_nothing(), live.state() if request.more else None, report(live.report()))
             return
         song = stage.convert(request.vocals, voice, settings, cancelled)
-        yield from (Converted(piece) for piece in song)
-        yield Converted(_nothing(), None, report(song.report()))
+        yield from (ConvertedChunk(piece) for piece in song)
+        yield ConvertedChunk(_nothing(), None, report(song.report()))
 
-    def _voice(self, stage: ConvertStage, request: Conversion, cancelled: Callable[[], bool]) -> VoiceFeatures:
+    def _voice(self, stage: ConvertStage, request: ConversionRequest, cancelled: Callable[[], bool]) -> VoiceFeatures:
         prompt_s = request.settings.prompt_s
         key = voice_key(request.voice_key, self._preset.name, prompt_s)
         reference = request.voice

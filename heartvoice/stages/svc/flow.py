@@ -13,7 +13,7 @@ import numpy as np
 
 from heartvoice.contracts.svc_graphs import SVC_FLOW
 from heartvoice.errors import RequestCancelledError
-from heartvoice.runtime.engines import Constants
+from heartvoice.runtime.engines import ConstantInputs
 from heartvoice.runtime.networks import Networks
 
 Array = Any
@@ -80,7 +80,7 @@ def network_velocity(
         A callback that raises RequestCancelledError when cancelled.
     """
 
-    constants = Constants()
+    constants = ConstantInputs()
 
     def velocity(x: Array, prompt_x: Array, t: float, style: Array, cond: Array) -> Array:
         if cancelled():

@@ -31,7 +31,7 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 from heartvoice.stages.svc.pitch import shifted
 from heartvoice.stages.svc.settings import ConvertSettings
-from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, Heard, check_vocals, make_report
+from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, SourceFeatures, check_vocals, make_report
 from heartvoice.stages.svc.voice_features import SAMPLES_PER_VALUE, VoiceFeatures
 from heartvoice.stages.svc.windows import OVERLAP_FRAMES, WindowJoiner
 
@@ -282,7 +282,7 @@ class LiveConverter:
         )  # fmt: skip
         return replace(done, audio=state.audio[done.context_start - state.context_start :].copy()), pieces
 
-    def _counted(self, state: LiveState, heard: Heard, end: int | None) -> LiveState:
+    def _counted(self, state: LiveState, heard: SourceFeatures, end: int | None) -> LiveState:
         """Take pitches up to frame `end`, or all of them, into the statistics; and the shift that follows."""
         first = state.context_start // SAMPLES_PER_VALUE
         upto = first + heard.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE

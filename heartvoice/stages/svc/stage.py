@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import keyed_random as noise
-from heartvoice.config.svc import SVC_HOP, SvcSizes
+from heartvoice import keyed_random
+from heartvoice.config.svc import SVC_HOP, SvcConfig
 from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
 from heartvoice.contracts.svc_graphs import MAX_SVC_FRAMES, SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.tensors import PROMPT_S
@@ -57,7 +57,7 @@ MAX_VOCALS_SAMPLES = (MAX_SVC_FRAMES + 1) * SVC_HOP - 1
 
 
 @dataclass(frozen=True)
-class Heard:
+class SourceFeatures:
     """What is sung: content [S, C], contour [n] in Hz, and mel frames of the recording."""
 
     content: Floats
@@ -95,7 +95,7 @@ class ConvertStage:
     def __init__(
         self,
         networks: Networks,
-        sizes: SvcSizes,
+        sizes: SvcConfig,
         f0: F0Stage,
         style_bands: int = 80,
         *,
@@ -171,7 +171,7 @@ class ConvertStage:
 
     def convert(
         self, vocals44: Floats, voice: VoiceFeatures, settings: ConvertSettings, cancelled: Cancelled = lambda: False
-    ) -> Conversion:
+    ) -> ConversionStream:
         """Sing a whole song in another voice.
 
         Args:
@@ -190,13 +190,13 @@ class ConvertStage:
             RequestCancelledError: while iterating: `cancelled` returned true.
             EngineError: while iterating: a network failed or returned what its contract forbids.
         """
-        return Conversion(self, vocals44, voice, settings, cancelled)
+        return ConversionStream(self, vocals44, voice, settings, cancelled)
 
-    def listen(self, vocals44: Floats, cancelled: Cancelled = lambda: False) -> Heard:
+    def listen(self, vocals44: Floats, cancelled: Cancelled = lambda: False) -> SourceFeatures:
         """Content and pitch of vocals [N]."""
         audio16 = sinc_resample(vocals44)
         f0 = self._f0.track(audio16, cancelled)
-        return Heard(self.content(audio16, cancelled), f0, n_mel_frames(len(vocals44)))
+        return SourceFeatures(self.content(audio16, cancelled), f0, n_mel_frames(len(vocals44)))
 
     def content(self, audio16: Floats, cancelled: Cancelled = lambda: False) -> Floats:
         """Content [S, C] of samples at 16 kHz; see `svc_content.content_features`."""
@@ -239,7 +239,7 @@ class ConvertStage:
             voice: see `voice`.
             settings: steps, guidance and seed.
             first: number of the first window, for its noise.
-            draw: the noise; default `self.noise`.
+            draw: the noise; default `self.keyed_random`.
             cancelled: looked at before every network call.
 
         Yields:
@@ -253,7 +253,7 @@ class ConvertStage:
 
     def noise(self, seed: int) -> Noise:
         """Noise by seed and window; it does not depend on the voice."""
-        return lambda index, n_frames: noise.normal(seed, "svc", index, (n_frames, self._sizes.dit.in_channels))
+        return lambda index, n_frames: keyed_random.normal(seed, "svc", index, (n_frames, self._sizes.dit.in_channels))
 
     def solve(
         self,
@@ -298,7 +298,7 @@ class ConvertStage:
         return value
 
 
-class Conversion(Iterator[Floats]):
+class ConversionStream(Iterator[Floats]):
     """One exact conversion under way: iterate for its samples, then ask for its report."""
 
     def __init__(

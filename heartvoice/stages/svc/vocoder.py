@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.checkpoints.bigvgan import POST_KERNEL, PRE_KERNEL
-from heartvoice.config.svc import BigvganSizes
+from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.svc_graphs import VOCODER
 from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
@@ -26,7 +26,7 @@ Mel = NDArray[np.float32]
 Samples = NDArray[np.float32]
 
 
-def context_frames(sizes: BigvganSizes) -> tuple[int, int]:
+def context_frames(sizes: BigvganConfig) -> tuple[int, int]:
     """Frames of past and of future that reach the samples of one frame: those that a chunk has to hear beside itself.
 
     From the samples of frame 0 back to the mel, layer by layer; the parallel block that reads furthest decides. What
@@ -48,7 +48,7 @@ def context_frames(sizes: BigvganSizes) -> tuple[int, int]:
 class VocodeStage:
     """BigVGAN over one network. Holds no state of any song."""
 
-    def __init__(self, networks: Networks, sizes: BigvganSizes, *, chunk_frames: int = VOCODER_CHUNK) -> None:
+    def __init__(self, networks: Networks, sizes: BigvganConfig, *, chunk_frames: int = VOCODER_CHUNK) -> None:
         self._networks = networks
         self._sizes = sizes
         self._chunk = chunk_frames

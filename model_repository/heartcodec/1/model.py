@@ -2,7 +2,7 @@
 
 from heartvoice.contracts.models import HEARTCODEC
 from heartvoice.runtime.networks import LocalNetworks
-from heartvoice.serving.bls import Caller, ServedNetworks
+from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.codec import CodecRequest, CodecStage
@@ -17,6 +17,6 @@ class TritonPythonModel(StageModel):
         self.local.load("heartcodec_condition", "heartcodec_flow")
 
     def work(self, job: Job) -> None:
-        stage = CodecStage(ServedNetworks(Caller(job.check), self.local), self.sizes)
+        stage = CodecStage(ServedNetworks(BlsClient(job.check), self.local), self.sizes)
         audio, latents = stage.decode_window(CodecRequest.from_inputs(job.inputs, self.sizes), job.cancelled)
         job.answer({"AUDIO": audio, "LATENTS": latents})

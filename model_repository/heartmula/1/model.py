@@ -12,7 +12,7 @@ from heartvoice.stages.lm.scheduler import LmScheduler
 
 class TritonPythonModel(StageModel):
     spec = HEARTMULA
-    schedules_itself = True
+    thread_per_job = True
 
     def build(self, context: Context) -> None:
         self.repository = context.repository

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from heartvoice.checkpoints.seed_vc import dit_sizes, open_seed_vc, open_whisper, regulator_sizes
-from heartvoice.config.svc import DitSizes, RegulatorSizes, WhisperSizes
+from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.load import load_module
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
@@ -49,7 +49,7 @@ def meta(sizes: AnyPart) -> torch.nn.Module:
 
 def test_full_size_velocity_reads_the_official_names_and_knows_the_dead_ones() -> None:
     official_names = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]["cfm"]
-    network, names = meta(DitSizes()), part_manifest(DitSizes())
+    network, names = meta(DitConfig()), part_manifest(DitConfig())
     assert {name: tuple(official_names[name]) for name in names} == names
     dead = {name.removeprefix("estimator.") for name in set(official_names) - set(names)}
     skips = {f"transformer.layers.{i}.skip_in_linear.{part}" for i in range(9) for part in ("weight", "bias")}
@@ -66,13 +66,13 @@ def test_full_size_velocity_reads_the_official_names_and_knows_the_dead_ones() -
 @pytest.mark.slow
 def test_full_size_regulator_reads_the_official_names() -> None:
     official_names = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]["length_regulator"]
-    names = part_manifest(RegulatorSizes())
+    names = part_manifest(RegulatorConfig())
     assert {name: tuple(official_names[name]) for name in names} == names
     assert set(official_names) - set(names) == {"embedding.weight", "mask_token"}
 
 
 def test_full_size_whisper_has_small_s_parameters() -> None:
-    names = part_manifest(WhisperSizes())
+    names = part_manifest(WhisperConfig())
     assert sum(int(np.prod(shape)) for shape in names.values()) == 88_154_112  # 88.2 M (spec, section 16)
     assert "encoder.layers.0.self_attn.k_proj.bias" not in names
 

@@ -1,9 +1,9 @@
 """What half precision costs each graph, and what each float32 island is worth: decides `half.py`'s islands.
 
-    python -m benchmarks.half --preset mid
-    python -m benchmarks.half --preset oss-3b        # full width, few layers
-    python -m benchmarks.half --repository DIR --inputs DIR   # real weights, recorded inputs
-    python -m benchmarks.half --repository DIR --record DIR   # records them, of one codec window
+    python -m benchmarks.mixed_precision --preset mid
+    python -m benchmarks.mixed_precision --preset oss-3b        # full width, few layers
+    python -m benchmarks.mixed_precision --repository DIR --inputs DIR   # real weights, recorded inputs
+    python -m benchmarks.mixed_precision --repository DIR --record DIR   # records them, of one codec window
 
 Nothing is timed: numbers are signal-to-noise ratios of emulated half precision against float32, in dB, for all islands
 in float32, for none, and for all but one. With random weights they say what rounding does to a network's sums. They say
@@ -27,12 +27,12 @@ import numpy as np
 from heartvoice.config.presets import PRESETS, SEPARATORS, Preset
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
-from heartvoice.export.graph import ISLANDS, Island
-from heartvoice.export.half import HALVES, HalfPrecision, type_graph
-from heartvoice.export.half_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region
 from heartvoice.export.layout import GraphModel, graph_models
+from heartvoice.export.mixed_precision import HALVES, HalfPrecision, type_graph
+from heartvoice.export.mixed_precision_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
 from heartvoice.export.parity import one_layer
-from heartvoice.export.targets import target_of
+from heartvoice.export.parity_targets import target_of
 from heartvoice.export.weights import random_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run
@@ -69,9 +69,9 @@ def graph_of(model: GraphModel, preset: Preset, repository: Repository | None) -
         yield Path(folder) / GRAPH_FILE
 
 
-def variants(present: Collection[Island], *, few: bool) -> dict[str, tuple[Island, ...]]:
+def variants(present: Collection[Fp32Region], *, few: bool) -> dict[str, tuple[Fp32Region, ...]]:
     """Sets of islands by name."""
-    found: dict[str, tuple[Island, ...]] = {"all islands": ISLANDS, "no islands": ()}
+    found: dict[str, tuple[Fp32Region, ...]] = {"all islands": ISLANDS, "no islands": ()}
     if not few:
         found |= {f"all but {name}": tuple(other for other in ISLANDS if other != name) for name in present}
     return found
@@ -90,7 +90,7 @@ def ablate(run: Run, model: GraphModel, path: Path, inputs: Mapping[str, Array],
 
 
 def _errors(
-    path: Path, precision: HalfPrecision, islands: Sequence[Island], inputs: Mapping[str, Array],
+    path: Path, precision: HalfPrecision, islands: Sequence[Fp32Region], inputs: Mapping[str, Array],
     want: Mapping[str, Array], model: str, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
     engine = emulate(path, precision, islands, threads=threads)

@@ -14,7 +14,7 @@ import numpy as np
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
 from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
-from heartvoice.config.presets import CampplusSizes, Preset, SwiftF0Sizes
+from heartvoice.config.presets import CampplusConfig, Preset, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
@@ -94,7 +94,7 @@ def _separator(preset: Preset, frames: int) -> Arrays:
 
 def _speaker(preset: Preset, frames: int) -> Arrays:
     sizes = preset.speaker
-    if isinstance(sizes, CampplusSizes):
+    if isinstance(sizes, CampplusConfig):
         return {"features": _noise("bank", 1, 2 * frames, sizes.n_bands, scale=2)}
     return {"features": np.square(_noise("bank", 2, 160, sizes.n_bands))}
 
@@ -105,7 +105,7 @@ def _style(preset: Preset, frames: int) -> Arrays:
 
 def _f0(preset: Preset, frames: int) -> Arrays:
     sizes = preset.f0
-    if isinstance(sizes, SwiftF0Sizes):
+    if isinstance(sizes, SwiftF0Config):
         from heartvoice.export.parity_f0 import voices
 
         return {"features": voices(0, 1, 256 * frames)[:, None]}

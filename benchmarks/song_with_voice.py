@@ -1,6 +1,6 @@
 """What does a voice cost in the pipeline: a cover, a song with a voice, a voice heard before, and conversion live?
 
-    python -m benchmarks.voice [--preset mid] [--only cover|song|cache|live] [--quick]
+    python -m benchmarks.song_with_voice [--preset mid] [--only cover|song|cache|live] [--quick]
 
 In one process over an exported repository (`heartvoice export --preset mid --random-weights 0` first). A job runs as a
 whole, in which its stages overlap, and then stage by stage: each one alone gives the answers that it gave in a job
@@ -29,10 +29,10 @@ from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.loadtest.signals import agreement, melody
-from heartvoice.pipeline.in_process import LocalStages, LocalVoiceStages, make_cover
+from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover
 from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
 from heartvoice.pipeline.song import SongRequest, SongStages
-from heartvoice.pipeline.song_with_voice import song_messages
+from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
 from heartvoice.runtime.engines import Array, default_threads
 from heartvoice.runtime.networks import LocalNetworks
@@ -40,7 +40,7 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import Conversion, Converted, Converter
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 from heartvoice.stages.svc.mel import log_mel
 from heartvoice.stages.svc.settings import ConvertSettings
 
@@ -82,7 +82,7 @@ class Tape:
         """See `revoice.VoiceStages`."""
         return self._kept("separation", lambda: self.voice.separate(request))
 
-    def convert(self, request: Conversion) -> Iterable[Converted]:
+    def convert(self, request: ConversionRequest) -> Iterable[ConvertedChunk]:
         """See `revoice.VoiceStages`."""
         return self._kept("conversion", lambda: list(self.voice.convert(request)))
 
@@ -123,7 +123,10 @@ class Stages:
     def __init__(self, repository: Repository, threads: int) -> None:
         torch.set_num_threads(threads)
         self.repository = repository
-        self.song, self.voice = LocalStages(repository, threads=threads), LocalVoiceStages(repository, threads=threads)
+        self.song, self.voice = (
+            InProcessStages(repository, threads=threads),
+            InProcessVoiceStages(repository, threads=threads),
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------- jobs
@@ -152,7 +155,7 @@ class Job:
         }
         preset = repository.preset
         request = SongRequest.from_inputs(inputs, preset)
-        return song_messages(request, song, lambda: voice, preset, repository.about, detect_vocals=False)
+        return run_song(request, song, lambda: voice, preset, repository.about, detect_vocals=False)
 
     def _inputs(self) -> dict[str, Array]:
         return voice_inputs() | {"svc_steps": np.array([self.steps]), "no_vocals": _text("convert")}
@@ -240,7 +243,7 @@ class Conversions:
         self.preset = repository.preset
         self.converter = Converter(self.preset)
         voice, settings = read_voice(voice_inputs()), ConvertSettings(steps=steps)
-        self.request = Conversion(vocals(seconds), voice, voice.sha256, CONSENT, settings)
+        self.request = ConversionRequest(vocals(seconds), voice, voice.sha256, CONSENT, settings)
 
     def exact(self, seed: int = 0) -> tuple[Floats, Mapping[str, Any]]:
         """All vocals at once: samples and report."""
@@ -250,7 +253,7 @@ class Conversions:
     def live(self) -> tuple[Floats, Mapping[str, Any]]:
         """The vocals as they come from the separator."""
         parts = np.split(self.request.vocals, range(PUSH_SAMPLES, len(self.request.vocals), PUSH_SAMPLES))
-        pieces, state = list[Converted](), None
+        pieces, state = list[ConvertedChunk](), None
         for index, part in enumerate(parts):
             request = replace(self.request, vocals=part, live=True, state=state, more=index + 1 < len(parts))
             pieces += self.converter.convert(self.networks, request)
@@ -258,7 +261,7 @@ class Conversions:
         return _joined(pieces)
 
 
-def _joined(pieces: Iterable[Converted]) -> tuple[Floats, Mapping[str, Any]]:
+def _joined(pieces: Iterable[ConvertedChunk]) -> tuple[Floats, Mapping[str, Any]]:
     every = list(pieces)
     return np.concatenate([piece.vocals for piece in every]), every[-1].report or {}
 
@@ -329,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.voice", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.song_with_voice", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="mid")
     parser.add_argument("--repository", type=Path, help="default build/repository/PRESET")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")

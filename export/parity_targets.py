@@ -7,7 +7,7 @@ from heartvoice.errors import ExportError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.flow_graph import build_heartcodec_condition, build_heartcodec_flow
-from heartvoice.export.graph import Graph
+from heartvoice.export.graph_builder import Graph
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.heartmula_ort import build_heartmula_ort
 from heartvoice.export.htdemucs_graph import build_htdemucs

@@ -30,7 +30,7 @@ _ONNX_TYPE: dict[str, int] = {
 }
 
 
-Island = Literal[
+Fp32Region = Literal[
     "norm", "softmax", "rope", "time", "residual", "snake", "filter", "levels", "lookup", "sampling", "recurrence"
 ]
 """Parts of a graph that may have to stay float32 where the rest runs in half precision (`half.py`):
@@ -40,7 +40,7 @@ time: the flow's time embedding and what it modulates by; residual: the sum that
 square and sum; filter: the low-pass filters around it; levels: rounding to the decoder's levels; lookup: sums of table
 rows; sampling: logits into codes; recurrence: LSTM and GRU.
 """
-ISLANDS: tuple[Island, ...] = get_args(Island)
+ISLANDS: tuple[Fp32Region, ...] = get_args(Fp32Region)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class GraphBuilder:
     # -------------------------------------------------------------------------------------------------- operations
 
     @contextmanager
-    def island(self, name: Island) -> Iterator[None]:
+    def island(self, name: Fp32Region) -> Iterator[None]:
         """Nodes that are added within say so in their names, `norm.Sqrt_3`; the outermost island counts."""
         before, self._island = self._island, self._island or f"{name}."
         try:

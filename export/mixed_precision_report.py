@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.export.emulate import HalfError, compare, emulate
-from heartvoice.export.graph import ISLANDS, Island
-from heartvoice.export.half import HalfPrecision
-from heartvoice.export.half_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
+from heartvoice.export.graph_builder import ISLANDS, Fp32Region
 from heartvoice.export.layout import GraphModel, to_json
+from heartvoice.export.mixed_precision import HalfPrecision
+from heartvoice.export.mixed_precision_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
 from heartvoice.export.repository import read_json, total_bytes
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.runtime.repository import MANIFEST, Repository
@@ -26,7 +26,7 @@ def measure(
     repository: Repository,
     model: GraphModel,
     precision: HalfPrecision,
-    islands: Collection[Island] = ISLANDS,
+    islands: Collection[Fp32Region] = ISLANDS,
     *,
     inputs: Path | None = None,
     frames: int = FRAMES,
@@ -76,7 +76,7 @@ def available_memory() -> int:
 
 
 def store_report(
-    repository: Repository, precision: HalfPrecision, islands: Collection[Island], graphs: Mapping[str, Any]
+    repository: Repository, precision: HalfPrecision, islands: Collection[Fp32Region], graphs: Mapping[str, Any]
 ) -> Path:
     """Add graphs to a repository's report; those of other precisions stay."""
     path = repository.root / REPORT

@@ -121,7 +121,7 @@ def _tensors(path: Path, model: GraphModel) -> Iterator[str]:
     """Names, dtypes and dims of a graph's inputs and outputs against the contract."""
     import onnx
 
-    from heartvoice.export.graph import pinned, value_info
+    from heartvoice.export.graph_builder import pinned, value_info
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from heartvoice.config.presets import HeartCodecSizes, HeartMuLaSizes, TransformerSizes
+from heartvoice.config.presets import HeartCodecConfig, HeartMuLaConfig, TransformerConfig
 from heartvoice.models.heartcodec.estimator import mlp_width
 from heartvoice.models.heartcodec.scalar import DILATIONS
 
 
-def layer_values(sizes: TransformerSizes) -> int:
+def layer_values(sizes: TransformerConfig) -> int:
     """Weights of one layer, norms included."""
     kv_width = sizes.num_kv_heads * sizes.head_dim
     attention = 2 * sizes.embed_dim * (sizes.embed_dim + kv_width)
@@ -37,7 +37,7 @@ class FrameBytes:
 
 
 def frame_bytes(
-    sizes: HeartMuLaSizes, *, positions: int, rows: int, weight_bytes: float = 4, cache_bytes: int = 4
+    sizes: HeartMuLaConfig, *, positions: int, rows: int, weight_bytes: float = 4, cache_bytes: int = 4
 ) -> FrameBytes:
     """Bytes read by one frame with so many cached positions in each row.
 
@@ -61,7 +61,7 @@ def frame_bytes(
     )
 
 
-def prefill_flop(sizes: HeartMuLaSizes, *, positions: int, rows: int) -> float:
+def prefill_flop(sizes: HeartMuLaConfig, *, positions: int, rows: int) -> float:
     """Operations of a prompt in the backbone; the frame after it is not counted."""
     backbone = sizes.backbone
     linear = 2 * backbone.num_layers * layer_values(backbone) * positions
@@ -69,7 +69,7 @@ def prefill_flop(sizes: HeartMuLaSizes, *, positions: int, rows: int) -> float:
     return float(rows * (linear + attention))
 
 
-def flow_flop(sizes: HeartCodecSizes, *, frames: int, rows: int) -> float:
+def flow_flop(sizes: HeartCodecConfig, *, frames: int, rows: int) -> float:
     """Operations of one evaluation of the flow's velocity, over so many latent frames."""
     width = sizes.num_attention_heads * sizes.attention_head_dim
     stacks = ((sizes.num_layers, width), (sizes.num_layers_2, 2 * width))
@@ -84,7 +84,7 @@ def flow_flop(sizes: HeartCodecSizes, *, frames: int, rows: int) -> float:
     return float(rows * (2 * frames * values + attention))
 
 
-def decoder_flop(sizes: HeartCodecSizes, *, frames: int, channels: int = 2) -> float:
+def decoder_flop(sizes: HeartCodecConfig, *, frames: int, channels: int = 2) -> float:
     """Operations of the scalar decoder over so many latent frames of each audio channel."""
     width = sizes.init_channel << len(sizes.upsample_factors)
     length = frames

@@ -1,6 +1,6 @@
 """How much faster than real time are mixer and limiter, and how much memory do they take?
 
-    python -m benchmarks.mix [--seconds 60] [--rounds 5]
+    python -m benchmarks.mixer [--seconds 60] [--rounds 5]
 
 Made-up signals with the levels of music, streamed in pieces of a second: the mixer with vocals in a room and with mono
 vocals, the limiter on a mix that needs it now and then and on noise 20 dB over. Ratios are against soxr resampling the
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice import keyed_random as noise
+from heartvoice import keyed_random
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.limiter import Limiter
 from heartvoice.audio.mixer import Mixer
@@ -34,7 +34,7 @@ def _signal(name: str, n_channels: int, seconds: int, rate_hz: int) -> Samples:
     """Noise that swells and fades twice a second: [C, N], deviation about 0.1."""
     n = seconds * rate_hz
     swell = np.float32(0.1) * (1 + np.sin(np.arange(n, dtype=np.float32) * np.float32(4 * np.pi / rate_hz)))
-    signal: Samples = noise.normal(0, f"benchmark mix {name}", 0, (n_channels, n)) * swell
+    signal: Samples = keyed_random.normal(0, f"benchmark mix {name}", 0, (n_channels, n)) * swell
     return signal
 
 
@@ -89,7 +89,7 @@ def build(name: str, seconds: int) -> Callable[[], object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="benchmarks.mix", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.mixer", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="of audio")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")

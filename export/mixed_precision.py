@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from heartvoice.errors import ExportError
-from heartvoice.export.graph import ISLANDS, Array, Graph, Island, Weight
+from heartvoice.export.graph_builder import ISLANDS, Array, Fp32Region, Graph, Weight
 from heartvoice.export.layout import OPSET
 
 HalfPrecision = Literal["bf16", "fp16"]
@@ -61,13 +61,13 @@ class Typed:
     """Nodes in half, in each island in float32, and casts."""
 
 
-def island_of(node: onnx.NodeProto) -> Island | None:
+def island_of(node: onnx.NodeProto) -> Fp32Region | None:
     """The island that a node was built in."""
     prefix, dot, _ = node.name.partition(".")
     return next((name for name in ISLANDS if name == prefix), None) if dot else None
 
 
-def type_graph(path: Path, precision: HalfPrecision, islands: Collection[Island] = ISLANDS) -> Typed:
+def type_graph(path: Path, precision: HalfPrecision, islands: Collection[Fp32Region] = ISLANDS) -> Typed:
     """Type a float32 graph.
 
     Args:
