@@ -57,7 +57,7 @@ def cancelled() -> list[str]:
 
 
 def test_calls_that_were_answered_are_not_cancelled(bls: ModuleType) -> None:
-    caller = bls.Caller()
+    caller = bls.BlsClient()
     for _ in range(3):
         caller.run("heartcodec", {"seed": np.array([1])})
     list(caller.stream("heartmula", {"seed": np.array([1])}))
@@ -67,7 +67,7 @@ def test_calls_that_were_answered_are_not_cancelled(bls: ModuleType) -> None:
 
 
 def test_streams_that_were_left_are_cancelled(bls: ModuleType) -> None:
-    caller = bls.Caller()
+    caller = bls.BlsClient()
     streams = [caller.stream("heartmula", {"seed": np.array([1])}) for _ in range(2)]
     for stream in streams:
         next(stream)

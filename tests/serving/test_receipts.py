@@ -56,8 +56,8 @@ def test_a_caller_that_was_killed_takes_no_more() -> None:
     job_id = uuid.uuid4().hex
     code = f"""
 import time
-from heartvoice.serving.workarounds.acknowledgements import Receiver
-with Receiver({job_id!r}):
+from heartvoice.serving.workarounds.acknowledgements import AckSender
+with AckSender({job_id!r}):
     print(flush=True)
     time.sleep(60)
 """
