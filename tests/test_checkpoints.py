@@ -344,7 +344,7 @@ def test_every_network_loads_its_random_weights(network: layout.Network) -> None
 _MEASURE = """
 import sys
 from heartvoice.models.load import Checkpoint, load_network
-from heartvoice.config.presets import HeartMuLaSizes, TransformerSizes
+from heartvoice.config.presets import HeartMuLaConfig, TransformerConfig
 import torch
 import heartvoice.models.heartmula
 
@@ -353,7 +353,7 @@ def status(key):
         if line.startswith(key):
             return int(line.split()[1]) * 1024
 
-sizes = HeartMuLaSizes(**eval(sys.argv[2], {"TransformerSizes": TransformerSizes}))
+sizes = HeartMuLaConfig(**eval(sys.argv[2], {"TransformerConfig": TransformerConfig}))
 before = status("VmRSS")
 network = load_network(sizes, Checkpoint.open(sys.argv[1]), dtype=getattr(torch, sys.argv[3]))
 held = sum(t.numel() * t.element_size() for t in network.state_dict().values())

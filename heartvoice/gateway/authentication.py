@@ -68,7 +68,7 @@ class Tokens:
         """Who sent these headers.
 
         Raises:
-            UnknownCallerError: no token, several, or an unknown one.
+            UnauthenticatedError: no token, several, or an unknown one.
         """
         headers = [value for key, value in metadata if key == "authorization"]
         if len(headers) != 1 or not isinstance(headers[0], str) or not headers[0].lower().startswith(_SCHEME):
@@ -141,7 +141,7 @@ def certificate_name(peer: Mapping[str, Sequence[bytes]]) -> str:
     """The caller that a verified client certificate names: its URI, else its common name, else another of its names.
 
     Raises:
-        UnknownCallerError: it names nobody.
+        UnauthenticatedError: it names nobody.
     """
     for key in ("x509_uri", "x509_common_name", "x509_subject_alternative_name"):
         for value in peer.get(key, ()):

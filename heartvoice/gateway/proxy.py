@@ -68,7 +68,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         Args:
             upstream: the `grpc.aio` channel to the server.
-            name_caller: names the caller of a call's context, or raises UnknownCallerError.
+            name_caller: names the caller of a call's context, or raises UnauthenticatedError.
             models: those that callers may reach.
             limits: of each caller.
             metrics: where calls are counted.
