@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
 from heartvoice.contracts.models import HEARTCODEC_FLOW
 from heartvoice.keyed_random import normal
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
-from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.engines import default_threads
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.arithmetic import FrameBytes, frame_bytes
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import HeartMuLaConfig, Preset
 from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.export.heartmula_ort import build_heartmula_ort
@@ -29,7 +30,7 @@ from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.llama import KVCache
 from heartvoice.models.load import TensorSource, load_network
 from heartvoice.models.prompt import build_prompt, load_tokenizer
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine

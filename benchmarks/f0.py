@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export.f0_graph import build_f0_network
@@ -33,7 +34,7 @@ from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate, differe
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.loadtest.signals import NOISES_DB, VOICES, Samples, agreement, melody, score
 from heartvoice.models.load import TensorSource, random_checkpoint
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine, default_threads
+from heartvoice.runtime.engines import Engine, OnnxEngine, default_threads
 from heartvoice.stages.f0 import (
     F0_HOP,
     RMVPE_CONTEXT_FRAMES,

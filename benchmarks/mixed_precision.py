@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SEPARATORS, Preset
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
@@ -36,7 +37,7 @@ from heartvoice.export.parity_targets import target_of
 from heartvoice.export.weights import random_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run
-from heartvoice.runtime.engines import Array, OnnxEngine, default_threads
+from heartvoice.runtime.engines import OnnxEngine, default_threads
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage

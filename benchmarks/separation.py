@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.writer import GRAPH_FILE, write_graph
@@ -31,7 +32,7 @@ from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.demucs_module import Separator
 from heartvoice.models.load import load_network, random_checkpoint
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine, default_threads
 from heartvoice.stages.separation import SeparateStage, SeparationPlan, SeparationRequest, StemsPiece
 
 Floats = npt.NDArray[np.float32]

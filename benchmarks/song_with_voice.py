@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.separation import recording
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_voice
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
@@ -34,7 +35,7 @@ from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
 from heartvoice.pipeline.song import SongRequest, SongStages
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
-from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.engines import default_threads
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest

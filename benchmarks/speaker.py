@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export import wheel_files
@@ -32,7 +33,7 @@ from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.load import TensorSource, load_network, random_checkpoint
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.runtime.engines import Array, OnnxEngine, default_threads
+from heartvoice.runtime.engines import OnnxEngine, default_threads
 from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches, raise_level
 
 Floats = npt.NDArray[np.float32]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.song_with_voice import LYRICS, TAGS, finished, voice_inputs
+from heartvoice.arrays import Array
 from heartvoice.contracts.constants import CODES_PER_UNIT
 from heartvoice.loadtest.harness import RESULTS, Run, Timing
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_song
-from heartvoice.runtime.engines import Array, default_threads
+from heartvoice.runtime.engines import default_threads
 from heartvoice.runtime.repository import Repository
 
 BUDGETS = {"window 93": 0.25, "window 372": 0.6, "window 93, voice, live": 0.45}

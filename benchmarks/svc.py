@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.vocoder import log_mel as vocoder_mel
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_init import RandomCheckpoint
@@ -50,7 +51,7 @@ from heartvoice.loadtest.signals import melody
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
 from heartvoice.models.load import load_module, load_network, random_checkpoint
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine, default_threads
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc.content import sinc_resample

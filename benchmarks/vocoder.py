@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.vocoder_forms import FORMS, write_form
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.constants import STEM_RATE_HZ
@@ -34,7 +35,7 @@ from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
 from heartvoice.models.load import load_module
-from heartvoice.runtime.engines import Array, OnnxEngine, OpenVinoEngine, default_threads
+from heartvoice.runtime.engines import OnnxEngine, OpenVinoEngine, default_threads
 from heartvoice.stages.svc.vocoder import VocodeStage, context_frames
 
 Floats = npt.NDArray[np.float32]

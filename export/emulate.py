@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from heartvoice.arrays import Array
 from heartvoice.export.graph_builder import ISLANDS, Fp32Region, Graph, Weight
 from heartvoice.export.mixed_precision import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine
 
 
 def emulated(typed: Typed) -> Graph:

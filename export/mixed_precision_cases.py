@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
 from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
@@ -18,7 +19,6 @@ from heartvoice.config.presets import CampplusConfig, Preset, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.separation import SegmentTransform
 
 Arrays = dict[str, Array]

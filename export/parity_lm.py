@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
-from heartvoice.runtime.engines import Array, Engine
+from heartvoice.runtime.engines import Engine
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.errors import ExportError
 from heartvoice.export.graph_builder import Graph
@@ -26,7 +27,7 @@ from heartvoice.export.quantize import NOTHING, Quantization
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.load import TensorSource
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine
 
 MAX_KL_NATS = 0.05
 """Largest mean divergence of any codebook: perplexity grows by e^KL, so by 5 % at most. Random weights, the worst case

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.runtime.engines import Array
 
 SHM = Path("/dev/shm")
 GROWTH_BYTES = 2**20

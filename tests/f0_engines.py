@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export import wheel_files
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.swift_f0 import OnnxFile, open_swift_f0
 from heartvoice.models.load import TensorSource
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine
 from tests.export.graphs import engine_of
 from tests.golden_cases import GoldenFolder
 

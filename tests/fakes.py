@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, Preset
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.load import load_network, random_checkpoint
-from heartvoice.runtime.engines import Array
 
 
 class BytesTokenizer:

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.models import SVC
 from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 from heartvoice.stages.svc.settings import ConvertSettings
 from tests import music

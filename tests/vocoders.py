@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD, RandomBigvgan, read_sizes
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
 from heartvoice.models.load import Checkpoint, TensorSource, load_module
-from heartvoice.runtime.engines import Array
 from tests.golden_cases import GoldenFolder
 
 SMALL = BigvganConfig(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.audio.decode import check_rate, decode
 from heartvoice.audio.dsp import frames, resample
 from heartvoice.contracts.constants import (
@@ -25,7 +26,6 @@ from heartvoice.contracts.constants import (
 )
 from heartvoice.contracts.validation import read_text
 from heartvoice.errors import InvalidRequestError
-from heartvoice.runtime.engines import Array
 
 Samples = NDArray[np.float32]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError
-from heartvoice.runtime.engines import Array
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:

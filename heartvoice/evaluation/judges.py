@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.dnsmos import Dnsmos
@@ -18,7 +19,7 @@ from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.load import TensorSource
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 

@@ -19,6 +19,7 @@ import soundfile
 from tritonclient.grpc import service_pb2
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.client.wire import to_raw
 from heartvoice.config.presets import Preset
@@ -34,7 +35,6 @@ from heartvoice.contracts.constants import (
 from heartvoice.contracts.models import MODELS
 from heartvoice.export.layout import graph_models
 from heartvoice.loadtest.signals import melody
-from heartvoice.runtime.engines import Array
 
 RECORDING_S, REFERENCE_S = 10.0, 5.0
 FLOW_STEPS = 4

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import __version__
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
 from heartvoice.contracts.constants import FRAME_HOP, MAX_RECORDING_S, MIN_RECORDING_S, SAMPLE_RATE_HZ, STEM_RATE_HZ
@@ -20,7 +21,6 @@ from heartvoice.errors import EngineError
 from heartvoice.pipeline.messages import Finished, Message
 from heartvoice.pipeline.streaming_separation import RecordingChunk
 from heartvoice.pipeline.voice_conversion import VoiceConversionPipeline, VoiceRequest, VoiceStages
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.separation import SeparationPlan
 
 Audio = NDArray[np.float32]

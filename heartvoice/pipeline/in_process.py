@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.models.prompt import load_tokenizer
@@ -16,7 +17,6 @@ from heartvoice.pipeline.messages import Codes, Message
 from heartvoice.pipeline.song import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import __version__
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import (
     DECODER_HISTORY,
@@ -30,7 +31,6 @@ from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress
 from heartvoice.pipeline.prefetch import Prefetcher, Timeout
 from heartvoice.pipeline.voice_conversion import VoiceRequest
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.mixer import Mixer, MixPiece
 from heartvoice.audio.recordings import Voice, read_consent, read_voice
@@ -33,7 +34,6 @@ from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.pipeline.messages import Message, Progress, drain, split_into_chunks
 from heartvoice.pipeline.prefetch import Prefetcher, Timeout
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.f0 import median_hz, shift_semitones
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
 from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.errors import EngineError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-Array = NDArray[np.generic]
 
 _CPU: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
 _CUDA = (

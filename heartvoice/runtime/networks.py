@@ -6,8 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from heartvoice.arrays import Array
 from heartvoice.errors import EngineError
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine, default_device
+from heartvoice.runtime.engines import Engine, OnnxEngine, default_device
 from heartvoice.runtime.repository import Repository
 
 ENGINES = ("onnxruntime", "tensorrt")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.errors import EngineError
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import Plan, Target, find_device, open_plan
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from heartvoice.arrays import Array
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.resource_errors import as_resource_error
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds.acknowledgements import AckSender

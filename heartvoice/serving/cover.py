@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STEM_RATE_HZ
 from heartvoice.errors import EngineError, VoiceNotFoundError
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import Message
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient, ServedNetworks

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from heartvoice.arrays import Array
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec
 from heartvoice.errors import (
     DeadlineError,
@@ -26,7 +27,6 @@ from heartvoice.errors import (
 )
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
-from heartvoice.runtime.engines import Array
 from heartvoice.serving import process_registry
 from heartvoice.serving.metrics import Metrics
 from heartvoice.serving.workarounds.acknowledgements import AckReceiver

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from heartvoice.arrays import Array
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.resource_errors import as_resource_error
-from heartvoice.runtime.engines import Array, Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds.unread_responses import restore_malloc_defaults

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.audio.encode import AudioWriter, passthrough_provenance, provenance
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.contracts.models import RENDER
@@ -18,7 +19,6 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
 from heartvoice.pipeline.song import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import process_registry
 from heartvoice.serving.bls import BlsClient

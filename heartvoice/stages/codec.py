@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
 from heartvoice.contracts.models import HEARTCODEC
@@ -19,7 +20,6 @@ from heartvoice.contracts.validation import check_codes, check_finite, read_int,
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.solver import euler, guide
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import Networks
 
 DECODER_CHUNK = 372

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.arrays import Array
 from heartvoice.audio.recordings import read_recording
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.models import DEMUCS, MODELS, SPEAKER_ENCODER
@@ -17,7 +18,6 @@ from heartvoice.contracts.types import TensorSpec
 from heartvoice.loadtest import work as load_work
 from heartvoice.pipeline.cover import CoverRequest
 from heartvoice.pipeline.song import SongRequest
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.svc.converter import ConversionRequest
 
 TINY = PRESETS["tiny"]

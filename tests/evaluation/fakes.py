@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import SpeakerConfig, SwiftF0Config
 from heartvoice.evaluation.dnsmos import WINDOW, Dnsmos
 from heartvoice.evaluation.judges import Judges, OneNetwork
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 from tests import music

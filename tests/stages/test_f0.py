@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import F0S
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import normal
 from heartvoice.loadtest.signals import NOISES_DB, VOICES, agreement, glide, melody, notes, score, vibrato
 from heartvoice.models.load import Checkpoint, random_checkpoint
-from heartvoice.runtime.engines import Array
 from heartvoice.stages import f0 as stage_module
 from heartvoice.stages.f0 import (
     F0Stage,

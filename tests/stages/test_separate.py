@@ -14,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.models.demucs_module import Separator
 from heartvoice.models.load import load_network, random_checkpoint
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.separation import (
     Carry,
     SegmentTransform,

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.arrays import Array
 from heartvoice.audio.dsp import kaldi_fbank
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.evaluation.similarity import verdict
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
-from heartvoice.runtime.engines import Array, OnnxEngine
+from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.stages import speaker
 from heartvoice.stages.speaker import (
     BATCH,

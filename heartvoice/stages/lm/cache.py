@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import TransformerConfig
-from heartvoice.runtime.engines import Array
 
 WIDTH_BLOCK = 64
 """Cached positions come in multiples of this. onnxruntime's softmax and products give a row the same bits whatever it

@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import N_CODEBOOKS
-from heartvoice.runtime.engines import Array, Engine
+from heartvoice.runtime.engines import Engine
 from heartvoice.stages.lm.cache import RowCache, cache_bytes, round_up
 
 Codes = NDArray[np.int64]

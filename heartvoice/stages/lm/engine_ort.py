@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset, TransformerConfig
 from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.errors import EngineError
-from heartvoice.runtime.engines import Array, onnx_session
+from heartvoice.runtime.engines import onnx_session
 from heartvoice.stages.lm.cache import round_up
 from heartvoice.stages.lm.engine import PROMPT_BLOCK, Codes, FrameInput, SongPrompt
 

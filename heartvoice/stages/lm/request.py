@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import keyed_random
+from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S, MAX_FEATURE, MAX_TEXT_BYTES, N_CODEBOOKS
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.contracts.validation import check_finite, check_text, read_settings, read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.prompt import Tokenizer, build_prompt, refuse_special_tokens
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.lm.engine import Codes, FrameInput, SongPrompt
 
 

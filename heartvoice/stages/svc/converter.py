@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.audio.recordings import Voice, read_consent, read_voice
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.tensors import LIVE, MORE
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError, VoiceNotFoundError
-from heartvoice.runtime.engines import Array
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc.live import LiveConverter

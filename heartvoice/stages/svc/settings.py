@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from heartvoice.arrays import Array
 from heartvoice.contracts.constants import AUTO_PITCH_MODES
 from heartvoice.contracts.tensors import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.svc.pitch import Contour, automatic_shift
 
 AutoPitch = Literal["off", "exact", "semitone", "octave"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.arrays import Array
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.svc_graphs import SVC_CONTEXT
 from heartvoice.errors import InvalidRequestError
-from heartvoice.runtime.engines import Array
 from heartvoice.stages.svc.pitch import Contour, pitch_bins
 
 Samples = NDArray[np.float32]
