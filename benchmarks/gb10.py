@@ -1,10 +1,11 @@
-"""What does a GB10 need and take? Tables for docs/gb10.md, derived from sizes: nothing here has been run on one.
+"""What does a GB10 need and take? Tables for docs/how-to/gpu.md, derived from sizes. Nothing here has been run on one.
 
     python -m benchmarks.gb10            # both tables
-    python -m benchmarks.gb10 --write    # into docs/gb10.md
+    python -m benchmarks.gb10 --write    # into docs/how-to/gpu.md
 
-Bytes come from `footprint.py`, operations of the language model and the codec from `costs.py`, those of the other
-networks from PyTorch's counter over their modules at full size on the meta device.
+Bytes come from `heartvoice.server.memory_estimate`, operations of the language model and the codec from
+`benchmarks.arithmetic`. Operations of the other networks are PyTorch's own count over their modules, at full size on
+the meta device.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from heartvoice.server.memory_estimate import CodecPrecision, footprint, gigabyt
 from heartvoice.server.profiles import GB10, Profile
 from heartvoice.stages.svc.windows import OVERLAP_FRAMES
 
-DOC = Path(__file__).resolve().parents[1] / "docs" / "gb10.md"
+DOC = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "gpu.md"
 BANDWIDTH = 233e9
 """Bytes per second that a GB10 was measured to read elsewhere (231 to 234); its data sheet says 273."""
 BF16_FLOPS, FP32_FLOPS = 100e12, 30e12
@@ -166,7 +167,7 @@ def settings_table(profile: Profile) -> str:
 
 
 def tables(preset: Preset, profile: Profile) -> dict[str, str]:
-    """The tables of docs/gb10.md by their marks."""
+    """The tables of docs/how-to/gpu.md by their marks."""
     return {
         "settings": settings_table(profile),
         "memory": table(
@@ -190,7 +191,7 @@ def filled(text: str, made: dict[str, str]) -> str:
 def main() -> None:
     """Print the tables, or write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put them into docs/gb10.md")
+    parser.add_argument("--write", action="store_true", help="put them into docs/how-to/gpu.md")
     arguments = parser.parse_args()
     made = tables(PRESETS["oss-3b"], GB10)
     if arguments.write:

@@ -1,4 +1,4 @@
-"""A load test's result as the tables of README.md and docs/performance.md.
+"""A load test's result as the tables of README.md and benchmarks/DIARY.md.
 
     python -m benchmarks.load_tables [RESULT.json] [--write]
 
@@ -19,7 +19,7 @@ from heartvoice.loadtest.harness import RESULTS
 from heartvoice.loadtest.machine import ROOT
 
 Row = Mapping[str, Any]
-README, DOCS = "README.md", "docs/performance.md"
+README, DOCS = "README.md", "benchmarks/DIARY.md"
 END = "<!-- end -->"
 
 

@@ -2,7 +2,7 @@
 
 TensorRT takes the type of every layer from the graph (its networks are strongly typed), so precision is written as Cast
 nodes. Inputs and outputs stay float32. What an island is, the builders say in the names of its nodes
-(`GraphBuilder.island`); which islands are kept, measurements decide (`emulate.py`, docs/tensorrt.md).
+(`GraphBuilder.island`); which islands are kept, measurements decide (`emulate.py`, docs/how-to/gpu.md).
 
 Nodes that only move values keep the type that they find, so nothing is rounded on its way to an island. What was an
 integer stays exact: a Cast to float32 stays one. Loops (swift-f0's Scan) stay float32 with all that is in them.

@@ -65,7 +65,7 @@ def import_tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise EngineError(
-            "TensorRT is not installed: run this in NVIDIA's container (docs/tensorrt.md), or pip install "
+            "TensorRT is not installed: run this in NVIDIA's container (docs/how-to/gpu.md), or pip install "
             "tensorrt-cu13; the version must be that of the server that loads the plan"
         ) from error
     return tensorrt

@@ -99,7 +99,7 @@ def plan_models(repository: Repository, only: Collection[str] = ()) -> list[Grap
         if name in graphs and name not in able:
             raise ExportError(
                 f"only: {name}: on GPUs the language model runs in PyTorch with CUDA graphs, not in TensorRT "
-                "(docs/tensorrt.md)"
+                "(docs/how-to/gpu.md)"
             )
         if name not in able:
             raise ExportError(f"only: no graph {name}; there are {', '.join(able)}")

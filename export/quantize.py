@@ -3,7 +3,7 @@
 A weight [in, out] becomes unsigned integers with a scale (and, with 4 bits, an offset) for every 32 inputs of each
 output. Activations are rounded to 8 bits in the same blocks while the product is computed (accuracy level 4): without
 that, 8-bit weights are many times slower. Blocks of 32 because with larger ones a row's result depends on how many rows
-are multiplied with it (docs/performance.md), and a song must not depend on its neighbours.
+are multiplied with it (benchmarks/DIARY.md), and a song must not depend on its neighbours.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from heartvoice.runtime.engines import Engine, OnnxEngine
 
 MAX_KL_NATS = 0.05
 """Largest mean divergence of any codebook: perplexity grows by e^KL, so by 5 % at most. Random weights, the worst case
-for few bits, stay at 0.006 with 8 bits and are at 0.07 to 0.35 with 4 (docs/performance.md). Whether a listener hears
+for few bits, stay at 0.006 with 8 bits and are at 0.07 to 0.35 with 4 (benchmarks/DIARY.md). Whether a listener hears
 less than that, only `lyric_error_rates` on real weights can tell."""
 N_FRAMES = 24
 TOP_K = 50

@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.what == "licences":
         return _licences(packages, {kind.strip() for kind in options.fail_on.split(",")})
     if options.file is None:
-        parser.error("advisories: expected --file; see docs/security.md for where to get one")
+        parser.error("advisories: expected --file; see docs/explanation/security.md for where to get one")
     try:
         known = list(advisories(options.file))
     except (OSError, ValueError, zipfile.BadZipFile) as error:

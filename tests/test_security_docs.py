@@ -1,4 +1,4 @@
-"""docs/security.md says what holds each defence; those tests exist."""
+"""docs/explanation/security.md says what holds each defence; those tests exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-TEXT = (TESTS.parent / "docs" / "security.md").read_text()
+TEXT = (TESTS.parent / "docs" / "explanation" / "security.md").read_text()
 
 
 def test_every_test_that_is_named_exists() -> None:

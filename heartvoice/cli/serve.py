@@ -49,7 +49,7 @@ def serve(
         typer.Option(help="A process without a sign of life for so long is killed, a model's started anew.", min=1),
     ] = 30.0,
     profile: Annotated[
-        str, typer.Option(help="Machine to set the server up for: gb10 (docs/gb10.md says what and why).")
+        str, typer.Option(help="Machine to set the server up for: gb10 (docs/how-to/gpu.md says what and why).")
     ] = "",
     address: Annotated[
         str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")

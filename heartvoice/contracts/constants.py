@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 CONTRACT = "1"
-"""Version of all contracts: the models' version in Triton, and `contract` in reports (docs/integrate.md says what may
-change within one)."""
+"""Version of all contracts: the models' version in Triton, and `contract` in reports.
+docs/how-to/integrate.md says what may change within one."""
 SAMPLE_RATE_HZ = 48_000
 FRAMES_PER_S = 12.5
 """LM frames per second; one frame is one code per codebook, 80 ms."""

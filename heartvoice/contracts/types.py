@@ -118,7 +118,7 @@ class ModelSpec:
     local: bool = False
     """The model that owns its loop opens the graph in its own process; Triton loads it only when asked to."""
     bf16: bool = False
-    """Whether the graph may run in bf16 on CPUs by choice: its error there is known (docs/performance.md)."""
+    """Whether the graph may run in bf16 on CPUs by choice: its error there is known (benchmarks/DIARY.md)."""
     doc: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
     plan: bool = True

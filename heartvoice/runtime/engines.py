@@ -114,7 +114,7 @@ class OnnxEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU: faster than onnxruntime where a graph is bound by arithmetic (docs/performance.md)."""
+    """OpenVINO on the CPU: faster than onnxruntime where a graph is bound by arithmetic (benchmarks/DIARY.md)."""
 
     def __init__(self, path: Path, *, threads: int | None = None, precision: str = "f32") -> None:
         try:

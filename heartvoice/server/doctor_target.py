@@ -198,7 +198,7 @@ def _memory(profile: Profile, root: Path | None, machine: Machine) -> str:
     if available < needed:
         raise SetupError(
             f"{text}: stop other programs, or lower max_jobs in heartmula/config.pbtxt; "
-            f"see docs/gb10.md for what takes how much"
+            f"see docs/how-to/gpu.md for what takes how much"
         )
     if memory.get("MemFree", available) < needed:
         text += f"; {cached / 1e9:.1f} GB of it hold the page cache: if CUDA runs out of memory, `{_DROP}`"
@@ -252,7 +252,7 @@ def _pytorch(profile: Profile, machine: Machine) -> str:
     try:
         torch = machine.package("torch")
     except ImportError:
-        raise SetupError("missing: pip install 'heartvoice[gpu]' with CUDA's index, see docs/gb10.md") from None
+        raise SetupError("missing: pip install 'heartvoice[gpu]' with CUDA's index, see docs/how-to/gpu.md") from None
     if torch.version.cuda is None:
         raise SetupError(
             f"{torch.__version__} is the build for CPUs: "

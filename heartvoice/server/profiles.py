@@ -1,6 +1,6 @@
 """Machines that serving is set up for: flags of the server and settings of its processes, each with its reason.
 
-docs/gb10.md shows these tables; a test compares.
+docs/how-to/gpu.md shows these tables; a test compares.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
 def build_engine(path: Path, config: dict[str, Any]) -> Engine:
     """The engine that the config asks for: onnxruntime, or OpenVINO by a `cpu_execution_accelerator` line.
 
-    OpenVINO's parameter `precision` is f32 or, by choice, bf16; what that costs is in docs/performance.md.
+    OpenVINO's parameter `precision` is f32 or, by choice, bf16; what that costs is in benchmarks/DIARY.md.
     """
     configured = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
     threads = int(configured) if configured else None

@@ -1,7 +1,7 @@
 """A run's folder: which process serves which model, whether it works, and whether the server is about to stop.
 
 `heartvoice serve` makes the folder and names it in HEARTVOICE_RUN_DIR. A killed stub leaves its callers waiting for
-ever (measured: docs/architecture.md, "What the embedded server does not do"), so callers look here whether it lives.
+ever (measured: docs/explanation/known-issues-triton-2.51.md), so callers look here whether it lives.
 In a container without that variable nothing is known and every model counts as alive.
 """
 

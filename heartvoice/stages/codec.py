@@ -23,7 +23,7 @@ from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
 from heartvoice.runtime.networks import Networks
 
 DECODER_CHUNK = 372
-"""Latent frames of one decoder call beside its history: bounds memory, whatever the window (docs/performance.md)."""
+"""Latent frames of one decoder call beside its history: bounds memory, whatever the window (benchmarks/DIARY.md)."""
 
 Latents = NDArray[np.float32]
 

@@ -53,7 +53,7 @@ RMVPE_FIRST_CENTS, RMVPE_BIN_CENTS = 1997.3794084376191, 20.0
 RMVPE_REACH = 4
 """Bins on each side of the highest one that share in a pitch."""
 RMVPE_WHOLE_FRAMES = 3200
-"""Longest input of one call, 32 s, and so the bound on memory; what is longer is cut (docs/performance.md)."""
+"""Longest input of one call, 32 s, and so the bound on memory; what is longer is cut (benchmarks/DIARY.md)."""
 RMVPE_CONTEXT_FRAMES = 320
 """Frames that each piece of a longer input hears on either side and leaves to its neighbour."""
 

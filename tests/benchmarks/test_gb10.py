@@ -1,4 +1,4 @@
-"""docs/gb10.md is in step with the profile and the sizes."""
+"""docs/how-to/gpu.md is in step with the profile and the sizes."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_half_precision_keeps_every_graph_near_float32(exported: Path, name: str
 def test_islands_that_matter_are_those_that_were_measured(
     exported: Path, name: str, island: Fp32Region, loss_db: float
 ) -> None:
-    """Without the time embedding in float32, the flow would lose most of its digits (docs/tensorrt.md)."""
+    """Without the time embedding in float32, the flow would lose most of its digits (docs/how-to/gpu.md)."""
     path, inputs = exported / name / "1" / GRAPH_FILE, half_case(MODELS[name], TINY, 48)
     want = OnnxEngine(path, threads=1).run(inputs)
     others = tuple(kept for kept in ISLANDS if kept != island)

@@ -32,7 +32,7 @@ EXPECTED: dict[str, set[Finding]] = {
     },
     "heartmula_step": {Finding("limited", "TopK", VALUES, 8)},
 }  # fmt: skip
-"""All that is not plainly supported. A new entry here is a decision, docs/tensorrt.md says why each is there."""
+"""All that is not plainly supported. A new entry here is a decision, docs/how-to/gpu.md says why each is there."""
 
 
 def model_of(nodes: list, *, initializers: dict | None = None, opset: int = OPSET, folder: Path, rank: int = 2) -> Path:

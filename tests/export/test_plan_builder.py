@@ -117,7 +117,7 @@ def test_every_name_of_tensorrt_that_the_code_uses_is_in_the_bindings(module: ob
 
 
 def test_missing_tensorrt_says_where_to_get_it() -> None:
-    with pytest.raises(EngineError, match=r"docs/tensorrt\.md"):
+    with pytest.raises(EngineError, match=r"docs/how-to/gpu\.md"):
         import_tensorrt()
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/integrate.md, run as they stand against the session's server."""
+"""The examples of docs/how-to/integrate.md, run as they stand against the session's server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heartvoice.loadtest.perf import perf_analyzer
 from heartvoice.server.server import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "integrate.md").read_text()
+TEXT = (ROOT / "docs" / "how-to" / "integrate.md").read_text()
 URL = "127.0.0.1:8001"
 
 

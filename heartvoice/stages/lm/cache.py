@@ -12,7 +12,7 @@ from heartvoice.config.presets import TransformerConfig
 
 WIDTH_BLOCK = 64
 """Cached positions come in multiples of this. onnxruntime's softmax and products give a row the same bits whatever it
-is padded to as long as that is a multiple of 16 (measured with AVX-512; docs/architecture.md)."""
+is padded to as long as that is a multiple of 16 (measured with AVX-512; docs/decisions/0004-continuous-batching.md)."""
 
 Floats = NDArray[np.float32]
 

@@ -124,7 +124,7 @@ class GraphEngine:
     """The `standard` dialect over any `Engine`: the host keeps the cache and writes each frame's keys and values.
 
     The songs' rows lie next to each other without gaps, in the order in which they came, padded to the longest song's
-    length rounded up to a block. What makes that exact in onnxruntime is written down in docs/architecture.md.
+    length rounded up to a block. What makes that exact in onnxruntime is in docs/decisions/0004-continuous-batching.md.
     """
 
     def __init__(self, graph: Engine, preset: Preset, *, n_slots: int = 1, kv_limit: int | None = None) -> None:
