@@ -1,4 +1,4 @@
-"""Bytes in memory as libsndfile reads them."""
+"""Presents bytes in memory to libsndfile as a file."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import os
 
 
 class ByteSource:
-    """Bytes as a file for libsndfile that never raises: an exception inside its callbacks would be printed."""
+    """A read-only file over bytes, for libsndfile's callbacks.
+
+    Its methods never raise: cffi would print an exception from a callback and drop it.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
         self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; beyond either end is that end."""
+        """Move the read position, clamped to [0, size]."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence, len(self._data))
         self._at = min(max(base + offset, 0), len(self._data))
         return self._at
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """Return the read position."""
         return self._at
 
     def read(self, count: int = -1) -> bytes:
-        """At most `count` bytes; all that are left if it is negative."""
+        """Read at most `count` bytes; a negative count reads all that are left."""
         end = len(self._data) if count < 0 else min(self._at + count, len(self._data))
         start, self._at = self._at, end
         return bytes(self._data[start:end])

@@ -1,7 +1,8 @@
-"""Sound files from strangers, decoded with bounds: WAV, FLAC, OGG and MP3 by libsndfile, and nothing else it can read.
+"""Decodes untrusted sound files within bounds: WAV, FLAC, OGG and MP3, by libsndfile.
 
-What a header promises is checked before anything is decoded, and what comes out is counted again, so that neither a
-lying header nor a file that unpacks to hours takes more memory than the longest allowed recording.
+Other formats that libsndfile reads are refused. The header's claims are checked before decoding and the decoded samples
+are counted again. So neither a false header nor a file that unpacks to hours takes more memory than the longest allowed
+recording.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Samples = NDArray[np.float32]
 
 ALLOWED = "WAV (PCM or float), FLAC, OGG (Vorbis or Opus) or MP3"
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-"""Of the kinds of WAV."""
+"""Bytes per sample of each WAV encoding."""
 _SUBTYPES = {
     "WAV": set(_SAMPLE_BYTES),
     "WAVEX": set(_SAMPLE_BYTES),
@@ -36,11 +37,11 @@ _SUBTYPES = {
     "MP3": {"MPEG_LAYER_III"},
 }
 _WAV_TAGS, _WAV_EXTENSIBLE = (1, 3), 0xFFFE
-"""PCM and float."""
+"""Format tags of PCM and float, and of the extensible header."""
 _WAV_MOST_CHUNKS = 1000
-"""Before the sound; real files have a handful. A file of nothing but empty chunks would keep us for many seconds."""
+"""Limit of chunks before the samples; real files have a handful, and thousands of empty ones take many seconds."""
 _WAV_CODECS = {2: "MS_ADPCM", 6: "ALAW", 7: "ULAW", 0x11: "IMA_ADPCM", 0x31: "GSM610", 0x40: "G721", 0x55: "MP3"}
-"""Those that are met; for the message."""
+"""Other codecs that are common in WAV files; named in the error message."""
 _OTHERS = (
     (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "AIFF"), (re.compile(rb"caff"), "CAF"),
     (re.compile(rb"RF64|BW64"), "RF64"), (re.compile(rb"riff\x2e\x91\xcf\x11"), "W64"), (re.compile(rb"\.snd"), "AU"),
@@ -49,16 +50,16 @@ _OTHERS = (
     (re.compile(rb"%PDF"), "PDF"), (re.compile(rb"PK\x03\x04"), "a ZIP archive"), (re.compile(rb"\x1f\x8b"), "gzip"),
 )  # fmt: skip
 _UNKNOWN_LENGTH = 2**62
-"""libsndfile's number of frames where a header gives none."""
+"""libsndfile's number of frames for a header that gives none."""
 _END_OF_STREAM = 4
-"""Flag of an OGG page."""
+"""End-of-stream flag of an OGG page."""
 _STREAMED = 0x7FFFFF00
-"""A WAV header written before its length was known gives about this size or a larger one."""
+"""Data size above which a WAV header was written by a stream, before its length was known."""
 
 
 @dataclass(frozen=True, eq=False)
 class SoundFile:
-    """What a file held: float32 [C, N], its rate, and what is wrong with it but bearable."""
+    """Decoded file: float32 [C, N] and its rate; `warnings` names tolerable faults."""
 
     audio: Samples
     sample_rate_hz: int
@@ -69,16 +70,16 @@ def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_B
     """Decode a whole file.
 
     Args:
-        data: the file.
-        field: the input's name, for messages.
-        max_s: longest allowed duration; memory for that many samples at the file's rate is the most that is used.
-        max_bytes: longest allowed file; the default is what a request may carry.
+        data: content of the file.
+        field: name of the input, for messages.
+        max_s: longest allowed duration; at most that many samples at the file's rate are held in memory.
+        max_bytes: longest allowed file; the default is a request's limit.
 
     Returns:
-        One or two channels of at least one finite sample; the shortest allowed duration is for the caller to check.
+        One or two channels of at least one finite sample. The caller checks the shortest allowed duration.
 
     Raises:
-        InvalidRequestError: names the field, what is allowed and what the file is.
+        InvalidRequestError: the message gives field, allowed formats or limit, and the file's.
     """
     if len(data) > max_bytes:
         raise InvalidRequestError(f"{field}: expected at most {max_bytes} bytes, got {len(data)}")
@@ -86,14 +87,14 @@ def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_B
     if container != "MP3":
         audio, rate_hz = _read(data, field, max_s)
         return SoundFile(audio, rate_hz, _end_warning(data, container))
-    with _quiet_mpg123() as complaints:
+    with _quiet_mpg123() as status:
         audio, rate_hz = _read(data, field, max_s)
-    damaged = ("damaged: the MP3 decoder skipped or muted parts of it",) if complaints.damaged else ()
+    damaged = ("damaged: the MP3 decoder skipped or muted parts of it",) if status.damaged else ()
     return SoundFile(audio, rate_hz, damaged)
 
 
 def _container(data: bytes, field: str) -> str:
-    """Which allowed container the bytes begin like; libsndfile sees no others."""
+    """Identify the container by its first bytes; libsndfile gets only allowed ones."""
     if not data:
         raise InvalidRequestError(f"{field}: expected {ALLOWED}, got no bytes")
     if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
@@ -109,7 +110,7 @@ def _container(data: bytes, field: str) -> str:
 
 
 def _check_wav_codec(data: bytes, field: str) -> None:
-    """Refuse a WAV of another codec before libsndfile prepares it: those decoders are old, and no song needs them."""
+    """Refuse other WAV codecs before libsndfile initialises them: those decoders are old and unneeded."""
     for number, (name, start, _) in enumerate(_wav_chunks(data)):
         if name == b"data":
             return
@@ -128,7 +129,7 @@ def _check_wav_codec(data: bytes, field: str) -> None:
 
 
 def _read(data: bytes, field: str, max_s: float) -> tuple[Samples, int]:
-    """Check the header, then decode in blocks of a second, into one array."""
+    """Check the header, then decode in blocks of one second into one array."""
     try:
         with _Forward(ByteSource(data)) as file:
             _check_header(file, field, max_s)
@@ -148,7 +149,7 @@ def _check_header(file: soundfile.SoundFile, field: str, max_s: float) -> None:
     if not 1 <= file.channels <= MAX_CHANNELS:
         raise InvalidRequestError(f"{field}: expected 1 or 2 channels, got {file.channels}")
     check_rate(file.samplerate, field)
-    # Without a Xing header an MP3's length is a guess from the bit rate of its beginning: counting decides.
+    # Without a Xing header an MP3's length is estimated from its first bit rate; the decoded samples are counted.
     limit_s = 2 * max_s if file.format == "MP3" else max_s
     if limit_s * file.samplerate < file.frames < _UNKNOWN_LENGTH:
         raise InvalidRequestError(f"{field}: expected at most {max_s:g} s, got {file.frames / file.samplerate:.6g} s")
@@ -170,7 +171,7 @@ def _decode_blocks(file: soundfile.SoundFile, field: str, max_s: float) -> Sampl
     capacity = int(max_s * file.samplerate)
     if file.format != "MP3":
         capacity = min(capacity, file.frames)
-    audio = np.empty((file.channels, capacity), np.float32)  # pages that are never written take no memory
+    audio = np.empty((file.channels, capacity), np.float32)  # untouched pages take no memory
     n = 0
     while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
         if n + len(block) > capacity:
@@ -185,29 +186,29 @@ def _decode_blocks(file: soundfile.SoundFile, field: str, max_s: float) -> Sampl
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file read once from beginning to end.
+    """A sound file that is read once, sequentially.
 
-    soundfile seeks after every read of a file that can: needless here, and FLAC of unknown length then fails.
+    soundfile seeks after every read of a seekable file. That is needless here, and fails for FLAC of unknown length.
     """
 
     def seekable(self) -> bool:
         return False
 
 
-# --------------------------------------------------------------------------------------------------- is all of it there
+# -------------------------------------------------------------------------------------------------------- completeness
 
 
 def _check_whole(file: soundfile.SoundFile, data: bytes, n_frames: int, field: str) -> None:
-    """Refuse a file that its own header shows to be cut short."""
-    promised = file.frames
+    """Refuse a file that holds fewer samples than its header declares."""
+    declared = file.frames
     if file.format in ("WAV", "WAVEX"):
-        n_bytes, there = _wav_data(data)
-        if there < n_bytes < _STREAMED:
-            promised = n_bytes // (file.channels * _SAMPLE_BYTES[file.subtype])
-    known = promised < _UNKNOWN_LENGTH and (file.format != "MP3" or _has_xing(data))
-    if known and n_frames < promised:
+        n_bytes, present = _wav_data(data)
+        if present < n_bytes < _STREAMED:
+            declared = n_bytes // (file.channels * _SAMPLE_BYTES[file.subtype])
+    known = declared < _UNKNOWN_LENGTH and (file.format != "MP3" or _has_xing(data))
+    if known and n_frames < declared:
         raise InvalidRequestError(
-            f"{field}: expected the {promised} samples that its header promises, got {n_frames}: the file is cut"
+            f"{field}: expected the {declared} samples that its header promises, got {n_frames}: the file is cut"
             " short or damaged"
         )
 
@@ -217,7 +218,7 @@ def _byte_order(data: bytes) -> Literal["big", "little"]:
 
 
 def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's name, where its data begin, and the size that it claims."""
+    """Yield each chunk's name, offset of its data and declared size."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], _byte_order(data))
@@ -226,7 +227,7 @@ def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _wav_data(data: bytes) -> tuple[int, int]:
-    """Bytes that the data chunk claims, and bytes that are there; zeros without such a chunk."""
+    """Return the declared and the present bytes of the data chunk; zeros without one."""
     for name, start, size in _wav_chunks(data):
         if name == b"data":
             return size, min(size, len(data) - start)
@@ -234,7 +235,7 @@ def _wav_data(data: bytes) -> tuple[int, int]:
 
 
 def _has_xing(data: bytes) -> bool:
-    """Whether the first MP3 frame carries the exact number of frames."""
+    """Return True if the first MP3 frame states the exact number of frames."""
     at = 0
     if data.startswith(b"ID3") and len(data) > 10:
         at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
@@ -242,11 +243,11 @@ def _has_xing(data: bytes) -> bool:
 
 
 def _end_warning(data: bytes, container: str) -> tuple[str, ...]:
-    """An OGG stream closes with a page that says so; a recorded broadcast rightly lacks it."""
+    """Warn of an OGG stream without an end-of-stream page; recorded broadcasts legitimately lack it."""
     at = data.rfind(b"OggS") if container == "OGG" else -1
     if at < 0:
         return ()
-    header = data[at : at + 27]  # flags in byte 5, number of segments in byte 26, then the length of each
+    header = data[at : at + 27]  # flags in byte 5, number of segments in byte 26, followed by each segment's length
     segments = data[at + 27 : at + 27 + header[26]] if len(header) == 27 else b""
     whole = len(header) == 27 and len(segments) == header[26] and at + 27 + header[26] + sum(segments) <= len(data)
     if whole and header[5] & _END_OF_STREAM:
@@ -254,7 +255,7 @@ def _end_warning(data: bytes, container: str) -> tuple[str, ...]:
     return ("no end: the OGG stream lacks its last page, it may be cut short",)
 
 
-# --------------------------------------------------------------------------------------------------------- mpg123 talks
+# ------------------------------------------------------------------------------------------------------ mpg123's output
 
 _stderr_lock = threading.Lock()
 _STDERR = 2
@@ -263,35 +264,35 @@ _DAMAGE = re.compile(rb"Note: (?:Illegal|Trying|Skipped)|\[[^\]\n]*mpg123[^\]\n]
 
 
 @dataclass
-class _Complaints:
-    """Whether the MP3 decoder met something that it could not decode."""
+class _DecoderStatus:
+    """`damaged` is True if the MP3 decoder could not decode a part of the file."""
 
     damaged: bool = False
 
 
 @contextmanager
-def _quiet_mpg123() -> Iterator[_Complaints]:
-    """Keep what mpg123 says about strangers' files off the process's standard error.
+def _quiet_mpg123() -> Iterator[_DecoderStatus]:
+    """Keep mpg123's messages about untrusted files off the process's standard error.
 
-    libsndfile gives no way to silence it, so the descriptor itself is turned aside, one MP3 at a time. Lines that other
-    threads write meanwhile are written out afterwards.
+    libsndfile cannot silence mpg123, so the descriptor itself is redirected, for one MP3 at a time. Lines of other
+    threads in that time are written out afterwards.
     """
-    complaints = _Complaints()
-    with _stderr_lock, tempfile.TemporaryFile() as aside:
+    status = _DecoderStatus()
+    with _stderr_lock, tempfile.TemporaryFile() as captured:
         try:
-            real = os.dup(_STDERR)
+            stderr_copy = os.dup(_STDERR)
         except OSError:  # closed: nothing can be printed
-            yield complaints
+            yield status
             return
-        os.dup2(aside.fileno(), _STDERR)
+        os.dup2(captured.fileno(), _STDERR)
         try:
-            yield complaints
+            yield status
         finally:
-            os.dup2(real, _STDERR)
-            os.close(real)
-            aside.seek(0)
-            for line in aside:
+            os.dup2(stderr_copy, _STDERR)
+            os.close(stderr_copy)
+            captured.seek(0)
+            for line in captured:
                 if _DAMAGE.match(line):
-                    complaints.damaged = True
+                    status.damaged = True
                 elif not _MPG123.match(line):
                     os.write(_STDERR, line)

@@ -1,4 +1,4 @@
-"""Signal processing that networks' front ends share, in numpy: resampling, STFT, filter banks."""
+"""Shared signal processing in numpy: resampling, STFT and mel filter banks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Samples = NDArray[np.float32]
 
 
 def resample(audio: Samples, from_hz: int, to_hz: int) -> Samples:
-    """Resample float32 [N] or [C, N] with soxr's very high quality; the same array if the rates are equal."""
+    """Resample float32 [N] or [C, N] with soxr VHQ; equal rates return the input array."""
     if from_hz == to_hz:
         return audio
     import soxr
@@ -22,13 +22,13 @@ def resample(audio: Samples, from_hz: int, to_hz: int) -> Samples:
 
 
 def hann(length: int) -> NDArray[np.float64]:
-    """Periodic Hann window."""
+    """Return a periodic Hann window, float64 [length]."""
     window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
     return window
 
 
 def frames(audio: NDArray[np.floating[Any]], length: int, hop: int) -> NDArray[np.floating[Any]]:
-    """All full frames [..., T, length] of [..., N], T = 1 + (N - length) // hop; a view."""
+    """Return a view of all full frames, [..., T, length] of [..., N], T = 1 + (N - length) // hop."""
     windows = np.lib.stride_tricks.sliding_window_view(audio, length, axis=-1)
     view: NDArray[np.floating[Any]] = windows[..., ::hop, :]
     return view
@@ -43,15 +43,15 @@ def stft(
     pad: int = 0,
     pad_mode: Literal["reflect", "constant"] = "reflect",
 ) -> NDArray[np.complex128]:
-    """Short-time Fourier transform of [..., N], unnormalised, in float64: [..., T, n_fft // 2 + 1].
+    """Compute the unnormalised STFT of [..., N] in float64: [..., T, n_fft // 2 + 1].
 
     Args:
         audio: float32.
-        n_fft: samples of a frame.
-        hop: samples between frames.
+        n_fft: samples per frame.
+        hop: samples between the starts of neighbouring frames.
         window: [n_fft]; default periodic Hann.
         pad: samples added at both ends.
-        pad_mode: what is added.
+        pad_mode: content of the added samples.
     """
     if pad:
         audio = np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(pad, pad)], mode=pad_mode)
@@ -61,7 +61,7 @@ def stft(
 
 
 def hz_to_mel(hz: NDArray[np.float64], scale: Literal["htk", "slaney"]) -> NDArray[np.float64]:
-    """Mel values; Slaney's scale is linear below 1 kHz."""
+    """Convert Hz to mel; Slaney's scale is linear below 1 kHz."""
     if scale == "htk":
         mel: NDArray[np.float64] = 2595.0 * np.log10(1.0 + hz / 700.0)
         return mel
@@ -70,7 +70,7 @@ def hz_to_mel(hz: NDArray[np.float64], scale: Literal["htk", "slaney"]) -> NDArr
 
 
 def mel_to_hz(mel: NDArray[np.float64], scale: Literal["htk", "slaney"]) -> NDArray[np.float64]:
-    """The inverse of `hz_to_mel`."""
+    """Convert mel to Hz, the inverse of `hz_to_mel`."""
     if scale == "htk":
         return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
     log_step = np.log(6.4) / 27.0
@@ -87,7 +87,7 @@ def mel_filter_bank(
     scale: Literal["htk", "slaney"],
     area_norm: bool = True,
 ) -> NDArray[np.float64]:
-    """Triangular filters [n_mels, n_fft // 2 + 1]; `area_norm` gives each unit area in Hz (Slaney)."""
+    """Design triangular filters [n_mels, n_fft // 2 + 1]; `area_norm` gives each unit area in Hz (Slaney)."""
     ends = hz_to_mel(np.array([low_hz, high_hz]), scale)
     corners = mel_to_hz(np.linspace(ends[0], ends[1], n_mels + 2), scale)
     bins = np.linspace(0.0, sample_rate_hz / 2, n_fft // 2 + 1)
@@ -100,7 +100,7 @@ def mel_filter_bank(
 
 
 KALDI_FLOOR = float(np.finfo(np.float32).eps)
-"""Least energy of a Kaldi filter bank's band, before the logarithm."""
+"""Lower limit of a Kaldi filter bank's band energy, before the logarithm."""
 
 
 def kaldi_fbank(
@@ -112,15 +112,15 @@ def kaldi_fbank(
     frame_s: float = 0.025,
     hop_s: float = 0.01,
 ) -> Samples:
-    """Log filter bank energies as Kaldi makes them by default, without dither.
+    """Compute Kaldi's default log filter bank energies, without dither.
 
     Args:
         audio: float32 [N] in [-1, 1], at least one frame; it is not scaled to 16-bit integers.
-        sample_rate_hz: of the audio.
-        n_bands: triangles, equally spaced in mel from `low_hz` to half the rate.
+        sample_rate_hz: sample rate of the audio.
+        n_bands: number of triangular filters, equally spaced in mel from `low_hz` to half the rate.
         low_hz: lower end of the first triangle.
-        frame_s: length of a frame.
-        hop_s: time between frames; only full frames count.
+        frame_s: length of a frame in seconds.
+        hop_s: time between frames in seconds; only full frames are used.
 
     Returns:
         float32 [1 + (N - frame) // hop, n_bands].
@@ -141,7 +141,7 @@ def kaldi_fbank(
 
 @lru_cache(maxsize=8)
 def _mel_triangles(sample_rate_hz: int, n_fft: int, n_bands: int, low_hz: float) -> NDArray[np.float64]:
-    """Kaldi's filters [n_bands, n_fft // 2 + 1]: straight over mel, where `mel_filter_bank`'s are straight over Hz."""
+    """Kaldi's filters [n_bands, n_fft // 2 + 1]: linear in mel, where `mel_filter_bank`'s are linear in Hz."""
     ends = hz_to_mel(np.array([low_hz, sample_rate_hz / 2]), "htk")
     corners = np.linspace(ends[0], ends[1], n_bands + 2)
     bins = hz_to_mel(np.linspace(0.0, sample_rate_hz / 2, n_fft // 2 + 1), "htk")

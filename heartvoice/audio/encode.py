@@ -1,4 +1,4 @@
-"""Audio files written whole or not at all, with their origin in the comment tag."""
+"""Writes audio files atomically, with their provenance in the comment tag."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SAMPLE_BYTES = _CHANNELS * 4
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A file that was written: `gain_db` is 0, or how far it was turned down so that no peak exceeds 1."""
+    """A written file; `gain_db` is at most 0, the attenuation that keeps every peak at or below 1."""
 
     path: Path
     format: str
@@ -51,7 +51,7 @@ class AudioFile:
 
 
 def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
-    """The comment tag: that a machine made it, which one, from which seed, with which voice."""
+    """Comment tag of a song: AI-generated, program and version, seed, and voice if any."""
     parts = [f"{_GENERATED}; heartvoice {__version__}; seed {seed}"]
     if voice_sha256:
         parts.append(f"voice {voice_sha256[:12]}")
@@ -61,12 +61,15 @@ def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = No
 
 
 def passthrough_provenance(*, origin: str = "") -> str:
-    """The comment tag of a cover without vocals to convert: no machine made it, unless its `origin` tag says so."""
+    """Comment tag of a cover without vocals to convert.
+
+    It does not say AI-generated, unless the recording's own tag `origin` does.
+    """
     return _with_origin([f"passed through heartvoice {__version__}, not converted"], origin)
 
 
 def stem_provenance(source: str, *, random_weights: bool, origin: str = "") -> str:
-    """The comment tag of a stem: a part of someone's recording, so not called AI-generated unless that was."""
+    """Comment tag of a stem; it says AI-generated only if the recording's own tag `origin` does."""
     parts = [f"separated by heartvoice {__version__}", f"source {source}"]
     if random_weights:
         parts.append("random weights")
@@ -78,20 +81,20 @@ def _with_origin(parts: list[str], origin: str) -> str:
 
 
 def generated_tag(data: bytes) -> str:
-    """The comment of an encoded file if it says that the sound is AI-generated, else "". Never raises."""
+    """Return a file's comment if it says that the sound is AI-generated, else "". Never raises."""
     try:
         with soundfile.SoundFile(ByteSource(data)) as file:
             comment = " ".join(file.comment.split())
-    except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples need their rate told
+    except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples, whose rate must be passed
         return ""
     return comment[:_LONGEST_ORIGIN] if _GENERATED in comment else ""
 
 
 def audio_format(path: str | Path) -> str:
-    """The format that a file name asks for.
+    """Return the format of a file name's ending.
 
     Raises:
-        InvalidRequestError: the name ends in none of `AUDIO_FORMATS`.
+        InvalidRequestError: the ending is not one of `AUDIO_FORMATS`.
     """
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in AUDIO_FORMATS:
@@ -103,18 +106,18 @@ def audio_format(path: str | Path) -> str:
 def write_audio(
     path: str | Path, audio: NDArray[Any], comment: str, *, sample_rate_hz: int = SAMPLE_RATE_HZ
 ) -> AudioFile:
-    """Write `audio`, float [2, N], in one go; see `AudioWriter`."""
+    """Write `audio`, float [2, N], in one call; see `AudioWriter`."""
     with AudioWriter(path, sample_rate_hz=sample_rate_hz) as writer:
         writer.write(audio)
         return writer.commit(comment)
 
 
 class AudioWriter:
-    """An audio file that takes its chunks as they arrive and appears under its name only when `commit` succeeds.
+    """Writes an audio file in chunks; the file appears under its name only on `commit`.
 
-    Chunks go to an unnamed float32 file in the same folder: neither the gain nor the comment is known before the last
-    one, and an unnamed file leaves nothing behind even if the process is killed. `commit` encodes to a hidden file
-    and renames it. A song that exceeds 1 is turned down as a whole, by exactly its peak.
+    Chunks go to an unnamed float32 file in the same folder, for two reasons: gain and comment are known only after the
+    last chunk, and the system removes an unnamed file even if the process is killed. `commit` encodes to a hidden file
+    and renames it. A song with a peak above 1 is attenuated as a whole, by exactly its peak.
 
     An existing file of that name is replaced.
     """
@@ -128,18 +131,18 @@ class AudioWriter:
         """Append `audio`, float [2, N].
 
         Raises:
-            InvalidRequestError: another shape, or NaN or infinite samples.
-            OSError: the disk took no more.
+            InvalidRequestError: wrong shape, or NaN or infinite samples.
+            OSError: the disk is full or failed.
         """
         self._spool.write(audio)
 
     def commit(self, comment: str, *, peak: float = 0.0) -> AudioFile:
-        """Encode what was written, with `comment` as its tag, and give it its name.
+        """Encode the samples with `comment` as tag, and rename the file to its final name.
 
-        A `peak` above its own turns it down by that instead, as what it belongs to.
+        A `peak` above the samples' own sets the attenuation, so that related files keep their relative levels.
 
         Raises:
-            OSError: the file could not be written; a file that stood there before still does.
+            OSError: the file could not be written; an existing file of that name is unchanged.
         """
         with replacing(self._path) as file:
             written = self._spool.encode(file, self._path, self._format, max(peak, self._spool.peak), comment)
@@ -147,7 +150,7 @@ class AudioWriter:
         return written
 
     def close(self) -> None:
-        """Drop what was not committed."""
+        """Discard uncommitted samples."""
         self._spool.close()
 
     def __enter__(self) -> AudioWriter:
@@ -160,7 +163,7 @@ class AudioWriter:
 
 
 class Spool:
-    """Stereo float32 samples in an unnamed file of `folder`; errors are about `name`, which the caller knows."""
+    """Stereo float32 samples in an unnamed file of `folder`; errors name the file `name`."""
 
     def __init__(self, folder: Path, name: Path, sample_rate_hz: int) -> None:
         self.peak = 0.0
@@ -187,7 +190,7 @@ class Spool:
         self.n_samples += audio.shape[1]
 
     def encode(self, file: IO[bytes], path: Path, file_format: str, peak: float, comment: str) -> AudioFile:
-        """Everything so far into `file`, which will be `path`, turned down if `peak` exceeds 1."""
+        """Encode all samples into `file`, attenuated if `peak` exceeds 1; errors name `path`."""
         divisor = max(peak, 1.0)
         try:
             self._file.flush()
@@ -195,12 +198,12 @@ class Spool:
         except OSError as error:
             raise _named(error, path) from error
         sink = _Sink(file)
-        # A thread, since Ctrl-C must not strike inside libsndfile's callbacks: cffi would print and drop it.
+        # A thread: Ctrl-C must not interrupt libsndfile's callbacks, where cffi would print and drop it.
         with ThreadPoolExecutor(1) as pool:
             try:
                 job = pool.submit(self._encode, sink, file_format, divisor, comment)
                 while not job.done():
-                    wait([job], timeout=0.1)  # not for ever: a signal just before a wait would go unseen
+                    wait([job], timeout=0.1)  # bounded: a signal just before an unbounded wait would be delayed
                 job.result()
             except BaseException:
                 sink.stop()
@@ -212,26 +215,26 @@ class Spool:
         encoding = _ENCODING[file_format]
         try:
             with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
-                out.comment = comment  # before the samples: only WAV could take it afterwards
+                out.comment = comment  # before the samples: only WAV accepts it afterwards
                 # One second at a time: libvorbis puts a whole block on the stack.
                 while block := self._file.read(self._sample_rate_hz * _SAMPLE_BYTES):
                     samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
                     out.write(samples / np.float32(divisor) if divisor > 1.0 else samples)
                     sink.check()
-        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were taken
+        except (soundfile.SoundFileError, AssertionError):  # soundfile asserts that all samples were written
             sink.check()
             raise
         sink.check()
 
     def close(self) -> None:
-        """Give the space back."""
+        """Close and thereby delete the unnamed file."""
         self._file.close()
 
 
 class _Sink:
-    """A file for libsndfile whose errors are kept, since they cannot cross its C callbacks.
+    """A file for libsndfile that stores its errors, which cannot cross C callbacks.
 
-    After an error, or `stop`, the file is not touched any more, so that it can be closed whatever the thread does.
+    After an error or `stop` it leaves the file alone, so the caller can close it while the thread still runs.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -243,7 +246,7 @@ class _Sink:
         return self._keep(lambda: self._file.write(data))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._keep(lambda: self._file.seek(offset, whence))  # a buffered file writes when it seeks
+        return self._keep(lambda: self._file.seek(offset, whence))  # seeking flushes a buffered file
 
     def tell(self) -> int:
         return self._keep(self._file.tell)
@@ -258,21 +261,21 @@ class _Sink:
         return 0
 
     def stop(self) -> None:
-        """Refuse whatever still comes."""
+        """Ignore all further calls."""
         with self._lock:
             self._error = self._error or InterruptedError("stopped")
 
     def check(self) -> None:
-        """Raise what went wrong since the last look."""
+        """Raise the stored error, if any."""
         if self._error is not None:
             raise self._error
 
 
 def replaceable(path: str | Path) -> Path:
-    """`path` without symbolic links, checked to be a place where a file may be put.
+    """Resolve symbolic links of `path` and check that a file can be placed there.
 
     Raises:
-        InvalidRequestError: its folder does not exist, or something other than a file stands there.
+        InvalidRequestError: the folder does not exist, or `path` exists and is not a regular file.
     """
     real = Path(os.path.realpath(path))
     if not real.parent.is_dir():
@@ -284,10 +287,10 @@ def replaceable(path: str | Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes `path`'s place when the block ends well, and vanishes otherwise.
+    """Yield a new file that replaces `path` if the block succeeds, and is deleted otherwise.
 
     Raises:
-        OSError: naming `path`.
+        OSError: the error names `path`.
     """
     with PartFile(path) as part:
         with part.filling() as file:
@@ -296,7 +299,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 class PartFile:
-    """A hidden file that will take `path`'s place; it vanishes with the block if it has not. Errors name `path`."""
+    """A hidden file that replaces `path` on `place`, and is deleted otherwise. Errors name `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -304,7 +307,7 @@ class PartFile:
 
     @contextmanager
     def filling(self) -> Iterator[IO[bytes]]:
-        """The file, open; on disk when the block ends."""
+        """Yield the open file; it is synced to disk when the block ends."""
         try:
             with self._part.open("xb") as file:
                 yield file
@@ -314,7 +317,7 @@ class PartFile:
             raise _named(error, self.path) from error
 
     def place(self) -> None:
-        """Give it its name."""
+        """Rename the file to `path`."""
         try:
             self._part.replace(self.path)
         except OSError as error:
@@ -331,5 +334,5 @@ class PartFile:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The same error about the file that the caller knows."""
+    """Return the same error with the name of the final file."""
     return type(error)(error.errno, error.strerror or str(error), str(path))

@@ -1,8 +1,8 @@
-"""A look-ahead true-peak limiter, streamed: no sample and nothing between samples exceeds -1 dBTP.
+"""Streaming look-ahead limiter: the true peak, also between samples, stays below -1 dBTP.
 
-The gain is 1, exactly, wherever nothing is over. Where something is, the reduction in dB is held over the look-ahead,
+The gain is exactly 1 where no peak exceeds the ceiling. Elsewhere the reduction in dB is held over the look-ahead,
 released over about 100 ms and smoothed by a window as long as the look-ahead, so that it is complete when the peak
-arrives. Everything runs on an absolute grid of blocks: the samples do not depend on how they were pushed.
+arrives. All processing uses a fixed grid of blocks, so the output does not depend on the lengths that were pushed.
 
 Source: ITU-R BS.1770-5, annex 2 (true peak by oversampling).
 """
@@ -23,27 +23,27 @@ Values = NDArray[np.float64]
 
 CEILING_DBTP = -1.0
 MARGIN_DB = 0.1
-"""What is over the ceiling is brought this far under it: other meters interpolate a little differently."""
+"""Peaks above the ceiling are brought this far below it, because other meters interpolate slightly differently."""
 OVERSAMPLING = 8
 HALF_TAPS = 16
-"""Samples on either side of the point that is interpolated."""
+"""Samples on either side of the interpolated point."""
 LOOKAHEAD = 240
-"""Samples, 5 ms at 48 kHz: length of the attack."""
+"""Length of the attack in samples; 5 ms at 48 kHz."""
 RELEASE_S = 0.1
 BLOCK = 4800
 ROW = 16
-"""Samples whose neighbourhoods are interpolated by one row of a matrix product."""
+"""Samples whose neighbourhoods one row of a matrix product interpolates."""
 _WINDOWS = ((16, 7.0), (10, 5.0))
 """Half length and Kaiser's beta of each family of interpolators."""
 _DELAY = HALF_TAPS + LOOKAHEAD + HALF_TAPS
-"""Interpolation, look-ahead, and the reach of one peak's interpolation beyond it, over which the gain stays flat."""
+"""Latency in samples: interpolation, look-ahead, and the reach of one peak's interpolation, with constant gain."""
 
 
 def _interpolator() -> Samples:
-    """[points * ROW, ROW + 2 * HALF_TAPS - 1]: a stretch of samples to the points between `ROW` pairs of neighbours.
+    """Matrix [points * ROW, ROW + 2 * HALF_TAPS - 1]: samples to the points between `ROW` pairs of neighbours.
 
-    Two families of windowed sincs, a sharp one and one that, like most meters, passes a little beyond the Nyquist
-    frequency: on noise up to there they differ by tenths of a dB, and both have to be satisfied.
+    It holds two families of windowed sincs: a sharp one, and one that passes slightly more than the Nyquist frequency,
+    as most meters do. On noise up to that frequency they differ by tenths of a dB; the limiter satisfies both.
     """
     at = np.arange(1, OVERSAMPLING) / OVERSAMPLING - np.arange(1 - HALF_TAPS, HALF_TAPS + 1)[:, None]
     kernels = []
@@ -68,10 +68,10 @@ class TruePeak:
         self._between = np.float32(0.0)
 
     def push(self, block: Samples, threshold: float = 0.0) -> Samples:
-        """Peaks [N] of [C, N]: the largest of each sample and of all points up to both of its neighbours.
+        """Return peaks [N] of [C, N]: the maximum of each sample and all points up to both its neighbours.
 
-        The first values belong to the last `HALF_TAPS` samples of the block before. Where nothing between samples can
-        exceed `threshold`, the samples alone are looked at, which takes less time.
+        The first values belong to the last `HALF_TAPS` samples of the previous block. Where no point between samples
+        can exceed `threshold`, only the samples are compared, which is faster.
         """
         n = block.shape[1]
         signal = np.concatenate([self._past, block], axis=1)
@@ -93,7 +93,7 @@ class TruePeak:
 
 
 class Limiter:
-    """Limits the sum of parts, [P, 2, N] at 48 kHz, with one gain for all of them."""
+    """Limits the sum of parts, [P, 2, N] at 48 kHz, with one gain for all parts."""
 
     def __init__(self, n_parts: int = 1) -> None:
         self._ceiling = 10.0 ** (CEILING_DBTP / 20.0)
@@ -115,17 +115,17 @@ class Limiter:
 
     @property
     def true_peak_dbtp(self) -> float:
-        """Of what came out so far; -inf for silence."""
+        """True peak of the output so far; -inf for silence."""
         return 20.0 * math.log10(self._true_peak) if self._true_peak > 0 else -math.inf
 
     def push(self, parts: Samples) -> Samples:
-        """Take float32 [P, 2, N]; returns what is final, [P, 2, n], gain applied to every part."""
+        """Process float32 [P, 2, N] and return the finished samples [P, 2, n], gain applied to every part."""
         self._n_in += parts.shape[-1]
         self._input.push(parts)
         return self._run()
 
     def finish(self) -> Samples:
-        """The rest, so that as many samples came out as went in."""
+        """Return the remaining samples, so that the output is as long as the input."""
         n_rest = self._n_in - self._n_out
         n_pad = -(len(self._input) + _DELAY) % BLOCK + _DELAY
         self._input.push(np.zeros((*self._delayed.shape[:2], n_pad), np.float32))
@@ -143,7 +143,7 @@ class Limiter:
         return np.concatenate(done, axis=-1)
 
     def _limit(self, parts: Samples) -> Samples:
-        """One block in, one block `_DELAY` samples older out."""
+        """Process one block; the returned block is `_DELAY` samples older."""
         peaks = self._peaks.push(parts.sum(axis=0), self._ceiling)
         reduction = self._smooth(self._hold(peaks))
         signal = np.concatenate([self._delayed, parts], axis=-1)
@@ -157,7 +157,7 @@ class Limiter:
         return out
 
     def _hold(self, peaks: Samples) -> Values:
-        """The reduction in dB that each sample needs, held from the look-ahead before it to the kernel's end after."""
+        """Reduction in dB of each sample, held from the look-ahead before it to the kernel's end after it."""
         over = np.zeros(BLOCK)
         high = peaks > self._ceiling
         over[high] = 20.0 * np.log10(peaks[high] / self._ceiling) + MARGIN_DB
@@ -170,10 +170,10 @@ class Limiter:
         return held
 
     def _smooth(self, held: Values) -> Values:
-        """Release, then attack.
+        """Apply the release, then the attack.
 
-        One dB more than the reduction falls exponentially, so that the reduction itself reaches zero. In the logarithm
-        that is a running maximum of straight lines.
+        The release lets the reduction plus 1 dB fall exponentially, so that the reduction itself reaches zero. In the
+        logarithm this is a running maximum of straight lines.
         """
         if self._last == 0.0 and not held.any():
             released = np.zeros(BLOCK)

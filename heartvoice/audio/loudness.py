@@ -1,4 +1,4 @@
-"""Loudness of streams, and the gain that makes new vocals as loud as the old ones.
+"""Streaming loudness meter, and the gain that matches the new vocals to the old ones.
 
 Source: ITU-R BS.1770-5, annex 1: K-weighting, blocks of 400 ms every 100 ms, gates at -70 LUFS and at -10 LU.
 """
@@ -25,18 +25,18 @@ RELATIVE_GATE_LU = -10.0
 _OFFSET_LUFS = -0.691
 MAX_GAIN_DB = 12.0
 MAX_STEP_DB = 1.0
-"""Largest change of the gain in 100 ms: the first blocks of a song measure little."""
+"""Largest change of the gain in 100 ms; the first blocks of a song give an unreliable loudness."""
 
 _TABLE_RATE_HZ = 48_000
 _K_WEIGHTING = (
     ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)),
     ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)),
 )
-"""Numerator and denominator of both stages at 48 kHz: the Recommendation's tables 1 and 2."""
+"""Numerator and denominator of both filter stages at 48 kHz: the Recommendation's tables 1 and 2."""
 
 
 def k_weighting(sample_rate_hz: int) -> list[tuple[Values, Values]]:
-    """The two filters at another rate: the same analogue filters through the bilinear transform."""
+    """Design both K-weighting filters for a sample rate, by the bilinear transform."""
     ratio = sample_rate_hz / _TABLE_RATE_HZ
     above, below = np.array([1 + ratio, 1 - ratio]), np.array([1 - ratio, 1 + ratio])  # z at 48 kHz is above / below
     squares = (np.convolve(above, above), np.convolve(above, below), np.convolve(below, below))
@@ -48,7 +48,7 @@ def k_weighting(sample_rate_hz: int) -> list[tuple[Values, Values]]:
 
 
 class Loudness:
-    """Gated loudness so far of several mono streams, taken in hops of 100 ms."""
+    """Gated loudness of several mono streams, updated in hops of 100 ms."""
 
     def __init__(self, n_streams: int, sample_rate_hz: int = STEM_RATE_HZ) -> None:
         self.hop = round(HOP_S * sample_rate_hz)
@@ -58,8 +58,13 @@ class Loudness:
         self._blocks, self._n_blocks = np.zeros((n_streams, 1024)), 0
 
     def push(self, hop: NDArray[Any]) -> None:
-        """Take the next [streams, hop]."""
-        assert hop.shape[1] == self.hop
+        """Process the next hop of every stream, [streams, hop].
+
+        Raises:
+            ValueError: the length is not `hop`.
+        """
+        if hop.shape[1] != self.hop:
+            raise ValueError(f"hop: expected {self.hop} samples, got {hop.shape[1]}")
         weighted = hop.astype(np.float64)
         for index, (top, bottom) in enumerate(self._filters):
             weighted, self._state[index] = lfilter(top, bottom, weighted, zi=self._state[index])
@@ -72,16 +77,16 @@ class Loudness:
         self._n_blocks += 1
 
     def lufs(self) -> Values:
-        """Each stream's gated loudness so far, [streams]; -inf where no block has passed the gates yet."""
+        """Return each stream's gated loudness so far, [streams]; -inf before any block passes the gates."""
         return np.array([_gated(blocks[: self._n_blocks]) for blocks in self._blocks])
 
     def programme_lufs(self) -> float:
-        """Gated loudness so far of the streams as the channels, left and right, of one programme; -inf likewise."""
+        """Return the gated loudness of all streams as channels of one programme; -inf likewise."""
         return _gated(self._blocks[:, : self._n_blocks].sum(axis=0))
 
 
 def _gated(blocks: Values) -> float:
-    """Loudness of mean squares of blocks, both gates applied."""
+    """Apply both gates to mean squares of blocks and return the loudness in LUFS."""
     loud = blocks[blocks > _mean_square(ABSOLUTE_GATE_LUFS)]
     if not len(loud):
         return -math.inf
@@ -94,10 +99,11 @@ def _mean_square(lufs: float) -> float:
 
 
 class LoudnessMatch:
-    """The gain that brings one stream to another's loudness, renewed every 100 ms from all that was heard so far.
+    """Gain that matches one stream's loudness to another's, updated every 100 ms.
 
-    It is 1, exactly, for equal streams and until both have been measured; then it stays within +-`MAX_GAIN_DB`, moves
-    by at most `MAX_STEP_DB` a hop, and is ramped over the hop.
+    Both loudnesses are measured over everything since the start. The gain is exactly 1 for equal streams and until
+    both have been measured. It stays within +-`MAX_GAIN_DB`, changes by at most `MAX_STEP_DB` a hop, and is ramped over
+    the hop.
     """
 
     def __init__(self) -> None:
@@ -107,12 +113,12 @@ class LoudnessMatch:
 
     @property
     def hop(self) -> int:
-        """Samples that `apply` takes."""
+        """Number of samples that `apply` takes."""
         return self._loudness.hop
 
-    def apply(self, model: Samples, follower: Samples) -> Samples:
-        """The follower's hop [hop] with the gain that makes it as loud as the model's."""
-        self._loudness.push(np.stack([model, follower]))
+    def apply(self, reference: Samples, follower: Samples) -> Samples:
+        """Scale the follower's hop [hop] to the reference's loudness."""
+        self._loudness.push(np.stack([reference, follower]))
         wanted, actual = self._loudness.lufs()
         before = self._gain_db
         if math.isfinite(wanted) and math.isfinite(actual):

@@ -1,11 +1,12 @@
-"""The mix: a recording's instrumental with converted vocals in place of the old ones, streamed.
+"""Streaming mix: a recording's instrumental with converted vocals in place of the old ones.
 
     instrumental = recording - resampled old vocals
     output       = limiter(instrumental + resampled new vocals)
 
-so that a converter that returns its input gives the recording back (if its true peak was under the limiter's ceiling).
-The converted middle is brought to the loudness of the old one (`loudness`), gets its side back (`image`), and the sum
-is limited (`limiter`). All three run on a fixed grid of 100 ms: the samples do not depend on how the streams came.
+A converter that returns its input therefore reproduces the recording (if its true peak is below the limiter's ceiling).
+The converted mid channel is matched to the old one's loudness (`loudness`), its side channel is restored
+(`stereo_image`), and the sum is limited (`limiter`). All three use a fixed grid of 100 ms, so the output does not
+depend on the lengths of the chunks.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ Samples = NDArray[np.float32]
 MAX_SHORTFALL = 511
 """Samples that the converter may drop at the end: less than one frame of its mel grid."""
 FADE = STEM_RATE_HZ // 100
-"""Samples over which converted vocals that end early fade out."""
+"""Length in samples of the fade-out of converted vocals that end early."""
 SILENCE_DBTP = -200.0
-"""True peak that a report gives for silence: JSON has no infinity."""
+"""True peak reported for silence; JSON has no infinity."""
 _LENGTH_TOLERANCE = SAMPLE_RATE_HZ // 1000
-"""Samples by which vocals and recording may differ in length: resampling rounds."""
+"""Allowed difference in samples between vocals and recording, because resampling rounds."""
 
 
 @dataclass(frozen=True, eq=False)
 class MixPiece:
-    """Consecutive 48 kHz samples from `start` on, each float32 [2, n]; `audio` is `instrumental` + `vocals`."""
+    """Consecutive 48 kHz samples from `start` on, float32 [2, n]; `audio` = `instrumental` + `vocals`."""
 
     audio: Samples
     instrumental: Samples
@@ -48,11 +49,11 @@ class MixPiece:
 
 @dataclass(frozen=True)
 class MixReport:
-    """What the mixer did so far.
+    """Measurements of the mix so far.
 
     `loudness_gain_db` is the lowest and the highest gain of the converted vocals (before `vocal_gain_db`),
-    `limiter_reduction_db` the largest reduction (0: the limiter left every sample alone), `true_peak_dbtp` that of the
-    output.
+    `limiter_reduction_db` the largest reduction (0: the limiter changed no sample), `true_peak_dbtp` the output's true
+    peak.
     """
 
     loudness_gain_db: tuple[float, float]
@@ -61,11 +62,13 @@ class MixReport:
 
 
 class Mixer:
-    """Mixes one song out of three streams, each contiguous, in pieces of any size, as far ahead of the others as it is.
+    """Mixes one song out of three streams; each is pushed contiguously, in chunks of any length.
+
+    The streams need not advance together.
 
     Args:
-        n_samples: length of the recording at 48 kHz, if it is known; as many samples as it has come out.
-        vocal_gain_db: of the new vocals, after the loudness match.
+        n_samples: length of the recording at 48 kHz, if known; the output has the recording's length.
+        vocal_gain_db: gain of the new vocals, after the loudness match.
     """
 
     def __init__(self, n_samples: int | None = None, *, vocal_gain_db: float = 0.0) -> None:
@@ -83,50 +86,52 @@ class Mixer:
 
     @property
     def report(self) -> MixReport:
-        """What the mixer did so far."""
+        """Measurements of the mix so far."""
         gains = (self._match.lowest_db, self._match.highest_db)
         return MixReport(gains, self._limiter.reduction_db, max(self._limiter.true_peak_dbtp, SILENCE_DBTP))
 
     def push(
         self, recording: Samples | None = None, vocals: Samples | None = None, converted: Samples | None = None
     ) -> MixPiece | None:
-        """Take what there is of each stream; returns the samples that became final, None if there are none.
+        """Push the available chunk of each stream; return the samples that became final, or None.
 
         Args:
             recording: float32 [2, N] at 48 kHz.
-            vocals: float32 [2, M] at 44.1 kHz, what the separator found.
-            converted: float32 [K] at 44.1 kHz, `middle(vocals)` in another voice.
+            vocals: float32 [2, M] at 44.1 kHz, the separator's vocals.
+            converted: float32 [K] at 44.1 kHz, `mid_channel(vocals)` in another voice.
 
         Raises:
-            EngineError: another shape or dtype, NaN, Inf or huge samples, or more of a stream than there can be.
+            EngineError: wrong shape or dtype; NaN, Inf or huge samples; a stream longer than the recording.
+            RuntimeError: `finish` was called before.
         """
-        assert not self._finished
+        self._check_open()
         streams = (("recording", recording, self._recording), ("vocals", vocals, self._vocals))
-        for name, samples, fifo in (*streams, ("converted", converted, self._converted)):
+        for name, samples, queue in (*streams, ("converted", converted, self._converted)):
             if samples is not None:
-                fifo.push(_checked(name, samples, 2 if fifo is not self._converted else 0))
+                queue.push(_checked(name, samples, 2 if queue is not self._converted else 0))
                 self._n[name] += samples.shape[-1]
         if self._n_samples is not None and self._n["recording"] > self._n_samples:
             raise EngineError(f"recording: expected {self._n_samples} samples at 48 kHz, got {self._n['recording']}")
         hop = self._match.hop
-        # The last samples of the converted vocals wait: they fade out if nothing follows them.
+        # The last samples of the converted vocals stay queued, because they fade out if the stream ends there.
         while len(self._vocals) >= hop and len(self._converted) >= hop + FADE:
             self._step(self._vocals.take(hop), self._converted.take(hop))
         limited = self._limiter.push(self._subtract_and_add())
         return self._piece(limited) if limited.shape[-1] else None
 
     def finish(self) -> MixPiece:
-        """All three streams have ended; returns the rest.
+        """End all three streams and return the remaining samples.
 
         Raises:
-            EngineError: the streams' lengths do not fit together.
+            EngineError: the lengths of the streams do not match.
+            RuntimeError: `finish` was called before.
         """
-        assert not self._finished
+        self._check_open()
         self._finished = True
         self._check_lengths()
         self._pad_converted(self._n["vocals"] - self._n["converted"])
         n_rest, hop = len(self._vocals), self._match.hop
-        # Silence up to a whole block, and once more for what the image still holds back.
+        # Pad to a whole block, and by one more delay to flush the stereo image.
         n_pad = -(n_rest + DELAY) % hop + DELAY
         self._vocals.push(np.zeros((2, n_pad), np.float32))
         self._converted.push(np.zeros(n_pad, np.float32))
@@ -138,12 +143,16 @@ class Mixer:
         parts = [self._limiter.push(self._subtract_and_add()), self._limiter.finish()]
         return self._piece(np.concatenate(parts, axis=-1))
 
-    # ----------------------------------------------------------------------------------------------------------- inside
+    # ---------------------------------------------------------------------------------------------------------- private
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise RuntimeError("mixer: expected no call after finish()")
 
     def _step(self, vocals: Samples, converted: Samples) -> None:
-        """One block of 100 ms: old and new vocals, resampled, into their queues."""
-        old_middle = mid_channel(vocals)
-        new = self._image.push(vocals, self._match.apply(old_middle, converted))
+        """Resample one block of 100 ms of old and new vocals into their queues."""
+        old_mid = mid_channel(vocals)
+        new = self._image.push(vocals, self._match.apply(old_mid, converted))
         if self._to_skip:
             skip = min(self._to_skip, new.shape[1])
             self._to_skip -= skip
@@ -154,7 +163,7 @@ class Mixer:
         self._new.push(_resample(self._resamplers[1], new))
 
     def _subtract_and_add(self) -> Samples:
-        """Instrumental and new vocals, [2, 2, n], as far as all streams reach."""
+        """Instrumental and new vocals, [2, 2, n], up to the end of the shortest stream."""
         n = min(len(self._recording), len(self._old), len(self._new))
         instrumental = self._recording.take(n) - self._old.take(n)
         return np.stack([instrumental, self._new.take(n)])
@@ -175,7 +184,7 @@ class Mixer:
             raise EngineError(f"converted: expected {low} to {n_vocals} samples at 44.1 kHz, got {n_converted}")
 
     def _pad_converted(self, n_missing: int) -> None:
-        """Fade what came and fill up with silence."""
+        """Fade out the queued converted vocals and pad them with silence."""
         if not n_missing:
             return
         rest = self._converted.take(len(self._converted))
@@ -185,7 +194,7 @@ class Mixer:
 
 
 def _checked(name: str, samples: Samples, n_channels: int) -> Samples:
-    """The stream's samples, copied: the caller may use its buffer again."""
+    """Check and copy a chunk; the caller may reuse its buffer."""
     shape = f"[{n_channels}, sample]" if n_channels else "[sample]"
     if samples.dtype != np.float32 or samples.shape[:-1] != ((n_channels,) if n_channels else ()) or not samples.ndim:
         raise EngineError(f"{name}: expected float32 {shape}, got {samples.dtype} {list(samples.shape)}")
@@ -196,6 +205,6 @@ def _checked(name: str, samples: Samples, n_channels: int) -> Samples:
 
 
 def _resample(resampler: object, samples: Samples, *, last: bool = False) -> Samples:
-    """Stream float32 [2, N] through soxr."""
+    """Resample the next chunk of a float32 [2, N] stream with soxr."""
     out: Samples = resampler.resample_chunk(np.ascontiguousarray(samples.T), last=last).T  # type: ignore[attr-defined]
     return np.ascontiguousarray(out)

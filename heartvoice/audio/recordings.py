@@ -1,4 +1,4 @@
-"""What callers send to be listened to: recordings and voice references, checked before any network runs."""
+"""Recordings and voice references from requests, checked before any network runs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from heartvoice.errors import InvalidRequestError
 Samples = NDArray[np.float32]
 
 SILENCE_DBFS = -60.0
-"""A frame of a voice that is softer counts as silence."""
+"""Frames of a voice below this level count as silence."""
 ACTIVE_RANGE_DB = 30.0
-"""So does one that is softer than the loudest by more than this: it is the room."""
+"""Frames further below the loudest frame than this count as silence: they contain the room."""
 MIN_ACTIVE_S = 1.0
 _FRAME_S = 0.02
 _SHORT_S = 10.0
@@ -42,12 +42,12 @@ _MANY_CLIPPED = 1e-4
 _BAND_HZ = 4000.0
 _BAND_RATE_HZ = 16_000
 _EMPTY_BAND = 1e-5
-"""Share of the energy above 4 kHz under which a voice came through a telephone; speech has 1e-2 to 1e-4."""
+"""Share of the energy above 4 kHz below which a voice is telephone band; speech has 1e-2 to 1e-4."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Samples as they were sent: float32 [C, N], one or two channels, finite; and what is wrong but bearable."""
+    """Samples as sent, float32 [C, N], one or two channels, finite; `warnings` names tolerable faults."""
 
     audio: Samples
     sample_rate_hz: int
@@ -55,15 +55,15 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.audio.shape[1] / self.sample_rate_hz
 
     def stereo(self) -> Samples:
-        """float32 [2, N]; one channel is doubled."""
+        """Return float32 [2, N]; a mono recording is duplicated."""
         return self.audio if len(self.audio) == MAX_CHANNELS else np.repeat(self.audio, MAX_CHANNELS, axis=0)
 
     def mono(self) -> Samples:
-        """float32 [N], the mean of the channels."""
+        """Return float32 [N], the mean of the channels."""
         mean: Samples = self.audio[0] if len(self.audio) == 1 else self.audio.mean(axis=0, dtype=np.float32)
         return mean
 
@@ -72,7 +72,7 @@ class Recording:
 class Voice:
     """A voice reference.
 
-    `audio44` is float32 [N], mono at 44.1 kHz; `sha256`, of those samples' bytes, names it in caches and reports.
+    `audio44` is float32 [N], mono at 44.1 kHz; `sha256` of its bytes identifies the voice in caches and reports.
     """
 
     audio44: Samples
@@ -82,7 +82,7 @@ class Voice:
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.audio.duration_s
 
 
@@ -95,18 +95,18 @@ def read_recording(
     min_s: float = MIN_RECORDING_S,
     max_s: float = MAX_RECORDING_S,
 ) -> Recording:
-    """Read a recording that came as an encoded file or as samples with their rate.
+    """Read a recording, sent as an encoded file or as samples with their rate.
 
     Args:
-        inputs: a request's tensors by name.
+        inputs: tensors of the request by name.
         file: name of the BYTES [1] input.
-        audio: name of the FP32 [C, N] input, which takes its place.
-        rate: name of the INT64 [1] input that goes with `audio`.
+        audio: name of the FP32 [C, N] input, the alternative to `file`.
+        rate: name of the INT64 [1] input with the rate of `audio`.
         min_s: shortest allowed duration.
         max_s: longest allowed duration.
 
     Raises:
-        InvalidRequestError: names the field, the limit and the value.
+        InvalidRequestError: the message gives field, limit and value.
     """
     if (file in inputs) == (audio in inputs):
         got = "both" if file in inputs else "neither"
@@ -153,10 +153,10 @@ def _samples(value: Array, field: str) -> Samples:
 
 
 def read_voice(inputs: Mapping[str, Array]) -> Voice:
-    """Read a voice reference out of the inputs `voice`, or `voice_audio` and `voice_sample_rate`.
+    """Read a voice reference from the inputs `voice`, or `voice_audio` and `voice_sample_rate`.
 
     Raises:
-        InvalidRequestError: not audio, not 3 to 60 s, or silent; names the field, the limit and the value.
+        InvalidRequestError: not audio, not 3 to 60 s, or silent; the message gives field, limit and value.
     """
     recording = read_recording(
         inputs, file="voice", audio="voice_audio", rate="voice_sample_rate", min_s=MIN_VOICE_S, max_s=MAX_VOICE_S
@@ -174,7 +174,7 @@ def _voice_frames(audio44: Samples) -> Samples:
 
 
 def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
-    """Which frames of 20 ms hold voice; refuses a reference that has hardly any."""
+    """Mark frames of 20 ms with voice; refuse a reference with less than `MIN_ACTIVE_S`."""
     pieces = _voice_frames(audio44 - audio44.mean(dtype=np.float64).astype(np.float32))
     power = np.mean(np.square(pieces, dtype=np.float64), axis=-1)
     level = 10 * np.log10(np.maximum(power, 1e-20))
@@ -193,7 +193,7 @@ def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
 
 
 def _voice_warnings(recording: Recording, audio44: Samples, active: NDArray[np.bool_]) -> list[str]:
-    """What makes a worse reference, in words for the report."""
+    """Describe the faults that make a reference worse, for the report."""
     warnings = []
     clipped = float(np.mean(np.abs(recording.audio) >= _FULL_SCALE))
     if clipped > _MANY_CLIPPED:
@@ -220,13 +220,13 @@ def _share_above_band(audio44: Samples, active: NDArray[np.bool_]) -> float:
 
 
 def read_consent(inputs: Mapping[str, Array]) -> str:
-    """Who consents to the use of the voice, and how; "" if the request has no voice.
+    """Read the consent to the use of the voice: its giver and form; "" without a voice.
 
-    The text is for the report alone: neither logs nor error messages repeat it.
+    The text is written to the report only: neither logs nor error messages repeat it.
 
     Raises:
-        InvalidRequestError: missing, too long, or with control characters, line breaks, or what makes it read otherwise
-            than it was written.
+        InvalidRequestError: the text is missing or too long, or has control characters, line breaks or characters that
+            override the reading direction.
     """
     if not {"voice", "voice_audio", "voice_key"} & set(inputs):
         return ""

@@ -1,12 +1,12 @@
-"""The stereo image of vocals, given to their converted middle.
+"""Restores the stereo image of vocals around their converted mid channel.
 
-Only the middle, (L + R) / 2, is converted. The side, (L - R) / 2, is rebuilt around what came back, in bands of a
-short-time Fourier transform. Least squares splits the old side into a part that follows the old middle (a voice beside
-the centre) and a rest (its room, its doubles): S = a M + R. The first part follows the new middle by the same a. The
-rest is still the old voice. It is kept, at the new middle's level, as far as the new middle is coherent with the old
-one; for the part that is not, the new middle itself, delayed and turned band by band, takes its place with the energy
-that the rest had. So a converter that returns its input changes nothing, and one that sings with another voice leaves
-no old voice in the side.
+Only the mid channel, (L + R) / 2, is converted. The side channel, (L - R) / 2, is rebuilt around the converted mid, in
+bands of a short-time Fourier transform. Least squares splits the old side into a part that follows the old mid (a voice
+that is panned off centre) and a residual (room and doubled voices): S = a M + R. The first part follows the new mid by
+the same a. The residual still contains the old voice. It is kept, at the new mid's level, in proportion to the
+coherence of new and old mid. The incoherent share is replaced by the new mid itself, delayed and phase-shifted band by
+band, with the energy of the residual. So a converter that returns its input changes nothing, and a converter to
+another voice leaves none of the old voice in the side.
 
 Sources: Griffin and Lim, 1984 (overlap-add); Breebaart, van de Par, Kohlrausch and Schuijers, "Parametric coding of
 stereo audio", 2005 (prediction and decorrelation).
@@ -30,25 +30,25 @@ HOP = STEM_RATE_HZ // 100
 N_FFT = 4 * HOP
 N_BINS = N_FFT // 2 + 1
 REACH = 2
-"""Frames before and after one that its estimates are taken from."""
+"""Context frames on each side used for a frame's estimates."""
 MAX_DELAY = 4
-"""Frames, 40 ms: longest delay of a decorrelated band."""
+"""Longest delay of a decorrelated band in frames; 4 frames are 40 ms."""
 DELAY = (3 + REACH) * HOP
-"""Samples by which the output is late: the rest of a frame and the frames after it."""
+"""Latency in samples: the rest of a frame and the context frames after it."""
 _HISTORY = 2 * REACH + MAX_DELAY
 _MAX_RATIO = 4.0
 """12 dB: limit of every ratio between levels."""
 _FLOOR = 1e-4
-"""A middle 40 dB below the side is not worth following."""
+"""Power ratio: a mid channel 40 dB below the side channel is not followed."""
 _TINY = 1e-18
 _WIDE = 4
-"""Bands on either side over which the width of the image is averaged."""
+"""Bands on either side over which the stereo width is averaged."""
 _CHANCE = 0.3
-"""Squared coherence that unrelated signals show by chance in so few frames and bins."""
+"""Squared coherence that unrelated signals reach by chance in so few frames and bins."""
 
 
 def _band_edges() -> NDArray[np.int64]:
-    """First bin of each band: at least 4 bins (100 Hz) wide, a sixth of the frequency above that."""
+    """First bin of each band; its width is a sixth of its frequency, at least 4 bins (100 Hz)."""
     edges = [0]
     while edges[-1] < N_BINS:
         edges.append(edges[-1] + max(4, edges[-1] // 6))
@@ -60,13 +60,16 @@ _WIDTHS = np.diff(np.append(_EDGES, N_BINS))
 
 
 def mid_channel(stereo: Samples) -> Samples:
-    """What is converted: float32 [2, N] to [N]."""
+    """Return the mid channel, which is the converter's input: float32 [2, N] to [N]."""
     half: Samples = (stereo[0] + stereo[1]) * np.float32(0.5)
     return half
 
 
 class StereoImage:
-    """Streams of old stereo and new middle into new stereo, in blocks of a multiple of `HOP`, `DELAY` samples late."""
+    """Streaming stereo image: old stereo and new mid in, new stereo out, `DELAY` samples late.
+
+    Blocks are multiples of `HOP` samples.
+    """
 
     def __init__(self) -> None:
         self._window = np.sqrt(hann(N_FFT))
@@ -80,7 +83,7 @@ class StereoImage:
         self._turns = np.repeat(np.exp(2j * np.pi * turns), _WIDTHS)
 
     def push(self, old: Samples, new_middle: Samples) -> Samples:
-        """Take old [2, N] and new middle [N]; returns new [2, N], which begins `DELAY` samples before the start."""
+        """Process old stereo [2, N] and new mid [N] into new stereo [2, N], delayed by `DELAY` samples."""
         old_middle = mid_channel(old)
         side = old[0].astype(np.float64) - old_middle
         late = np.concatenate([self._late, new_middle])
@@ -91,12 +94,12 @@ class StereoImage:
         return new
 
     def _side(self, signals: Values) -> Values:
-        """New side [N] of old middle, old side and new middle, [3, N]; costs nothing while the old side is zero."""
+        """New side [N] of old mid, old side and new mid, [3, N]; skips all work while the old side is zero."""
         n_hops = signals.shape[1] // HOP
         known = np.concatenate([self._past, signals], axis=1)
         self._past = known[:, signals.shape[1] :]
         if not (known[1].any() or self._spectra[1].any() or self._sum.any()):
-            self._spectra[:] = 0.0  # the old side's already are
+            self._spectra[:] = 0.0  # the old side's spectra are zero already
             return np.zeros(signals.shape[1])
         fresh = rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
         spectra = np.concatenate([self._spectra, fresh], axis=1)
@@ -110,7 +113,7 @@ class StereoImage:
 
 
 def _new_side(spectra: Spectra, delays: NDArray[np.int64], turns: Spectra) -> Spectra:
-    """Spectra [3, `_HISTORY` + T, bin] of old middle, old side and new middle to the new side's [T, bin].
+    """Compute the new side's spectra [T, bin] from old mid, old side and new mid, [3, `_HISTORY` + T, bin].
 
     The first frame of the result is number `MAX_DELAY + REACH`.
     """
@@ -134,16 +137,16 @@ def _new_side(spectra: Spectra, delays: NDArray[np.int64], turns: Spectra) -> Sp
 
 
 def _wide(bands: Values) -> Values:
-    """Sums [T, band] over bands within `_WIDE`: a harmonic of the new voice may stand between two of the old one."""
+    """Sum over bands within `_WIDE`, [T, band]: new harmonics may lie between old ones."""
     padded = np.pad(bands, ((0, 0), (_WIDE, _WIDE)))
     sums: Values = np.lib.stride_tricks.sliding_window_view(padded, 2 * _WIDE + 1, axis=1).sum(axis=-1)
     return sums
 
 
 def _around(spectra: Spectra) -> Values:
-    """Sums over each band and the frames around, of old, side and new, [3, T + 2 * REACH, bin] to [6, T, band].
+    """Sum powers and cross products over each band and the context frames, [3, T + 2 * REACH, bin] to [6, T, band].
 
-    The powers of the three, Re side conj(old), Re new conj(old) and Im new conj(old).
+    The rows are the powers of old mid, side and new mid, Re side conj(old), Re new conj(old) and Im new conj(old).
     """
     re, im = np.ascontiguousarray(spectra.real), np.ascontiguousarray(spectra.imag)
     products = np.empty((6, *spectra.shape[1:]))
