@@ -46,7 +46,8 @@ from heartvoice.loadtest import machine
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
 from heartvoice.runtime.engines import default_threads
 from heartvoice.runtime.repository import Repository
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 
 DIRECT, GATEWAY, HAPROXY = "direct", "gateway", "haproxy"
 LIMIT_S = 12.0

@@ -19,10 +19,10 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice import shm_regions
 from heartvoice.client import wire
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.server import cleanup
-from heartvoice.server.shared_memory import HEADER, find_key, new_region_name
+from heartvoice.shm_regions import HEADER, find_key, new_region_name
 
 LARGE_BYTES = 1_000_000
 """Inputs from here on travel by shared memory; below, registering costs more than it saves."""
@@ -75,7 +75,7 @@ class SharedMemoryRequest:
             ModelUnavailableError: there is no room.
         """
         try:
-            descriptor = os.open(cleanup.SHM / self.region, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(shm_regions.SHM / self.region, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 for content in self.contents:
                     left = memoryview(content)
@@ -84,13 +84,13 @@ class SharedMemoryRequest:
         except OSError as error:
             self.unlink()
             raise wire.ModelMissingError(
-                f"shared_memory: {cleanup.SHM} cannot take {self.n_bytes} bytes: {error.strerror}; "
+                f"shared_memory: {shm_regions.SHM} cannot take {self.n_bytes} bytes: {error.strerror}; "
                 "make room, or leave shared_memory off"
             ) from error
 
     def unlink(self) -> None:
         """Remove the region's name; without effect on who has mapped it."""
-        (cleanup.SHM / self.region).unlink(missing_ok=True)
+        (shm_regions.SHM / self.region).unlink(missing_ok=True)
 
 
 class SharedMemory:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 
+from heartvoice import shm_regions
 from heartvoice.arrays import Array
 from heartvoice.errors import ModelUnavailableError
 
-SHM = Path("/dev/shm")
 GROWTH_BYTES = 2**20
 """Shared memory grows by so much at a time."""
 _ALWAYS_FITS = 100_000
@@ -61,9 +60,9 @@ def check_shared_memory(model: str, n_bytes: int) -> None:
     Raises:
         ModelUnavailableError: it has not.
     """
-    if n_bytes <= _ALWAYS_FITS or not SHM.is_dir():
+    if n_bytes <= _ALWAYS_FITS or not shm_regions.SHM.is_dir():
         return
-    space = os.statvfs(SHM)
+    space = os.statvfs(shm_regions.SHM)
     if space.f_bavail * space.f_frsize < n_bytes + GROWTH_BYTES:
         raise ModelUnavailableError(_used_up(model, _SHARED_MEMORY))
 

@@ -85,7 +85,8 @@ def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo
 @pytest.fixture
 def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:
     """Makes a server of the test's own, to be treated badly."""
-    from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+    from heartvoice.server.options import ServerOptions
+    from heartvoice.server.server import EmbeddedServer, free_port
     from tests.servers import end
 
     servers: list[EmbeddedServer] = []

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 
 
 def end(server: EmbeddedServer) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice import shm_regions
 from heartvoice.server import cleanup
 
 
 @contextmanager
 def like_a_stub(owner: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process whose command line names shared memory of `owner`, as a stub's does."""
+    region = f"{shm_regions.shm_prefix(owner, folder)}x"
     command = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
-    process = subprocess.Popen([*command, f"{cleanup.shm_prefix(owner, folder)}x"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, region], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
     try:
@@ -29,21 +31,21 @@ def like_a_stub(owner: str, folder: Path | None = None) -> Iterator[subprocess.P
 
 def a_dead_owner() -> str:
     process = subprocess.Popen(["sleep", "60"])
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
     process.kill()
     process.wait()
     return owner
 
 
 def test_a_stub_that_was_only_just_started_ends_with_its_dead_owner() -> None:
-    with like_a_stub(a_dead_owner()) as orphan, like_a_stub(cleanup.process_identity(os.getpid())) as ours:
+    with like_a_stub(a_dead_owner()) as orphan, like_a_stub(shm_regions.process_identity(os.getpid())) as ours:
         cleanup.remove_stale()
         assert orphan.wait(timeout=5) == -signal.SIGKILL
         assert ours.poll() is None, "a living owner's stub is left alone"
 
 
 def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
-    owner = cleanup.process_identity(os.getpid())
+    owner = shm_regions.process_identity(os.getpid())
     folder, others = cleanup.new_run_folder(), cleanup.new_run_folder()
     with like_a_stub(owner, folder) as ours, like_a_stub(owner, others) as other:
         cleanup.remove_run(folder, owner)
@@ -54,22 +56,22 @@ def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
 
 
 def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cleanup, "SHM", tmp_path)
-    owner, folder = cleanup.process_identity(os.getpid()), cleanup.new_run_folder()
-    prefix = cleanup.shm_prefix(owner, folder)
-    for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{cleanup.shm_prefix(owner)}another_run"):
+    monkeypatch.setattr(shm_regions, "SHM", tmp_path)
+    owner, folder = shm_regions.process_identity(os.getpid()), cleanup.new_run_folder()
+    prefix = shm_regions.shm_prefix(owner, folder)
+    for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{shm_regions.shm_prefix(owner)}another_run"):
         (tmp_path / name).touch()
     with like_a_stub(owner, folder):
         assert cleanup.remove_unused(folder, owner) == 1
-    kept = {f"{prefix}x", f"{prefix}key_8001", f"{cleanup.shm_prefix(owner)}another_run"}
+    kept = {f"{prefix}x", f"{prefix}key_8001", f"{shm_regions.shm_prefix(owner)}another_run"}
     assert {path.name for path in tmp_path.iterdir()} == kept, "the key to shared memory is no stub's"
     cleanup.remove_run(folder, owner)
 
 
 def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
-    owner = cleanup.process_identity(os.getpid())
+    owner = shm_regions.process_identity(os.getpid())
     folder, others = cleanup.new_run_folder(), cleanup.new_run_folder()
-    regions = [cleanup.SHM / f"{cleanup.shm_prefix(owner, run)}x" for run in (folder, others)]
+    regions = [shm_regions.SHM / f"{shm_regions.shm_prefix(owner, run)}x" for run in (folder, others)]
     try:
         for region in regions:
             region.touch()

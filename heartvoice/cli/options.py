@@ -258,7 +258,8 @@ def read_recording(source: str, *, field: str = "recording", limits_s: Limits = 
 def _own_server(repository: Path) -> Iterator[str]:
     """A server that lives as long as the block; yields its endpoint."""
     from heartvoice.cli.serve import check_installed
-    from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+    from heartvoice.server.options import ServerOptions
+    from heartvoice.server.server import EmbeddedServer, free_port
 
     check_installed()
     options = ServerOptions(repository, free_port(), free_port())

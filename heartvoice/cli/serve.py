@@ -72,7 +72,8 @@ def serve(
     check_installed(embedded=server == "embedded")
     from heartvoice.runtime.repository import Repository as ModelRepository
     from heartvoice.server import profiles, triton_wheel
-    from heartvoice.server.server import EmbeddedServer, ServerOptions
+    from heartvoice.server.options import ServerOptions
+    from heartvoice.server.server import EmbeddedServer
 
     files = None if server == "embedded" else triton_wheel.find_installed(Path(server))
     options = ServerOptions(

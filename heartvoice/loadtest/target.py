@@ -21,9 +21,10 @@ from heartvoice.client import Client
 from heartvoice.client.wire import error_from_status, error_from_text
 from heartvoice.contracts.models import MODELS
 from heartvoice.errors import InvalidRequestError
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
-from heartvoice.server.shared_memory import HEADER, find_key
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from heartvoice.serving import process_registry
+from heartvoice.shm_regions import HEADER, find_key
 
 SAMPLE_S = 0.25
 TIMEOUT_S = 300.0

@@ -6,18 +6,16 @@ import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from heartvoice.contracts.models import LOADED
 from heartvoice.server import hidden_argument, triton_wheel
+from heartvoice.server.options import ServerOptions
 from heartvoice.server.processes import die_with_parent
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.triton_wheel import ServerFiles
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds import unread_responses
-
-if TYPE_CHECKING:
-    from heartvoice.server.server import ServerOptions
 
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
 _ADMIN_APIS = "model-repository,trace,logging"

@@ -15,8 +15,8 @@ from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.server import triton_wheel
-from heartvoice.server.cleanup import SHM
 from heartvoice.server.ports import check_port
+from heartvoice.shm_regions import SHM
 
 MIN_SHM_BYTES = 256 * 2**20
 """Six models, each up to four times its largest tensor (a window's 12 MB) in flight."""

@@ -22,12 +22,12 @@ from heartvoice.contracts.triton_config import config_path
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import Device, Target
 from heartvoice.server import triton_wheel
-from heartvoice.server.cleanup import SHM
 from heartvoice.server.command_line import flag_names
 from heartvoice.server.doctor import Finding, attempt, module, plans, port, python, repository_line, space
+from heartvoice.server.options import ServerOptions
 from heartvoice.server.profiles import Profile
-from heartvoice.server.server import ServerOptions
 from heartvoice.server.triton_wheel import SetupError
+from heartvoice.shm_regions import SHM
 
 OFFICIAL = "oss-3b"
 NATIVE_SERVER = Path("/opt/tritonserver/bin/tritonserver")

@@ -13,7 +13,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -26,12 +25,12 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, hidden_argument, page_cache, server_log, triton_wheel
 from heartvoice.server.command_line import ADMIN_HEADER, Launch
 from heartvoice.server.health import DIED, ServerProbe, StubHealth, UnreadWatch
+from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import ANY, LOOPBACK, check_address, check_port
 from heartvoice.server.processes import crashed, kill_group
-from heartvoice.server.profiles import Profile
 from heartvoice.server.shared_memory import SharedMemoryGrant
-from heartvoice.server.triton_wheel import ServerFiles
 from heartvoice.serving import process_registry
+from heartvoice.shm_regions import process_identity, shm_prefix
 
 log = logging.getLogger(__name__)
 
@@ -43,35 +42,6 @@ CANCEL_S = 2.0
 """How long cancelled jobs may take to notice."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
 """How long a server without jobs may take to stop; with all models it takes about 4 s on two quiet cores."""
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """How to run the server."""
-
-    repository: Path
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    files: ServerFiles | None = None
-    """None takes the wheel's."""
-    config_name: str = ""
-    """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
-    models: tuple[str, ...] | None = None
-    """None loads `contracts.LOADED`."""
-    start_timeout_s: float = 300.0
-    """How long loading may take, at the start and again for each model that is reloaded."""
-    hang_s: float = 30.0
-    """A process that gives no sign of life for so long is killed: a model's is started anew, the server's is not."""
-    drain_s: float = 300.0
-    """How long songs in flight may take to finish at a stop."""
-    log_path: Path | None = None
-    """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
-    profile: Profile | None = None
-    """The machine that the server is set up for."""
-    address: str = LOOPBACK
-    """Where it listens; beyond loopback with a native server alone."""
-    shared_memory: bool = False
-    """Whether clients of this user may hand tensors over by system shared memory."""
 
 
 def free_port() -> int:
@@ -93,7 +63,7 @@ class EmbeddedServer:
         self.restarts: dict[str, int] = {}
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
-        self._owner = cleanup.process_identity(os.getpid())
+        self._owner = process_identity(os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
@@ -152,7 +122,7 @@ class EmbeddedServer:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
         self._run = cleanup.new_run_folder()
         if self.options.shared_memory:
-            prefix = cleanup.shm_prefix(self._owner, self._run)
+            prefix = shm_prefix(self._owner, self._run)
             self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
         try:
             backends = triton_wheel.backend_directory(files, self._run / "backends")
@@ -161,7 +131,7 @@ class EmbeddedServer:
             self._log, self._log_path = path.open("ab"), path
             self._launch = Launch(
                 self.options, files, self.models, backends, repository.root,
-                shm_prefix=cleanup.shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
+                shm_prefix=shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
                 grant=self._grant, stop_s=self._stop_s,
             )  # fmt: skip
             self._start_until_ready(interrupted)

@@ -17,30 +17,15 @@ import time
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.server import cleanup
+from heartvoice import shm_regions
+from heartvoice.shm_regions import API_KEY_NAME, HEADER, KEY, PREFIX, is_dead, owner_of
 
 log = logging.getLogger(__name__)
 
 API = "shared-memory"
-_KEY = "heartvoice-shared-memory"
-HEADER = f"triton-grpc-protocol-{_KEY}"
 REAP_S = 2.0
 """How often the server looks for regions of clients that died."""
 _TIMEOUT_S = 5.0
-
-
-def new_region_name() -> str:
-    """A name for a region of this process, in /dev/shm and for the server."""
-    return f"{cleanup.shm_prefix(cleanup.process_identity(os.getpid()))}client_{secrets.token_hex(8)}"
-
-
-def find_key(port: int) -> str | None:
-    """The key of the server at this port of the loopback; None if it allows no shared memory, or not to this user."""
-    for path in cleanup.SHM.glob(f"{cleanup.PREFIX}*_{cleanup.KEY}{port}"):
-        with contextlib.suppress(OSError):  # gone, or another user's
-            if path.stat().st_uid == os.getuid() and not cleanup.is_dead(cleanup.owner_of(path.name)):
-                return path.read_text(encoding="ascii")
-    return None
 
 
 class SharedMemoryGrant:
@@ -49,13 +34,13 @@ class SharedMemoryGrant:
     def __init__(self, url: str, port: int, prefix: str) -> None:
         """`prefix` is that of the run's shared memory, with which the key's file goes, too."""
         self._url, self._key = url, secrets.token_hex(16)
-        self._path = cleanup.SHM / f"{prefix}{cleanup.KEY}{port}"
+        self._path = shm_regions.SHM / f"{prefix}{KEY}{port}"
         self._reaped = time.monotonic()
 
     @property
     def argument(self) -> dict[str, str]:
         """What the server is started with, without and with the key."""
-        argument = f"--grpc-restricted-protocol={API}:{_KEY}="
+        argument = f"--grpc-restricted-protocol={API}:{API_KEY_NAME}="
         return {argument: argument + self._key}
 
     def publish(self) -> None:
@@ -74,7 +59,7 @@ class SharedMemoryGrant:
             request = service_pb2.SystemSharedMemoryStatusRequest()
             status = stub.SystemSharedMemoryStatus(request, metadata=metadata, timeout=_TIMEOUT_S)
             for name in status.regions:
-                if name.startswith(cleanup.PREFIX) and cleanup.is_dead(cleanup.owner_of(name)):
+                if name.startswith(PREFIX) and is_dead(owner_of(name)):
                     log.info("unregistering the shared memory %s of a client that died", name)
                     gone = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
                     stub.SystemSharedMemoryUnregister(gone, metadata=metadata, timeout=_TIMEOUT_S)

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heartvoice import shm_regions
 from heartvoice.client import AsyncClient, Client, wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.shared_memory import LARGE_BYTES, SharedMemory, SharedMemoryRequest
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
-from heartvoice.server import cleanup
-from heartvoice.server import shared_memory as grants
 
 RATE = 48_000
 
@@ -24,7 +23,7 @@ def recording(seconds: float) -> tuple[np.ndarray, int]:
 
 @pytest.fixture
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cleanup, "SHM", tmp_path)
+    monkeypatch.setattr(shm_regions, "SHM", tmp_path)
     return tmp_path
 
 
@@ -43,7 +42,7 @@ def test_large_inputs_alone_leave_the_message(shm: Path) -> None:
     region = shm / parcel.region
     assert region.read_bytes() == message.raw_input_contents[[t.name for t in message.inputs].index("audio")]
     assert region.stat().st_mode & 0o777 == 0o600
-    assert not cleanup.is_dead(cleanup.owner_of(parcel.region))
+    assert not shm_regions.is_dead(shm_regions.owner_of(parcel.region))
     parcel.unlink()
     assert not list(shm.iterdir())
 
@@ -85,7 +84,7 @@ def test_no_room_is_said_and_nothing_left(shm: Path, monkeypatch: pytest.MonkeyP
     def full(_descriptor: int, *_: object, **__: object) -> object:
         raise OSError(28, "No space left on device")
 
-    (shm / f"{cleanup.shm_prefix(cleanup.process_identity(os.getpid()))}run_key_1").write_text("secret")
+    (shm / f"{shm_regions.shm_prefix(shm_regions.process_identity(os.getpid()))}run_key_1").write_text("secret")
     monkeypatch.setattr(os, "fdopen", full)
     with (
         Client("127.0.0.1:1", shared_memory=True) as client,
@@ -96,9 +95,9 @@ def test_no_room_is_said_and_nothing_left(shm: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_is_found_by_its_port_while_its_server_lives(shm: Path) -> None:
-    prefix = cleanup.shm_prefix(cleanup.process_identity(os.getpid()))
+    prefix = shm_regions.shm_prefix(shm_regions.process_identity(os.getpid()))
     (shm / f"{prefix}run_key_8001").write_text("secret")
-    (shm / f"{cleanup.shm_prefix('4194304_1')}run_key_9001").write_text("of a dead one")
-    assert grants.find_key(8001) == "secret"
-    assert grants.find_key(9001) is None
-    assert grants.find_key(1) is None
+    (shm / f"{shm_regions.shm_prefix('4194304_1')}run_key_9001").write_text("of a dead one")
+    assert shm_regions.find_key(8001) == "secret"
+    assert shm_regions.find_key(9001) is None
+    assert shm_regions.find_key(1) is None

@@ -17,8 +17,8 @@ from heartvoice.server import triton_wheel
 from heartvoice.server.command_line import flag_names
 from heartvoice.server.doctor import Finding
 from heartvoice.server.doctor_target import Machine, examine_target, nvidia_smi
+from heartvoice.server.options import ServerOptions
 from heartvoice.server.profiles import GB10
-from heartvoice.server.server import ServerOptions
 from heartvoice.server.triton_wheel import ServerFiles, SetupError
 from tests.client.conftest import heartvoice
 

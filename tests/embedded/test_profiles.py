@@ -14,9 +14,10 @@ from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.server import memory_estimate, profiles
 from heartvoice.server.command_line import Launch
+from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import ANY, check_address
 from heartvoice.server.profiles import GB10
-from heartvoice.server.server import EmbeddedServer, ServerOptions
+from heartvoice.server.server import EmbeddedServer
 from heartvoice.server.triton_wheel import ServerFiles, SetupError
 
 NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))

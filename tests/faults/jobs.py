@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from heartvoice import shm_regions
 from heartvoice.client import Client
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
@@ -128,14 +129,14 @@ def wait_until_busy(pid: int, given_up: Callable[[], bool]) -> bool:
 def left_behind(server: EmbeddedServer) -> list[str]:
     """What a running server has that it should not: processes, shared memory, files, jobs."""
     assert server._run is not None
-    prefix, n = cleanup.shm_prefix(server._owner, server._run), len(server.models)
+    prefix, n = shm_regions.shm_prefix(server._owner, server._run), len(server.models)
 
     def surplus() -> list[str]:
         run = server._run
         assert run is not None
         found = []
         stubs = len({pid for pid, region in cleanup.stubs() if region.startswith(prefix)})
-        regions = len(list(cleanup.SHM.glob(f"{prefix}*")))
+        regions = len(list(shm_regions.SHM.glob(f"{prefix}*")))
         if stubs > n:
             found.append(f"{stubs - n} processes")
         if regions > n:

@@ -14,7 +14,8 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.runtime.repository import GRAPH, Repository
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests.faults.jobs import recovery_s, song
 from tests.faults.recorder import Recorder
 from tests.integration.raw import OF_SONGS

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heartvoice import shm_regions
 from heartvoice.client import Client
 from heartvoice.errors import ModelUnavailableError, RequestCancelledError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup
 from tests.faults.jobs import Running, song
 from tests.faults.recorder import Recorder
 from tests.integration.raw import Metrics, start_cli
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
 def remains(owner: str) -> list[str]:
     folders = Path(tempfile.gettempdir()).glob("heartvoice-run-*")
-    regions = [path.name for path in cleanup.SHM.glob(f"{cleanup.shm_prefix(owner)}*")]
+    regions = [path.name for path in shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*")]
     return regions + [f.name for f in folders if (f / "owner").is_file() and (f / "owner").read_text() == owner]
 
 
@@ -36,7 +36,7 @@ def live(metrics_url: object) -> bool:
 @pytest.mark.parametrize("mode", ["finish", "cancel"])
 def test_sigterm_with_a_job_in_flight(repository: Repository, record: Recorder, mode: str) -> None:
     process, ready = start_cli(repository.root, "--on-stop", mode)
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
     with Client(str(ready["grpc"]), retries=0) as client:
         expected = song(client)
         job = Running(
@@ -72,7 +72,7 @@ def is_accepting(client: Client) -> bool:
 
 def test_kill_9_of_serve_with_a_job_in_flight(repository: Repository, record: Recorder) -> None:
     process, ready = start_cli(repository.root)
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
     with Client(str(ready["grpc"]), retries=0) as client:
         job = Running(lambda: song(client, duration_s=240.0, min_duration_s=240.0))
         wait_until(lambda: live(ready["metrics"]), 10.0, "no job")

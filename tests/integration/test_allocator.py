@@ -18,7 +18,8 @@ import pytest
 from heartvoice.client import AudioChunk, Client
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.runtime.repository import Repository
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests import music
 
 LIBRARY = "debug_hooks.so"

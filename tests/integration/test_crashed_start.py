@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice import shm_regions
 from heartvoice.errors import EngineError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup, triton_wheel
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server import triton_wheel
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests.servers import end
 
 
@@ -36,7 +38,7 @@ def server(repository: Repository, files: triton_wheel.ServerFiles) -> EmbeddedS
 
 def regions(started: EmbeddedServer) -> set[Path]:
     """Shared memory of this process's servers."""
-    return set(cleanup.SHM.glob(f"{cleanup.shm_prefix(started._owner)}*"))
+    return set(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(started._owner)}*"))
 
 
 def test_it_is_started_once_more(repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

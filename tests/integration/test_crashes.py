@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from heartvoice import shm_regions
 from heartvoice.client import Client
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup
 from heartvoice.server import server as server_module
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests.integration.raw import OF_SONGS
 from tests.servers import end
 from tests.waiting import wait_until
@@ -90,13 +91,13 @@ def test_one_that_was_killed_stays_down(served: EmbeddedServer) -> None:
 def test_a_stop_while_it_starts_anew_leaves_nothing(served: EmbeddedServer) -> None:
     pid, run = served.pid, served._run
     assert run is not None
-    prefix = cleanup.shm_prefix(served._owner, run)
+    prefix = shm_regions.shm_prefix(served._owner, run)
     os.kill(pid, signal.SIGABRT)
     wait_until(lambda: served.pid != pid, 20.0, "not started anew")
     served.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(served.pid, 0)
-    assert not list(cleanup.SHM.glob(f"{prefix}*"))
+    assert not list(shm_regions.SHM.glob(f"{prefix}*"))
     assert not run.exists()
 
 

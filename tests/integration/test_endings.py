@@ -17,9 +17,9 @@ from heartvoice.client import Client
 from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server.cleanup import SHM, shm_prefix
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.serving import process_registry
+from heartvoice.shm_regions import SHM, shm_prefix
 from tests.fakes import text
 from tests.integration.raw import OF_SONGS, Metrics, Raw
 from tests.servers import running_server

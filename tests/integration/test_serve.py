@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice import keyed_random
+from heartvoice import keyed_random, shm_regions
 from heartvoice.client import Client
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, triton_wheel
-from heartvoice.server.server import EmbeddedServer, ServerOptions, free_port
+from heartvoice.server.options import ServerOptions
+from heartvoice.server.server import EmbeddedServer, free_port
 from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.waiting import wait_until
 
@@ -34,12 +35,12 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
     assert ready["preset"] == "tiny"
     assert str(ready["weights"]).startswith("random")
     pid = int(str(ready["pid"]))
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == 0
     assert not Path(f"/proc/{pid}").exists()
-    assert not list(cleanup.SHM.glob(f"{cleanup.shm_prefix(owner)}*"))
+    assert not list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
     assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]
 
 
@@ -48,7 +49,7 @@ def test_a_stop_before_it_is_ready_leaves_nothing(repository: Repository, number
     command = [*HEARTVOICE, "serve", "--repository", str(repository.root)]
     command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
 
     def runs() -> list[Path]:
         folders = Path(tempfile.gettempdir()).glob("heartvoice-run-*")
@@ -74,15 +75,15 @@ def test_a_start_that_is_interrupted_leaves_nothing(repository: Repository) -> N
 
 def test_a_killed_serve_takes_its_server_along(repository: Repository) -> None:
     process, ready = start_cli(repository.root, models=OF_SONGS)
-    owner = cleanup.process_identity(process.pid)
+    owner = shm_regions.process_identity(process.pid)
     process.kill()
     process.communicate()
-    wait_until(lambda: not cleanup.process_identity(int(str(ready["pid"]))), 5.0, "the server lives on")
+    wait_until(lambda: not shm_regions.process_identity(int(str(ready["pid"]))), 5.0, "the server lives on")
     wait_until(lambda: cleanup.remove_stale() >= 0 and not _remains(owner), 5.0, "something is left")
 
 
 def _remains(owner: str) -> list[Path]:
-    return list(cleanup.SHM.glob(f"{cleanup.shm_prefix(owner)}*"))
+    return list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
 
 
 def test_only_loopback_listens(new_server: Callable[..., EmbeddedServer]) -> None:

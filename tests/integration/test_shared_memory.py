@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice import keyed_random
+from heartvoice import keyed_random, shm_regions
 from heartvoice.client import AsyncClient, Client
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.server.shared_memory import HEADER, find_key
+from heartvoice.shm_regions import HEADER, find_key
 from tests.servers import running_server
 from tests.waiting import wait_until
 
@@ -51,7 +50,7 @@ def registered(server: EmbeddedServer) -> list[str]:
         status = stub.SystemSharedMemoryStatus(
             service_pb2.SystemSharedMemoryStatusRequest(), metadata=((HEADER, key),), timeout=5
         )
-    return [*status.regions, *(path.name for path in cleanup.SHM.glob(f"{cleanup.PREFIX}*_client_*"))]
+    return [*status.regions, *(path.name for path in shm_regions.SHM.glob(f"{shm_regions.PREFIX}*_client_*"))]
 
 
 def test_a_recording_gives_the_same_answer_either_way(sharing: EmbeddedServer) -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from heartvoice import resource_errors
+from heartvoice import shm_regions
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
 
@@ -48,7 +48,7 @@ def test_other_failures_are_no_shortage(error: BaseException | str) -> None:
 
 
 def test_a_payload_without_room_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(resource_errors, "SHM", tmp_path)
+    monkeypatch.setattr(shm_regions, "SHM", tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=2**10, f_frsize=2**10))
     check_shared_memory("svc", 50_000)
     with pytest.raises(ModelUnavailableError, match="svc: the server has run out of shared memory"):
