@@ -67,7 +67,7 @@ NETWORKS: tuple[Network, ...] = get_args(Network)
 _CODE = ("config", "contracts", "checkpoints", "models", "keyed_random.py", "export")
 _NOT_CODE = frozenset(
     (
-        "contracts/validation.py",
+        *(f"contracts/{name}.py" for name in ("kserve", "messages", "provenance", "validation")),
         *(
             f"export/{name}.py"
             for name in (

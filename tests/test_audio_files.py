@@ -17,9 +17,10 @@ import soundfile
 
 from heartvoice import __version__
 from heartvoice.audio import encode
-from heartvoice.audio.encode import AudioWriter, generated_tag, provenance, write_audio
+from heartvoice.audio.encode import AudioWriter, generated_tag, write_audio
 from heartvoice.client.messages import Report, Song
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
+from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import InvalidRequestError
 from tests.client.conftest import listing
 

@@ -19,9 +19,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from heartvoice import __version__
 from heartvoice.audio.bytes_file import ByteSource
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
+from heartvoice.contracts.provenance import GENERATED
 from heartvoice.errors import InvalidRequestError
 
 _ENCODING: dict[str, dict[str, Any]] = {
@@ -31,7 +31,6 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
     "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
-_GENERATED = "AI-generated"
 _LONGEST_ORIGIN = 300
 _CHANNELS = 2
 _SAMPLE_BYTES = _CHANNELS * 4
@@ -50,36 +49,6 @@ class AudioFile:
     comment: str
 
 
-def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
-    """Comment tag of a song: AI-generated, program and version, seed, and voice if any."""
-    parts = [f"{_GENERATED}; heartvoice {__version__}; seed {seed}"]
-    if voice_sha256:
-        parts.append(f"voice {voice_sha256[:12]}")
-    if random_weights:
-        parts.append("random weights")
-    return "; ".join(parts)
-
-
-def passthrough_provenance(*, origin: str = "") -> str:
-    """Comment tag of a cover without vocals to convert.
-
-    It does not say AI-generated, unless the recording's own tag `origin` does.
-    """
-    return _with_origin([f"passed through heartvoice {__version__}, not converted"], origin)
-
-
-def stem_provenance(source: str, *, random_weights: bool, origin: str = "") -> str:
-    """Comment tag of a stem; it says AI-generated only if the recording's own tag `origin` does."""
-    parts = [f"separated by heartvoice {__version__}", f"source {source}"]
-    if random_weights:
-        parts.append("random weights")
-    return _with_origin(parts, origin)
-
-
-def _with_origin(parts: list[str], origin: str) -> str:
-    return "; ".join([*parts, f"from: {origin}"] if origin else parts)
-
-
 def generated_tag(data: bytes) -> str:
     """Return a file's comment if it says that the sound is AI-generated, else "". Never raises."""
     try:
@@ -87,7 +56,7 @@ def generated_tag(data: bytes) -> str:
             comment = " ".join(file.comment.split())
     except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples, whose rate must be passed
         return ""
-    return comment[:_LONGEST_ORIGIN] if _GENERATED in comment else ""
+    return comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
 
 
 def audio_format(path: str | Path) -> str:

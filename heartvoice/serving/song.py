@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
-from heartvoice.audio.encode import AudioWriter, passthrough_provenance, provenance
+from heartvoice.audio.encode import AudioWriter
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
+from heartvoice.contracts.messages import Report
 from heartvoice.contracts.models import RENDER
 from heartvoice.contracts.validation import read_text
 from heartvoice.errors import InvalidRequestError
@@ -102,8 +103,8 @@ def render(job: Job, messages: Iterable[Message]) -> None:
                     writer.write(message.audio)
                 elif isinstance(message, Finished):
                     report = message.report
-            comment = _comment(report, recorded=bool({"file", "audio"} & set(job.inputs)))
-            written = writer.commit(comment)
+            recorded = bool({"file", "audio"} & set(job.inputs))
+            written = writer.commit(replace(Report.from_raw(report), recorded=recorded).comment)
         size = written.path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InvalidRequestError(
@@ -112,12 +113,3 @@ def render(job: Job, messages: Iterable[Message]) -> None:
             )
         report |= {"format": file_format, "gain_db": round(written.gain_db, 2)}
         job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(report)})
-
-
-def _comment(report: dict[str, Any], *, recorded: bool) -> str:
-    """The tag of a file: a recording that was passed through is not AI-generated, a song always is."""
-    converted = report.get("converted", True)
-    if recorded and not converted:
-        return passthrough_provenance()
-    voice = report.get("voice_sha256") if converted else None
-    return provenance(report["seed"], random_weights=report["random_weights"], voice_sha256=voice)

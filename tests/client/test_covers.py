@@ -16,10 +16,11 @@ import pytest
 import soundfile
 
 from heartvoice import __version__
-from heartvoice.audio.encode import provenance, write_audio
+from heartvoice.audio.encode import write_audio
 from heartvoice.client import AsyncClient, AudioChunk, Client, Event, Report
 from heartvoice.client.wire import WANT_FINAL
 from heartvoice.contracts.models import RENDER
+from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import (
     DeadlineError,
     EngineError,

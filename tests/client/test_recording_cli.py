@@ -20,10 +20,11 @@ import soundfile
 from typer.testing import Result
 
 from heartvoice import __version__
-from heartvoice.audio.encode import provenance, write_audio
+from heartvoice.audio.encode import write_audio
 from heartvoice.cli.options import option_name
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import SPEAKER_ENCODER
+from heartvoice.contracts.provenance import provenance
 from heartvoice.contracts.tensors import COVER_SETTINGS, STEMS
 from heartvoice.evaluation.similarity import meaning
 from tests.client.conftest import heartvoice, listing

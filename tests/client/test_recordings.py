@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.audio.encode import provenance, write_audio
+from heartvoice.audio.encode import write_audio
 from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S, VOICE_NAMES, Recording, as_recording
 from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import InvalidRequestError
 
 

@@ -13,10 +13,11 @@ import pytest
 import soundfile
 
 from heartvoice import __version__
-from heartvoice.audio.encode import provenance, write_audio
+from heartvoice.audio.encode import write_audio
 from heartvoice.client import AsyncClient, Client, Embedding, Event, Stems, StemsChunk, StemsReport
 from heartvoice.client.wire import WANT_FINAL
 from heartvoice.contracts.models import DEMUCS, SPEAKER_ENCODER
+from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import DeadlineError, EngineError, InvalidRequestError, ModelUnavailableError
 from tests.client.conftest import Caller, listing
 from tests.client.fake_server import (
