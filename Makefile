@@ -12,7 +12,7 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults fuzz bench check lint-deploy format configs clean
+.PHONY: help song cover test fast faults fuzz bench check licences audit sbom lint-deploy format configs clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -21,6 +21,7 @@ help:
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types and every test"
+	@echo "make licences, make audit, make sbom   licences of what is installed; known vulnerabilities (network); build/sbom.json"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make bench   a server under load, about 15 minutes; BENCH=--quick to try; plots in build/load"
 	@echo "make clean   remove what was built; $(VENV) stays"
@@ -62,7 +63,29 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/heartvoice export --check
+	$(MAKE) licences
 	$(MAKE) test
+
+# The environment that these look at; the tools themselves run in make's own.
+INSPECTED ?= $(BIN)/python
+AUDIT_SERVICE ?= pypi
+licences: $(READY)
+	@$(BIN)/python -m piplicenses --python $(INSPECTED)
+
+# Local builds such as torch 2.13.0+cpu are unknown to the databases.
+audit: $(VENV)/.audit
+	@mkdir -p build
+	@$(BIN)/python -m pip --python $(INSPECTED) list --format=freeze --exclude heartvoice | sed 's/+.*//' > build/installed.txt
+	@$(BIN)/pip-audit --strict --vulnerability-service $(AUDIT_SERVICE) --no-deps --disable-pip --requirement build/installed.txt || { \
+	    echo "error: a vulnerability was found, or not every package could be looked up (see above); this needs pypi.org, or with AUDIT_SERVICE=osv api.osv.dev" >&2; exit 1; }
+
+sbom: $(VENV)/.audit
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o build/sbom.json $(INSPECTED)
+
+$(VENV)/.audit: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[audit]'
+	@touch $@
 
 FUZZ_S ?= 30
 fuzz: $(READY)
