@@ -25,8 +25,9 @@ from benchmarks.arithmetic import decoder_flop, flow_flop, frame_bytes, prefill_
 from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import FRAMES_PER_S, LATENTS_PER_FRAME
-from heartvoice.contracts.svc_graphs import SVC_CONTEXT
-from heartvoice.contracts.tensors import CODEC_SETTINGS, SVC_SETTINGS, WINDOW
+from heartvoice.contracts.graphs import SVC_CONTEXT
+from heartvoice.contracts.settings import CODEC_SETTINGS, SVC_SETTINGS
+from heartvoice.contracts.tensors import WINDOW
 from heartvoice.contracts.types import Setting
 from heartvoice.models.load import AnyConfig, build_module
 from heartvoice.server.memory_estimate import CodecPrecision, footprint, gigabytes, total_bytes

@@ -34,7 +34,7 @@ from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.random_seed_vc import part_law
 from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.contracts.svc_graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
+from heartvoice.contracts.graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.graph_builder import Graph
 from heartvoice.export.parity import TOLERANCE

@@ -18,7 +18,7 @@ from heartvoice.contracts.constants import (
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
 )
-from heartvoice.contracts.tensors import VOICE_SETTINGS
+from heartvoice.contracts.settings import VOICE_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
 from heartvoice.errors import InvalidRequestError
 

@@ -32,7 +32,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
-from heartvoice.contracts.tensors import COVER_SETTINGS
+from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.errors import (
     DeadlineError,

@@ -1,6 +1,6 @@
 """HeartMuLa as one graph: prompt and frame alike, sampling included.
 
-Contract: `contracts.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
+Contract: `contracts.graphs.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
 `standard` dialect of design decision 12: plain attention, norms spelled out, new keys and values as outputs.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heartvoice.config.presets import HeartMuLaConfig, Preset
-from heartvoice.contracts.models import heartmula_step
+from heartvoice.contracts.graphs import heartmula_step
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import Precision, lm_axes
@@ -29,7 +29,7 @@ from heartvoice.models.load import TensorSource
 
 
 def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `contracts.heartmula_step`.
+    """Build the graph of `contracts.graphs.heartmula_step`.
 
     Args:
         preset: sizes, EOS id and the number of positions that RoPE covers.

@@ -1,6 +1,6 @@
 """HeartMuLa as one graph in onnxruntime's own operations: the engine for CPUs.
 
-Contract: `lm_contracts.heartmula_step_ort`. Everything but the layers is `heartmula_graph`'s: rows, embeddings, the
+Contract: `contracts.graphs.heartmula_step_ort`. Everything but the layers is `heartmula_graph`'s: rows, embeddings, the
 unrolled frame and the sampler.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from heartvoice.config.presets import HeartMuLaConfig, Preset
-from heartvoice.contracts.lm_graphs import heartmula_step_ort
+from heartvoice.contracts.graphs import heartmula_step_ort
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.graph_builder import Graph, GraphBuilder
 from heartvoice.export.heartmula_graph import Depth, Rows, StepGraph
@@ -25,7 +25,7 @@ from heartvoice.models.load import TensorSource
 def build_heartmula_ort(
     preset: Preset, source: TensorSource, quantization: Quantization = NOTHING, *, taught: bool = False
 ) -> Graph:
-    """Build the graph of `lm_contracts.heartmula_step_ort`.
+    """Build the graph of `contracts.graphs.heartmula_step_ort`.
 
     Args:
         preset: sizes, EOS id and the number of positions that RoPE covers.

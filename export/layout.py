@@ -21,7 +21,20 @@ from heartvoice.config.presets import (
     SeparatorConfig,
 )
 from heartvoice.contracts import triton_config
-from heartvoice.contracts.lm_graphs import heartmula_step_ort
+from heartvoice.contracts.graphs import (
+    CONTENT_ENCODER,
+    SVC_FLOW,
+    SVC_REGULATOR,
+    SVC_STYLE,
+    VOCODER,
+    content_axes,
+    flow_axes,
+    heartmula_step,
+    heartmula_step_ort,
+    regulator_axes,
+    style_axes,
+    vocoder_axes,
+)
 from heartvoice.contracts.models import (
     F0_NETWORK,
     HEARTCODEC_CONDITION,
@@ -30,19 +43,6 @@ from heartvoice.contracts.models import (
     HTDEMUCS,
     MODELS,
     SPEAKER_NETWORK,
-    heartmula_step,
-)
-from heartvoice.contracts.svc_graphs import (
-    CONTENT_ENCODER,
-    SVC_FLOW,
-    SVC_REGULATOR,
-    SVC_STYLE,
-    VOCODER,
-    content_axes,
-    flow_axes,
-    regulator_axes,
-    style_axes,
-    vocoder_axes,
 )
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.runtime.repository import sha256 as sha256  # for whoever lays out or checks files

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
+from heartvoice.contracts.graphs import CONTENT_POSITION
 from heartvoice.contracts.models import HEARTMULA, MODELS
-from heartvoice.contracts.svc_graphs import CONTENT_POSITION
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
 from heartvoice.export.atomic_repository import Staging, staged

@@ -1,6 +1,6 @@
 """The converter's velocity network as a graph.
 
-Contract: `svc_contracts.SVC_FLOW`; the PyTorch twin is `heartvoice.models.seed_vc.dit`.
+Contract: `contracts.SVC_FLOW`; the PyTorch twin is `heartvoice.models.seed_vc.dit`.
 Source: seed_vc spec, section 9.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from heartvoice.config.svc import DitConfig
-from heartvoice.contracts.svc_graphs import SVC_FLOW, flow_axes
+from heartvoice.contracts.graphs import SVC_FLOW, flow_axes
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.export.llama_graph import quarter_turn
@@ -23,7 +23,7 @@ _TIME = "estimator.t_embedder"
 
 
 def build_svc_flow(sizes: DitConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `svc_contracts.SVC_FLOW`: x, prompt_x [R, T, M], style [R, S], cond [R, T, D'], t [R, 1]."""
+    """Build the graph of `contracts.SVC_FLOW`: x, prompt_x [R, T, M], style [R, S], cond [R, T, D'], t [R, 1]."""
     b, axes = GraphBuilder(SVC_FLOW.name, precision), flow_axes(sizes)
     x, prompt_x, style, cond, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in SVC_FLOW.inputs)
     output = b.output(pinned(SVC_FLOW.outputs[0], axes), batch=BATCH)

@@ -1,6 +1,6 @@
 """The converter's content encoder and length regulator as graphs.
 
-Contracts: `svc_contracts.CONTENT_ENCODER` and `SVC_REGULATOR`; the PyTorch twins are in `heartvoice.models.seed_vc`.
+Contracts: `contracts.CONTENT_ENCODER` and `SVC_REGULATOR`; the PyTorch twins are in `heartvoice.models.seed_vc`.
 Source: seed_vc spec, sections 3 and 6.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from heartvoice.config.svc import RegulatorConfig, WhisperConfig
-from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_REGULATOR, content_axes, regulator_axes
+from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_REGULATOR, content_axes, regulator_axes
 from heartvoice.export.graph_builder import Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.models.load import TensorSource
@@ -59,7 +59,7 @@ class Dense:
 
 
 def build_content_encoder(sizes: WhisperConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `svc_contracts.CONTENT_ENCODER`: log-mel [B, bands, 2 S] to content [B, S, D]."""
+    """Build the graph of `contracts.CONTENT_ENCODER`: log-mel [B, bands, 2 S] to content [B, S, D]."""
     b, axes = GraphBuilder(CONTENT_ENCODER.name, precision), content_axes(sizes)
     log_mel = b.input(pinned(CONTENT_ENCODER.inputs[0], axes), batch=BATCH)
     output = b.output(pinned(CONTENT_ENCODER.outputs[0], axes), batch=BATCH)
@@ -122,7 +122,7 @@ def attend(b: GraphBuilder, queries: tuple[str, ...], keys: tuple[str, ...], val
 
 
 def build_svc_regulator(sizes: RegulatorConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `svc_contracts.SVC_REGULATOR`: content [1, S, C] and bins [1, T] to cond [1, T, D].
+    """Build the graph of `contracts.SVC_REGULATOR`: content [1, S, C] and bins [1, T] to cond [1, T, D].
 
     An index or a bin that is out of range makes the engine fail, as it must.
     """

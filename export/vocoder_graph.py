@@ -1,6 +1,6 @@
 """The vocoder as a graph.
 
-Contract: `svc_contracts.VOCODER`; the PyTorch twin is `heartvoice.models.bigvgan`. Source: seed_vc spec, section 11.
+Contract: `contracts.VOCODER`; the PyTorch twin is `heartvoice.models.bigvgan`. Source: seed_vc spec, section 11.
 
 Most of the time goes into the activations, which double the rate, bend, and halve it again. The double rate is never
 interleaved: its even and odd samples are two rows, made by one depthwise convolution and read by another. What is per
@@ -17,7 +17,7 @@ import numpy as np
 
 from heartvoice.checkpoints.bigvgan import BETA_FLOOR, POST_KERNEL, PRE_KERNEL, TAPS, check_sizes
 from heartvoice.config.svc import BigvganConfig
-from heartvoice.contracts.svc_graphs import VOCODER, vocoder_axes
+from heartvoice.contracts.graphs import VOCODER, vocoder_axes
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision
 from heartvoice.models.load import TensorSource
@@ -28,7 +28,7 @@ _LAST = np.iinfo(np.int64).max
 
 
 def build_vocoder(sizes: BigvganConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `svc_contracts.VOCODER`: mel [B, M, T] to audio [B, 1, T * hop] in [-1, 1].
+    """Build the graph of `contracts.VOCODER`: mel [B, M, T] to audio [B, 1, T * hop] in [-1, 1].
 
     Args:
         sizes: decide the network.

@@ -11,7 +11,8 @@ from tritonclient.grpc import model_config_pb2
 
 from heartvoice.contracts import triton_config
 from heartvoice.contracts.constants import CONTRACT
-from heartvoice.contracts.models import COVER, MODELS, SONG, SVC, heartmula_step
+from heartvoice.contracts.graphs import heartmula_step
+from heartvoice.contracts.models import COVER, MODELS, SONG, SVC
 from heartvoice.contracts.types import ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError, from_wire
 from heartvoice.runtime.repository import GRAPH

@@ -28,7 +28,7 @@ from heartvoice.client.recordings import COVER_LIMITS_S
 from heartvoice.client.requests import CoverRequest, SettingValue
 from heartvoice.client.song_files import SongWriter
 from heartvoice.contracts.models import COVER
-from heartvoice.contracts.tensors import COVER_SETTINGS
+from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 

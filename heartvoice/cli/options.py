@@ -27,7 +27,7 @@ from heartvoice.contracts.constants import (
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
 )
-from heartvoice.contracts.tensors import STEMS, VOICE_SETTINGS
+from heartvoice.contracts.settings import STEMS, VOICE_SETTINGS
 from heartvoice.contracts.types import Setting
 from heartvoice.errors import InvalidRequestError
 

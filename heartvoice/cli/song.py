@@ -28,7 +28,7 @@ from heartvoice.client.messages import Array
 from heartvoice.client.requests import SettingValue, SongRequest
 from heartvoice.client.song_files import SongWriter
 from heartvoice.contracts.models import SONG
-from heartvoice.contracts.tensors import SONG_SETTINGS
+from heartvoice.contracts.settings import SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
 

@@ -11,25 +11,28 @@ from heartvoice.contracts.constants import (
     MAX_UNREAD_MB,
     N_CODEBOOKS,
 )
-from heartvoice.contracts.svc_graphs import (
-    CONTENT_ENCODER,
-    SVC_FLOW,
-    SVC_REGULATOR,
-    SVC_STYLE,
-    VOCODER,
+from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
+from heartvoice.contracts.settings import (
+    CODEC_SETTINGS,
+    COVER_SETTINGS,
+    EVENTS,
+    LIVE,
+    LM_SETTINGS,
+    MORE,
+    RENDER_SETTINGS,
+    SEED,
+    SONG_SETTINGS,
+    SVC_SETTINGS,
 )
 from heartvoice.contracts.tensors import (
     AUDIO,
     AUTO_PITCH,
-    CODEC_SETTINGS,
     CODES_IN,
     CODES_OUT,
     CONDITION,
     CONVERSION_INPUTS,
-    COVER_SETTINGS,
     EMBEDDING,
     EVENT,
-    EVENTS,
     F0_BIN,
     F0_FEATURE,
     F0_INPUT,
@@ -38,18 +41,12 @@ from heartvoice.contracts.tensors import (
     LATENT,
     LATENT_FRAME,
     LATENT_HALF,
-    LIVE,
-    LM_SETTINGS,
     LYRICS,
     MIX_STEMS,
-    MORE,
     RECORDING_INPUTS,
-    RENDER_SETTINGS,
     REPORT,
     SAMPLE,
-    SEED,
     SEGMENT,
-    SONG_SETTINGS,
     SOURCE,
     SPEAKER_BAND,
     SPEAKER_FRAME,
@@ -57,9 +54,7 @@ from heartvoice.contracts.tensors import (
     SPECTRUM_FRAME,
     START,
     STEM_SAMPLE,
-    STYLE,
     STYLE_VECTOR,
-    SVC_SETTINGS,
     SVC_STATE,
     TAGS,
     VOICE_INPUTS,
@@ -145,58 +140,6 @@ HEARTCODEC_FLOW = ModelSpec(
     plan_rows=(2, 4),
     doc="One evaluation of the flow's velocity. Rows are independent: guidance is two rows, combined by the host.",
 )
-
-
-def heartmula_step(num_layers: int) -> ModelSpec:
-    """The LM's graph for a backbone of `num_layers`: prompt and frame are the same graph, with T new positions.
-
-    Its batch axes are explicit, since songs (S) and rows (R, two for a guided song) differ. Row r belongs to song
-    row_song[r] and is unconditional if cond_row[row_song[r]] is another row (design decision 13).
-    """
-    songs, rows = Axis("song", 1, 1, 16), Axis("row", 1, 2, 32)
-    new, past = Axis("new_position", 1, 1, 3584), Axis("past_position", 0, 512, 3584)
-    kv_head, head = Axis("kv_head", 1, 8, 8), Axis("head", 1, 128, 128)
-    past_kv = tuple(
-        TensorSpec(f"{kind}_past_{layer}", "FP32", (rows, kv_head, past, head), "Cache; read below `position` only.")
-        for layer in range(num_layers)
-        for kind in "kv"
-    )
-    new_kv = tuple(
-        TensorSpec(f"{kind}_new_{layer}", "FP32", (rows, kv_head, new, head), "For the host to write into the cache.")
-        for layer in range(num_layers)
-        for kind in "kv"
-    )
-    return ModelSpec(
-        "heartmula_step",
-        "onnxruntime",
-        inputs=(
-            TensorSpec("text_ids", "INT64", (songs, new), "Text id, or -1 where the position is an audio frame."),
-            TensorSpec("codes", "INT64", (songs, N_CODEBOOKS), "The previous frame, for positions without text."),
-            TensorSpec("style", "FP32", (songs, STYLE), "Style vector."),
-            TensorSpec("style_index", "INT64", (songs,), "New position that the style overwrites; -1 none."),
-            TensorSpec("n_new", "INT64", (songs,), "How many of the new positions are real; the rest is padding."),
-            TensorSpec("position", "INT64", (rows,), "Cached positions of each row; the first new position."),
-            TensorSpec("row_song", "INT64", (rows,), "Song of each row."),
-            TensorSpec("cond_row", "INT64", (songs,), "Conditional row of each song."),
-            TensorSpec("uncond_row", "INT64", (songs,), "Unconditional row; the conditional one if unguided."),
-            TensorSpec("temperature", "FP32", (songs,), "Above 0; the host turns 0 into top_k 1."),
-            TensorSpec("top_k", "INT64", (songs,)),
-            TensorSpec("cfg_scale", "FP32", (songs,)),
-            TensorSpec("uniform", "FP32", (songs, N_CODEBOOKS), "In [0, 1): one draw for each codebook."),
-            TensorSpec("allow_eos", "BOOL", (songs,), "Whether EOS may be drawn."),
-            *past_kv,
-        ),
-        outputs=(
-            TensorSpec("next_codes", "INT64", (songs, N_CODEBOOKS), "The frame after the last real position."),
-            TensorSpec("logits", "FP32", (songs, N_CODEBOOKS, Axis("audio_id", 1, 8197, 8197)), "After guidance."),
-            *new_kv,
-        ),
-        kind="KIND_AUTO",
-        local=True,
-        plan=False,
-        doc="T positions through the backbone, then one frame through the depth decoder, sampled in the graph.",
-    )
-
 
 SONG = ModelSpec(
     "song",

@@ -24,7 +24,8 @@ from heartvoice.contracts.constants import (
     SAMPLE_RATE_HZ,
 )
 from heartvoice.contracts.models import SONG
-from heartvoice.contracts.tensors import CONVERSION_INPUTS, VOICE_SETTINGS
+from heartvoice.contracts.settings import VOICE_SETTINGS
+from heartvoice.contracts.tensors import CONVERSION_INPUTS
 from heartvoice.contracts.validation import check_codes, read_settings
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.windows import WindowPlan

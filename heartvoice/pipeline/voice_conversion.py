@@ -28,7 +28,7 @@ from heartvoice.contracts.constants import (
     SPEECH_RATE_HZ,
     STEM_RATE_HZ,
 )
-from heartvoice.contracts.tensors import VOICE_SETTINGS
+from heartvoice.contracts.settings import VOICE_SETTINGS
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.pipeline.messages import Message, Progress, drain, split_into_chunks

@@ -14,7 +14,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, SettingValue, SongRequest
 from heartvoice.contracts.constants import MAX_TEXT_BYTES
 from heartvoice.contracts.models import COVER, SONG
-from heartvoice.contracts.tensors import SONG_SETTINGS, VOICE_SETTINGS
+from heartvoice.contracts.settings import SONG_SETTINGS, VOICE_SETTINGS
 from heartvoice.contracts.types import Setting
 from heartvoice.errors import InvalidRequestError
 

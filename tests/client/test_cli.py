@@ -21,7 +21,7 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.cli import main as cli
 from heartvoice.cli.options import option_name
-from heartvoice.contracts.tensors import SONG_SETTINGS, STEMS
+from heartvoice.contracts.settings import SONG_SETTINGS, STEMS
 from heartvoice.errors import EngineError
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (

@@ -25,7 +25,7 @@ from heartvoice.cli.options import option_name
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
-from heartvoice.contracts.tensors import COVER_SETTINGS, STEMS
+from heartvoice.contracts.settings import COVER_SETTINGS, STEMS
 from heartvoice.evaluation.similarity import meaning
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (

@@ -23,7 +23,7 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.cli.options import option_name
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES
-from heartvoice.contracts.tensors import VOICE_SETTINGS
+from heartvoice.contracts.settings import VOICE_SETTINGS
 from tests.client.conftest import heartvoice, listing
 from tests.client.fake_server import (
     FakeServer,

@@ -15,7 +15,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, MAX_CONSENT_CHARS, NO_VOCALS_MODES
 from heartvoice.contracts.models import COVER, RENDER, SONG
-from heartvoice.contracts.tensors import COVER_SETTINGS, RENDER_SETTINGS, SONG_SETTINGS, VOICE_SETTINGS
+from heartvoice.contracts.settings import COVER_SETTINGS, RENDER_SETTINGS, SONG_SETTINGS, VOICE_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.models import heartmula_step
+from heartvoice.contracts.graphs import heartmula_step
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs

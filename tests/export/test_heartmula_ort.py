@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.contracts.lm_graphs import heartmula_step_ort
+from heartvoice.contracts.graphs import heartmula_step_ort
 from heartvoice.errors import EngineError
 from heartvoice.export.heartmula_graph import build_heartmula_step
 from heartvoice.export.heartmula_ort import build_heartmula_ort

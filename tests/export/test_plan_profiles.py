@@ -8,8 +8,8 @@ import pytest
 
 from heartvoice.config.presets import F0S, PRESETS, Preset
 from heartvoice.contracts import triton_config
-from heartvoice.contracts.models import HEARTCODEC_FLOW, SPEAKER_NETWORK, heartmula_step
-from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW
+from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_FLOW, heartmula_step
+from heartvoice.contracts.models import HEARTCODEC_FLOW, SPEAKER_NETWORK
 from heartvoice.contracts.types import Axis
 from heartvoice.export.layout import graph_models
 from heartvoice.export.plan_profiles import profile, trtexec_shapes

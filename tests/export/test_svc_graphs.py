@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
-from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
+from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.parity import Parity

@@ -19,7 +19,7 @@ from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_law
 from heartvoice.config.presets import CampplusConfig
 from heartvoice.config.svc import BigvganConfig
-from heartvoice.contracts.svc_graphs import SVC_STYLE, VOCODER
+from heartvoice.contracts.graphs import SVC_STYLE, VOCODER
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity

@@ -18,6 +18,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.contracts import triton_config
+from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.models import (
     COVER,
     DEMUCS,
@@ -32,7 +33,6 @@ from heartvoice.contracts.models import (
     SPEAKER_NETWORK,
     SVC,
 )
-from heartvoice.contracts.svc_graphs import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.server.server import free_port
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from heartvoice.config.svc import BigvganConfig
-from heartvoice.contracts.svc_graphs import VOCODER_FRAME
+from heartvoice.contracts.graphs import VOCODER_FRAME
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import bits
 from heartvoice.stages.svc.vocoder import VOCODER_CHUNK, VocodeStage, context_frames

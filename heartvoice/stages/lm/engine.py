@@ -1,6 +1,6 @@
 """HeartMuLa behind one protocol: slots, prompts in, frames out; and its first engine, the portable graph.
 
-Source: heartmula spec, sections 5 to 9; design decisions 12 and 13; the graph is `contracts.heartmula_step`.
+Source: heartmula spec, sections 5 to 9; design decisions 12 and 13; the graph is `contracts.graphs.heartmula_step`.
 """
 
 from __future__ import annotations

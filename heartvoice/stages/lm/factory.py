@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from heartvoice.contracts.lm_graphs import heartmula_step_ort
-from heartvoice.contracts.models import heartmula_step
+from heartvoice.contracts.graphs import heartmula_step, heartmula_step_ort
 from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.runtime.repository import MANIFEST, Repository

@@ -2,7 +2,7 @@
 
 `lm_scheduler.LmScheduler` makes songs in an engine, many at once.
 
-Source: heartmula spec, sections 5 to 9; the graph is `contracts.heartmula_step`.
+Source: heartmula spec, sections 5 to 9; the graph is `contracts.graphs.heartmula_step`.
 """
 
 from __future__ import annotations

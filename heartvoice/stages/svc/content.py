@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from heartvoice.audio import dsp
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.contracts.svc_graphs import CONTENT_ENCODER
+from heartvoice.contracts.graphs import CONTENT_ENCODER
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.runtime.networks import Networks
 

@@ -14,7 +14,7 @@ from heartvoice.arrays import Array
 from heartvoice.audio.recordings import Voice, read_consent, read_voice
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import STEM_RATE_HZ
-from heartvoice.contracts.tensors import LIVE, MORE
+from heartvoice.contracts.settings import LIVE, MORE
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError, VoiceNotFoundError
 from heartvoice.runtime.networks import Networks

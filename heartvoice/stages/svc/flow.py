@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from heartvoice.contracts.svc_graphs import SVC_FLOW
+from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.errors import RequestCancelledError
 from heartvoice.runtime.engines import ConstantInputs
 from heartvoice.runtime.networks import Networks

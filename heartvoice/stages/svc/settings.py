@@ -8,7 +8,7 @@ from typing import Literal
 
 from heartvoice.arrays import Array
 from heartvoice.contracts.constants import AUTO_PITCH_MODES
-from heartvoice.contracts.tensors import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
+from heartvoice.contracts.settings import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.svc.pitch import Contour, automatic_shift

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from heartvoice import keyed_random
 from heartvoice.config.svc import SVC_HOP, SvcConfig
 from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
-from heartvoice.contracts.svc_graphs import MAX_SVC_FRAMES, SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
-from heartvoice.contracts.tensors import PROMPT_S
+from heartvoice.contracts.graphs import MAX_SVC_FRAMES, SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
+from heartvoice.contracts.settings import PROMPT_S
 from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.runtime.networks import Networks

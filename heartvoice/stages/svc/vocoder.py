@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heartvoice.checkpoints.bigvgan import POST_KERNEL, PRE_KERNEL
 from heartvoice.config.svc import BigvganConfig
-from heartvoice.contracts.svc_graphs import VOCODER
+from heartvoice.contracts.graphs import VOCODER
 from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.runtime.networks import Networks

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.config.svc import SVC_HOP
-from heartvoice.contracts.svc_graphs import SVC_CONTEXT
+from heartvoice.contracts.graphs import SVC_CONTEXT
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.svc.pitch import Contour, pitch_bins
 

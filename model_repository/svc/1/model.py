@@ -1,7 +1,7 @@
 """Triton adapter of `svc`: vocals in another voice. Its flow runs in this process; it keeps the voices it has heard."""
 
+from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.contracts.models import SVC
-from heartvoice.contracts.svc_graphs import SVC_FLOW
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.serving.cover import stream_conversion
 from heartvoice.serving.jobs import Job

@@ -1,9 +1,13 @@
-"""The converter's networks: inputs and outputs, as `heartvoice.contracts.models` has those of the other models."""
+"""The networks' inputs and outputs: the language model's, and the converter's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heartvoice.config.presets import CampplusConfig
 from heartvoice.config.svc import SVC_HOP, BigvganConfig, DitConfig, RegulatorConfig, WhisperConfig
+from heartvoice.contracts.constants import N_CODEBOOKS
+from heartvoice.contracts.tensors import STYLE
 from heartvoice.contracts.types import Axis, ModelSpec, TensorSpec
 
 MAX_SVC_FRAMES = 51_680
@@ -125,3 +129,83 @@ def style_axes(sizes: CampplusConfig) -> dict[str, int]:
 def vocoder_axes(sizes: BigvganConfig) -> dict[str, int]:
     """The contract's axes that the vocoder's sizes fix."""
     return {"mel_band": sizes.num_mels}
+
+
+def heartmula_step(num_layers: int) -> ModelSpec:
+    """The LM's graph for a backbone of `num_layers`: prompt and frame are the same graph, with T new positions.
+
+    Its batch axes are explicit, since songs (S) and rows (R, two for a guided song) differ. Row r belongs to song
+    row_song[r] and is unconditional if cond_row[row_song[r]] is another row (design decision 13).
+    """
+    songs, rows = Axis("song", 1, 1, 16), Axis("row", 1, 2, 32)
+    new, past = Axis("new_position", 1, 1, 3584), Axis("past_position", 0, 512, 3584)
+    kv_head, head = Axis("kv_head", 1, 8, 8), Axis("head", 1, 128, 128)
+    past_kv = tuple(
+        TensorSpec(f"{kind}_past_{layer}", "FP32", (rows, kv_head, past, head), "Cache; read below `position` only.")
+        for layer in range(num_layers)
+        for kind in "kv"
+    )
+    new_kv = tuple(
+        TensorSpec(f"{kind}_new_{layer}", "FP32", (rows, kv_head, new, head), "For the host to write into the cache.")
+        for layer in range(num_layers)
+        for kind in "kv"
+    )
+    return ModelSpec(
+        "heartmula_step",
+        "onnxruntime",
+        inputs=(
+            TensorSpec("text_ids", "INT64", (songs, new), "Text id, or -1 where the position is an audio frame."),
+            TensorSpec("codes", "INT64", (songs, N_CODEBOOKS), "The previous frame, for positions without text."),
+            TensorSpec("style", "FP32", (songs, STYLE), "Style vector."),
+            TensorSpec("style_index", "INT64", (songs,), "New position that the style overwrites; -1 none."),
+            TensorSpec("n_new", "INT64", (songs,), "How many of the new positions are real; the rest is padding."),
+            TensorSpec("position", "INT64", (rows,), "Cached positions of each row; the first new position."),
+            TensorSpec("row_song", "INT64", (rows,), "Song of each row."),
+            TensorSpec("cond_row", "INT64", (songs,), "Conditional row of each song."),
+            TensorSpec("uncond_row", "INT64", (songs,), "Unconditional row; the conditional one if unguided."),
+            TensorSpec("temperature", "FP32", (songs,), "Above 0; the host turns 0 into top_k 1."),
+            TensorSpec("top_k", "INT64", (songs,)),
+            TensorSpec("cfg_scale", "FP32", (songs,)),
+            TensorSpec("uniform", "FP32", (songs, N_CODEBOOKS), "In [0, 1): one draw for each codebook."),
+            TensorSpec("allow_eos", "BOOL", (songs,), "Whether EOS may be drawn."),
+            *past_kv,
+        ),
+        outputs=(
+            TensorSpec("next_codes", "INT64", (songs, N_CODEBOOKS), "The frame after the last real position."),
+            TensorSpec("logits", "FP32", (songs, N_CODEBOOKS, Axis("audio_id", 1, 8197, 8197)), "After guidance."),
+            *new_kv,
+        ),
+        kind="KIND_AUTO",
+        local=True,
+        plan=False,
+        doc="T positions through the backbone, then one frame through the depth decoder, sampled in the graph.",
+    )
+
+
+def heartmula_step_ort(num_layers: int) -> ModelSpec:
+    """`heartmula_step` for onnxruntime's own operations: the cache comes back with the new positions in it.
+
+    Where `k_present_*` and `k_past_*` are bound to the same memory, new positions are written in place and nothing is
+    copied. Prompts (T > 1) begin at position 0, except that a single row may begin anywhere.
+    """
+    standard = heartmula_step(num_layers)
+    present = Axis("present_position", 1, 512, 3584)
+    codes, logits, *new = standard.outputs
+    return replace(
+        standard,
+        name="heartmula_step_ort",
+        inputs=tuple(_with_positions(tensor) for tensor in standard.inputs),
+        outputs=(codes, logits, *(_present(tensor, present) for tensor in new)),
+    )
+
+
+def _with_positions(tensor: TensorSpec) -> TensorSpec:
+    if "_past_" not in tensor.name:
+        return tensor
+    return replace(tensor, doc="Cache; row r is read below `position[r]` only.")
+
+
+def _present(tensor: TensorSpec, axis: Axis) -> TensorSpec:
+    rows, heads, _, width = tensor.shape
+    name = tensor.name.replace("_new_", "_present_")
+    return TensorSpec(name, tensor.dtype, (rows, heads, axis, width), "The cache with the new positions.")
