@@ -1,6 +1,6 @@
 """HeartMuLa as one graph: prompt and frame alike, sampling included.
 
-Contract: `contracts.graphs.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
+Contract: `graphs.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
 `standard` dialect of design decision 12: plain attention, norms spelled out, new keys and values as outputs.
 """
 

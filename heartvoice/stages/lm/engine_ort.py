@@ -1,7 +1,7 @@
 """HeartMuLa's engine over the `ort` dialect: keys and values are written where they stay.
 
-The graph is `contracts.graphs.heartmula_step_ort`. Its cache inputs and outputs are bound once to the same memory; a frame
-passes a few small arrays in and eight codes a song out.
+The graph is `contracts.graphs.heartmula_step_ort`. Its cache inputs and outputs are bound once to the same memory; a
+frame passes a few small arrays in and eight codes a song out.
 """
 
 from __future__ import annotations
