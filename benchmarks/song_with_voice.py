@@ -36,7 +36,7 @@ from heartvoice.pipeline.song import SongRequest, SongStages
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
 from heartvoice.runtime.engines import default_threads
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
@@ -240,7 +240,7 @@ class Conversions:
     """The converter with its voices."""
 
     def __init__(self, repository: Repository, threads: int, seconds: float, steps: int) -> None:
-        self.networks = LocalNetworks(repository, threads=threads)
+        self.networks = JobNetworks(LocalNetworks(repository, threads=threads))
         self.preset = repository.preset
         self.converter = Converter(self.preset)
         voice, settings = read_voice(voice_inputs()), ConvertSettings(steps=steps)

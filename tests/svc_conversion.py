@@ -148,7 +148,12 @@ def hum(inputs: Mapping[str, Array]) -> dict[str, Array]:
 def small_stage(kind: Kind = "graphs", *, context: int = 400, **replaced: Run) -> tuple[ConvertStage, Called]:
     """A stage and its networks, some of them replaced."""
     networks = Called(small_runs(kind) | replaced)
-    return ConvertStage(networks, SIZES, F0Stage(networks, F0), STYLE.n_bands, context_frames=context), networks
+    return stage_over(networks, context=context), networks
+
+
+def stage_over(networks: Networks, *, context: int = 400) -> ConvertStage:
+    """A stage over these networks in miniature."""
+    return ConvertStage(networks, SIZES, F0Stage(networks, F0), STYLE.n_bands, context_frames=context)
 
 
 def tone(seconds: float, hz: float = 220.0, level: float = 0.2) -> Array:

@@ -16,9 +16,11 @@ from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.models import SVC
 from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
+from heartvoice.runtime.networks import JobNetworks
 from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
 from heartvoice.stages.svc.settings import ConvertSettings
 from tests import music
+from tests.cancelling import networks_until
 from tests.fakes import text
 from tests.svc_conversion import F0, SIZES, STYLE, Called, small_runs
 
@@ -102,36 +104,36 @@ def test_consent_is_asked_for_with_a_key_too() -> None:
 def test_a_voice_is_known_by_its_key_once_it_was_heard() -> None:
     converter, request = Converter(PRESET), ConversionRequest.from_inputs(inputs())
     with pytest.raises(VoiceNotFoundError, match=request.voice_key[:12]):
-        list(converter.convert(networks(), by_key(request)))
-    sent = list(converter.convert(networks(), request))
+        list(converter.convert(JobNetworks(networks()), by_key(request)))
+    sent = list(converter.convert(JobNetworks(networks()), request))
     again = networks()
-    named = list(converter.convert(again, by_key(request)))
+    named = list(converter.convert(JobNetworks(again), by_key(request)))
     assert np.array_equal(joined(sent), joined(named))
     assert again.calls.count("svc_style") == 0, "nothing of the voice is computed again"
     assert converter.voices.report()["misses"] == 1
     other_prompt = replace(request.settings, prompt_s=3.5)
     with pytest.raises(VoiceNotFoundError):
-        list(converter.convert(networks(), replace(by_key(request), settings=other_prompt)))
+        list(converter.convert(JobNetworks(networks()), replace(by_key(request), settings=other_prompt)))
 
 
 @pytest.mark.slow
 def test_a_voice_that_was_forgotten_is_asked_for_again() -> None:
     converter, request = Converter(PRESET, limit_bytes=1), ConversionRequest.from_inputs(inputs())
-    list(converter.convert(networks(), request))
+    list(converter.convert(JobNetworks(networks()), request))
     with pytest.raises(VoiceNotFoundError):
-        list(converter.convert(networks(), by_key(request)))
+        list(converter.convert(JobNetworks(networks()), by_key(request)))
 
 
 @pytest.mark.slow
 def test_jobs_at_once_are_those_alone_and_hear_each_voice_once() -> None:
     requests = [ConversionRequest.from_inputs(inputs(seed)) for seed in (3, 7)]
-    alone = [joined(list(Converter(PRESET).convert(networks(), request))) for request in requests]
+    alone = [joined(list(Converter(PRESET).convert(JobNetworks(networks()), request))) for request in requests]
     converter, shared = Converter(PRESET), networks()
     gate = threading.Barrier(6)
 
     def work(index: int) -> np.ndarray:
         gate.wait(10)
-        return joined(list(converter.convert(shared, requests[index % 2])))
+        return joined(list(converter.convert(JobNetworks(shared), requests[index % 2])))
 
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(work, range(6)))
@@ -143,15 +145,17 @@ def test_jobs_at_once_are_those_alone_and_hear_each_voice_once() -> None:
 @pytest.mark.slow
 def test_live_in_one_request_is_exact_and_in_several_as_long() -> None:
     whole = vocals(16.0)
-    exact = joined(list(Converter(PRESET).convert(networks(), ConversionRequest.from_inputs(inputs(vocals=whole)))))
+    exact = joined(
+        list(Converter(PRESET).convert(JobNetworks(networks()), ConversionRequest.from_inputs(inputs(vocals=whole))))
+    )
     converter = Converter(PRESET)
     live = ConversionRequest.from_inputs(inputs(vocals=whole, live=np.array([True])))
-    assert np.array_equal(joined(list(converter.convert(networks(), live))), exact)
+    assert np.array_equal(joined(list(converter.convert(JobNetworks(networks()), live))), exact)
     state, parts = None, list[np.ndarray]()
     for start in range(0, len(whole), 6 * STEM_RATE_HZ):
         more = start + 6 * STEM_RATE_HZ < len(whole)
         part = replace(by_key(live), vocals=whole[start : start + 6 * STEM_RATE_HZ], state=state, more=more)
-        pieces = list(converter.convert(networks(), part))
+        pieces = list(converter.convert(JobNetworks(networks()), part))
         assert (pieces[-1].state is not None) == more
         state = pieces[-1].state
         parts.append(joined(pieces))
@@ -163,7 +167,7 @@ def test_a_cancelled_conversion_ends_at_the_next_network() -> None:
     called, request = networks(), ConversionRequest.from_inputs(inputs())
     converter = Converter(PRESET)
     with pytest.raises(RequestCancelledError):
-        list(converter.convert(called, request, cancelled=lambda: len(called.calls) >= 5))
+        list(converter.convert(networks_until(called, lambda: len(called.calls) >= 5), request))
     assert len(called.calls) == 5
 
 

@@ -17,7 +17,7 @@ from heartvoice.pipeline.messages import Codes, Message
 from heartvoice.pipeline.song import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.f0 import F0Stage
@@ -85,7 +85,7 @@ class InProcessVoiceStages:
         self._speaker = SpeakerStage(networks, preset.speaker)
         self._f0 = F0Stage(networks, preset.f0)
         self.converter = Converter(preset)
-        self.convert = converter or partial(self.converter.convert, networks)
+        self.convert = converter or partial(self.converter.convert, JobNetworks(networks))
 
     def separate(self, request: SeparationRequest) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """One window: final stems [S, 2, M] and the carry."""

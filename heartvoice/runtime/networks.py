@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from heartvoice.arrays import Array
@@ -12,6 +12,13 @@ from heartvoice.runtime.engines import Engine, OnnxEngine, default_device
 from heartvoice.runtime.repository import Repository
 
 ENGINES = ("onnxruntime", "tensorrt")
+
+Check = Callable[[], None]
+"""Raises RequestCancelledError if the job was cancelled, and returns otherwise."""
+
+
+def never_cancelled() -> None:
+    """The check of a job that nobody can cancel."""
 
 
 class Networks(Protocol):
@@ -25,6 +32,28 @@ class Networks(Protocol):
             ModelUnavailableError: it is not loaded, or its process has died.
         """
         ...
+
+
+class JobNetworks:
+    """The networks of one job. Each call first checks whether the job was cancelled."""
+
+    def __init__(self, networks: Networks, check: Check = never_cancelled) -> None:
+        """Bind the job's cancellation to its networks.
+
+        Args:
+            networks: run the calls.
+            check: called before each of them, in the calling thread.
+        """
+        self._networks, self.check = networks, check
+
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the network `name` once, unless the job was cancelled.
+
+        Raises:
+            RequestCancelledError: the job was cancelled; the network did not run.
+        """
+        self.check()
+        return self._networks.run(name, inputs, outputs)
 
 
 class LocalNetworks:

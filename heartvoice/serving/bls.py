@@ -17,7 +17,7 @@ from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
 from heartvoice.resource_errors import as_resource_error
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import Check, LocalNetworks, never_cancelled
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds.acknowledgements import AckSender
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
@@ -74,15 +74,17 @@ def _error(model: str, error: Any) -> HeartvoiceError:
 
 
 class BlsClient:
-    """Calls other models on behalf of one job. A waiting call ends at once when `check` raises or the callee dies."""
+    """Calls other models on behalf of one job. A call ends at once when `check` raises or the callee dies."""
 
-    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, check: Check = never_cancelled) -> None:
+        """`check` is called before each call and while it waits."""
         self._check = check
         self._open: dict[str, str] = {}
         """Calls under way: the callee's name of the job, and the model."""
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Call a unary model; the `Networks` protocol."""
+        self._check()
         wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, wanted, job_id)
@@ -95,6 +97,7 @@ class BlsClient:
 
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Call a decoupled model; yields the outputs of each response that has any."""
+        self._check()
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs], job_id)
         for response in self._call_in_thread(name, job_id, lambda: _many(request, job_id)):

@@ -14,7 +14,7 @@ from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STE
 from heartvoice.errors import EngineError, VoiceNotFoundError
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import Message
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
@@ -117,9 +117,10 @@ def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repo
     about = repository.about_network("svc_cfm", "svc_content", "svc_regulator", "svc_style", "vocoder")
     about |= {"voice_sha256": request.voice_key, "voice_consent": request.consent}
     caller = BlsClient(job.check)
+    networks = JobNetworks(ServedNetworks(caller, local), job.check)
     n_sent = 0
     try:
-        for piece in converter.convert(ServedNetworks(caller, local), request, job.cancelled):
+        for piece in converter.convert(networks, request):
             for at in range(0, len(piece.vocals), _MOST):
                 part = piece.vocals[at : at + _MOST]
                 job.send({"VOCALS": part, "START": np.array([n_sent])})

@@ -72,7 +72,7 @@ def stream_stems(job: Job, repository: Repository) -> None:
     caller = BlsClient(job.check)
     n_done, n_total = 0, request.audio.shape[1] - request.context
     try:
-        for item in SeparateStage(caller, sizes).separate(request, job.cancelled):
+        for item in SeparateStage(caller, sizes).separate(request):
             if isinstance(item, Carry):
                 job.send({"CARRY": item.carry, "START": np.array([n_done])})
                 continue
@@ -99,7 +99,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
     caller = BlsClient(job.check)
     try:
         audio = resample(recording.mono(), recording.sample_rate_hz, SPEECH_RATE_HZ)
-        embedding = SpeakerStage(caller, sizes).embed(audio, job.cancelled)
+        embedding = SpeakerStage(caller, sizes).embed(audio)
     finally:
         caller.close()
     report = repository.about_network("speaker") | {

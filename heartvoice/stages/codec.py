@@ -5,7 +5,7 @@ Source: heartcodec spec, sections 3 to 7 and 10.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
 from heartvoice.contracts.models import HEARTCODEC
 from heartvoice.contracts.validation import check_codes, check_finite, read_int, read_settings
-from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.solver import euler, guide
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
 from heartvoice.runtime.networks import Networks
@@ -86,29 +86,26 @@ class CodecStage:
         self._networks = networks
         self._sizes = sizes
 
-    def decode_window(
-        self, request: CodecRequest, cancelled: Callable[[], bool] = lambda: False
-    ) -> tuple[NDArray[np.float32], Latents]:
+    def decode_window(self, request: CodecRequest) -> tuple[NDArray[np.float32], Latents]:
         """Turn one window of codes into audio.
 
         Args:
             request: the checked request.
-            cancelled: looked at before every flow step and decoder call.
 
         Returns:
             audio float32 [2, 3840 W] and latents float32 [2 W, L]. With `history`, every sample equals that of one
             decoding of the whole song, but for the last two latent frames, which lack their look-ahead.
 
         Raises:
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
         """
         n_frames = LATENTS_PER_FRAME * request.codes.shape[1]
         z = keyed_random.normal(request.seed, "codec", request.window_index, (n_frames, self._sizes.out_channels))
-        latents = self.solve(request, z, cancelled)
-        audio = self.decode_latents(np.concatenate([request.history, latents]), len(request.history), cancelled)
+        latents = self.solve(request, z)
+        audio = self.decode_latents(np.concatenate([request.history, latents]), len(request.history))
         return audio, latents
 
-    def solve(self, request: CodecRequest, z: Latents, cancelled: Callable[[], bool] = lambda: False) -> Latents:
+    def solve(self, request: CodecRequest, z: Latents) -> Latents:
         """Euler's method from noise `z` [2 W, L] to latents [2 W, L] (spec, section 5)."""
         mu = self._networks.run("heartcodec_condition", {"codes": request.codes[None]})["mu"]
         n_context, guided = len(request.context), request.guidance > 1
@@ -125,8 +122,6 @@ class CodecStage:
             value.setflags(write=False)  # an engine on a GPU copies what is read-only once
 
         def velocity(x: Latents, t: float) -> Latents:
-            if cancelled():
-                raise RequestCancelledError(f"heartcodec: cancelled at flow time {t:.2f}")
             inputs = {**constant, "x": np.repeat(x, rows, axis=0), "t": np.full((rows, 1), t, np.float32)}
             v: Latents = self._networks.run("heartcodec_flow", inputs)["velocity"].astype(np.float32, copy=False)
             return guide(v[:1], v[1:], request.guidance) if guided else v
@@ -134,9 +129,7 @@ class CodecStage:
         latents: Latents = euler(z[None], context, n_context, request.steps, velocity)[0]
         return latents
 
-    def decode_latents(
-        self, latents: Latents, n_history: int = 0, cancelled: Callable[[], bool] = lambda: False
-    ) -> NDArray[np.float32]:
+    def decode_latents(self, latents: Latents, n_history: int = 0) -> NDArray[np.float32]:
         """Scalar-decode latents [T, L] in chunks, exactly as in one call; audio [2, (T - n_history) * hop].
 
         Each chunk sees 44 frames of past and 2 of future, the decoder's receptive field, so memory does not grow
@@ -146,8 +139,6 @@ class CodecStage:
         channels = np.ascontiguousarray(latents.reshape(len(latents), 2, half).transpose(1, 2, 0))  # [2, L / 2, T]
         pieces = []
         for start in range(n_history, len(latents), DECODER_CHUNK):
-            if cancelled():
-                raise RequestCancelledError("heartcodec: cancelled in the scalar decoder")
             end = min(start + DECODER_CHUNK, len(latents))
             first = max(0, start - DECODER_HISTORY)
             chunk = np.ascontiguousarray(channels[:, :, first : end + DECODER_LOOKAHEAD])

@@ -11,7 +11,7 @@ Source: seed_vc spec, sections 4 and 5; the wheel of swift-f0 0.3.0 for its thre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -22,12 +22,11 @@ from heartvoice.audio import dsp
 from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.contracts.models import F0_NETWORK
-from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 Samples = NDArray[np.float32]
 Contour = NDArray[np.float32]
-Cancelled = Callable[[], bool]
 
 F0_HOP = SPEECH_RATE_HZ // F0_RATE_HZ
 """Samples at 16 kHz between two values of a contour."""
@@ -87,19 +86,18 @@ class F0Stage:
         self._threshold = default if threshold is None else threshold
         self._whole, self._context = whole_frames, context_frames
 
-    def track(self, audio: Samples, cancelled: Cancelled = lambda: False) -> Contour:
+    def track(self, audio: Samples) -> Contour:
         """Find the pitch.
 
         Args:
             audio: float32 [N], mono at 16 kHz, N >= 1.
-            cancelled: looked at before every call of the network.
 
         Returns:
             float32 [N // 160 + 1], Hz, 0 = unvoiced.
 
         Raises:
             InvalidRequestError: audio has the wrong shape or dtype, is empty, or is not finite.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
             EngineError: the network failed, or is not that of `sizes`.
         """
         if audio.ndim != 1 or audio.dtype != np.float32 or not audio.size:
@@ -109,16 +107,14 @@ class F0Stage:
         if not np.isfinite(audio).all():
             raise InvalidRequestError("audio: expected finite samples, got NaN or Inf")
         if isinstance(self._sizes, SwiftF0Config):
-            hz, confidence = self._swift_frames(audio, self._sizes.hop, cancelled)
+            hz, confidence = self._swift_frames(audio, self._sizes.hop)
             n_values = len(audio) // F0_HOP + 1
             return onto_grid(hz, confidence >= self._threshold, self._sizes.hop / F0_HOP, n_values)
-        return self._track_rmvpe(audio, self._sizes, cancelled)
+        return self._track_rmvpe(audio, self._sizes)
 
     # ---------------------------------------------------------------------------------------------------- swift-f0
 
-    def _swift_frames(
-        self, audio: Samples, hop: int, cancelled: Cancelled
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _swift_frames(self, audio: Samples, hop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Hz and confidence of each frame, in windows that the network's receptive field makes exact."""
         n_frames = max(1, len(audio) // hop)
         parts = []
@@ -126,7 +122,7 @@ class F0Stage:
             end = min(start + SWIFT_F0_WINDOW, n_frames)
             first = max(0, start - SWIFT_F0_PAST)
             last = (end + SWIFT_F0_FUTURE) * hop if end < n_frames else len(audio)
-            found = self._run(audio[None, first * hop : last], 2, cancelled)
+            found = self._run(audio[None, first * hop : last], 2)
             parts.append(found[start - first : end - first])
         hz, confidence = np.concatenate(parts).T
         confidence[peaks(audio, hop)[:n_frames] < SWIFT_F0_SILENCE] = 0.0
@@ -134,21 +130,19 @@ class F0Stage:
 
     # ------------------------------------------------------------------------------------------------------- RMVPE
 
-    def _track_rmvpe(self, audio: Samples, sizes: RmvpeConfig, cancelled: Cancelled) -> Contour:
+    def _track_rmvpe(self, audio: Samples, sizes: RmvpeConfig) -> Contour:
         n_frames = len(audio) // F0_HOP + 1
         contour, reflected = np.empty(n_frames, np.float32), _reflected(audio)
         for start, end, first, last in pieces(n_frames, self._whole, self._context):
             heard = reflected[first * F0_HOP : (last - 1) * F0_HOP + RMVPE_FFT]
             features = _log_mel(heard, sizes.n_mels)
             padded = np.pad(features, ((0, 0), (0, -(last - first) % RMVPE_MULTIPLE)))
-            salience = self._run(padded, sizes.n_bins, cancelled)[start - first : end - first]
+            salience = self._run(padded, sizes.n_bins)[start - first : end - first]
             contour[start:end] = decode_salience(salience, self._threshold)
         return contour
 
-    def _run(self, features: Samples, n_bins: int, cancelled: Cancelled) -> NDArray[np.float32]:
+    def _run(self, features: Samples, n_bins: int) -> NDArray[np.float32]:
         """One call: features [F, T] to activations [T', D]."""
-        if cancelled():
-            raise RequestCancelledError("f0: cancelled")
         out = self._networks.run(F0_NETWORK.name, {"features": np.ascontiguousarray(features[None])})["activations"]
         if out.ndim != 3 or out.shape[2] != n_bins:
             raise EngineError(f"{F0_NETWORK.name}: expected activations [1, T, {n_bins}], got {list(out.shape)}")

@@ -11,7 +11,7 @@ separation", 2023.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from heartvoice.config.presets import SeparatorConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.contracts.models import HTDEMUCS
 from heartvoice.contracts.validation import check_finite
-from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 Samples = NDArray[np.float32]
@@ -283,27 +283,24 @@ class SeparateStage:
         self.plan = SeparationPlan(sizes, all_chunks=all_chunks)
         self._transform = SegmentTransform(sizes)
 
-    def separate(
-        self, request: SeparationRequest, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[StemsPiece | Carry]:
+    def separate(self, request: SeparationRequest) -> Iterator[StemsPiece | Carry]:
         """Separate one request's audio.
 
         Args:
             request: what to separate.
-            cancelled: looked at before every segment.
 
         Yields:
             Pieces in order, each final and of at most `MAX_RESPONSE_BYTES`; with `more`, the carry at the end.
 
         Raises:
             InvalidRequestError: the request is wrong; before any network runs.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
             EngineError: the network failed.
         """
         request.check(self._sizes, self.plan)
-        return self._pieces(request, cancelled)
+        return self._pieces(request)
 
-    def _pieces(self, request: SeparationRequest, cancelled: Callable[[], bool]) -> Iterator[StemsPiece | Carry]:
+    def _pieces(self, request: SeparationRequest) -> Iterator[StemsPiece | Carry]:
         plan, carry = self.plan, request.carry
         names = request.sources or self._sizes.sources
         wanted = [self._sizes.sources.index(name) for name in names]
@@ -316,8 +313,6 @@ class SeparateStage:
         if not segments:
             yield from self._finished(0, sums[..., :n_new], weights[:n_new])
         for index, segment in enumerate(segments):
-            if cancelled():
-                raise RequestCancelledError(f"demucs: cancelled at segment {index} of {len(segments)}")
             weight = plan.weight[: segment.length]
             sums[..., : segment.length] += self._run(request, segment, wanted) * weight
             weights[: segment.length] += weight

@@ -13,7 +13,7 @@ without any cut it falls to 0.80.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +24,7 @@ from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.contracts.tensors import SPEAKER_FRAME
-from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 MIN_SAMPLES = 1600
@@ -59,7 +59,6 @@ _ABOVE_FLOOR_DB, _MOST_BELOW_DB, _LEAST_BELOW_DB = 6.0, 40.0, 20.0
 _MEL_BLOCK = 2000
 _LEAST_POWER = 1e-12
 
-Cancelled = Callable[[], bool]
 Floats = NDArray[np.float32]
 
 
@@ -70,40 +69,37 @@ class SpeakerStage:
         self._networks = networks
         self._sizes = sizes
 
-    def embed(self, audio: Samples, cancelled: Cancelled = lambda: False) -> Floats:
+    def embed(self, audio: Samples) -> Floats:
         """Say whose voice a recording is.
 
         Args:
             audio: float32 [N], mono at 16 kHz.
-            cancelled: looked at before every network call.
 
         Returns:
             float32 [D] of length 1: a dot product of two is their cosine.
 
         Raises:
             InvalidRequestError: the audio is silent, too short or not finite.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
         """
-        vector = self.embed_raw(audio, cancelled)
+        vector = self.embed_raw(audio)
         norm = float(np.linalg.norm(vector))
         if not np.isfinite(norm) or norm == 0.0:
             raise EngineError(f"{SPEAKER_NETWORK.name}: returned a vector of length {norm:g}")
         return vector / np.float32(norm)
 
-    def embed_raw(self, audio: Samples, cancelled: Cancelled = lambda: False) -> Floats:
+    def embed_raw(self, audio: Samples) -> Floats:
         """The vector before it is brought to length 1, as the converter takes CAMPPlus'; arguments as for `embed`."""
         _check(audio)
         if isinstance(self._sizes, CampplusConfig):
-            rows = [self._run(features[None], cancelled) for features in campplus_features(audio, self._sizes.n_bands)]
+            rows = [self._run(features[None]) for features in campplus_features(audio, self._sizes.n_bands)]
         else:
             batches = partial_batches(trim_pauses(raise_level(audio)), self._sizes)
-            rows = [self._run(batch, cancelled) for batch in batches]
+            rows = [self._run(batch) for batch in batches]
         mean: Floats = np.concatenate(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
-    def _run(self, features: Floats, cancelled: Cancelled) -> Floats:
-        if cancelled():
-            raise RequestCancelledError("speaker_encoder: cancelled")
+    def _run(self, features: Floats) -> Floats:
         embedding = self._networks.run(SPEAKER_NETWORK.name, {"features": features})["embedding"]
         return embedding.astype(np.float32, copy=False)
 

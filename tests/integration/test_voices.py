@@ -12,7 +12,7 @@ import pytest
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, STEM_RATE_HZ
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover, make_song
 from heartvoice.pipeline.messages import AudioPiece, Message, StemsPiece
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.stages.svc.converter import ConversionRequest, Converter
@@ -64,7 +64,8 @@ def report(responses: list[Arrays]) -> dict[str, object]:
 def test_converted_vocals_are_those_of_this_process(server: EmbeddedServer, repository: Repository) -> None:
     inputs = {"vocals": vocals(), **voice(), **STEPS}
     responses = streamed(server, "svc", inputs)
-    local = Converter(repository.preset).convert(LocalNetworks(repository), ConversionRequest.from_inputs(inputs))
+    networks = JobNetworks(LocalNetworks(repository))
+    local = Converter(repository.preset).convert(networks, ConversionRequest.from_inputs(inputs))
     expected = np.concatenate([piece.vocals for piece in local])
     assert np.array_equal(payload(responses, "VOCALS"), expected)
     facts = report(responses)

@@ -15,7 +15,7 @@ from heartvoice.stages.svc.content import sinc_resample
 from heartvoice.stages.svc.mel import n_mel_frames
 from heartvoice.stages.svc.pitch import shifted
 from heartvoice.stages.svc.settings import AutoPitch, ConvertSettings
-from heartvoice.stages.svc.stage import Cancelled, ConvertStage, Floats
+from heartvoice.stages.svc.stage import ConvertStage, Floats
 from heartvoice.stages.svc.voice_features import VoiceFeatures, from_the_start
 from heartvoice.stages.svc.windows import WindowJoiner
 from tests.golden_cases import GoldenFolder, assert_close, folders
@@ -44,9 +44,9 @@ class Recording(ConvertStage):
 
     mels: list[Floats]
 
-    def vocode(self, mel: Floats, cancelled: Cancelled = lambda: False) -> Floats:
+    def vocode(self, mel: Floats) -> Floats:
         self.mels.append(mel)
-        return super().vocode(mel, cancelled)
+        return super().vocode(mel)
 
 
 @lru_cache(maxsize=2)

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.errors import RequestCancelledError
+from tests.cancelling import cancelled_when
+
 Sent = list[tuple[str, list[str]]]
 
 
@@ -73,3 +76,12 @@ def test_streams_that_were_left_are_cancelled(bls: ModuleType) -> None:
         next(stream)
     caller.close()
     assert cancelled() == ["heartmula"] * 2
+
+
+def test_a_cancelled_job_calls_nobody(bls: ModuleType) -> None:
+    caller = bls.BlsClient(cancelled_when(lambda: True))
+    with pytest.raises(RequestCancelledError):
+        caller.run("heartcodec", {"seed": np.array([1])})
+    with pytest.raises(RequestCancelledError):
+        next(caller.stream("heartmula", {"seed": np.array([1])}))
+    assert Request.sent == []

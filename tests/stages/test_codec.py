@@ -11,6 +11,7 @@ from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, F
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.windows import decoder_context
 from heartvoice.stages.codec import CodecRequest, CodecStage
+from tests.cancelling import networks_until
 from tests.fakes import TorchCodec, tiny, torch_codec
 
 SIZES = tiny().codec
@@ -74,8 +75,9 @@ def test_window_is_that_of_the_reference(networks: TorchCodec, guidance: float) 
 def test_cancel_ends_within_one_flow_step(networks: TorchCodec) -> None:
     networks.calls.clear()
     request = CodecRequest(codes(93), np.empty((0, 16), np.float32), np.empty((0, 16), np.float32))
+    cancelled = networks_until(networks, lambda: networks.calls.count("heartcodec_flow") >= 2)
     with pytest.raises(RequestCancelledError):
-        CodecStage(networks, SIZES).decode_window(request, lambda: networks.calls.count("heartcodec_flow") >= 2)
+        CodecStage(cancelled, SIZES).decode_window(request)
     assert networks.calls.count("heartcodec_flow") == 2
 
 

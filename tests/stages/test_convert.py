@@ -12,14 +12,14 @@ import pytest
 
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import normal
-from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc.pitch import pitch_bins
 from heartvoice.stages.svc.settings import AutoPitch, ConvertSettings
 from heartvoice.stages.svc.stage import ConvertStage, Floats
 from heartvoice.stages.svc.voice_features import VoiceFeatures, stretch_start
 from heartvoice.stages.svc.windows import nearest_index
+from tests.cancelling import networks_until
 from tests.golden_cases import assert_close
-from tests.svc_conversion import F0, RATE_HZ, SIZES, STYLE, Called, Kind, small_runs, small_stage, tone
+from tests.svc_conversion import RATE_HZ, SIZES, Called, Kind, small_runs, small_stage, stage_over, tone
 
 pytestmark = pytest.mark.slow  # they convert seconds of sound
 
@@ -98,16 +98,6 @@ def test_modules_and_graphs_sing_the_same() -> None:
         songs.append(sung(stage, tone(2.0), settings, voices[-1]))
     assert_close(voices[1].style, voices[0].style, 1e-4)
     assert_close(songs[1], songs[0], 1e-4)
-
-
-def test_rows_one_at_a_time_change_nothing() -> None:
-    networks = Called(small_runs())
-    together, apart = (
-        ConvertStage(networks, SIZES, F0Stage(networks, F0), STYLE.n_bands, context_frames=CONTEXT, rows_at_once=rows)
-        for rows in (None, 1)
-    )
-    settings = ConvertSettings(steps=2, prompt_s=3.0)
-    assert np.array_equal(sung(together, tone(1.0), settings), sung(apart, tone(1.0), settings))
 
 
 def test_the_voice_is_heard() -> None:
@@ -336,7 +326,7 @@ def test_settings_are_read_from_a_request() -> None:
 )
 def test_values_that_are_not_finite_are_an_engine_s_failure(name: str, output: str, shape: tuple[int, ...]) -> None:
     networks = Called({**small_runs(), name: lambda inputs: {output: np.full(shape, np.nan, np.float32)}})
-    stage = ConvertStage(networks, SIZES, F0Stage(networks, F0), STYLE.n_bands, context_frames=CONTEXT)
+    stage = stage_over(networks)
     expected = {"content_encoder": "svc_regulator"}.get(name, name)
     wrong = r"expected \[86, 32\], got \[85, 32\]" if output == "cond" else "returned NaN or Inf"
     with pytest.raises(EngineError, match=f"{expected}: {wrong}"):
@@ -357,15 +347,17 @@ def test_cancelling_stops_before_the_next_network_call() -> None:
     assert len(wanted) == 3 + 2 * (2 + 1)  # two windows
     for upto in range(len(wanted)):
         networks.calls.clear()
+        cancelled = stage_over(networks_until(networks, lambda upto=upto: len(networks.calls) >= upto))  # type: ignore[misc]
         with pytest.raises(RequestCancelledError):
-            list(stage.convert(tone(2.0), voice_of(), settings, lambda upto=upto: len(networks.calls) >= upto))  # type: ignore[misc]
+            list(cancelled.convert(tone(2.0), voice_of(), settings))
         assert networks.calls == wanted[:upto]
 
 
 def test_cancelling_a_voice_stops_before_the_next_network_call() -> None:
-    stage, networks = small_stage()
+    _, networks = small_stage()
     for upto in range(5):
         networks.calls.clear()
+        cancelled = stage_over(networks_until(networks, lambda upto=upto: len(networks.calls) >= upto))  # type: ignore[misc]
         with pytest.raises(RequestCancelledError):
-            stage.voice(tone(4.0), 3.0, lambda upto=upto: len(networks.calls) >= upto)  # type: ignore[misc]
+            cancelled.voice(tone(4.0), 3.0)
         assert len(networks.calls) == upto

@@ -26,7 +26,8 @@ from heartvoice.stages.svc.pitch import automatic_shift
 from heartvoice.stages.svc.settings import ConvertSettings
 from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, Floats
 from heartvoice.stages.svc.voice_features import VoiceFeatures
-from tests.svc_conversion import RATE_HZ, hum, small_runs, small_stage, still, tone
+from tests.cancelling import networks_until
+from tests.svc_conversion import RATE_HZ, hum, small_runs, small_stage, stage_over, still, tone
 
 pytestmark = pytest.mark.slow  # they convert seconds of sound
 
@@ -210,7 +211,8 @@ def test_a_push_that_is_cancelled_changes_nothing() -> None:
     parts = cut(verse()[:350_000], [SEPARATED])
     expected, _ = live(stage, parts)
     limit = [10**9]
-    converter = LiveConverter(stage, voice_of(), QUICK, lambda: len(networks.calls) >= limit[0])
+    cancelled = stage_over(networks_until(networks, lambda: len(networks.calls) >= limit[0]))
+    converter = LiveConverter(cancelled, voice_of(), QUICK)
     pieces = converter.push(parts[0], more=True)
     before = converter.state()
     for extra in (0, 2, 4):

@@ -29,6 +29,7 @@ from heartvoice.stages.f0 import (
     rmvpe_log_mel,
     shift_semitones,
 )
+from tests.cancelling import networks_until
 from tests.f0_engines import SMALL, SWIFT, OneNetwork, f0_engine, golden_sizes, swift_engine
 from tests.golden_cases import GoldenFolder, folder_params
 
@@ -295,9 +296,9 @@ def test_bad_audio_is_refused(audio: np.ndarray, message: str) -> None:
 def test_cancel_is_looked_at_before_every_call() -> None:
     network = small_rmvpe()
     network.shapes.clear()
-    stage = F0Stage(network, SMALL, whole_frames=96, context_frames=32)
+    networks = networks_until(network, lambda: len(network.shapes) == 2)
     with pytest.raises(RequestCancelledError):
-        stage.track(hiss(48_000), lambda: len(network.shapes) == 2)
+        F0Stage(networks, SMALL, whole_frames=96, context_frames=32).track(hiss(48_000))
     assert len(network.shapes) == 2
 
 

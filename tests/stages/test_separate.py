@@ -28,6 +28,7 @@ from heartvoice.stages.separation import (
     SeparationRequest,
     StemsPiece,
 )
+from tests.cancelling import networks_until
 from tests.music import band
 
 SIZES = replace(PRESETS["tiny"].separator, segment="1/2")
@@ -239,10 +240,9 @@ def test_memory_does_not_grow_with_the_recording() -> None:
 def test_cancelling_stops_before_the_next_segment() -> None:
     network = FakeSeparator(SMALL)
     answers = iter([False, False, True])
-    stream = SeparateStage(network, SMALL).separate(
-        SeparationRequest(noise(6 * SMALL.segment_samples)), lambda: next(answers)
-    )
-    with pytest.raises(RequestCancelledError, match="demucs: cancelled at segment 2 of"):
+    stage = SeparateStage(networks_until(network, lambda: next(answers)), SMALL)
+    stream = stage.separate(SeparationRequest(noise(6 * SMALL.segment_samples)))
+    with pytest.raises(RequestCancelledError):
         list(stream)
     assert network.n_calls == 2
 

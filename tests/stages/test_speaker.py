@@ -34,6 +34,7 @@ from heartvoice.stages.speaker import (
     trim_pauses,
 )
 from tests import weights_files
+from tests.cancelling import networks_until
 from tests.export.graphs import engine_of
 from tests.speech import say
 from tests.synthetic_voice import synthetic_voice
@@ -278,9 +279,9 @@ def test_what_holds_no_voice_is_refused_before_the_network(audio: np.ndarray, co
 
 def test_a_cancelled_job_stops_before_the_next_call() -> None:
     network = FakeNetwork(RESEMBLYZER)
-    stage = SpeakerStage(network, RESEMBLYZER)
+    stage = SpeakerStage(networks_until(network, lambda: len(network.shapes) == 2), RESEMBLYZER)
     with pytest.raises(RequestCancelledError):
-        stage.embed(long_voice(120), cancelled=lambda: len(network.shapes) == 2)
+        stage.embed(long_voice(120))
     assert len(network.shapes) == 2
 
 

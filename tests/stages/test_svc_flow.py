@@ -13,6 +13,7 @@ import torch
 from heartvoice.errors import RequestCancelledError
 from heartvoice.keyed_random import normal
 from heartvoice.stages.svc.flow import Velocity, network_velocity, sample
+from tests.cancelling import networks_until
 from tests.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.svc_networks import DIT, OneOf, TorchFlow, frames_last, golden_dit, network_of, small_engine, svc_engine
 
@@ -135,19 +136,9 @@ def test_torch_and_numpy_take_the_same_way() -> None:
     assert_close(found, expected, 1e-5)
 
 
-def test_rows_one_at_a_time_change_nothing() -> None:
-    networks = OneOf({"svc_flow": small_engine(DIT)})
-    together, apart = (
-        sample(**inputs(), steps=2, guidance=0.7, velocity=network_velocity(networks, rows_at_once=rows))
-        for rows in (None, 1)
-    )
-    assert [len(given["x"]) for _, given in networks.calls] == [2, 2, 1, 1, 1, 1]
-    assert np.array_equal(together, apart)
-
-
 def test_cancelling_stops_before_the_next_step() -> None:
     networks = OneOf({"svc_flow": small_engine(DIT)})
-    velocity = network_velocity(networks, cancelled=lambda: len(networks.calls) == 2)
-    with pytest.raises(RequestCancelledError, match=r"svc: cancelled at flow time 0\.50"):
+    velocity = network_velocity(networks_until(networks, lambda: len(networks.calls) == 2))
+    with pytest.raises(RequestCancelledError):
         sample(**inputs(), steps=4, guidance=0.0, velocity=velocity)
     assert len(networks.calls) == 2

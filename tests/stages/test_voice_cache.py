@@ -17,6 +17,7 @@ from heartvoice.audio.recordings import read_voice
 from heartvoice.errors import EngineError, ModelUnavailableError, RequestCancelledError
 from heartvoice.keyed_random import bits
 from heartvoice.stages.svc.voice_cache import VoiceCache, pcm_sha256, voice_key
+from tests.cancelling import cancelled_when
 from tests.svc_conversion import tone
 
 N_THREADS = 4
@@ -175,9 +176,9 @@ def test_an_interrupt_stays_in_its_own_thread(pool: ThreadPoolExecutor) -> None:
 
 def test_one_that_waits_can_be_cancelled(pool: ThreadPoolExecutor) -> None:
     cache, slow = VoiceCache[Item](10), Slow()
-    with waiting(pool, cache, slow, cancelled=lambda: True) as futures:
+    with waiting(pool, cache, slow, check=cancelled_when(lambda: True)) as futures:
         for future in futures[1:]:
-            with pytest.raises(RequestCancelledError, match="another request listens"):
+            with pytest.raises(RequestCancelledError, match="by the test"):
                 future.result(10)
 
 

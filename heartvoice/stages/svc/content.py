@@ -7,7 +7,7 @@ else of the server is resampled by `dsp.resample`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heartvoice.audio import dsp
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_ENCODER
-from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 Samples = NDArray[np.float32]
@@ -152,7 +152,6 @@ def content_features(
     n_bands: int = 80,
     *,
     batch: int = MAX_BATCH,
-    cancelled: Callable[[], bool] = lambda: False,
 ) -> Features:
     """Content of a recording.
 
@@ -161,21 +160,18 @@ def content_features(
         audio: float32 [N], mono at 16 kHz, N >= 1, of any length.
         n_bands: the encoder's mel bands.
         batch: windows of one call; how many does not change the result.
-        cancelled: looked at before every call.
 
     Returns:
         float32 [S, D], S as `content_windows` says.
 
     Raises:
         InvalidRequestError: there is no sample.
-        RequestCancelledError: `cancelled` returned true.
+        RequestCancelledError: the job was cancelled.
         EngineError: the network failed or returned another shape.
     """
     windows, outputs = content_windows(len(audio)), []
     frames = CONTENT_WINDOW // CONTENT_HOP
     for start in range(0, len(windows), batch):
-        if cancelled():
-            raise RequestCancelledError("svc: cancelled in the content encoder")
         heard = windows[start : start + batch]
         log_mel = np.stack([whisper_log_mel(audio[window.start : window.end], n_bands) for window in heard])
         found = networks.run(CONTENT_ENCODER.name, {"log_mel": log_mel})["content"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.settings import LIVE, MORE
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError, VoiceNotFoundError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Check, JobNetworks
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc.live import LiveConverter
 from heartvoice.stages.svc.settings import ConvertSettings
@@ -110,15 +110,12 @@ class Converter:
         self._preset = preset
         self.voices: VoiceCache[VoiceFeatures] = VoiceCache(limit_bytes)
 
-    def convert(
-        self, networks: Networks, request: ConversionRequest, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[ConvertedChunk]:
+    def convert(self, networks: JobNetworks, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         """Convert one request's vocals, piece by piece.
 
         Args:
-            networks: hold the converter's graphs and `f0_network`.
+            networks: the job's; they hold the converter's graphs and `f0_network`.
             request: what to convert.
-            cancelled: looked at before every network call.
 
         Yields:
             Pieces in order; the last one, which may be empty, has the report.
@@ -126,13 +123,13 @@ class Converter:
         Raises:
             VoiceNotFoundError: the voice is given by its key, and not kept.
             InvalidRequestError: vocals or state are none.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
             EngineError: a network failed or returned what its contract forbids.
         """
         began = time.monotonic()
         preset, settings = self._preset, request.settings
         stage = ConvertStage(networks, preset.svc, F0Stage(networks, preset.f0), preset.style.n_bands)
-        voice = self._voice(stage, request, cancelled)
+        voice = self._voice(stage, request, networks.check)
         heard = time.monotonic()
 
         def report(of_stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,25 +137,23 @@ class Converter:
             return {**of_stage, "timings": {name: round(value, 4) for name, value in timings.items()}}
 
         if request.live:
-            live = LiveConverter(stage, voice, settings, cancelled)
+            live = LiveConverter(stage, voice, settings)
             if request.state is not None:
-                live = LiveConverter.restore(stage, voice, settings, request.state, cancelled)
+                live = LiveConverter.restore(stage, voice, settings, request.state)
             pieces = live.push(request.vocals, more=request.more)
             yield from (ConvertedChunk(piece) for piece in pieces)
             yield ConvertedChunk(_nothing(), live.state() if request.more else None, report(live.report()))
             return
-        song = stage.convert(request.vocals, voice, settings, cancelled)
+        song = stage.convert(request.vocals, voice, settings)
         yield from (ConvertedChunk(piece) for piece in song)
         yield ConvertedChunk(_nothing(), None, report(song.report()))
 
-    def _voice(self, stage: ConvertStage, request: ConversionRequest, cancelled: Callable[[], bool]) -> VoiceFeatures:
+    def _voice(self, stage: ConvertStage, request: ConversionRequest, check: Check) -> VoiceFeatures:
         prompt_s = request.settings.prompt_s
         key = voice_key(request.voice_key, self._preset.name, prompt_s)
         reference = request.voice
         if reference is not None:
-            return self.voices.get(
-                key, lambda: stage.voice(reference.audio44, prompt_s, cancelled), cancelled=cancelled
-            )
+            return self.voices.get(key, lambda: stage.voice(reference.audio44, prompt_s), check=check)
         kept = self.voices.find(key)
         if kept is None:
             raise VoiceNotFoundError(

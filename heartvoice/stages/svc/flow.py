@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from heartvoice.contracts.graphs import SVC_FLOW
-from heartvoice.errors import RequestCancelledError
 from heartvoice.runtime.engines import ConstantInputs
 from heartvoice.runtime.networks import Networks
 
@@ -66,36 +65,15 @@ def sample(
     return state
 
 
-def network_velocity(
-    networks: Networks, *, rows_at_once: int | None = None, cancelled: Callable[[], bool] = lambda: False
-) -> Velocity:
-    """The velocity by `svc_flow`.
-
-    Args:
-        networks: hold `svc_flow`.
-        rows_at_once: rows of one call; fewer need less memory and change nothing. None is all.
-        cancelled: looked at before every evaluation.
-
-    Returns:
-        A callback that raises RequestCancelledError when cancelled.
-    """
-
+def network_velocity(networks: Networks) -> Velocity:
+    """The velocity by `svc_flow`; `networks` hold it."""
     constants = ConstantInputs()
 
     def velocity(x: Array, prompt_x: Array, t: float, style: Array, cond: Array) -> Array:
-        if cancelled():
-            raise RequestCancelledError(f"svc: cancelled at flow time {t:.2f}")
         inputs = {
             "x": x, "t": np.full((len(x), 1), t, np.float32),
             **constants.views({"prompt_x": prompt_x, "style": style, "cond": cond}),
         }  # fmt: skip
-        size = rows_at_once or len(x)
-        if size >= len(x):
-            return networks.run(SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
-        parts = [
-            networks.run(SVC_FLOW.name, {name: value[start : start + size] for name, value in inputs.items()})
-            for start in range(0, len(x), size)
-        ]
-        return np.concatenate([part["velocity"] for part in parts]).astype(np.float32, copy=False)
+        return networks.run(SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
 
     return velocity

@@ -15,7 +15,6 @@ that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -175,9 +174,8 @@ class LiveConverter:
         stage: ConvertStage,
         voice: VoiceFeatures,
         settings: ConvertSettings,
-        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._stage, self._voice, self._settings, self._cancelled = stage, voice, settings, cancelled
+        self._stage, self._voice, self._settings = stage, voice, settings
         self._state, self._ended = LiveState(), False
 
     @classmethod
@@ -187,14 +185,13 @@ class LiveConverter:
         voice: VoiceFeatures,
         settings: ConvertSettings,
         state: NDArray[Any],
-        cancelled: Callable[[], bool] = lambda: False,
     ) -> LiveConverter:
         """Go on from `state()`, with the same voice and settings.
 
         Raises:
             InvalidRequestError: the vector is damaged, or of another voice or with other settings.
         """
-        converter = cls(stage, voice, settings, cancelled)
+        converter = cls(stage, voice, settings)
         converter._state = LiveState.unpack(state, converter._owner())
         return converter
 
@@ -216,7 +213,7 @@ class LiveConverter:
         Raises:
             InvalidRequestError: the vocals have the wrong shape or dtype, are not finite or in all too many; or they
                 end before the first frame.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
             EngineError: a network failed or returned what its contract forbids.
             ValueError: the vocals have already ended.
         """
@@ -263,16 +260,16 @@ class LiveConverter:
     def _converted(self, state: LiveState, end: int, more: bool) -> tuple[LiveState, list[Floats]]:
         """Convert frames [next_frame, end)."""
         stage, settings = self._stage, self._settings
-        heard = stage.listen(state.audio, self._cancelled)
+        heard = stage.listen(state.audio)
         state = self._counted(state, heard, end if more else None)
         moved = shifted(heard.f0, state.shift + settings.pitch_shift)
-        cond = stage.condition(heard.content, moved, heard.n_frames, self._cancelled)
+        cond = stage.condition(heard.content, moved, heard.n_frames)
         first = state.context_start // SVC_HOP
         joiner, pieces, tail = WindowJoiner(), list[Floats](), state.tail
         if len(tail):
             joiner.add(tail, last=False)  # as the window did that it is the end of
         new = cond[state.next_frame - first : end - first]
-        waves = stage.waves(new, self._voice, settings, first=state.n_windows, cancelled=self._cancelled)
+        waves = stage.waves(new, self._voice, settings, first=state.n_windows)
         for window, wave in waves:
             pieces.append(joiner.add(wave, last=window.last and not more))
             tail = wave[-_TAIL:].copy()

@@ -24,7 +24,7 @@ from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
 from heartvoice.contracts.graphs import MAX_SVC_FRAMES, SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.settings import PROMPT_S
 from heartvoice.contracts.validation import check_finite
-from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import Contour, F0Stage, median_hz
 from heartvoice.stages.speaker import campplus_features
@@ -46,7 +46,6 @@ from heartvoice.stages.svc.voice_features import (
 from heartvoice.stages.svc.windows import SvcWindow, WindowJoiner, plan_windows, regulator_inputs
 
 Floats = NDArray[np.float32]
-Cancelled = Callable[[], bool]
 Noise = Callable[[int, int], Floats]
 """Number of a window and its frames T to the flow's beginning, float32 [T, M]."""
 
@@ -100,7 +99,6 @@ class ConvertStage:
         style_bands: int = 80,
         *,
         context_frames: int = SVC_CONTEXT,
-        rows_at_once: int | None = None,
     ) -> None:
         """Choose the networks.
 
@@ -111,28 +109,26 @@ class ConvertStage:
             style_bands: bands that the style encoder hears.
             context_frames: frames that the flow hears at once, prompt included. Fewer need less memory; the weights
                 were trained with the default.
-            rows_at_once: see `svc_flow.network_velocity`.
         """
         self._networks, self._sizes, self._f0 = networks, sizes, f0
-        self._style_bands, self._context, self._rows = style_bands, context_frames, rows_at_once
+        self._style_bands, self._context = style_bands, context_frames
         self._vocoder = VocodeStage(networks, sizes.vocoder)
 
     # ------------------------------------------------------------------------------------------------------- a voice
 
-    def voice(self, audio44: Floats, prompt_s: float = 12.0, cancelled: Cancelled = lambda: False) -> VoiceFeatures:
+    def voice(self, audio44: Floats, prompt_s: float = 12.0) -> VoiceFeatures:
         """Listen to a reference.
 
         Args:
             audio44: float32 [N], mono at 44.1 kHz, at least 0.1 s.
             prompt_s: length of the stretch that is taken, see `voice_features`; a shorter reference is taken whole.
-            cancelled: looked at before every network call.
 
         Returns:
             The voice. A reference without a voiced value gives one too, to which no pitch is moved.
 
         Raises:
             InvalidRequestError: the reference has the wrong shape or dtype, is too short, or not finite.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
             EngineError: a network failed or returned what its contract forbids.
         """
         PROMPT_S.check(prompt_s)
@@ -140,12 +136,12 @@ class ConvertStage:
         start, n = 0, min(len(audio44), round(prompt_s * STEM_RATE_HZ))
         if not from_the_start(len(audio44), prompt_s):
             whole = sinc_resample(audio44)
-            at = stretch_start(whole, self._f0.track(whole, cancelled), prompt_s)
+            at = stretch_start(whole, self._f0.track(whole), prompt_s)
             start = min(at * SAMPLES_PER_VALUE, len(audio44) - n)
         stretch = audio44[start : start + n]
         audio16 = sinc_resample(stretch)
-        f0 = self._f0.track(audio16, cancelled)  # of the stretch alone, as if it were the whole reference
-        return self.voice_of(stretch, f0, self.style(audio16, cancelled), start / STEM_RATE_HZ, cancelled)
+        f0 = self._f0.track(audio16)  # of the stretch alone, as if it were the whole reference
+        return self.voice_of(stretch, f0, self.style(audio16), start / STEM_RATE_HZ)
 
     def voice_of(
         self,
@@ -153,25 +149,22 @@ class ConvertStage:
         f0: AnyContour,
         style: Floats,
         start_s: float = 0.0,
-        cancelled: Cancelled = lambda: False,
     ) -> VoiceFeatures:
         """A voice of a stretch [N] whose contour and style [S] are known; errors as for `voice`."""
         mel = log_mel(stretch44, self._sizes.dit.in_channels)
-        content = self.content(sinc_resample(stretch44), cancelled)
-        cond = self.condition(content, f0, len(mel), cancelled)  # the contour as it is: 0 where unvoiced
+        content = self.content(sinc_resample(stretch44))
+        cond = self.condition(content, f0, len(mel))  # the contour as it is: 0 where unvoiced
         return VoiceFeatures(mel, cond, style, f0, pcm_sha256(stretch44), len(stretch44) / STEM_RATE_HZ, start_s)
 
-    def style(self, audio16: Floats, cancelled: Cancelled = lambda: False) -> Floats:
+    def style(self, audio16: Floats) -> Floats:
         """Style [S] of samples [N] at 16 kHz, at most 60 s."""
         (features,) = campplus_features(audio16, self._style_bands)
-        found = self._run(SVC_STYLE.name, {"features": features[None]}, "embedding", cancelled)
+        found = self._run(SVC_STYLE.name, {"features": features[None]}, "embedding")
         return self._shaped(SVC_STYLE.name, found[0], (self._sizes.dit.style_dim,))
 
     # -------------------------------------------------------------------------------------------------------- a song
 
-    def convert(
-        self, vocals44: Floats, voice: VoiceFeatures, settings: ConvertSettings, cancelled: Cancelled = lambda: False
-    ) -> ConversionStream:
+    def convert(self, vocals44: Floats, voice: VoiceFeatures, settings: ConvertSettings) -> ConversionStream:
         """Sing a whole song in another voice.
 
         Args:
@@ -179,7 +172,6 @@ class ConvertStage:
                 converted as anything else, and their pitch is not moved.
             voice: see `voice`.
             settings: how.
-            cancelled: looked at before every network call.
 
         Returns:
             An iterator of float32 pieces, in order, N // 512 * 512 samples together, in [-1, 1]; a piece is ready as
@@ -187,35 +179,34 @@ class ConvertStage:
 
         Raises:
             InvalidRequestError: the vocals have the wrong shape or dtype or length, or are not finite.
-            RequestCancelledError: while iterating: `cancelled` returned true.
+            RequestCancelledError: while iterating: the job was cancelled.
             EngineError: while iterating: a network failed or returned what its contract forbids.
         """
-        return ConversionStream(self, vocals44, voice, settings, cancelled)
+        return ConversionStream(self, vocals44, voice, settings)
 
-    def listen(self, vocals44: Floats, cancelled: Cancelled = lambda: False) -> SourceFeatures:
+    def listen(self, vocals44: Floats) -> SourceFeatures:
         """Content and pitch of vocals [N]."""
         audio16 = sinc_resample(vocals44)
-        f0 = self._f0.track(audio16, cancelled)
-        return SourceFeatures(self.content(audio16, cancelled), f0, n_mel_frames(len(vocals44)))
+        f0 = self._f0.track(audio16)
+        return SourceFeatures(self.content(audio16), f0, n_mel_frames(len(vocals44)))
 
-    def content(self, audio16: Floats, cancelled: Cancelled = lambda: False) -> Floats:
+    def content(self, audio16: Floats) -> Floats:
         """Content [S, C] of samples at 16 kHz; see `svc_content.content_features`."""
-        return content_features(self._networks, audio16, self._sizes.whisper.num_mel_bins, cancelled=cancelled)
+        return content_features(self._networks, audio16, self._sizes.whisper.num_mel_bins)
 
-    def condition(self, content: Floats, f0: AnyContour, n_frames: int, cancelled: Cancelled = lambda: False) -> Floats:
+    def condition(self, content: Floats, f0: AnyContour, n_frames: int) -> Floats:
         """The flow's condition, in one call: its norms are over all frames.
 
         Args:
             content: float32 [S, C].
             f0: Hz, 100 values a second: a song's as `svc_pitch.shifted` leaves it, a reference's as it was found.
             n_frames: mel frames T.
-            cancelled: looked at before the call.
 
         Returns:
             float32 [T, D].
         """
         inputs = regulator_inputs(content, f0, n_frames, self._sizes.regulator.n_f0_bins)
-        found = self._run(SVC_REGULATOR.name, inputs, "cond", cancelled)
+        found = self._run(SVC_REGULATOR.name, inputs, "cond")
         return self._shaped(SVC_REGULATOR.name, found[0], (n_frames, self._sizes.regulator.channels))
 
     def plan(self, n_frames: int, voice: VoiceFeatures) -> list[SvcWindow]:
@@ -230,7 +221,6 @@ class ConvertStage:
         *,
         first: int = 0,
         draw: Noise | None = None,
-        cancelled: Cancelled = lambda: False,
     ) -> Iterator[tuple[SvcWindow, Floats]]:
         """Sing what a condition says, window by window.
 
@@ -240,7 +230,6 @@ class ConvertStage:
             settings: steps, guidance and seed.
             first: number of the first window, for its noise.
             draw: the noise; default `self.keyed_random`.
-            cancelled: looked at before every network call.
 
         Yields:
             Each window of `plan` and its samples, float32 [frames * 512], those that it shares with others included.
@@ -248,8 +237,8 @@ class ConvertStage:
         draw = draw or self.noise(settings.seed)
         for index, window in enumerate(self.plan(len(cond), voice), first):
             begin = draw(index, window.end - window.start)
-            mel = self.solve(begin, cond[window.start : window.end], voice, settings, cancelled)
-            yield window, self.vocode(mel, cancelled)
+            mel = self.solve(begin, cond[window.start : window.end], voice, settings)
+            yield window, self.vocode(mel)
 
     def noise(self, seed: int) -> Noise:
         """Noise by seed and window; it does not depend on the voice."""
@@ -261,7 +250,6 @@ class ConvertStage:
         cond: Floats,
         voice: VoiceFeatures,
         settings: ConvertSettings,
-        cancelled: Cancelled = lambda: False,
     ) -> Floats:
         """One window of the flow: noise [T, M] and condition [T, D] to mel [T, M], T frames beside the prompt."""
         head = voice.n_frames
@@ -272,20 +260,18 @@ class ConvertStage:
             np.concatenate([voice.cond, cond])[None],
             steps=settings.steps,
             guidance=settings.guidance,
-            velocity=network_velocity(self._networks, rows_at_once=self._rows, cancelled=cancelled),
+            velocity=network_velocity(self._networks),
         )[0, head:]
         return self._shaped(SVC_FLOW.name, mel, begin.shape)
 
-    def vocode(self, mel: Floats, cancelled: Cancelled = lambda: False) -> Floats:
+    def vocode(self, mel: Floats) -> Floats:
         """Frames [T, M] into samples [T * 512]."""
-        wave = self._vocoder.decode(np.ascontiguousarray(mel.T), cancelled)
+        wave = self._vocoder.decode(np.ascontiguousarray(mel.T))
         return self._shaped(VOCODER.name, wave, (len(mel) * SVC_HOP,))
 
     # -------------------------------------------------------------------------------------------------------- inside
 
-    def _run(self, name: str, inputs: Any, output: str, cancelled: Cancelled) -> Floats:
-        if cancelled():
-            raise RequestCancelledError(f"svc: cancelled before {name}")
+    def _run(self, name: str, inputs: Any, output: str) -> Floats:
         found: Floats = self._networks.run(name, inputs)[output].astype(np.float32, copy=False)
         return found
 
@@ -307,13 +293,12 @@ class ConversionStream(Iterator[Floats]):
         vocals44: Floats,
         voice: VoiceFeatures,
         settings: ConvertSettings,
-        cancelled: Cancelled,
     ) -> None:
         check_vocals(vocals44, least=SVC_HOP)
         self._stage, self._voice, self._settings = stage, voice, settings
         self._windows, self._auto = 0, 0.0
         self._f0: AnyContour = np.empty(0)
-        self._pieces = self._sung(vocals44, cancelled)
+        self._pieces = self._sung(vocals44)
 
     def __next__(self) -> Floats:
         return next(self._pieces)
@@ -323,15 +308,15 @@ class ConversionStream(Iterator[Floats]):
         auto = self._auto
         return make_report("exact", self._windows, self._f0, (auto, auto), self._voice, self._settings)
 
-    def _sung(self, vocals44: Floats, cancelled: Cancelled) -> Iterator[Floats]:
+    def _sung(self, vocals44: Floats) -> Iterator[Floats]:
         stage, settings = self._stage, self._settings
-        heard = stage.listen(vocals44, cancelled)
+        heard = stage.listen(vocals44)
         self._f0, self._auto = heard.f0, settings.automatic_shift(heard.f0, self._voice.f0)
         moved = shifted(heard.f0, self._auto + settings.pitch_shift)
-        cond = stage.condition(heard.content, moved, heard.n_frames, cancelled)
+        cond = stage.condition(heard.content, moved, heard.n_frames)
         del heard, vocals44  # a song's content is as large as its condition
         joiner = WindowJoiner()
-        for window, wave in stage.waves(cond, self._voice, settings, cancelled=cancelled):
+        for window, wave in stage.waves(cond, self._voice, settings):
             self._windows += 1
             yield joiner.add(wave, last=window.last)
 

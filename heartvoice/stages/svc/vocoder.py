@@ -5,7 +5,7 @@ Source: seed_vc spec, section 11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from heartvoice.checkpoints.bigvgan import POST_KERNEL, PRE_KERNEL
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.graphs import VOCODER
 from heartvoice.contracts.validation import check_finite
-from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from heartvoice.errors import InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 VOCODER_CHUNK = 256
@@ -54,21 +54,20 @@ class VocodeStage:
         self._chunk = chunk_frames
         self._past, self._future = context_frames(sizes)
 
-    def decode(self, mel: Mel, cancelled: Callable[[], bool] = lambda: False) -> Samples:
+    def decode(self, mel: Mel) -> Samples:
         """Turn frames into samples, equal to one call of the network but for float rounding.
 
         Args:
             mel: float32 [M, T], natural logarithms of mel magnitudes; T at least 1.
-            cancelled: looked at before every call.
 
         Returns:
             float32 [T * hop] at 44.1 kHz, in [-1, 1].
 
         Raises:
             InvalidRequestError: the frames have another shape, or a value that is not finite.
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: the job was cancelled.
         """
-        pieces = self.stream(mel, cancelled)
+        pieces = self.stream(mel)
         audio = np.empty(mel.shape[1] * self._sizes.hop, np.float32)
         at = 0
         for piece in pieces:
@@ -76,20 +75,18 @@ class VocodeStage:
             at += piece.size
         return audio
 
-    def stream(self, mel: Mel, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Samples]:
+    def stream(self, mel: Mel) -> Iterator[Samples]:
         """The samples of `decode` in order, one piece for each chunk; arguments and errors as there.
 
         The frames are checked at once, not when the first piece is asked for.
         """
         self._check(mel)
-        return self._pieces(mel, cancelled)
+        return self._pieces(mel)
 
-    def _pieces(self, mel: Mel, cancelled: Callable[[], bool]) -> Iterator[Samples]:
+    def _pieces(self, mel: Mel) -> Iterator[Samples]:
         hop, n_frames = self._sizes.hop, mel.shape[1]
         n_chunks = -(-n_frames // self._chunk)
         for index in range(n_chunks):  # of equal lengths, give or take one: no short chunk pays a whole context
-            if cancelled():
-                raise RequestCancelledError(f"{VOCODER.name}: cancelled before chunk {index + 1} of {n_chunks}")
             start, end = (n_frames * part // n_chunks for part in (index, index + 1))
             first = max(0, start - self._past)
             heard = np.ascontiguousarray(mel[None, :, first : end + self._future])

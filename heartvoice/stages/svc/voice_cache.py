@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.errors import EngineError, ModelUnavailableError, RequestCancelledError
+from heartvoice.runtime.networks import Check, never_cancelled
 
 DEFAULT_LIMIT_BYTES = 512 * 2**20
 """About 120 voices of 12 s at full size."""
@@ -64,7 +65,7 @@ class VoiceCache(Generic[V]):
         key: str,
         make: Callable[[], V],
         *,
-        cancelled: Callable[[], bool] = lambda: False,
+        check: Check = never_cancelled,
         wait_s: float = DEFAULT_WAIT_S,
     ) -> V:
         """A voice, made if it is not there.
@@ -72,11 +73,11 @@ class VoiceCache(Generic[V]):
         Args:
             key: see `voice_key`.
             make: makes it; called by one of all that ask for the same key at once, without a lock.
-            cancelled: looked at while another one makes it. `make` looks after itself.
+            check: called while another one makes it. `make` looks after itself.
             wait_s: longest wait for another one.
 
         Raises:
-            RequestCancelledError: `cancelled` returned true.
+            RequestCancelledError: `check` raised it.
             ModelUnavailableError: the wait was too long.
             Exception: what `make` raised, in all that waited for it, and nothing is kept. That its own request was
                 cancelled concerns no other: one that waits makes the voice then.
@@ -92,7 +93,7 @@ class VoiceCache(Generic[V]):
                     mine = self._pending[key] = Future()
                     self._misses += 1
                     break
-            found = _waited_for(pending, key, cancelled, deadline)
+            found = _waited_for(pending, key, check, deadline)
             if found is not None:
                 return found
         return self._made(key, mine, make)
@@ -136,11 +137,10 @@ class VoiceCache(Generic[V]):
             self._n_bytes -= self._entries.popitem(last=False)[1].nbytes
 
 
-def _waited_for(pending: Future[V], key: str, cancelled: Callable[[], bool], deadline: float) -> V | None:
+def _waited_for(pending: Future[V], key: str, check: Check, deadline: float) -> V | None:
     """What another one makes; None if its request was cancelled."""
     while not wait([pending], min(_TICK_S, max(0.0, deadline - time.monotonic()))).done:
-        if cancelled():
-            raise RequestCancelledError("svc: cancelled while another request listens to the voice")
+        check()
         if time.monotonic() >= deadline:
             raise ModelUnavailableError(f"svc: voice {key[:12]} is still being listened to by another request")
     try:

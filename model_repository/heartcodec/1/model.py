@@ -1,7 +1,7 @@
 """Triton adapter of `heartcodec`: one window of codes into audio."""
 
 from heartvoice.contracts.models import HEARTCODEC
-from heartvoice.runtime.networks import LocalNetworks
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
@@ -17,6 +17,7 @@ class TritonPythonModel(StageModel):
         self.local.load("heartcodec_condition", "heartcodec_flow")
 
     def work(self, job: Job) -> None:
-        stage = CodecStage(ServedNetworks(BlsClient(job.check), self.local), self.sizes)
-        audio, latents = stage.decode_window(CodecRequest.from_inputs(job.inputs, self.sizes), job.cancelled)
+        networks = JobNetworks(ServedNetworks(BlsClient(job.check), self.local), job.check)
+        stage = CodecStage(networks, self.sizes)
+        audio, latents = stage.decode_window(CodecRequest.from_inputs(job.inputs, self.sizes))
         job.answer({"AUDIO": audio, "LATENTS": latents})
