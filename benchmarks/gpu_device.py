@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heartvoice.checkpoints.random_init import heartcodec_law, heartmula_law
+from heartvoice.checkpoints.random_init import heartcodec_init, heartmula_init
 from heartvoice.config.presets import HeartCodecConfig, HeartMuLaConfig
 from heartvoice.loadtest import machine
 from heartvoice.loadtest.harness import Run, Timing
@@ -87,11 +87,11 @@ def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, fl
 
 def random_network(sizes: HeartMuLaConfig | HeartCodecConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A network with random values of the usual scales, drawn on the device: the full size takes a second there."""
-    law = heartmula_law(sizes) if isinstance(sizes, HeartMuLaConfig) else heartcodec_law(sizes)
+    init = heartmula_init(sizes) if isinstance(sizes, HeartMuLaConfig) else heartcodec_init(sizes)
     module = build_module(sizes, decode_only=True).to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     for name, tensor in module.state_dict().items():
-        each = law(name, tuple(tensor.shape))
+        each = init(name, tuple(tensor.shape))
         if each.flag:
             tensor.fill_(True)
             continue

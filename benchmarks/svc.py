@@ -31,7 +31,7 @@ from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
@@ -82,7 +82,7 @@ WAVE_TOLERANCE = 1e-3
 
 
 def _part_source(sizes: AnyPart) -> RandomCheckpoint:
-    return RandomCheckpoint(part_manifest(sizes), 0, part_law(sizes))
+    return RandomCheckpoint(part_manifest(sizes), 0, part_init(sizes))
 
 
 def write_graphs(label: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.checkpoints.seed_vc import dit_sizes, prefixed, regulator_sizes, whisper_sizes
 from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.graph_builder import Graph
@@ -60,7 +60,7 @@ class TorchFlow:
 
 
 def random_source(sizes: AnyPart, seed: int = 0) -> TensorSource:
-    return RandomCheckpoint(part_manifest(sizes), seed, part_law(sizes))
+    return RandomCheckpoint(part_manifest(sizes), seed, part_init(sizes))
 
 
 def network_of(sizes: AnyPart, source: TensorSource | None = None) -> nn.Module:

@@ -1,1 +1,1 @@
-"""Checkpoints."""
+"""Checkpoint files: readers, checks of published files, and random weights."""

@@ -1,4 +1,4 @@
-"""BigVGAN's fixed filter, its random weights and the check of published files. Imports no torch."""
+"""BigVGAN's fixed filter, its random weights and the check of published files. No torch."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from heartvoice.config.svc import BigvganConfig
 from heartvoice.errors import CheckpointError
 
 TAPS = 12
-"""Of the filter around every activation."""
+"""Taps of the filter around every activation."""
 PRE_KERNEL = POST_KERNEL = 7
 BETA_FLOOR = 1e-9
-"""Added to the amplitude's divisor."""
+"""Added to the divisor of the Snake activation."""
 FILTER = ".filter"
 LOG_MEL_MEAN, LOG_MEL_STD = -5.0, 2.0
-"""What the random law takes log-mel frames for."""
+"""Mean and deviation that the random weights assume of log-mel frames."""
 _CUTOFF, _HALF_WIDTH = 0.25, 0.3
 _AUDIO_GAIN, _BRANCH_GAIN, _PRE_GAIN, _STAGE_GAIN = 0.1, 0.35, 0.2, 0.9
 _REQUIRED: Mapping[str, object] = {
     "resblock": "1", "activation": "snakebeta", "snake_logscale": True,
     "use_tanh_at_final": False, "use_bias_at_final": False,
 }  # fmt: skip
-"""What a configuration must say: no other form of the network is built here."""
+"""Required values of a configuration; other variants of the network are not implemented."""
 
 
 def filter_taps() -> npt.NDArray[np.float32]:
-    """The low pass before and after each activation: a sinc under a Kaiser window, float32 [12] of sum 1.
+    """Low-pass filter around each activation: a Kaiser-windowed sinc, float32 [12] with sum 1.
 
     Source: seed_vc spec, section 11; J. F. Kaiser, "Nonrecursive digital filter design using the I0-sinh window
     function", 1974, for the window's shape.
@@ -46,14 +46,14 @@ def filter_taps() -> npt.NDArray[np.float32]:
 
 
 def read_sizes(config: Mapping[str, Any], where: str) -> BigvganConfig:
-    """Sizes of a `config.json`.
+    """Read the sizes from a `config.json`.
 
     Args:
-        config: its content; keys that only training or the mel front end read are ignored.
-        where: names it in messages.
+        config: content of the file; keys for training or the mel front end are ignored.
+        where: name of the file, for messages.
 
     Raises:
-        CheckpointError: a size is missing, or the network is of a form that is not built here; names the key.
+        CheckpointError: a size is missing, or the network is an unsupported variant; the message names the key.
     """
     for key, expected in _REQUIRED.items():
         if config.get(key) != expected:
@@ -68,10 +68,10 @@ def read_sizes(config: Mapping[str, Any], where: str) -> BigvganConfig:
 
 
 def check_sizes(sizes: BigvganConfig, where: str) -> None:
-    """Refuse sizes whose layers do not keep or multiply the length exactly.
+    """Check that the layers keep or multiply the length exactly.
 
     Raises:
-        CheckpointError: names the key and its value.
+        CheckpointError: the message gives key and value.
     """
     problems = {
         "upsample_kernel_sizes": len(sizes.upsample_kernel_sizes) != len(sizes.upsample_rates)
@@ -90,14 +90,14 @@ def _frozen(value: Any) -> Any:
 
 
 def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Check names and shapes of a file, whose weights may be folded or gain and direction; no value is read.
+    """Check names and shapes of a file, with weight norm or folded; no value is read.
 
     Args:
-        source: the opened file.
+        source: opened file.
         wanted: names and shapes of the folded network.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or misshapen.
+        CheckpointError: a tensor is missing, unknown or has the wrong shape.
     """
     missing = [name for name in wanted if not source.parts(name)]
     if missing:
@@ -115,11 +115,11 @@ def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -
 
 
 class RandomBigvgan(RandomCheckpoint):
-    """Random weights around the true filter: the one part of the network that no training changes."""
+    """Random weights around the real filter, which training does not change."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int, sizes: BigvganConfig) -> None:
-        """Keep names and shapes; either spelling of weight norm will do."""
-        super().__init__({canonical(name): shape for name, shape in shapes.items()}, seed, bigvgan_law(sizes))
+        """Store names and shapes; weight norm may have either spelling."""
+        super().__init__({canonical(name): shape for name, shape in shapes.items()}, seed, bigvgan_init(sizes))
 
     def _pieces(self, name: str) -> Iterator[Array]:
         if name.endswith(FILTER):
@@ -128,13 +128,13 @@ class RandomBigvgan(RandomCheckpoint):
         yield from super()._pieces(name)
 
 
-def bigvgan_law(sizes: BigvganConfig) -> InitFn:
-    """Scales for BigVGAN: audio of RMS near 0.1 from log-mel frames, nowhere near the clamp."""
+def bigvgan_init(sizes: BigvganConfig) -> InitFn:
+    """Initial scales of BigVGAN: audio of RMS near 0.1 from log-mel frames, far from the clamp."""
     stages = list(zip(sizes.upsample_rates, sizes.upsample_kernel_sizes, strict=True))
 
-    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
+    def init(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith((".alpha", ".beta")):
-            return InitSpec(0.3)  # logarithms: frequencies and amplitudes from a half to two
+            return InitSpec(0.3)  # in the logarithm: frequencies and amplitudes from 0.5 to 2
         if name.endswith("original1"):
             return InitSpec(1.0)
         if name.endswith(".bias"):
@@ -142,21 +142,21 @@ def bigvgan_law(sizes: BigvganConfig) -> InitFn:
         gain, fan_in = _gain(name), float(math.prod(shape[1:]))
         if name.startswith("ups."):
             rate, kernel = stages[int(name.split(".")[1])]
-            fan_in = shape[0] * kernel / rate  # this many products meet in a sample
+            fan_in = shape[0] * kernel / rate  # number of products that sum into a sample
         if name.endswith("original0"):
-            # A gain is the norm of what one entry of axis 0 multiplies.
+            # The gain is the norm of the weights of one entry of axis 0.
             norm = gain * math.sqrt(stages[int(name.split(".")[1])][0] / 2 if name.startswith("ups.") else 1.0)
             return InitSpec(0.1 * norm, mean=norm)
         return InitSpec(gain / math.sqrt(fan_in))
 
-    return law
+    return init
 
 
 def _gain(name: str) -> float:
     if name.startswith("conv_post"):
         return _AUDIO_GAIN
     if name.startswith("conv_pre"):
-        return _PRE_GAIN  # log-mel frames are far from zero
+        return _PRE_GAIN  # log-mel frames have a mean far from zero
     if name.startswith("ups."):
         return _STAGE_GAIN
     return _BRANCH_GAIN if ".convs2." in name else 1.0

@@ -1,7 +1,7 @@
-"""Where tensors come from: safetensors files, read piece by piece. Use it through `heartvoice.models.load`.
+"""Tensor sources: safetensors files, read in pieces. Use it through `heartvoice.models.load`.
 
-The files are not memory-mapped: touched pages of a mapping would count as this process's memory beside the copies, and
-a file that shrinks under a mapping kills the process instead of raising. No torch.
+The files are not memory-mapped, for two reasons: touched pages of a mapping would count as this process's memory in
+addition to the copies, and a file that shrinks under a mapping kills the process instead of raising. No torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from heartvoice.errors import CheckpointError
 Array = npt.NDArray[Any]
 
 PIECE = 1 << 18
-"""Values read at a time; small beside any network, since freed pieces scatter the heap."""
+"""Values read at a time; small next to any network, because freed pieces fragment the heap."""
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -43,10 +43,10 @@ _LISTED = 8
 
 
 class TensorSource(ABC):
-    """Named tensors that a network is loaded from.
+    """Named tensors from which a network is loaded.
 
-    Weight norm is spelled torch's way (`parametrizations.weight.original0` and `1`) whatever the source says, and
-    `X.weight` of such a pair can be asked for too: it is folded then.
+    Weight norm has torch's spelling (`parametrizations.weight.original0` and `1`) in every source. `X.weight` of such
+    a pair can be read too; it is folded then.
     """
 
     names: frozenset[str]
@@ -59,19 +59,19 @@ class TensorSource(ABC):
     def _stored_shape(self, name: str) -> tuple[int, ...]: ...
 
     def _pieces(self, name: str) -> Iterator[Array]:
-        """The tensor's values in order, flat: float32 of a stored float, else the stored dtype; at least one piece."""
+        """Yield at least one flat piece of the values: floats as float32, others in their dtype."""
         yield self._read(name).reshape(-1)
 
     def _read(self, name: str) -> Array:
-        """The tensor whole, for a source without `_pieces` of its own."""
-        raise AssertionError(f"{type(self).__name__} has neither _pieces nor _read for {name}")
+        """Read the whole tensor; for sources that do not override `_pieces`."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither _pieces nor _read, asked for {name}")
 
     def sha256(self) -> dict[str, str]:
-        """Hash of each file that the tensors come from, by its name."""
-        raise AssertionError(f"{type(self).__name__} comes from no file")
+        """Hash of each source file by its name."""
+        raise NotImplementedError(f"{type(self).__name__} has no files")
 
     def parts(self, name: str) -> tuple[str, ...]:
-        """Names of the stored tensors that `name` is made of: itself, gain and direction, or none."""
+        """Return the stored tensors that make up `name`: itself, gain and direction, or none."""
         if name in self.names:
             return (name,)
         base = name.removesuffix(".weight")
@@ -79,15 +79,15 @@ class TensorSource(ABC):
         return pair if base != name and all(part in self.names for part in pair) else ()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor; CheckpointError if there is none of that name."""
+        """Return the shape of a tensor; raises CheckpointError if it does not exist."""
         return self._stored_shape(self._parts_of(name)[-1])
 
     def pieces(self, name: str) -> Iterator[Array]:
-        """Read one tensor without ever holding more than a piece of it, unless it has to be folded.
+        """Read one tensor in pieces; only a folded tensor is held in memory whole.
 
         Yields:
-            Its values in order, each piece flat: float32 of any stored float, else the stored dtype. At least one
-            piece; the caller owns it until the next.
+            Flat pieces of its values in order, at least one: any stored float as float32, else the stored dtype. The
+            caller owns a piece until the next one.
 
         Raises:
             CheckpointError: there is no such tensor, its file cannot be read, or a value is NaN or infinite.
@@ -102,7 +102,7 @@ class TensorSource(ABC):
             yield piece
 
     def array(self, name: str) -> Array:
-        """Read one tensor whole; dtype and errors as for `pieces`. The caller owns the array."""
+        """Read one whole tensor; dtype and errors as for `pieces`. The caller owns the array."""
         out: Array | None = None
         start = 0
         for piece in self.pieces(name):
@@ -110,7 +110,8 @@ class TensorSource(ABC):
                 out = np.empty(math.prod(self.shape(name)), piece.dtype)
             out[start : start + piece.size] = piece
             start += piece.size
-        assert out is not None  # there is always a piece
+        if out is None:
+            raise CheckpointError(f"{self.where(name)}: expected values, got none")
         return out.reshape(self.shape(name))
 
     def _folded(self, gain_name: str, direction_name: str) -> Array:
@@ -131,7 +132,7 @@ class TensorSource(ABC):
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where one tensor lies in a safetensors file."""
+    """Location of one tensor in a safetensors file."""
 
     path: Path
     stored_name: str
@@ -155,14 +156,14 @@ class Checkpoint(TensorSource):
 
     @classmethod
     def open(cls, path: Path | str) -> Checkpoint:
-        """Open a checkpoint and check its headers; tensors are read later.
+        """Open a checkpoint and check its headers; tensors are read on demand.
 
         Args:
             path: a `.safetensors` file, an index, or a folder with `model.safetensors`, one
                 `*.safetensors.index.json`, or a single `*.safetensors`.
 
         Raises:
-            CheckpointError: nothing is there, or a file is damaged.
+            CheckpointError: no such file, or a file is damaged.
         """
         source = _find(Path(path))
         entries: dict[str, _Entry] = {}
@@ -179,25 +180,25 @@ class Checkpoint(TensorSource):
         return cls(source, entries)
 
     def __str__(self) -> str:
-        """The file or index that was opened."""
+        """Path of the opened file or index."""
         return str(self._source)
 
     def where(self, name: str) -> str:
-        """File and the name it uses."""
+        """File and stored name."""
         entry = self._entries[name]
         return f"{entry.path}: {entry.stored_name}"
 
     @property
     def config(self) -> dict[str, Any]:
-        """The `config.json` beside the weights.
+        """Read the `config.json` in the folder of the weights.
 
         Raises:
-            CheckpointError: it is missing or not a JSON object.
+            CheckpointError: the file is missing or not a JSON object.
         """
         return _read_json(self._source.parent / "config.json")
 
     def sha256(self) -> dict[str, str]:
-        """Hash of each weights file by name; reads them whole."""
+        """Hash of each weights file by name; reads the files completely."""
         hashes = {}
         for file in sorted({entry.path for entry in self._entries.values()}):
             digest = hashlib.sha256()
@@ -226,18 +227,18 @@ class Checkpoint(TensorSource):
 
 
 def _widened(raw: Array, dtype: str) -> Array:
-    """Stored values as float32, if they are floats."""
+    """Convert stored floats to float32; other dtypes are unchanged."""
     if dtype == "BF16":  # the upper half of a float32
         bits: Array = np.left_shift(raw, 16, dtype=np.uint32).view(np.float32)
         return bits
     if dtype not in _FLOATS:
         return raw
-    with np.errstate(over="ignore"):  # becomes infinite, which `pieces` reports
+    with np.errstate(over="ignore"):  # overflow gives infinity, which `pieces` reports
         return raw.astype(np.float32, copy=False)
 
 
 def listed(names: list[str]) -> str:
-    """The first names and how many more there are, for messages."""
+    """Join the first names and the number of the others, for messages."""
     rest = len(names) - _LISTED
     return ", ".join(sorted(names)[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -245,7 +246,7 @@ def listed(names: list[str]) -> str:
 def _opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a name that can be no file's
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{path}: cannot be opened: {reason}") from error
 
@@ -291,7 +292,7 @@ def _shards(index: Path) -> Iterator[Path]:
 
 
 def _read_header(path: Path) -> Iterator[_Entry]:
-    """Entries of a safetensors file: an 8-byte length, a JSON header, then the tensors."""
+    """Yield the entries of a safetensors file: an 8-byte length, a JSON header, then the tensors."""
     with _opened(path) as stream:
         size = path.stat().st_size
         prefix = stream.read(8)
@@ -325,7 +326,7 @@ def _entry(path: Path, name: str, value: Any, base: int, size: int) -> _Entry:
 
 
 def canonical(name: str) -> str:
-    """Spell weight norm torch's way."""
+    """Convert weight norm's names to torch's spelling."""
     for old, new in ((".weight_g", _GAIN), (".weight_v", _DIRECTION)):
         if name.endswith(old):
             return name.removesuffix(old) + new

@@ -1,4 +1,4 @@
-"""The official files of the converter, as tensors by the networks' names. Source: seed_vc spec, section 0."""
+"""The converter's official files, as tensors under the networks' names. Source: seed_vc spec, section 0."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ _SUPPORTED: dict[str, dict[str, Any]] = {
         "uvit_skip_connection": True,
     },
 }
-"""What the networks here compute; a checkpoint of another kind would load and sing nonsense."""
+"""Supported settings; a checkpoint of another variant would load and give wrong output."""
 
 
-class Renamed(TensorSource):
-    """A source under other names, or a part of one."""
+class RenamedTensors(TensorSource):
+    """A source, or a part of one, under other names."""
 
     def __init__(self, source: TensorSource, rename: Callable[[str], str | None]) -> None:
-        """Rename.
+        """Rename the tensors.
 
         Args:
-            source: the tensors.
-            rename: a name of the source into the new one; None leaves a tensor out.
+            source: original tensors.
+            rename: maps a name of the source to the new one; None leaves the tensor out.
         """
         self._source = source
         self._old = {new: old for old in source.names if (new := rename(old)) is not None}
         self.names = frozenset(self._old)
 
     def __str__(self) -> str:
-        """The source's own name."""
+        """Name of the source."""
         return str(self._source)
 
     def where(self, name: str) -> str:
-        """File and tensor, as the file calls it."""
+        """File and stored name."""
         return self._source.where(self._old.get(name, name))
 
     def sha256(self) -> dict[str, str]:
@@ -66,25 +66,25 @@ class Renamed(TensorSource):
         return self._source.pieces(self._old[name])
 
 
-def prefixed(source: TensorSource, prefix: str) -> Renamed:
-    """The tensors whose names begin with a prefix, without it."""
-    return Renamed(source, lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)
+def prefixed(source: TensorSource, prefix: str) -> RenamedTensors:
+    """Return the tensors under a prefix, with the prefix removed."""
+    return RenamedTensors(source, lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)
 
 
 # ----------------------------------------------------------------------------------------------- estimator, regulator
 
 
 def open_seed_vc(path: Path) -> dict[str, TorchFile]:
-    """Open the official `DiT_..._f0_44k_....pth`, or a fine-tuned file of the same form.
+    """Open the official `DiT_..._f0_44k_....pth`, or a fine-tuned file of the same structure.
 
     Args:
-        path: the file; optimiser states and other networks in it are passed over.
+        path: the file; optimiser states and other networks in it are ignored.
 
     Returns:
-        `cfm` and `length_regulator`. They hold dead tensors too; loading is strict on those that are read.
+        `cfm` and `length_regulator`. Both hold unused tensors too; loading checks the used ones strictly.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or lacks one of the two.
+        CheckpointError: the file is missing or damaged, or lacks one of the two networks.
     """
     value = load_pickle(path)
     networks = value.get("net") if isinstance(value, Mapping) else None
@@ -106,14 +106,14 @@ def _state(path: Path, networks: Mapping[Any, Any], name: str) -> dict[str, Any]
 
 
 def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> RegulatorConfig:
-    """Sizes from `model_params` of the configuration that lies beside the official file.
+    """Read the sizes from `model_params` of the configuration next to the official file.
 
     Args:
-        params: with the entry `length_regulator`.
-        path: what messages call it.
+        params: settings with the entry `length_regulator`.
+        path: name of the file, for messages.
 
     Raises:
-        CheckpointError: it is of another kind of network, or lacks a size.
+        CheckpointError: the network is an unsupported variant, or a size is missing.
     """
     with _reading(params, "length_regulator", path) as section:
         return RegulatorConfig(
@@ -125,7 +125,7 @@ def regulator_sizes(params: Mapping[str, Any], *, path: Path | str = "model_para
 
 
 def dit_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -> DitConfig:
-    """Sizes from the entries `DiT` and `style_encoder`; as `regulator_sizes`."""
+    """Read the sizes from the entries `DiT` and `style_encoder`; see `regulator_sizes`."""
     with _reading(params, "DiT", path) as section:
         return DitConfig(
             hidden_dim=int(section["hidden_dim"]),
@@ -139,7 +139,7 @@ def dit_sizes(params: Mapping[str, Any], *, path: Path | str = "model_params") -
 
 @contextmanager
 def _reading(params: Mapping[str, Any], name: str, path: Path | str) -> Iterator[Mapping[str, Any]]:
-    """One section, of the kind that the networks here compute."""
+    """Yield one section after checking that its variant is supported."""
     try:
         section = params[name]
         for key, wanted in _SUPPORTED[name].items():
@@ -154,16 +154,16 @@ def _reading(params: Mapping[str, Any], name: str, path: Path | str) -> Iterator
 
 
 def open_whisper(folder: Path) -> tuple[WhisperConfig, TensorSource]:
-    """Open a Whisper snapshot as `transformers` keeps it; what is not the encoder's is passed over.
+    """Open a Whisper snapshot in `transformers`' layout; only the encoder is used.
 
     Args:
-        folder: with `config.json` and safetensors files, or `pytorch_model.bin`.
+        folder: contains `config.json` and safetensors files, or `pytorch_model.bin`.
 
     Returns:
         Sizes and the encoder's tensors, named `encoder.*`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the encoder is of another kind.
+        CheckpointError: a file is missing or damaged, or the encoder is an unsupported variant.
     """
     path = folder / "config.json"
     try:
@@ -173,14 +173,14 @@ def open_whisper(folder: Path) -> tuple[WhisperConfig, TensorSource]:
     pickled = folder / _PICKLED
     safe = any(folder.glob("*.safetensors*"))
     stored: TensorSource = TorchFile.open(pickled) if pickled.is_file() and not safe else Checkpoint.open(folder)
-    source = Renamed(stored, _encoder_name)
+    source = RenamedTensors(stored, _encoder_name)
     if not source.names:
         raise CheckpointError(f"{stored}: no tensor of Whisper's encoder")
     return whisper_sizes(config, path=path), source
 
 
 def whisper_sizes(config: Mapping[str, Any], *, path: Path | str = "config.json") -> WhisperConfig:
-    """Sizes from a Whisper `config.json`.
+    """Read the sizes from a Whisper `config.json`.
 
     Raises:
         CheckpointError: a size is missing, or the activation is not GELU.

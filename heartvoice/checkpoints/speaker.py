@@ -1,4 +1,4 @@
-"""Weights of the speaker encoders: random laws and the check of published files. Imports no torch."""
+"""Weights of the speaker encoders: random initialisation and the check of published files. No torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from heartvoice.config.presets import AnySpeaker
 from heartvoice.errors import CheckpointError
 
 BATCHES = ".num_batches_tracked"
-"""BatchNorm's counter, which no inference reads."""
+"""Suffix of BatchNorm's counter, which inference does not use."""
 _BATCH_NORMS = (".bn", "batchnorm.", "shortcut.1.")
 
 
-def speaker_law(sizes: AnySpeaker) -> InitFn:
-    """Scales for a speaker encoder: activations of deviation near 1, so that embeddings tell inputs apart."""
+def speaker_init(sizes: AnySpeaker) -> InitFn:
+    """Initial scales of a speaker encoder: activations of deviation near 1, so that embeddings differ."""
 
     def lstm(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.startswith("lstm.") and len(shape) == 2:
@@ -32,20 +32,20 @@ def speaker_law(sizes: AnySpeaker) -> InitFn:
             return InitSpec(0.1, mean=1.0) if name.endswith(".weight") else InitSpec(0.1)
         if name.endswith(".bias"):
             return InitSpec(0.1)
-        return InitSpec(math.sqrt(2 / math.prod(shape[1:])))  # half of what a ReLU gives is zero
+        return InitSpec(math.sqrt(2 / math.prod(shape[1:])))  # half of a ReLU's outputs are zero
 
     return campplus if sizes.engine == "campplus" else lstm
 
 
 def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Check the names and shapes of a published file; no value is read.
+    """Check names and shapes of a published file; no value is read.
 
     Args:
-        source: the opened file.
+        source: opened file.
         wanted: names and shapes of the network; BatchNorm's counters may be missing.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or misshapen.
+        CheckpointError: a tensor is missing, unknown or has the wrong shape.
     """
     missing = [name for name in wanted if not source.parts(name) and not name.endswith(BATCHES)]
     if missing:

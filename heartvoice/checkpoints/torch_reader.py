@@ -1,4 +1,4 @@
-"""Checkpoints that are pickles (.pt, .pth, .th, .bin), read without running what they contain."""
+"""Pickled checkpoints (.pt, .pth, .th, .bin), read without executing code from them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from heartvoice.errors import CheckpointError
 
 
 def load_pickle(path: Path, *, globals_: tuple[type, ...] = ()) -> Any:
-    """What a torch file holds, by torch's restricted unpickler.
+    """Load a torch file with torch's restricted unpickler.
 
     Args:
         path: the file.
-        globals_: classes that it may name beside tensors and plain containers.
+        globals_: classes that the file may name, in addition to tensors and plain containers.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or would import anything else.
+        CheckpointError: the file is missing, damaged, or names another class.
     """
     import torch
 
@@ -39,7 +39,7 @@ class TorchFile(TensorSource):
     """Tensors of a pickled checkpoint, held in memory as stored."""
 
     def __init__(self, path: Path, tensors: Mapping[str, Any]) -> None:
-        """Use `TorchFile.open`, or give a flat mapping from names to torch tensors."""
+        """Take a flat mapping from names to torch tensors; `TorchFile.open` reads one from a file."""
         self._path = path
         self._stored = {canonical(name): name for name in tensors}
         self._tensors = {canonical(name): tensor for name, tensor in tensors.items()}
@@ -58,12 +58,12 @@ class TorchFile(TensorSource):
 
         Args:
             path: the file.
-            pick: finds the flat state dict in what the file holds; it may raise LookupError, TypeError or ValueError.
-            rename: stored names into the network's; None drops a tensor.
+            pick: returns the flat state dict of the file's content; it may raise LookupError, TypeError or ValueError.
+            rename: maps stored names to the network's; None drops a tensor.
             globals_: see `load_pickle`.
 
         Raises:
-            CheckpointError: the file is missing or damaged, or holds something else.
+            CheckpointError: the file is missing or damaged, or its content is not as expected.
         """
         import torch
 
@@ -81,11 +81,11 @@ class TorchFile(TensorSource):
         return cls(path, renamed)
 
     def __str__(self) -> str:
-        """The file."""
+        """Path of the file."""
         return str(self._path)
 
     def where(self, name: str) -> str:
-        """File and tensor."""
+        """File and stored name."""
         return f"{self._path}: {self._stored.get(name, name)}"
 
     def sha256(self) -> dict[str, str]:

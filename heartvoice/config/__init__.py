@@ -1,1 +1,1 @@
-"""Config."""
+"""Sizes of all networks, by preset."""

@@ -1,7 +1,7 @@
-"""Sizes and rates of every network, by preset. No size is written anywhere else.
+"""Sizes and rates of every network, by preset: the only place where they are defined.
 
-Names and values of the `oss-3b` preset are those of the official `config.json` files, so that a checkpoint's
-configuration maps onto these classes field by field.
+Names and values of the preset `oss-3b` are those of the official `config.json` files, so a checkpoint's configuration
+maps to these classes field by field.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A Llama-shaped decoder: grouped-query attention, gated MLP, interleaved RoPE with Llama-3 scaling."""
+    """Llama decoder: grouped-query attention, gated MLP, interleaved RoPE with Llama-3 scaling."""
 
     num_layers: int
     num_heads: int
@@ -67,7 +67,7 @@ FLAVOURS: dict[str, TransformerConfig] = {
 
 @dataclass(frozen=True)
 class GenerationIds(FromConfig):
-    """Ids of `gen_config.json`: text BOS and EOS, first id that ends a song, text id beside audio frames."""
+    """Ids of `gen_config.json`: text BOS and EOS, first id that ends a song, text id of audio frames."""
 
     text_bos_id: int = 128_000
     text_eos_id: int = 128_001
@@ -77,7 +77,7 @@ class GenerationIds(FromConfig):
 
 @dataclass(frozen=True)
 class HeartMuLaConfig:
-    """HeartMuLa: a backbone that runs once per frame and a depth decoder that runs inside it."""
+    """HeartMuLa: a backbone that runs once per frame, and a depth decoder within the frame."""
 
     backbone: TransformerConfig = FLAVOURS["llama-3B"]
     decoder: TransformerConfig = FLAVOURS["llama-300M"]
@@ -90,7 +90,7 @@ class HeartMuLaConfig:
 
     @property
     def codebook_size(self) -> int:
-        """Number of ids that are codes; the ids above are special."""
+        """Number of ids that are codes; higher ids are special."""
         return self.audio_vocab_size - self.num_special
 
     @classmethod
@@ -114,7 +114,7 @@ class HeartMuLaConfig:
 
 @dataclass(frozen=True)
 class HeartCodecConfig(FromConfig):
-    """HeartCodec: RVQ lookup, a flow-matching transformer in two stacks, and a scalar codec for the waveform."""
+    """HeartCodec: RVQ lookup, a two-stack flow-matching transformer, and a scalar codec for the waveform."""
 
     dim: int = 512
     codebook_size: int = 8192
@@ -163,20 +163,20 @@ class HeartCodecConfig(FromConfig):
 
 @dataclass(frozen=True)
 class Preset:
-    """One bundle of networks that belong together."""
+    """A set of networks that work together."""
 
     name: str
     lm: HeartMuLaConfig
     codec: HeartCodecConfig
     ids: GenerationIds = field(default_factory=GenerationIds)
     max_positions: int = 3584
-    """Prompt plus song, in LM positions: 240 s of music and 584 prompt tokens."""
+    """Limit of prompt plus song in LM positions: 240 s of music and 584 prompt tokens."""
     separator: SeparatorConfig = SEPARATORS["htdemucs"]
     speaker: AnySpeaker = SPEAKERS["resemblyzer"]
     f0: AnyF0 = F0S["swift-f0"]
     svc: SvcConfig = field(default_factory=SvcConfig)
     style: CampplusConfig = field(default_factory=CampplusConfig)
-    """The converter's style encoder, whatever the speaker encoder is."""
+    """Style encoder of the converter; independent of `speaker`."""
 
     def __post_init__(self) -> None:
         if self.lm.codebook_size != self.codec.codebook_size:

@@ -1,4 +1,4 @@
-"""Sizes of the singing voice conversion's networks (seed_vc spec). Defaults are those of the official checkpoints."""
+"""Sizes of the voice conversion networks (seed_vc spec); defaults are the official checkpoints'."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from heartvoice.config.base import from_mapping
 
 SVC_HOP = 512
-"""Samples at 44.1 kHz of one mel frame."""
+"""Samples per mel frame at 44.1 kHz."""
 
 
 @dataclass(frozen=True)
 class WhisperConfig:
-    """The Whisper encoder, by the names of its `config.json` (section 3)."""
+    """Whisper encoder, with the names of its `config.json` (section 3)."""
 
     d_model: int = 768
     encoder_layers: int = 12
@@ -26,7 +26,7 @@ class WhisperConfig:
 
 @dataclass(frozen=True)
 class RegulatorConfig:
-    """The length regulator (section 6)."""
+    """Length regulator (section 6)."""
 
     channels: int = 768
     in_channels: int = 768
@@ -36,7 +36,7 @@ class RegulatorConfig:
 
 @dataclass(frozen=True)
 class DitConfig:
-    """The flow's estimator (section 9)."""
+    """Velocity estimator of the flow (section 9)."""
 
     hidden_dim: int = 768
     num_heads: int = 12
@@ -53,13 +53,13 @@ class DitConfig:
 
     @property
     def ffn_dim(self) -> int:
-        """Width of the feed-forward layer: two thirds of four times the width, rounded up to 256."""
+        """Width of the feed-forward layer: 8/3 of hidden_dim, rounded up to a multiple of 256."""
         return -(-int(2 * 4 * self.hidden_dim / 3) // 256) * 256
 
 
 @dataclass(frozen=True)
 class BigvganConfig:
-    """BigVGAN v2, by the names of its `config.json` (section 11)."""
+    """BigVGAN v2, with the names of its `config.json` (section 11)."""
 
     num_mels: int = 128
     upsample_rates: tuple[int, ...] = (8, 4, 2, 2, 2, 2)
@@ -70,7 +70,7 @@ class BigvganConfig:
 
     @property
     def hop(self) -> int:
-        """Samples of one mel frame."""
+        """Samples per mel frame."""
         hop = 1
         for rate in self.upsample_rates:
             hop *= rate
@@ -79,7 +79,7 @@ class BigvganConfig:
 
 @dataclass(frozen=True)
 class SvcConfig:
-    """Everything of the converter but F0 and style encoder, which have presets of their own."""
+    """Converter networks, except F0 and style encoder, which the preset names separately."""
 
     whisper: WhisperConfig = field(default_factory=WhisperConfig)
     regulator: RegulatorConfig = field(default_factory=RegulatorConfig)
@@ -88,14 +88,14 @@ class SvcConfig:
 
     def __post_init__(self) -> None:
         if self.whisper.d_model != self.regulator.in_channels:
-            raise ValueError(f"Whisper's width is not the regulator's input: {self}")
+            raise ValueError(f"Whisper's width differs from the regulator's input width: {self}")
         if self.regulator.channels != self.dit.content_dim:
-            raise ValueError(f"the regulator's width is not the estimator's condition: {self}")
+            raise ValueError(f"the regulator's width differs from the estimator's condition width: {self}")
         if self.dit.in_channels != self.vocoder.num_mels or self.vocoder.hop != SVC_HOP:
             raise ValueError(f"estimator and vocoder disagree on the mel spectrum: {self}")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> SvcConfig:
-        """Read an index entry."""
+        """Read an entry of an export's index."""
         kinds = {"whisper": WhisperConfig, "regulator": RegulatorConfig, "dit": DitConfig, "vocoder": BigvganConfig}
         return cls(**{name: from_mapping(kind, config[name]) for name, kind in kinds.items()})

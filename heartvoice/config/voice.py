@@ -1,5 +1,6 @@
-"""Sizes of the networks that work on recordings: separator, speaker encoders, F0. Reached through
-`heartvoice.config.presets`; the converter's own are in `heartvoice.config.svc`.
+"""Sizes of the networks that analyse recordings: separator, speaker encoders and F0.
+
+Import them from `heartvoice.config.presets`; the converter's sizes are in `heartvoice.config.svc`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from heartvoice.config.base import FromConfig
 
 @dataclass(frozen=True)
 class SeparatorConfig(FromConfig):
-    """htdemucs, by the keyword arguments of its checkpoints; defaults are those of the official `htdemucs`."""
+    """htdemucs, with the keyword arguments of its checkpoints; defaults are the official `htdemucs`'s."""
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
     n_models: int = 1
-    """A bag: model i of several gives source i (htdemucs_ft has four)."""
+    """Number of networks in the bag; network i of several gives source i (htdemucs_ft has four)."""
     audio_channels: int = 2
     samplerate: int = 44_100
     segment: str = "39/5"
-    """Seconds, as a fraction."""
+    """Segment length in seconds, as a fraction."""
     channels: int = 48
     growth: int = 2
     nfft: int = 4096
@@ -42,11 +43,11 @@ class SeparatorConfig(FromConfig):
     t_heads: int = 8
     t_max_period: float = 10_000.0
     overlap: float = 0.25
-    """Share of a segment that the next one begins in."""
+    """Share of a segment that overlaps the next one."""
 
     @property
     def segment_samples(self) -> int:
-        """Samples of one segment."""
+        """Samples per segment."""
         return int(Fraction(self.segment) * self.samplerate)
 
     @property
@@ -57,7 +58,7 @@ class SeparatorConfig(FromConfig):
 
 @dataclass(frozen=True)
 class SpeakerConfig(FromConfig):
-    """A speaker encoder: which engine, and its widths. Resemblyzer's are fixed by its published weights."""
+    """Resemblyzer's speaker encoder; the widths are those of its published weights."""
 
     engine: str = "resemblyzer"
     n_bands: int = 40
@@ -68,7 +69,7 @@ class SpeakerConfig(FromConfig):
 
 @dataclass(frozen=True)
 class CampplusConfig(FromConfig):
-    """CAMPPlus; defaults are those of the official checkpoint (seed_vc spec, section 8)."""
+    """CAMPPlus; defaults are the official checkpoint's (seed_vc spec, section 8)."""
 
     engine: str = "campplus"
     n_bands: int = 80
@@ -84,16 +85,16 @@ class CampplusConfig(FromConfig):
 
 @dataclass(frozen=True)
 class SwiftF0Config(FromConfig):
-    """swift-f0: a graph from its PyPI wheel, taken as it is."""
+    """swift-f0: the published graph from its PyPI wheel."""
 
     engine: str = "swift-f0"
     hop: int = 256
-    """Samples at 16 kHz between two values."""
+    """Samples at 16 kHz between two F0 values."""
 
 
 @dataclass(frozen=True)
 class RmvpeConfig(FromConfig):
-    """RMVPE; defaults are those of the official `rmvpe.pt` (seed_vc spec, section 4)."""
+    """RMVPE; defaults are the official `rmvpe.pt`'s (seed_vc spec, section 4)."""
 
     engine: str = "rmvpe"
     n_blocks: int = 4

@@ -106,10 +106,10 @@ def _htdemucs() -> type:
 # ------------------------------------------------------------------------------------------------------ random weights
 
 
-def separator_law(sizes: SeparatorConfig) -> InitFn:
+def separator_init(sizes: SeparatorConfig) -> InitFn:
     """Scales for htdemucs: every branch counts (LayerScale near 0.3), each source about as loud as the mix."""
 
-    def law(name: str, shape: tuple[int, ...]) -> InitSpec:
+    def init(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(".scale"):
             return InitSpec(0.1, mean=0.3)
         if _is_norm(name):
@@ -123,7 +123,7 @@ def separator_law(sizes: SeparatorConfig) -> InitFn:
         gain = 2.0 if ".rewrite." in name or name.endswith(".3.weight") else 1.0  # a gate halves what it passes
         return InitSpec(gain / math.sqrt(math.prod(shape[1:])))
 
-    return law
+    return init
 
 
 def _is_norm(name: str) -> bool:

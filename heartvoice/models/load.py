@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
-from heartvoice.checkpoints.random_f0 import rmvpe_law
-from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartcodec_law, heartmula_law
-from heartvoice.checkpoints.random_seed_vc import part_law
+from heartvoice.checkpoints.random_f0 import rmvpe_init
+from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartcodec_init, heartmula_init
+from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
-from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import (
     AnyF0,
     AnySpeaker,
@@ -31,7 +31,7 @@ from heartvoice.config.presets import (
     WhisperConfig,
 )
 from heartvoice.errors import CheckpointError
-from heartvoice.models.demucs import build_separator, separator_law
+from heartvoice.models.demucs import build_separator, separator_init
 from heartvoice.models.seed_vc.build import AnyPart, build_part
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 _Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | AnySpeaker | AnyF0 | AnyPart
-"""Networks whose random weights follow a law alone; the vocoder's filters are what they are."""
+"""Networks whose random weights need only an `InitFn`; the vocoder has fixed filters too."""
 AnyConfig = _Drawn | BigvganConfig
 
 
@@ -196,22 +196,22 @@ def random_checkpoint(sizes: AnyConfig, seed: int) -> TensorSource:
     """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
     if isinstance(sizes, BigvganConfig):
         return RandomBigvgan(manifest(sizes), seed, sizes)
-    return RandomCheckpoint(manifest(sizes), seed, _law(sizes))
+    return RandomCheckpoint(manifest(sizes), seed, _init_fn(sizes))
 
 
-def _law(sizes: _Drawn) -> InitFn:
+def _init_fn(sizes: _Drawn) -> InitFn:
     match sizes:
         case HeartMuLaConfig():
-            return heartmula_law(sizes)
+            return heartmula_init(sizes)
         case HeartCodecConfig():
-            return heartcodec_law(sizes)
+            return heartcodec_init(sizes)
         case SeparatorConfig():
-            return separator_law(sizes)
+            return separator_init(sizes)
         case SpeakerConfig() | CampplusConfig():
-            return speaker_law(sizes)
+            return speaker_init(sizes)
         case RmvpeConfig():
-            return rmvpe_law(sizes)
+            return rmvpe_init(sizes)
         case WhisperConfig() | RegulatorConfig() | DitConfig():
-            return part_law(sizes)
+            return part_init(sizes)
         case SwiftF0Config():
             raise AssertionError("swift-f0 has published weights only")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.export.layout import Precision
@@ -37,7 +37,7 @@ BOTH = pytest.mark.parametrize("sizes", [LSTM, CAMPPLUS], ids=["resemblyzer", "c
 
 
 def source_of(sizes: AnySpeaker, seed: int = 0) -> TensorSource:
-    return RandomCheckpoint(speaker_manifest(sizes), seed, speaker_law(sizes))
+    return RandomCheckpoint(speaker_manifest(sizes), seed, speaker_init(sizes))
 
 
 def network_of(sizes: AnySpeaker, source: TensorSource) -> nn.Module:
@@ -135,7 +135,7 @@ def test_a_projection_without_length_stays_zero_in_the_graph(tmp_path: Path) -> 
         def array(self, name: str) -> np.ndarray:
             return np.asarray(state[name])
 
-    source = Held(speaker_manifest(LSTM), 0, speaker_law(LSTM))
+    source = Held(speaker_manifest(LSTM), 0, speaker_init(LSTM))
     features = np.ones((1, 9, LSTM.n_bands), np.float32)
     got = graph_of(LSTM, source, tmp_path).run({"features": features})["embedding"]
     assert not got.any()

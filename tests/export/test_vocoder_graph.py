@@ -16,7 +16,7 @@ import torch
 
 from heartvoice.checkpoints.bigvgan import RandomBigvgan, filter_taps
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import CampplusConfig
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.graphs import SVC_STYLE, VOCODER
@@ -221,7 +221,7 @@ def style_of(sizes: CampplusConfig, source: TensorSource) -> Campplus:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_style_graph_is_its_module(precision: Precision, tmp_path: Path) -> None:
-    source = RandomCheckpoint(speaker_manifest(STYLE), 0, speaker_law(STYLE))
+    source = RandomCheckpoint(speaker_manifest(STYLE), 0, speaker_init(STYLE))
     parity = Parity("whole")
     engine = engine_of(build_svc_style(STYLE, source, precision), tmp_path)
     compare_style(engine, style_of(STYLE, source), TINY, parity)
@@ -230,7 +230,7 @@ def test_the_style_graph_is_its_module(precision: Precision, tmp_path: Path) -> 
 
 
 def test_the_style_graph_has_its_own_contract(tmp_path: Path) -> None:
-    source = RandomCheckpoint(speaker_manifest(STYLE), 0, speaker_law(STYLE))
+    source = RandomCheckpoint(speaker_manifest(STYLE), 0, speaker_init(STYLE))
     write_graph(build_svc_style(STYLE, source), tmp_path)
     graph = onnx.load(tmp_path / GRAPH_FILE).graph
     assert graph.name == SVC_STYLE.name

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heartvoice.audio.dsp import kaldi_fbank
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.speaker import BATCHES, speaker_law
+from heartvoice.checkpoints.speaker import BATCHES, speaker_init
 from heartvoice.config.presets import CampplusConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
@@ -39,7 +39,7 @@ def loaded(sizes: CampplusConfig, source: TensorSource) -> Campplus:
 
 
 def random_network(sizes: CampplusConfig = SMALL, seed: int = 0) -> Campplus:
-    return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), seed, speaker_law(sizes)))
+    return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), seed, speaker_init(sizes)))
 
 
 def golden_network(folder: GoldenFolder) -> Campplus:

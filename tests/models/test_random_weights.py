@@ -48,8 +48,8 @@ def test_values_are_pinned_for_ever() -> None:
 
 def test_values_follow_their_law_across_chunks() -> None:
     shapes = {"a": (3, 1_500_001), "b": (2, 4, 6)}
-    laws = {"a": InitSpec(0.5, mean=-1.0), "b": InitSpec(1.0, n_zero=2, zero_axis=2)}
-    source = RandomCheckpoint(shapes, 0, lambda name, shape: laws[name])
+    specs = {"a": InitSpec(0.5, mean=-1.0), "b": InitSpec(1.0, n_zero=2, zero_axis=2)}
+    source = RandomCheckpoint(shapes, 0, lambda name, shape: specs[name])
     values = source.array("a")
     assert abs(values.mean(dtype=np.float64) + 1) < 1e-3
     assert abs(values.std(dtype=np.float64) - 0.5) < 1e-3

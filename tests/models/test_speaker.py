@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.speaker import speaker_law
+from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import SPEAKERS, CampplusConfig, SpeakerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
@@ -30,7 +30,7 @@ def loaded(sizes: SpeakerConfig, source: TensorSource) -> Resemblyzer:
 
 
 def random_network(sizes: SpeakerConfig = SMALL) -> Resemblyzer:
-    return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), 0, speaker_law(sizes)))
+    return loaded(sizes, RandomCheckpoint(speaker_manifest(sizes), 0, speaker_init(sizes)))
 
 
 def partials(sizes: SpeakerConfig, count: int = 3, length: int = 40) -> Tensor:
