@@ -1,1 +1,1 @@
-"""The networks as PyTorch modules, and the arithmetic around them; importing this package imports no torch."""
+"""The networks as PyTorch modules, and their arithmetic; importing this package imports no torch."""

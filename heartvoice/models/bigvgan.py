@@ -1,4 +1,4 @@
-"""BigVGAN v2: mel frames into samples. Weight norm is folded: inference has no use for it.
+"""BigVGAN v2 vocoder: mel frames to samples. Weight norm is folded; inference does not need it.
 
 Source: seed_vc spec, section 11; S. Lee, W. Ping, B. Ginsburg, B. Catanzaro, S. Yoon, "BigVGAN: A Universal Neural
 Vocoder with Large-Scale Training", 2023. Names are those of the official file after its weight norm is removed.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,20 +31,20 @@ from heartvoice.errors import CheckpointError
 
 GENERATOR, CONFIG = "bigvgan_generator.pt", "config.json"
 UP_PAD, UP_CROP, DOWN_PADS = 5, 15, (5, 6)
-"""Samples repeated beside the upsampling's input, cut from its result, repeated beside the downsampling's input."""
+"""Samples padded before upsampling, cropped after it, and padded before downsampling."""
 
 
 def open_bigvgan(folder: Path) -> tuple[BigvganConfig, TensorSource]:
-    """Open a published vocoder: `config.json` beside `bigvgan_generator.pt`, or beside safetensors.
+    """Open a published vocoder: `config.json` with `bigvgan_generator.pt` or safetensors.
 
     Args:
-        folder: its weights may have their weight norm or have it folded.
+        folder: contains the files; weight norm may be present or folded.
 
     Returns:
-        The sizes that the configuration states, and the weights.
+        Sizes of the configuration, and the weights.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the network is of another form, or a tensor does not fit.
+        CheckpointError: a file is missing or damaged, the network is an unsupported variant, or a tensor does not fit.
     """
     config = folder / CONFIG
     try:
@@ -70,7 +71,7 @@ def bigvgan_manifest(sizes: BigvganConfig) -> dict[str, tuple[int, ...]]:
 
 
 class SnakeBeta(nn.Module):
-    """x + sin(x e^alpha)^2 / e^beta, with both in each channel."""
+    """Snake activation x + sin(x e^alpha)^2 / e^beta, with alpha and beta per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class SnakeBeta(nn.Module):
 
 
 class Filter(nn.Module):
-    """A low pass whose taps the checkpoint holds, one copy for each activation."""
+    """Low-pass filter; the checkpoint stores a copy of its taps for each activation."""
 
     filter: Tensor
 
@@ -94,7 +95,7 @@ class Filter(nn.Module):
 
 
 class Upsample(Filter):
-    """Twice the rate; beyond its ends a signal goes on as it ends."""
+    """Upsamples by 2; the ends are padded by repeating the edge sample."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T] to [B, C, 2 T]."""
@@ -105,7 +106,7 @@ class Upsample(Filter):
 
 
 class LowPass(Filter):
-    """Half the rate, with the same ends."""
+    """Low-pass filters and downsamples by 2, with the same padding."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, 2 T] to [B, C, T]."""
@@ -115,7 +116,7 @@ class LowPass(Filter):
 
 
 class Downsample(nn.Module):
-    """The low pass under the checkpoint's name."""
+    """The low-pass filter under the checkpoint's name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class Downsample(nn.Module):
 
 
 class Activation(nn.Module):
-    """SnakeBeta at twice the rate, so that its harmonics do not fold back."""
+    """SnakeBeta at twice the rate, which keeps its harmonics from aliasing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,12 +143,12 @@ class Activation(nn.Module):
 
 
 def _same(channels: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
-    """A convolution that keeps the length."""
+    """Make a convolution that keeps the length."""
     return nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
 
 
 class AmpBlock(nn.Module):
-    """Residual pairs of convolutions, an activation before each."""
+    """Residual pairs of convolutions, each preceded by an activation."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -164,7 +165,7 @@ class AmpBlock(nn.Module):
 
 
 class Bigvgan(nn.Module):
-    """The whole vocoder."""
+    """The complete vocoder."""
 
     def __init__(self, sizes: BigvganConfig) -> None:
         super().__init__()
@@ -183,7 +184,7 @@ class Bigvgan(nn.Module):
         self.n_parallel = len(sizes.resblock_kernel_sizes)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Turn frames into samples.
+        """Synthesise samples from mel frames.
 
         Args:
             mel: float32 [B, num_mels, T], natural logarithms of magnitudes.
@@ -193,8 +194,7 @@ class Bigvgan(nn.Module):
         """
         x = self.conv_pre(mel)
         for stage, up in enumerate(self.ups):
-            assert isinstance(up, nn.ModuleList)
-            x = up[0](x)
+            x = cast("nn.ModuleList", up)[0](x)
             blocks = self.resblocks[stage * self.n_parallel : (stage + 1) * self.n_parallel]
             x = torch.stack([block(x) for block in blocks]).mean(dim=0)
         audio: Tensor = self.conv_post(self.activation_post(x)).clamp(-1, 1)

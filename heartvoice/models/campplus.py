@@ -1,4 +1,4 @@
-"""CAMPPlus: filter bank frames into a vector that says who speaks.
+"""CAMPPlus speaker encoder: filter bank frames to a speaker embedding.
 
 Source: seed_vc spec, section 8; H. Wang, S. Zheng, Y. Chen, L. Cheng, Q. Chen, "CAM++: A Fast and Efficient Network for
 Speaker Verification Using Context-Aware Masking", 2023. Names are those of the official `campplus_cn_common.bin`.
@@ -16,16 +16,16 @@ from heartvoice.config.presets import CampplusConfig
 
 KERNEL, TDNN_KERNEL, TDNN_STRIDE = 3, 5, 2
 HEAD_STRIDE = 8
-"""Bands per row of the head's result: three strides of 2."""
+"""Bands per row of the head's output: three strides of 2."""
 GATE_REDUCTION = 2
 """Bottleneck channels per hidden channel of the gate."""
 TRANSIT_REDUCTION = 2
 MIN_FRAMES = TDNN_STRIDE + 1
-"""Frames of the shortest input: its deviation over time needs two values after the stride."""
+"""Shortest input in frames: the deviation over time needs two values after the stride."""
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; `stride` is that of the frequency axis alone."""
+    """Two 3x3 convolutions and a shortcut; `stride` applies to the frequency axis only."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Head(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """[B, T, bands] to [B, C * bands / 8, T]."""
         x = features.transpose(1, 2).unsqueeze(1)  # [B, 1, bands, T]
         x = torch.relu(self.bn1(self.conv1(x)))
         x = self.layer2(self.layer1(x))
@@ -71,7 +71,7 @@ def _norm(channels: int, *, affine: bool = True) -> nn.Sequential:
 
 
 class Tdnn(nn.Module):
-    """A convolution with stride, BatchNorm, ReLU."""
+    """Strided convolution, BatchNorm, ReLU."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -84,12 +84,12 @@ class Tdnn(nn.Module):
 
 
 def segment_means(x: Tensor, length: int) -> Tensor:
-    """Means over segments of `length` frames, the last of what there is: [B, C, T] to [B, C, ceil(T / length)]."""
+    """Average segments of `length` frames, the last possibly shorter: [B, C, T] to [B, C, ceil(T / length)]."""
     return torch.stack([segment.mean(dim=-1) for segment in torch.split(x, length, dim=-1)], dim=-1)
 
 
 class ContextGate(nn.Module):
-    """A dilated convolution, gated by the means of its input over all time and over the segment."""
+    """Dilated convolution, gated by its input's means over all time and over the segment."""
 
     def __init__(self, sizes: CampplusConfig, dilation: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class ContextGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, bottleneck, T] to [B, growth, T]."""
         context = x.mean(dim=-1, keepdim=True) + segment_means(x, self.segment_frames)
-        gate = torch.sigmoid(self.linear2(torch.relu(self.linear1(context))))  # one value a segment
+        gate = torch.sigmoid(self.linear2(torch.relu(self.linear1(context))))  # one value per segment
         repeated = gate.repeat_interleave(self.segment_frames, dim=-1)[..., : x.shape[-1]]
         gated: Tensor = self.linear_local(x) * repeated
         return gated
@@ -125,7 +125,7 @@ class DenseLayer(nn.Module):
 
 
 class Transit(nn.Module):
-    """BatchNorm, ReLU, and a convolution to half the width."""
+    """BatchNorm, ReLU, and a convolution that halves the width."""
 
     def __init__(self, width_in: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Transit(nn.Module):
 
 
 class Dense(nn.Module):
-    """The last projection and a BatchNorm without weights."""
+    """Final projection and a BatchNorm without weights."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def pool(x: Tensor) -> Tensor:
 
 
 class XVector(nn.Module):
-    """Densely connected blocks over time, statistics, projection."""
+    """Densely connected blocks over time, statistics pooling, projection."""
 
     def __init__(self, sizes: CampplusConfig) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class XVector(nn.Module):
 
 
 class Campplus(nn.Module):
-    """The whole network."""
+    """The complete network."""
 
     def __init__(self, sizes: CampplusConfig) -> None:
         super().__init__()
@@ -194,10 +194,10 @@ class Campplus(nn.Module):
         self.xvector = XVector(sizes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed utterances.
+        """Compute the embeddings of utterances.
 
         Args:
-            features: float32 [B, T, bands], T at least 3: log filter bank, mean over time removed.
+            features: float32 [B, T, bands], T at least 3: log filter bank with its mean over time removed.
 
         Returns:
             float32 [B, D], not normalised.
@@ -206,5 +206,5 @@ class Campplus(nn.Module):
         return embedding
 
     def never_read(self, name: str) -> bool:
-        """BatchNorm's counters."""
+        """Return True for BatchNorm's counters, which inference does not use."""
         return name.endswith(BATCHES)

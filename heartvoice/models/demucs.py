@@ -1,8 +1,7 @@
-"""The separator: htdemucs of the `demucs` package behind this project's sizes, checkpoints and random weights.
+"""htdemucs, the separator of the `demucs` package, with this project's sizes, checkpoints and random weights.
 
-The architecture is the package's own (`demucs.htdemucs.HTDemucs`, an optional dependency of the export). Here it is cut
-where the graph is cut: STFT and inverse STFT outside, everything between them inside. Importing this module imports no
-torch.
+The package provides the architecture (`demucs.htdemucs.HTDemucs`, an optional dependency of the export). The graph
+covers everything between STFT and inverse STFT, so the module is split there. Importing this module imports no torch.
 
 Source: Rouard, Massa and Defossez, "Hybrid transformers for music source separation", 2023; demucs 4.1.0.
 """
@@ -40,20 +39,20 @@ _REQUIRED: dict[str, object] = {
     "t_sin_random_shift": 0, "t_sparse_self_attn": False, "t_sparse_cross_attn": False, "t_cross_first": False,
     "use_train_segment": True,
 }  # fmt: skip
-"""What a checkpoint must be like beyond its sizes; other keyword arguments matter to training alone."""
+"""Required values of a checkpoint, beyond its sizes; other keyword arguments concern training only."""
 
 
 # -------------------------------------------------------------------------------------------------------------- module
 
 
 def build_separator(sizes: SeparatorConfig) -> nn.Module:
-    """The networks of a bag in one module, `models.0` to `models.<n - 1>`; on whatever device torch makes tensors.
+    """Build a bag's networks, `models.0` to `models.<n - 1>`, on torch's default device.
 
-    Its method `core(mix, spectrum)` is what the graph computes; `separate(mix)` is what the package's
-    `apply_model` computes with shifts 0.
+    Its method `core(mix, spectrum)` computes what the graph computes. `separate(mix)` computes the package's
+    `apply_model` with shifts 0.
 
     Raises:
-        CheckpointError: the sizes are not those of a network that can be built here.
+        CheckpointError: a network of these sizes is not supported.
     """
     check_sizes(sizes)
     from heartvoice.models.demucs_module import Separator
@@ -62,17 +61,17 @@ def build_separator(sizes: SeparatorConfig) -> nn.Module:
 
 
 def module_kwargs(sizes: SeparatorConfig) -> dict[str, Any]:
-    """Keyword arguments of `HTDemucs` for one network of the bag."""
+    """Return the keyword arguments of `HTDemucs` for one network of the bag."""
     names = inspect.signature(_htdemucs()).parameters
     values = {name: value for name, value in vars(sizes).items() if name in names}
     return values | {"sources": list(sizes.sources), "segment": Fraction(sizes.segment)}
 
 
 def check_sizes(sizes: SeparatorConfig) -> None:
-    """Refuse sizes that the graph does not cover.
+    """Check that the graph supports these sizes.
 
     Raises:
-        CheckpointError: names the field, the limit and the value.
+        CheckpointError: the message gives field, limit and value.
     """
     widest = sizes.nfft // 2 // sizes.stride ** (sizes.depth - 1)
     wrong = {
@@ -107,7 +106,10 @@ def _htdemucs() -> type:
 
 
 def separator_init(sizes: SeparatorConfig) -> InitFn:
-    """Scales for htdemucs: every branch counts (LayerScale near 0.3), each source about as loud as the mix."""
+    """Initial scales of htdemucs: LayerScale near 0.3, so that every branch contributes.
+
+    Each source is about as loud as the mix.
+    """
 
     def init(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(".scale"):
@@ -117,10 +119,10 @@ def separator_init(sizes: SeparatorConfig) -> InitFn:
         if name.endswith("bias"):
             return InitSpec(0.05)
         if name.endswith("embedding.weight"):
-            return InitSpec(1.0 / (sizes.emb_scale * max(sizes.freq_emb, 1e-3)))  # what is added has deviation 1
+            return InitSpec(1.0 / (sizes.emb_scale * max(sizes.freq_emb, 1e-3)))  # the added embedding has deviation 1
         if name.endswith("conv_tr.weight"):
-            return InitSpec(1 / math.sqrt(shape[0] * shape[2] / sizes.stride))  # kernel / stride taps meet in a sample
-        gain = 2.0 if ".rewrite." in name or name.endswith(".3.weight") else 1.0  # a gate halves what it passes
+            return InitSpec(1 / math.sqrt(shape[0] * shape[2] / sizes.stride))  # kernel / stride taps sum to a sample
+        gain = 2.0 if ".rewrite." in name or name.endswith(".3.weight") else 1.0  # a gate halves its input
         return InitSpec(gain / math.sqrt(math.prod(shape[1:])))
 
     return init
@@ -136,7 +138,7 @@ def _is_norm(name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Bag:
-    """A bag's yaml: signatures of its networks."""
+    """Signatures of the networks in a bag's yaml file."""
 
     origin: str
     models: tuple[str, ...]
@@ -147,16 +149,16 @@ def open_separator(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfi
     """Open official weights: `.th` pickles or safetensors, as demucs 4.1.0 publishes them.
 
     Args:
-        folder: holds the files, named by the signatures that a bag's yaml lists. A yaml beside them is used; without
-            one, that of the installed package with as many networks as `sizes` has.
-        sizes: say how many networks are wanted; everything else is the checkpoint's own.
+        folder: contains the files, named by the signatures in a bag's yaml. Without a yaml in the folder, the installed
+            package's yaml with as many networks as `sizes` is used.
+        sizes: give the number of networks; all other values come from the checkpoint.
 
     Returns:
-        The checkpoint's sizes, and its tensors as `models.<index>.<name>`.
+        Sizes of the checkpoint, and its tensors as `models.<index>.<name>`.
 
     Raises:
-        CheckpointError: a file is missing, damaged, would run code, is another architecture, or the networks of the
-            bag do not fit together.
+        CheckpointError: a file is missing or damaged, would run code, or has another architecture, or the networks of
+            the bag do not fit together.
     """
     bag = _read_bag(folder, sizes)
     opened = [_open_network(_find(folder, signature)) for signature in bag.models]
@@ -168,11 +170,11 @@ def open_separator(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfi
     if bag.segment is not None and bag.segment <= Fraction(first.segment):
         first = replace(first, segment=str(bag.segment))
     check_sizes(first)
-    return first, _Joined(folder, [source for _, source in opened])
+    return first, _BagTensors(folder, [source for _, source in opened])
 
 
 def _read_bag(folder: Path, sizes: SeparatorConfig) -> _Bag:
-    """The yaml beside the files, or the package's."""
+    """Read the yaml in the folder, or the package's."""
     bags = [_parse_bag(path) for path in sorted(folder.glob("*.yaml"))]
     fitting = [bag for bag in bags if len(bag.models) == sizes.n_models]
     if len(bags) == 1:
@@ -208,7 +210,7 @@ def _parse_bag(path: Path) -> _Bag:
 
 
 def _find(folder: Path, signature: str) -> Path:
-    """The file of one network; `.th` names may end in a checksum."""
+    """Find the file of one network; `.th` names may end in a checksum."""
     names = [f"{signature}.safetensors", f"{signature}.th"]
     found = [folder / name for name in names if (folder / name).is_file()] + sorted(folder.glob(f"{signature}-*.th"))
     if len(found) != 1:
@@ -237,7 +239,7 @@ def _open_pickle(path: Path) -> tuple[SeparatorConfig, TensorSource]:
 
 
 def _check_sum(path: Path) -> None:
-    """`<signature>-<first digits of its sha256>.th`."""
+    """Check the file against its name, `<signature>-<first digits of its sha256>.th`."""
     _, dash, expected = path.stem.rpartition("-")
     if not dash:
         return
@@ -267,7 +269,7 @@ def _open_safetensors(path: Path) -> tuple[SeparatorConfig, TensorSource]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """The header's free text; the header itself has been checked."""
+    """Read the metadata of a safetensors header that has been checked before."""
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         metadata = json.loads(stream.read(length)).get("__metadata__") or {}
@@ -283,7 +285,7 @@ def _fraction(value: dict[str, Any]) -> Any:
 
 
 def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SeparatorConfig:
-    """Sizes of a checkpoint by the arguments its network was made with; the class's defaults fill the rest."""
+    """Sizes from the network's constructor arguments; missing ones take the class's defaults."""
     signature = inspect.signature(_htdemucs())
     unknown = [str(name) for name in kwargs if name not in signature.parameters]
     if unknown:
@@ -295,7 +297,7 @@ def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sep
         wrong = [
             f"{name}: expected {wanted!r}, got {values[name]!r}"
             for name, wanted in _REQUIRED.items()
-            if (values[name] or None) != (wanted or None)  # 0, False, [] and None all mean "without"
+            if (values[name] or None) != (wanted or None)  # 0, False, [] and None all mean "off"
         ]
         if wrong:
             raise CheckpointError(f"{path}: an architecture that is not supported: {'; '.join(wrong)}")
@@ -308,8 +310,8 @@ def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sep
         raise CheckpointError(f"{path}: args, kwargs: not those of {_CLASS}: {error}") from error
 
 
-class _Joined(TensorSource):
-    """The networks of a bag side by side."""
+class _BagTensors(TensorSource):
+    """Tensors of all networks of a bag, with prefixed names."""
 
     def __init__(self, folder: Path, parts: Sequence[TensorSource]) -> None:
         self._folder, self._sources = folder, list(parts)
@@ -319,7 +321,7 @@ class _Joined(TensorSource):
         self.names = frozenset(self._where)
 
     def __str__(self) -> str:
-        """The folder."""
+        """Path of the folder."""
         return str(self._folder)
 
     def where(self, name: str) -> str:

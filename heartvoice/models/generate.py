@@ -1,4 +1,4 @@
-"""The generation loop of HeartMuLa for one song, in PyTorch: the reference that every engine's loop is held to.
+"""HeartMuLa's generation loop for one song, in PyTorch: the reference for every engine's loop.
 
 Source: heartmula spec, sections 7 and 9.
 """
@@ -20,7 +20,7 @@ FRAME_MS = 80
 
 
 def max_frames_of(max_audio_length_ms: int) -> int:
-    """Most frames that the reference makes: one more than the length, which it rounds down."""
+    """Largest number of frames that the reference makes: the length in frames, rounded down, plus 1."""
     return 1 + max_audio_length_ms // FRAME_MS
 
 
@@ -40,23 +40,23 @@ def generate(
     min_frames: int = 1,
     observe: Callable[[int, StepOutputs], None] | None = None,
 ) -> Tensor:
-    """Write one song.
+    """Generate one song.
 
-    Frame 0 is always kept. A later frame with any id >= `eos_id` ends the song and is discarded.
+    Frame 0 is always kept. A later frame that contains an id >= `eos_id` ends the song and is discarded.
 
     Args:
-        model: the network; its first parameter's dtype is the cache's.
+        model: the network; the cache has its first parameter's dtype.
         text_ids: int64 [P], the prompt's text column.
         max_frames: at least 1; prompt and frames together fit the backbone's positions.
         eos_id: first id that ends a song.
         uniform: frame index to float32 [K] in [0, 1 - 2^-23]; read only if temperature is above 0.
         style: float32 [muq_dim]; None leaves the slot's text embedding.
         style_index: the style's slot in the prompt; -1 none.
-        cfg_scale: guidance by the prompt; 1 and below is none (the reference runs two equal rows below 1).
-        temperature: 0 takes the likeliest code (the reference divides by zero).
-        top_k: at least 1; more than the vocabulary counts as the vocabulary.
+        cfg_scale: guidance by the prompt; values up to 1 disable it (below 1, the reference runs two equal rows).
+        temperature: 0 takes the most likely code (the reference divides by zero).
+        top_k: at least 1; values above the vocabulary's size count as that size.
         min_frames: EOS is masked before this many frames.
-        observe: called with each frame's index and outputs, also for the frame that ends the song.
+        observe: called with each frame's index and outputs, also for the discarded last frame.
 
     Returns:
         int32 [K, n], 1 <= n <= max_frames.

@@ -1,8 +1,8 @@
-"""HeartMuLa: text in, frames of eight codes out.
+"""HeartMuLa, the music language model: text to frames of eight codes.
 
-The backbone runs once per frame and predicts codebook 0; the depth decoder runs inside the frame and predicts the
-rest. `HeartMuLa.step` is both: a prompt of T positions and a frame of one position are the same call, and the exported
-graph mirrors it. Source: heartmula spec; state-dict names are those of the official checkpoint.
+The backbone runs once per frame and predicts codebook 0. The depth decoder runs within the frame and predicts the other
+codebooks. `HeartMuLa.step` runs both; a prompt of T positions and a frame of one position use the same call, and the
+exported graph has the same structure. Source: heartmula spec; state-dict names are those of the official checkpoint.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from heartvoice.models.sampling import mask_special, sample_inverse_cdf
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Everything one call of `HeartMuLa.step` reads but the cache: S songs, R rows, T new positions.
+    """Inputs of one call of `HeartMuLa.step`, without the cache: S songs, R rows, T new positions.
 
-    Row r belongs to song row_song[r] and is unconditional if cond_row[row_song[r]] is another row. `uncond_row` equals
+    Row r belongs to song row_song[r]. It is unconditional if cond_row[row_song[r]] is another row. `uncond_row` equals
     `cond_row` for a song without guidance.
     """
 
     text_ids: Tensor
-    """int64 [S, T]: a text id, or -1 where the position is an audio frame (that of `codes`)."""
+    """int64 [S, T]: a text id, or -1 for an audio frame (given by `codes`)."""
     codes: Tensor
-    """int64 [S, K]: the previous frame; not read where no position is -1."""
+    """int64 [S, K]: the previous frame; ignored if no position is -1."""
     style: Tensor
     """float32 [S, muq_dim]."""
     style_index: Tensor
-    """int64 [S]: the new position that the style vector overwrites; -1 none."""
+    """int64 [S]: the new position that the style vector overwrites; -1 for none."""
     n_new: Tensor
-    """int64 [S]: how many of the T positions are real, at least 1; the rest is padding on the right."""
+    """int64 [S]: number of valid positions of the T, at least 1; the others are right padding."""
     position: Tensor
-    """int64 [R]: positions of each row in the cache; the first new position."""
+    """int64 [R]: positions of each row in the cache, which is the first new position."""
     row_song: Tensor
     """int64 [R]."""
     cond_row: Tensor
@@ -58,10 +58,10 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """What one call of `HeartMuLa.step` returns."""
+    """Outputs of one call of `HeartMuLa.step`."""
 
     codes: Tensor
-    """int64 [S, K]: the frame after the last real position."""
+    """int64 [S, K]: the frame after the last valid position."""
     logits: Tensor
     """float32 [S, K, V]: after guidance, before special ids are masked."""
     new: list[KeyValue]
@@ -84,7 +84,7 @@ class HeartMuLa(nn.Module):
     """The music language model."""
 
     def __init__(self, sizes: HeartMuLaConfig) -> None:
-        """Make every tensor of the checkpoint; values come from `heartvoice.models.load.load_module`."""
+        """Make all tensors of the checkpoint; `heartvoice.models.load.load_module` sets their values."""
         super().__init__()
         self.sizes = sizes
         width, depth_width = sizes.backbone.embed_dim, sizes.decoder.embed_dim
@@ -97,13 +97,13 @@ class HeartMuLa(nn.Module):
         self.codebook0_head = nn.Linear(width, vocabulary, bias=False)
         self.projection = nn.Linear(width, depth_width, bias=False)
         self.decoder = Transformer(sizes.decoder)
-        # Stored [in, out] for each codebook, unlike a linear layer's weight.
+        # Stored as [in, out] per codebook, unlike a linear layer's weight.
         self.audio_head = nn.Parameter(torch.zeros(books - 1, depth_width, vocabulary))
 
     # ------------------------------------------------------------------------------------------------ embeddings
 
     def embed_prompt(self, text_ids: Tensor, style: Tensor | None = None, style_index: Tensor | None = None) -> Tensor:
-        """Embed text, the style vector in its slot.
+        """Embed text, with the style vector in its slot.
 
         Args:
             text_ids: int64 [S, T].
@@ -111,7 +111,7 @@ class HeartMuLa(nn.Module):
             style_index: int64 [S], the slot in T; -1 none.
 
         Returns:
-            [S, T, E], as conditional rows see it.
+            [S, T, E], for conditional rows.
         """
         embedded: Tensor = self.text_embeddings(text_ids)
         if style is None or style_index is None:
@@ -132,7 +132,7 @@ class HeartMuLa(nn.Module):
         return embedded.sum(-2)
 
     def unconditional(self, embedded: Tensor, rows: Tensor) -> Tensor:
-        """Blank the prompt of unconditional rows, its BOS, EOS and style slot included.
+        """Blank the prompt of unconditional rows, including BOS, EOS and style slot.
 
         Args:
             embedded: [R, T, E] prompt embeddings.
@@ -156,22 +156,22 @@ class HeartMuLa(nn.Module):
     # ------------------------------------------------------------------------------------------ heads and guidance
 
     def codebook0_logits(self, hidden: Tensor) -> Tensor:
-        """Head of codebook 0: final-norm output [..., E] to float32 [..., V], before guidance."""
+        """Apply the head of codebook 0: final-norm output [..., E] to float32 [..., V], before guidance."""
         logits: Tensor = self.codebook0_head(hidden.to(self.codebook0_head.weight.dtype))
         return logits.to(torch.float32)
 
     def depth_logits(self, hidden: Tensor, codebook: int) -> Tensor:
-        """Head of a codebook from 1: depth output [..., decoder width] to float32 [..., V], before guidance."""
+        """Apply a later codebook's head: depth output [..., decoder width] to float32 [..., V], before guidance."""
         return (hidden.to(self.audio_head.dtype) @ self.audio_head[codebook - 1]).to(torch.float32)
 
     @staticmethod
     def guide(logits: Tensor, cond_row: Tensor, uncond_row: Tensor, cfg_scale: Tensor) -> Tensor:
-        """Classifier-free guidance, in float32.
+        """Apply classifier-free guidance in float32.
 
         Args:
             logits: float32 [R, V].
             cond_row: int64 [S].
-            uncond_row: int64 [S]; equal to `cond_row` gives that row's logits.
+            uncond_row: int64 [S]; where it equals `cond_row`, that row's logits are returned.
             cfg_scale: float32 [S].
 
         Returns:
@@ -183,11 +183,11 @@ class HeartMuLa(nn.Module):
     # --------------------------------------------------------------------------------------------- depth decoder
 
     def depth_trace(self, hidden: Tensor, codes: Tensor) -> DepthTrace:
-        """Run the depth decoder over a known frame, all positions at once.
+        """Run the depth decoder on a known frame, all positions at once.
 
         Args:
             hidden: float32 [R, E], the backbone's last output.
-            codes: int64 [R, K]; the last codebook's is never fed.
+            codes: int64 [R, K]; the last codebook's code is not used.
         """
         embedded = [hidden.to(self.projection.weight.dtype)]
         embedded += [self.embed_code(codes[:, book], book) for book in range(codes.shape[1] - 1)]
@@ -202,7 +202,7 @@ class HeartMuLa(nn.Module):
         """Draw one frame, codebook after codebook.
 
         Args:
-            hidden: float32 [R, E], the backbone's output at each row's last real position.
+            hidden: float32 [R, E], the backbone's output at each row's last valid position.
             inputs: the step's sampling settings and rows.
             eos_id: the id that ends a song.
             max_top_k: largest `top_k` of the batch, if known.
@@ -223,7 +223,7 @@ class HeartMuLa(nn.Module):
         draw(self.codebook0_logits(hidden))
         past: list[KeyValue] | None = None
         position = torch.zeros_like(inputs.row_song)
-        entering = hidden.to(self.projection.weight.dtype)[:, None]  # the first pass takes positions 0 and 1
+        entering = hidden.to(self.projection.weight.dtype)[:, None]  # the first pass processes positions 0 and 1
         for book in range(1, self.sizes.audio_num_codebooks):
             previous = self.embed_code(codes[-1], book - 1)[inputs.row_song][:, None]
             entering = torch.cat([entering, previous], dim=1) if past is None else previous
@@ -248,7 +248,7 @@ class HeartMuLa(nn.Module):
         Args:
             inputs: rows, settings and random numbers.
             past: cache of every row, as `Transformer.forward` takes it.
-            eos_id: the id that ends a song; drawn only where `allow_eos`, or if it is an ordinary code.
+            eos_id: the id that ends a song; drawn only if `allow_eos` is set, or if it is an ordinary code.
             max_top_k: largest `top_k` of the batch; None reads it from the tensor.
         """
         hidden, new = self.backbone(self.embed(inputs), inputs.position, past)
@@ -259,7 +259,7 @@ class HeartMuLa(nn.Module):
 
 
 def _table(n_rows: int, width: int) -> nn.Embedding:
-    """An embedding without initial values: drawing them on the meta device would import torch's compiler (2 s)."""
+    """Make an embedding without initial values: drawing them on meta imports torch's compiler (2 s)."""
     return nn.Embedding(n_rows, width, _weight=torch.empty(n_rows, width))
 
 

@@ -1,4 +1,4 @@
-"""The Llama-shaped decoder that HeartMuLa uses twice, and its key/value cache.
+"""The Llama decoder that HeartMuLa uses for backbone and depth decoder, and its key/value cache.
 
 Source: heartmula spec, section 4.
 """
@@ -15,7 +15,7 @@ from heartvoice.config.presets import TransformerConfig
 from heartvoice.models.rope import Rotary, apply_rope, rope_frequencies
 
 KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each [R, Hkv, positions, head_dim]; keys are already turned by RoPE."""
+"""Keys and values of one layer, each [R, Hkv, positions, head_dim]; RoPE is already applied to the keys."""
 
 
 class RMSNorm(nn.Module):
@@ -50,9 +50,9 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, rotation: KeyValue, past: KeyValue | None, past_mask: Tensor | None
     ) -> tuple[Tensor, KeyValue]:
-        """Attend from T new positions.
+        """Compute attention of T new positions.
 
-        Past and new keys are scored apart and joined at the softmax, so that the cache is never copied.
+        Scores of past and new keys are computed separately and joined at the softmax, so the cache is never copied.
 
         Args:
             x: [R, T, E].
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         key = apply_rope(self._heads(self.k_proj(x)), cos, sin)
         value = self._heads(self.v_proj(x))
         rows, _, length, width = query.shape
-        # Query head h reads kv head h // group: the heads of a group become more query positions of one kv head.
+        # Query head h uses kv head h // group: a group's heads become additional query positions of one kv head.
         query = query.reshape(rows, self.num_kv_heads, -1, width)  # [R, Hkv, G*T, hd]
         grouped = (rows, self.num_kv_heads, self.num_heads // self.num_kv_heads, length, -1)
         scores = (query @ key.transpose(-1, -2)).to(torch.float32).reshape(grouped)  # [R, Hkv, G, T, T]
@@ -122,7 +122,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, rotation: KeyValue, past: KeyValue | None, past_mask: Tensor | None
     ) -> tuple[Tensor, KeyValue]:
-        """Arguments and results as `Attention.forward`."""
+        """Arguments and results are those of `Attention.forward`."""
         attended, new = self.attn(self.sa_norm(x), rotation, past, past_mask)
         x = x + attended
         x = x + self.mlp(self.mlp_norm(x))
@@ -133,7 +133,7 @@ class Transformer(nn.Module):
     """All layers and the final norm; no token embedding and no head."""
 
     def __init__(self, sizes: TransformerConfig) -> None:
-        """Make the layers; the RoPE table stays float32 whatever the module is cast to."""
+        """Make the layers; the RoPE table stays float32 in every dtype of the module."""
         super().__init__()
         self.sizes = sizes
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.num_layers))
@@ -143,12 +143,12 @@ class Transformer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, past: Sequence[KeyValue] | None = None
     ) -> tuple[Tensor, list[KeyValue]]:
-        """Run T new positions behind what each row has cached.
+        """Run T new positions after each row's cached positions.
 
         Args:
             x: [R, T, E] embeddings.
-            position: int64 [R], how many positions of each row `past` holds; the first new position.
-            past: for each layer, keys and values [R, Hkv, P, head_dim], of which row r reads the first
+            position: int64 [R], number of valid positions per row in `past`, which is the first new position.
+            past: for each layer, keys and values [R, Hkv, P, head_dim], of which row r uses the first
                 position[r]; None if no row has any.
 
         Returns:
@@ -171,10 +171,10 @@ class Transformer(nn.Module):
 
 
 class KVCache:
-    """One static buffer of keys and values, owned by whoever drives the transformer.
+    """A static buffer of keys and values, owned by the transformer's caller.
 
-    Rows belong to the caller and may stand at different positions; nothing here remembers lengths, so a cache is
-    reused for another song by starting at position 0.
+    The caller assigns the rows, which may have different lengths. The cache stores no lengths, so it is reused for
+    another song by starting at position 0.
     """
 
     def __init__(
@@ -195,23 +195,23 @@ class KVCache:
         ]
 
     def past(self, used: int | None = None, rows: int | None = None) -> list[KeyValue]:
-        """Views of the first `used` positions of the first `rows` rows, for each layer; None is all."""
+        """Return each layer's first `used` positions of the first `rows` rows, as views; None means all."""
         return [(key[:rows, :, :used], value[:rows, :, :used]) for key, value in self.layers]
 
     def write(self, new: Sequence[KeyValue], position: Tensor, n_new: Tensor | None = None) -> None:
-        """Store what a transformer returned.
+        """Store new keys and values of a transformer.
 
         Args:
             new: for each layer, keys and values [R, Hkv, T, head_dim].
-            position: int64 [R], where row r's first new position goes.
-            n_new: int64 [R], how many of the T positions of row r are real; None if all are. The rest is not stored.
+            position: int64 [R], position of each row's first new entry.
+            n_new: int64 [R], number of valid positions of each row; None if all are. The others are not stored.
 
         Raises:
-            ValueError: a row would run past `max_positions` (checked where T > 1 only: a check waits for the device).
+            ValueError: a row would exceed `max_positions` (checked for T > 1 only, because it synchronises).
         """
         rows, _, length, _ = new[0][0].shape
         row = torch.arange(rows, device=position.device)
-        if length == 1:  # every frame: no wait for the device
+        if length == 1:  # every frame: no synchronisation with the device
             index = (row, slice(None), position)
             for (key, value), (new_key, new_value) in zip(self.layers, new, strict=True):
                 key[index] = new_key[:, :, 0].to(key.dtype)
@@ -219,7 +219,7 @@ class KVCache:
             return
         ends = position + (length if n_new is None else n_new)
         if int(ends.max()) > self.max_positions:
-            raise ValueError(f"cache holds {self.max_positions} positions, a row needs {int(ends.max())}")
+            raise ValueError(f"cache: expected at most {self.max_positions} positions, a row needs {int(ends.max())}")
         for r, (start, end) in enumerate(zip(position.tolist(), ends.tolist(), strict=True)):
             for (key, value), (new_key, new_value) in zip(self.layers, new, strict=True):
                 key[r, :, start:end] = new_key[r, :, : end - start]

@@ -1,7 +1,7 @@
-"""Find, verify and load weights: official checkpoints on disk, or random ones made on demand.
+"""Finds, verifies and loads weights: official checkpoints on disk, or random weights on demand.
 
-Everything is read piece by piece straight into its destination, so that loading needs little more memory than the
-network. Importing this module imports no torch.
+Values are read in pieces directly into their destination, so loading needs little more memory than the network.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -51,16 +51,19 @@ __all__ = [
 ]  # fmt: skip
 
 _Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | AnySpeaker | AnyF0 | AnyPart
-"""Networks whose random weights need only an `InitFn`; the vocoder has fixed filters too."""
+"""Networks whose random weights follow from an `InitFn` alone; the vocoder has fixed filters too."""
 AnyConfig = _Drawn | BigvganConfig
 
 
 def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
-    """A network on torch's meta device: names and shapes, no memory.
+    """Build a network on torch's meta device: names and shapes without memory.
 
     Args:
-        sizes: decide which network. swift-f0 is a published graph and has none.
-        decode_only: HeartCodec without what only training and encoding use.
+        sizes: select the network. swift-f0 is a published graph and has none.
+        decode_only: omit HeartCodec's parts for training and encoding.
+
+    Raises:
+        TypeError: the network has no module.
     """
     import torch
 
@@ -95,29 +98,29 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
 
                 return Bigvgan(sizes)
             case SwiftF0Config():
-                raise AssertionError("swift-f0 has no module")
+                raise TypeError("sizes: expected a network with a PyTorch module, got swift-f0, a published graph")
 
 
 def manifest(sizes: AnyConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a network's tensors: those of the module itself, so that there is one truth."""
+    """Names and shapes of a network's tensors, derived from the module itself."""
     return {name: tuple(tensor.shape) for name, tensor in build_module(sizes).state_dict().items()}
 
 
 def load_module(
     module: nn.Module, source: TensorSource, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> None:
-    """Give every tensor of a module its value, piece by piece and without a second copy.
+    """Set every tensor of a module, in pieces and without a second copy.
 
     Args:
-        module: on any device, meta included. Its method `never_read(name)`, if it has one, says which tensors a
-            checkpoint may lack (they become zero) or have in vain.
-        source: the values.
-        dtype: of floating-point tensors; None is float32.
-        device: where the values go.
+        module: on any device, including meta. Its optional method `never_read(name)` marks tensors that a checkpoint
+            may lack (they become zero) or contain unused.
+        source: source of the values.
+        dtype: dtype of floating-point tensors; None is float32.
+        device: destination of the values.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, misshapen or not finite. Nothing is loaded unless names and
-            shapes all fit.
+        CheckpointError: a tensor is missing, unknown, not finite or has the wrong shape. Nothing is loaded unless all
+            names and shapes fit.
     """
     import torch
 
@@ -148,7 +151,8 @@ def _read(
         if dtype is torch.float16 and not bool(written.isfinite().all()):
             raise CheckpointError(f"{source.where(source.parts(name)[-1])}: too large for float16")
         start += len(piece)
-    assert value is not None  # there is always a piece
+    if value is None:
+        raise CheckpointError(f"{source.where(name)}: expected values, got none")
     return value
 
 
@@ -193,7 +197,7 @@ def load_network(
 
 
 def random_checkpoint(sizes: AnyConfig, seed: int) -> TensorSource:
-    """Random weights of a network, made tensor by tensor when asked for; the output of such a network is noise."""
+    """Return a network's random weights, drawn tensor by tensor on demand; its output is noise."""
     if isinstance(sizes, BigvganConfig):
         return RandomBigvgan(manifest(sizes), seed, sizes)
     return RandomCheckpoint(manifest(sizes), seed, _init_fn(sizes))
@@ -214,4 +218,4 @@ def _init_fn(sizes: _Drawn) -> InitFn:
         case WhisperConfig() | RegulatorConfig() | DitConfig():
             return part_init(sizes)
         case SwiftF0Config():
-            raise AssertionError("swift-f0 has published weights only")
+            raise TypeError("sizes: expected a network with random weights, got swift-f0, which is published only")

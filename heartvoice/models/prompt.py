@@ -1,6 +1,6 @@
-"""Tags and lyrics into HeartMuLa's prompt. Needs the `tokenizers` package; imports no torch.
+"""Builds HeartMuLa's prompt from tags and lyrics. Needs the `tokenizers` package; imports no torch.
 
-Source: heartmula spec, section 8. Its faults are fixed: a text that happens to be a path is text (the reference opens
+Source: heartmula spec, section 8, with two corrections: a text that is also a valid path is text (the reference opens
 the file), and an empty text is BOS and EOS (the reference fails).
 """
 
@@ -22,7 +22,7 @@ TAG_START, TAG_END = "<tag>", "</tag>"
 
 
 class Encoding(Protocol):
-    """What a tokenizer returns."""
+    """Result of a tokenizer."""
 
     @property
     def ids(self) -> list[int]:
@@ -30,19 +30,19 @@ class Encoding(Protocol):
 
 
 class AddedToken(Protocol):
-    """A token that a tokenizer finds in a text before anything else."""
+    """A token that a tokenizer matches before it splits the text."""
 
     @property
     def content(self) -> str:
-        """How it is written."""
+        """Text of the token."""
 
     @property
     def special(self) -> bool:
-        """Whether it controls the model and is no text."""
+        """True if the token controls the model and is no text."""
 
 
 class Tokenizer(Protocol):
-    """The part of `tokenizers.Tokenizer` that is used here."""
+    """The used part of `tokenizers.Tokenizer`."""
 
     def encode(self, sequence: str, /) -> Encoding:
         """Tokenise one text."""
@@ -60,13 +60,13 @@ class Prompt:
     style_index: int
 
     def tokens(self, n_codebooks: int) -> npt.NDArray[np.int64]:
-        """The reference's layout: int64 [P, n_codebooks + 1], the text in the last column."""
+        """Return the reference's layout: int64 [P, n_codebooks + 1], with the text in the last column."""
         table = np.zeros((len(self.text_ids), n_codebooks + 1), np.int64)
         table[:, -1] = self.text_ids
         return table
 
     def mask(self, n_codebooks: int) -> npt.NDArray[np.bool_]:
-        """The reference's mask: bool [P, n_codebooks + 1], true in the text column."""
+        """Return the reference's mask: bool [P, n_codebooks + 1], true in the text column."""
         table = np.zeros((len(self.text_ids), n_codebooks + 1), np.bool_)
         table[:, -1] = True
         return table
@@ -88,7 +88,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 
 def format_tags(tags: str) -> str:
-    """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they begin and end so; nothing is stripped."""
+    """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they already are; nothing is stripped."""
     tags = tags.lower()
     if not tags.startswith(TAG_START):
         tags = TAG_START + tags
@@ -98,25 +98,25 @@ def format_tags(tags: str) -> str:
 
 
 def refuse_special_tokens(tags: str, lyrics: str, tokenizer: Tokenizer) -> None:
-    """Refuse texts that would put tokens of the prompt's own making where their words belong.
+    """Refuse texts that contain the prompt's special tokens.
 
-    A tokenizer turns the name of a special token into that token wherever it stands, so that a caller could end the
-    lyrics, begin others, or write what the model was taught to obey. Tags may begin with `<tag>` and end with `</tag>`.
+    A tokenizer turns the name of a special token into that token anywhere in a text. A caller could otherwise end the
+    lyrics, begin others, or write control tokens. Tags may begin with `<tag>` and end with `</tag>`.
 
     Args:
-        tags: as the caller wrote them.
-        lyrics: likewise.
-        tokenizer: the model's.
+        tags: as sent.
+        lyrics: as sent.
+        tokenizer: the model's tokenizer.
 
     Raises:
-        InvalidRequestError: names the field and the token.
+        InvalidRequestError: the message gives field and token.
     """
     inner = format_tags(tags).removeprefix(TAG_START).removesuffix(TAG_END)
     special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    own = Counter(tokenizer.encode("").ids)  # a BOS that the tokenizer adds by itself
+    own = Counter(tokenizer.encode("").ids)  # a BOS that the tokenizer adds itself
     for field, text in (("tags", inner), ("lyrics", lyrics.lower())):
         found = [marker for marker in (TAG_START, TAG_END) if marker in text]
-        # Whatever its spelling, once the tokenizer has normalised it.
+        # Compare ids, because the tokenizer normalises spellings.
         found += [special[number] for number in Counter(tokenizer.encode(text).ids) - own if number in special]
         if found:
             raise InvalidRequestError(f"{field}: expected text without the model's special tokens, got {found[0]!r}")
@@ -125,18 +125,18 @@ def refuse_special_tokens(tags: str, lyrics: str, tokenizer: Tokenizer) -> None:
 def build_prompt(
     tags: str, lyrics: str, tokenizer: Tokenizer, ids: GenerationIds, *, text_vocab_size: int | None = None
 ) -> Prompt:
-    """Tokenise tags and lyrics, each between BOS and EOS, the style slot between them.
+    """Tokenise tags and lyrics, each between BOS and EOS, with the style slot between them.
 
     Args:
         tags: style words; may be empty.
         lyrics: the text to sing; section marks are plain text. May be empty.
-        tokenizer: with or without a BOS of its own.
+        tokenizer: may or may not add a BOS itself.
         ids: BOS and EOS ids.
-        text_vocab_size: the model's; None skips the check.
+        text_vocab_size: the model's vocabulary size; None skips the check.
 
     Raises:
         InvalidRequestError: a text is not valid Unicode.
-        CheckpointError: the tokenizer gives ids that the model does not have.
+        CheckpointError: the tokenizer returns ids that the model does not have.
     """
     tag_ids = _encode("tags", format_tags(tags), tokenizer, ids)
     lyric_ids = _encode("lyrics", lyrics.lower(), tokenizer, ids)

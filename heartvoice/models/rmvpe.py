@@ -1,6 +1,6 @@
-"""RMVPE: a U-Net over log-mel frames and a bidirectional GRU, into the salience of 360 pitches.
+"""RMVPE pitch estimator: U-Net over log-mel frames and bidirectional GRU, to 360 saliences.
 
-The front end and the decoding of saliences need no torch and are in `heartvoice.stages.f0`. Source: seed_vc spec,
+Front end and decoding of the saliences need no torch; they are in `heartvoice.stages.f0`. Source: seed_vc spec,
 section 4; Wei, Cao, Dan and Chen, "RMVPE: a robust model for vocal pitch estimation in polyphonic music", 2023.
 """
 
@@ -17,20 +17,20 @@ from heartvoice.checkpoints.torch_reader import TorchFile
 from heartvoice.config.presets import RmvpeConfig
 
 CNN_CHANNELS = 3
-"""Channels that the U-Net is squeezed into before the GRU."""
+"""Channels of the projection between U-Net and GRU."""
 
 
 def open_rmvpe(path: Path) -> TorchFile:
     """Open the official `rmvpe.pt`: a flat state dict in half precision.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or holds something else.
+        CheckpointError: the file is missing or damaged, or has other content.
     """
     return TorchFile.open(path)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each with batch norm and ReLU, around a shortcut; nothing after the addition."""
+    """Two 3x3 convolutions with batch norm and ReLU, and a shortcut; no activation after the sum."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Level(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """A transposed convolution to twice the resolution, then blocks over it and the encoder's level of that size."""
+    """Transposed convolution to twice the resolution, then blocks over its output and the skip."""
 
     def __init__(self, n_blocks: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Level(sizes.n_blocks, below, above) for below, above in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """[B, C, T, M] to the pooled deepest level and each level before its pooling, first to last."""
+        """[B, C, T, M] to the pooled deepest level and all levels before pooling, first to last."""
         x, skips = self.bn(x), []
         for level in self.layers:
             skips.append(level(x))
@@ -125,7 +125,7 @@ class Intermediate(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's mirror image."""
+    """Decoder, the mirror image of the encoder."""
 
     def __init__(self, sizes: RmvpeConfig) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(UpLevel(sizes.n_blocks, 2 * width, width) for width in widths[1:])
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """The deepest level and the encoder's, first to last, to [B, en_out_channels, T, M]."""
+        """Deepest level and the encoder's levels, first to last, to [B, en_out_channels, T, M]."""
         for level, skip in zip(self.layers, reversed(skips), strict=True):
             x = level(x, skip)
         return x
@@ -154,7 +154,7 @@ class UNet(nn.Module):
 
 
 class BiGru(nn.Module):
-    """A GRU in both directions from a zero state."""
+    """Bidirectional GRU with zero initial state."""
 
     def __init__(self, width_in: int, hidden: int) -> None:
         super().__init__()
@@ -195,5 +195,5 @@ class Rmvpe(nn.Module):
 
     @staticmethod
     def never_read(name: str) -> bool:
-        """Whether only training reads a tensor: the counters of batch norm."""
+        """Return True for batch norm's counters, which inference does not use."""
         return name.endswith(".num_batches_tracked")

@@ -22,19 +22,19 @@ def rope_frequencies(
     high_freq_factor: float = 4.0,
     old_context_len: int = 8192,
 ) -> npt.NDArray[np.float32]:
-    """Radians per position of each pair, with Llama-3 scaling.
+    """Compute the radians per position of each pair, with Llama-3 scaling.
 
     Args:
         head_dim: width of one head.
-        base: frequency base; pair j turns by base^(-2j / head_dim).
-        scale_factor: slow pairs are slowed by this; 1 leaves all as they are.
-        low_freq_factor: pairs with a wavelength over old_context_len / low_freq_factor are slowed fully.
-        high_freq_factor: pairs with a wavelength under old_context_len / high_freq_factor are not slowed.
+        base: frequency base; pair j rotates by base^(-2j / head_dim).
+        scale_factor: divides low frequencies; 1 changes none.
+        low_freq_factor: wavelengths above old_context_len / low_freq_factor are scaled fully.
+        high_freq_factor: wavelengths below old_context_len / high_freq_factor are not scaled.
         old_context_len: context the unscaled frequencies were trained on, in positions.
 
     Returns:
-        float32 [head_dim / 2]. Every operation is rounded to float32, as it was when the weights were trained: at
-        position 8191 exact frequencies would differ by 3e-4 rad.
+        float32 [head_dim / 2]. Every operation is rounded to float32, as in training: at position 8191 exact
+        frequencies would differ by 3e-4 rad.
     """
     one = np.float32(1)
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
@@ -45,20 +45,20 @@ def rope_frequencies(
     blend = (np.float32(old_context_len) / wavelength - np.float32(low_freq_factor)) / np.float32(
         high_freq_factor - low_freq_factor
     )
-    blend = np.clip(blend, np.float32(0), one)  # 0 beyond the long limit, 1 below the short one
+    blend = np.clip(blend, np.float32(0), one)  # 0 above the upper wavelength limit, 1 below the lower one
     return (one - blend) * plain / np.float32(scale_factor) + blend * plain
 
 
 class Rotary:
-    """Angles of one transformer. Not a buffer: casting a module to half precision must not cast the table."""
+    """Rotation angles of one transformer. Not a buffer: casting a module must not cast the table."""
 
     def __init__(self, frequencies: npt.NDArray[np.float32]) -> None:
-        """Keep float32 [head_dim / 2] frequencies; copies on devices are made when first used."""
+        """Store float32 [head_dim / 2] frequencies; copies on devices are made on first use."""
         self.frequencies = frequencies
         self._on_device: dict[torch.device, Tensor] = {}
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines.
+        """Return cosines and sines.
 
         Args:
             position: int64 [...].
@@ -75,7 +75,7 @@ class Rotary:
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (2j, 2j + 1) of the last axis.
+    """Rotate the pairs (2j, 2j + 1) of the last axis.
 
     Args:
         x: [..., head_dim], any float dtype.
@@ -83,7 +83,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: like `cos`.
 
     Returns:
-        Like `x`; computed in float32.
+        Shape and dtype of `x`; computed in float32.
     """
     pairs = x.to(torch.float32).reshape(*x.shape[:-1], -1, 2)
     even, odd = pairs[..., 0], pairs[..., 1]

@@ -1,6 +1,6 @@
-"""Drawing a code from logits: the sampler of our graphs, and the reference's, which ties it to the golden vectors.
+"""Sampling of codes from logits: our graphs' sampler, and the reference's for comparison with golden vectors.
 
-Both keep the k largest logits (ties at the k-th place keep more) and draw from their softmax. Source: heartmula spec,
+Both keep the k largest logits (more if the k-th place is tied) and sample from their softmax. Source: heartmula spec,
 section 6; design, decision 13.
 """
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def mask_special(logits: Tensor, codebook_size: int, eos_id: int, allow_eos: Tensor) -> Tensor:
-    """Forbid ids that the codec does not have.
+    """Mask ids that the codec does not have.
 
-    The reference lets every special id through, id 8192 among them, and then fails in the codec. An `eos_id` below
-    `codebook_size` is an ordinary code and stays.
+    The reference allows every special id, including 8192, and then fails in the codec. An `eos_id` below
+    `codebook_size` is an ordinary code and is not masked.
 
     Args:
         logits: float32 [S, V].
@@ -34,14 +34,14 @@ def mask_special(logits: Tensor, codebook_size: int, eos_id: int, allow_eos: Ten
 def sample_inverse_cdf(
     logits: Tensor, temperature: Tensor, top_k: Tensor, uniform: Tensor, *, max_top_k: int | None = None
 ) -> Tensor:
-    """Draw by inverting the cumulative distribution: one uniform number for one id.
+    """Sample by inverting the cumulative distribution: one uniform number per id.
 
     Args:
-        logits: float32 [S, V]; -inf is never drawn.
+        logits: float32 [S, V]; -inf is never sampled.
         temperature: float32 [S], above 0.
-        top_k: int64 [S], at least 1; more than V counts as V.
-        uniform: float32 [S] in [0, 1 - 2^-23]; 0 gives the lowest kept id.
-        max_top_k: largest `top_k`, if the caller knows it; reading it from the tensor waits for the device.
+        top_k: int64 [S], at least 1; values above V count as V.
+        uniform: float32 [S] in [0, 1 - 2^-23]; 0 selects the lowest kept id.
+        max_top_k: largest `top_k`, if known; reading it from the tensor synchronises with the device.
 
     Returns:
         int64 [S].
@@ -53,21 +53,21 @@ def sample_inverse_cdf(
     threshold = largest.gather(1, (top_k.clamp(max=largest.shape[-1]) - 1)[:, None])
     kept = (scaled - largest[:, :1]).exp().where(scaled >= threshold, 0.0)
     cumulative = kept.cumsum(-1)
-    # Entries at or below the target are passed over. `kept > 0` changes nothing in exact arithmetic; it protects from
-    # a device whose parallel sum is not monotone.
+    # Select the first entry above the target. `kept > 0` changes nothing in exact arithmetic; it guards against devices
+    # whose parallel sum is not monotone.
     reached = (cumulative > uniform[:, None] * cumulative[:, -1:]) & (kept > 0)
     return reached.to(torch.int32).argmax(-1)
 
 
 def reference_probabilities(logits: Tensor, k: int, temperature: float) -> Tensor:
-    """The reference's distribution: float32 [..., V] for logits [..., V]; `k` more than V counts as V."""
+    """The reference's distribution: float32 [..., V] of logits [..., V]; `k` above V counts as V."""
     scaled = logits / temperature
     threshold = scaled.topk(min(k, scaled.shape[-1]), dim=-1).values[..., -1:]
     return scaled.masked_fill(scaled < threshold, -torch.inf).softmax(-1)
 
 
 def sample_reference(logits: Tensor, k: int, temperature: float, exponential: Tensor) -> Tensor:
-    """The reference's draw: argmax of p / q with q exponential of rate 1.
+    """Sample as the reference does: argmax of p / q, with q exponential of rate 1.
 
     Args:
         logits: float32 [B, V].

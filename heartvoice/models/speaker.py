@@ -1,4 +1,4 @@
-"""Speaker encoders as PyTorch modules, and the network of Resemblyzer.
+"""Speaker encoders as PyTorch modules, and Resemblyzer's network.
 
 Source: L. Wan, Q. Wang, A. Papir, I. Lopez Moreno, "Generalized End-to-End Loss for Speaker Verification", 2018,
 section 2: an LSTM over filter bank frames whose last state is projected onto the unit sphere. The names are those of
@@ -18,7 +18,7 @@ from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
 from heartvoice.models.campplus import Campplus
 
 MIN_NORM = 1e-12
-"""A projection shorter than this is not lengthened: it stays a zero vector."""
+"""Projections shorter than this are not normalised; they stay a zero vector."""
 _TRAINING_ONLY = frozenset({"similarity_weight", "similarity_bias"})
 """Scale and offset of the training loss."""
 
@@ -38,7 +38,7 @@ class Resemblyzer(nn.Module):
             features: float32 [B, T, bands], mel power.
 
         Returns:
-            float32 [B, D], of length 1 and nowhere negative.
+            float32 [B, D], of norm 1 and nowhere negative.
         """
         _, (hidden, _) = self.lstm(features)
         raw = torch.relu(self.linear(hidden[-1]))
@@ -47,7 +47,7 @@ class Resemblyzer(nn.Module):
 
 
 def build_speaker(sizes: AnySpeaker) -> nn.Module:
-    """The network of a speaker encoder, on the current default device; both take [B, T, bands] and return [B, D]."""
+    """Build a speaker encoder on the default device; it maps [B, T, bands] to [B, D]."""
     return Campplus(sizes) if isinstance(sizes, CampplusConfig) else Resemblyzer(sizes)
 
 
@@ -62,7 +62,7 @@ def open_resemblyzer(path: Path, sizes: SpeakerConfig | None = None) -> TorchFil
 
     Args:
         path: the file.
-        sizes: of the network; default those of the published weights.
+        sizes: sizes of the network; default those of the published weights.
 
     Raises:
         CheckpointError: the file is missing, damaged or does not fit.
@@ -81,7 +81,7 @@ def open_campplus(path: Path, sizes: CampplusConfig | None = None) -> TorchFile:
 
     Args:
         path: the file.
-        sizes: of the network; default those of the official weights.
+        sizes: sizes of the network; default those of the official weights.
 
     Raises:
         CheckpointError: the file is missing, damaged or does not fit.

@@ -189,7 +189,7 @@ def test_what_lies_behind_a_row_s_position_is_not_read() -> None:
 
 def test_cache_refuses_to_overflow() -> None:
     cache = KVCache(TINY.lm.backbone, 1, 8)
-    with pytest.raises(ValueError, match="cache holds 8 positions, a row needs 9"):
+    with pytest.raises(ValueError, match="cache: expected at most 8 positions, a row needs 9"):
         advance(cache, [the_songs()[1]])
 
 

@@ -1,4 +1,4 @@
-"""The whole of HeartCodec, and a whole song through it: the reference that every engine's loop is held to.
+"""The complete HeartCodec, and its decoding of a whole song: the reference for every engine's loop.
 
 Source: heartcodec spec, sections 1 and 7.
 """
@@ -21,7 +21,7 @@ from heartvoice.models.heartcodec.scalar import ScalarModel
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW, WindowPlan, decoder_context, join_windows
 
 Noise = Callable[[int], npt.NDArray[np.float32]]
-"""Window index to float32 [1, latent frames of a window, L]."""
+"""Maps a window's index to float32 [1, latent frames of a window, L]."""
 _NEVER_READ = re.compile(
     r"flow_matching\.vq_embed\.(project_in\.(weight|bias)|layers\.\d+\._codebook\.(embed_avg|cluster_size|initted))"
 )
@@ -29,10 +29,10 @@ _ENCODER = "scalar_model.encoder."
 
 
 class HeartCodec(nn.Module):
-    """Codes to 48 kHz stereo; the scalar model also encodes audio to latents, but there is no way back to codes."""
+    """Decodes codes to 48 kHz stereo; encodes audio to latents, but not to codes."""
 
     def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
-        """Make every tensor of the checkpoint, or only those that decoding reads."""
+        """Make all tensors of the checkpoint, or only those for decoding."""
         super().__init__()
         self.sizes = sizes
         self.decode_only = decode_only
@@ -40,11 +40,11 @@ class HeartCodec(nn.Module):
         self.scalar_model = ScalarModel(sizes, decode_only=decode_only)
 
     def never_read(self, name: str) -> bool:
-        """Whether a checkpoint may lack this tensor, or have it without use here."""
+        """Return True if a checkpoint may lack this tensor, or contain it unused."""
         return _NEVER_READ.fullmatch(name) is not None or (self.decode_only and name.startswith(_ENCODER))
 
     def fold_weight_norm(self) -> None:
-        """Fold the scalar model's weight norm, so that decoding does not compute it anew each time."""
+        """Fold the scalar model's weight norm once, instead of at every decoding."""
         self.scalar_model.fold_weight_norm()
 
     # ------------------------------------------------------------------------------------------------- whole songs
@@ -58,14 +58,14 @@ class HeartCodec(nn.Module):
         steps: int = 10,
         guidance: float = 1.25,
     ) -> Iterator[Tensor]:
-        """Latents of a song's windows in order, each going on from the one before.
+        """Yield the latents of a song's windows in order; each window continues the previous one.
 
         Args:
             codes: integers [K, n], n at least 1.
-            noise: the starting point of each window.
+            noise: initial state of each window.
             plan: window lengths.
-            steps: Euler steps.
-            guidance: above 1, guided.
+            steps: number of Euler steps.
+            guidance: values above 1 enable guidance.
 
         Yields:
             float32 [1, plan.latent_window, L].
@@ -94,16 +94,16 @@ class HeartCodec(nn.Module):
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> npt.NDArray[np.float32]:
-        """Audio of latents [1, T, L], whose first half is channel 0: float32 [2, T * latent_hop]."""
+        """Decode latents [1, T, L], whose first half is channel 0, to float32 [2, T * latent_hop]."""
         channels = latents.reshape(latents.shape[1], 2, -1).permute(1, 2, 0)  # [1, T, 2 F] -> [2, F, T]
         audio: npt.NDArray[np.float32] = self.scalar_model.decode(channels)[:, 0].cpu().numpy()
         return audio[:, : latents.shape[1] * self.sizes.latent_hop]
 
     def decode_continuously(self, latents: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
-        """Audio of consecutive latents [1, T, L], the same as decoding all of them at once.
+        """Decode consecutive latents [1, T, L] in pieces, with the same result as in one call.
 
         Yields:
-            float32 [2, N] pieces to be put end to end; each waits for the decoder's look-ahead.
+            Consecutive float32 [2, N]; each piece waits for the decoder's look-ahead.
 
         Raises:
             InvalidRequestError: the scalar model is not causal.
@@ -111,8 +111,8 @@ class HeartCodec(nn.Module):
         if not self.sizes.causal:
             raise InvalidRequestError("join: 'continuous' needs a causal scalar model")
         history, lookahead = decoder_context(self.sizes)
-        held: Tensor | None = None  # what was not decoded yet, behind what is still history
-        done = 0  # frames of `held` whose audio is out
+        held: Tensor | None = None  # frames not decoded yet, preceded by the history that they need
+        done = 0  # frames of `held` that are decoded
         for block in latents:
             held = block if held is None else torch.cat([held, block], dim=1)
             end = held.shape[1] - lookahead
@@ -141,12 +141,12 @@ class HeartCodec(nn.Module):
 
         Args:
             codes: integers [K, n], n at least 1.
-            noise: window index to float32 [1, 2 * window, L].
+            noise: maps a window's index to float32 [1, 2 * window, L].
             window: codes in a window, a multiple of 93.
             steps: Euler steps of the flow.
-            guidance: above 1, guided.
-            join: "crossfade" decodes windows apart and fades, as the reference does; "continuous" decodes the joined
-                latents as one.
+            guidance: values above 1 enable guidance.
+            join: "crossfade" decodes windows separately and fades between them, as the reference does; "continuous"
+                decodes the joined latents as one sequence.
 
         Returns:
             float32 [2, n * frame_hop]; values may exceed 1.

@@ -1,4 +1,4 @@
-"""The flow's velocity network: two stacks of transformer blocks, modulated by time.
+"""Velocity network of the flow: two stacks of transformer blocks, modulated by time.
 
 Source: heartcodec spec, section 4.
 """
@@ -30,12 +30,12 @@ def time_sinusoid(t: Tensor) -> Tensor:
 
 
 def mlp_width(width: int) -> int:
-    """Hidden width of a block's MLP: 8/3 of its width, up to the next multiple of 256."""
+    """Hidden width of a block's MLP: 8/3 of its width, rounded up to a multiple of 256."""
     return 256 * math.ceil((2 * 4 * width // 3) / 256)
 
 
 def _linear(layer: nn.Linear | nn.Conv1d, x: Tensor) -> Tensor:
-    """Apply a layer in its own dtype, so that `Estimator.cast_linears` leaves the residual stream as it is."""
+    """Apply a layer in its own dtype; the residual stream keeps its dtype after `Estimator.cast_linears`."""
     out: Tensor = layer(x.to(layer.weight.dtype))
     return out
 
@@ -95,7 +95,7 @@ class Block(nn.Module):
     """One transformer block; time shifts, scales and gates both branches."""
 
     def __init__(self, width: int, head_dim: int, *, modulated: bool) -> None:
-        """Make attention, MLP, norms and the table that time's modulation is added to."""
+        """Make attention, MLP, norms and the table to which the time modulation is added."""
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.zeros(6, width)) if modulated else None
         self.attn_norm = RMSNorm(width)
@@ -147,7 +147,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class TimeModulation(nn.Module):
-    """Time's embedding and the six rows it adds to every block's table."""
+    """Time embedding, and the six modulation rows that are added to every block's table."""
 
     def __init__(self, width: int) -> None:
         """Make the embedder, under the checkpoint's name `emb.timestep_embedder`, and the linear layer."""
@@ -190,7 +190,7 @@ class Estimator(nn.Module):
         self.rotary_2 = Rotary(rope_frequencies(head_dim_2, ROPE_BASE))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Velocity at one time.
+        """Compute the velocity at one time.
 
         Args:
             x: float32 [B, T, in_channels]: noisy latents, in-context latents, condition.
@@ -215,7 +215,7 @@ class Estimator(nn.Module):
         return out.to(x.dtype)
 
     def cast_linears(self, dtype: torch.dtype) -> None:
-        """Keep the matrices that multiply every frame in `dtype`; norms, time, RoPE and residuals stay float32."""
+        """Store the linear layers in `dtype`; norms, time, RoPE and residuals stay float32."""
         for part in (self.transformer_blocks, self.transformer_blocks_2):
             for block in part:
                 block.attn.to(dtype)
@@ -225,6 +225,6 @@ class Estimator(nn.Module):
 
 
 def _shift_scale(x: Tensor, table: Tensor, embedding: Tensor) -> Tensor:
-    """Rows 0 and 1 of table + time embedding (the embedding itself, not the modulation) shift and scale."""
+    """Shift and scale by rows 0 and 1 of table + time embedding (not the modulation)."""
     shift, scale = (table + embedding[:, None])[:, :, None].unbind(1)
     return x * (1 + scale) + shift

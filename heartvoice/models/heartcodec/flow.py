@@ -1,4 +1,4 @@
-"""Codes to latents: RVQ lookup, condition, and the flow that is solved under it.
+"""Codes to latents: RVQ lookup, condition, and the flow under that condition.
 
 Source: heartcodec spec, sections 3 to 5.
 """
@@ -16,11 +16,11 @@ from heartvoice.models.heartcodec.estimator import Estimator
 from heartvoice.models.heartcodec.solver import euler, guide
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""Estimator input [B, T, in_channels] and time [B] to velocity [B, T, out_channels]."""
+"""Maps estimator input [B, T, in_channels] and time [B] to velocity [B, T, out_channels]."""
 
 
 class Codebook(nn.Module):
-    """One quantizer level's vectors; the training statistics are carried, never read."""
+    """Vectors of one quantizer level; the training statistics are loaded but unused."""
 
     embed: Tensor
 
@@ -52,7 +52,7 @@ class ResidualVQ(nn.Module):
     """The lookup half of a residual vector quantizer."""
 
     def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool) -> None:
-        """Make every level and the projections; there are none if codes are as wide as the output."""
+        """Make all levels and the projections; equal widths of codes and output need no projection."""
         super().__init__()
         self.codebook_size = sizes.codebook_size
         projected = sizes.codebook_dim != sizes.dim
@@ -61,7 +61,7 @@ class ResidualVQ(nn.Module):
         self.layers = nn.ModuleList(Quantizer(sizes, decode_only=decode_only) for _ in range(sizes.num_quantizers))
 
     def check(self, indices: Tensor) -> None:
-        """Refuse indices that no table has.
+        """Check that every index is in the tables.
 
         Raises:
             InvalidRequestError: an index is below -1 or not below `codebook_size`.
@@ -83,7 +83,8 @@ class ResidualVQ(nn.Module):
         for level, layer in enumerate(self.layers):
             vectors: Tensor = layer(indices[..., level])
             total = vectors if total is None else total + vectors
-        assert total is not None  # sizes have at least one quantizer
+        if total is None:
+            raise ValueError("num_quantizers: expected at least 1, got 0")
         if self.project_out is None:
             return total
         out: Tensor = self.project_out(total)
@@ -94,7 +95,7 @@ class FlowMatching(nn.Module):
     """The detokenizer: codes to latents."""
 
     def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
-        """Make every part; `decode_only` leaves out what only training and encoding use."""
+        """Make all parts; `decode_only` omits those for training and encoding."""
         super().__init__()
         self.sizes = sizes
         self.vq_embed = ResidualVQ(sizes, decode_only=decode_only)
@@ -103,11 +104,11 @@ class FlowMatching(nn.Module):
         self.estimator = Estimator(sizes)
 
     def condition(self, codes: Tensor, latent_length: int | None = None) -> Tensor:
-        """What the flow is conditioned on.
+        """Compute the condition of the flow.
 
         Args:
             codes: int64 [B, K, n], each -1 (nothing) or below codebook_size; not checked.
-            latent_length: frames from here on are the learned empty condition; None is all of them kept.
+            latent_length: frames from this one on get the learned empty condition; None keeps all.
 
         Returns:
             [B, 2 n, dim].
@@ -138,15 +139,15 @@ class FlowMatching(nn.Module):
             mu: [B, T, dim].
             context_length: in-context frames.
             steps: Euler steps.
-            guidance: above 1, each step also runs rows whose condition is zero (not the learned empty condition).
-            estimator: stands in for the network, for example to record its calls.
+            guidance: above 1, each step also runs rows with a zero condition (not the learned empty condition).
+            estimator: replaces the network, for example to record its calls.
 
         Returns:
             [B, T, L]; the first `context_length` frames are `context`.
         """
         run: Velocity = self.estimator if estimator is None else estimator
         guided = guidance > 1
-        # Unconditional rows first; they still see the in-context latents.
+        # Unconditional rows come first; they still get the in-context latents.
         conditions = torch.cat([torch.zeros_like(mu), mu]) if guided else mu
         contexts = torch.cat([context, context]) if guided else context
 
@@ -176,17 +177,17 @@ class FlowMatching(nn.Module):
         scenario: str = "other_seg",
         estimator: Velocity | None = None,
     ) -> Tensor:
-        """Latents of one window.
+        """Compute the latents of one window.
 
         Args:
             codes: int64 [B, K, n]; -1 contributes nothing.
             true_latents: [B, 2 n, L], read on the in-context frames only.
             noise: [B, 2 n, L].
-            latent_length: frames from here on are conditioned on nothing.
-            context_length: frames of `true_latents` to go on from.
+            latent_length: frames from this one on have no condition.
+            context_length: frames of `true_latents` that the window continues.
             steps: Euler steps.
-            guidance: above 1, guided.
-            scenario: anything but "other_seg" ignores the context.
+            guidance: values above 1 enable guidance.
+            scenario: every value but "other_seg" ignores the context.
             estimator: as for `solve`.
 
         Returns:

@@ -21,29 +21,29 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class WeightNorm(nn.Module):
-    """The weight g * v / |v|, with one gain for each entry of axis 0 (a transposed convolution's input channel).
+    """Weight g * v / |v|, one gain per entry of axis 0 (a transposed convolution's input channel).
 
-    torch's own `weight_norm`, whose names this keeps, measures the initial weight; on the meta device that imports
-    torch's compiler (2 s).
+    It has the tensor names of torch's own `weight_norm`. That function computes the initial weight's norm, which on the
+    meta device imports torch's compiler (2 s).
     """
 
     def forward(self, gain: Tensor, direction: Tensor) -> Tensor:
-        """[C, 1, 1] and [C, ...] to the effective weight [C, ...]."""
+        """Return the effective weight [C, ...] of gain [C, 1, 1] and direction [C, ...]."""
         return direction * (gain / torch.norm_except_dim(direction, 2, 0))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Initial gain and direction."""
+        """Return initial gain and direction."""
         return torch.ones(weight.shape[0], 1, 1, device=weight.device), weight
 
 
 def weight_norm(module: M) -> M:
-    """Spell the weight of a convolution as gain and direction."""
+    """Represent a convolution's weight by gain and direction."""
     parametrize.register_parametrization(module, "weight", WeightNorm(), unsafe=True)
     return module
 
 
 class Conv(nn.Conv1d):
-    """A convolution padded with zeros: on the left alone if causal, else on both sides."""
+    """Convolution with zero padding: on the left only if causal, else on both sides."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, *, causal: bool, stride: int = 1, dilation: int = 1
@@ -59,7 +59,7 @@ class Conv(nn.Conv1d):
 
 
 class ConvTranspose(nn.ConvTranspose1d):
-    """A transposed convolution; the causal one drops the samples that depend on no later input."""
+    """Transposed convolution; the causal one drops the samples that depend on no later input."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, *, causal: bool) -> None:
         """Make the convolution; a causal one needs kernel = 2 * stride."""
@@ -155,7 +155,7 @@ class EncoderStage(nn.Module):
 
 
 class PostProcessor(nn.Module):
-    """The outermost upsampling: repeat samples, then a plain convolution."""
+    """Last upsampling: repeats samples, then a plain convolution."""
 
     def __init__(self, channels: int, sizes: HeartCodecConfig) -> None:
         """Make convolution and activation."""
@@ -171,7 +171,7 @@ class PostProcessor(nn.Module):
 
 
 class PreProcessor(nn.Module):
-    """The outermost downsampling: a plain convolution, then means; a remainder is dropped."""
+    """First downsampling: a plain convolution, then means; a remainder is dropped."""
 
     def __init__(self, channels: int, sizes: HeartCodecConfig) -> None:
         """Make convolution and activation."""
@@ -186,34 +186,38 @@ class PreProcessor(nn.Module):
 
 
 def quantize(latents: Tensor) -> Tensor:
-    """Round to ninths, half to even. Not clamped: latents beyond [-1, 1] stay there."""
+    """Round to multiples of 1/9, half to even. Values beyond [-1, 1] are not clamped."""
     return torch.round(LEVELS * latents) / LEVELS
 
 
 class ScalarModel(nn.Module):
-    """The mono codec; a stereo song is two rows of it."""
+    """The mono codec; a stereo song is a batch of two rows."""
 
     def __init__(self, sizes: HeartCodecConfig, *, decode_only: bool = False) -> None:
-        """Make decoder and, unless `decode_only`, encoder."""
+        """Make the decoder and, unless `decode_only`, the encoder."""
         super().__init__()
         self.encoder = None if decode_only else _encoder(sizes)
         self.decoder = _decoder(sizes)
 
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio to latents.
+        """Encode audio to latents.
 
         Args:
             audio: float32 [B, num_bands, N].
 
         Returns:
             [B, latent_hidden_dim, about N / latent_hop], in (-1, 1), not rounded.
+
+        Raises:
+            RuntimeError: the model was made with `decode_only`.
         """
-        assert self.encoder is not None, "the model was made with decode_only"
+        if self.encoder is None:
+            raise RuntimeError("encode: expected a model with an encoder, got one made with decode_only")
         out: Tensor = self.encoder(audio)
         return out
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to audio; they are rounded first, as in training.
+        """Decode latents to audio; latents are rounded first, as in training.
 
         Args:
             latents: [B, latent_hidden_dim, T].
@@ -225,7 +229,7 @@ class ScalarModel(nn.Module):
         return out
 
     def fold_weight_norm(self) -> None:
-        """Replace every gain and direction by the weight they make; only this changes the state dict's names."""
+        """Replace gains and directions by the folded weights; this changes the state dict's names."""
         for module in self.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
@@ -233,7 +237,7 @@ class ScalarModel(nn.Module):
 
 def _decoder(sizes: HeartCodecConfig) -> nn.Sequential:
     channels = sizes.init_channel * 2 ** len(sizes.upsample_factors)
-    # The only convolution that looks ahead.
+    # The only convolution with look-ahead.
     parts: list[nn.Module] = [
         weight_norm(Conv(sizes.latent_hidden_dim, channels, sizes.delay_kernel_size, causal=False))
     ]

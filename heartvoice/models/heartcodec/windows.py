@@ -1,7 +1,7 @@
-"""How a song is cut into codec windows and joined again. No torch: the serving stages use these too.
+"""Splits a song into codec windows and joins them. No torch: serving stages use it.
 
-Source: heartcodec spec, section 7, with its faults fixed: every song is padded by the same rule (the reference loses
-the last overlap of some lengths), the target length is n * hop exactly, and an empty song is refused.
+Source: heartcodec spec, section 7, with three corrections: every song is padded by the same rule (the reference loses
+the last overlap of some lengths), the target length is exactly n * hop, and an empty song is refused.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
 from heartvoice.errors import InvalidRequestError
 
 HOP_PER_UNIT = 80
-"""Codes that a window moves on for each CODES_PER_UNIT of its length."""
+"""Codes from one window's start to the next, per CODES_PER_UNIT codes of window length."""
 DEFAULT_WINDOW = 4 * CODES_PER_UNIT
 _RESIDUAL_DILATIONS = (1, 3, 5, 7, 9)
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Lengths of one window, in codes and latent frames."""
+    """Lengths of a window, in codes and latent frames."""
 
     window: int = DEFAULT_WINDOW
-    """Codes in a window, a multiple of 93 (7.44 s); other lengths would lay the audio at wrong distances."""
+    """Codes in a window, a multiple of 93 (7.44 s); other lengths would misplace the audio."""
 
     def __post_init__(self) -> None:
-        """Refuse other lengths."""
+        """Check the window length."""
         if self.window < CODES_PER_UNIT or self.window % CODES_PER_UNIT:
             raise InvalidRequestError(
                 f"window: expected a multiple of {CODES_PER_UNIT} codes (7.44 s), got {self.window}"
@@ -55,11 +55,11 @@ class WindowPlan:
 
     @property
     def latent_overlap(self) -> int:
-        """Latent frames that neighbouring windows share: the later one's in-context length."""
+        """Latent frames that neighbouring windows share; the later window's in-context length."""
         return LATENTS_PER_FRAME * self.overlap
 
     def n_windows(self, n_codes: int) -> int:
-        """Windows of a song of `n_codes`, at least 1.
+        """Return the number of windows of a song of `n_codes`, at least 1.
 
         Raises:
             InvalidRequestError: the song is empty.
@@ -69,28 +69,28 @@ class WindowPlan:
         return max(1, math.ceil((n_codes - self.overlap) / self.hop))
 
     def padded(self, n_codes: int) -> int:
-        """Codes of a song once its last window is full."""
+        """Return the song's length in codes after padding to a full last window."""
         return self.n_windows(n_codes) * self.hop + self.overlap
 
     def start(self, index: int) -> int:
-        """First code of window `index`."""
+        """Return the first code of window `index`."""
         return index * self.hop
 
     def context(self, index: int) -> int:
-        """In-context latent frames of window `index`."""
+        """Return the number of in-context latent frames of window `index`."""
         return self.latent_overlap if index else 0
 
     def ready_at(self, index: int, n_codes: int | None = None) -> int:
-        """Codes that must exist before window `index` can run: all of its own, or a finished song's `n_codes`."""
+        """Codes that window `index` needs: its own, or a finished song's `n_codes`."""
         end = self.start(index) + self.window
         return end if n_codes is None else min(end, n_codes)
 
     def codes(self, codes: npt.NDArray[np.integer[Any]], index: int) -> npt.NDArray[np.integer[Any]]:
-        """Codes of one window; what the song lacks is its own beginning, repeated.
+        """Return the codes of one window; a short song is extended by repeating its beginning.
 
         Args:
-            codes: integers [K, n]: the whole song, or the part of it that exists if the window needs no more.
-            index: window, from 0.
+            codes: integers [K, n]: the whole song, or its generated part if the window needs no more.
+            index: window index, from 0.
 
         Returns:
             [K, window].
@@ -100,21 +100,21 @@ class WindowPlan:
 
 
 def crossfade(previous: npt.NDArray[np.float32], following: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Fade linearly from one decoding of an overlap to the other: both float32 [C, N], and the result."""
+    """Crossfade linearly from `previous` to `following`, two decodings of an overlap, float32 [C, N]."""
     n_samples = previous.shape[-1]
     rise = np.arange(n_samples, dtype=np.float64) / max(n_samples - 1, 1)
     return ((1.0 - rise) * previous + rise * following).astype(np.float32)
 
 
 def join_windows(audio: Iterable[npt.NDArray[np.float32]], overlap: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Lay decoded windows over each other, crossfading.
+    """Overlap decoded windows with a crossfade.
 
     Args:
         audio: float32 [C, N] of each window in order.
         overlap: samples that neighbouring windows share, at most N / 2.
 
     Yields:
-        float32 [C, n] pieces, one a window and the last overlap, to be put end to end.
+        Consecutive float32 [C, n]: one piece per window, then the last overlap.
     """
     tail: npt.NDArray[np.float32] | None = None
     for window in audio:
@@ -128,7 +128,7 @@ def join_windows(audio: Iterable[npt.NDArray[np.float32]], overlap: int) -> Iter
 
 
 def decoder_context(sizes: HeartCodecConfig) -> tuple[int, int]:
-    """Latent frames of past and future that reach one sample of the causal scalar decoder.
+    """Past and future latent frames that affect one sample of the causal scalar decoder.
 
     Source: heartcodec spec, section 10.
     """

@@ -1,4 +1,5 @@
-"""seed-vc's singing path: content encoder, length regulator and flow estimator; `build` makes them by their sizes.
+"""seed-vc's singing networks: content encoder, length regulator and flow estimator.
 
-`build` and `random` import no torch. Source: seed_vc spec. Written from that text; none of the original's code is here.
+`build` makes them by their sizes and imports no torch. Source: seed_vc spec. This is written from the specification; it
+contains none of the original's code.
 """

@@ -1,4 +1,4 @@
-"""The converter's networks by their sizes. Importing this imports no torch."""
+"""Makes the converter's networks by their sizes. Importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnyPart = WhisperConfig | RegulatorConfig | DitConfig
 
 
 def build_part(sizes: AnyPart) -> nn.Module:
-    """Content encoder, regulator or velocity network, on torch's current default device."""
+    """Build content encoder, regulator or velocity network, on torch's default device."""
     match sizes:
         case WhisperConfig():
             from heartvoice.models.seed_vc.whisper import ContentEncoder
@@ -30,7 +30,7 @@ def build_part(sizes: AnyPart) -> nn.Module:
 
 
 def part_manifest(sizes: AnyPart) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a part reads."""
+    """Names and shapes of a network's used tensors."""
     import torch
 
     with torch.device("meta"):

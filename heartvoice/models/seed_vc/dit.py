@@ -1,4 +1,4 @@
-"""The flow's velocity network: a transformer over mel frames with long skips, modulated by time.
+"""Velocity network of the flow: a transformer over mel frames with long skips, modulated by time.
 
 Names are those of the official checkpoint. Source: seed_vc spec, section 9; W. Peebles and S. Xie, "Scalable Diffusion
 Models with Transformers", 2023; F. Bao and others, "All are Worth Words: A ViT Backbone for Diffusion Models", 2023.
@@ -20,12 +20,12 @@ ROPE_BASE = 10_000.0
 
 
 def skip_source(layer: int, depth: int) -> int | None:
-    """The layer whose output comes back to `layer` before its attention: the second half meets the first, mirrored."""
+    """Layer whose output `layer` takes as a skip; second-half layers mirror first-half ones."""
     return depth // 2 - (layer - depth // 2) if layer > depth // 2 else None
 
 
 class RmsNorm(nn.Module):
-    """The learnt factors of the norm without centring."""
+    """Root-mean-square norm with learned scales."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class RmsNorm(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """A norm that time scales and shifts. The scale has no 1 added, and time's vector no activation before it."""
+    """Norm with scale and shift from time, without adding 1 and without an activation before."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer; those of the second half take an earlier layer's output beside their input."""
+    """One transformer layer; second-half layers also take an earlier layer's output."""
 
     def __init__(self, sizes: DitConfig, *, skips: bool) -> None:
         super().__init__()
@@ -99,7 +99,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor], skip: Tensor | None) -> Tensor:
         """[B, T, D] to the same."""
         if self.skip_in_linear is not None:
-            assert skip is not None  # `skip_source` names one for these layers
+            if skip is None:
+                raise ValueError("skip: expected an earlier layer's output, got none")
             x = self.skip_in_linear(torch.cat([x, skip], dim=-1))
         x = x + self.attention(self.attention_norm(x, time), rotation)
         out: Tensor = x + self.feed_forward(self.ffn_norm(x, time))
@@ -107,7 +108,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The layers and a last adaptive norm."""
+    """The layers and a final adaptive norm."""
 
     def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class Transformer(nn.Module):
 
 
 class TimeEmbedder(nn.Module):
-    """Two linear layers over sines and cosines of stored frequencies."""
+    """Two linear layers on sines and cosines of stored frequencies."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -156,19 +157,19 @@ class Estimator(nn.Module):
         self.cond_x_merge_linear = nn.Linear(2 * n_mels + width + sizes.style_dim, width)
 
     def merge(self, x: Tensor, prompt_x: Tensor, style: Tensor, cond: Tensor) -> Tensor:
-        """All that a frame begins with: [B, T, D]; arguments as for `Velocity`."""
+        """Merge all inputs of a frame to [B, T, D]; arguments as for `Velocity`."""
         styles = style[:, None].expand(-1, x.shape[1], -1)
         out: Tensor = self.cond_x_merge_linear(torch.cat([x, prompt_x, self.cond_projection(cond), styles], dim=-1))
         return out
 
     def finish(self, merged: Tensor, t: Tensor) -> Tensor:
-        """Merged frames [B, T, D] at times [B] to velocities [B, T, M]."""
+        """Compute velocities [B, T, M] from merged frames [B, T, D] at times [B]."""
         out: Tensor = self.final_mlp(self.transformer(merged, self.t_embedder(t)))
         return out
 
 
 class Velocity(nn.Module):
-    """The flow's velocity; rows of a batch do not meet."""
+    """Velocity of the flow; the rows of a batch are independent."""
 
     def __init__(self, sizes: DitConfig) -> None:
         super().__init__()
@@ -177,7 +178,7 @@ class Velocity(nn.Module):
         self._read = frozenset(self.state_dict())
 
     def forward(self, x: Tensor, prompt_x: Tensor, style: Tensor, cond: Tensor, t: Tensor) -> Tensor:
-        """Velocity at one time a row.
+        """Compute the velocity, with one time per row.
 
         Args:
             x: float32 [B, T, M], the state; zero on the prompt's frames.
@@ -193,5 +194,5 @@ class Velocity(nn.Module):
         return velocity
 
     def never_read(self, name: str) -> bool:
-        """Whether a tensor of a checkpoint is dead: retired layers, and the skips that the first half stores unused."""
+        """Return True for unused tensors: retired layers, and unused skips of the first half."""
         return name not in self._read

@@ -1,7 +1,7 @@
-"""The length regulator: content and pitch onto the mel's frames, as the flow's condition.
+"""Length regulator: maps content and pitch to mel frames, as the condition of the flow.
 
-Nearest indices and pitch bins are made by the host (`heartvoice.stages.svc.windows` and `svc_pitch`). Names are those
-of the official checkpoint. Source: seed_vc spec, section 6.
+The host computes nearest indices and pitch bins (`heartvoice.stages.svc.windows` and `heartvoice.stages.svc.pitch`).
+Names are those of the official checkpoint. Source: seed_vc spec, section 6.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from heartvoice.config.svc import RegulatorConfig
 KERNEL = 3
 NORM_EPS = 1e-5
 LAYERS_PER_STAGE = 3
-"""Convolution, norm, activation: the step of the names `model.0`, `model.3`, ..."""
+"""Convolution, norm, activation: the step between the names `model.0`, `model.3`, ..."""
 
 
 class Regulator(nn.Module):
@@ -33,15 +33,15 @@ class Regulator(nn.Module):
         self.f0_mask = nn.Parameter(torch.zeros(1, width))
 
     def forward(self, content: Tensor, content_index: Tensor, f0_bins: Tensor | None) -> Tensor:
-        """Regulate one sequence, or several of the same length.
+        """Regulate one sequence, or several of equal length.
 
         Args:
             content: float32 [B, S, C].
             content_index: int64 [T], the content frame of each mel frame.
-            f0_bins: int64 [B, T], the pitch bin of each mel frame; None adds what stands for an absent contour.
+            f0_bins: int64 [B, T], the pitch bin of each mel frame; None uses the embedding of an absent contour.
 
         Returns:
-            float32 [B, T, D]. Every frame depends on all others: each norm is over the whole sequence.
+            float32 [B, T, D]. Every frame depends on all others, because each norm covers the whole sequence.
         """
         x = self.content_in_proj(content)[:, content_index]
         x = x + (self.f0_mask if f0_bins is None else self.f0_embedding(f0_bins))
@@ -50,5 +50,5 @@ class Regulator(nn.Module):
 
     @staticmethod
     def never_read(name: str) -> bool:
-        """Whether only training reads a tensor: discrete content's table, and the mask in place of content."""
+        """Return True for tensors used in training only: discrete content's table and the content mask."""
         return name in ("embedding.weight", "mask_token")

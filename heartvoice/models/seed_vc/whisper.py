@@ -1,6 +1,6 @@
-"""Whisper's encoder, whose last hidden state says what is sung.
+"""Whisper's encoder; its last hidden state is the content, the phonemes that are sung.
 
-Log-mel frames, windows and stitching need no torch and are in `heartvoice.stages.svc.content`. Names are those of
+Log-mel frames, windows and stitching need no torch; they are in `heartvoice.stages.svc.content`. Names are those of
 `transformers`. Source: seed_vc spec, section 3; A. Radford, J. W. Kim, T. Xu, G. Brockman, C. McLeavey, I. Sutskever,
 "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2.
 """
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each behind a layer norm."""
+    """Attention and MLP, each after a layer norm."""
 
     def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Two convolutions, a stored table of positions, the layers and a layer norm."""
+    """Two convolutions, a stored position table, the layers and a layer norm."""
 
     def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
 
 class ContentEncoder(nn.Module):
-    """Log-mel frames of one window to content; the encoder alone of a Whisper checkpoint."""
+    """Log-mel frames of one window to content, by the encoder of a Whisper checkpoint."""
 
     def __init__(self, sizes: WhisperConfig) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ class ContentEncoder(nn.Module):
         """Encode whole windows.
 
         Args:
-            log_mel: float32 [B, bands, 2 S], S the number of stored positions: always a full window, padded by silence.
+            log_mel: float32 [B, bands, 2 S], S the number of stored positions: a full window, padded with silence.
 
         Returns:
-            float32 [B, S, D]. Attention sees the padding too.
+            float32 [B, S, D]. Attention includes the padding.
         """
         content: Tensor = self.encoder(log_mel)
         return content
