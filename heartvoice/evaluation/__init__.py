@@ -1,1 +1,1 @@
-"""Quality of covers from their files alone: similarity, pitch, separation, loudness. Needs the extra `evaluate`."""
+"""Quality of covers, measured from files: similarity, pitch, separation, loudness. Needs the extra `evaluate`."""

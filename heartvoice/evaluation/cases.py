@@ -1,4 +1,4 @@
-"""A folder of recordings as cases: which file plays which part, and what it holds."""
+"""Finds evaluation cases in a folder of recordings; a file's name gives its role."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heartvoice.errors import InvalidRequestError
 REPORT = "report.json"
 RESULTS = "evaluation.json"
 OUTPUT = "evaluation"
-"""Folder that results go to by default; a folder with `RESULTS` in it is nobody's case."""
+"""Default folder of the results; a folder that contains `RESULTS` is no case."""
 REQUIRED = {
     "voice": "the reference: the voice that shall sing",
     "source": "the singing before: a recording, or vocals alone",
@@ -29,25 +29,25 @@ OPTIONAL = {
 }
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MAX_BYTES = 1_000_000_000
-"""Of one file: ten minutes of stereo at 192 kHz in float32."""
+"""Limit of one file: ten minutes of stereo at 192 kHz in float32."""
 _KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), REPORT))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One cover to be judged."""
+    """Files of one cover to be evaluated."""
 
     name: str
     files: dict[str, Path]
-    """By role; the required ones are all there."""
+    """Files by role; all required roles are present."""
     random_weights: bool | None
-    """Of the system that made it; None if nobody said."""
+    """True if the system that made the cover has random weights; None if unknown."""
 
     def read(self, role: str) -> Recording:
         """Decode one file, up to `MAX_RECORDING_S`.
 
         Raises:
-            InvalidRequestError: it is no sound, or too long; names the file.
+            InvalidRequestError: the file is no sound, or too long; the message names it.
         """
         path = self.files[role]
         sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_BYTES)
@@ -55,14 +55,14 @@ class Case:
 
 
 def find_cases(folder: Path, *, random_weights: bool | None = None) -> list[Case]:
-    """The case that a folder is, or the cases that its folders are, by name.
+    """Find the case in a folder, or the cases in its sub-folders, sorted by name.
 
     Args:
-        folder: with the files of one case, or with one folder for each.
-        random_weights: what is known of the system, if a case's report does not say that they are random.
+        folder: contains the files of one case, or one folder per case.
+        random_weights: applies if a case's report does not state random weights.
 
     Raises:
-        InvalidRequestError: a file is missing, unknown, or there twice; names it.
+        InvalidRequestError: a file is missing, unknown or duplicated; the message names it.
     """
     if not folder.is_dir():
         raise InvalidRequestError(f"{folder}: expected a folder, got {'a file' if folder.exists() else 'nothing'}")
@@ -106,7 +106,7 @@ def _case(folder: Path, random_weights: bool | None) -> Case:
 
 
 def _says_random(path: Path) -> bool:
-    """What a job's report says of the weights; the whole of what a command prints with --json serves as well."""
+    """Read `random_weights` from a job's report, or from the --json output of a command."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError) as error:

@@ -1,10 +1,11 @@
-"""DNSMOS P.835: what listeners would say of speech, its background and the whole, by a published network.
+"""DNSMOS P.835: predicted listener ratings of speech, background and overall quality.
 
-The graph is the one in the wheel `speechmos`, with that package's windows and polynomials. The package itself is not
-imported: it needs librosa and requests, undeclared, for what is not used here (its second network, P.808). It also
-loses windows to rounding, often the last one and those that begin 7 to 23 s in, which are heard here.
+The network is the one in the wheel `speechmos`, with that package's windows and polynomials. The package itself is not
+imported: it needs librosa and requests, which it does not declare, for an unused second network (P.808). It also loses
+windows to rounding, often the last one and those that begin 7 to 23 s in. All windows are used here.
 
-It was trained on speech with noise. Of singing it tells a damaged voice from a clean one, not a good singer from a bad.
+The network was trained on noisy speech. For singing it distinguishes damaged from clean voices, not good from bad
+singers.
 
 Source: C. K. A. Reddy, V. Gopal, R. Cutler, "DNSMOS P.835: A Non-Intrusive Perceptual Objective Speech Quality Metric
 to Evaluate Noise Suppressors", 2022; speechmos 0.0.1.1.
@@ -21,21 +22,21 @@ from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.runtime.engines import Engine
 
 WINDOW = 144_160
-"""Samples at 16 kHz of one call, 9.01 s."""
+"""Samples at 16 kHz per call, 9.01 s."""
 STEP = SPEECH_RATE_HZ
 MAX_WINDOWS = 30
-"""Of a recording with more windows these many are heard, spread evenly: a window takes 0.3 s of two cores."""
+"""Limit of windows per recording, evenly spaced: a window takes 0.3 s of two cores."""
 _POLYNOMIALS = (
     (-0.08397278, 1.22083953, 0.0052439),
     (-0.13166888, 1.60915514, -0.39604546),
     (-0.06766283, 1.11546468, 0.04602535),
 )
-"""From the network's values to opinions: signal, background, overall; highest power first."""
+"""Map the network's values to ratings: signal, background, overall; highest power first."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """Mean opinion scores, about 1 (bad) to 5 (excellent)."""
+    """Mean opinion scores, from about 1 (bad) to 5 (excellent)."""
 
     signal: float
     background: float
@@ -43,15 +44,15 @@ class Opinion:
 
 
 class Dnsmos:
-    """The network over windows of a recording."""
+    """Applies the network to windows of a recording."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def rate(self, audio: NDArray[np.float32]) -> Opinion:
-        """Rate float32 [N], mono at 16 kHz, N >= 1: the mean over windows of 9.01 s that begin every second.
+        """Rate float32 [N], mono at 16 kHz, N >= 1: the mean over windows that begin every second.
 
-        A shorter recording is heard over and over. One that exceeds full scale is turned down to it.
+        A recording shorter than a window, 9.01 s, is repeated. A recording above full scale is attenuated to it.
         """
         audio = audio / np.float32(max(1.0, float(np.abs(audio).max())))
         while len(audio) < WINDOW:

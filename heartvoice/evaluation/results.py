@@ -1,4 +1,4 @@
-"""What was measured as JSON and as tables."""
+"""Measurements as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Number = float | None
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a measure before and after, or one number between the two."""
+    """One table row: a measure before and after, or one number that compares both."""
 
     measure: str
     key: str
-    """Its place in the JSON."""
+    """Key in the JSON."""
     before: Number = None
     after: Number = None
     change: Number = None
@@ -35,7 +35,7 @@ class Row:
 
 
 def rows(made: Evaluation) -> Iterator[Row]:
-    """The lines of one case, those that were measured."""
+    """Yield the rows of one case; missing measures have none."""
     for name, cosine in made.similarity.items():
         title = f"similarity, {CALIBRATIONS[name].title}"
         yield _pair(title, "similarity", cosine.before, cosine.after, "cosine", ".3f")
@@ -62,11 +62,11 @@ def _pair(measure: str, key: str, before: Number, after: Number, unit: str, form
     return Row(measure, key, before, after, change, unit, form)
 
 
-# ---------------------------------------------------------------------------------------------------------------- words
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def show(evaluations: Sequence[Evaluation], console: Console) -> None:
-    """Print a table for each case, what its numbers mean and lack, and the medians of several cases."""
+    """Print a table per case with its notes and gaps, and the medians of several cases."""
     for made in evaluations:
         console.print(_table(made))
         for name, cosine in made.similarity.items():
@@ -101,7 +101,7 @@ def _table(made: Evaluation) -> Table:
 
 
 def _cells(row: Row, marked: Mapping[str, str]) -> Iterator[str]:
-    """The row's numbers with their marks; what is not there stays empty, differences have a sign."""
+    """Format the row's numbers with their marks; missing numbers are empty, differences have a sign."""
     signed = row.form if row.form.startswith("+") or row.before is None else f"+{row.form}"
     for column, form in (("before", row.form), ("after", row.form), ("change", signed)):
         value = getattr(row, column)
@@ -127,7 +127,7 @@ def _medians(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def medians(evaluations: Sequence[Evaluation]) -> list[tuple[Row, int]]:
-    """Each measure's medians over the cases that have it and from which something follows, and their number."""
+    """Return each measure's medians over the conclusive cases that have it, and the number of cases."""
     by_measure: dict[str, list[Row]] = {}
     for made in evaluations:
         for row in rows(made):
@@ -156,7 +156,7 @@ def _median(of: Sequence[Row], number: Callable[[Row], Number]) -> Number:
 
 
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Everything, ready for `json.dumps`; floats to four digits, what was not measured None."""
+    """Return everything, ready for `json.dumps`: floats to four digits, missing values None."""
     several = len(evaluations) > 1
     found: dict[str, Any] = _rounded(
         {
@@ -189,5 +189,5 @@ def _rounded(value: Any) -> Any:
 
 
 def dumps(evaluations: Sequence[Evaluation]) -> str:
-    """The JSON text; NaN and infinities never come."""
+    """Return the JSON text; it contains no NaN and no infinity."""
     return json.dumps(as_json(evaluations), indent=2, ensure_ascii=False, allow_nan=False)

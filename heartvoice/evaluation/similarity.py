@@ -1,7 +1,7 @@
-"""What a cosine between two voices means, by measurement. Pure; part of the base install.
+"""Meaning of a cosine between two voices, by measurement. Pure Python; part of the base install.
 
-Source: seed_vc spec, section 20: 21 recordings of speech and singing. "Same" are two parts of one recording, with one
-microphone in one session, which is the best that can happen; "different" are all 210 pairs of different recordings.
+Source: seed_vc spec, section 20: 21 recordings of speech and singing. "Same" are two parts of one recording, made with
+one microphone in one session, which is the best case; "different" are all 210 pairs of different recordings.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Literal
 from heartvoice.errors import InvalidRequestError
 
 RELIABLE_S = 5.0
-"""Of the shorter recording: under this the same voice scatters too much."""
+"""Least length of the shorter recording; below it the cosines of one voice vary too much."""
 Verdict = Literal["same", "different", "undecided"]
 RARE = 0.05
-"""Share of different voices beyond which a likeness is too rare among them to call two voices different."""
+"""Least share of different voices that reach a cosine, for the verdict "different"."""
 _ROUNDING = 1e-3
-"""How far rounding may carry a cosine beyond 1."""
+"""Tolerance for cosines above 1, by rounding."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SameVoice:
     """Cosines between two parts of one recording."""
 
     seconds: float
-    """What both of two recordings must last to be compared with these."""
+    """Least length of two recordings for a comparison with these cosines."""
     parts: str
     minimum: float
     median: float
@@ -34,26 +34,26 @@ class SameVoice:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one encoder's cosines were measured to be."""
+    """Measured cosines of one encoder."""
 
     title: str
     same: tuple[SameVoice, ...]
-    """From long to short; the last one serves everything shorter, too."""
+    """From long to short; the last one applies to all shorter recordings."""
     different: tuple[tuple[float, float], ...]
     """Cosine, and the share of different voices that reach it; the last is the highest of all pairs."""
     n_different: int = 210
 
     @property
     def highest_different(self) -> float:
-        """No pair of different recordings was more alike."""
+        """Highest cosine of any pair of different recordings."""
         return self.different[-1][0]
 
     def same_voice(self, seconds: float) -> SameVoice:
-        """What two parts of one recording of this length come to."""
+        """Return the measured cosines of two parts of one recording of this length."""
         return next((same for same in self.same if seconds >= same.seconds), self.same[-1])
 
     def share_reached(self, cosine: float) -> float:
-        """Share of the pairs of different voices at least this much alike, between the measured points linearly."""
+        """Share of pairs of different voices that reach the cosine, interpolated linearly."""
         if cosine <= self.different[0][0]:
             return self.different[0][1]
         for (low, more), (high, fewer) in itertools.pairwise(self.different):
@@ -87,15 +87,15 @@ CALIBRATIONS: dict[str, Calibration] = {
         ),
     ),
 }  # fmt: skip
-"""By the engine's name in the preset. The halves were 3 to 14 s long."""
+"""Calibrations by the engine's name in the preset. The halves were 3 to 14 s long."""
 
 
 def verdict(engine: str, cosine: float, seconds: float) -> Verdict:
-    """The same voice, different ones, or undecided.
+    """Decide: same voice, different voices, or undecided.
 
     Args:
-        engine: of the encoder; an unknown one decides nothing.
-        cosine: between two vectors of it.
+        engine: the encoder's engine; an unknown one is undecided.
+        cosine: between two of its vectors.
         seconds: length of the shorter recording.
     """
     _check(cosine)
@@ -109,11 +109,11 @@ def verdict(engine: str, cosine: float, seconds: float) -> Verdict:
 
 
 def meaning(engine: str, cosine: float, seconds: float) -> str:
-    """A cosine in words.
+    """Describe a cosine in words.
 
     Args:
-        engine: of the encoder; of an unknown one only the number is told.
-        cosine: between two vectors of it.
+        engine: the encoder's engine; for an unknown one only the number is given.
+        cosine: between two of its vectors.
         seconds: length of the shorter recording.
 
     Raises:
