@@ -1,4 +1,4 @@
-"""Inference engines: a graph file in, arrays out."""
+"""Inference engines: each loads a graph file and runs it on arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _CPU: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
 _CUDA = (
     "CUDAExecutionProvider",
-    # The arena takes what is asked for, not the next power of two; float32 is float32.
+    # The arena grows by the requested size, not by powers of two; TF32 is off, so float32 keeps its precision.
     {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
 )
 _PROVIDERS: Mapping[str, tuple[tuple[str, dict[str, str]], ...]] = {"cpu": (_CPU,), "cuda": (_CUDA, _CPU)}
@@ -29,18 +29,18 @@ class Engine(Protocol):
     """One loaded graph. `run` may be called from several threads."""
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the graph once; `outputs` names the wanted ones (default: all)."""
+        """Run the graph once; `outputs` selects outputs by name (default: all)."""
         ...
 
 
 class ConstantInputs:
-    """Read-only views of arrays: the same view as long as the same array comes, so that an engine copies it once."""
+    """Read-only views of arrays; the same array gives the same view, so an engine copies it once."""
 
     def __init__(self) -> None:
         self._views: dict[str, tuple[Array, Array]] = {}
 
     def views(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """A view of each array, which its owner must not write to while it is used."""
+        """Return a view of each array, which must not change while the view is used."""
         for name, array in arrays.items():
             if name not in self._views or self._views[name][0] is not array:
                 view = array.view()
@@ -50,20 +50,20 @@ class ConstantInputs:
 
 
 def default_threads() -> int:
-    """Threads of one session: HEARTVOICE_THREADS, or the cores this process may use."""
+    """Threads per session: HEARTVOICE_THREADS, or the number of cores available to this process."""
     return int(os.environ.get("HEARTVOICE_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
 def default_device() -> str:
-    """Where graphs in loops run: HEARTVOICE_DEVICE, "cpu" (the default) or "cuda"."""
+    """Device of graphs that loops call: HEARTVOICE_DEVICE, "cpu" (the default) or "cuda"."""
     return os.environ.get("HEARTVOICE_DEVICE", "") or "cpu"
 
 
 def onnx_session(path: Path, *, threads: int | None = None, device: str = "cpu") -> InferenceSession:
-    """Open a graph as `OnnxEngine` does.
+    """Open an onnxruntime session with `OnnxEngine`'s options.
 
     Raises:
-        EngineError: it does not load, or not on that device: there is no silent fallback to the CPU.
+        EngineError: the graph does not load, or not on that device: there is no silent fallback to the CPU.
     """
     import onnxruntime as ort
 
@@ -83,7 +83,7 @@ def onnx_session(path: Path, *, threads: int | None = None, device: str = "cpu")
         session = ort.InferenceSession(str(path), options, providers=list(_PROVIDERS[device]))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes for one damaged file
         raise EngineError(f"{path.parent.parent.name}: {path.name} does not load: {error}") from error
-    if session.get_providers()[0] != wanted:  # it only logs that the libraries of CUDA or cuDNN do not load
+    if session.get_providers()[0] != wanted:  # onnxruntime only logs that CUDA's or cuDNN's libraries do not load
         raise EngineError(f"{path.parent.parent.name}: {path.name} does not load on {device}: {wanted} did not start")
     return session
 
@@ -91,8 +91,8 @@ def onnx_session(path: Path, *, threads: int | None = None, device: str = "cpu")
 class OnnxEngine:
     """onnxruntime on the CPU, with an explicit thread count and no spinning.
 
-    Spinning wins a few per cent alone and loses far more when several stages share the cores. On a GPU (unrun) by
-    choice.
+    Spinning wins a few per cent alone and loses far more when several stages share the cores. `device` may select a GPU
+    (never run on one).
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, device: str = "cpu") -> None:
@@ -104,7 +104,7 @@ class OnnxEngine:
         """Run the graph once.
 
         Raises:
-            EngineError: the engine refused the inputs or failed.
+            EngineError: the engine rejected the inputs or failed.
         """
         names = list(outputs or self.output_names)
         try:
@@ -114,7 +114,7 @@ class OnnxEngine:
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU: faster than onnxruntime where a graph is bound by arithmetic (benchmarks/DIARY.md)."""
+    """OpenVINO on the CPU; faster than onnxruntime for compute-bound graphs (benchmarks/DIARY.md)."""
 
     def __init__(self, path: Path, *, threads: int | None = None, precision: str = "f32") -> None:
         try:
@@ -137,7 +137,7 @@ class OpenVinoEngine:
         self.output_names = [port.get_any_name() for port in self._model.outputs]
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the graph once; each call has an inference request of its own, so threads do not meet."""
+        """Run the graph once; each call has a separate inference request, so threads are independent."""
         request = self._model.create_infer_request()
         try:
             request.infer(dict(inputs))

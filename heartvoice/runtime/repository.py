@@ -1,4 +1,4 @@
-"""Read an exported model repository: its preset, where its weights come from, where each graph lies."""
+"""Reads an exported model repository: preset, origin of the weights, and paths of the graphs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from heartvoice.contracts.constants import CONTRACT
 from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
-"""The repository's own description, at its root; written last, so that its presence means a finished export."""
+"""Index of the repository, at its root. It is written last, so its presence means a complete export."""
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"
 _AGAIN = "run `heartvoice export` again"
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file."""
+    """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while part := stream.read(16 * 2**20):
@@ -50,7 +50,7 @@ class Repository:
         """The parsed `repository.json`.
 
         Raises:
-            EngineError: the folder is no finished export.
+            EngineError: the folder is not a complete export.
         """
         path = self.root / INDEX
         try:
@@ -66,7 +66,7 @@ class Repository:
 
     @cached_property
     def preset(self) -> Preset:
-        """The preset with the sizes that the export found in the checkpoints."""
+        """The preset, with the sizes that the export found in the checkpoints."""
         sizes = self.index["sizes"]
         speaker, f0 = sizes["speaker"], sizes["f0"]
         return Preset(
@@ -83,28 +83,28 @@ class Repository:
         )
 
     def origin(self, network: str) -> str:
-        """Where the weights of a network come from: `random seed=N`, `official`, or what was published."""
+        """Return the origin of a network's weights: `random seed=N`, `official`, or the published file."""
         return str(self.index["origins"][network])
 
     def is_random(self, network: str) -> bool:
-        """Whether a network's weights are random, so that what it says means nothing."""
+        """Return True if a network's weights are random, which makes its output meaningless."""
         return self.origin(network).startswith("random")
 
     @property
     def random_weights(self) -> bool:
-        """Whether any network has random weights, so that the output is noise."""
+        """True if any network has random weights, which makes the output noise."""
         return any(self.is_random(network) for network in self.index["origins"])
 
     @property
     def about(self) -> dict[str, Any]:
-        """What every report says of the networks."""
+        """Facts about the networks for every report."""
         return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
             "random_weights": self.random_weights,
             "contract": CONTRACT,
         }
 
     def about_network(self, network: str, *others: str) -> dict[str, Any]:
-        """What the report of a model over one network, and `others` that serve it, says of them."""
+        """Return the facts for the report of a model over one network and its helpers `others`."""
         return {
             "preset": self.index["preset"],
             "weights": self.origin(network),
@@ -113,10 +113,10 @@ class Repository:
         }
 
     def graph(self, model: str) -> Path:
-        """The ONNX file of `model`.
+        """Return the ONNX file of `model`.
 
         Raises:
-            EngineError: it is missing, or was exported for another preset than the repository's.
+            EngineError: the file is missing, or was exported for another preset than the repository's.
         """
         path = self.root / model / GRAPH
         manifest = self._manifest(model)
@@ -131,12 +131,12 @@ class Repository:
         return path
 
     def intact_graph(self, model: str) -> Path:
-        """`graph`, after all its files were found to be what the export wrote; reads them to the end.
+        """Return `graph` after comparing the hashes of all its files with the export's manifest.
 
-        Another graph under the same name would load, and sing otherwise or fail in the middle of a song.
+        A different graph under the same name would load, and give wrong output or fail in the middle of a song.
 
         Raises:
-            EngineError: names the file, what was expected and what is there.
+            EngineError: the message gives the file, the expected and the actual value.
         """
         path = self.graph(model)
         files = self._manifest(model).get("files", {})

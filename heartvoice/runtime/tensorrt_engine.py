@@ -1,7 +1,7 @@
-"""A TensorRT plan as an in-process engine, for the graphs that a loop calls: `heartcodec_flow` and `svc_flow`.
+"""In-process engine for TensorRT plans of graphs that loops call: `heartcodec_flow` and `svc_flow`.
 
-Written against the documentation and the bindings of TensorRT 10.13 and 11.4, and **not yet run on a GPU**; the tests
-run it over a fake made from those bindings. Memory is torch's, which the language model's engine on GPUs needs anyway.
+Written from the documentation and bindings of TensorRT 10.13 and 11.4, and **not yet run on a GPU**; the tests use a
+fake made from those bindings. Torch allocates the memory, because the language model's GPU engine needs torch anyway.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_BINDINGS = 4
-"""Shapes whose device memory is kept."""
+"""Number of input shapes whose device memory is kept."""
 
 
 def this_target(trt: Any) -> Target:
-    """What plans must be made for to be loaded here.
+    """Return the target that plans must be built for to load here.
 
     Raises:
         EngineError: there is no GPU.
@@ -41,7 +41,7 @@ def open_tensorrt(repository: Repository, model: str) -> TensorRtEngine:
     """Open a model's plan on this machine's GPU.
 
     Raises:
-        EngineError: TensorRT or the GPU is missing, or there is no plan for them; with the command that builds it.
+        EngineError: TensorRT or the GPU is missing, or no plan fits; the message gives the command that builds one.
     """
     try:
         import tensorrt
@@ -53,26 +53,26 @@ def open_tensorrt(repository: Repository, model: str) -> TensorRtEngine:
 
 @dataclass
 class _Bound:
-    """Device memory of one set of shapes."""
+    """Device memory for one set of input shapes."""
 
     inputs: dict[str, torch.Tensor]
     outputs: dict[str, torch.Tensor]
     constant: dict[str, Array] = field(default_factory=dict)
-    """Read-only arrays whose values lie in `inputs` already."""
+    """Read-only arrays whose values are in `inputs` already."""
 
 
 class TensorRtEngine:
-    """One plan on one GPU, with one execution context: calls from several threads take turns.
+    """One plan on one GPU, with one execution context; calls from several threads are serialised.
 
-    An input array that is read-only (`array.flags.writeable` is false) is copied to the device once, and again when
-    another object comes: that is how a loop says that an input is the same at every step.
+    A read-only input array (`array.flags.writeable` is False) is copied to the device once, until another array object
+    is passed. A loop marks inputs that are equal in every step this way.
     """
 
     def __init__(self, trt: Any, plan: Plan, *, device: str = "cuda") -> None:
-        """Load a plan that `plans.open_plan` has let through.
+        """Load a plan that `tensorrt_plans.open_plan` has checked.
 
         Raises:
-            EngineError: TensorRT does not load it.
+            EngineError: TensorRT cannot load the plan.
         """
         import torch
 
@@ -100,7 +100,7 @@ class TensorRtEngine:
         """Run the plan once.
 
         Raises:
-            EngineError: a shape is outside of the plan's profile, an input is missing, or the GPU failed.
+            EngineError: a shape is outside the plan's profile, an input is missing, or the GPU failed.
         """
         missing = [name for name in self.input_names if name not in inputs]
         if missing:
@@ -116,10 +116,10 @@ class TensorRtEngine:
     # ------------------------------------------------------------------------------------------------------- memory
 
     def _on_stream(self) -> Any:
-        return self._torch.cuda.stream(self._stream)  # of None it does nothing
+        return self._torch.cuda.stream(self._stream)  # no-op for None
 
     def _bind(self, inputs: Mapping[str, Array]) -> _Bound:
-        """Inputs on the device, at the addresses that the context reads."""
+        """Copy the inputs to the device addresses that the context reads."""
         key = tuple((name, value.shape, value.dtype.str) for name, value in inputs.items())
         bound = self._bound.get(key)
         if bound is None:
@@ -144,10 +144,10 @@ class TensorRtEngine:
                 raise EngineError(
                     f"{self._path}: {name}: expected a shape from {tuple(least)} to {tuple(most)}, got {value.shape}"
                 )
-        waiting = context.infer_shapes()
-        if waiting:
-            raise EngineError(f"{self._path}: shapes depend on {', '.join(waiting)}")
-        there = {
+        undefined = context.infer_shapes()
+        if undefined:
+            raise EngineError(f"{self._path}: shapes depend on {', '.join(undefined)}")
+        on_device = {
             name: torch.empty_like(torch.from_numpy(_owned(value)), device=self._device)
             for name, value in inputs.items()
         }
@@ -155,10 +155,10 @@ class TensorRtEngine:
             name: torch.empty(tuple(context.get_tensor_shape(name)), dtype=self._dtype(name), device=self._device)
             for name in self.output_names
         }
-        return _Bound(there, results)
+        return _Bound(on_device, results)
 
     def _select(self, bound: _Bound) -> None:
-        """Point the context at these shapes and addresses."""
+        """Set the shapes and addresses of the context."""
         for name, tensor in bound.inputs.items():
             if not self._context.set_input_shape(name, tuple(tensor.shape)):
                 raise EngineError(f"{self._path}: {name}: shape {tuple(tensor.shape)} was refused")
@@ -167,7 +167,7 @@ class TensorRtEngine:
                 raise EngineError(f"{self._path}: {name}: its address was refused")
 
     def _dtype(self, name: str) -> torch.dtype:
-        """Torch's type of a result; contracts have float32, integers and booleans alone."""
+        """Return torch's dtype of an output; contracts have float32, integers and booleans only."""
         kinds = self._trt.DataType
         known = {
             kinds.FLOAT: self._torch.float32, kinds.INT32: self._torch.int32, kinds.INT64: self._torch.int64,
@@ -181,6 +181,6 @@ class TensorRtEngine:
 
 
 def _owned(value: Array) -> Array:
-    """The array as torch takes it: contiguous; a read-only one is copied, since torch has no such tensors."""
+    """Make an array acceptable to torch: contiguous and writable, copied if necessary."""
     contiguous = np.ascontiguousarray(value)
     return contiguous if contiguous.flags.writeable else contiguous.copy()

@@ -1,8 +1,8 @@
-"""TensorRT plans of an exported repository: what they are named, what they were made of and for, which may be loaded.
+"""TensorRT plans of an exported repository: names, origin, target, and whether they may be loaded.
 
-A plan runs on the GPU model and the TensorRT version that it was built with, and nowhere else. Plans lie in
-`MODEL/plans/`, each with a sidecar of checksums; the one that was made last is linked to `MODEL/1/model.plan`, which
-Triton's TensorRT backend loads (`serve --config-name tensorrt`). Light to import: neither TensorRT nor torch.
+A plan runs only on the GPU model and TensorRT version that it was built with. Plans are in `MODEL/plans/`, each with a
+sidecar file of checksums. `MODEL/1/model.plan` links to the latest plan, which Triton's TensorRT backend loads
+(`serve --config-name tensorrt`). This module imports neither TensorRT nor torch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PlanPrecision = Literal["bf16", "fp16", "fp32", "tf32"]
 PLAN_PRECISIONS: tuple[PlanPrecision, ...] = get_args(PlanPrecision)
 PLANS = "plans"
 REPORT = "precision.json"
-"""What half precision costs each graph, at the root of a repository: by precision, by graph."""
+"""Error of half precision per precision and graph, at the root of a repository."""
 ACTIVE = "1/model.plan"
 SIDECAR_SUFFIX = ".json"
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
 Ask = Callable[[tuple[str, ...]], str]
-"""Runs a command and returns what it prints; OSError or CalledProcessError if it cannot."""
+"""Runs a command and returns its output; raises OSError or CalledProcessError on failure."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Device:
 
     name: str
     compute_capability: str
-    """As in `12.1`."""
+    """For example `12.1`."""
 
     def __str__(self) -> str:
-        """`NVIDIA GB10 (compute capability 12.1)`."""
+        """For example `NVIDIA GB10 (compute capability 12.1)`."""
         return f"{self.name} (compute capability {self.compute_capability})"
 
     @property
     def slug(self) -> str:
-        """`nvidia-gb10-sm121`, for file names."""
+        """For file names, for example `nvidia-gb10-sm121`."""
         name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
         return f"{name}-sm{self.compute_capability.replace('.', '')}"
 
@@ -55,10 +55,10 @@ def _ask(command: tuple[str, ...]) -> str:
 
 
 def find_device(ask: Ask = _ask) -> Device:
-    """The first GPU that the driver names.
+    """Return the driver's first GPU.
 
     Raises:
-        EngineError: there is none, or no driver.
+        EngineError: there is no GPU or no driver.
     """
     try:
         lines = ask(_QUERY).strip().splitlines()
@@ -74,26 +74,26 @@ def find_device(ask: Ask = _ask) -> Device:
 
 @dataclass(frozen=True)
 class Target:
-    """What a plan is made for."""
+    """GPU and TensorRT version that a plan is built for."""
 
     device: Device
     tensorrt: str
-    """The whole version, `10.13.2.6`: plans do not outlive a patch release."""
+    """Full version, for example `10.13.2.6`; plans are tied to a patch release."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan on disk, as its sidecar describes it."""
+    """A plan on disk, as described by its sidecar file."""
 
     path: Path
     about: Mapping[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """Read the sidecar of a plan.
+        """Read the sidecar file of a plan.
 
         Raises:
-            EngineError: plan or sidecar is missing or damaged.
+            EngineError: plan or sidecar file is missing or damaged.
         """
         sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
         try:
@@ -108,28 +108,28 @@ class Plan:
 
     @property
     def made_for(self) -> Target:
-        """GPU and version that it was built with."""
+        """GPU and TensorRT version of the build."""
         return Target(Device(self.about["gpu"], self.about["compute_capability"]), self.about["tensorrt"])
 
     @property
     def precision(self) -> str:
-        """Its precision outside of the islands."""
+        """Precision outside the float32 regions."""
         return str(self.about["precision"])
 
     @property
     def rebuild(self) -> str:
-        """What to type where it cannot be used."""
+        """Instruction for rebuilding the plan."""
         return _rebuild(self.path.parent.parent, str(self.about["model"]), str(self.about["precision"]))
 
     def check(self, target: Target, graph_files: Mapping[str, str]) -> None:
-        """Refuse a plan of another GPU or version, or of another graph than lies beside it.
+        """Check that the plan fits GPU, TensorRT version and graph.
 
         Args:
-            target: what it shall run on.
-            graph_files: sha256 of each file of the model's ONNX graph, as its manifest has them.
+            target: GPU and version that will run it.
+            graph_files: sha256 of each file of the model's ONNX graph, from its manifest.
 
         Raises:
-            EngineError: says which, and the command that builds it anew.
+            EngineError: the message gives the difference and the command that rebuilds the plan.
         """
         made = self.made_for
         if made.device != target.device:
@@ -147,10 +147,10 @@ class Plan:
             )
 
     def content(self) -> bytes:
-        """The plan itself.
+        """Read the plan.
 
         Raises:
-            EngineError: its sha256 is not the sidecar's.
+            EngineError: its sha256 differs from the sidecar file's.
         """
         data = self.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.about["plan"]["sha256"]:
@@ -166,12 +166,12 @@ def _rebuild(model_folder: Path, model: str | None = None, precision: str | None
 
 
 def plan_name(preset: str, precision: PlanPrecision, target: Target) -> str:
-    """File name of a plan: preset, precision, GPU, TensorRT's version."""
+    """Build the file name of a plan from preset, precision, GPU and TensorRT version."""
     return f"{preset}.{precision}.{target.device.slug}.trt{target.tensorrt}.plan"
 
 
 def graph_hashes(repository: Repository, model: str) -> dict[str, str]:
-    """sha256 of each file of a model's graph, by its manifest.
+    """Return the sha256 of each file of a model's graph, from its manifest.
 
     Raises:
         EngineError: the graph or its manifest is missing or damaged.
@@ -185,16 +185,16 @@ def graph_hashes(repository: Repository, model: str) -> dict[str, str]:
 
 
 def active_plan(repository: Repository, model: str) -> Plan | None:
-    """The plan that Triton would load for a model; None if there is none."""
+    """Return the plan that Triton would load for a model, or None."""
     path = repository.root / model / ACTIVE
     return Plan.read(path) if path.is_file() else None
 
 
 def open_plan(repository: Repository, model: str, target: Target) -> Plan:
-    """The plan of a model that this machine may load.
+    """Return the plan of a model that this machine may load.
 
     Raises:
-        EngineError: there is none, or it is for another GPU, TensorRT or graph; with the command that builds it.
+        EngineError: no plan fits this GPU, TensorRT and graph; the message gives the command that builds one.
     """
     plan = active_plan(repository, model)
     if plan is None:
@@ -205,7 +205,7 @@ def open_plan(repository: Repository, model: str, target: Target) -> Plan:
 
 
 def plan_files(model_folder: Path) -> list[str]:
-    """Files of a model that belong to its plans, relative to its folder: they outlive a change of its configs."""
+    """Return a model's plan files, relative to its folder; they survive a change of its configs."""
     active = [ACTIVE, ACTIVE + SIDECAR_SUFFIX]
     inside = [f"{PLANS}/{path.name}" for path in sorted((model_folder / PLANS).glob("*")) if path.is_file()]
     return [name for name in (*active, *inside) if (model_folder / name).is_file()]
@@ -214,12 +214,12 @@ def plan_files(model_folder: Path) -> list[str]:
 def plan_findings(
     repository: Repository, models: tuple[str, ...], target: Target | None
 ) -> list[tuple[str, bool, str]]:
-    """Every plan there is: the model, whether it may be loaded, and what is to say.
+    """Check all plans; return model, whether its plan may be loaded, and an explanation.
 
     Args:
-        repository: exported.
-        models: to look at.
-        target: this machine; None if it has no GPU or no TensorRT, which fits no plan.
+        repository: exported repository.
+        models: names of the models to check.
+        target: this machine; None if it has no GPU or no TensorRT, and then no plan fits.
     """
     found = []
     for model in models:
