@@ -1,1 +1,1 @@
-"""Loadtest."""
+"""Load tests of a server (`heartvoice bench`)."""

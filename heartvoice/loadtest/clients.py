@@ -1,4 +1,4 @@
-"""Streams as their callers see them, one after the other or at random times, and what a player would make of them."""
+"""Measures streams as a client receives them, in closed or open loop, and simulates a player."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.errors import DeadlineError, HeartvoiceError, ModelUnavailableError
 
 TIMEOUT_S = 300.0
-"""A job that was accepted and is not done by then counts as late."""
+"""Limit of a job; an accepted job that takes longer counts as late."""
 Outcome = Literal["done", "refused", "late", "broken"]
 OUTCOMES: tuple[Outcome, ...] = ("done", "refused", "late", "broken")
 Make = Callable[[Client], Generator[Message, None, None]]
-"""Begins a job."""
+"""Starts a job and yields its messages."""
 _REFUSAL = re.compile(r"\d+ jobs running and \d+ waiting, no room for more")
 
 
 @dataclass(frozen=True)
 class Playback:
-    """What a player hears that begins with the first chunk and stops whenever it has nothing left."""
+    """Simulated player that starts with the first chunk and stops while its buffer is empty."""
 
     underruns: int
     silence_s: float
-    """Its stops in all."""
+    """Total length of the stops."""
     buffer_s: float
-    """How long it had to wait after the first chunk to never stop."""
+    """Initial delay after the first chunk with which playback would never stop."""
 
 
 @dataclass
 class PlaybackStats:
-    """One job. Times are seconds since it was sent."""
+    """Measurements of one job; times are seconds since the request."""
 
     outcome: Outcome = "broken"
     total_s: float = 0.0
     chunks: list[tuple[float, int]] = field(default_factory=list)
-    """When each chunk came, and its samples."""
+    """Time of arrival and samples of each chunk."""
     timings: dict[str, Any] = field(default_factory=dict)
-    """The server's, out of the report."""
+    """Timings of the server, from its report."""
     error: str = ""
 
     @property
     def first_s(self) -> float:
-        """When the first audio came."""
+        """Time of the first audio."""
         return self.chunks[0][0]
 
     @property
     def audio_s(self) -> float:
-        """Audio received."""
+        """Seconds of audio received."""
         return sum(n for _, n in self.chunks) / SAMPLE_RATE_HZ
 
     @property
     def gaps_s(self) -> list[float]:
-        """Between one chunk and the next."""
+        """Times between consecutive chunks."""
         times = [at for at, _ in self.chunks]
         return [later - earlier for earlier, later in pairwise(times)]
 
     @property
     def playback(self) -> Playback:
-        """What a player at 48 kHz hears."""
+        """Simulated playback at 48 kHz."""
         return play(self.chunks)
 
 
 def play(chunks: Sequence[tuple[float, int]], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Playback:
-    """Play chunks (when, samples) as they come."""
+    """Simulate the playback of chunks (time, samples) as they arrive."""
     underruns, silence_s, buffer_s, had = 0, 0.0, 0.0, 0.0
     begin = chunks[0][0] if chunks else 0.0
     for at, n in chunks:
@@ -87,24 +87,24 @@ def play(chunks: Sequence[tuple[float, int]], sample_rate_hz: int = SAMPLE_RATE_
 
 
 def listen(client: Client, make: Make) -> PlaybackStats:
-    """Make one job and note what happens; never raises for what the server does."""
-    heard, began = PlaybackStats(), time.perf_counter()
+    """Run one job and measure it; failures of the server are recorded, not raised."""
+    stats, began = PlaybackStats(), time.perf_counter()
     try:
         with closing(make(client)) as messages:
             for message in messages:
                 if isinstance(message, AudioChunk):
-                    heard.chunks.append((time.perf_counter() - began, message.length))
+                    stats.chunks.append((time.perf_counter() - began, message.length))
                 elif isinstance(message, Report):
-                    heard.timings = dict(message.timings)
-        heard.outcome = "done"
+                    stats.timings = dict(message.timings)
+        stats.outcome = "done"
     except HeartvoiceError as error:
-        heard.outcome, heard.error = outcome(error), str(error)
-    heard.total_s = time.perf_counter() - began
-    return heard
+        stats.outcome, stats.error = outcome(error), str(error)
+    stats.total_s = time.perf_counter() - began
+    return stats
 
 
 def outcome(error: HeartvoiceError) -> Outcome:
-    """A refusal names the numbers; any other end breaks the job, and too late is its own kind."""
+    """Classify an error: a refusal that states its numbers, late, or broken."""
     if isinstance(error, ModelUnavailableError) and _REFUSAL.search(str(error)):
         return "refused"
     return "late" if isinstance(error, DeadlineError) else "broken"
@@ -112,25 +112,25 @@ def outcome(error: HeartvoiceError) -> Outcome:
 
 @contextmanager
 def _pool(client: Client, size: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose jobs are cancelled if the block is left early."""
+    """Yield a thread pool whose jobs are cancelled if the block raises."""
     pool = ThreadPoolExecutor(size, thread_name_prefix="bench-client")
     try:
         yield pool
     except BaseException:
-        client.close()  # ends every call under way, here and on the server
+        client.close()  # ends all running calls, on client and server
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def closed_loop(client: Client, make: Make, concurrency: int, n: int) -> list[PlaybackStats]:
-    """`n` jobs, always so many at once: the next begins when one ends."""
+    """Run `n` jobs at a constant concurrency: each end starts the next job."""
     with _pool(client, concurrency) as pool:
         return [future.result() for future in [pool.submit(listen, client, make) for _ in range(n)]]
 
 
 def open_loop(client: Client, make: Make, rate_hz: float, seconds: float, seed: int) -> list[PlaybackStats]:
-    """Jobs that begin at random times (Poisson), whatever becomes of those before; at least one."""
+    """Start jobs at random times (Poisson), independently of earlier ones; at least one."""
     random, at = np.random.default_rng(seed), 0.0
     began, stop = time.perf_counter(), threading.Event()
     futures: list[Future[PlaybackStats]] = []
@@ -143,20 +143,20 @@ def open_loop(client: Client, make: Make, rate_hz: float, seconds: float, seed: 
 
 
 def percentiles(name: str, seconds: Sequence[float], qs: Sequence[int] = (50, 90, 95, 99)) -> dict[str, Any]:
-    """`{name}p50_ms` and so on; nothing of nothing."""
+    """Return `{name}p50_ms` etc.; empty without values."""
     return {f"{name}p{q}_ms": float(np.percentile(seconds, q)) * 1e3 for q in qs} if seconds else {}
 
 
-def counts(heard: Sequence[PlaybackStats]) -> dict[str, Any]:
-    """How many jobs ended how."""
-    return {name: sum(each.outcome == name for each in heard) for name in OUTCOMES}
+def counts(stats: Sequence[PlaybackStats]) -> dict[str, Any]:
+    """Count the jobs by outcome."""
+    return {name: sum(each.outcome == name for each in stats) for name in OUTCOMES}
 
 
-def errors(heard: Sequence[PlaybackStats]) -> list[str]:
-    """What broke, each text once."""
-    return sorted({each.error for each in heard if each.outcome in ("broken", "late")})
+def errors(stats: Sequence[PlaybackStats]) -> list[str]:
+    """Return the distinct errors of failed jobs."""
+    return sorted({each.error for each in stats if each.outcome in ("broken", "late")})
 
 
-def done(heard: Sequence[PlaybackStats]) -> list[PlaybackStats]:
-    """Those that were finished."""
-    return [each for each in heard if each.outcome == "done"]
+def done(stats: Sequence[PlaybackStats]) -> list[PlaybackStats]:
+    """Return the finished jobs."""
+    return [each for each in stats if each.outcome == "done"]

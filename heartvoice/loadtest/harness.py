@@ -1,4 +1,4 @@
-"""What every benchmark shares: calibration, alternating measurement, percentiles, the table and the JSON line.
+"""Shared parts of all benchmarks: calibration, alternating measurement, percentiles, table and JSON line.
 
     run = Run("engine", preset="mid", precision="fp32", threads=2)
     timings = alternate({"eager": eager, "onnxruntime": graph}, n=40)
@@ -6,9 +6,9 @@
     run.add("LM step", "onnxruntime", timings["onnxruntime"], baseline=timings["eager"])
     run.finish()
 
-Variants are run in turns, so that a ratio is made of neighbours in time and slow drift cancels. A run calibrates before
-and after; where the machine gave more than 20 % less than its best, the result is kept and marked contended, and
-nothing is claimed from it. Needs numpy and torch; `rich` makes the table prettier.
+Variants run alternately, so that a ratio compares neighbours in time and slow drift cancels. A run calibrates before
+and after. If the machine delivers less than 80 % of its best rate, the result is kept and marked contended; do not draw
+conclusions from it. Needs numpy and torch; `rich` improves the table.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from heartvoice.loadtest import machine
 
 _CHECKOUT_RESULTS = machine.ROOT / "benchmarks" / "results"
 RESULTS = _CHECKOUT_RESULTS if _CHECKOUT_RESULTS.is_dir() else Path("benchmark-results")
-"""Of the checkout; where there is none, a folder in the current one."""
+"""Results folder of the checkout; outside a checkout, a folder in the current directory."""
 CALIBRATION = "calibration.json"
 CONTENDED_BELOW = 0.8
-"""A calibration under this share of the machine's best marks a run as contended."""
+"""Share of the machine's best calibration below which a run is marked contended."""
 _BUFFER_BYTES = 2**28
 _MATRIX = 1024
 _REPEATS = 15
@@ -47,27 +47,27 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repetition, in the order they were taken."""
+    """Seconds of each repetition, in the order of measurement."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median in seconds."""
         return float(np.median(self.seconds))
 
     def summary(self) -> dict[str, float | int]:
-        """n, p50, p95, p99, least and mean, in milliseconds; percentiles are interpolated linearly."""
+        """Return n, p50, p95, p99, minimum and mean in milliseconds; percentiles are interpolated linearly."""
         p50, p95, p99 = (float(np.percentile(self.seconds, q)) * 1e3 for q in (50, 95, 99))
         rest = {"min_ms": min(self.seconds) * 1e3, "mean_ms": math.fsum(self.seconds) / len(self.seconds) * 1e3}
         return {"n": len(self.seconds), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, **rest}
 
 
 def paired_ratio(timing: Timing, baseline: Timing) -> dict[str, float]:
-    """Time over the baseline's of the same round: median, quartiles; and the ratio of the least times.
+    """Return ratios of times of the same rounds (median, quartiles) and of the minima.
 
     Raises:
-        ValueError: the two were not measured in the same rounds.
+        ValueError: the timings come from different rounds.
     """
     ratios = [a / b for a, b in zip(timing.seconds, baseline.seconds, strict=True)]
     low, middle, high = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
@@ -84,16 +84,16 @@ def alternate(
     limit_s: float = math.inf,
     least: int = 3,
 ) -> dict[str, Timing]:
-    """Run variants in turns and time each call.
+    """Run variants alternately and time each call.
 
     Args:
-        variants: what to time, by name. Each round calls all of them, starting with another one each time.
+        variants: functions to time, by name. Each round calls all of them, in rotating order.
         n: rounds.
-        warmup: rounds before those, not counted.
-        lead: calls of a variant right before each one that counts: the caches are its own then, and the threads of the
-            variant before it no longer spin.
-        limit_s: no new round begins after so many seconds, warm-up not counted, ...
-        least: ... but at least so many are made.
+        warmup: uncounted rounds before them.
+        lead: uncounted calls of a variant right before each counted one: they fill the caches, and the previous
+            variant's threads stop spinning.
+        limit_s: no new round begins after so many seconds, warm-up excluded, ...
+        least: ... but at least this number of rounds is run.
     """
     names = list(variants)
     for _ in range(warmup):
@@ -115,7 +115,7 @@ def alternate(
 
 
 def difference(value: Values, reference: Values) -> dict[str, float]:
-    """Relative error |a - b| / |b| and the same as a signal-to-noise ratio in dB (equal arrays: 0 and 999)."""
+    """Return |a - b| / |b|, also as signal-to-noise ratio in dB (equal arrays: 0 and 999)."""
     wide = reference.astype(np.float64)
     error = float(np.linalg.norm(value.astype(np.float64) - wide) / np.linalg.norm(wide))
     return {"relative_error": error, "snr_db": -20 * math.log10(error) if error else 999.0}
@@ -125,10 +125,10 @@ def difference(value: Values, reference: Values) -> dict[str, float]:
 
 
 def calibrate() -> dict[str, float]:
-    """What this machine gives now: read bandwidth of a large buffer and rate of an eager matrix product (1.5 s).
+    """Measure the machine's current read bandwidth and rate of an eager matrix product (1.5 s).
 
     Returns:
-        `bandwidth_gb_s` and `matmul_gflop_s`, medians, with a thread on each core.
+        `bandwidth_gb_s` and `matmul_gflop_s`, medians, with one thread per core.
     """
     import torch
 
@@ -148,10 +148,10 @@ def calibrate() -> dict[str, float]:
 
 
 class BestCalibration:
-    """The best of every rate that a machine has ever shown, in one file for all machines."""
+    """Best measured rates of each machine, in one file for all machines."""
 
     def __init__(self, path: Path, key: str) -> None:
-        """Open; a missing file is empty."""
+        """Open the file; a missing file is empty."""
         self.path, self.key = path, key
 
     def _read(self) -> dict[str, dict[str, float]]:
@@ -161,7 +161,7 @@ class BestCalibration:
         return stored
 
     def update(self, rates: Mapping[str, float]) -> dict[str, float]:
-        """Take new rates in; returns the best so far, these included."""
+        """Add new rates; return the best rates so far, including these."""
         stored = self._read()
         old = stored.get(self.key, {})
         best = old | {name: max(rate, old.get(name, 0.0)) for name, rate in rates.items()}
@@ -173,12 +173,12 @@ class BestCalibration:
 
 
 def contention(rates: Mapping[str, float], best: Mapping[str, float]) -> list[str]:
-    """Which rates are too far under their best."""
+    """Return the rates that are too far below their best."""
     return [name for name, rate in rates.items() if rate < CONTENDED_BELOW * best[name]]
 
 
 def _write(path: Path, text: str) -> None:
-    """All at once."""
+    """Write the file atomically."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
@@ -189,23 +189,23 @@ def _write(path: Path, text: str) -> None:
 
 @dataclass
 class Run:
-    """One run of a benchmark: calibrates when made and when finished, collects rows, writes one JSON file."""
+    """One run of a benchmark: calibrates at start and end, collects rows, writes one JSON file."""
 
     name: str
     preset: str
     precision: str
     threads: int
     results: Path = RESULTS
-    """Where the result and the best calibrations lie."""
+    """Folder of the result and of the best calibrations."""
     about: dict[str, Any] = field(default_factory=dict)
-    """More facts for the head of the result."""
+    """Additional facts for the head of the result."""
     calibration: Callable[[], dict[str, float]] = calibrate
     key: str = ""
-    """Names the machine among the best calibrations; default processor and cores."""
+    """Name of the machine among the best calibrations; default processor and cores."""
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Calibrate."""
+        """Calibrate the machine."""
         self.key = self.key or f"{machine.cpu_model()} x {machine.n_cores()}"
         self._started, self._cpu = datetime.datetime.now(datetime.timezone.utc), machine.CpuTimes.now()
         self._load = os.getloadavg()
@@ -222,12 +222,12 @@ class Run:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The calibration at the start."""
+        """Calibration at the start."""
         return self._calibrations[0]
 
     @property
     def path(self) -> Path:
-        """The result's file."""
+        """Path of the result file."""
         return self.results / f"{self.name}-{self.preset}-{self._started:%Y%m%dT%H%M%SZ}.json"
 
     def _remember(self) -> dict[str, float]:
@@ -236,9 +236,9 @@ class Run:
     def add(
         self, case: str, variant: str, timing: Timing | None = None, *, baseline: Timing | None = None, **facts: Any
     ) -> dict[str, Any]:
-        """Add a row: what was asked, which variant, its times, its ratio to a baseline of the same rounds, and facts.
+        """Add a row: case, variant, times, ratio to a baseline of the same rounds, and facts.
 
-        A variant that could not run has no timing and says why: `failed="..."`.
+        A variant that could not run has no timing and gives the reason: `failed="..."`.
         """
         row: dict[str, Any] = {"case": case, "variant": variant}
         if timing is not None:
@@ -249,7 +249,7 @@ class Run:
         return self.rows[-1]
 
     def result(self, *, complete: bool = True) -> dict[str, Any]:
-        """Everything known so far, ready for JSON."""
+        """Return the current result, ready for JSON."""
         now = datetime.datetime.now(datetime.timezone.utc)
         slow = [contention(rates, self.best) for rates in self._calibrations]
         return {
@@ -268,7 +268,7 @@ class Run:
         }
 
     def save(self) -> None:
-        """Write what there is so far, so that a run that is killed leaves it behind."""
+        """Write the intermediate result, so that a killed run keeps it."""
         self._store(self.result(complete=False))
 
     def _store(self, result: Mapping[str, Any]) -> None:
@@ -276,7 +276,7 @@ class Run:
         _write(self.path, json.dumps(_rounded(result)) + "\n")
 
     def store(self) -> dict[str, Any]:
-        """Calibrate again and write the result, which is returned."""
+        """Calibrate again, write the result and return it."""
         self._calibrations.append(self.calibration())
         self.best = self._remember()
         result = self.result()
@@ -284,7 +284,10 @@ class Run:
         return result
 
     def finish(self, *, json_line: bool = True) -> dict[str, Any]:
-        """Calibrate again, write the result, print the table and the JSON line (or its file); returns the result."""
+        """Finish the run and return the result.
+
+        Calibrate again, write the result, and print the table and the JSON line (or the file's path).
+        """
         result = self.store()
         print_table(result)
         print(json.dumps(_rounded(result)) if json_line else self.path)
@@ -292,7 +295,7 @@ class Run:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to six digits, recursively; a number that JSON does not have becomes text."""
+    """Round floats to six digits, recursively; NaN and infinities become text."""
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -312,11 +315,11 @@ _NOT_SHOWN = frozenset(
     }
 )  # fmt: skip
 _WIDTH = 180
-"""Columns of a table that no terminal shows."""
+"""Columns of a table that is not printed to a terminal."""
 
 
 def print_table(result: Mapping[str, Any]) -> None:
-    """Print the rows, case by case, with the columns that any row of the case has."""
+    """Print the rows by case, with all columns of the case."""
     state = "contended: claim nothing from it" if result["contended"] else "quiet"
     print(f"\n{result['benchmark']} {result['preset']} {result['precision']}, {result['threads']} threads, {state}")
     for case in dict.fromkeys(row["case"] for row in result["rows"]):

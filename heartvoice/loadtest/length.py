@@ -1,4 +1,7 @@
-"""Does a second of a long song cost more than one of a short song? Songs and covers of growing length, one by one."""
+"""Measures whether a second of a long song costs more than one of a short song.
+
+Songs and covers of increasing length run one at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from heartvoice.loadtest.target import Target
 from heartvoice.loadtest.view import Step
 
 STAGES = ("lm_s", "codec_s", "separation_s", "conversion_s", "mix_s", "judging_s")
-"""Timings of a report; stages overlap, so that they add up to more than the whole."""
+"""Timings of a report; stages overlap, so their sum exceeds the total."""
 
 
 def measure_length(
     run: Run, target: Target, *, lengths: Sequence[float], cover_lengths: Sequence[float], rounds: int
 ) -> Iterator[Step]:
-    """Every length in turns, round after round; yields before each point."""
+    """Measure all lengths alternately, in rounds; yields before each point."""
     jobs: dict[tuple[str, float], Make] = {("song", s): song(s) for s in lengths}
     jobs |= {("cover", seconds): cover(seconds) for seconds in cover_lengths}
-    heard: dict[tuple[str, float], list[PlaybackStats]] = {job: [] for job in jobs}
+    stats: dict[tuple[str, float], list[PlaybackStats]] = {job: [] for job in jobs}
     rss: dict[tuple[str, float], float] = {}
     for kind in dict.fromkeys(kind for kind, _ in jobs):
         yield Step(f"{kind}, one that does not count", 0)
@@ -32,18 +35,18 @@ def measure_length(
     for _ in range(rounds):
         for job, make in jobs.items():
             yield Step(f"{job[0]} of {job[1]:g} s")
-            with target.watch() as watched, target.client() as client:
-                heard[job] += closed_loop(client, make, 1, 1)
-            rss[job] = sum(watched.rss.values()) / 1e6
-    for (kind, seconds), made in heard.items():
+            with target.watch() as server_stats, target.client() as client:
+                stats[job] += closed_loop(client, make, 1, 1)
+            rss[job] = sum(server_stats.rss.values()) / 1e6
+    for (kind, seconds), made in stats.items():
         _add(run, kind, seconds, made, rss[kind, seconds])
     run.save()
 
 
-def _add(run: Run, kind: str, seconds: float, heard: Sequence[PlaybackStats], rss_mb: float) -> None:
-    finished = done(heard)
+def _add(run: Run, kind: str, seconds: float, stats: Sequence[PlaybackStats], rss_mb: float) -> None:
+    finished = done(stats)
     if not finished:
-        run.add(f"length: {kind}", f"{seconds:g} s", failed="; ".join(errors(heard)), question="length")
+        run.add(f"length: {kind}", f"{seconds:g} s", failed="; ".join(errors(stats)), question="length")
         return
     per_s: dict[str, Any] = {
         f"{name.removesuffix('_s')}_ms_per_s": 1e3

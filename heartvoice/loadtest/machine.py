@@ -1,4 +1,4 @@
-"""What a benchmark ran on: processor, GPU, versions, commit, memory, load. Standard library only."""
+"""Facts about the machine of a benchmark: processor, GPU, versions, commit, memory, load. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The checkout."""
+"""Root of the checkout."""
 PACKAGES = ("torch", "numpy", "onnxruntime", "openvino", "onnx", "tritonclient", "nvidia-pytriton")
 _GPU_FIELDS = (
     "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem",
@@ -28,7 +28,7 @@ _TIMEOUT_S = 20
 
 
 def _output(command: Sequence[str]) -> str | None:
-    """Standard output of a command; None if it is missing, fails or hangs."""
+    """Return a command's standard output; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -37,7 +37,7 @@ def _output(command: Sequence[str]) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name as Linux reports it."""
+    """Return the processor's name as reported by Linux."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -47,12 +47,12 @@ def cpu_model() -> str:
 
 
 def n_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def gpu_facts() -> dict[str, str] | None:
-    """Name, driver, clocks and load of the first NVIDIA GPU; None without one."""
+    """Return name, driver, clocks and load of the first NVIDIA GPU; None without a GPU."""
     text = _output(["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader"])
     rows = list(csv.reader((text or "").splitlines(), skipinitialspace=True))
     if not rows or len(rows[0]) != len(_GPU_FIELDS):
@@ -61,7 +61,7 @@ def gpu_facts() -> dict[str, str] | None:
 
 
 def commit() -> dict[str, Any]:
-    """The commit, and whether tracked or new files differ from it (results themselves do not count)."""
+    """Return the commit, and whether tracked or new files differ from it (results excepted)."""
     head = _output(["git", "rev-parse", "HEAD"])
     if head is None:
         return {"commit": None, "dirty": None}
@@ -70,7 +70,7 @@ def commit() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, heartvoice and the packages that decide speed; missing ones are left out."""
+    """Return the versions of Python, heartvoice and installed packages that affect speed."""
     from heartvoice import __version__
 
     found = {"python": platform.python_version(), "heartvoice": __version__}
@@ -83,12 +83,12 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Variables that decide how threads behave and which device is seen."""
+    """Return the environment variables that affect threads and device selection."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
 
 
 def facts() -> dict[str, Any]:
-    """Everything above, for a result."""
+    """Return all facts of this module, for a result."""
     gpu = gpu_facts()
     return {
         "cpu": cpu_model(),
@@ -105,7 +105,7 @@ def facts() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Processor seconds since boot: of the whole machine, and of this process and its ended children."""
+    """Processor seconds since boot: of the whole machine, and of this process with its ended children."""
 
     wall: float
     busy: float
@@ -113,7 +113,7 @@ class CpuTimes:
 
     @classmethod
     def now(cls) -> CpuTimes:
-        """Read the counters; 0 busy seconds where /proc is missing."""
+        """Read the counters; without /proc, 0 busy seconds."""
         times = os.times()
         try:
             line = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0]
@@ -124,7 +124,7 @@ class CpuTimes:
         return cls(times.elapsed, busy, sum(times[:4]))
 
     def others(self, since: CpuTimes) -> float:
-        """Share of the machine's processor time that others have used (steal included) since then, 0 to 1."""
+        """Return other processes' share of the processor time since then (steal included), 0 to 1."""
         wall = max(self.wall - since.wall, 1e-9)
         share = ((self.busy - since.busy) - (self.own - since.own)) / wall / (os.cpu_count() or 1)
         return min(max(share, 0.0), 1.0)
@@ -134,24 +134,24 @@ class CpuTimes:
 
 
 def _status(field: str) -> int:
-    """A line of /proc/self/status in bytes."""
+    """Return a field of /proc/self/status in bytes."""
     text = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(rf"^{field}:\s*(\d+) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
 def rss() -> int:
-    """Resident bytes of this process."""
+    """Return the resident bytes of this process."""
     return _status("VmRSS")
 
 
 def peak_rss() -> int:
-    """Most resident bytes of this process since it began, or since `reset_peak_rss`."""
+    """Return the peak resident bytes of this process since its start or `reset_peak_rss`."""
     return _status("VmHWM")
 
 
 def reset_peak_rss() -> None:
-    """Start `peak_rss` anew; without effect where the kernel refuses."""
+    """Reset `peak_rss`; no effect if the kernel refuses."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -162,22 +162,22 @@ def reset_peak_rss() -> None:
 
 @dataclass(frozen=True)
 class Peak:
-    """Resident bytes of a process: loaded and idle, and at most while it ran once."""
+    """Resident bytes of a process: after loading, and the peak of one run."""
 
     loaded: int
     peak: int
 
     @property
     def growth(self) -> int:
-        """What running added."""
+        """Bytes added by running."""
         return self.peak - self.loaded
 
 
 def peak_in_child(build: Callable[..., Callable[[], object]], *args: Any) -> Peak:
-    """Peak memory of one run in a process of its own, where no earlier variant has left memory behind.
+    """Measure the peak memory of one run in a new process, without leftovers of earlier variants.
 
     Args:
-        build: importable by name; loads what is needed and returns what is to be measured.
+        build: importable by name; loads what is needed and returns the function to measure.
         args: arguments of `build`; pickled.
     """
     context = multiprocessing.get_context("spawn")

@@ -1,7 +1,8 @@
-"""How long do a model's requests take, one at a time and several? perf_analyzer against each stage and each job.
+"""Measures request latencies of each stage and job at several concurrencies, with perf_analyzer.
 
-It comes out of a PyPI wheel, pinned by hash: 2.60 where glibc is 2.38 or later, else (x86-64 alone) tritonclient
-2.49.0's, for which two libraries are linked from the server's wheel. Headers it takes on its command line only.
+perf_analyzer comes from a PyPI wheel, pinned by hash: version 2.60 for glibc 2.38 or later, else (x86-64 only)
+tritonclient 2.49.0's, for which two libraries are linked from the server's wheel. It accepts headers on its command
+line only.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.s
 TIMEOUT_S = 600.0
 PERCENTILES = (50, 90, 95, 99)
 OUTPUT_ROOM = 8
-"""perf_analyzer's shared memory for each output, of the size of all inputs."""
+"""perf_analyzer's shared memory per output, as a multiple of the size of all inputs."""
 LEAST = 4
-"""Requests of a point, or as many as go at once."""
+"""Least number of requests of a point, unless the concurrency is larger."""
 
 
 @dataclass(frozen=True)
 class PerfAnalyzer:
-    """The program and the environment that it runs in."""
+    """The program and its environment."""
 
     program: Path
     environment: dict[str, str]
@@ -46,10 +47,10 @@ class PerfAnalyzer:
 
 
 def published_name(machine: str, glibc: tuple[int, ...]) -> str:
-    """Which published perf_analyzer runs on a machine.
+    """Return the name of the published perf_analyzer that runs on a machine.
 
     Raises:
-        ModelUnavailableError: none does.
+        ModelUnavailableError: no published one does.
     """
     if glibc >= (2, 38) and machine in ("x86_64", "aarch64"):
         return f"perf-analyzer-{machine}"
@@ -61,11 +62,11 @@ def published_name(machine: str, glibc: tuple[int, ...]) -> str:
 
 @contextmanager
 def perf_analyzer() -> Iterator[PerfAnalyzer]:
-    """Fetch it, or take it from the cache.
+    """Download perf_analyzer, or take it from the cache.
 
     Raises:
-        ExportError: it cannot be fetched.
-        ModelUnavailableError: there is none for this machine.
+        ExportError: the download failed.
+        ModelUnavailableError: no published one runs on this machine.
     """
     glibc = tuple(int(part) for part in (platform.libc_ver()[1] or "0").split("."))
     name = published_name(platform.machine(), glibc)
@@ -76,7 +77,8 @@ def perf_analyzer() -> Iterator[PerfAnalyzer]:
         program.chmod(0o755)
         if name == "perf-analyzer-2.49":
             libraries = triton_wheel.find_wheel().libraries
-            assert libraries is not None, "find_wheel names the wheel's own"
+            if libraries is None:
+                raise ModelUnavailableError("perf_analyzer: expected a server wheel with libraries, got none")
             for link, pattern in LIBRARIES.items():
                 (Path(folder) / link).symlink_to(next(libraries.glob(pattern)))
             environment["LD_LIBRARY_PATH"] = folder
@@ -85,21 +87,21 @@ def perf_analyzer() -> Iterator[PerfAnalyzer]:
 
 @dataclass(frozen=True)
 class Latencies:
-    """perf_analyzer's, in milliseconds: to the answer, or to the last response of a streamed model."""
+    """perf_analyzer's latencies in ms, to the response or to a streamed model's last response."""
 
     percentiles: dict[str, Any]
     mean_ms: float
 
     @classmethod
     def read(cls, row: Mapping[str, str]) -> Latencies:
-        """Out of a row of its verbose CSV."""
+        """Read a row of perf_analyzer's verbose CSV."""
         percentiles = {f"p{q}_ms": float(row[f"p{q} latency"]) / 1e3 for q in PERCENTILES}
         return cls(percentiles, float(row["Avg latency"]) / 1e3)
 
     def rate_hz(self, concurrency: int) -> float:
-        """Requests in a second by Little's law: as many as go at once over their mean latency.
+        """Requests per second by Little's law: concurrency over mean latency.
 
-        perf_analyzer's own rate counts whole seconds, which is coarse for a short point.
+        perf_analyzer's own rate is based on whole seconds, which is coarse for a short point.
         """
         return concurrency / (self.mean_ms / 1e3)
 
@@ -107,7 +109,7 @@ class Latencies:
 def measure(
     tool: PerfAnalyzer, target: Target, load: Load, concurrency: int, n: int, *, shared: bool = False
 ) -> Latencies | str:
-    """Run perf_analyzer once; returns what it sent, or what it said when it failed."""
+    """Run perf_analyzer once; return its latencies, or its last message if it failed."""
     with tempfile.TemporaryDirectory(prefix="heartvoice-perf-") as folder:
         data, result = Path(folder) / "data.json", Path(folder) / "result.csv"
         inputs = load.inputs()
@@ -135,7 +137,7 @@ def measure(
 
 
 def n_requests(latency_s: float, concurrency: int, seconds: float, most: int) -> int:
-    """How many requests take about so long: at least `LEAST` and one for each that goes at once, at most `most`."""
+    """Return how many requests take about `seconds`: at least `LEAST` and the concurrency, at most `most`."""
     fitting = int(seconds / max(latency_s, 1e-3))
     return max(LEAST, concurrency, min(fitting, most))
 
@@ -150,10 +152,10 @@ def measure_stages(
     seconds: float,
     most: int,
 ) -> Iterator[Step]:
-    """Every load at every concurrency; yields before each point."""
+    """Measure every load at every concurrency; yields before each point."""
     for load in loads:
         yield Step(f"{load.name}, one request that does not count", 0)
-        try:  # a voice is heard, memory is taken
+        try:  # warm up: voice features are cached, memory is allocated
             latency_s = [target.ask(message(load), streamed=load.streamed) for _ in range(2)][-1]
         except HeartvoiceError as error:
             run.add(f"stage: {load.name}", "first request", failed=str(error), question="stages")
@@ -161,20 +163,20 @@ def measure_stages(
         for at_once in concurrency:
             n = n_requests(latency_s, at_once, seconds, most)
             yield Step(f"{load.name}, {at_once} at once, {n} requests")
-            with target.watch() as watched:
+            with target.watch() as server_stats:
                 found = measure(tool, target, load, at_once, n)
             if isinstance(found, str):
                 run.add(f"stage: {load.name}", f"concurrency {at_once}", failed=found, question="stages")
             else:
-                _add(run, load, at_once, n, found, watched.facts(load.model))
+                _add(run, load, at_once, n, found, server_stats.facts(load.model))
             run.save()
 
 
-def _add(run: Run, load: Load, at_once: int, n: int, found: Latencies, watched: dict[str, Any]) -> None:
-    """One row of the result."""
+def _add(run: Run, load: Load, at_once: int, n: int, found: Latencies, server_stats: dict[str, Any]) -> None:
+    """Add one row to the result."""
     rate = found.rate_hz(at_once)
     hourly: dict[str, Any] = {"songs_per_hour": rate * 3600} if load.model in ("song", "cover") else {}
-    facts: dict[str, Any] = {**found.percentiles, "mean_ms": found.mean_ms, **hourly, **watched}
+    facts: dict[str, Any] = {**found.percentiles, "mean_ms": found.mean_ms, **hourly, **server_stats}
     run.add(
         f"stage: {load.name}", f"concurrency {at_once}", question="stages", model=load.model, concurrency=at_once, n=n,
         requests_per_s=rate, audio_s_per_s=rate * load.audio_s, rtf=1 / (rate * load.audio_s), **facts,

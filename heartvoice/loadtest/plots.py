@@ -1,4 +1,4 @@
-"""A load test's result as PNG files, one for each question that was asked."""
+"""Plots a load test's result as PNG files, one per question."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _P50, _P95, _REFUSED, _FAINT = "#1f77b4", "#d62728", "#8a6d3b", "#bbbbbb"
 
 
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write `stages.png`, `streams.png`, `saturation.png`, `length.png`, `memory.png`: those that have points.
+    """Write `stages.png`, `streams.png`, `saturation.png`, `length.png`, `memory.png`, as far as measured.
 
     Raises:
         OSError: the folder cannot be written.
@@ -62,7 +62,7 @@ def _grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, names: Mapping[str, str], scale: float = 1e-3) -> None:
-    """Named columns over `x`, shown in seconds."""
+    """Plot named columns over `x`, in seconds."""
     for (name, color), style in zip(names.items(), ("o-", "s-", "^--", "v:"), strict=False):
         shown = [row for row in rows if name in row]
         label = name.removesuffix("_ms").replace("_", " ")

@@ -1,8 +1,8 @@
-"""How much can be asked of a server? Songs that come at random times, from few to twice what it makes; and the knee.
+"""Measures a server's capacity: songs at random times, up to twice its throughput, and the knee.
 
-The knee is where power, songs done in a second over their median time, is greatest (Kleinrock 1979): before it more
-load costs little waiting, after it waiting grows faster than what gets done. `sustained` is the largest load before
-which nothing was refused.
+The knee is the load with the greatest power, which is songs per second over their median time (Kleinrock 1979). Below
+it additional load adds little waiting; above it waiting grows faster than throughput. `sustained` is the largest load
+up to which no song was refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CASE = "saturation"
 def measure_saturation(
     run: Run, target: Target, make: Make, *, seconds: float, shares: Sequence[float], most: int
 ) -> Iterator[Step]:
-    """What the server makes with all its places taken, then each share of that; yields before each point."""
+    """Measure the throughput at full occupancy, then each share of it; yields before each point."""
     places = int(SONG.parameters["max_jobs"])
     yield Step(f"capacity, {places} songs at once", 0)
     with target.client() as client:
@@ -50,32 +50,34 @@ def measure_saturation(
     for index, share in enumerate(shares):
         rate_hz = share * capacity_hz
         yield Step(f"{share:.0%} of capacity, {rate_hz:.2f} songs a second offered")
-        with target.watch() as watched, target.client(timeout_s=TIMEOUT_S) as client:
+        with target.watch() as server_stats, target.client(timeout_s=TIMEOUT_S) as client:
             began = time.perf_counter()
-            heard = open_loop(client, make, rate_hz, seconds, index)
+            stats = open_loop(client, make, rate_hz, seconds, index)
             wall_s = time.perf_counter() - began
-        points.append(_add(run, share, rate_hz, heard, wall_s, watched.facts("song") | {"refused_by": watched.refused}))
+        points.append(
+            _add(run, share, rate_hz, stats, wall_s, server_stats.facts("song") | {"refused_by": server_stats.refused})
+        )
         run.save()
     run.about |= {"saturation": summary(points)}
 
 
 def _add(
-    run: Run, share: float, rate_hz: float, heard: Sequence[PlaybackStats], wall_s: float, watched: dict[str, Any]
+    run: Run, share: float, rate_hz: float, stats: Sequence[PlaybackStats], wall_s: float, server_stats: dict[str, Any]
 ) -> dict[str, Any]:
-    finished = done(heard)
+    finished = done(stats)
     rate = len(finished) / wall_s
     times = percentiles("", [each.total_s for each in finished])
     return run.add(
-        CASE, f"{share:.0%} offered", question="saturation", n=len(heard), offered_per_s=rate_hz, share=share,
+        CASE, f"{share:.0%} offered", question="saturation", n=len(stats), offered_per_s=rate_hz, share=share,
         done_per_s=rate, **times, **percentiles("ttfa_", [each.first_s for each in finished], (50, 95)),
         power=rate / (times["p50_ms"] / 1e3) if times else 0.0,
-        **counts(heard), errors=errors(heard), refusals=sorted({e.error for e in heard if e.outcome == "refused"}),
-        **watched,
+        **counts(stats), errors=errors(stats), refusals=sorted({e.error for e in stats if e.outcome == "refused"}),
+        **server_stats,
     )  # fmt: skip
 
 
 def summary(points: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """The knee and the sustained load of points in ascending order, in songs a second; None where there is none."""
+    """Return knee and sustained load of ascending points, in songs per second; None if absent."""
     if not points:
         return {"knee_per_s": None, "sustained_per_s": None}
     knee = max(points, key=lambda point: float(point["power"]))

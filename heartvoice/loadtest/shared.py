@@ -1,4 +1,4 @@
-"""What does shared memory save? Large inputs in the message and beside it: by perf_analyzer, and by our own client."""
+"""Measures what shared memory saves for large inputs, with perf_analyzer and with this client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASE = "shared memory"
 def measure_shared(
     run: Run, target: Target, tool: PerfAnalyzer | None, graph: Load, *, seconds: float, rounds: int, n: int
 ) -> Iterator[Step]:
-    """Two requests of ours and one of perf_analyzer's; yields before each point."""
+    """Measure two requests of this client and one of perf_analyzer; yields before each point."""
     if tool is not None:
         yield Step(f"{graph.name} by perf_analyzer, {n} requests either way")
         size = sum(array.nbytes for array in graph.inputs().values()) / 1e6
@@ -49,7 +49,7 @@ def measure_shared(
     yield Step(f"requests of {seconds:g} s of samples, either way", 0)
     try:
         with target.client() as plain, target.client(shared_memory=True) as sharing:
-            calls["speaker_encoder"](sharing)  # whether it may
+            calls["speaker_encoder"](sharing)  # raises if the server refuses shared memory
             for name, call in calls.items():
                 yield Step(f"{name} of {seconds:g} s of samples, either way")
                 n_rounds = rounds if name == "cover" else 5 * rounds

@@ -1,4 +1,4 @@
-"""Synthetic voices with a known pitch, and how a contour is scored against it."""
+"""Synthetic voices of known pitch, and scores of F0 contours against it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Voice:
 
     @property
     def contour(self) -> Curve:
-        """The pitch on the contour's grid, [N // 160 + 1]."""
+        """Pitch on the contour's grid, [N // 160 + 1]."""
         hop = SPEECH_RATE_HZ // F0_RATE_HZ
         values: Curve = self.pitch[np.minimum(np.arange(len(self.pitch) // hop + 1) * hop, len(self.pitch) - 1)]
         return values
 
     def in_noise(self, snr_db: float, seed: int = 0) -> Voice:
-        """The voice in white noise, so many dB above it where it sounds."""
+        """Return the voice in white noise, `snr_db` below its voiced part."""
         power = float(np.square(self.audio[self.pitch > 0], dtype=np.float64).mean())
         hiss = keyed_random.normal(seed, "benchmark hiss", 0, self.audio.shape) * np.float32(
             np.sqrt(power) * 10 ** (-snr_db / 20)
@@ -47,14 +47,14 @@ class Voice:
 
 
 def sung(pitch: Curve, peak: float = 0.5) -> Voice:
-    """Harmonics with amplitudes 1 / k below 7.6 kHz, with short fades where the pitch begins and ends."""
+    """Synthesise harmonics of amplitude 1 / k below 7.6 kHz, with short fades of notes."""
     angle = 2 * np.pi * np.cumsum(pitch) / SPEECH_RATE_HZ
     tone = np.zeros(len(pitch))
     for k in range(1, N_HARMONICS + 1):
         tone += np.sin(k * angle) / k * (k * pitch < 0.475 * SPEECH_RATE_HZ)
     width = int(_FADE_S * SPEECH_RATE_HZ)
     shape = np.hanning(width + 2)[1:-1]
-    # An erosion's average: full inside a note, zero at and outside its ends.
+    # The mean of an erosion: 1 inside a note, 0 at and outside its ends.
     gate = np.convolve(pitch > 0, shape / shape.sum(), mode="same") * (pitch > 0)
     tone *= gate
     return Voice((tone * (peak / np.abs(tone).max())).astype(np.float32), pitch)
@@ -65,24 +65,27 @@ def _seconds(duration_s: float) -> Curve:
 
 
 def glide(low_hz: float, high_hz: float, duration_s: float = 5.0) -> Voice:
-    """A slide, even in cents."""
+    """Synthesise a glide, linear in cents."""
     return sung(low_hz * (high_hz / low_hz) ** (_seconds(duration_s) / duration_s))
 
 
 def vibrato(centre_hz: float, *, cents: float = 100.0, rate_hz: float = 5.5, duration_s: float = 3.0) -> Voice:
-    """A held note that swings `cents` up and down."""
+    """Synthesise a sustained note with a vibrato of +-`cents`."""
     return sung(centre_hz * 2 ** (cents / 1200 * np.sin(2 * np.pi * rate_hz * _seconds(duration_s))))
 
 
 def notes(pitches_hz: tuple[float, ...], note_s: float = 0.5, gap_s: float = 0.0) -> Voice:
-    """Notes one after another; a pitch of 0 is a rest."""
+    """Synthesise consecutive notes; a pitch of 0 is a rest."""
     gap = np.zeros(round(gap_s * SPEECH_RATE_HZ))
     parts = [np.concatenate([np.full(round(note_s * SPEECH_RATE_HZ), hz), gap]) for hz in pitches_hz]
     return sung(np.concatenate(parts))
 
 
 def melody(duration_s: float, seed: int = 0) -> Voice:
-    """Notes of 0.2 to 0.8 s over two octaves with vibrato and rests, above a held chord: something like a song."""
+    """Synthesise a song-like melody above a sustained chord.
+
+    Its notes last 0.2 to 0.8 s and span two octaves, with vibrato and rests.
+    """
     draws = keyed_random.uniform(seed, "benchmark melody", 0, (int(duration_s / 0.2) + 1, 3)).astype(np.float64)
     parts, length = [], 0
     for size, height, rest in draws:
@@ -107,27 +110,27 @@ VOICES: dict[str, Callable[[], Voice]] = {
     "octave jumps": lambda: notes((220, 440, 880, 440, 110, 220)),
     "notes and rests": lambda: notes((196, 294, 247, 392, 330, 165), note_s=0.4, gap_s=0.3),
 }
-"""The set that accuracy is measured on."""
+"""Voices for the accuracy measurement."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A contour against the truth; shares are of values, nan where there is nothing to count."""
+    """Score of a contour against the truth; shares are of values, NaN without values."""
 
     rpa: float
-    """Of the voiced values, those found voiced within 50 cents."""
+    """Raw pitch accuracy: share of voiced values found voiced and within 50 cents."""
     median_cents: float
-    """Of the error's size, where both are voiced."""
+    """Median absolute error where both are voiced."""
     gross: float
-    """Where both are voiced, errors above 600 cents."""
+    """Share of errors above 600 cents where both are voiced."""
     recall: float
-    """Of the voiced values, those found voiced."""
+    """Share of voiced values that are found voiced."""
     false_alarms: float
-    """Of the unvoiced values, those found voiced."""
+    """Share of unvoiced values that are found voiced."""
 
 
 def steady(truth: NDArray[np.floating[Any]], margin: int) -> NDArray[np.bool_]:
-    """Values further than `margin` from both ends, from where a voice begins or ends, and from steps between notes."""
+    """Mark values further than `margin` from ends, onsets, offsets and steps between notes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.abs(np.diff(np.log2(truth))) > STEP_CENTS / 1200
     edges = np.flatnonzero(np.concatenate([[True], change | (np.diff(truth > 0) != 0), [True]]))  # before value i
@@ -137,12 +140,12 @@ def steady(truth: NDArray[np.floating[Any]], margin: int) -> NDArray[np.bool_]:
 
 
 def score(found: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]], margin: int = 0) -> Score:
-    """Score one contour; both [T] in Hz, 0 = unvoiced. With a margin only `steady` values count."""
+    """Score one contour, [T] in Hz, 0 = unvoiced; with a margin, only `steady` values count."""
     if margin:
         kept = steady(truth, margin)
         found, truth = found[kept], truth[kept]
-    voiced, heard = truth > 0, found > 0
-    both = voiced & heard
+    voiced, detected = truth > 0, found > 0
+    both = voiced & detected
     cents = np.abs(1200 * np.log2(found[both].astype(np.float64) / truth[both]))
 
     def share(part: int, whole: int) -> float:
@@ -153,20 +156,20 @@ def score(found: NDArray[np.floating[Any]], truth: NDArray[np.floating[Any]], ma
         median_cents=float(np.median(cents)) if len(cents) else float("nan"),
         gross=share(int((cents > GROSS_CENTS).sum()), int(both.sum())),
         recall=share(int(both.sum()), int(voiced.sum())),
-        false_alarms=share(int((heard & ~voiced).sum()), int((~voiced).sum())),
+        false_alarms=share(int((detected & ~voiced).sum()), int((~voiced).sum())),
     )
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two contours of the same recording."""
+    """Agreement of two contours of the same recording."""
 
     max_cents: float
     median_cents: float
     n_apart: int
-    """Values more than a cent apart, where both are voiced."""
+    """Values more than a cent apart where both are voiced."""
     n_voicing: int
-    """Values voiced in one alone."""
+    """Values that are voiced in one contour only."""
     n_values: int
 
 

@@ -1,4 +1,4 @@
-"""The server under load: one of our own or a running one, its processes' memory and its own account of waiting."""
+"""The server under load, started here or already running: its processes' memory and its metrics."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TIMEOUT_S = 300.0
 SERVER = "server"
 Headers = Sequence[tuple[str, str]]
 Samples = Mapping[tuple[str, str], float]
-"""Values of a metrics page by name and model."""
+"""Values of a metrics page by metric and model."""
 _LINE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _MODEL = re.compile(r'model="([^"]*)"')
 
 
 def parse_metrics(page: str) -> dict[tuple[str, str], float]:
-    """Samples by name and model; versions and other labels are added up."""
+    """Parse a metrics page into values by metric and model, summed over all other labels."""
     found: dict[tuple[str, str], float] = {}
     for name, labels, value in _LINE.findall(page):
         model = _MODEL.search(labels)
@@ -48,7 +48,10 @@ def parse_metrics(page: str) -> dict[tuple[str, str], float]:
 
 
 def queue_ms(before: Samples, after: Samples) -> dict[str, float]:
-    """Mean waiting of each model's requests between two pages: in Triton's queue, in ours, and for a slot of the LM."""
+    """Mean waiting of each model's requests between two metrics pages.
+
+    It covers Triton's queue, the job queue, and the wait for a slot of the language model.
+    """
 
     def grew(name: str, model: str) -> float:
         return after.get((name, model), 0.0) - before.get((name, model), 0.0)
@@ -67,7 +70,7 @@ def queue_ms(before: Samples, after: Samples) -> dict[str, float]:
 
 
 class Memory(threading.Thread):
-    """Resident bytes of processes by name, looked at a few times a second: at the start, and at most."""
+    """Samples the resident bytes of processes several times a second; keeps first value and peak."""
 
     def __init__(self, pids: Callable[[], dict[str, int]]) -> None:
         super().__init__(name="bench-memory", daemon=True)
@@ -79,7 +82,7 @@ class Memory(threading.Thread):
         self.look()
 
     def look(self) -> None:
-        """Take one look."""
+        """Sample once."""
         for name, pid in self._pids().items():
             with suppress(psutil.Error):
                 size = int(psutil.Process(pid).memory_info().rss)
@@ -89,19 +92,19 @@ class Memory(threading.Thread):
                         peaks[name] = max(size, peaks.get(name, 0))
 
     def new_point(self) -> None:
-        """Begin `point` anew."""
+        """Start a new `point`."""
         with self._lock:
             self._point = {}
         self.look()
 
     def point(self) -> dict[str, int]:
-        """The most of each process since then."""
+        """Peak of each process since `new_point`."""
         self.look()
         with self._lock:
             return dict(self._point)
 
     def run(self) -> None:
-        """Look until stopped."""
+        """Sample until stopped."""
         while not self._done.wait(SAMPLE_S):
             self.look()
 
@@ -111,15 +114,15 @@ class Memory(threading.Thread):
 
 
 @dataclass
-class Watched:
-    """What a server did while a point was measured."""
+class ServerStats:
+    """Statistics of a server for one measured point."""
 
     queues_ms: dict[str, float] = field(default_factory=dict)
     rss: dict[str, int] = field(default_factory=dict)
     refused: float = 0.0
 
     def facts(self, model: str) -> dict[str, Any]:
-        """For a row: what requests to `model` waited themselves, what their inner calls did, and memory in all."""
+        """Facts for a row: queueing of `model`, of its inner calls, and total memory."""
         inner = {name: wait for name, wait in self.queues_ms.items() if name != model and wait >= 1.0}
         own = {"queue_ms": self.queues_ms.get(model)} if self.queues_ms else {}
         return own | {"inner_queues_ms": inner} | ({"rss_mb": sum(self.rss.values()) / 1e6} if self.rss else {})
@@ -127,29 +130,29 @@ class Watched:
 
 @dataclass
 class Target:
-    """Where requests go."""
+    """Destination of the requests."""
 
     url: str
     metrics_url: str | None
     memory: Memory | None
     headers: Headers = ()
     exposed: bool = True
-    """Whether headers may be shown on a command line, where every user of the machine can read them."""
+    """True if headers may appear on a command line, which every user of the machine can read."""
 
     def client(self, **options: Any) -> Client:
-        """A client that tries nothing twice: refusals count."""
+        """A client without retries, so that refusals count."""
         return Client(self.url, metadata=self.headers, retries=0, **options)
 
     @property
     def port(self) -> int:
-        """Of gRPC."""
+        """Port of gRPC."""
         return int(self.url.rpartition(":")[2])
 
     def ask(self, message: Any, *, streamed: bool) -> float:
-        """Send one raw request; returns the seconds to its last response.
+        """Send one raw request; return the seconds to its last response.
 
         Raises:
-            HeartvoiceError: it failed.
+            HeartvoiceError: the request failed.
         """
         began = time.perf_counter()
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -167,10 +170,10 @@ class Target:
         return time.perf_counter() - began
 
     def perf_headers(self, *, shared: bool) -> list[tuple[str, str]]:
-        """What perf_analyzer sends.
+        """Return the headers for perf_analyzer.
 
         Raises:
-            InvalidRequestError: it would have to show a secret.
+            InvalidRequestError: a secret would become visible.
         """
         if self.headers and not self.exposed:
             raise InvalidRequestError(
@@ -180,30 +183,30 @@ class Target:
         return [*self.headers, *([(HEADER, key)] if key else [])]
 
     def metrics(self) -> Samples:
-        """The server's own account; empty if it cannot be had."""
+        """Read the server's metrics; empty if unavailable."""
         if self.metrics_url is None:
             return {}
         with urllib.request.urlopen(self.metrics_url, timeout=10) as page:
             return parse_metrics(page.read().decode())
 
     @contextmanager
-    def watch(self) -> Iterator[Watched]:
-        """What the server does during the block; known at its end."""
-        watched, before = Watched(), self.metrics()
+    def watch(self) -> Iterator[ServerStats]:
+        """Yield the server's statistics for the block; they are complete at its end."""
+        server_stats, before = ServerStats(), self.metrics()
         if self.memory is not None:
             self.memory.new_point()
-        yield watched
+        yield server_stats
         after = self.metrics()
-        watched.queues_ms = queue_ms(before, after)
+        server_stats.queues_ms = queue_ms(before, after)
         name = "heartvoice_jobs_refused_total"
-        watched.refused = sum(value - before.get(key, 0.0) for key, value in after.items() if key[0] == name)
+        server_stats.refused = sum(value - before.get(key, 0.0) for key, value in after.items() if key[0] == name)
         if self.memory is not None:
-            watched.rss = self.memory.point()
+            server_stats.rss = self.memory.point()
 
 
 @contextmanager
 def own_server(repository: Path) -> Iterator[Target]:
-    """A server for the block, which allows shared memory to us."""
+    """Start a server for the block, with shared memory enabled for this process."""
     options = ServerOptions(repository, free_port(), free_port(), shared_memory=True)
     with EmbeddedServer(options) as server, _memory(lambda: {SERVER: server.pid, **server.stub_pids()}) as memory:
         yield Target(server.url, server.metrics_url, memory)
@@ -211,14 +214,14 @@ def own_server(repository: Path) -> Iterator[Target]:
 
 @contextmanager
 def running_server(url: str, metrics_url: str | None, headers: Headers, *, exposed: bool) -> Iterator[Target]:
-    """One that runs already; its processes are known if it is this user's and on this machine."""
+    """Use a running server; memory is measured if it is local and this user's."""
     pids = find_processes(int(url.rpartition(":")[2])) if url.startswith(("127.", "localhost:")) else None
     with _memory(pids) as memory:
         yield Target(url, metrics_url, memory, headers, exposed)
 
 
 def find_processes(port: int) -> Callable[[], dict[str, int]] | None:
-    """What asks for the processes of the server that listens at a port here; None if there is none of ours."""
+    """Return a function that lists a local server's processes; None if it is another user's."""
     for process in psutil.process_iter(["pid", "uids", "name"]):
         with suppress(psutil.Error):
             if process.info["name"] != "tritonserver" or process.info["uids"].real != os.getuid():
@@ -250,10 +253,10 @@ def _memory(pids: Callable[[], dict[str, int]] | None) -> Iterator[Memory | None
 
 
 def read_headers(text: str, source: str) -> list[tuple[str, str]]:
-    """Headers out of `name: value` lines.
+    """Parse `name: value` lines into headers.
 
     Raises:
-        InvalidRequestError: a line is none; the line is not shown, since it may be a secret.
+        InvalidRequestError: a line has another form; the message omits it, because it may be a secret.
     """
     headers = []
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""What a load test says while it runs: a bar in a terminal, a line for each point elsewhere."""
+"""Progress of a load test: a bar in a terminal, otherwise a line per point."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @dataclass(frozen=True)
 class Step:
-    """What comes next."""
+    """The next step of a load test."""
 
     what: str
     points: int = 1
-    """0 for what counts as none."""
+    """Number of points; 0 for warm-up steps."""
 
 
 class View(Protocol):
-    """Shows steps."""
+    """Displays steps."""
 
     def show(self, step: Step) -> None:
-        """A step begins."""
+        """Display the start of a step."""
 
 
 class Bar:
-    """In a terminal."""
+    """Progress bar for a terminal."""
 
     def __init__(self, progress: Progress, n_points: int) -> None:
         self._progress = progress
@@ -37,13 +37,13 @@ class Bar:
         self._begun = 0
 
     def show(self, step: Step) -> None:
-        """Move the bar to what is done."""
+        """Advance the bar by the finished points."""
         self._progress.update(self._task, description=step.what, completed=self._begun)
         self._begun += step.points
 
 
 class Lines:
-    """Elsewhere."""
+    """Lines for other outputs."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._began = console, time.monotonic()
@@ -55,7 +55,7 @@ class Lines:
 
 @contextmanager
 def view(console: Console, n_points: int) -> Iterator[View]:
-    """The one that suits the console."""
+    """Yield the view that suits the console."""
     if not console.is_terminal:
         yield Lines(console)
         return

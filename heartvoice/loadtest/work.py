@@ -1,7 +1,7 @@
-"""The requests of the load tests: for every model the same work each time.
+"""Requests of the load tests; every request to a model is the same.
 
-The same audio, voice and seed in every request, songs that may not end before their time, and few steps of either flow,
-the same everywhere: a load test asks how a server behaves, not how fast a network is.
+Audio, voice and seed are constant, songs do not end early, and both flows use few steps. A load test measures the
+behaviour of a server, not the speed of a network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from heartvoice.loadtest.signals import melody
 
 RECORDING_S, REFERENCE_S = 10.0, 5.0
 FLOW_STEPS = 4
-"""Of the converter and the codec."""
+"""Flow steps of converter and codec."""
 VOCODER_FRAMES = 256
 LYRICS, TAGS = "[verse]\nOver the hills and far away\n", "pop, piano"
 CONSENT = "nobody: this is noise"
@@ -46,7 +46,7 @@ CONSENT = "nobody: this is noise"
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of request: its model, what makes its inputs, and the seconds of audio in it."""
+    """One kind of request: model, function that makes its inputs, and its seconds of audio."""
 
     name: str
     inputs: Callable[[], dict[str, Array]]
@@ -58,12 +58,12 @@ class Load:
 
     @property
     def streamed(self) -> bool:
-        """Whether the model answers by a stream."""
+        """True if the model streams its responses."""
         return MODELS[self.model].decoupled
 
 
 def loads(preset: Preset) -> list[Load]:
-    """What is measured, cheapest first; jobs last."""
+    """Return the measured loads, cheapest first, jobs last."""
     segment_s = preset.separator.segment_samples / preset.separator.samplerate
     vocoder_s = VOCODER_FRAMES * preset.svc.vocoder.hop / STEM_RATE_HZ
     window_s = CODES_PER_UNIT / FRAMES_PER_S
@@ -84,12 +84,12 @@ def loads(preset: Preset) -> list[Load]:
 
 
 def text(data: bytes) -> Array:
-    """A BYTES tensor."""
+    """Make a BYTES tensor."""
     return np.array([data], np.object_)
 
 
 def flac(seconds: float, seed: int) -> bytes:
-    """A recording: noise with the spectrum of nothing in particular, since speed does not depend on it."""
+    """Encode noise as FLAC; speed does not depend on its spectrum."""
     audio = 0.1 * keyed_random.normal(seed, "load", 0, (round(seconds * SAMPLE_RATE_HZ), 2))
     file = io.BytesIO()
     soundfile.write(file, np.clip(audio, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
@@ -98,18 +98,18 @@ def flac(seconds: float, seed: int) -> bytes:
 
 @lru_cache(8)
 def recording(seconds: float) -> bytes:
-    """The recording that is covered and separated."""
+    """Recording for covers and separation."""
     return flac(seconds, 1)
 
 
 @lru_cache(1)
 def reference() -> bytes:
-    """The voice."""
+    """Recording of the voice reference."""
     return flac(REFERENCE_S, 2)
 
 
 def graph_inputs(preset: Preset, model: str, **lengths: int) -> dict[str, Array]:
-    """One request to a native graph, without its batch axis; axes as `lengths`, else as the preset has them."""
+    """One request to a native graph, without batch axis; `lengths` override the preset's axes."""
     graph = graph_models(preset)[model]
     inputs: dict[str, Array] = {}
     for spec in graph.spec.inputs:
@@ -122,12 +122,12 @@ def graph_inputs(preset: Preset, model: str, **lengths: int) -> dict[str, Array]
 
 
 def voice() -> dict[str, Array]:
-    """The reference and what goes with it."""
+    """Voice reference and its other inputs."""
     return {"voice": text(reference()), "voice_consent": text(CONSENT.encode()), "svc_steps": np.array([FLOW_STEPS])}
 
 
 def song(seconds: float) -> dict[str, Array]:
-    """A song of exactly this length."""
+    """Inputs of a song of exactly this length."""
     return _lyrics(seconds) | {"codec_steps": np.array([FLOW_STEPS])}
 
 
@@ -138,7 +138,7 @@ def _lyrics(seconds: float) -> dict[str, Array]:
 
 
 def _sung() -> dict[str, Array]:
-    """Convert whatever the separator finds: a recording of noise has no vocals."""
+    """Setting that converts everything the separator returns: a recording of noise has no vocals."""
     return {"no_vocals": text(b"convert")}
 
 
@@ -151,7 +151,7 @@ def _codes() -> Array:
 
 
 def message(load: Load) -> Any:
-    """The request as a `ModelInferRequest`."""
+    """Build the request as a `ModelInferRequest`."""
     spec = MODELS[load.model]
     made = service_pb2.ModelInferRequest(model_name=load.model)
     for name, array in load.inputs().items():
@@ -163,16 +163,16 @@ def message(load: Load) -> Any:
 
 
 def as_json(inputs: dict[str, Array]) -> dict[str, Any]:
-    """Inputs as perf_analyzer reads them."""
+    """Convert inputs to perf_analyzer's JSON."""
     return {name: _encoded(value[0]) if value.dtype == object else _values(value) for name, value in inputs.items()}
 
 
 def _encoded(data: bytes) -> dict[str, Any]:
-    """A BYTES tensor: perf_analyzer sends what it decodes as it is, so the element's length goes before it."""
+    """Encode a BYTES tensor: perf_analyzer sends the decoded data unchanged, so the length prefix is included."""
     return {"b64": base64.b64encode(struct.pack("<I", len(data)) + data).decode(), "shape": [1]}
 
 
 def _values(array: Array) -> dict[str, Any]:
-    """A tensor of numbers; four digits keep the file small."""
+    """Convert a tensor of numbers; four digits keep the file small."""
     numbers = np.round(array.astype(np.float64), 4) if array.dtype.kind == "f" else array
     return {"content": numbers.ravel().tolist(), "shape": list(array.shape)}
