@@ -12,6 +12,8 @@ import pytest
 
 from heartvoice import shm_regions
 from heartvoice.server import cleanup
+from heartvoice.server.workarounds.orphaned_regions import remove_unused
+from heartvoice.server.workarounds.region_permissions import restrict_permissions
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def test_shared_memory_of_a_living_run_s_killed_stubs_goes(monkeypatch: pytest.M
     for name in (f"{prefix}x", f"{prefix}y", f"{prefix}key_8001", f"{shm_regions.shm_prefix(owner)}another_run"):
         (tmp_path / name).touch()
     with like_a_stub(owner, folder):
-        assert cleanup.remove_unused(folder, owner) == 1
+        assert remove_unused(folder, owner) == 1
     kept = {f"{prefix}x", f"{prefix}key_8001", f"{shm_regions.shm_prefix(owner)}another_run"}
     assert {path.name for path in tmp_path.iterdir()} == kept, "the key to shared memory is no stub's"
     cleanup.remove_run(folder, owner)
@@ -76,7 +78,7 @@ def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
         for region in regions:
             region.touch()
             region.chmod(0o644)
-        cleanup.restrict_permissions(owner, folder)
+        restrict_permissions(owner, folder)
         assert [region.stat().st_mode & 0o777 for region in regions] == [0o600, 0o644]
     finally:
         cleanup.remove_run(folder, owner)

@@ -14,6 +14,7 @@ from heartvoice.server.options import ServerOptions
 from heartvoice.server.processes import die_with_parent
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.triton_wheel import ServerFiles
+from heartvoice.server.workarounds import response_pool
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds import unread_responses
 
@@ -56,8 +57,7 @@ class Launch:
             f"--grpc-port={options.grpc_port}",
             f"--metrics-address={options.address}",
             f"--metrics-port={options.metrics_port}",
-            # By default the last eight streams' answers are kept for reuse, each up to a whole song.
-            "--grpc-infer-allocation-pool-size=0",
+            *response_pool.FLAGS,
             *self._restrictions(),  # the keys follow, out of sight
             # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
             # of callers are welcome, too: the default drops those that ping more than once in five minutes.

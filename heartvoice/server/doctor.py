@@ -16,6 +16,7 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.server import triton_wheel
 from heartvoice.server.ports import check_port
+from heartvoice.server.workarounds import numpy_version
 from heartvoice.shm_regions import SHM
 
 MIN_SHM_BYTES = 256 * 2**20
@@ -36,7 +37,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
     """Look at everything that serving needs."""
     yield attempt("Python", python)
     yield attempt("libpython", lambda: str(triton_wheel.shared_libpython()))
-    yield attempt("numpy", triton_wheel.check_numpy)
+    yield attempt("numpy", numpy_version.check_numpy)
     yield attempt("Triton server", lambda: str(triton_wheel.find_wheel().binary))
     for package in ("onnxruntime", "tokenizers"):
         yield module(package, "serve")

@@ -27,6 +27,7 @@ from heartvoice.server.doctor import Finding, attempt, module, plans, port, pyth
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.profiles import Profile
 from heartvoice.server.triton_wheel import SetupError
+from heartvoice.server.workarounds import numpy_version
 from heartvoice.shm_regions import SHM
 
 OFFICIAL = "oss-3b"
@@ -121,7 +122,7 @@ def examine_target(
     """
     machine = machine or Machine()
     yield attempt("Python", python)
-    yield attempt("numpy", triton_wheel.check_numpy)
+    yield attempt("numpy", numpy_version.check_numpy)
     yield attempt("architecture", lambda: _architecture(machine))
     yield from _gpu(profile, machine)
     yield attempt("unified memory", lambda: _memory(profile, repository, machine))

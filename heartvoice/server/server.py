@@ -1,4 +1,4 @@
-"""A Triton server as a child process: started, made ready, watched, stopped, cleaned up after."""
+"""A supervised Triton server: starts it, waits until it is ready, restarts what fails, stops it, and cleans up."""
 
 from __future__ import annotations
 
@@ -24,28 +24,34 @@ from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableErro
 from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, hidden_argument, page_cache, server_log, triton_wheel
 from heartvoice.server.command_line import ADMIN_HEADER, Launch
-from heartvoice.server.health import DIED, ServerProbe, StubHealth, UnreadWatch
+from heartvoice.server.health import ServerProbe
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import ANY, LOOPBACK, check_address, check_port
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.shared_memory import SharedMemoryGrant
+from heartvoice.server.workarounds import load_crash, numpy_version
+from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
+from heartvoice.server.workarounds.crash_restarts import CrashCount
+from heartvoice.server.workarounds.dead_stubs import DIED, StubHealth
+from heartvoice.server.workarounds.drain_before_stop import wait_until_idle
+from heartvoice.server.workarounds.orphaned_regions import remove_unused
+from heartvoice.server.workarounds.region_permissions import restrict_permissions
 from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds import unread_responses
 from heartvoice.shm_regions import process_identity, shm_prefix
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
-MOST_CRASHES, CRASHES_S = 3, 600.0
-"""A Triton that crashes more often than that, in so many seconds, stays down."""
 CANCEL_S = 2.0
-"""How long cancelled jobs may take to notice."""
+"""How long cancelled jobs may take to end."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
-"""How long a server without jobs may take to stop; with all models it takes about 4 s on two quiet cores."""
+"""How long a server without jobs may take to stop. With all models it takes about 4 s on two idle cores."""
 
 
 def free_port() -> int:
-    """A loopback port that is free now."""
+    """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -53,7 +59,7 @@ def free_port() -> int:
 
 
 class EmbeddedServer:
-    """One server. Use as a context manager, or call `start` and `stop`."""
+    """One server. Use it as a context manager, or call `start` and `stop`."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
@@ -76,7 +82,7 @@ class EmbeddedServer:
         self._launch: Launch | None = None
         self._log: IO[bytes] | None = None
         self._log_path, self._log_start = Path(), 0
-        self._crashes: list[float] = []
+        self._crashes = CrashCount()
         self._down, self._renewing = threading.Event(), threading.Event()
 
     def __enter__(self) -> EmbeddedServer:
@@ -89,15 +95,14 @@ class EmbeddedServer:
     @property
     def pid(self) -> int:
         """The server's process."""
-        assert self._process is not None, "the server has not been started"
-        return self._process.pid
+        return self._started().pid
 
     def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Start the server and wait until every model answers.
 
         Args:
-            interrupted: looked at while waiting; true ends the start. For signal handlers: an exception that one raises
-                in the middle of a gRPC call can get lost.
+            interrupted: called while waiting; true ends the start. For signal handlers, because an exception that one
+                raises during a gRPC call can get lost.
 
         Raises:
             KeyboardInterrupt: `interrupted` returned true.
@@ -106,7 +111,7 @@ class EmbeddedServer:
         """
         files = self.options.files or triton_wheel.find_wheel()
         if not files.native:
-            triton_wheel.check_numpy()
+            numpy_version.check_numpy()
             check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
@@ -147,9 +152,10 @@ class EmbeddedServer:
         self._watcher.start()
 
     def stop(self, *, cancel: bool = True) -> None:
-        """Stop: `cancel` ends songs in flight at once, otherwise they may finish within `drain_s`.
+        """Stop the server, and remove the run's folder and shared memory.
 
-        Removes the run's folder and shared memory, whatever happened.
+        Args:
+            cancel: end songs in flight at once; otherwise they may finish within `drain_s`.
         """
         process = self._process
         if process is not None and self._run is not None and process.poll() is None:
@@ -179,17 +185,15 @@ class EmbeddedServer:
             self._run = None
 
     def _drain(self, timeout_s: float) -> None:
-        """Wait until no job is live. Triton itself cannot: after SIGTERM it refuses the songs' own inner calls."""
-        assert self._run is not None
-        deadline = time.monotonic() + timeout_s
-        cancelling = (self._run / process_registry.STOP).exists()
-        while time.monotonic() < deadline and self.poll() is None and self.live_jobs() > 0:
-            if not cancelling and (self._run / process_registry.STOP).exists():
-                return
-            time.sleep(0.05)
+        """Wait until no job is live, the server has ended, or jobs are being cancelled meanwhile."""
+        flag = self._folder() / process_registry.STOP
+        cancelling = flag.exists()
+        wait_until_idle(
+            self.live_jobs, timeout_s, lambda: self.poll() is not None or (not cancelling and flag.exists())
+        )
 
     def live_jobs(self) -> int:
-        """Jobs that run or wait, over all models, by the server's own metrics; 0 if it does not answer."""
+        """Return the number of jobs that run or wait, by the server's own metrics; 0 if it does not answer."""
         try:
             with urllib.request.urlopen(self.metrics_url, timeout=5) as page:
                 text = page.read().decode()
@@ -199,58 +203,61 @@ class EmbeddedServer:
         return round(sum(float(value) for _, _, value in lines))
 
     def cancel_jobs(self) -> None:
-        """Tell every model to end its jobs; meant for a stop, since it cannot be taken back."""
+        """Tell every model to end its jobs. It cannot be undone: for a stop."""
         if self._run is not None:
             (self._run / process_registry.STOP).touch()
 
     def poll(self) -> int | None:
-        """The server's exit status, None while it runs, or has crashed and is being started anew."""
+        """Return the server's exit status; None while it runs or is being restarted."""
         status = self._process.poll() if self._process else None
         comes_back = crashed(status) or self._renewing.is_set()
         return None if comes_back and self._watcher.is_alive() and not self._down.is_set() else status
 
     def stub_pids(self) -> dict[str, int]:
-        """Process of each model that runs in a stub."""
+        """Return the process of each model that runs in a stub."""
         run = self._run
         pids = {name: process_registry.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
-    def _start_until_ready(self, interrupted: Callable[[], bool]) -> None:
-        """Start Triton and wait until every model answers; once more, if it crashes meanwhile.
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise EngineError("the server has not been started")
+        return self._process
 
-        2.51 does on a host that stands still for a second now and then: it gives up a model's process that gave no
-        sign for so long, frees what that process reads next, and dies of what follows
-        (boost::interprocess::lock_exception).
-        """
-        assert self._run is not None
-        self._launch_once()
-        if not self._wait_ready(interrupted):
+    def _folder(self) -> Path:
+        if self._run is None:
+            raise EngineError("the server has not been started, or has been stopped")
+        return self._run
+
+    def _start_until_ready(self, interrupted: Callable[[], bool]) -> None:
+        """Start Triton and wait until every model answers."""
+
+        def clean() -> None:
             kill_group(self.pid)
-            cleanup.remove_unused(self._run, self._owner)
-            log.warning("Triton crashed while it loaded the models; starting it once more")
-            self._launch_once()
-            self._wait_ready(interrupted, again=False)
-        cleanup.restrict_permissions(self._owner, self._run)
+            remove_unused(self._folder(), self._owner)
+
+        load_crash.start(self._launch_once, lambda again: self._wait_ready(interrupted, again=again), clean)
+        restrict_permissions(self._owner, self._run)
         hidden_argument.warn_if_shown(self.pid, self._secret)
 
     def _launch_once(self) -> None:
-        assert self._log is not None
-        assert self._launch is not None
+        if self._log is None or self._launch is None:
+            raise EngineError("the server has not been started")
         self._log_start = self._log_path.stat().st_size
         self._process = self._launch.start(self._log)
 
     def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
-        """Wait until every model answers; False if Triton crashed and may be started `again`."""
+        """Wait until every model answers; return false if Triton crashed and may be started `again`."""
         deadline = time.monotonic() + self.options.start_timeout_s
-        assert self._process is not None
+        process = self._started()
         with grpc.insecure_channel(self.url) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             while time.monotonic() < deadline:
                 if interrupted():
                     raise KeyboardInterrupt
-                if again and crashed(self._process.poll()):
+                if again and crashed(process.poll()):
                     return False
-                if self._process.poll() is not None:
+                if process.poll() is not None:
                     raise EngineError(f"the server did not start: {server_log.reason(self._log_path, self._log_start)}")
                 with contextlib.suppress(grpc.RpcError):
                     if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
@@ -260,9 +267,9 @@ class EmbeddedServer:
         raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
 
     def reload(self, name: str) -> None:
-        """Unload a model and load it again, with the files that lie in the repository now.
+        """Unload a model and load it again, with the repository's present files.
 
-        Its jobs under way fail by its name, or end before; new ones are refused until it is back.
+        Its jobs under way end, or fail with its name; new ones are refused until it is loaded.
 
         Raises:
             ModelUnavailableError: it does not load, or not in time; the message has the reason.
@@ -271,60 +278,52 @@ class EmbeddedServer:
             self._reload(name)
 
     def _watch(self) -> None:
-        """Reload the model of a stub that died or hangs: Triton never does, and goes on calling it ready."""
-        assert self._run is not None
-        assert self._process is not None
-        watch, unread = self._watches()
+        """Reload models whose process died or hangs, and restart a server that crashed or takes no jobs."""
+        stubs, unread = self._watches()
         probe = ServerProbe(self.url, self.options.hang_s)
         while not self._stopping.wait(WATCH_S):
             if self._alive() and probe.hung() and not self._stopping.is_set():
                 log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
                 os.kill(self.pid, signal.SIGKILL)
-                self._process.wait()
+                self._started().wait()
             if not self._alive():
                 kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 if not self._restart_server():
                     self._down.set()
                     break
-                watch, unread = self._watches()
+                stubs, unread = self._watches()
             if self._grant is not None:
                 self._grant.reap()
             if unread.stuck() and not self._stopping.is_set():
                 log.error("answers that nobody reads kept the server from taking jobs; starting it anew")
                 self._renewing.set()
                 kill_group(self.pid)
-                self._process.wait()
+                self._started().wait()
                 continue
             for name in self.stub_pids():
-                self._restart_model(name, watch)
+                self._restart_model(name, stubs)
         probe.close()
-        self._process.wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
+        self._started().wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _watches(self) -> tuple[StubHealth, UnreadWatch]:
-        assert self._run is not None
-        stubs = StubHealth(self._run, self.pid, self.options.hang_s)
-        return stubs, UnreadWatch(self._run, self.pid, self.live_jobs)
+    def _watches(self) -> tuple[StubHealth, AbandonedResponses]:
+        run = self._folder()
+        return StubHealth(run, self.pid, self.options.hang_s), AbandonedResponses(run, self.pid, self.live_jobs)
 
     def _restart_server(self) -> bool:
-        """Start a Triton anew that crashed, or that we ended for it; False if it stays down.
-
-        Its jobs have failed. Who killed it on purpose has his way, and so has a stop.
-        """
-        assert self._run is not None
-        assert self._process is not None
-        status, now = self._process.returncode, time.monotonic()
-        if (self._run / process_registry.DRAIN).exists():
+        """Restart a Triton that crashed or that we ended; false if it stays down. Its jobs have failed."""
+        run, status = self._folder(), self._started().returncode
+        if (run / process_registry.DRAIN).exists():
             return False
         if not self._renewing.is_set():
-            self._crashes = [*(at for at in self._crashes if now - at < CRASHES_S), now]
-            if not crashed(status) or len(self._crashes) > MOST_CRASHES:
+            if not self._crashes.may_restart(status):
                 return False
             log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
-        process_registry.forget(self._run)
-        cleanup.remove_unused(self._run, self._owner)
+        process_registry.forget(run)
+        unread_responses.forget_full(run)
+        remove_unused(run, self._owner)
         try:
             self._start_until_ready(self._stopping.is_set)
         except (HeartvoiceError, KeyboardInterrupt, OSError) as error:
@@ -334,20 +333,20 @@ class EmbeddedServer:
         self._renewing.clear()
         return True
 
-    def _restart_model(self, name: str, watch: StubHealth) -> None:
-        with self._reloading:  # whoever else reloads it has done so by now
+    def _restart_model(self, name: str, stubs: StubHealth) -> None:
+        with self._reloading:  # another thread's reload has ended
             pid = self.stub_pids()[name]
-            diagnose = watch.diagnose(name, pid)
-            if diagnose is None or self._stopping.is_set() or not self._alive():
+            fault = stubs.diagnose(name, pid)
+            if fault is None or self._stopping.is_set() or not self._alive():
                 return
-            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, diagnose)
-            if diagnose != DIED:
+            log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, fault)
+            if fault != DIED:
                 os.kill(pid, signal.SIGKILL)
             try:
                 self._reload(name)
                 self.restarts[name] = self.restarts.get(name, 0) + 1
             except ModelUnavailableError as error:
-                log.error("%s; trying again in %g s", error, watch.failed(name))
+                log.error("%s; trying again in %g s", error, stubs.failed(name))
 
     def _reload(self, name: str) -> None:
         metadata = ((ADMIN_HEADER, self._secret),)
@@ -365,5 +364,5 @@ class EmbeddedServer:
             except grpc.RpcError as error:
                 raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
         if self._run is not None:
-            cleanup.remove_unused(self._run, self._owner)
-            cleanup.restrict_permissions(self._owner, self._run)  # the model's new region
+            remove_unused(self._run, self._owner)
+            restrict_permissions(self._owner, self._run)  # the model's new region

@@ -14,7 +14,7 @@ from pathlib import Path
 from heartvoice.errors import ModelUnavailableError
 
 DISTRIBUTION = "nvidia-pytriton"
-_NEEDS = "pip install 'heartvoice[serve]'"
+NEEDS = "pip install 'heartvoice[serve]'"
 
 
 class SetupError(ModelUnavailableError):
@@ -51,10 +51,10 @@ def find_wheel() -> ServerFiles:
     try:
         files = importlib.metadata.files(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
-        raise SetupError(f"the Triton server is not installed: {_NEEDS} (Linux, x86-64 or aarch64)") from None
+        raise SetupError(f"the Triton server is not installed: {NEEDS} (Linux, x86-64 or aarch64)") from None
     binary = next((Path(str(f.locate())) for f in files if f.name == "tritonserver" and "bin" in f.parts), None)
     if binary is None or not binary.is_file():
-        raise SetupError(f"{DISTRIBUTION} holds no server for {platform.machine()}: {_NEEDS}")
+        raise SetupError(f"{DISTRIBUTION} holds no server for {platform.machine()}: {NEEDS}")
     root = binary.parent.parent
     stub = root / "python_backend_stubs" / python_version() / "triton_python_backend_stub"
     if not stub.is_file():
@@ -71,24 +71,6 @@ def find_installed(binary: Path) -> ServerFiles:
     if not binary.is_file() or not os.access(binary, os.X_OK):
         raise SetupError(f"--server: {binary} is not an executable tritonserver")
     return ServerFiles(binary)
-
-
-def check_numpy() -> str:
-    """The version of numpy that the models will import.
-
-    Raises:
-        SetupError: it is 2 or later, under which this server silently returns zeros, or missing.
-    """
-    try:
-        version = importlib.metadata.version("numpy")
-    except importlib.metadata.PackageNotFoundError:
-        raise SetupError(f"numpy is not installed: {_NEEDS}") from None
-    if int(version.partition(".")[0]) >= 2:
-        raise SetupError(
-            f"numpy {version} is installed; the embedded Triton server silently returns zeros with numpy 2: "
-            "pip install 'numpy<2'"
-        )
-    return version
 
 
 def shared_libpython() -> Path:

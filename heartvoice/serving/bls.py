@@ -1,10 +1,8 @@
-"""Calls from one model to another inside the server, which end when the callee dies or the job is cancelled."""
+"""Calls from one model to another (BLS), which end when the callee dies or the job is cancelled."""
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,11 +17,9 @@ from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableErro
 from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.networks import Check, LocalNetworks, never_cancelled
 from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds import killed_callee
 from heartvoice.serving.workarounds.acknowledgements import AckSender
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
-
-TICK_S = 0.02
-"""How often a waiting caller looks at its job and at the callee."""
 
 
 def _tensor(model: str, name: str, value: Array) -> Any:
@@ -32,22 +28,22 @@ def _tensor(model: str, name: str, value: Array) -> Any:
 
 
 def _cpu() -> Any:
-    """CPU outputs: tensors that stay on a GPU break `as_numpy`."""
+    """Ask for outputs on the CPU: `as_numpy` fails for tensors on a GPU."""
     return pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
 
 
-def _one(request: Any) -> Iterator[Any]:
-    """The response of a unary model."""
+def _unary_response(request: Any) -> Iterator[Any]:
+    """Yield the response of a unary model."""
     yield request.exec()
 
 
-def _many(request: Any, job_id: str) -> Iterator[Any]:
-    """The responses of a decoupled model, which sends each when the last has been taken."""
-    with AckSender(job_id) as receiver:
+def _stream_responses(request: Any, job_id: str) -> Iterator[Any]:
+    """Yield the responses of a decoupled model, acknowledging each."""
+    with AckSender(job_id) as acks:
         responses = request.exec(decoupled=True)
         try:
             for response in responses:
-                receiver.take()
+                acks.take()
                 yield response
         finally:
             FINISHED_STREAMS.hold(responses)
@@ -74,21 +70,21 @@ def _error(model: str, error: Any) -> HeartvoiceError:
 
 
 class BlsClient:
-    """Calls other models on behalf of one job. A call ends at once when `check` raises or the callee dies."""
+    """Calls other models for one job. A waiting call ends when `check` raises or the callee dies."""
 
     def __init__(self, check: Check = never_cancelled) -> None:
         """`check` is called before each call and while it waits."""
         self._check = check
         self._open: dict[str, str] = {}
-        """Calls under way: the callee's name of the job, and the model."""
+        """Models by the job ids of the calls under way."""
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Call a unary model; the `Networks` protocol."""
+        """Call a unary model. Part of the `Networks` protocol."""
         self._check()
         wanted = list(outputs or [tensor.name for tensor in MODELS[name].outputs])
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, wanted, job_id)
-        for response in self._call_in_thread(name, job_id, lambda: _one(request)):
+        for response in self._call(name, job_id, lambda: _unary_response(request)):
             self._open.pop(job_id, None)  # there is no other
             if response.has_error():
                 raise _error(name, response.error())
@@ -96,11 +92,11 @@ class BlsClient:
         raise EngineError(f"{name}: answered nothing")
 
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        """Call a decoupled model; yields the outputs of each response that has any."""
+        """Call a decoupled model and yield the outputs of each response that has any."""
         self._check()
         job_id = uuid.uuid4().hex
         request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs], job_id)
-        for response in self._call_in_thread(name, job_id, lambda: _many(request, job_id)):
+        for response in self._call(name, job_id, lambda: _stream_responses(request, job_id)):
             if response.has_error():
                 raise _error(name, response.error())
             tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
@@ -116,45 +112,20 @@ class BlsClient:
             model_name=name, inputs=tensors, requested_output_names=outputs, preferred_memory=_cpu()
         )
 
-    def _call_in_thread(self, name: str, job_id: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Run a blocking call in a thread of its own and yield its responses.
-
-        Triton never wakes a caller whose callee was killed; then the thread is left behind and the job fails.
-        """
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        pid = process_registry.serving_pid(name)
-
-        def work() -> None:
-            try:
-                for response in call():
-                    answers.put(response)
-                answers.put(None)
-            except BaseException as error:  # handed to the waiting caller, which raises it
-                answers.put(error)
-
-        if pid is not None and not process_registry.is_alive(pid):
-            raise ModelUnavailableError(f"{name}: its process has died and is being restarted")
-        threading.Thread(target=work, name=f"bls-{name}", daemon=True).start()
+    def _call(self, name: str, job_id: str, call: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Yield the responses of a call, and remember it while it is under way."""
         self._open[job_id] = name
-        while True:
-            try:
-                answer = answers.get(timeout=TICK_S)
-            except queue.Empty:
-                self._check_alive(name, job_id, pid)
-                continue
-            if answer is None or isinstance(answer, BaseException):
-                self._open.pop(job_id, None)
-            if answer is None:
-                return
-            if isinstance(answer, pb_utils.TritonModelException):
-                raise (as_resource_error(name, answer) or ModelUnavailableError(f"{name}: {answer}")) from answer
-            if isinstance(answer, BaseException):
-                raise answer
-            yield answer
+        try:
+            yield from killed_callee.responses(name, call, lambda: self._check_job(name, job_id))
+        except pb_utils.TritonModelException as error:
+            self._open.pop(job_id, None)
+            raise (as_resource_error(name, error) or ModelUnavailableError(f"{name}: {error}")) from error
+        except Exception:
+            self._open.pop(job_id, None)
+            raise
+        self._open.pop(job_id, None)
 
-    def _check_alive(self, name: str, job_id: str, pid: int | None) -> None:
-        if pid is not None and not process_registry.is_alive(pid):
-            raise ModelUnavailableError(f"{name}: its process died in the middle of the job")
+    def _check_job(self, name: str, job_id: str) -> None:
         try:
             self._check()
         except RequestCancelledError:
@@ -162,13 +133,13 @@ class BlsClient:
             raise
 
     def close(self) -> None:
-        """Cancel every call that is still under way, because the job has ended without it."""
+        """Cancel every call that is still under way."""
         for job_id, name in list(self._open.items()):
             if process_registry.model_alive(name):
                 self._cancel(name, job_id)
 
     def _cancel(self, name: str, job_id: str) -> None:
-        """Tell a model to drop a job of this caller; cancelling the parent does not cancel its children by itself."""
+        """Cancel a call. Triton does not cancel a request's inner calls with it."""
         self._open.pop(job_id, None)
         spec = MODELS[name]
         if not any(tensor.name == "cancel" for tensor in spec.inputs):
@@ -179,17 +150,17 @@ class BlsClient:
             requested_output_names=[tensor.name for tensor in spec.outputs],
             preferred_memory=_cpu(),
         )
-        for _ in _many(request, uuid.uuid4().hex) if spec.decoupled else _one(request):
+        for _ in _stream_responses(request, uuid.uuid4().hex) if spec.decoupled else _unary_response(request):
             pass
 
 
 class ServedNetworks:
-    """The `Networks` of a served stage: local graphs in this process, all others by BLS."""
+    """The networks of a served stage: local graphs run in this process, all others by BLS."""
 
     def __init__(self, caller: BlsClient, local: LocalNetworks) -> None:
         self._caller, self._local = caller, local
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the network where its ModelSpec says."""
+        """Run a network where its ModelSpec says."""
         where = self._local if MODELS[name].local else self._caller
         return where.run(name, inputs, outputs)

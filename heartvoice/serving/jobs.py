@@ -1,4 +1,4 @@
-"""Jobs: admission, cancellation, and responses that may be sent from any thread."""
+"""Jobs of a model: admission, cancellation, and responses from any thread."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,29 +26,29 @@ from heartvoice.errors import (
     VoiceNotFoundError,
 )
 from heartvoice.redaction import traceback_without_messages
-from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
+from heartvoice.resource_errors import as_resource_error
 from heartvoice.serving import process_registry
 from heartvoice.serving.metrics import Metrics
+from heartvoice.serving.workarounds import escaped_exceptions
 from heartvoice.serving.workarounds.acknowledgements import AckReceiver
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
+from heartvoice.serving.workarounds.guarded_sender import GuardedSender
+from heartvoice.serving.workarounds.response_space import check_shared_memory, payload_bytes
+from heartvoice.serving.workarounds.stuck_sends import StuckSends, fail_in_thread
 from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.02
-"""How often a job's cancellation is looked at."""
+"""How often the watcher looks at each job."""
 OWNER_POLL_S = 0.25
-"""How often the owner's process and the server's flags are looked at."""
-LOST_S = 1.0
-"""A send takes milliseconds; one that takes so long, in a job that has to end, will not return."""
-HEARTBEAT_S = 1.0
-"""A job with events says at least this often that it lives."""
-
-# The stub fills the module `triton_python_backend_utils` after it has imported the model: no use of it at import time.
+"""How often it looks at the owner's process and the server's flags."""
+EVENT_S = 1.0
+"""A job with events sends one at least this often."""
 
 
 def triton_code(error: HeartvoiceError) -> Any:
-    """The code that Triton knows for one of our errors."""
+    """Return Triton's code for an error."""
     codes = pb_utils.TritonError
     for cls, code in (
         (InvalidRequestError, codes.INVALID_ARG),
@@ -63,32 +63,39 @@ def triton_code(error: HeartvoiceError) -> Any:
 
 
 def text_tensor(name: str, text: str | bytes) -> Any:
-    """A BYTES [1] output."""
+    """Return a BYTES [1] output."""
     return pb_utils.Tensor(name, np.array([text.encode() if isinstance(text, str) else text], dtype=np.object_))
 
 
 class Job:
-    """One request: its inputs, its cancellation and its responses."""
+    """One request: its inputs, its cancellation and its responses. Safe in all threads."""
 
     def __init__(self, spec: ModelSpec, request: Any, on_end: Callable[[Job, str], None]) -> None:
-        """`on_end` hears the outcome (ok, or an error's code) just before the caller does."""
+        """Read a request.
+
+        Args:
+            spec: the model.
+            request: Triton's request.
+            on_end: called with the outcome (ok, or an error's code) before the final response is sent.
+        """
         self.spec = spec
         self._on_end = on_end
         self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
-        self._lock = threading.Lock()
-        self._closed = False
         self._cancelled = threading.Event()
-        self._began = self._last_sent = time.monotonic()
-        self._sending_since: float | None = None
+        self._began = self._owner_checked = time.monotonic()
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
-        self._owner_checked = self._began
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
-        self._receipts = AckReceiver(self.job_id) if self.inner and spec.decoupled else None
-        self._sender = request.get_response_sender()  # last: what fails before is answered by Triton
+        acks = AckReceiver(self.job_id) if self.is_internal and spec.decoupled else None
+        self._sender = GuardedSender(request, acks)  # last: Triton answers what fails before
 
     @property
-    def inner(self) -> bool:
-        """Whether another model calls, on behalf of a job that has been admitted there."""
+    def name(self) -> str:
+        """The model's name."""
+        return self.spec.name
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether another model calls, for a job that was admitted there."""
         return "owner_pid" in self.inputs
 
     @property
@@ -98,38 +105,34 @@ class Job:
 
     @property
     def job_id(self) -> bytes:
-        """The caller's name for the job, or b"": any bytes, so that no caller's can be unreadable to the others."""
+        """The caller's name for the job, or b"". Any bytes, so that no name is unreadable to other callers."""
         return bytes(self.inputs["job_id"][0]) if "job_id" in self.inputs else b""
+
+    @property
+    def sending_s(self) -> float:
+        """Seconds that the send under way has taken; 0 without one."""
+        return self._sender.sending_s
 
     def cancel(self) -> None:
         """Ask the job to end."""
         self._cancelled.set()
 
     def cancelled(self) -> bool:
-        """Whether the job has been asked to end. Cheap: the watcher does the looking."""
+        """Return whether the job was asked to end. Cheap: `refresh` looks for reasons."""
         return self._cancelled.is_set()
 
     def check(self) -> None:
-        """Raise RequestCancelledError if the job has been asked to end."""
+        """Raise RequestCancelledError if the job was asked to end."""
         if self.cancelled():
             raise RequestCancelledError(f"{self.spec.name}: cancelled")
 
-    def poll(self) -> None:
-        """Look at every reason to end; send a heartbeat if one is due. Called by the watcher."""
+    def refresh(self) -> None:
+        """Look for reasons to end, and send a progress event if one is due. Called by the watcher; never blocks."""
+        if self._sender.closed:
+            return
+        if self._sender.is_cancelled():
+            self._cancelled.set()
         now = time.monotonic()
-        # Asking after the final flag kills the whole server with SIGSEGV (2.51), hence the lock and the flag. Never
-        # waiting for it: a send to a caller that was killed does not return, and the other jobs need the watcher.
-        if self._lock.acquire(blocking=False):
-            try:
-                if self._closed:
-                    return
-                mark = FINISHED_STREAMS.checkpoint()
-                if self._sender.is_cancelled():
-                    self._cancelled.set()  # and from now on it says so without asking
-                else:
-                    FINISHED_STREAMS.release(mark)
-            finally:
-                self._lock.release()
         if now - self._owner_checked >= OWNER_POLL_S:
             self._owner_checked = now
             owner = int(self.inputs["owner_pid"][0]) if "owner_pid" in self.inputs else None
@@ -137,117 +140,69 @@ class Job:
                 owner is not None and not process_registry.is_alive(owner)
             ):
                 self._cancelled.set()
-        idle = self._sending_since is None and now - self._last_sent >= HEARTBEAT_S
-        if self.wants_events and idle and self._receipts is None:  # it would wait for a receipt
+        if self.wants_events and self._sender.idle_s >= EVENT_S:
             self.send_event(self._last_event)
 
-    def lost(self) -> bool:
-        """Whether the job has to end and its thread cannot: it sends to a caller that was killed."""
-        since = self._sending_since
-        return self.cancelled() and since is not None and time.monotonic() - since > LOST_S
-
     def send(self, outputs: Mapping[str, Array | str | bytes]) -> None:
-        """Send one response, checked against the contract. Ignored once the job is closed."""
+        """Send one response, checked against the contract. No-op once the job is closed."""
         tensors = [self._pack(name, value) for name, value in outputs.items()]
-        self._put(pb_utils.InferenceResponse(output_tensors=tensors))
+        self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors))
 
     def send_event(self, event: Mapping[str, Any]) -> None:
-        """Send a progress event, if the caller wants any."""
+        """Send a progress event, if the caller asked for events."""
         self._last_event = dict(event)
         if self.wants_events:
             stamped = {**event, "seconds": round(time.monotonic() - self._began, 3)}
             self.send({"EVENT": json.dumps(stamped)})
 
+    def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
+        """Send the only response of a unary model, and close.
+
+        Raises:
+            ModelUnavailableError: there is no shared memory for it.
+        """
+        check_shared_memory(self.spec.name, sum(payload_bytes(value) for value in outputs.values()))
+        tensors = [self._pack(name, value) for name, value in outputs.items()]
+        self._finish(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
+
     def fail(self, error: BaseException) -> None:
-        """Answer with an error and close. Streams and BLS carry only its text intact, so the code stands in it."""
+        """Answer with an error, and close. The text begins with the code: streams and BLS carry only the text."""
         if not isinstance(error, HeartvoiceError) or isinstance(error, EngineError):
             with suppress(MemoryError):  # a traceback takes some
                 log.error("%s: failed, %s", self.spec.name, traceback_without_messages(error))
             error = as_resource_error(self.spec.name, error) or error
         if not isinstance(error, HeartvoiceError):
             error = EngineError(f"{self.spec.name}: internal error ({type(error).__name__}); see the server's log")
-        # Flag and error together: after an error, a caller by BLS never sees a final flag that comes alone (2.51).
         failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), triton_code(error)))
-        self._end(failure, error.code)
-
-    def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
-        """Send the only response of a unary model.
-
-        Raises:
-            ModelUnavailableError: there is no shared memory for it.
-        """
-        # Before the send: one that fails takes the final flag down with it, and the caller waits for ever. (Flag and
-        # response sent apart kill the server with SIGSEGV, 2.51.)
-        check_shared_memory(self.spec.name, sum(payload_bytes(value) for value in outputs.values()))
-        tensors = [self._pack(name, value) for name, value in outputs.items()]
-        self._end(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
+        self._finish(failure, error.code)
 
     def fail_safely(self, error: BaseException) -> None:
-        """`fail`, and nothing is raised, however little memory there is.
-
-        An exception that leaves `execute` when its request's sender has been used kills the whole server with SIGSEGV
-        (2.51), and one that leaves a worker's loop takes the worker along.
-        """
-        try:
-            self.fail(error)
-        except Exception:
-            with suppress(Exception):
-                self.close()
+        """Call `fail`; raises nothing."""
+        escaped_exceptions.contain(lambda: self.fail(error), self.close)
 
     def close(self) -> None:
-        """Send the final flag, unless the job has ended already."""
-        self._end(None, "ok")
+        """End the responses. No-op if the job has ended already."""
+        self._finish(None, "ok")
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Hold the lock, and what was sent before has been taken: see `receipts`."""
-        while True:
-            with self._lock:
-                if self._receipts is None or self._closed or self._receipts.complete():
-                    yield
-                    return
-            self._receipts.wait(POLL_S)
-
-    def _end(self, response: Any, outcome: str) -> None:
-        with self._turn():
-            if self._closed:
-                return
-            self._closed = True
-            # Before the flag: a caller that has its answer may stop the server, and a metric sent then hangs the stub.
+    def _finish(self, response: Any | None, outcome: str) -> None:
+        def count() -> None:
             with suppress(MemoryError):  # the answer is worth more than a metric
                 self._on_end(self, outcome)
-            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            self._sending_since = time.monotonic()
-            if response is None:
-                self._sender.send(flags=final)
-            else:
-                self._sender.send(response, flags=final)
-            if self._receipts is not None:
-                self._receipts.close()
 
-    def _put(self, response: Any) -> None:
-        with self._turn():
-            if not self._closed:
-                self._last_sent = self._sending_since = time.monotonic()
-                self._sender.send(response)
-                self._sending_since = None
-                if self._receipts is not None:
-                    self._receipts.sent()
+        self._sender.finish(response, count)
 
     def _pack(self, name: str, value: Array | str | bytes) -> Any:
-        spec = self.spec.output(name)  # a wrong name or dtype would pass Triton silently
+        spec = self.spec.output(name)  # Triton does not notice a wrong name or dtype
         if isinstance(value, str | bytes):
             return text_tensor(name, value)
         return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.dtype]))
 
 
 class JobQueue:
-    """Runs jobs in threads: at most `max_jobs` at once, `max_queue` waiting, the rest refused with the numbers.
+    """Runs jobs in threads: `max_jobs` at once and `max_queue` waiting; more are refused.
 
-    Calls of other models have as much room of their own: an accepted song must not fail because callers from outside
-    fill one of its stages. All wait in one line.
-
-    With `thread_per_job` those that would wait have threads, too: the model itself makes them wait.
+    Calls of other models are counted apart, with the same limits: an accepted song must not fail because callers from
+    outside fill one of its stages. All wait in one queue.
     """
 
     def __init__(
@@ -260,15 +215,25 @@ class JobQueue:
         thread_per_job: bool = False,
         unread: UnreadResponseLimit | None = None,
     ) -> None:
+        """Start the threads.
+
+        Args:
+            spec: the model.
+            work: does one job; an exception is the job's answer.
+            max_jobs: jobs that run at once.
+            max_queue: jobs that wait.
+            thread_per_job: jobs that wait have threads, too, because the model itself makes them wait.
+            unread: refuses jobs while too many responses wait to be read.
+        """
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._unread = unread
         self._waiting: deque[Job] = deque()
         self._live: set[Job] = set()
-        self._abandoned: set[Job | None] = set()
+        self._stuck = StuckSends()
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self.metrics = Metrics(spec.name)
-        self.metrics.live(0)  # a process that died left its number behind
+        self.metrics.live(0)  # the gauge of a process that died
         for _ in range(max_jobs + max_queue if thread_per_job else max_jobs):
             self._start_worker()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
@@ -277,15 +242,15 @@ class JobQueue:
         """Admit the job, or refuse it.
 
         Raises:
-            ModelUnavailableError: as many jobs as allowed run and wait already, or too much waits to be read.
+            ModelUnavailableError: too many jobs run and wait, too much waits to be read, or the server stops.
         """
-        if not job.inner:  # from outside, not for a job that was admitted before
+        if not job.is_internal:
             if process_registry.flagged(process_registry.DRAIN):
                 raise ModelUnavailableError(f"{self._spec.name}: the server is stopping and takes no new jobs")
             if self._unread is not None:
                 self._unread.check()
         with self._lock:
-            if sum(other.inner == job.inner for other in self._live) >= self._max_jobs + self._max_queue:
+            if sum(other.is_internal == job.is_internal for other in self._live) >= self._max_jobs + self._max_queue:
                 self.metrics.refused()
                 raise ModelUnavailableError(
                     f"{self._spec.name}: {self._max_jobs} jobs running and {self._max_queue} waiting, "
@@ -297,10 +262,10 @@ class JobQueue:
             self._arrived.notify()
 
     def cancel(self, job_id: bytes) -> None:
-        """Cancel every job of that name.
+        """Cancel every job with that name.
 
         Raises:
-            InvalidRequestError: no name, which is that of all jobs that have none.
+            InvalidRequestError: the name is empty; it would cancel all jobs that have none.
         """
         if not job_id:
             raise InvalidRequestError("cancel: expected a job_id of at least 1 byte, got none")
@@ -312,17 +277,8 @@ class JobQueue:
     def _start_worker(self) -> None:
         threading.Thread(target=self._worker, name=f"{self._spec.name}-job", daemon=True).start()
 
-    def _replace_worker(self, job: Job) -> None:
-        """Give a lost job's place to another thread; its own stays in a send that does not return."""
-        log.warning(
-            "%s: a job's caller was killed in the middle of a response; its thread is left behind", job.spec.name
-        )
-        self._abandoned.add(job)
-        self.ended(job, "LOST")
-        self._start_worker()
-
     def ended(self, job: Job, outcome: str) -> None:
-        """Take a job off the list and count it; nothing to do for one that was refused or abandoned."""
+        """Remove a job from the live ones and count it. No-op if it was refused or abandoned."""
         with self._lock:
             if job not in self._live:
                 return
@@ -332,7 +288,7 @@ class JobQueue:
 
     def _worker(self) -> None:
         job: Job | None = None
-        while job not in self._abandoned:
+        while not self._stuck.is_abandoned(job):
             with self._arrived:
                 self._arrived.wait_for(lambda: self._waiting)
                 job = self._waiting.popleft()
@@ -340,7 +296,7 @@ class JobQueue:
                 job.check()
                 self.metrics.started(job.age_s)
                 self._work(job)
-            except BaseException as error:  # whatever happened, the caller gets an answer
+            except BaseException as error:  # the caller must get an answer
                 job.fail_safely(error)
             finally:
                 with suppress(Exception):
@@ -353,18 +309,17 @@ class JobQueue:
                 jobs = list(self._live)
             FINISHED_STREAMS.release(0)
             for job in jobs:
-                job.poll()
-                if job.lost():
-                    self._replace_worker(job)
+                job.refresh()
+                if self._stuck.abandon_if_stuck(job):
+                    self.ended(job, "LOST")
+                    self._start_worker()
                 elif job.cancelled():
                     self._drop(job)
 
     def _drop(self, job: Job) -> None:
-        """End a cancelled job that still waits: it must not keep its place until a worker is free."""
+        """End a cancelled job that still waits, so that it frees its place at once."""
         with self._lock:
             if job not in self._waiting:
                 return
             self._waiting.remove(job)
-        error = RequestCancelledError(f"{self._spec.name}: cancelled before its turn")
-        # In a thread of its own: the send may never return (see `Job.lost`), and the watcher is needed.
-        threading.Thread(target=job.fail_safely, args=(error,), name=f"{self._spec.name}-drop", daemon=True).start()
+        fail_in_thread(job, RequestCancelledError(f"{self._spec.name}: cancelled before its turn"))

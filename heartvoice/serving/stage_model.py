@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import time
@@ -19,6 +18,7 @@ from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import process_registry
 from heartvoice.serving.jobs import Job, JobQueue
+from heartvoice.serving.workarounds import reference_cycles
 from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit, restore_malloc_defaults
 
 log = logging.getLogger(__name__)
@@ -101,9 +101,5 @@ class StageModel(ABC):
         return None if self.spec.decoupled else [None] * len(requests)
 
     def finalize(self) -> None:
-        """Called by Triton before it unloads the model.
-
-        A failed job's traceback keeps responses of other models alive in a reference cycle. Freed after this point,
-        when the interpreter ends, they wait for an answer that the server no longer gives, and block the unload.
-        """
-        gc.collect()
+        """Called by Triton before it unloads the model."""
+        reference_cycles.collect()

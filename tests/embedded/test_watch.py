@@ -14,8 +14,13 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.server import health
-from heartvoice.server.health import DIED, MAX_RETRY_S, ServerProbe, StubHealth
+from heartvoice.server.health import ServerProbe
+from heartvoice.server.workarounds import abandoned_responses
+from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
+from heartvoice.server.workarounds.dead_stubs import DIED, MAX_RETRY_S, StubHealth
 from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds import unread_responses
+from heartvoice.serving.workarounds.heartbeat import Heartbeat
 
 HANG_S = 10.0
 
@@ -50,7 +55,7 @@ def stubs(tmp_path: Path, clock: Clock) -> StubHealth:
 def test_a_process_that_counts_works(
     stubs: StubHealth, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    beat = process_registry.Heartbeat(tmp_path / "beats" / "svc")
+    beat = Heartbeat("svc", tmp_path)
     for _ in range(5):
         beat()
         assert stubs.diagnose("svc", stub.pid) is None
@@ -60,7 +65,7 @@ def test_a_process_that_counts_works(
 def test_a_process_that_stops_counting_hangs(
     stubs: StubHealth, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    beat = process_registry.Heartbeat(tmp_path / "beats" / "svc")
+    beat = Heartbeat("svc", tmp_path)
     beat()
     assert stubs.diagnose("svc", stub.pid) is None
     clock.now += HANG_S + 1
@@ -128,7 +133,7 @@ def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPa
 def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose server refused a job, for holding more than 100 bytes."""
     monkeypatch.setenv(process_registry.VARIABLE, str(tmp_path))
-    process_registry.report_full(100)
+    unread_responses.report_full(100)
     return tmp_path
 
 
@@ -137,19 +142,19 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n_bytes, self.jobs, self.now = 101, 0, 0.0
-        monkeypatch.setattr(health, "private_bytes", lambda _pid: self.n_bytes)
+        monkeypatch.setattr(abandoned_responses, "private_bytes", lambda _pid: self.n_bytes)
 
-    def watch(self, run: Path) -> health.UnreadWatch:
-        return health.UnreadWatch(run, 1, lambda: self.jobs, clock=lambda: self.now)
+    def watch(self, run: Path) -> AbandonedResponses:
+        return AbandonedResponses(run, 1, lambda: self.jobs, clock=lambda: self.now)
 
 
 def test_answers_that_nobody_reads_are_given_time(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
     watched = held.watch(full)
     assert not watched.stuck()
-    held.now = health.UNREAD_S - 0.1
+    held.now = abandoned_responses.UNREAD_S - 0.1
     assert not watched.stuck()
-    held.now = health.UNREAD_S
+    held.now = abandoned_responses.UNREAD_S
     assert watched.stuck()
 
 
@@ -157,7 +162,7 @@ def test_jobs_under_way_are_not_disturbed(full: Path, monkeypatch: pytest.Monkey
     held = Held(monkeypatch)
     watched = held.watch(full)
     assert not watched.stuck()
-    held.now, held.jobs = health.UNREAD_S, 1
+    held.now, held.jobs = abandoned_responses.UNREAD_S, 1
     assert not watched.stuck()
     held.jobs = 0
     assert not watched.stuck(), "the time begins anew"
@@ -170,4 +175,4 @@ def test_a_refusal_is_forgotten_when_the_answers_were_read(full: Path, monkeypat
     assert not watched.stuck()
     held.n_bytes, held.now = 101, 1000.0
     assert not watched.stuck()
-    assert process_registry.full(full) is None, "no job was refused since"
+    assert unread_responses.full(full) is None, "no job was refused since"

@@ -14,8 +14,8 @@ from heartvoice import shm_regions
 from heartvoice.client import Client
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
-from heartvoice.server import cleanup
 from heartvoice.server.server import EmbeddedServer
+from heartvoice.server.workarounds import orphaned_stubs
 from tests import music
 from tests.waiting import wait_until
 
@@ -135,7 +135,7 @@ def left_behind(server: EmbeddedServer) -> list[str]:
         run = server._run
         assert run is not None
         found = []
-        stubs = len({pid for pid, region in cleanup.stubs() if region.startswith(prefix)})
+        stubs = len({pid for pid, region in orphaned_stubs.stubs() if region.startswith(prefix)})
         regions = len(list(shm_regions.SHM.glob(f"{prefix}*")))
         if stubs > n:
             found.append(f"{stubs - n} processes")

@@ -18,9 +18,9 @@ from heartvoice import shm_regions
 from heartvoice.client import Client
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import server as server_module
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
+from heartvoice.server.workarounds import crash_restarts
 from tests.integration.raw import OF_SONGS
 from tests.servers import end
 from tests.waiting import wait_until
@@ -78,7 +78,7 @@ def test_a_server_that_crashes_in_the_middle_of_a_song_serves_the_next(
 
 
 def test_one_that_crashes_too_often_stays_down(served: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MOST_CRASHES", 0)
+    monkeypatch.setattr(crash_restarts, "MAX_CRASHES", 0)
     os.kill(served.pid, signal.SIGSEGV)
     wait_until(lambda: served.poll() == -signal.SIGSEGV, 20.0, "it does not end")
 

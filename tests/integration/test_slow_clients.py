@@ -17,8 +17,8 @@ from heartvoice.client import AsyncClient, AudioChunk, Client
 from heartvoice.contracts.constants import MAX_UNREAD_MB, SAMPLE_RATE_HZ
 from heartvoice.contracts.models import SONG
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import health
 from heartvoice.server.server import EmbeddedServer
+from heartvoice.server.workarounds import abandoned_responses
 from heartvoice.serving.workarounds.unread_responses import private_bytes
 from tests.fakes import text
 from tests.gateways import running
@@ -141,7 +141,7 @@ def test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work(
     limited: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A caller without our client or the gateway: Triton itself would refuse songs until it is started anew."""
-    monkeypatch.setattr(health, "UNREAD_S", 2.0)
+    monkeypatch.setattr(abandoned_responses, "UNREAD_S", 2.0)
     metrics, pid = Metrics(limited.metrics_url), limited.pid
     with Raw(limited.url) as unread:
         stalled = unread.call("song", LONG, timeout=120.0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from heartvoice.errors import RequestCancelledError
+from heartvoice.errors import ModelUnavailableError, RequestCancelledError
+from heartvoice.serving import process_registry
 from tests.cancelling import cancelled_when
 
 Sent = list[tuple[str, list[str]]]
@@ -85,3 +89,23 @@ def test_a_cancelled_job_calls_nobody(bls: ModuleType) -> None:
     with pytest.raises(RequestCancelledError):
         next(caller.stream("heartmula", {"seed": np.array([1])}))
     assert Request.sent == []
+
+
+def test_a_call_ends_when_the_callee_dies(bls: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `heartvoice.serving.workarounds.killed_callee`."""
+    never = threading.Event()
+    callee = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pids" / "heartcodec").write_text(str(callee.pid))
+    monkeypatch.setenv(process_registry.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(Request, "exec", lambda *_, **__: never.wait(30))
+    threading.Timer(0.2, callee.kill).start()
+    caller = bls.BlsClient()
+    with pytest.raises(ModelUnavailableError, match="heartcodec: its process died in the middle of the job"):
+        caller.run("heartcodec", {"seed": np.array([1])})
+    with pytest.raises(ModelUnavailableError, match="heartcodec: its process has died and is being restarted"):
+        caller.run("heartcodec", {"seed": np.array([1])})
+    caller.close()
+    assert cancelled() == [], "a dead callee has no job any more"
+    callee.wait()
+    never.set()

@@ -57,13 +57,16 @@ def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
     backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     backend.InferenceResponse = SimpleNamespace
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
-    names = ("heartvoice.serving.metrics", "heartvoice.serving.jobs")
+    names = (
+        "heartvoice.serving.workarounds.metric_families", "heartvoice.serving.workarounds.guarded_sender",
+        "heartvoice.serving.metrics", "heartvoice.serving.jobs",
+    )  # fmt: skip
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     from heartvoice.serving import jobs as module
-    from heartvoice.serving import metrics
+    from heartvoice.serving.workarounds import guarded_sender, metric_families
 
-    for each in (metrics, module):
+    for each in (metric_families, guarded_sender, module):
         monkeypatch.setattr(each, "pb_utils", backend)
     yield module
     for name in names:
@@ -139,7 +142,7 @@ def test_another_models_stream_sends_the_next_when_the_last_was_taken(jobs: Modu
         thread.start()
         for n in (1, 2):
             wait_until(lambda n=n: len(sent) == n, 10, "not sent")  # type: ignore[misc]
-            job.poll()  # whoever watches does not wait
+            job.refresh()  # does not wait
             time.sleep(0.1)
             assert len(sent) == n, "sent before the last was taken"
             receiver.take()
@@ -157,3 +160,92 @@ def test_callers_from_outside_are_not_waited_for(jobs: ModuleType) -> None:
             job.send({})
         job.close()
     assert len(sent) == 4
+
+
+def test_nothing_is_sent_or_asked_after_the_final_flag(jobs: ModuleType) -> None:
+    """Triton would end with SIGSEGV: see `heartvoice.serving.workarounds.guarded_sender`."""
+    used: list[str] = []
+    call = request(events=np.array([True]))
+    sender = call.get_response_sender()
+    sender.send = lambda *_, **flags: used.append(f"send {flags}")
+
+    def is_cancelled() -> bool:
+        used.append("ask")
+        return False
+
+    sender.is_cancelled = is_cancelled
+    ended: list[str] = []
+    job = jobs.Job(SVC, call, lambda _, outcome: ended.append(outcome))
+    job.refresh()
+    job.answer({})
+    assert used == ["ask", "send {'flags': 1}"], "the answer and the flag go together"
+    job.send({})
+    job.close()
+    job.refresh()
+    assert len(used) == 2
+    assert ended == ["ok"]
+
+
+def test_an_answer_that_fails_raises_nothing(jobs: ModuleType) -> None:
+    """See `heartvoice.serving.workarounds.escaped_exceptions`."""
+    call, flags = request(), []
+
+    def send(*response: Any, **given: Any) -> None:
+        flags.append(given)
+        raise MemoryError
+
+    call.get_response_sender().send = send
+    jobs.Job(SVC, call, lambda *_: None).fail_safely(ValueError("x"))
+    assert len(flags) <= 1, "the sender was used again after its final flag"
+
+
+def test_a_job_stuck_in_a_send_gives_its_place_to_another(
+    jobs: ModuleType, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """See `heartvoice.serving.workarounds.stuck_sends`."""
+    from heartvoice.serving.workarounds import stuck_sends
+
+    monkeypatch.setattr(stuck_sends, "STUCK_S", 0.1)
+    never, done = threading.Event(), threading.Event()
+    stuck, following = request(), request()
+    stuck.get_response_sender().send = lambda *_, **__: never.wait(30)
+
+    def work(job: Any) -> None:
+        if job is first:
+            job.send({})
+        else:
+            done.set()
+
+    queue = jobs.JobQueue(SVC, work, 1, 2)
+    first, second = (jobs.Job(SVC, each, queue.ended) for each in (stuck, following))
+    queue.submit(first)
+    wait_until(lambda: first.sending_s > 0, 5.0, "nothing is sent")
+    queue.submit(second)
+    assert not done.wait(0.3), "the only worker was free: the test shows nothing"
+    first.cancel()
+    assert done.wait(5.0)
+    assert page["heartvoice_jobs_live"] <= 1
+    never.set()
+
+
+def test_metrics_are_updated_by_one_thread_at_a_time(jobs: ModuleType) -> None:
+    """Triton would end with SIGSEGV: see `heartvoice.serving.workarounds.metric_families`."""
+    inside, most = [0], [0]
+
+    def update(_: float) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.001)
+        inside[0] -= 1
+
+    metrics = jobs.Metrics("svc")
+    for metric in metrics._families:
+        metrics.change(metric, 0)
+    for made in metrics._metrics.values():
+        made.increment = made.set = update
+    threads = [threading.Thread(target=lambda: [metrics.frames_made(1) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]

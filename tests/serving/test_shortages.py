@@ -12,7 +12,8 @@ import pytest
 
 from heartvoice import shm_regions
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.resource_errors import as_resource_error, check_shared_memory, payload_bytes
+from heartvoice.resource_errors import as_resource_error
+from heartvoice.serving.workarounds.response_space import check_shared_memory, payload_bytes
 
 REGION = "heartvoice_1_2_x_0f9d1a33"
 FULL = (

@@ -1,12 +1,13 @@
-"""Receipts: who calls a stream inside the server says when it has taken a response, and only then is the next sent.
+"""Back-pressure for streams inside the server: the next response is sent after the caller acknowledged the last.
 
-Without them Triton's stub stands still for ever (2.51, seen with gdb), and needs three threads of the caller for it.
-One waits for a response, is woken by it, and holds its stream's lock until it has the interpreter's. Triton's own
-brings a second response of that stream: it holds the lock of the list of streams and waits for the stream's. A third
-has begun another stream: it holds the interpreter's lock and waits for the list's. With one response of a stream on
-its way at a time, the second of them never waits.
-
-A receipt is a byte over a socket without a file, which nothing can leave behind, and which tells of the other's death.
+Fault (Triton 2.51): the stub of a caller with several streams deadlocks (seen with gdb). One thread waits for a
+    response, is woken by it, and holds its stream's lock until it has the interpreter's. Triton's own thread brings a
+    second response of that stream: it holds the lock of the list of streams and waits for the stream's. A third has
+    begun another stream: it holds the interpreter's lock and waits for the list's.
+Does: one response of a stream is on its way at a time, so Triton's thread never waits for the stream's lock. An
+    acknowledgement is a byte over an abstract Unix socket, which leaves no file and reports the other side's death.
+Test: `test_a_response_is_missing_until_it_is_taken`, `test_streams_inside_the_server_do_not_stop_each_other`
+Delete when: the stub does not hold a stream's lock while it waits for the interpreter's.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import socket
 import struct
 from contextlib import suppress
 
-_PREFIX = b"\0heartvoice-receipts-"  # the leading zero: in no folder (unix(7), abstract)
+_PREFIX = b"\0heartvoice-receipts-"  # a leading zero: an abstract name, not a file (unix(7))
 _CREDENTIALS = "iII"  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class AckSender:
-    """The caller's side of one stream. Make it before the call; a context manager."""
+    """The caller's side of one stream. Make it before the call. A context manager."""
 
     def __init__(self, job_id: str) -> None:
         self._waiting = socket.socket(socket.AF_UNIX)
@@ -35,21 +36,21 @@ class AckSender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing more will be taken: a sender that waits goes on."""
+        """Close the connection, which wakes a callee that waits."""
         self._waiting.close()
         if self._sender is not None:
             self._sender.close()
 
     def take(self) -> None:
-        """Say that a response has come. Senders connect before their first one."""
-        with suppress(OSError):  # it has died, or does not ask for receipts
+        """Acknowledge one response. Callees connect before they send their first one."""
+        with suppress(OSError):  # it has died, or does not ask for acknowledgements
             while self._sender is None:
                 self._sender = _own(self._waiting.accept()[0])
             self._sender.send(b"1")
 
 
 def _own(peer: socket.socket) -> socket.socket | None:
-    """The connection, if it is of this user: names of such sockets can be read by all."""
+    """Return the connection if it is of this user. Every user can read the names of such sockets."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
     if struct.unpack(_CREDENTIALS, credentials)[1] == os.geteuid():
         return peer
@@ -58,25 +59,25 @@ def _own(peer: socket.socket) -> socket.socket | None:
 
 
 class AckReceiver:
-    """The sender's side of one stream. Not safe in several threads, but for `wait`."""
+    """The callee's side of one stream. Only `wait` is safe in several threads."""
 
     def __init__(self, job_id: bytes) -> None:
         self._missing = 0
         self._socket: socket.socket | None = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
         try:
-            self._socket.setblocking(False)  # before: a crowd of strangers at its door must not hold us up
+            self._socket.setblocking(False)  # first: other users may fill the queue of connections
             self._socket.connect(_PREFIX + job_id)
             self._poll.register(self._socket, select.POLLIN)
         except OSError:
-            self.close()  # a caller that gives none
+            self.close()  # a caller that sends none
 
     def sent(self) -> None:
-        """A response is on its way."""
+        """Count a response that was sent."""
         self._missing += 1
 
     def complete(self) -> bool:
-        """Whether all that was sent has been taken, or will not be: the caller has ended."""
+        """Return whether every response was acknowledged, or the caller has ended."""
         while self._socket is not None and self._missing:
             try:
                 came = len(self._socket.recv(self._missing))
@@ -90,12 +91,12 @@ class AckReceiver:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait for a receipt, or for the caller's end."""
+        """Wait for an acknowledgement, or for the caller's end."""
         with suppress(OSError):
             self._poll.poll(seconds * 1000)
 
     def close(self) -> None:
-        """No more of them are needed."""
+        """Close the connection."""
         connection, self._socket = self._socket, None
         if connection is not None:
             connection.close()

@@ -1,12 +1,12 @@
-"""What a finished stream of answers leaves behind, kept until Triton's stub has let go of it.
+"""Keeps finished response iterators until Triton's stub has dropped its own reference.
 
-The stub lists every stream of answers from another model, and strikes it off in a thread of its own that does not hold
-the interpreter's lock. If ours was not the last reference, that thread frees the stream with all its arrays while
-Python runs (2.51: `~ResponseIterator` under `Stub::SendCleanupId`); sooner or later two objects share their memory, and
-the process fails in impossible ways. So our reference has to be the last one.
-
-When is it? The same thread answers the question whether a request was cancelled, in the order in which both were
-asked. A question that was asked after a stream had ended, and answered, says that the stream is off the list.
+Fault (Triton 2.51): the stub lists every response iterator and drops it in a thread that does not hold the
+    interpreter's lock (`~ResponseIterator` under `Stub::SendCleanupId`). If that was the last reference, the iterator's
+    arrays are freed while Python runs; two objects then share memory, and the process fails in impossible ways.
+Does: holds the last reference itself. The same thread answers `is_cancelled`, in the order of the calls, so an answer
+    to a question that was asked after an iterator had ended shows that the stub has dropped it.
+Test: `test_only_what_had_ended_before_the_question_is_freed`, `test_songs_and_covers_leave_the_allocator_intact`
+Delete when: the stub takes the interpreter's lock before it drops a response iterator.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections import deque
 from typing import Any
 
 KEEP_S = 60.0
-"""Without a job there is no question to ask. Striking off takes microseconds; a stub that stands still is killed."""
+"""Without a job there is no question to ask. Dropping takes microseconds, and a stub that hangs is killed."""
 
 
 class DeferredRelease:
-    """Finished streams, in the order in which they ended. Safe in all threads."""
+    """Finished iterators, in the order in which they ended. Safe in all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,18 +29,18 @@ class DeferredRelease:
         self._count = 0
 
     def hold(self, stream: Any) -> None:
-        """Take over a stream that has ended; the caller drops its own reference first or last, as it likes."""
+        """Keep an iterator that has ended."""
         with self._lock:
             self._count += 1
             self._kept.append((self._count, time.monotonic(), stream))
 
     def checkpoint(self) -> int:
-        """To be taken before the question: what is kept by now."""
+        """Return a mark to take before a question: what is kept by now."""
         with self._lock:
             return self._count
 
     def release(self, checkpoint: int) -> None:
-        """The question was answered: free what was kept before it, and what nobody asked about for `KEEP_S`."""
+        """Free what was kept before an answered question's checkpoint, and what is older than `KEEP_S`."""
         old = time.monotonic() - KEEP_S
         freed = []
         with self._lock:
@@ -50,4 +50,4 @@ class DeferredRelease:
 
 
 FINISHED_STREAMS = DeferredRelease()
-"""Of this process: the stub's list is one for all jobs."""
+"""Of this process, because the stub has one list for all jobs."""

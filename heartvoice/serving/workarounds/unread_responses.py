@@ -1,12 +1,14 @@
-"""How much the server process holds for its callers: requests that came in, and answers that were not read yet.
+"""Admission counts the memory of responses that their callers have not read.
 
-A stream's sender never waits for its reader: a song is finished at full speed, and what its caller has not read waits
-in the server process, up to 92 MB for a song of four minutes, after its job has ended. Triton does not say how much
-that is, so the process's own memory is looked at, and admission counts it.
-
-For that, what is freed must leave the process at once: `ENVIRONMENT` lets glibc map every large block by itself. The
-models' processes inherit it, where it would cost page faults at every large array; `restore_malloc_defaults` undoes it
-there.
+Fault (Triton 2.51): what a stream's caller has not read waits in the server process without a limit (up to 92 MB for a
+    song of four minutes, after its job has ended), and is counted nowhere. What a cancelled caller had not read is
+    never freed.
+Does: refuses new jobs while the server process holds too much private memory, and notes that in the run's folder, for
+    `heartvoice.server.workarounds.abandoned_responses`. For that, freed memory must leave the process at once:
+    `ENVIRONMENT` gives every large block of the server its own mapping. Models' processes inherit the setting, where
+    it would cost page faults at every large array; `restore_malloc_defaults` undoes it there.
+Test: `test_one_stalled_client_among_eight_delays_nobody_and_is_counted`
+Delete when: Triton limits or reports the responses that wait to be read.
 """
 
 from __future__ import annotations
@@ -14,27 +16,30 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.serving import process_registry
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-"""Of the server process: bytes from which on a block has a mapping of its own."""
+"""For the server process: a block of so many bytes or more gets its own mapping."""
+FULL = "full"
+"""File in the run's folder: a job was refused while the server process held more than this many bytes."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 * 2**20
-"""Where glibc's own adaptive threshold ends up in a process that has freed a block of that size."""
+"""Final value of glibc's adaptive threshold in a process that has freed a block of that size."""
 
 
 def restore_malloc_defaults() -> None:
-    """Keep large blocks that were freed for the next ones, in this process."""
+    """Let this process reuse large blocks that were freed."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 
 
 def private_bytes(pid: int) -> int:
-    """Private memory of a process, without files and shared regions; 0 if it is gone or the kernel does not say."""
+    """Return a process's private memory in bytes, without files and shared regions; 0 if it is unknown."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -44,7 +49,7 @@ def private_bytes(pid: int) -> int:
 
 
 class UnreadResponseLimit:
-    """Refuses new jobs while the server process holds too much more than it did when the first one came."""
+    """Refuses jobs while the server process holds too much more than at the first job."""
 
     def __init__(self, model: str, limit_mb: int) -> None:
         self._model, self._limit = model, limit_mb * 10**6
@@ -52,7 +57,7 @@ class UnreadResponseLimit:
         self._base: int | None = None
 
     def check(self) -> None:
-        """Look at the server's memory now: about 30 us.
+        """Check the server's memory now, which takes about 30 us.
 
         Raises:
             ModelUnavailableError: with the numbers.
@@ -62,8 +67,29 @@ class UnreadResponseLimit:
             self._base = now
         held = now - self._base
         if held > self._limit:
-            process_registry.report_full(self._base + self._limit)
+            report_full(self._base + self._limit)
             raise ModelUnavailableError(
                 f"{self._model}: the server holds {held / 1e6:.0f} MB of requests and of answers that their callers "
                 f"have not read, the limit is {self._limit / 1e6:.0f} MB; try again later"
             )
+
+
+def report_full(n_bytes: int) -> None:
+    """Note in the run's folder that jobs are refused while the server process holds more than `n_bytes`."""
+    run = process_registry.folder()
+    if run is not None:
+        with suppress(OSError):  # the refusal counts, not the note
+            (run / FULL).write_text(str(n_bytes))
+
+
+def full(run: Path) -> int | None:
+    """Return the bytes above which jobs are refused; None if no job was refused for that."""
+    try:
+        return int((run / FULL).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def forget_full(run: Path) -> None:
+    """Drop the note."""
+    (run / FULL).unlink(missing_ok=True)

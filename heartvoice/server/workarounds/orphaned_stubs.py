@@ -1,0 +1,40 @@
+"""Kills models' processes whose server has died.
+
+Fault (Triton 2.51): a stub with a call under way outlives a killed server. One that is blocked in such a call holds
+    Python's lock, so `heartvoice.serving.workarounds.orphaned_stub` cannot end it from inside.
+Does: finds stubs by their command lines; `serve` kills them at its stop, and at its start those of dead servers.
+Test: `test_a_stub_that_was_only_just_started_ends_with_its_dead_owner`,
+    `test_a_stop_ends_the_stubs_of_its_own_run_alone`
+Delete when: stubs end with their server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from heartvoice.shm_regions import PREFIX
+
+
+def stubs() -> Iterator[tuple[int, str]]:
+    """Yield the pid and the shared memory's name of each stub of this user.
+
+    A stub is known by its command line, which names its shared memory from the start.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_text().split("\0") if process.stat().st_uid == os.getuid() else []
+        except (OSError, UnicodeDecodeError):
+            continue  # gone, or another user's
+        yield from ((int(process.name), argument) for argument in arguments if argument.startswith(PREFIX))
+
+
+def kill_stubs(wanted: Callable[[str], bool]) -> None:
+    """Kill the stubs for whose shared memory `wanted` is true."""
+    for pid, region in stubs():
+        if wanted(region):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

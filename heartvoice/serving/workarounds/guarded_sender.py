@@ -1,0 +1,114 @@
+"""A response sender that is never used after its final flag, and that sends flag and response together.
+
+Fault (Triton 2.51): `is_cancelled` after the final flag kills the server with SIGSEGV, and so does a final flag that is
+    sent apart from its answer. A metric that is sent after the final flag can hang a stub while the server stops. An
+    error without the final flag leaves the caller's iterator open, and its model cannot be unloaded.
+Does: holds one lock for sends and questions, remembers that the sender is closed, sends the last response together with
+    the flag, and runs the caller's bookkeeping before it. The watcher's question never waits for the lock.
+Test: `test_nothing_is_sent_or_asked_after_the_final_flag`
+Delete when: Triton answers `is_cancelled` after the final flag and accepts a final flag by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from heartvoice.serving.workarounds.acknowledgements import AckReceiver
+from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
+
+ACK_POLL_S = 0.02
+"""How long one wait for an acknowledgement lasts before the lock is tried again."""
+
+
+class GuardedSender:
+    """The response sender of one request. Safe in all threads."""
+
+    def __init__(self, request: Any, acks: AckReceiver | None) -> None:
+        """Take over the request's sender.
+
+        Args:
+            request: Triton's request.
+            acks: acknowledgements of the caller, if it is another model that streams.
+        """
+        self._acks = acks
+        self._lock = threading.Lock()
+        self.closed = False
+        """Whether the final flag was sent or is being sent."""
+        self._last_sent = time.monotonic()
+        self._sending_since: float | None = None
+        self._sender = request.get_response_sender()
+
+    def send(self, response: Any) -> None:
+        """Send one response. No-op once the sender is closed."""
+        with self._turn():
+            if not self.closed:
+                self._last_sent = self._sending_since = time.monotonic()
+                self._sender.send(response)
+                self._sending_since = None
+                if self._acks is not None:
+                    self._acks.sent()
+
+    def finish(self, response: Any | None, before: Callable[[], None]) -> None:
+        """Send the final flag, with the last response if there is one. No-op once the sender is closed.
+
+        Args:
+            response: the last response, or None.
+            before: called just before the flag; a caller that has its answer may stop the server.
+        """
+        with self._turn():
+            if self.closed:
+                return
+            self.closed = True
+            before()
+            final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            self._sending_since = time.monotonic()
+            if response is None:
+                self._sender.send(flags=final)
+            else:
+                self._sender.send(response, flags=final)
+            if self._acks is not None:
+                self._acks.close()
+
+    def is_cancelled(self) -> bool:
+        """Return whether the caller has cancelled; false while that cannot be asked. Never waits for a send."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self.closed:
+                return False
+            checkpoint = FINISHED_STREAMS.checkpoint()
+            if self._sender.is_cancelled():
+                return True  # and from now on it says so without asking the stub's thread
+            FINISHED_STREAMS.release(checkpoint)
+            return False
+        finally:
+            self._lock.release()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last send; 0 during a send, and where a send would wait for the caller."""
+        if self._sending_since is not None or self._acks is not None:
+            return 0.0
+        return time.monotonic() - self._last_sent
+
+    @property
+    def sending_s(self) -> float:
+        """Seconds that the send under way has taken; 0 without one."""
+        since = self._sending_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock once the caller has acknowledged what was sent before."""
+        while True:
+            with self._lock:
+                if self._acks is None or self.closed or self._acks.complete():
+                    yield
+                    return
+            self._acks.wait(ACK_POLL_S)
