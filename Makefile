@@ -12,7 +12,7 @@ READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
 
-.PHONY: help song cover test fast faults fuzz bench check licences audit sbom lint-deploy format configs clean
+.PHONY: help song cover test fast faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -24,6 +24,7 @@ help:
 	@echo "make licences, make audit, make sbom   licences of what is installed; known vulnerabilities (network); build/sbom.json"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make bench   a server under load, about 15 minutes; BENCH=--quick to try; plots in build/load"
+	@echo "make docs    the documentation site, in build/site; make reference writes its pages on models, settings and weights"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
 song: $(READY) $(VOICE)
@@ -94,12 +95,29 @@ fuzz: $(READY)
 # promtool is in Debian's package prometheus; dclint comes by npm.
 lint-deploy: $(READY)
 	$(BIN)/hadolint deploy/Dockerfile
-	$(BIN)/yamllint --strict -c deploy/.yamllint.yaml deploy
+	$(BIN)/yamllint --strict -c deploy/.yamllint.yaml deploy .github .pre-commit-config.yaml mkdocs.yml CITATION.cff
 	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yaml && \
 	    promtool test rules tests/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
 	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
 	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
 	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/test_packaging.py
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --clean
+
+reference: $(READY)
+	PYTHONPATH=. $(BIN)/python -m docs.scripts.reference --write
+	PYTHONPATH=. $(BIN)/python -m docs.scripts.images --write
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+
+# The release workflow calls it with the tag: v and the version.
+release-check: $(READY)
+	@version=v$$($(BIN)/python -c 'import heartvoice; print(heartvoice.__version__)'); \
+	    [ "$$version" = "$(TAG)" ] || { echo "error: the tag is $(TAG), heartvoice.__version__ asks for $$version"; exit 1; }
+	@grep -q "^## \[$(TAG:v%=%)\]" CHANGELOG.md || { echo "error: CHANGELOG.md has no section [$(TAG:v%=%)]"; exit 1; }
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""A load test's result as the tables of README.md and benchmarks/DIARY.md.
+"""Writes a load test's result into docs/explanation/performance.md and benchmarks/DIARY.md.
 
     python -m benchmarks.load_tables [RESULT.json] [--write]
 
@@ -19,7 +19,7 @@ from heartvoice.loadtest.harness import RESULTS
 from heartvoice.loadtest.machine import ROOT
 
 Row = Mapping[str, Any]
-README, DOCS = "README.md", "benchmarks/DIARY.md"
+PAGE, DIARY = "docs/explanation/performance.md", "benchmarks/DIARY.md"
 END = "<!-- end -->"
 
 
@@ -171,7 +171,7 @@ def memory(result: Mapping[str, Any]) -> str:
 
 
 def brief(result: Mapping[str, Any]) -> str:
-    """README's table: jobs at 1 and 8 at once, streams, and the knee."""
+    """The page's table: each job, by how many run at once."""
     wanted = ("song", "song with a voice", "cover")
     rows = [r for r in _of(result, "stages") if r["case"].removeprefix("stage: ") in wanted and "failed" not in r]
     lines = [
@@ -204,8 +204,8 @@ def documents(result: Mapping[str, Any], name: str) -> dict[tuple[str, str], str
         "memory": memory,
     }  # fmt: skip
     link = headline(result, f"benchmarks/results/{name}")
-    made = {(DOCS, f"load-{mark}"): maker(result) for mark, maker in makers.items()}
-    return made | {(DOCS, "load-run"): link, (README, "load"): f"{link}\n\n{brief(result)}"}
+    made = {(DIARY, f"load-{mark}"): maker(result) for mark, maker in makers.items()}
+    return made | {(DIARY, "load-run"): link, (PAGE, "load"): f"{link}\n\n{brief(result)}"}
 
 
 def replaced(text: str, mark: str, content: str) -> str:
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="benchmarks.load_tables", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("result", type=Path, nargs="?", help="default: the newest load-*.json")
-    parser.add_argument("--write", action="store_true", help=f"into {README} and {DOCS}")
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE} and {DIARY}")
     options = parser.parse_args(arguments)
     path = options.result or newest(RESULTS)
     made = documents(json.loads(path.read_text(encoding="utf-8")), path.name)

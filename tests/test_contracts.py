@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 from heartvoice.contracts import triton_config
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.contracts.graphs import heartmula_step
-from heartvoice.contracts.models import COVER, MODELS, SONG, SVC
+from heartvoice.contracts.models import MODELS, SVC
 from heartvoice.contracts.types import ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError, from_wire
 from heartvoice.runtime.repository import GRAPH
@@ -52,16 +51,6 @@ def test_errors_survive_the_wire() -> None:
     error = from_wire(InvalidRequestError("top_k: expected 1 to 1000, got 0").wire())
     assert type(error) is InvalidRequestError
     assert str(error) == "top_k: expected 1 to 1000, got 0"
-
-
-def test_readme_lists_every_setting() -> None:
-    text = (ROOT / "README.md").read_text()
-    table = re.search(r"<!-- table: settings -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert table
-    for setting in (*SONG.settings, *COVER.settings):
-        default = str(setting.default).lower() if setting.dtype == "BOOL" else f"{setting.default:g}"
-        row = f"| `{setting.name}` | {setting.dtype} | {default} | {setting.describe()} | {setting.doc} |"
-        assert row in table[1], row
 
 
 def test_contracts_version_is_the_models_version() -> None:

@@ -98,14 +98,14 @@ def test_the_knee_is_where_power_is_greatest() -> None:
 
 
 def test_every_table_has_its_place_in_the_documents() -> None:
-    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in (load_tables.README, load_tables.DOCS)}
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in (load_tables.PAGE, load_tables.DIARY)}
     for (file, mark), content in load_tables.documents(result(), "load-tiny-x.json").items():
         assert content in load_tables.replaced(texts[file], mark, content)
         for line in content.splitlines():
             if line.startswith("|"):
                 assert line.count("|") == content.split("\n| --- |")[0].splitlines()[-1].count("|"), line
     with pytest.raises(ValueError, match="no mark 'other'"):
-        load_tables.replaced(texts[load_tables.README], "other", "")
+        load_tables.replaced(texts[load_tables.PAGE], "other", "")
 
 
 def test_a_contended_result_says_so() -> None:

@@ -57,6 +57,10 @@ def test_tritonclient_example_runs(server: EmbeddedServer, tmp_path: Path) -> No
     assert soundfile.info(tmp_path / "rendered.flac").frames == 192_000
 
 
+def test_raw_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
+    python("raw", server, tmp_path)
+
+
 def test_health_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     assert shell(snippet("health", server), tmp_path) == "ready\n"
 
