@@ -11,16 +11,18 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
+SLOW = --dist loadfile --no-loadscope-reorder -m "(slow or triton or gpu)$(NO_GPU)"
 
-.PHONY: help song cover test fast faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
+.PHONY: help song cover test fast nightly faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
-	@echo "make test    set up, run every test this machine can run"
-	@echo "make fast    the quick tests alone (what plain pytest runs)"
+	@echo "make test    set up, run the tests of tests/unit and tests/integration"
+	@echo "make fast    the tests of tests/unit alone (what plain pytest runs)"
+	@echo "make nightly all tests, faults and fuzzing"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
-	@echo "make check   formatting, lint, types and every test"
+	@echo "make check   formatting, lint, types, licences and the tests of make test"
 	@echo "make licences, make audit, make sbom   licences of what is installed; known vulnerabilities (network); build/sbom.json"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make bench   a server under load, about 15 minutes; BENCH=--quick to try; plots in build/load"
@@ -51,13 +53,17 @@ bench: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q --dist loadfile --no-loadscope-reorder -m "(slow or triton or gpu)$(NO_GPU)"
+	$(BIN)/python -m pytest -q $(SLOW) tests/unit tests/integration
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q
 
+nightly: test
+	$(BIN)/python -m pytest -q $(SLOW) tests/nightly
+	$(MAKE) faults fuzz
+
 faults: $(READY)
-	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s -m "triton or faults" tests/faults
+	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s -m "triton or faults" tests/integration/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -97,10 +103,10 @@ lint-deploy: $(READY)
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/yamllint --strict -c deploy/.yamllint.yaml deploy .github .pre-commit-config.yaml mkdocs.yml CITATION.cff
 	@if command -v promtool >/dev/null; then promtool check config deploy/prometheus/prometheus.yaml && \
-	    promtool test rules tests/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
+	    promtool test rules tests/unit/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
 	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
 	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
-	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/test_packaging.py
+	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/unit/test_packaging.py
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --clean

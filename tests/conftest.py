@@ -22,11 +22,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (
-    "integration/test_voices.py", "faults/test_killed.py", "integration/test_covers.py", "export/test_full_size.py",
-    "benchmarks/test_voice.py", "integration/test_serve.py", "stages/test_lm_engines.py", "stages/test_convert_live.py",
-    "export/test_repository.py", "weights/test_formats.py", "export/test_htdemucs_graph.py", "export/test_weights.py",
+    "integration/test_voices.py", "integration/faults/test_killed.py", "integration/test_covers.py",
+    "unit/benchmarks/test_song_with_voice.py", "integration/test_serve.py", "unit/stages/lm/test_engines.py",
+    "integration/stages/svc/test_live.py", "integration/export/test_repository.py",
+    "integration/weights/test_formats.py", "unit/export/test_htdemucs_graph.py", "integration/export/test_weights.py",
 )  # fmt: skip
 """What takes longest of the slow tests, with what shares its server, longest first: none of these may be left alone."""
+SERVED = ("tests/integration/test_", "tests/integration/hostile/")
 ALONE = ("test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py")
 """Of the tests of the real server, those that do not use the session's."""
 
@@ -41,9 +43,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByServer(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if file.startswith("tests/faults/"):
+            if file.startswith("tests/integration/faults/"):
                 return "faults"
-            served = file.startswith(("tests/integration/", "tests/hostile/")) and not file.endswith(ALONE)
+            served = file.startswith(SERVED) and not file.endswith(ALONE)
             return "served" if served else file
 
     return ByServer(config, log)
@@ -87,7 +89,7 @@ def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[...,
     """Makes a server of the test's own, to be treated badly."""
     from heartvoice.server.options import ServerOptions
     from heartvoice.server.server import EmbeddedServer, free_port
-    from tests.servers import end
+    from tests.support.servers import end
 
     servers: list[EmbeddedServer] = []
 
@@ -105,7 +107,7 @@ def new_server(repository: Repository, tmp_path: Path) -> Iterator[Callable[...,
 @pytest.fixture(scope="session")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server of all models, for the whole session. Not to be hurt by a test."""
-    from tests.servers import running_server
+    from tests.support.servers import running_server
 
     with running_server(repository.root, log_path=tmp_path_factory.mktemp("server") / "server.log") as running:
         yield running

@@ -14,9 +14,9 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from heartvoice.stages.svc.live import LiveState
-from tests import music
-from tests.client import fake_server
-from tests.integration.raw import request
+from tests.fakes import server as fake_server
+from tests.support import music
+from tests.support.raw import request
 
 FOLDER = Path(__file__).parent / "corpus"
 

@@ -41,7 +41,7 @@ from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.svc.converter import ConversionRequest
 from heartvoice.stages.svc.live import LiveState
-from tests.golden_cases import OWN_ROOT
+from tests.support.golden_cases import OWN_ROOT
 
 TINY = PRESETS["tiny"]
 MAX_SOUND_S = 3.0

@@ -10,12 +10,12 @@ import pytest
 
 from heartvoice.client import Client
 from heartvoice.server.server import EmbeddedServer
-from tests.integration.raw import Metrics
+from tests.support.raw import Metrics
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("faults"):
             item.add_marker(pytest.mark.triton)
 
 

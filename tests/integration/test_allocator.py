@@ -20,7 +20,7 @@ from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
-from tests import music
+from tests.support import music
 
 LIBRARY = "debug_hooks.so"
 SONG: dict[str, Any] = {"lyrics": "la la", "duration_s": 8.0, "min_duration_s": 8.0, "codec_steps": 2, "seed": 1}

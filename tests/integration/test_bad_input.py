@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from heartvoice.server.server import EmbeddedServer
-from tests.fakes import text
-from tests.integration.raw import Raw
+from tests.fakes.networks import text
+from tests.support.raw import Raw
 
 OK = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32)}
 

@@ -11,10 +11,10 @@ import pytest
 from heartvoice.client import Client
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.server.server import EmbeddedServer
-from tests import music
-from tests.fakes import text
-from tests.integration.raw import Raw
-from tests.speech import say
+from tests.fakes.networks import text
+from tests.support import music
+from tests.support.raw import Raw
+from tests.support.speech import say
 
 WORDS = "The lake lay still that morning, and nobody had yet thought of the boats, the nets, or the weather."
 RECORDING = music.encode(music.song(4.0)[0], STEM_RATE_HZ, "FLAC", "PCM_16")

@@ -14,8 +14,8 @@ from heartvoice.keyed_random import normal
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
-from tests.export.graphs import relative_error
-from tests.integration.raw import Raw
+from tests.support.graphs import relative_error
+from tests.support.raw import Raw
 
 INPUTS: dict[str, Callable[[Preset], Arrays]] = {
     "content_encoder": lambda preset: content_inputs(preset.svc.whisper, 2),

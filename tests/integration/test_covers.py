@@ -28,12 +28,12 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server.command_line import ADMIN_HEADER
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
-from tests import music
-from tests.fakes import text
-from tests.integration.raw import OF_COVERS, Metrics, Raw, with_identity_converter
-from tests.servers import running_server
-from tests.speech import say
-from tests.waiting import wait_until
+from tests.fakes.networks import text
+from tests.support import music
+from tests.support.raw import OF_COVERS, Metrics, Raw, with_identity_converter
+from tests.support.servers import running_server
+from tests.support.speech import say
+from tests.support.waiting import wait_until
 
 CONSENT = "the author of these tests, for these tests"
 SECONDS = 21.0

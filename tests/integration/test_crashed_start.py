@@ -14,7 +14,7 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server import triton_wheel
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
-from tests.servers import end
+from tests.support.servers import end
 
 
 def crashing(folder: Path, times: int, signal: str = "ABRT") -> triton_wheel.ServerFiles:

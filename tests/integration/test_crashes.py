@@ -21,9 +21,9 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
 from heartvoice.server.workarounds import crash_restarts
-from tests.integration.raw import OF_SONGS
-from tests.servers import end
-from tests.waiting import wait_until
+from tests.support.raw import OF_SONGS
+from tests.support.servers import end
+from tests.support.waiting import wait_until
 
 CODEC = ("heartcodec",)
 PAUSED = """

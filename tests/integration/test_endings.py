@@ -20,10 +20,10 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.serving import process_registry
 from heartvoice.shm_regions import SHM, shm_prefix
-from tests.fakes import text
-from tests.integration.raw import OF_SONGS, Metrics, Raw
-from tests.servers import running_server
-from tests.waiting import wait_until
+from tests.fakes.networks import text
+from tests.support.raw import OF_SONGS, Metrics, Raw
+from tests.support.servers import running_server
+from tests.support.waiting import wait_until
 
 LONG = {
     "lyrics": text("la la la"),

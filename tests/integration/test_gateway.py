@@ -16,11 +16,11 @@ from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, InvalidRequestError
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.serving import process_registry
-from tests.fakes import text
-from tests.gateways import RunningGateway, running
-from tests.integration.raw import OF_SONGS, Metrics, Raw, request
+from tests.fakes.networks import text
 from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends
-from tests.waiting import wait_until
+from tests.support.gateways import RunningGateway, running
+from tests.support.raw import OF_SONGS, Metrics, Raw, request
+from tests.support.waiting import wait_until
 
 SHORT: dict[str, Any] = {"lyrics": "la", "duration_s": 1.0, "codec_steps": 1}
 SHORT_TENSORS = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32), "codec_steps": np.array([1])}

@@ -21,8 +21,8 @@ from heartvoice.server.server import EmbeddedServer
 from heartvoice.stages.lm.engine import GraphEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
 from heartvoice.stages.lm.factory import open_engine
-from tests.fakes import text
-from tests.integration.raw import OF_SONGS
+from tests.fakes.networks import text
+from tests.support.raw import OF_SONGS
 
 WORDS = {"lyrics": "La la la", "duration_s": 4.0, "min_duration_s": 4.0, "seed": 11}
 

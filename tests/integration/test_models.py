@@ -17,8 +17,8 @@ from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.pipeline.messages import AudioPiece, CodesPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
-from tests.fakes import text
-from tests.integration.raw import Raw
+from tests.fakes.networks import text
+from tests.support.raw import Raw
 
 LYRICS, TAGS = "[verse]\nÜnder the 歌 moon", "pop, warm"
 SHORT = {
@@ -75,7 +75,7 @@ def test_protocol_of_a_song_by_raw_grpc(server: EmbeddedServer, expected: tuple[
 
 
 def test_final_response_is_empty(server: EmbeddedServer) -> None:
-    from tests.integration.raw import request
+    from tests.support.raw import request
 
     message = request("song", SONG)
     message.parameters["triton_enable_empty_final_response"].bool_param = True

@@ -20,10 +20,10 @@ from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.models.load import TensorSource
 from heartvoice.runtime.repository import Repository
-from tests import music
-from tests.integration.raw import OF_CONVERSION, OF_COVERS
-from tests.servers import running_server
-from tests.speech import say
+from tests.support import music
+from tests.support.raw import OF_CONVERSION, OF_COVERS
+from tests.support.servers import running_server
+from tests.support.speech import say
 
 SEPARATOR = PRESETS["tiny"].separator
 CONSENT = "the author of these tests, for these tests"

@@ -16,8 +16,8 @@ from heartvoice.client import Client
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.server.profiles import GB10
 from heartvoice.server.server import EmbeddedServer, free_port
-from tests.client.conftest import heartvoice
-from tests.integration.raw import OF_SONGS
+from tests.support.callers import heartvoice
+from tests.support.raw import OF_SONGS
 
 
 def test_server_takes_every_flag_of_the_profile(

@@ -10,8 +10,8 @@ import numpy as np
 
 from heartvoice.contracts.models import COVER, HEARTMULA
 from heartvoice.runtime.repository import Repository
-from tests.integration.raw import Raw
-from tests.servers import running_server
+from tests.support.raw import Raw
+from tests.support.servers import running_server
 
 CHATTER = Path(__file__).with_name("chatter.py")
 INPUTS = {"audio": np.zeros((1, 48_000), np.float32), "sample_rate": np.array([48_000])}

@@ -23,8 +23,8 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, triton_wheel
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
-from tests.integration.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
-from tests.waiting import wait_until
+from tests.support.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(("number", "models"), [(signal.SIGINT, None), (signal.SIGTERM, OF_SONGS)])

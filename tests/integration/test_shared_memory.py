@@ -19,8 +19,8 @@ from heartvoice.errors import ModelUnavailableError
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.shm_regions import HEADER, find_key
-from tests.servers import running_server
-from tests.waiting import wait_until
+from tests.support.servers import running_server
+from tests.support.waiting import wait_until
 
 RATE = 48_000
 RECORDING = (0.1 * keyed_random.normal(3, "shared memory", 0, (2, 20 * RATE))).astype(np.float32), RATE

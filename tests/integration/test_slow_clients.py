@@ -20,11 +20,11 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.server.workarounds import abandoned_responses
 from heartvoice.serving.workarounds.unread_responses import private_bytes
-from tests.fakes import text
-from tests.gateways import running
-from tests.integration.raw import OF_SONGS, Metrics, Raw, outputs
-from tests.servers import running_server
-from tests.waiting import wait_until
+from tests.fakes.networks import text
+from tests.support.gateways import running
+from tests.support.raw import OF_SONGS, Metrics, Raw, outputs
+from tests.support.servers import running_server
+from tests.support.waiting import wait_until
 
 SECONDS = 120.0  # 46 MB
 LONG = {

@@ -8,8 +8,8 @@ import numpy as np
 
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.server.server import EmbeddedServer
-from tests.fakes import text
-from tests.integration.raw import Metrics, Raw, outputs
+from tests.fakes.networks import text
+from tests.support.raw import Metrics, Raw, outputs
 
 SECONDS = 8.0
 SONG = {

@@ -16,10 +16,10 @@ from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.stages.svc.converter import ConversionRequest, Converter
-from tests import music
-from tests.fakes import text
-from tests.integration.raw import Metrics, Raw
-from tests.waiting import wait_until
+from tests.fakes.networks import text
+from tests.support import music
+from tests.support.raw import Metrics, Raw
+from tests.support.waiting import wait_until
 
 STEPS = {"svc_steps": np.array([3])}
 LIVE = {"live": np.array([True])}

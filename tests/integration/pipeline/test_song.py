@@ -1,0 +1,156 @@
+"""A song through the pipeline: the same samples however its codes arrive, and those of one whole decoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from heartvoice import keyed_random
+from heartvoice.contracts.constants import FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Progress
+from heartvoice.pipeline.song import SongPipeline, SongRequest
+from heartvoice.stages.codec import CodecRequest, CodecStage
+from heartvoice.stages.lm.request import LmRequest
+from tests.fakes.networks import TorchCodec, text, tiny, torch_codec
+
+PRESET = tiny()
+pytestmark = pytest.mark.slow  # decodes minutes of audio
+ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}
+
+
+@pytest.fixture(scope="module")
+def networks() -> TorchCodec:
+    return torch_codec(PRESET)
+
+
+class Stages:
+    """A real codec behind an LM that sends given codes in given chunks."""
+
+    def __init__(self, networks: TorchCodec, codes: Codes, chunk: int, delay_s: float = 0.0) -> None:
+        self.codec = CodecStage(networks, PRESET.codec)
+        self.codes, self.chunk, self.delay_s = codes, chunk, delay_s
+
+    def write_codes(self, request: LmRequest) -> Iterator[Codes]:
+        for start in range(0, self.codes.shape[1], self.chunk):
+            time.sleep(self.delay_s)
+            yield self.codes[:, start : start + self.chunk]
+
+    def decode_window(self, request: CodecRequest) -> tuple[np.ndarray, np.ndarray]:
+        return self.codec.decode_window(request)
+
+
+def codes(n_frames: int) -> Codes:
+    return np.random.default_rng(n_frames).integers(0, PRESET.codec.codebook_size, (8, n_frames)).astype(np.int32)
+
+
+def request(**inputs: object) -> SongRequest:
+    base = {"lyrics": text("la"), "codec_window": np.array([93]), "codec_steps": np.array([2]), "seed": np.array([3])}
+    return SongRequest.from_inputs(base | {k: np.asarray(v) for k, v in inputs.items()}, PRESET)
+
+
+def joined(pipeline: SongPipeline) -> tuple[np.ndarray, dict[str, object]]:
+    pieces, report = [], {}
+    position = 0
+    for message in pipeline.run():
+        if isinstance(message, AudioPiece):
+            assert message.start == position
+            assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
+            position += message.audio.shape[1]
+            pieces.append(message.audio)
+        if isinstance(message, Finished):
+            report = message.report
+    return np.concatenate(pieces, axis=1), report
+
+
+# 93: the song ends where the window does; 13 + 80 k: it ends where a window's last overlap begins.
+@pytest.mark.parametrize(
+    "n_frames", [1, 93, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 92, 94, 173, 174, 253, 300))]
+)
+def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: int) -> None:
+    song = codes(n_frames)
+    whole = networks.model.detokenize(
+        song,
+        lambda index: keyed_random.normal(3, "codec", index, (1, 186, PRESET.codec.out_channels)),
+        window=93,
+        steps=2,
+        join="continuous",
+    )
+    for chunk, delay_s in ((n_frames, 0.0), (7, 0.0005)):
+        audio, report = joined(SongPipeline(request(), Stages(networks, song, chunk, delay_s), PRESET, ABOUT))
+        assert audio.shape == (2, n_frames * FRAME_HOP)
+        assert report["frames"] == n_frames
+        np.testing.assert_allclose(audio, whole, atol=1e-4)  # one flipped level would be 0.1: none here
+
+
+def test_same_samples_whatever_the_chunks(networks: TorchCodec) -> None:
+    song = codes(100)
+    results = [
+        joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), PRESET, ABOUT))[0]
+        for chunk in (1, 60, 100)
+    ]
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec) -> None:
+    song = codes(120)
+    made, _ = joined(SongPipeline(request(), Stages(networks, song, 10), PRESET, ABOUT))
+    again, report = joined(SongPipeline(request(codes=song), Stages(networks, song[:, :0], 1), PRESET, ABOUT))
+    assert np.array_equal(made, again)
+    assert report["ended_by"] == "codes"
+
+
+def test_first_audio_comes_before_the_lm_has_finished(networks: TorchCodec) -> None:
+    stages = Stages(networks, codes(300), 10, delay_s=0.01)
+    n_codes = 0
+    for message in SongPipeline(request(return_codes=[True]), stages, PRESET, ABOUT).run():
+        if isinstance(message, CodesPiece):
+            n_codes += message.codes.shape[1]
+        if isinstance(message, AudioPiece):
+            break
+    assert 93 <= n_codes < 300
+
+
+def test_codes_and_progress_are_complete(networks: TorchCodec) -> None:
+    song = codes(150)
+    messages = list(SongPipeline(request(return_codes=[True]), Stages(networks, song, 11), PRESET, ABOUT).run())
+    got = np.concatenate([m.codes for m in messages if isinstance(m, CodesPiece)], axis=1)
+    assert np.array_equal(got, song)
+    stages = {m.stage: m.done for m in messages if isinstance(m, Progress)}
+    assert stages == {"lm": 150, "codec": 150}
+    assert isinstance(messages[-1], Finished)
+
+
+def test_an_error_in_the_lm_ends_the_song(networks: TorchCodec) -> None:
+    class Broken(Stages):
+        def write_codes(self, request: LmRequest) -> Iterator[Codes]:
+            yield codes(100)
+            raise EngineError("no more")
+
+    with pytest.raises(EngineError, match="no more"):
+        list(SongPipeline(request(), Broken(networks, codes(1), 1), PRESET, ABOUT).run())
+
+
+def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
+    began = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - began > 0.3:
+            raise RequestCancelledError("song: cancelled")
+
+    with pytest.raises(RequestCancelledError):
+        list(SongPipeline(request(), Stages(networks, codes(2), 1, delay_s=5.0), PRESET, ABOUT).run(check))
+    assert time.monotonic() - began < 2.0
+
+
+def test_codes_are_checked() -> None:
+    with pytest.raises(InvalidRequestError, match="codes: expected values"):
+        request(codes=np.full((8, 3), 300, np.int32))
+    with pytest.raises(InvalidRequestError, match="codes: expected at most 3001 frames, got 3002"):
+        request(codes=np.zeros((8, 3002), np.int32))
+    with pytest.raises(InvalidRequestError, match="codec_window: expected 93 to 372 in steps of 93 frames, got 100"):
+        request(codec_window=[100])

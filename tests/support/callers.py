@@ -1,0 +1,169 @@
+"""A fake server for each test, and both clients behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from heartvoice.cli import main as cli
+from heartvoice.client import AsyncClient, Client, Message, Report, Song
+from tests.fakes.server import FakeServer
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A listening fake server."""
+    fake = FakeServer().start()
+    yield fake
+    fake.stop()
+
+
+def listing(folder: Path) -> list[str]:
+    """The names of all files in `folder`, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, with plain wide output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("HEARTVOICE_URL", raising=False)
+    return tmp_path
+
+
+def heartvoice(*arguments: str, **options: Any) -> Result:
+    """Run the command in this process."""
+    runner: Any = CliRunner
+    try:
+        runner = runner(mix_stderr=False)
+    except TypeError:  # click 8.2 and later never mix
+        runner = runner()
+    result: Result = runner.invoke(cli.app, arguments, **options)
+    return result
+
+
+class Caller(Protocol):
+    """One client call, whichever client makes it."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any: ...
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]: ...
+
+    def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song: ...
+
+    def messages(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Message]: ...
+
+    def render(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> tuple[bytes, Report]: ...
+
+    def ready(self, url: str, model: str | None = None) -> bool: ...
+
+
+class AnyCaller:
+    """The calls that are common to both, in terms of `call` and `items`."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        """What a method returns."""
+        raise NotImplementedError
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        """What a method yields."""
+        raise NotImplementedError
+
+    def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song:
+        made: Song = self.call("song", url, client, **arguments)
+        return made
+
+    def messages(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Message]:
+        return self.items("stream", url, client, **arguments)
+
+    def render(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> tuple[bytes, Report]:
+        made: tuple[bytes, Report] = self.call("render", url, client, **arguments)
+        return made
+
+    def ready(self, url: str, model: str | None = None) -> bool:
+        method, arguments = ("server_ready", {}) if model is None else ("model_ready", {"name": model})
+        return bool(self.call(method, url, {"retries": 0}, **arguments))
+
+
+class SyncCaller(AnyCaller):
+    """By `Client`."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        with Client(url, **client or {}) as made:
+            return getattr(made, method)(**arguments)
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        with Client(url, **client or {}) as made:
+            return list(getattr(made, method)(**arguments))
+
+
+class AsyncCaller(AnyCaller):
+    """By `AsyncClient`, each call in an event loop of its own."""
+
+    def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        async def work() -> Any:
+            async with AsyncClient(url, **client or {}) as made:
+                return await getattr(made, method)(**arguments)
+
+        return asyncio.run(work())
+
+    def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        async def work() -> list[Any]:
+            async with (
+                AsyncClient(url, **client or {}) as made,
+                aclosing(getattr(made, method)(**arguments)) as stream,
+            ):
+                return [message async for message in stream]
+
+        return asyncio.run(work())
+
+
+@pytest.fixture(params=[SyncCaller(), AsyncCaller()], ids=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Both clients in turn."""
+    chosen: Caller = request.param
+    return chosen
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of one authority's root, and of a server's and a client's key and certificate."""
+
+    root: Path
+    server_key: Path
+    server: Path
+    client_key: Path
+    client: Path
+    other_root: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Made by the openssl command."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
+    (folder / "san.cnf").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for root in ("root", "other_root"):
+        openssl(*new, "-x509", "-subj", f"/CN={root}", "-keyout", f"{root}.key", "-out", f"{root}.pem")
+    for name in ("server", "client"):
+        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial",
+            "-days", "30", "-extfile", "san.cnf", "-out", f"{name}.pem",
+        )  # fmt: skip
+    names = ("root.pem", "server.key", "server.pem", "client.key", "client.pem", "other_root.pem")
+    return Certificates(*(folder / name for name in names))

@@ -1,0 +1,22 @@
+"""One exported `tiny` repository for all tests of the export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from heartvoice.export.weights import Weights, random_weights
+from tests.support.graphs import TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Weights:
+    return random_weights(TINY, 0)
+
+
+@pytest.fixture
+def repository(exported: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "copy" / "tiny"))

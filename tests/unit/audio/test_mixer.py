@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+
+import numpy as np
+import pyloudnorm
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import coherence
+
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.limiter import CEILING_DBTP
+from heartvoice.audio.mixer import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, mid_channel
+from heartvoice.audio.stereo_image import HOP, StereoImage
+from heartvoice.errors import EngineError
+from tests.support.music import room, singer, song, speaker, true_peak_dbtp
+
+SECONDS = 3.0
+Streams = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def streams(seconds: float = SECONDS) -> Streams:
+    """Recording at 48 kHz, its vocals and their mid_channel at 44.1 kHz."""
+    mix, vocals, _ = song(seconds)
+    return resample(mix, 44_100, 48_000), vocals, mid_channel(vocals)
+
+
+def another_voice(seconds: float = SECONDS) -> np.ndarray:
+    return singer(seconds, seed=7, semitones=5.0) * np.float32(0.5)
+
+
+def joined(pieces: list[MixPiece]) -> MixPiece:
+    ends = np.cumsum([piece.audio.shape[1] for piece in pieces]).tolist()
+    assert [piece.start for piece in pieces] == [0, *ends[:-1]]
+    audio, instrumental, vocals = (
+        np.concatenate([getattr(piece, name) for piece in pieces], axis=1)
+        for name in ("audio", "instrumental", "vocals")
+    )
+    return MixPiece(audio, instrumental, vocals, 0)
+
+
+def mixed(recording: np.ndarray, vocals: np.ndarray, converted: np.ndarray, gain_db: float = 0.0) -> MixPiece:
+    return reported(recording, vocals, converted, gain_db)[0]
+
+
+def reported(
+    recording: np.ndarray, vocals: np.ndarray, converted: np.ndarray, gain_db: float = 0.0
+) -> tuple[MixPiece, MixReport]:
+    mixer = Mixer(recording.shape[1], vocal_gain_db=gain_db)
+    first = mixer.push(recording, vocals, converted)
+    pieces = [piece for piece in (first, mixer.finish()) if piece is not None]
+    return joined(pieces), mixer.report
+
+
+PLACES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "in a room": lambda voice: voice,
+    "mono": lambda voice: np.stack([voice[0], voice[0]]),
+    "left alone": lambda voice: np.stack([voice[0], np.zeros_like(voice[0])]),
+    "opposite phases": lambda voice: np.stack([voice[0], -voice[0]]),
+    "silent": np.zeros_like,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_a_converter_that_returns_its_input_gives_the_recording_back(place: str) -> None:
+    recording, vocals, _ = streams()
+    vocals = np.ascontiguousarray(PLACES[place](vocals))
+    assert true_peak_dbtp(recording) <= CEILING_DBTP
+    piece, report = reported(recording, vocals, mid_channel(vocals))
+    assert piece.audio.shape == recording.shape
+    assert np.abs(piece.audio - recording).max() < 1e-6
+    assert np.abs(piece.instrumental + piece.vocals - piece.audio).max() < 1e-6
+    assert (report.loudness_gain_db, report.limiter_reduction_db) == ((0.0, 0.0), 0.0)
+    assert report.true_peak_dbtp == pytest.approx(true_peak_dbtp(recording), abs=0.05)
+
+
+@pytest.mark.parametrize("n", [44_100, 44_101, 44_246, 88_055])
+def test_every_length_comes_back_exactly(n: int) -> None:
+    recording, vocals, _ = streams()
+    vocals = np.ascontiguousarray(vocals[:, :n])
+    recording = recording[:, : round(n * 48_000 / 44_100)]
+    piece = mixed(recording, vocals, mid_channel(vocals))
+    assert piece.audio.shape == recording.shape
+    # Near the cut the recording and its vocals were resampled with different futures, which the identity survives.
+    assert np.abs(piece.audio - recording).max() < 1e-6
+
+
+@lru_cache
+def chunked_inputs() -> tuple[Streams, MixPiece]:
+    """Streams that need the limiter and end unevenly, and their mix in one go."""
+    recording, vocals, _ = streams(2.0)
+    inputs = (recording * np.float32(1.4), vocals, another_voice(2.0)[: vocals.shape[1] - 100])
+    return inputs, mixed(*inputs)
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60_000)), max_size=40))
+def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) -> None:
+    inputs, whole = chunked_inputs()
+    names, at, pieces = ("recording", "vocals", "converted"), [0, 0, 0], []
+    mixer = Mixer(inputs[0].shape[1])
+    for which, n in [*pushes, *((index, 10**9) for index in range(3))]:
+        chunk = inputs[which][..., at[which] : at[which] + n]
+        at[which] += chunk.shape[-1]
+        pieces.append(mixer.push(**{names[which]: chunk}))
+    pieces.append(mixer.finish())
+    streamed = joined([piece for piece in pieces if piece is not None])
+    assert np.array_equal(streamed.audio, whole.audio)
+    assert np.array_equal(streamed.vocals, whole.vocals)
+
+
+def test_pieces_come_out_soon_after_all_streams_went_in() -> None:
+    recording, vocals, converted = streams()
+    mixer, n_out = Mixer(recording.shape[1]), 0
+    for second in range(1, 4):
+        mixer.push(recording[:, (second - 1) * 48_000 : second * 48_000])
+        part = slice((second - 1) * 44_100, second * 44_100)
+        piece = mixer.push(vocals=vocals[:, part], converted=converted[part])
+        assert piece is not None
+        n_out += piece.audio.shape[1]
+        assert n_out >= (second - 0.4) * 48_000
+
+
+def test_nothing_comes_out_before_all_streams_went_in() -> None:
+    recording, vocals, converted = streams()
+    mixer = Mixer(recording.shape[1])
+    assert mixer.push(recording=recording) is None
+    assert mixer.push(vocals=vocals) is None
+    assert mixer.push(converted=converted[:20_000]) is not None
+
+
+@pytest.mark.slow
+def test_the_caller_may_reuse_its_buffers() -> None:
+    recording, vocals, converted = (stream.copy() for stream in streams())
+    expected = mixed(recording, vocals, converted).audio
+    mixer = Mixer(recording.shape[1])
+    first = mixer.push(recording, vocals, converted[:1000])
+    for stream in (recording, vocals):
+        stream[:] = 0.0
+    pieces = [first, mixer.push(converted=converted[1000:]), mixer.finish()]
+    assert np.array_equal(joined([piece for piece in pieces if piece is not None]).audio, expected)
+
+
+# -------------------------------------------------------------------------------------------------------------- lengths
+
+
+@pytest.mark.slow
+def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
+    recording, vocals, converted = streams()
+    silent = np.zeros_like(recording)
+    short = mixed(silent, vocals, converted[:-MAX_SHORTFALL]).vocals
+    full = mixed(silent, vocals, converted).vocals
+    n = full.shape[1]
+    fade_start = n - round((MAX_SHORTFALL + FADE) * 48_000 / 44_100)
+    before = slice(0, fade_start - 4800)  # the image and the resampler's filter reach back from the fade
+    assert np.abs(short[:, before] - full[:, before]).max() < 1e-4
+    mono = np.repeat(vocals[:1], 2, axis=0)
+    ended = mixed(silent, mono, vocals[0, :-MAX_SHORTFALL] * 0 + np.float32(0.1)).vocals
+    assert np.abs(ended[:, -300:]).max() < 1e-3
+    assert np.abs(np.diff(ended[0, fade_start - 100 :])).max() < 0.002  # no click
+
+
+@pytest.mark.parametrize(
+    ("n_recording", "n_vocals", "n_converted", "message"),
+    [
+        (0, 0, MAX_SHORTFALL + 1, "converted: expected 131789 to 132300 samples at 44.1 kHz, got 131788"),
+        (0, 0, -1, "converted: expected 131789 to 132300 samples at 44.1 kHz, got 132301"),
+        (0, 100, 100, "vocals: expected about 132300 samples at 44.1 kHz, got 132200"),
+        (7, 0, 0, "recording: expected 144000 samples at 48 kHz, got 143993"),
+    ],
+)
+def test_streams_of_unlike_lengths_are_an_error(
+    n_recording: int, n_vocals: int, n_converted: int, message: str
+) -> None:
+    recording, vocals, converted = streams()
+    mixer = Mixer(recording.shape[1])
+    n = vocals.shape[1] - n_converted
+    longer = np.concatenate([converted, np.zeros(10, np.float32)])[:n]
+    mixer.push(recording[:, n_recording:], vocals[:, n_vocals:], longer)
+    with pytest.raises(EngineError) as error:
+        mixer.finish()
+    assert str(error.value) == message
+
+
+def test_more_recording_than_announced_is_an_error() -> None:
+    with pytest.raises(EngineError, match="recording: expected 10 samples at 48 kHz, got 11"):
+        Mixer(10).push(recording=np.zeros((2, 11), np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e9])
+@pytest.mark.parametrize("name", ["recording", "vocals", "converted"])
+def test_samples_that_are_not_audio_are_an_error(name: str, value: float) -> None:
+    samples = np.zeros(100 if name == "converted" else (2, 100), np.float32)
+    samples[..., 50] = value
+    with pytest.raises(EngineError, match=f"^{name}: expected finite samples"):
+        Mixer(48_000).push(**{name: samples})
+
+
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    [
+        ("vocals", np.zeros((1, 10), np.float32)),
+        ("converted", np.zeros((1, 10), np.float32)),
+        ("converted", np.zeros(10)),
+        ("recording", np.zeros(10, np.float32)),
+    ],
+)
+def test_another_shape_or_dtype_is_an_error(name: str, samples: np.ndarray) -> None:
+    with pytest.raises(EngineError, match=f"^{name}: expected float32"):
+        Mixer(48_000).push(**{name: samples})
+
+
+# ---------------------------------------------------------------------------------------------------------------- sound
+
+
+@pytest.mark.slow
+def test_new_vocals_become_as_loud_as_the_old_ones_and_gain_is_added_to_that() -> None:
+    _, vocals, _ = streams(6)
+    vocals = vocals * np.float32(0.25)  # so that the limiter has no part in this
+    silent = np.zeros((2, 6 * 48_000), np.float32)
+
+    def lufs(audio: np.ndarray) -> float:
+        return float(pyloudnorm.Meter(48_000).integrated_loudness(audio.mean(axis=0)))
+
+    def level(gain: float, gain_db: float = 0.0) -> float:
+        piece, report = reported(silent, vocals, another_voice(6) * np.float32(gain), gain_db)
+        assert report.limiter_reduction_db == 0.0
+        return lufs(piece.vocals)
+
+    assert level(0.2) == pytest.approx(level(0.4), abs=0.5)
+    assert level(0.2) == pytest.approx(lufs(resample(vocals, 44_100, 48_000)), abs=2.0)
+    assert level(0.2, -9.0) == pytest.approx(level(0.2) - 9.0, abs=0.05)
+
+
+def test_a_silent_mix_has_a_report_that_fits_json() -> None:
+    silent = np.zeros((2, 48_000), np.float32)
+    piece, report = reported(silent, silent[:, :44_100], silent[0, :44_100])
+    assert not piece.audio.any()
+    json.dumps(asdict(report), allow_nan=False)
+
+
+def test_a_loud_mix_is_limited_in_both_parts_alike() -> None:
+    recording, vocals, _ = streams()
+    loud = recording * np.float32(2.5)
+    piece, report = reported(loud, vocals, another_voice())
+    assert true_peak_dbtp(piece.audio) <= CEILING_DBTP
+    assert np.abs(piece.instrumental + piece.vocals - piece.audio).max() < 1e-6
+    assert report.limiter_reduction_db > 3.0
+    assert report.true_peak_dbtp == pytest.approx(true_peak_dbtp(piece.audio), abs=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------------- image
+
+
+def sides(vocals: np.ndarray, converted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Old and new side at 48 kHz."""
+    n = round(vocals.shape[1] * 48_000 / 44_100)
+    new = mixed(np.zeros((2, n), np.float32), vocals, converted).vocals
+    old = resample(vocals, 44_100, 48_000)
+    return old[0] - old[1], new[0] - new[1]
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean coherence from 100 Hz to 8 kHz, in [0, 1], whatever the delay and the phase."""
+    n = min(len(a), len(b))
+    hz, values = coherence(a[:n], b[:n], 48_000, nperseg=2048)
+    return float(values[(hz > 100) & (hz < 8000)].mean())
+
+
+def test_a_voice_beside_the_centre_is_replaced_where_it_stood() -> None:
+    voice = singer(4)
+    vocals = np.stack([0.8 * voice, 0.3 * voice]).astype(np.float32)
+    converted = another_voice(4)
+    old_side, new_side = sides(vocals, converted)
+    assert abs(np.corrcoef(old_side, new_side)[0, 1]) < 0.02
+    new = mixed(np.zeros((2, len(old_side)), np.float32), vocals, converted).vocals
+    side, new_middle = new[0] - new[1], new[0] + new[1]
+    assert np.corrcoef(side, new_middle)[0, 1] > 0.9999
+    # Singing where the old one was silent aside, left is to right as before: 0.8 to 0.3.
+    assert np.linalg.norm(side) / np.linalg.norm(new_middle) == pytest.approx(0.5 / 1.1, rel=0.02)
+
+
+@pytest.mark.slow
+def test_nothing_of_the_old_voice_stays_in_the_room_and_the_room_stays_wide() -> None:
+    vocals = room(singer(6), wet=0.4)
+    converted = another_voice(6)
+    old_side, new_side = sides(vocals, converted)
+    unrelated = alike(old_side, resample(converted, 44_100, 48_000))
+    assert alike(old_side, new_side) < unrelated + 0.02
+    assert abs(20 * np.log10(np.linalg.norm(new_side) / np.linalg.norm(old_side))) < 4.0
+    assert alike(old_side, sides(vocals, mid_channel(vocals))[1]) > 0.99
+
+
+def test_a_half_converted_voice_keeps_half_of_its_room() -> None:
+    vocals = room(singer(4), wet=0.4)
+    old = mid_channel(vocals)
+    new = old + 0.7 * speaker(4)
+    old_side, new_side = sides(vocals, new.astype(np.float32))
+    assert 0.1 < alike(old_side, new_side) < 0.95
+
+
+def test_mono_vocals_are_not_analysed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("heartvoice.audio.stereo_image.rfft", forbidden)
+    image, voice = StereoImage(), singer(1)[: 40 * HOP]
+    new = image.push(np.stack([voice, voice]), another_voice(1)[: 40 * HOP])
+    assert np.array_equal(new[0], new[1])
+    assert new.any()
+    with pytest.raises(AssertionError):
+        image.push(np.stack([voice, -voice]), voice)
+
+
+def test_a_side_that_comes_and_goes_is_rebuilt_without_a_trace() -> None:
+    voice = singer(4).copy()
+    right = voice.copy()
+    right[44_100 : 2 * 44_100] *= np.float32(0.2)
+    vocals = np.stack([voice, right])
+    n = 4 * 48_000
+    recording = resample(vocals, 44_100, 48_000)
+    assert np.abs(mixed(recording, vocals, mid_channel(vocals)).audio - recording).max() < 1e-6
+    late = mixed(np.zeros((2, n), np.float32), vocals, another_voice(4)).vocals[:, 3 * 48_000 :]
+    assert np.array_equal(late[0], late[1])

@@ -1,0 +1,345 @@
+"""`heartvoice song` in a voice, and `--stems` of songs and covers, in-process and as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import Result
+
+from heartvoice import __version__
+from heartvoice.cli.options import option_name
+from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES
+from heartvoice.contracts.settings import VOICE_SETTINGS
+from tests.fakes.server import (
+    FakeServer,
+    audio,
+    cover_report,
+    endless_song,
+    error_response,
+    event,
+    final,
+    input_bytes,
+    job_report,
+    mix_stem_samples,
+    mix_stems,
+    samples,
+    scripted,
+    stream_response,
+)
+from tests.support.callers import heartvoice, listing
+
+INPUTS = ["song.mp3", "voice.flac"]
+SUNG = ("song", "--tags", "pop", "--voice", "voice.flac", "--consent", "me")
+COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
+JOBS = pytest.mark.parametrize("job", [("song", "--tags", "pop"), SUNG, COVER], ids=["song", "sung", "cover"])
+TAG = f"AI-generated; heartvoice {__version__}; seed 7"
+
+
+@pytest.fixture(autouse=True)
+def inputs(folder: Path) -> Path:
+    """A folder with two files that nobody decodes."""
+    for name in INPUTS:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def made() -> list[str]:
+    """What a command has left beside its inputs."""
+    return [name for name in listing(Path()) if name not in INPUTS]
+
+
+def run(server: FakeServer, job: tuple[str, ...], *arguments: str, **options: Any) -> Result:
+    """Run a command against the fake server."""
+    return heartvoice(job[0], "--url", server.url, *job[1:], *arguments, **options)
+
+
+# ---------------------------------------------------------------------------------------------------------- voices
+
+
+def test_a_song_in_a_voice_is_tagged_and_says_what_changed(server: FakeServer) -> None:
+    result = run(server, SUNG)
+    assert result.exit_code == 0, result.stderr
+    for text in (
+        "song.wav: 1.6 s, seed 7, preset tiny\n",
+        "similarity to the voice: 0.41 before, 0.83 after (resemblyzer)\n",
+        "median F0: 220 Hz as written, 196 Hz in the song, 130 Hz in the voice; shifted by -2.0 semitones\n",
+    ):
+        assert text in result.stdout
+    assert "NOT CONVERTED" not in result.stdout
+    assert soundfile.SoundFile("song.wav").comment == f"{TAG}; voice 0123456789ab; random weights"
+    assert made() == ["song.wav"]
+
+
+def test_json_of_a_song_in_a_voice_has_what_a_covers_has(server: FakeServer) -> None:
+    facts = [json.loads(run(server, job, "--json").stdout) for job in (SUNG, COVER)]
+    assert facts[0].keys() == facts[1].keys()
+    for fact in facts:
+        assert (fact["converted"], fact["stems"], fact["codes_file"]) == (True, None, None)
+        assert fact["report"]["similarity"]["after"] == 0.83
+        assert fact["report"]["f0"]["shift_semitones"] == -2.0
+
+
+@pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
+def test_consent_may_come_from_a_file_which_no_process_list_shows(server: FakeServer, job: tuple[str, ...]) -> None:
+    Path("consent.txt").write_text("J. Doe, by letter\n")
+    assert run(server, (*job[:-1], "@consent.txt")).exit_code == 0
+    (request,) = server.requests
+    assert input_bytes(request, "voice_consent") == b"J. Doe, by letter"
+    Path("consent.txt").unlink()
+    assert "consent: cannot read 'consent.txt'" in run(server, (*job[:-1], "@consent.txt")).stderr
+
+
+def test_voice_consent_and_modes_reach_the_server(server: FakeServer) -> None:
+    assert run(server, SUNG, "--no-vocals", "error", "--auto-pitch", "octave").exit_code == 0
+    (request,) = server.requests
+    assert input_bytes(request, "voice") == b"voice.flac"
+    assert input_bytes(request, "voice_consent") == b"me"
+    assert input_bytes(request, "no_vocals") == b"error"
+    assert input_bytes(request, "auto_pitch") == b"octave"
+    run(server, SUNG)
+    assert {tensor.name for tensor in server.requests[1].inputs} == {"tags", "voice", "voice_consent", "events"}
+
+
+def test_the_voice_comes_from_standard_input(server: FakeServer) -> None:
+    assert run(server, ("song", "--tags", "pop", "--consent", "me"), "--voice", "-", input=b"piped\xff").exit_code == 0
+    assert input_bytes(server.requests[0], "voice") == b"piped\xff"
+
+
+def test_the_same_codes_are_sung_by_another_voice(server: FakeServer) -> None:
+    run(server, SUNG, "--return-codes")
+    again = run(server, ("song",), "--codes", "song.codes.npy", *SUNG[3:], "-o", "again.wav")
+    assert again.exit_code == 0, again.stderr
+    names = {tensor.name for tensor in server.requests[1].inputs}
+    assert names == {"codes", "voice", "voice_consent", "events"}
+
+
+def test_an_unconverted_song_is_said_loudly_and_still_ai_generated(server: FakeServer) -> None:
+    server.song = scripted(audio(0, 48_000), cover_report(converted=False, random_weights=False), final())
+    result = run(server, SUNG)
+    assert (
+        "NOT CONVERTED: no vocals were found, so this is the song as it was written; see --no-vocals" in result.stdout
+    )
+    assert soundfile.SoundFile("song.wav").comment == TAG
+
+
+def test_all_stages_show_themselves(server: FakeServer) -> None:
+    stages = ("lm", "codec", "separate", "convert", "mix")
+    events = [event(stage, done, 20) for done in (1, 20) for stage in stages]
+    server.song = scripted(*events, audio(0, 48_000), cover_report(), final())
+    shown = [line.split()[0] for line in run(server, SUNG).stderr.splitlines()]
+    assert shown == ["writing:", "decoding:", "separating:", "converting:", "mixing:"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (SUNG[:5], "consent: expected who consents to the use of the voice, and how, in 1 to 500 characters, got none"),
+        ((*SUNG[:3], "--consent", "me"), "consent: expected only with a voice"),
+        ((*SUNG[:3], "--no-vocals", "error"), "no_vocals: expected only with a voice"),
+        ((*SUNG[:3], "--auto-pitch", "off"), "auto_pitch: expected only with a voice"),
+        ((*SUNG[:3], "--svc-steps", "5"), "svc_steps: expected only with a voice"),
+        ((*SUNG[:3], "--no-live"), "live: expected only with a voice"),
+        ((*SUNG, "--auto-pitch", "on"), "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
+        ((*COVER, "--auto-pitch", "on"), "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
+        ((*SUNG, "--no-vocals", "keep"), "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
+        ((*SUNG, "--prompt", "26"), "prompt_s: expected 3 to 25 s, got 26.0"),
+        ((*SUNG, "--voice", "missing"), "voice: cannot read 'missing': No such file or directory"),
+        ((*SUNG, "--voice", "-", "--lyrics", "-"), "lyrics, voice: expected at most one of them on standard input"),
+        ((*SUNG, "--stems", "voice.flac"), "stems: expected a folder, got 'voice.flac', which is something else"),
+        ((*SUNG, "--stems", "no/parts"), "stems: no such folder: "),
+        ((*COVER, "--stems", "no/parts"), "stems: no such folder: "),
+        ((*SUNG, "--stems", ".", "-o", "vocals.wav"), "stems: expected another place than the song's own, got "),
+        (("song", "--tags", "pop", "--stems"), "Option '--stems' requires an argument"),
+        ((*COVER, "--no-stems"), "No such option: --no-stems"),
+    ],
+)
+def test_invalid_input_is_one_line_and_code_2(server: FakeServer, arguments: tuple[str, ...], text: str) -> None:
+    result = run(server, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {text}")
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
+    assert not server.requests
+    assert made() == []
+
+
+def test_help_has_a_panel_of_all_that_is_about_the_voice() -> None:
+    shown = heartvoice("song", "--help").stdout
+    panel = shown.partition("─ Voice ─")[2].partition("╰")[0]
+    text = re.sub(r"[│\s]+", " ", panel)
+    for option in ("--voice", "--consent", "--no-vocals", "--auto-pitch", *map(option_name, VOICE_SETTINGS)):
+        assert f" {option} " in text
+    for modes in (NO_VOCALS_MODES, AUTO_PITCH_MODES):
+        assert re.search(r"[\[|]?".join(modes), text)
+    assert "--stems FOLDER" in re.sub(r"[│\s]+", " ", shown.partition("─ Voice ─")[0])
+    assert "--duration" not in text
+    examples = re.sub(r"[│\s]+", " ", shown)
+    assert "For example: heartvoice song --lyrics lyrics.txt --tags " in examples
+    assert "heartvoice song --lyrics lyrics.txt --voice me.wav --consent " in examples
+
+
+# ----------------------------------------------------------------------------------------------------------- stems
+
+
+@JOBS
+@pytest.mark.parametrize("name", ["wav", "flac"])
+def test_stems_stand_beside_the_song_in_its_format_and_add_up(
+    server: FakeServer, job: tuple[str, ...], name: str
+) -> None:
+    result = run(server, job, "-o", f"out.{name}", "--stems", "parts")
+    assert result.exit_code == 0, result.stderr
+    assert made() == [f"out.{name}", "parts"]
+    assert listing(Path("parts")) == [f"instrumental.{name}", f"vocals.{name}"]
+    comment = soundfile.SoundFile(f"out.{name}").comment
+    parts = []
+    for stem, wanted in zip(("instrumental", "vocals"), mix_stem_samples(0, 76_800), strict=True):
+        path = Path(f"parts/{stem}.{name}")
+        assert f"{stem}: {path.resolve()}\n" in result.stdout
+        with soundfile.SoundFile(path) as file:
+            assert (file.samplerate, file.frames) == (48_000, 76_800)
+            assert file.comment == (
+                f"separated by heartvoice {__version__}; source {stem}; random weights; from: {comment}"
+            )
+            parts.append(file.read().T)
+        assert np.abs(parts[-1] - wanted).max() < 1e-6
+    assert np.abs(sum(parts) - samples(0, 76_800)).max() < 1e-6
+
+
+def test_json_has_the_stems_and_one_gain(server: FakeServer) -> None:
+    loud = mix_stem_samples(0, 4_800) + np.array([2, -1.5], np.float32)[:, None, None]
+    server.song = scripted(
+        stream_response({"AUDIO": loud.sum(axis=0), "START": [0]}),
+        stream_response({"STEMS": loud, "START": [0]}),
+        job_report({"stems"}),
+        final(),
+    )
+    result = run(server, SUNG[:3], "--stems", "parts", "--json")
+    facts = json.loads(result.stdout)
+    assert list(facts["stems"]) == ["instrumental", "vocals"]
+    for name, stem in facts["stems"].items():
+        assert stem["file"] == str(Path(f"parts/{name}.wav").resolve())
+        assert stem["gain_db"] == facts["gain_db"] == pytest.approx(-6.02, abs=0.05)
+    assert "song and stems turned down by 6.0 dB, since the loudest peak was 2.00" in result.stderr
+
+
+def test_stems_go_into_an_existing_folder_and_replace_what_has_their_names(server: FakeServer) -> None:
+    Path("parts").mkdir()
+    Path("parts/vocals.wav").write_bytes(b"old")
+    Path("parts/notes.txt").write_bytes(b"mine")
+    assert run(server, COVER, "--stems", "parts").exit_code == 0
+    assert listing(Path("parts")) == ["instrumental.wav", "notes.txt", "vocals.wav"]
+    assert soundfile.info("parts/vocals.wav").frames == 76_800
+
+
+@JOBS
+@pytest.mark.parametrize(
+    ("end", "code", "text"),
+    [
+        ([error_response("UNAVAILABLE: svc: died")], 3, "svc: died"),
+        ([error_response("NOT_FOUND: voice_key: unknown")], 1, "voice_key: unknown"),
+        ([job_report({"voice", "stems"}), final()], 1, "STEMS: expected 48000 samples in all, as of AUDIO, got 40000"),
+        ([mix_stems(40_001, 7_999)], 1, "STEMS: expected the chunk that begins at 40000, got START 40001"),
+        ([], 1, "{model}: the stream ended after 48000 samples without its report and final response"),
+    ],
+)
+def test_a_stream_that_breaks_leaves_neither_song_nor_stems(
+    server: FakeServer, job: tuple[str, ...], end: list[Any], code: int, text: str
+) -> None:
+    server.song = server.cover = scripted(audio(0, 48_000), mix_stems(0, 40_000), *end)
+    result = run(server, job, "--stems", "parts", "--json")
+    assert (result.exit_code, result.stderr) == (code, f"error: {text.format(model=job[0])}\n")
+    assert not result.stdout
+    assert made() == []
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_full_disk_leaves_neither_song_nor_stems(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    synced: list[int] = []
+
+    def full(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == nth:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run(server, SUNG, "--stems", "parts")
+    path = Path(("song.wav", "parts/instrumental.wav", "parts/vocals.wav")[nth - 1]).resolve()
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"error: {path}: No space left on device\n")
+    assert made() == []
+
+
+def endless(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+    """Audio and as many stems until the caller is gone."""
+    for response in endless_song(request, context):
+        yield response
+        if response.infer_response.outputs[0].name == "AUDIO":
+            (start,) = struct.unpack("<q", response.infer_response.raw_output_contents[1])
+            yield mix_stems(start, 4_800)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_neither_song_nor_stems(
+    server: FakeServer, inputs: Path, job: tuple[str, ...], number: signal.Signals, code: int
+) -> None:
+    server.song = server.cover = endless
+    line = [sys.executable, "-m", "heartvoice.cli.main", job[0], "--url", server.url, *job[1:], "--stems", "parts"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(line, cwd=inputs, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("writing: 10/3000 frames")
+    time.sleep(0.2)  # some audio and stems have come
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert "Traceback" not in rest
+    if number == signal.SIGINT:
+        assert f"interrupted: the {job[0]} was cancelled and no file written" in rest
+    assert server.cancelled.wait(3)
+    assert made() == []
+
+
+@pytest.mark.slow
+def test_long_songs_with_stems_do_not_stay_in_memory(server: FakeServer, inputs: Path) -> None:
+    """Four minutes of a song and its stems are 276 MB."""
+    n_chunk, n_chunks = 96_000, 120
+
+    def long_song(request: Any, context: Any) -> Iterator[Any]:
+        chunk = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 2, n_chunk)).astype(np.float32)
+        for start in range(0, n_chunk * n_chunks, n_chunk):
+            yield stream_response({"AUDIO": chunk.sum(axis=0), "START": [start]})
+            yield stream_response({"STEMS": chunk, "START": [start]})
+        yield job_report({"stems"}, samples=n_chunk * n_chunks)
+        yield final()
+
+    server.song = long_song
+    line = [sys.executable, "-m", "heartvoice.cli.main", "song", "--url", server.url, "--tags", "pop", "--stems", "p"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # By way of a small process: a child's peak counts what its parent had when it forked.
+    measure = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure, *line], cwd=inputs, env=environment, capture_output=True, text=True, check=True
+    )
+    assert soundfile.info("p/vocals.wav").frames == n_chunk * n_chunks
+    assert int(done.stdout) * 1024 < 200e6

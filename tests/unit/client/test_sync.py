@@ -1,0 +1,123 @@
+"""What only the synchronous client does: generators, threads, close."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from heartvoice.client import AudioChunk, Client
+from heartvoice.errors import InvalidRequestError, RequestCancelledError
+from tests.fakes.server import FakeServer, endless_song, error_response, samples, scripted, silent_song
+
+
+def close_once_asked(server: FakeServer, client: Client) -> None:
+    """Close the client from another thread soon after its request has arrived."""
+
+    def work() -> None:
+        server.wait_for_request()
+        client.close()
+
+    threading.Thread(target=work).start()
+
+
+def test_nothing_is_sent_before_the_first_next(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        stream = client.stream(tags="pop")
+        time.sleep(0.1)
+        assert not server.requests
+        next(stream)
+        assert len(server.requests) == 1
+
+
+def test_closing_the_generator_cancels_on_the_server(server: FakeServer) -> None:
+    server.song = endless_song
+    with Client(server.url) as client:
+        stream = client.stream(tags="pop", events=True)
+        for message in stream:
+            if isinstance(message, AudioChunk):
+                break
+        assert not server.cancelled.is_set()
+        stream.close()
+        assert server.cancelled.wait(3)
+
+
+def test_a_finished_song_is_not_cancelled(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        client.song(tags="pop")
+        assert not server.cancelled.wait(0.2)
+
+
+def test_an_error_in_on_event_cancels_on_the_server(server: FakeServer) -> None:
+    server.song = endless_song
+
+    def stop(_: object) -> None:
+        raise ZeroDivisionError
+
+    with Client(server.url) as client:
+        with pytest.raises(ZeroDivisionError):
+            client.song(tags="pop", on_event=stop)
+        assert server.cancelled.wait(3)
+
+
+@pytest.mark.parametrize("song", [endless_song, silent_song])
+def test_close_ends_songs_of_other_threads(server: FakeServer, song: object) -> None:
+    server.song = song  # type: ignore[assignment]
+    client = Client(server.url)
+    close_once_asked(server, client)
+    with pytest.raises(RequestCancelledError, match="song: the client was closed"):
+        client.song(tags="pop")
+    assert server.cancelled.wait(3)
+
+
+def test_close_ends_a_render(server: FakeServer) -> None:
+    server.render = lambda request, context: list(silent_song(request, context))
+    client = Client(server.url)
+    close_once_asked(server, client)
+    with pytest.raises(RequestCancelledError, match="render: the client was closed"):
+        client.render(tags="pop")
+
+
+def test_close_ends_the_wait_between_retries(server: FakeServer) -> None:
+    server.song = scripted(error_response("UNAVAILABLE: busy"))
+    client = Client(server.url, retries=100)
+    close_once_asked(server, client)
+    with pytest.raises(RequestCancelledError):
+        client.song(tags="pop")
+
+
+def test_a_closed_client_says_so(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        pass
+    with pytest.raises(RequestCancelledError, match="the client was closed"):
+        client.song(tags="pop")
+    with pytest.raises(RequestCancelledError, match="the client was closed"):
+        client.server_ready()
+
+
+def test_one_client_serves_many_threads(server: FakeServer) -> None:
+    with Client(server.url) as client, ThreadPoolExecutor(8) as pool:
+        songs = list(pool.map(lambda seed: client.song(tags="pop", seed=seed), range(16)))
+    for song in songs:
+        np.testing.assert_array_equal(song.audio, samples(0, 76_800))
+    assert len({request.id for request in server.requests}) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"url": "http://127.0.0.1:8000"}, "url: expected host:port"),
+        ({"url": ""}, "url: expected host:port"),
+        ({"timeout_s": float("nan")}, "timeout_s: expected a number above 0, got nan"),
+        ({"retries": -1}, "retries: expected 0 or more, got -1"),
+        ({"private_key": b"x"}, "private_key, certificate_chain: expected both or neither"),
+        ({"root_certificates": "/nowhere.pem"}, "certificate: cannot read '/nowhere.pem'"),
+    ],
+)
+def test_bad_connection_arguments_are_refused(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Client(**arguments)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(text)

@@ -1,0 +1,482 @@
+"""What passes through a gateway, in front of the clients' fake server."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.client import Client
+from heartvoice.client.wire import ModelMissingError
+from heartvoice.contracts.models import SONG
+from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.gateway import proxy
+from heartvoice.gateway.authentication import add_token
+from heartvoice.gateway.methods import DENIED
+from heartvoice.gateway.rate_limits import Limits
+from tests.fakes.server import (
+    FakeServer,
+    abort,
+    audio,
+    endless_song,
+    error_response,
+    final,
+    infer_response,
+    report,
+    short_song,
+    silent_song,
+    stream_response,
+)
+from tests.support.callers import AsyncCaller, Caller, SyncCaller
+from tests.support.gateways import RunningGateway, running
+from tests.support.raw import request
+from tests.support.waiting import wait_until
+
+LYRICS = {"lyrics": np.array([b"la la"], object)}
+FILE = LYRICS | {"format": np.array([b"wav"], object)}
+
+
+@pytest.fixture(params=[SyncCaller(), AsyncCaller()], ids=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    chosen: Caller = request.param
+    return chosen
+
+
+class Stub:
+    """The protocol's own stub."""
+
+    def __init__(self, url: str, *options: tuple[str, Any]) -> None:
+        self.channel = grpc.insecure_channel(url, [("grpc.max_receive_message_length", -1), *options])
+        self.calls = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    def __enter__(self) -> Stub:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def refused(self, method: str, message: Any, **options: Any) -> grpc.RpcError:
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(self.calls, method)(message, timeout=10, **options)
+        return caught.value
+
+
+@pytest.fixture
+def stub(gateway: RunningGateway) -> Iterator[Stub]:
+    with Stub(gateway.url) as made:
+        yield made
+
+
+def test_songs_come_through_as_they_are(gateway: RunningGateway, server: FakeServer, caller: Caller) -> None:
+    through, direct = (caller.messages(url, lyrics="la", events=True) for url in (gateway.url, server.url))
+    assert [type(message) for message in through] == [type(message) for message in direct]
+    assert caller.render(gateway.url, lyrics="la") == caller.render(server.url, lyrics="la")
+    assert caller.ready(gateway.url)
+    assert caller.ready(gateway.url, "song")
+    assert not caller.ready(gateway.url, "htdemucs"), "a native graph is not offered"
+
+
+def test_a_request_reaches_the_server_byte_by_byte(stub: Stub, server: FakeServer) -> None:
+    message = request("song", LYRICS)
+    message.id = "0123-abc"
+    list(stub.calls.ModelStreamInfer(iter([message])))
+    assert server.requests[-1].SerializeToString() == message.SerializeToString()
+
+
+def test_trace_headers_pass_and_others_do_not(stub: Stub, server: FakeServer) -> None:
+    headers = (
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("authorization", "Bearer secret"),
+        ("triton-grpc-protocol-heartvoice-admin", "guess"),
+    )
+    list(stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), metadata=headers))
+    seen = dict(server.metadata)
+    assert seen["traceparent"] == headers[0][1]
+    assert not {"authorization", "triton-grpc-protocol-heartvoice-admin"} & set(seen)
+
+
+def test_a_stream_carries_several_requests_while_answers_come(stub: Stub, server: FakeServer) -> None:
+    answered = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield request("song", LYRICS)
+        assert answered.wait(5), "the first answer waits for the stream's end"
+        yield request("song", LYRICS)
+
+    n_answers = 0
+    for _ in stub.calls.ModelStreamInfer(requests(), timeout=10):
+        n_answers += 1
+        answered.set()
+    assert n_answers == 2 * len(list(short_song(request("song", LYRICS), None)))
+
+
+def test_a_bad_request_in_a_stream_is_answered_there_and_the_stream_goes_on(stub: Stub, server: FakeServer) -> None:
+    bad = service_pb2.ModelInferRequest(model_name="song")
+    bad.inputs.add(name="codes", datatype="INT32", shape=[2**62])
+    answers = list(stub.calls.ModelStreamInfer(iter([bad, request("song", LYRICS)]), timeout=10))
+    errors = [answer.error_message for answer in answers if answer.error_message]
+    assert errors == ["INVALID_ARG: codes: expected INT32 [8, frame of 1 to 3001], got INT32 [4611686018427387904]"]
+    assert len(server.requests) == 1
+    assert len(answers) > 2
+
+
+def test_an_unknown_model_is_no_reason_to_try_again(gateway: RunningGateway, server: FakeServer, stub: Stub) -> None:
+    error = stub.refused("ModelInfer", request("htdemucs", {}))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert error.details().startswith("Request for unknown model: 'htdemucs' is not found; model_name: expected one of")
+    with running(server.url, models=("cover",)) as narrow, Client(narrow.url) as client:
+        with pytest.raises(ModelMissingError, match="'song' is not found"):
+            client.song(lyrics="la")
+        assert narrow.metric("refused_total", reason="model") == 1, "it was tried again"
+
+
+def test_a_bad_unary_request_never_reaches_the_server(stub: Stub, server: FakeServer) -> None:
+    bad = service_pb2.ModelInferRequest(model_name="render")
+    bad.inputs.add(name="codes", datatype="INT32", shape=[8, 2**62])
+    error = stub.refused("ModelInfer", bad)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith("codes: expected INT32 [8, frame of 1 to 3001]")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("path", sorted(DENIED))
+def test_admin_calls_are_denied(stub: Stub, path: str) -> None:
+    call = stub.channel.unary_unary(path)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert caught.value.details() == f"{path.rpartition('/')[2]}: not offered by this gateway"
+
+
+def test_unknown_calls_are_unimplemented(stub: Stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.channel.unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(b"", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_servers_status_passes_with_its_text_and_trailers(
+    gateway: RunningGateway, server: FakeServer, stub: Stub
+) -> None:
+    def refuse(_: Any, context: grpc.ServicerContext) -> Any:
+        context.set_trailing_metadata((("x-reason", "full"),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE: render: 2 jobs running")
+
+    server.render = refuse
+    error = stub.refused("ModelInfer", request("render", FILE))
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE: render: 2 jobs running")
+    assert ("x-reason", "full") in [tuple(pair) for pair in error.trailing_metadata()]
+    server.song = abort(grpc.StatusCode.ABORTED, "no more")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=5))
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "no more")
+
+
+def test_trailers_of_a_stream_that_goes_well_pass(server: FakeServer, stub: Stub) -> None:
+    def song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.set_trailing_metadata((("x-seconds", "3"),))
+        yield from short_song(request, context)
+
+    server.song = song
+    call = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=5)
+    assert len(list(call)) > 1
+    assert ("x-seconds", "3") in [tuple(pair) for pair in call.trailing_metadata()]
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_fault_of_the_gateway_is_logged_and_not_described(
+    server: FakeServer, stub: Stub, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a caller's lyrics")
+
+    monkeypatch.setattr("heartvoice.gateway.methods.check_request", fail)
+    call = stub.channel.stream_stream(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([request("song", LYRICS).SerializeToString()]), timeout=5))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error; see the gateway's log"
+    assert "builtins.RuntimeError" in caplog.text
+    assert "a caller's lyrics" not in caplog.text
+    assert not server.requests
+
+
+def test_a_caller_that_leaves_cancels_on_the_server(
+    gateway: RunningGateway, server: FakeServer, caller: Caller
+) -> None:
+    server.song = endless_song
+    with pytest.raises(DeadlineError):
+        caller.song(gateway.url, lyrics="la", timeout_s=0.5)
+    assert server.cancelled.wait(5)
+    wait_until(lambda: gateway.gateway.n_live == 0, 5, "the call lives on")
+
+
+def test_a_cancelled_stream_is_cancelled_on_the_server(gateway: RunningGateway, server: FakeServer) -> None:
+    server.song = endless_song
+    with Client(gateway.url) as client:
+        stream = client.stream(lyrics="la")
+        next(stream)
+        stream.close()
+        assert server.cancelled.wait(5)
+
+
+def test_a_cancelled_unary_call_is_cancelled_on_the_server(stub: Stub, server: FakeServer) -> None:
+    def slow(_: Any, context: grpc.ServicerContext) -> Any:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        gone.wait(10)
+        return infer_response({})
+
+    server.render = slow
+    call = stub.calls.ModelInfer.future(request("render", FILE))
+    server.wait_for_request()
+    call.cancel()
+    assert server.cancelled.wait(5)
+
+
+def test_a_server_that_is_not_there_is_unavailable_and_not_described(server: FakeServer) -> None:
+    with running(server.url) as gateway, Stub(gateway.url) as stub:
+        server.stop()
+        error = stub.refused("ModelInfer", request("render", FILE))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "the server behind the gateway cannot be reached"
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=5))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details() == "the server behind the gateway cannot be reached"
+
+
+def test_compressed_messages_are_refused(gateway: RunningGateway, server: FakeServer) -> None:
+    with Stub(gateway.url) as stub:
+        error = stub.refused("ModelInfer", request("render", FILE), compression=grpc.Compression.Gzip)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not server.requests
+
+
+def test_messages_that_are_too_large_are_refused(server: FakeServer) -> None:
+    limits = Limits(max_message_bytes=90_000, bytes_per_minute=90_000)
+    with running(server.url, limits=limits) as gateway, Client(gateway.url, retries=0) as client:
+        with pytest.raises(InvalidRequestError, match="larger than max"):
+            client.song(codes=np.zeros((8, 3000), np.int32), lyrics="")
+        with pytest.raises(InvalidRequestError, match="larger than max"):
+            client.render(codes=np.zeros((8, 3000), np.int32), lyrics="")
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        (Limits(requests_per_s=0.1), "anonymous: expected at most 0.1 requests a second, got more; try again in "),
+        (
+            Limits(bytes_per_minute=300, max_message_bytes=300),
+            "anonymous: expected at most 300 bytes a minute, got more with these ",
+        ),
+    ],
+)
+def test_rates_are_limited_with_numbers(server: FakeServer, limits: Limits, text: str) -> None:
+    with running(server.url, limits=limits) as gateway, Stub(gateway.url) as stub:
+        for _ in range(5):
+            with suppress(grpc.RpcError):
+                stub.calls.ModelInfer(request("render", FILE), timeout=5)
+        error = stub.refused("ModelInfer", request("render", FILE))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.details().startswith(text)
+        answers = list(stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=5))
+        assert answers[0].error_message.startswith(f"UNAVAILABLE: {text}")
+        with Client(gateway.url, retries=0) as client, pytest.raises(ModelUnavailableError, match="try again in"):
+            client.song(lyrics="la")
+        assert gateway.metric("refused_total", reason="quota") >= 3
+
+
+def test_calls_at_once_are_limited_and_a_place_is_free_again(server: FakeServer) -> None:
+    server.song = silent_song
+    with running(server.url, limits=Limits(concurrent=2)) as gateway, Stub(gateway.url) as stub:
+        streams = [stub.calls.ModelStreamInfer(iter([request("song", LYRICS)])) for _ in range(2)]
+        wait_until(lambda: len(server.requests) == 2, 5, "the streams did not begin")
+        error = stub.refused("ModelInfer", request("render", FILE))
+        assert error.details() == "anonymous: expected at most 2 calls at once, got one more"
+        assert stub.calls.ServerReady(service_pb2.ServerReadyRequest()).ready, "probes are not limited"
+        streams[0].cancel()
+        wait_until(lambda: gateway.gateway.n_live == 1, 5, "the place is not free")
+        stub.calls.ModelInfer(request("render", FILE), timeout=5)
+        streams[1].cancel()
+
+
+def test_probes_are_not_limited_and_nobody_fills_the_log(
+    server: FakeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_token(tmp_path / "tokens", "alice")
+    limits = Limits(requests_per_s=0.01, max_message_bytes=100_000)
+    with running(server.url, tokens=tmp_path / "tokens", limits=limits) as gateway, Stub(gateway.url) as stub:
+        for _ in range(150):
+            stub.calls.ServerReady(service_pb2.ServerReadyRequest(), timeout=5)
+        with caplog.at_level("INFO", "heartvoice"):
+            for _ in range(150):
+                error = stub.refused("ModelInfer", service_pb2.ModelInferRequest(id="x" * 200_000))
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED, "what nobody sends is not even received"
+            wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+            gateway.settle()
+        assert gateway.metric("refused_total", reason="authentication") == 150
+    lines = [record for record in caplog.records if '"caller": "-"' in record.getMessage()]
+    assert 0 < len(lines) < 150
+
+
+def test_requests_in_a_stream_are_limited(server: FakeServer) -> None:
+    with running(server.url, limits=Limits(requests_per_stream=2)) as gateway, Stub(gateway.url) as stub:
+        answers = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)] * 3), timeout=5)
+        errors = [answer.error_message for answer in answers if answer.error_message]
+    assert errors == ["INVALID_ARG: requests: expected at most 2 in a stream, got one more"]
+    assert len(server.requests) == 2
+
+
+def test_a_call_without_a_request_is_ended(server: FakeServer) -> None:
+    held = threading.Event()
+
+    def never() -> Iterator[Any]:
+        held.wait(20)
+        yield from ()
+
+    with running(server.url, limits=Limits(receive_s=0.2)) as gateway, Stub(gateway.url) as stub:
+        for method in (
+            stub.calls.ModelStreamInfer,
+            stub.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(method(never(), timeout=10))
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert caught.value.details().endswith("expected a request within 0.2 s, got none")
+        held.set()
+
+
+def test_a_caller_that_does_not_read_hurts_itself_alone(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "DRAIN_TIMEOUT_S", 0.2)  # this server has more at any time
+    sent = []
+
+    def flood(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        for start in count(0, 100_000):
+            sent.append(start)
+            yield audio(start, 100_000)  # 0.8 MB
+
+    server.song = flood
+    with running(server.url, limits=Limits(stalled_s=3.0, requests_per_s=1e6)) as gateway, Stub(gateway.url) as stalled:
+        stream = stalled.calls.ModelStreamInfer(iter([request("song", LYRICS)]))
+        next(stream)
+        wait_until(lambda: len(sent) > 1, 5, "nothing was sent")
+        with Stub(gateway.url) as other:
+            began = time.monotonic()
+            while time.monotonic() < began + 0.5:
+                other.calls.ModelInfer(request("render", FILE), timeout=5)
+            assert len(sent) < 100, "the gateway took in what nobody reads"
+            wait_until(server.cancelled.is_set, 20, "the stalled call was not ended")
+            other.calls.ModelInfer(request("render", FILE), timeout=5)
+        stream.cancel()
+
+
+def test_a_vanished_caller_is_noticed(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartvoice.gateway.server.PING_S", 1.0)
+    monkeypatch.setattr("heartvoice.gateway.server.PING_TIMEOUT_S", 1.0)
+    server.song = silent_song
+    script = "import sys; from heartvoice.client import Client; Client(sys.argv[1]).song(lyrics='la')"
+    with running(server.url) as gateway:
+        caller = subprocess.Popen([sys.executable, "-c", script, gateway.url])
+        try:
+            server.wait_for_request(20.0)
+            caller.send_signal(signal.SIGSTOP)  # its kernel still answers, but nobody answers pings
+            assert server.cancelled.wait(20)
+        finally:
+            caller.kill()
+            caller.wait()
+
+
+def test_calls_under_way_may_finish_at_a_stop(server: FakeServer) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield audio(0, 48_000)
+        begun.set()
+        go_on.wait(10)
+        yield report(samples=48_000)
+        yield final()
+
+    server.song = slow
+    with running(server.url) as gateway, Client(gateway.url, retries=0) as client:
+        stream = client.stream(lyrics="la")
+        next(stream)
+        stopper = threading.Thread(target=gateway.stop, args=(10.0,))
+        stopper.start()
+        time.sleep(0.2)
+        with Client(gateway.url, retries=0) as late, pytest.raises(ModelUnavailableError):
+            late.song(lyrics="la", timeout_s=5)
+        go_on.set()
+        assert len(list(stream)) == 1
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
+def test_calls_that_do_not_finish_are_cancelled_at_a_stop(server: FakeServer) -> None:
+    server.song = silent_song
+    with running(server.url) as gateway, Stub(gateway.url) as stub:
+        stream = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]))
+        server.wait_for_request()
+        gateway.stop(0.2)
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+        assert server.cancelled.wait(5)
+
+
+def test_calls_are_counted_and_logged_without_what_is_in_them(
+    gateway: RunningGateway, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "heartvoice"), Client(gateway.url) as client:
+        client.song(lyrics="the kettle hums", tags="secret tags")
+        client.render(lyrics="the kettle hums")
+        with Stub(gateway.url) as stub:
+            stub.refused("ModelInfer", request("render", {"job_id": np.array([b"x"], object)}))
+        wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+        gateway.settle()
+    lines = [record.getMessage() for record in caplog.records if record.name == "heartvoice.gateway.access"]
+    assert len(lines) == 3
+    assert '"method": "ModelStreamInfer", "model": "song"' in lines[0]
+    assert '"code": "INVALID_ARGUMENT"' in lines[2]
+    assert "job_id: expected nothing" in lines[2]
+    assert "kettle" not in caplog.text
+    assert "secret" not in caplog.text
+    labels = {"caller": "anonymous", "method": "ModelStreamInfer", "model": SONG.name, "code": "OK"}
+    assert gateway.metric("calls_total", **labels) == 1
+    assert gateway.metric("refused_total", reason="request") == 1
+    assert gateway.metric("bytes_total", caller="anonymous", direction="out") > 600_000
+    assert gateway.metric("calls_live") == 0
+
+
+def test_large_answers_pass(gateway: RunningGateway, server: FakeServer) -> None:
+    big = stream_response({"AUDIO": np.zeros((2, 5_000_000), np.float32), "START": [0]})
+    server.song = lambda request, context: iter([big])
+    with Stub(gateway.url) as stub:
+        (answer,) = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=20)
+    assert len(answer.infer_response.raw_output_contents[0]) == 40_000_000
+
+
+REGION = "heartvoice_4711_99_abcd_51"
+USED_UP = (
+    f"Failed to increase the shared memory pool size for key '{REGION}' to 40 bytes. Error: No space left on device"
+)
+
+
+def test_no_caller_learns_the_name_of_a_shared_memory_region(stub: Stub, server: FakeServer) -> None:
+    server.song = lambda _, context: iter([error_response(USED_UP)])
+    (answer,) = stub.calls.ModelStreamInfer(iter([request("song", LYRICS)]), timeout=10)
+    assert answer.error_message == "UNAVAILABLE: song: the server has run out of shared memory; try again later"
+    server.render = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, USED_UP)
+    error = stub.refused("ModelInfer", request("render", FILE))
+    assert (error.code(), REGION in error.details()) == (grpc.StatusCode.UNAVAILABLE, False)

@@ -1,0 +1,254 @@
+"""A cover through the pipeline with an oracle that knows the vocals, and converters good and bad."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.stereo_image import mid_channel
+from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
+from heartvoice.pipeline.messages import AudioPiece, Finished, Progress
+from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS
+from heartvoice.stages.separation import SeparationRequest
+from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from tests.fakes.networks import text
+from tests.support import music
+from tests.support.voice_stages import LIVE, PLAN, Oracle, voice_inputs
+
+SECONDS = 16.0
+
+
+def request(mix: np.ndarray, **more: np.ndarray) -> CoverRequest:
+    recording = {"audio": np.ascontiguousarray(mix), "sample_rate": np.array([STEM_RATE_HZ])}
+    return CoverRequest.from_inputs(recording | voice_inputs() | more)
+
+
+def run(pipeline: CoverPipeline) -> tuple[np.ndarray, dict[str, object]]:
+    pieces, report, position = [], {}, 0
+    for message in pipeline.run():
+        if isinstance(message, AudioPiece):
+            assert message.start == position
+            assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
+            position += message.audio.shape[1]
+            pieces.append(message.audio)
+        elif isinstance(message, Finished):
+            report = message.report
+        else:
+            assert isinstance(message, Progress)
+    return np.concatenate(pieces, axis=1), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("live", [False, True])
+def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool) -> None:
+    mix, vocals, _ = music.song(SECONDS)
+    oracle = Oracle(vocals)
+    audio, report = run(CoverPipeline(request(mix, live=np.array([live])), oracle, PLAN))
+    expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    assert audio.shape == expected.shape
+    assert float(np.abs(audio - expected).max()) <= 1e-5
+    assert report["converted"] is True
+    assert report["f0"] == {
+        "source_median_hz": 220.0, "result_median_hz": 220.0, "voice_median_hz": 220.0, "shift_semitones": 0.0,
+    }  # fmt: skip
+    assert oracle.n_separated > 2
+    assert oracle.n_converted == (oracle.n_separated if live else 1)
+    joined = np.concatenate([window.vocals for window in oracle.windows])
+    assert np.array_equal(joined, mid_channel(vocals)), "vocals reach the converter untouched"
+    assert [window.more for window in oracle.windows] == [True] * (oracle.n_converted - 1) + [False]
+    assert oracle.windows[0].state is None
+    assert [w.state[0] for w in oracle.windows[1:] if w.state is not None] == list(range(1, oracle.n_converted))
+
+
+class Silencer(Oracle):
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+        yield ConvertedChunk(np.zeros_like(request.vocals), None, {})
+
+
+@pytest.mark.slow
+def test_a_converter_that_is_silent_leaves_the_band() -> None:
+    mix, vocals, band = music.song(8.0)
+    audio, report = run(CoverPipeline(request(mix), Silencer(vocals), PLAN))
+    assert float(np.abs(audio - resample(band, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-3
+    similarity = report["similarity"]
+    assert isinstance(similarity, dict)
+    assert similarity["before"] is not None
+    assert similarity["after"] is None, "nothing audible to judge"
+
+
+class Short(Oracle):
+    """Loses samples at the very end."""
+
+    missing = 511
+
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+        if request.more:
+            yield from super().convert(request)
+        else:
+            yield ConvertedChunk(request.vocals[: -self.missing], None, {})
+
+
+def test_a_converter_may_be_511_samples_short() -> None:
+    mix, vocals, _ = music.song(8.0)
+    audio, _ = run(CoverPipeline(request(mix), Short(vocals), PLAN))
+    expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    assert audio.shape == expected.shape
+    assert float(np.abs(audio - expected)[:, :-4000].max()) <= 1e-2
+
+
+@pytest.mark.parametrize("broken", ["nan", "short"])
+def test_a_broken_converter_fails_the_cover(broken: str) -> None:
+    class Broken(Short):
+        missing = 5000
+
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+            if broken == "nan":
+                yield ConvertedChunk(request.vocals * np.float32(np.nan), None, {})
+            else:
+                yield from super().convert(request)
+
+    mix, vocals, _ = music.song(8.0)
+    with pytest.raises(EngineError):
+        run(CoverPipeline(request(mix), Broken(vocals), PLAN))
+
+
+# ----------------------------------------------------------------------------------------------------------- no vocals
+
+
+@pytest.fixture(scope="module")
+def instrumental() -> np.ndarray:
+    return music.song(8.0)[2]
+
+
+def without_vocals(instrumental: np.ndarray) -> Oracle:
+    return Oracle(instrumental * np.float32(1e-3))  # what leaks into the stem
+
+
+def test_a_recording_without_vocals_passes_through_unchanged(instrumental: np.ndarray) -> None:
+    oracle = without_vocals(instrumental)
+    audio, report = run(CoverPipeline(request(instrumental), oracle, PLAN))
+    assert np.array_equal(audio, resample(instrumental, STEM_RATE_HZ, SAMPLE_RATE_HZ))
+    assert report["converted"] is False
+    assert oracle.n_converted == 0
+
+
+def test_a_recording_without_vocals_is_an_error_if_asked(instrumental: np.ndarray) -> None:
+    pipeline = CoverPipeline(request(instrumental, no_vocals=text("error")), without_vocals(instrumental), PLAN)
+    with pytest.raises(InvalidRequestError, match="recording: no vocals found"):
+        run(pipeline)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["asked", "random weights"])
+def test_a_recording_without_vocals_is_converted_if_asked_or_if_nobody_can_tell(
+    instrumental: np.ndarray, how: str
+) -> None:
+    oracle = without_vocals(instrumental)
+    more = {"no_vocals": text("convert")} if how == "asked" else {}
+    pipeline = CoverPipeline(request(instrumental, **more), oracle, PLAN, detect_vocals=how == "asked")
+    _, report = run(pipeline)
+    assert report["converted"] is True
+    assert oracle.n_converted == 1
+
+
+@pytest.mark.slow
+def test_a_long_introduction_is_kept_until_the_singer_begins() -> None:
+    _, vocals, band = music.song(16.0)
+    silent = np.zeros_like(vocals)
+    begin = 9 * STEM_RATE_HZ
+    late = np.concatenate([silent[:, :begin], vocals[:, begin:]], axis=1)
+    oracle = Oracle(late)
+    audio, report = run(CoverPipeline(request(band + late), oracle, PLAN))
+    assert report["converted"] is True
+    assert oracle.n_converted == 1
+    assert float(np.abs(audio - resample(band + late, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-5
+
+
+# ------------------------------------------------------------------------------------------------------ order and ends
+
+
+@pytest.mark.slow
+def test_the_next_window_is_separated_while_one_is_converted() -> None:
+    mix, vocals, _ = music.song(SECONDS)
+    converting = threading.Event()
+    overlapped = threading.Event()
+
+    class Watched(Oracle):
+        def separate(self, request: SeparationRequest) -> tuple[np.ndarray, np.ndarray | None]:
+            time.sleep(0.05)
+            if self.n_separated and converting.is_set():
+                overlapped.set()
+            return super().separate(request)
+
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+            converting.set()
+            assert overlapped.wait(10) or not request.more, "separation waited for the conversion"
+            yield from super().convert(request)
+
+    run(CoverPipeline(request(mix, **LIVE), Watched(vocals), PLAN))
+    assert overlapped.is_set()
+
+
+@pytest.mark.slow
+def test_separation_does_not_run_far_ahead_of_a_slow_consumer() -> None:
+    mix, vocals, _ = music.song(45.0)
+    oracle = Oracle(vocals)
+    stream = CoverPipeline(request(mix, **LIVE), oracle, PLAN).run()
+    while not isinstance(next(stream), AudioPiece):
+        pass
+    time.sleep(0.5)
+    assert oracle.n_separated <= 1 + 2 * (MAX_AHEAD_WINDOWS + 1) + 1
+    stream.close()
+
+
+@pytest.mark.slow
+def test_cancelling_ends_the_job_while_a_stage_is_at_work() -> None:
+    mix, vocals, _ = music.song(8.0)
+    release, cancelled = threading.Event(), threading.Event()
+
+    class Stuck(Oracle):
+        def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+            release.wait(20)
+            yield from super().convert(request)
+
+    def check() -> None:
+        if cancelled.is_set():
+            raise RequestCancelledError("cancelled")
+
+    threading.Timer(0.3, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(RequestCancelledError):
+        list(CoverPipeline(request(mix), Stuck(vocals), PLAN).run(check))
+    assert time.monotonic() - began < 5.0
+    release.set()
+
+
+@pytest.mark.slow
+def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
+    class Failing(Oracle):
+        def separate(self, request: SeparationRequest) -> tuple[np.ndarray, np.ndarray | None]:
+            if self.n_separated == 2:
+                raise EngineError("htdemucs: exploded")
+            return super().separate(request)
+
+    mix, vocals, _ = music.song(SECONDS)
+    with pytest.raises(EngineError, match="htdemucs: exploded"):
+        run(CoverPipeline(request(mix), Failing(vocals), PLAN))
+
+
+@pytest.mark.slow
+def test_poor_references_are_named_in_the_report() -> None:
+    mix, vocals, _ = music.song(8.0)
+    quiet = music.singer(4.0, 8_000, seed=1)
+    inputs = {"voice_audio": quiet[None], "voice_sample_rate": np.array([8_000])}
+    _, report = run(CoverPipeline(request(mix, **inputs), Oracle(vocals), PLAN))
+    assert report["warnings"]
+    assert report["voice_consent"] == "me, here"
+    assert len(str(report["voice_sha256"])) == 64

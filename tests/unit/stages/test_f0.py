@@ -1,0 +1,323 @@
+"""The F0 stage: accuracy of swift-f0 on voices of known pitch, and RMVPE's mathematics.
+
+RMVPE has random weights here, so that nothing is said of its accuracy: only that the stage computes what its
+specification does.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heartvoice.arrays import Array
+from heartvoice.config.presets import F0S
+from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.keyed_random import normal
+from heartvoice.loadtest.signals import NOISES_DB, VOICES, agreement, glide, melody, notes, score, vibrato
+from heartvoice.models.load import Checkpoint, random_checkpoint
+from heartvoice.stages import f0 as stage_module
+from heartvoice.stages.f0 import (
+    F0Stage,
+    decode_salience,
+    median_hz,
+    onto_grid,
+    peaks,
+    pieces,
+    rmvpe_log_mel,
+    shift_semitones,
+)
+from tests.support.cancelling import networks_until
+from tests.support.f0_engines import SMALL, SWIFT, OneNetwork, f0_engine, golden_sizes, swift_engine
+from tests.support.golden_cases import GoldenFolder, folder_params
+
+MARGIN = 5
+"""50 ms beside the ends of notes: swift-f0's frames are 16 ms apart and hear 128 ms."""
+
+
+def swift() -> F0Stage:
+    return F0Stage(OneNetwork(swift_engine()), SWIFT)
+
+
+@lru_cache(maxsize=1)
+def small_rmvpe() -> OneNetwork:
+    return OneNetwork(f0_engine(SMALL, random_checkpoint(SMALL, 0)))
+
+
+def single(values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def hiss(n_samples: int, level: float = 0.1) -> np.ndarray:
+    return normal(0, "hiss", 0, (n_samples,)) * np.float32(level)
+
+
+# ---------------------------------------------------------------------------------------------- accuracy of swift-f0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snr_db", NOISES_DB, ids=["clean", "20 dB", "5 dB"])
+@pytest.mark.parametrize("name", VOICES)
+def test_known_pitches_are_found_within_50_cents(name: str, snr_db: float | None) -> None:
+    voice = VOICES[name]() if snr_db is None else VOICES[name]().in_noise(snr_db)
+    contour = swift().track(voice.audio)
+    assert contour.shape == voice.contour.shape
+    held, whole = score(contour, voice.contour, MARGIN), score(contour, voice.contour)
+    assert held.rpa == 1.0 if snr_db != 5.0 else held.rpa > 0.98
+    assert held.gross == 0.0 if snr_db != 5.0 else held.gross < 0.02
+    assert held.median_cents < 5.0
+    assert not held.false_alarms > 0.0  # nan where there is no rest
+    assert whole.rpa > 0.92
+    assert whole.recall > 0.98
+
+
+def test_notes_change_within_two_frames() -> None:
+    voice = notes((220, 440, 880, 110))
+    contour = swift().track(voice.audio)
+    wrong = np.flatnonzero(np.abs(np.log2(np.maximum(contour, 1) / voice.contour)) > 50 / 1200)
+    distance = np.abs(wrong[:, None] - np.array([0, 50, 100, 150, 200])).min(axis=1)
+    assert distance.max() <= 4
+
+
+@pytest.mark.parametrize("level_db", [0, -20, -40])
+def test_level_does_not_matter(level_db: float) -> None:
+    voice = glide(80, 800)
+    contour = swift().track(voice.audio * np.float32(2 * 10 ** (level_db / 20)))
+    found = score(contour, voice.contour, MARGIN)
+    assert found.rpa > 0.995
+    assert found.median_cents < 5.0
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4, 1e-2, 0.3, 1.0])
+def test_silence_and_noise_are_unvoiced(level: float) -> None:
+    contour = swift().track(hiss(5 * 16_000, level))
+    assert (contour > 0).mean() < 0.01
+
+
+def test_a_voice_that_is_digitally_silent_has_no_pitch() -> None:
+    voice = vibrato(220)
+    contour = swift().track(np.concatenate([voice.audio, np.zeros(16_000, np.float32)]))
+    assert not contour[-90:].any()
+
+
+def test_range_is_that_of_the_engine() -> None:
+    low, high = glide(30, 44, 2.0), glide(2200, 3000, 2.0)
+    for contour in (swift().track(low.audio), swift().track(high.audio)):
+        voiced = contour[contour > 0]
+        assert ((voiced >= 46.8) & (voiced <= 2094)).all()
+
+
+# ------------------------------------------------------------------------------------------------------- any length
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 159, 160, 161, 255, 256, 511, 512, 513, 1024, 4000])
+def test_any_length_gives_a_value_every_10_ms(n_samples: int) -> None:
+    for stage in (swift(), F0Stage(small_rmvpe(), SMALL)):
+        contour = stage.track(hiss(n_samples))
+        assert contour.shape == (n_samples // 160 + 1,)
+        assert contour.dtype == np.float32
+        assert np.isfinite(contour).all()
+        assert (contour >= 0).all()
+
+
+@pytest.mark.slow
+def test_windows_of_swift_f0_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = melody(8.0)
+    whole = swift().track(voice.audio)
+    assert score(whole, voice.contour, MARGIN).rpa > 0.98
+    monkeypatch.setattr(stage_module, "SWIFT_F0_WINDOW", 100)
+    network = OneNetwork(swift_engine())
+    cut = F0Stage(network, SWIFT).track(voice.audio)
+    assert len(network.shapes) == 5
+    found = agreement(cut, whole)
+    assert (found.n_voicing, found.n_values) == (0, len(whole))
+    assert found.max_cents < 0.01
+
+
+@pytest.mark.slow
+def test_minutes_of_song_are_tracked() -> None:
+    voice = melody(150.0)
+    network = OneNetwork(swift_engine())
+    contour = F0Stage(network, SWIFT).track(voice.audio)
+    assert max(shape[2] for shape in network.shapes) <= (1875 + 21) * 256
+    assert score(contour, voice.contour, MARGIN).rpa > 0.98
+
+
+# -------------------------------------------------------------------------------------------------------- the grid
+
+
+def test_interpolation_is_in_cents_between_voiced_frames() -> None:
+    hz = single([100, 112, 110])
+    contour = onto_grid(hz, np.ones(3, bool), 2.0, 6)
+    np.testing.assert_allclose(contour, [100, (100 * 112) ** 0.5, 112, (112 * 110) ** 0.5, 110, 110], rtol=1e-6)
+
+
+def test_nothing_is_interpolated_across_a_gap() -> None:
+    hz = single([100, 101, 300, 200, 201])
+    contour = onto_grid(hz, np.array([True, True, False, True, True]), 4.0, 17)
+    assert set(contour[5:6]) == {101}
+    assert not contour[6:10].any()  # nearer to the unvoiced frame, the middle included
+    assert contour[10:13].tolist() == [200, 200, 200]
+
+
+def test_a_leap_is_a_step() -> None:
+    contour = onto_grid(single([220, 440]), np.ones(2, bool), 4.0, 5)
+    assert contour.tolist() == [220, 220, 440, 440, 440]
+
+
+def test_peaks_are_those_of_whole_hops() -> None:
+    audio = single([0, -3, 1, 2, 9])
+    assert peaks(audio, 2).tolist() == [3, 2]
+    assert peaks(audio[:1], 2).tolist() == [0]
+    assert peaks(-audio, 8).tolist() == [9]
+
+
+# ------------------------------------------------------------------------------------------------------------ RMVPE
+
+
+def salience_of(*frames: dict[int, float]) -> np.ndarray:
+    salience = np.zeros((len(frames), 360), np.float32)
+    for row, frame in zip(salience, frames, strict=True):
+        for index, value in frame.items():
+            row[index] = value
+    return salience
+
+
+def hz_of(index: float) -> float:
+    return float(10 * 2 ** ((1997.3794084376191 + 20 * index) / 1200))
+
+
+def test_a_pitch_is_the_weighted_mean_of_nine_bins() -> None:
+    decoded = decode_salience(
+        salience_of({100: 0.9}, {100: 0.6, 101: 0.6}, {100: 0.9, 105: 0.8}, {100: 0.6, 96: 0.3, 104: 0.3})
+    )
+    np.testing.assert_allclose(decoded, [hz_of(100), hz_of(100.5), hz_of(100), hz_of(100)], rtol=1e-12)
+
+
+def test_bins_beyond_the_ends_do_not_count() -> None:
+    decoded = decode_salience(salience_of({0: 0.5, 2: 0.5}, {359: 0.5}, {355: 0.4, 359: 0.5}))
+    np.testing.assert_allclose(decoded, [hz_of(1), hz_of(359), hz_of(355 + 4 * 5 / 9)], rtol=1e-6)
+    assert hz_of(0) == pytest.approx(31.70, abs=0.01)
+    assert hz_of(359) == pytest.approx(2005.5, abs=0.5)
+
+
+def test_salience_must_exceed_the_threshold() -> None:
+    at = np.float32(0.03)
+    salience = salience_of({10: float(np.nextafter(at, np.float32(1)))}, {10: float(at)}, {10: 0.02}, {})
+    assert (decode_salience(salience, float(at)) > 0).tolist() == [True, False, False, False]
+    assert (decode_salience(salience, 0.5) > 0).sum() == 0
+    assert (decode_salience(salience, 0.0) > 0).sum() == 3
+
+
+@pytest.mark.parametrize("folder", folder_params("rmvpe"))
+def test_contour_is_the_references(folder: GoldenFolder) -> None:
+    sizes, io = golden_sizes(folder), folder.io
+    network = OneNetwork(f0_engine(sizes, Checkpoint.open(folder.path / "weights.safetensors")))
+    np.testing.assert_allclose(F0Stage(network, sizes).track(io["wave_16k"]), io["f0"], atol=2e-3)
+    high = F0Stage(network, sizes, threshold=0.5).track(io["wave_16k"])
+    np.testing.assert_allclose(high, io["f0_thred_0.5"], atol=2e-3)
+
+
+def test_log_mel_reflects_the_ends_and_has_a_floor() -> None:
+    assert np.array_equal(rmvpe_log_mel(np.zeros(1600, np.float32), 128), np.full((128, 11), np.float32(np.log(1e-5))))
+    audio = hiss(4000)
+    mirrored = np.concatenate([audio[512:0:-1], audio, audio[-2:-514:-1]])
+    shifted = rmvpe_log_mel(np.concatenate([np.zeros(128, np.float32), mirrored]), 128)  # 512 + 128 are 4 hops
+    np.testing.assert_allclose(shifted[:, 4 : 4 + 26], rmvpe_log_mel(audio, 128), atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_frames", "longest", "context"), [(1, 96, 32), (96, 96, 32), (97, 96, 32), (1000, 192, 64)])
+def test_pieces_cover_everything_once_on_the_pooling_grid(n_frames: int, longest: int, context: int) -> None:
+    cut = list(pieces(n_frames, longest, context))
+    assert [start for start, _, _, _ in cut] == [0, *(end for _, end, _, _ in cut[:-1])]
+    assert cut[-1][1] == n_frames
+    for start, end, first, last in cut:
+        assert first % 32 == 0
+        assert first <= start < end <= last <= n_frames
+        assert last - first <= longest
+        assert first == max(0, start - context)
+        assert end == n_frames or last == end + context
+        assert last == n_frames or last % 32 == 0
+
+
+@pytest.mark.slow
+def test_a_long_song_in_pieces_is_nearly_the_song_in_one_call() -> None:
+    audio = melody(16.0).audio
+    audio = audio + hiss(len(audio), 0.01)
+    network = small_rmvpe()
+    network.shapes.clear()
+    salience = network.run(
+        "f0_network", {"features": rmvpe_log_mel(audio[:-160], 128)[None]}
+    )["activations"]  # fmt: skip
+    threshold = float(np.median(salience.max(axis=2)))  # half of the values are voiced
+    whole = F0Stage(network, SMALL, threshold=threshold).track(audio)
+    assert 0.3 < (whole > 0).mean() < 0.7
+    assert len(network.shapes) == 2
+    cut = F0Stage(network, SMALL, threshold=threshold, whole_frames=640, context_frames=160).track(audio)
+    assert len(network.shapes) > 5
+    assert max(shape[2] for shape in network.shapes[2:]) == 640
+    found = agreement(cut, whole)
+    assert found.max_cents < 0.02
+    assert found.n_voicing == 0
+    # Without context the edges differ: the comparison would see it.
+    torn = F0Stage(network, SMALL, threshold=threshold, whole_frames=640, context_frames=0).track(audio)
+    assert agreement(torn, whole).max_cents > 0.2
+    assert agreement(torn, whole).n_voicing > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"whole_frames": 100}, {"context_frames": 33}, {"whole_frames": 640, "context_frames": 320}]
+)
+def test_pieces_off_the_pooling_grid_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="pieces of"):
+        F0Stage(small_rmvpe(), SMALL, **options)
+
+
+# ------------------------------------------------------------------------------------------------ errors and reports
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros(0, np.float32), r"audio: expected float32 \[N\], at least one sample, got float32 \[0\]"),
+        (np.zeros((1, 9), np.float32), r"got float32 \[1, 9\]"),
+        (np.zeros(9), r"got float64 \[9\]"),
+        (single([0, np.nan]), "NaN or Inf"),
+        (single([np.inf]), "NaN or Inf"),
+    ],
+)
+def test_bad_audio_is_refused(audio: np.ndarray, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        F0Stage(small_rmvpe(), SMALL).track(audio)
+
+
+def test_cancel_is_looked_at_before_every_call() -> None:
+    network = small_rmvpe()
+    network.shapes.clear()
+    networks = networks_until(network, lambda: len(network.shapes) == 2)
+    with pytest.raises(RequestCancelledError):
+        F0Stage(networks, SMALL, whole_frames=96, context_frames=32).track(hiss(48_000))
+    assert len(network.shapes) == 2
+
+
+def test_another_engine_s_network_is_an_error() -> None:
+    class Fixed:
+        def run(self, name: str, inputs: object, outputs: object = None) -> dict[str, Array]:
+            return {"activations": np.zeros((1, 64, 7), np.float32)}
+
+    for sizes in F0S.values():
+        with pytest.raises(EngineError, match=r"expected activations \[1, T, \d+\], got \[1, 64, 7\]"):
+            F0Stage(Fixed(), sizes).track(hiss(1600))
+
+
+def test_median_is_the_lower_one_of_voiced_values() -> None:
+    contour = np.array([0, 0, 100, 400, 0.5, 200, 300], np.float64)
+    assert median_hz(contour) == 200
+    assert median_hz(contour[:3]) == 100
+    assert median_hz(np.array([0.0, 1.0])) == 0
+    assert shift_semitones(contour, contour * 2) == pytest.approx(12)
+    assert shift_semitones(contour, contour / 2 ** (3 / 12)) == pytest.approx(-3)
+    assert shift_semitones(contour, np.zeros(4)) is None
+    assert shift_semitones(np.zeros(4), contour) is None

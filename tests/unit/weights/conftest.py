@@ -1,0 +1,3 @@
+"""A fake hub of weights."""
+
+from tests.support.hub import hub, weights  # noqa: F401
