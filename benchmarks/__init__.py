@@ -1,1 +1,1 @@
-"""Measurements. One script answers one question; results are kept in `results/`."""
+"""Benchmarks. Each script answers one question; results are kept in `results/`."""

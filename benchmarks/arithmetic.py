@@ -1,6 +1,6 @@
-"""What the networks must do at the least: bytes that a frame reads, operations that a window computes.
+"""Lower bounds of the networks' work: bytes that a frame reads, operations that a window needs.
 
-Counted from the sizes, so that every preset has a floor. Source: heartmula spec, section 11; heartcodec spec, 8.
+They are computed from the sizes, for every preset. Source: heartmula spec, section 11; heartcodec spec, 8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from heartvoice.models.heartcodec.scalar import DILATIONS
 
 
 def layer_values(sizes: TransformerConfig) -> int:
-    """Weights of one layer, norms included."""
+    """Number of weights of one layer, norms included."""
     kv_width = sizes.num_kv_heads * sizes.head_dim
     attention = 2 * sizes.embed_dim * (sizes.embed_dim + kv_width)
     return attention + 3 * sizes.embed_dim * sizes.intermediate_dim + 2 * sizes.embed_dim
@@ -25,28 +25,28 @@ class FrameBytes:
 
     backbone: int
     depth: int
-    """Depth decoder and projection, read again in each of their passes."""
+    """Depth decoder and projection, which are read again in each of their passes."""
     heads: int
     cache: int
     """Keys and values of all rows."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all bytes."""
         return self.backbone + self.depth + self.heads + self.cache
 
 
 def frame_bytes(
     sizes: HeartMuLaConfig, *, positions: int, rows: int, weight_bytes: float = 4, cache_bytes: int = 4
 ) -> FrameBytes:
-    """Bytes read by one frame with so many cached positions in each row.
+    """Compute the bytes that one frame reads.
 
     Args:
-        sizes: of the network.
+        sizes: sizes of the network.
         positions: cached positions of each row.
         rows: two for a guided song.
-        weight_bytes: of one weight.
-        cache_bytes: of one cached value.
+        weight_bytes: bytes per weight.
+        cache_bytes: bytes per cached value.
     """
     backbone, decoder = sizes.backbone, sizes.decoder
     passes = sizes.audio_num_codebooks - 1
@@ -62,7 +62,7 @@ def frame_bytes(
 
 
 def prefill_flop(sizes: HeartMuLaConfig, *, positions: int, rows: int) -> float:
-    """Operations of a prompt in the backbone; the frame after it is not counted."""
+    """Operations of a prompt in the backbone, without the frame after it."""
     backbone = sizes.backbone
     linear = 2 * backbone.num_layers * layer_values(backbone) * positions
     attention = 2 * backbone.num_layers * positions**2 * backbone.embed_dim  # half of the square is masked
@@ -70,7 +70,7 @@ def prefill_flop(sizes: HeartMuLaConfig, *, positions: int, rows: int) -> float:
 
 
 def flow_flop(sizes: HeartCodecConfig, *, frames: int, rows: int) -> float:
-    """Operations of one evaluation of the flow's velocity, over so many latent frames."""
+    """Operations of one evaluation of the flow's velocity for `frames` latent frames."""
     width = sizes.num_attention_heads * sizes.attention_head_dim
     stacks = ((sizes.num_layers, width), (sizes.num_layers_2, 2 * width))
     values = sum(count * (4 * size**2 + 3 * size * mlp_width(size)) for count, size in stacks)
@@ -85,7 +85,7 @@ def flow_flop(sizes: HeartCodecConfig, *, frames: int, rows: int) -> float:
 
 
 def decoder_flop(sizes: HeartCodecConfig, *, frames: int, channels: int = 2) -> float:
-    """Operations of the scalar decoder over so many latent frames of each audio channel."""
+    """Operations of the scalar decoder for `frames` latent frames per audio channel."""
     width = sizes.init_channel << len(sizes.upsample_factors)
     length = frames
     values = sizes.delay_kernel_size * sizes.latent_hidden_dim * width * length

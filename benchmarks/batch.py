@@ -1,11 +1,11 @@
-"""How many songs more does HeartMuLa make in the same time when it makes eight at once?
+"""How much does HeartMuLa's throughput grow when it generates eight songs at once?
 
     python -m benchmarks.batch [--preset mid] [--quantize int8] [--seconds 20] [--tokens 128] [--quick]
 
-Random weights, guided and sampled songs, by the portable graph or, with --quantize, by the `ort` dialect. First one
-frame of 1, 2, 4 and 8 songs with as many cached positions each, then whole songs through the scheduler, prompts
-included: eight at once against one alone, in turns. Exits with 1 if any song's codes depend on how it was made. Run it
-with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+Songs are guided and sampled, with random weights, by the portable graph or, with --quantize, by the `ort` dialect. The
+script measures one frame of 1, 2, 4 and 8 songs with equal numbers of cached positions. Then it alternates whole songs
+through the scheduler, prompts included: eight at once and one alone. It exits with 1 if a song's codes depend on the
+other songs. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from heartvoice.stages.lm.scheduler import LmScheduler
 SONGS = (1, 2, 4, 8)
 MOST = SONGS[-1]
 BUDGET, BUDGET_INT8 = 3.0, 1.8
-"""Songs a second at eight against one on a CPU, in fp32 and with 8-bit weights (design, section 4)."""
+"""Required ratio of songs per second, eight to one, on a CPU in fp32 and with 8-bit weights (design, section 4)."""
 NewEngine = Callable[[int], LmEngine]
-"""An engine with so many slots."""
+"""Makes an engine with the given number of slots."""
 
 
 class Songs:
-    """Guided, sampled songs of one length; each index is another seed."""
+    """Guided, sampled songs of one length; the index is the seed."""
 
     def __init__(self, preset: Preset, *, n_frames: int, tokens: int) -> None:
-        """`tokens`: of each prompt, about."""
+        """Set the length; `tokens` is the approximate length of each prompt."""
         self._preset, self._tokenizer = preset, Tokenizer.from_str(byte_tokenizer(preset.lm.text_vocab_size))
         self._seconds, self._lyrics = n_frames / FRAMES_PER_S, ("la " * tokens)[:tokens]
 
     def __getitem__(self, seed: int) -> SongState:
-        """A song that has not begun."""
+        """Return a song that has not started."""
         request = LmRequest(
             lyrics=self._lyrics, tags="pop", duration_s=self._seconds, min_duration_s=self._seconds, seed=seed,
             temperature=1.0, top_k=50, cfg_scale=1.5,
@@ -64,7 +64,7 @@ class Songs:
 def measure_steps(
     run: Run, preset: Preset, new_engine: NewEngine, choice: Quantization, *, n: int, positions: int
 ) -> None:
-    """One frame of 1 to 8 songs with about so many cached positions each."""
+    """Measure one frame of 1 to 8 songs with about equal numbers of cached positions."""
     songs = Songs(preset, n_frames=n + 2, tokens=positions)
 
     def begun(count: int) -> Callable[[], object]:
@@ -87,7 +87,7 @@ def measure_steps(
 
 
 def measure_songs(run: Run, songs: Songs, new_engine: NewEngine, *, rounds: int, limit_s: float, budget: float) -> bool:
-    """Whole songs, prompts included; returns whether every song's codes were the same alone and among others."""
+    """Measure whole songs with prompts; return True if no song's codes depend on the others."""
     scheduler = LmScheduler(new_engine(MOST), max_waiting=0)
     made: dict[int, list[NDArray[np.int32]]] = {seed: [] for seed in range(MOST)}
     turns = iter(range(10**9))
@@ -117,7 +117,7 @@ def _add_songs(run: Run, variant: str, timing: Timing, count: int, one: Timing) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     preset = PRESETS[args.preset]
     run = Run(
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _engines(preset: Preset, folder: Path, quantize: str | None, threads: int) -> NewEngine:
-    """The portable graph's engine, or that of the `ort` dialect."""
+    """Return a factory of the portable graph's engine, or of the `ort` dialect's."""
     source, path = random_checkpoint(preset.lm, 0), folder / GRAPH_FILE
     if quantize is not None:
         write_graph(build_heartmula_ort(preset, source, Quantization.parse(quantize)), folder)
@@ -157,16 +157,16 @@ def _engines(preset: Preset, folder: Path, quantize: str | None, threads: int) -
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.batch", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="mid")
-    parser.add_argument("--quantize", metavar="none|int8|...", help="the `ort` dialect, with weights of so many bits")
-    parser.add_argument("--quick", action="store_true", help="a few frames, songs of a second")
+    parser.add_argument("--quantize", metavar="none|int8|...", help="use the `ort` dialect with these weights")
+    parser.add_argument("--quick", action="store_true", help="few frames, songs of one second")
     parser.add_argument("--seconds", type=float, help="length of a song (default 20)")
-    parser.add_argument("--tokens", type=int, default=128, help="of a song's lyrics")
+    parser.add_argument("--tokens", type=int, default=128, help="length of the lyrics in tokens")
     parser.add_argument("--positions", type=int, nargs="+", help="cached positions of the frames (default 256 1024)")
     parser.add_argument("--frames", type=int, help="measured frames of each batch (default 40)")
-    parser.add_argument("--rounds", type=int, default=3, help="of whole songs")
-    parser.add_argument("--limit", type=float, default=400, help="no new round of whole songs after so many seconds")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of whole songs")
+    parser.add_argument("--limit", type=float, default=400, help="start no round of whole songs after these seconds")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.seconds = args.seconds or (1.0 if args.quick else 20.0)
     args.positions = args.positions or ([64] if args.quick else [256, 1024])

@@ -1,9 +1,9 @@
-"""Would songs gain by sharing the codec's batches? One evaluation of the flow for several guided songs together.
+"""Would batching the codec's flow over several guided songs save time?
 
     python -m benchmarks.codec_batch [--preset mid] [--n 5] [--quick]
 
-Over an exported repository (`heartvoice export --preset mid --random-weights 0` first), onnxruntime on the CPU: rows of
-1, 2 and 4 songs in one call against one call for each song, in turns, for the smallest and the largest window. Run it
+It needs an exported repository (first `heartvoice export --preset mid --random-weights 0`) and uses onnxruntime on the
+CPU. It alternates one call for 1, 2 and 4 songs with one call per song, for the smallest and the largest window. Run it
 with OMP_WAIT_POLICY=PASSIVE on a shared machine.
 """
 
@@ -30,7 +30,7 @@ ROWS_PER_SONG = 2
 
 
 def flow_inputs(repository: Repository, window: int, rows: int) -> dict[str, Array]:
-    """Noise for so many rows of a window of codes."""
+    """Make noise for `rows` rows of a window of codes."""
     sizes, n_frames = repository.preset.codec, LATENTS_PER_FRAME * window
     widths = {"x": sizes.out_channels, "context": sizes.out_channels, "mu": sizes.dim}
     arrays: dict[str, Array] = {name: normal(0, name, 0, (rows, n_frames, width)) for name, width in widths.items()}
@@ -38,7 +38,7 @@ def flow_inputs(repository: Repository, window: int, rows: int) -> dict[str, Arr
 
 
 def measure(run: Run, repository: Repository, window: int, *, n: int) -> None:
-    """One window's rows; adds a row for each number of songs, with the time of separate calls as baseline."""
+    """Measure one window; adds a row per number of songs, with separate calls as baseline."""
     networks = LocalNetworks(repository, threads=run.threads)
     call = partial(networks.run, HEARTCODEC_FLOW.name)
     inputs = {count: flow_inputs(repository, window, ROWS_PER_SONG * count) for count in SONGS}
@@ -54,12 +54,12 @@ def measure(run: Run, repository: Repository, window: int, *, n: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="benchmarks.codec_batch", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--preset", default="mid", help="which of build/repository")
-    parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
+    parser.add_argument("--preset", default="mid", help="preset of build/repository")
+    parser.add_argument("--repository", type=Path, help="repository to use instead of build/repository/PRESET")
     parser.add_argument("--n", type=int, default=5, help="rounds")
     parser.add_argument("--quick", action="store_true", help="one round of the smallest window")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     repository = Repository(args.repository or Path("build/repository") / args.preset)
     run = Run("codec-batch", repository.preset.name, str(repository.index["precision"]), args.threads,

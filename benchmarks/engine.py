@@ -1,13 +1,13 @@
-"""Are the exported graphs faster than the PyTorch modules they came from, and as right?
+"""Are the exported graphs faster than their PyTorch modules, and equally accurate?
 
     python -m benchmarks.engine --preset mid [--only lm|flow|decoder] [--quick]
 
-HeartMuLa's step, the codec's flow and its scalar decoder, on this CPU, each against PyTorch eager with the same random
-weights, in turns in one process. Exits with 1 if the step's codes differ.
+It compares HeartMuLa's step, the codec's flow and its scalar decoder with PyTorch eager on this CPU. Both have the same
+random weights and run alternately in one process. It exits with 1 if the step's codes differ.
 
-Torch's waiting threads spin by default. For the step that is the quicker yardstick (PASSIVE made eager 1.2 to 1.8x
-slower); on a shared machine long eager calls then stall for seconds, so run `--only flow` and `--only decoder` with
-OMP_WAIT_POLICY=PASSIVE there. The result records it.
+Torch's waiting threads spin by default. For the step this is the faster yardstick (PASSIVE made eager 1.2 to 1.8x
+slower). On a shared machine long eager calls then stall for seconds, so run `--only flow` and `--only decoder` with
+OMP_WAIT_POLICY=PASSIVE there. The result records the setting.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 PARTS = ("lm", "flow", "decoder")
 CHUNKS = (62, 124, 186, 248, 372)
-"""Latent frames of one decoder call; divisors of a window, and the stage's own."""
+"""Latent frames per decoder call: divisors of a window, and the stage's own value."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     preset: Preset = PRESETS[args.preset]
     repository = _repository(preset, args.repository, args.seed, args.only)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(run: Run, repository: Repository, args: argparse.Namespace) -> bool:
-    """Every part that was asked for; returns whether the codes agreed."""
+    """Measure the selected parts; return True if the codes are equal."""
     from benchmarks import engine_codec, engine_lm
     from heartvoice.models.load import random_checkpoint
 
@@ -78,26 +78,26 @@ def _measure(run: Run, repository: Repository, args: argparse.Namespace) -> bool
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.engine", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="mid")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a few repetitions, short windows, no memory")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, short windows, no memory measurement")
     parser.add_argument("--repository", type=Path, help="default build/repository/PRESET; exported if it is missing")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights that the repository has")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the repository's random weights")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.only = [part for part in PARTS if part in (args.only or PARTS)]
     return args
 
 
 def _repository(preset: Preset, root: Path | None, seed: int, parts: list[str]) -> Repository:
-    """The exported graphs that are needed, made if they are not there or not made by this code."""
+    """Export the needed graphs if they are missing or were exported by other code."""
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
     from heartvoice.runtime.repository import Repository
 
     root = root or Path("build/repository") / preset.name
     only = ["heartmula_step"] if parts == ["lm"] else []
-    export_repository(random_weights(preset, seed), root, only=only)  # what is up to date stays
+    export_repository(random_weights(preset, seed), root, only=only)  # up-to-date graphs are kept
     return Repository(root)
 
 

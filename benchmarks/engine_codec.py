@@ -1,4 +1,4 @@
-"""HeartCodec's two networks: the flow's velocity in every engine, and the scalar decoder whole and in chunks."""
+"""HeartCodec's networks: the flow's velocity in every engine, and the scalar decoder whole and in chunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +35,8 @@ NO_OPENVINO = "openvino is not installed"
 
 
 def load_codec(sizes: HeartCodecConfig, source: TensorSource) -> HeartCodec:
-    """The network with what decoding needs, weight norm folded."""
-    network = load_network(sizes, source, decode_only=True)
-    assert isinstance(network, HeartCodec)
+    """Load the parts for decoding, with weight norm folded."""
+    network = cast("HeartCodec", load_network(sizes, source, decode_only=True))
     network.fold_weight_norm()
     return network
 
@@ -46,7 +45,7 @@ def load_codec(sizes: HeartCodecConfig, source: TensorSource) -> HeartCodec:
 
 
 def measure_flow(run: Run, repository: Repository, network: HeartCodec, *, n: int, frames: int, limit_s: float) -> None:
-    """One guided evaluation of the velocity (two rows) in every engine; adds rows."""
+    """Measure one guided evaluation of the velocity (two rows) in every engine; adds rows."""
     sizes = repository.preset.codec
     shapes = {"x": sizes.out_channels, "context": sizes.out_channels, "mu": sizes.dim}
     inputs = {
@@ -92,11 +91,11 @@ def measure_flow(run: Run, repository: Repository, network: HeartCodec, *, n: in
 
 @dataclass(frozen=True)
 class DecoderVariant:
-    """One way to decode; picklable, so that a child process can build it."""
+    """A decoding variant; picklable, so that a child process can build it."""
 
     engine: Literal["eager", "onnxruntime", "openvino"]
     chunk: int
-    """Latent frames of one call beside history and look-ahead; 0 is all at once."""
+    """Latent frames per call without history and look-ahead; 0 decodes all at once."""
 
     def __str__(self) -> str:
         """Name in tables."""
@@ -104,7 +103,7 @@ class DecoderVariant:
 
 
 def in_chunks(decode: Callable[[Floats], Floats], latents: Floats, chunk: int, hop: int) -> Floats:
-    """Decode [2, L / 2, T] in chunks that see their history and look-ahead, as the stage does: [2, T * hop]."""
+    """Decode [2, L / 2, T] to [2, T * hop] in chunks with history and look-ahead, as the stage does."""
     pieces = []
     n_frames = latents.shape[2]
     for start in range(0, n_frames, chunk or n_frames):
@@ -119,7 +118,8 @@ def _decode(
     variant: DecoderVariant, path: Path, network: HeartCodec | None, threads: int
 ) -> Callable[[Floats], Floats]:
     if variant.engine == "eager":
-        assert network is not None
+        if network is None:
+            raise ValueError("network: expected the module for the engine eager, got none")
         scalar = network.scalar_model
 
         @torch.inference_mode()
@@ -135,12 +135,12 @@ def _decode(
 
 
 def decoder_latents(sizes: HeartCodecConfig, frames: int) -> Floats:
-    """Latents as the flow makes them, deviation about a half: [2, L / 2, T]."""
+    """Make latents with the flow's deviation of about 0.5: [2, L / 2, T]."""
     return keyed_random.normal(0, "benchmark latents", 0, (2, sizes.latent_hidden_dim, frames)) * np.float32(0.5)
 
 
 def build_decoder(variant: DecoderVariant, root: Path, seed: int, frames: int, threads: int) -> Callable[[], object]:
-    """Load one variant in a fresh process; what it returns decodes once."""
+    """Load one variant in a new process; return a function that decodes once."""
     torch.set_num_threads(threads)
     repository = Repository(root)
     sizes = repository.preset.codec
@@ -162,18 +162,18 @@ def measure_decoder(
     limit_s: float,
     memory: bool = True,
 ) -> None:
-    """The scalar decoder over a window, whole and in chunks, in every engine; adds rows.
+    """Measure the scalar decoder over a window, whole and in chunks, in every engine; adds rows.
 
     Args:
-        run: takes the rows.
-        repository: holds the graph.
-        network: with the same weights.
-        seed: of those weights, for the child processes that measure memory.
+        run: receives the rows.
+        repository: contains the graph.
+        network: the module with the same weights.
+        seed: seed of those weights, for the child processes that measure memory.
         n: measured rounds.
         frames: latent frames of the window.
-        chunks: sizes to try; the stage's own is among them.
+        chunks: chunk lengths to measure, including the stage's own.
         limit_s: soft limit of the rounds.
-        memory: whether to measure memory, each variant in a process of its own.
+        memory: measure the memory of each variant in a separate process.
     """
     sizes = repository.preset.codec
     engines: list[Literal["eager", "onnxruntime", "openvino"]] = ["eager", "onnxruntime"]

@@ -1,7 +1,7 @@
-"""HeartMuLa's step: both dialects of the graph, in their engines, against PyTorch eager with a static cache.
+"""HeartMuLa's step: both graph dialects in their engines, against PyTorch eager with a static cache.
 
-All draw from the same random numbers and are fed the same codes, frame by frame, so every float32 frame must agree.
-(Fed its own codes, a song that differs once differs for ever.)
+All variants use the same random numbers and are fed the same codes, frame by frame, so all float32 frames must be
+equal. (Songs that are fed their own codes stay different after the first difference.)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,16 +41,16 @@ CASE, PROMPT = "LM step", "LM prompt"
 EAGER, STANDARD, ORT = "eager fp32, static cache", "standard, fp32", "ort, fp32"
 QUANTIZED = {f"ort, {text}": Quantization.parse(text) for text in ("depth-int8", "int8", "depth-int4", "int4")}
 PAST = 512
-"""Least cached positions at the first measured frame: what a song has after half a minute."""
+"""Least number of cached positions at the first measured frame, as after half a minute of a song."""
 LEAD = 1
-"""Frames before each one that counts."""
+"""Uncounted frames before each counted one."""
 BUDGETS = {STANDARD: 0.65, ORT: 0.65, "ort, int8": 0.32}
-"""Of eager's time (design, section 4)."""
+"""Allowed time relative to eager's (design, section 4)."""
 Codes = npt.NDArray[np.int64]
 
 
 def request(preset: Preset, n_frames: int, tokens: int) -> LmRequest:
-    """A guided request whose prompt has at least so many tokens (the random tokenizer gives one for each byte)."""
+    """Make a guided request with at least `tokens` tokens (the random tokenizer makes one per byte)."""
     seconds = (n_frames + 1) / FRAMES_PER_S
     return LmRequest(
         lyrics=("la " * tokens)[:tokens], tags="pop", duration_s=seconds, min_duration_s=seconds,
@@ -80,7 +81,7 @@ class EagerSong:
 
     @torch.inference_mode()
     def next_frame(self, codes: Codes | None) -> Codes:
-        """Feed the prompt (None) or one frame [8]; return the next frame's ids."""
+        """Process the prompt (None) or one frame [8]; return the next frame's ids."""
         text_ids = self.text_ids if codes is None else np.array([-1], np.int64)
         fed = np.zeros(self.preset.lm.audio_num_codebooks, np.int64) if codes is None else codes
         draws = keyed_random.uniform(self.song.seed, "lm", self.n_made, (1, len(fed)))
@@ -105,21 +106,21 @@ class EagerSong:
 
 
 class EngineSong:
-    """One song in an engine: the twin of `EagerSong`."""
+    """One song in an engine, with the interface of `EagerSong`."""
 
     def __init__(self, engine: LmEngine, song: SongState) -> None:
-        """Take slot 0."""
+        """Start the song in slot 0."""
         self.engine, self.song = engine, song
 
     def next_frame(self, codes: Codes | None) -> Codes:
-        """Feed the prompt (None) or one frame [8]; return the next frame's ids."""
+        """Process the prompt (None) or one frame [8]; return the next frame's ids."""
         frame = replace(self.song.next_input(), codes=codes, allow_eos=False)
         self.song.n_made += 1
         return self.engine.prefill(0, self.song.prompt, frame) if codes is None else self.engine.step({0: frame})[0]
 
 
 class _Probe:
-    """A graph that keeps the logits while asked to; untouched timing otherwise."""
+    """A graph that stores the logits while `probing`; otherwise it adds no work."""
 
     def __init__(self, graph: Engine) -> None:
         self.graph, self.probing = graph, False
@@ -134,36 +135,36 @@ class _Probe:
         return results
 
 
-class _Fed:
-    """A song that is fed frames of random codes whatever it makes, the same as every other song."""
+class _ForcedSong:
+    """A song that is fed random codes, equal for all variants, instead of its own."""
 
     def __init__(self, next_frame: Callable[[Codes | None], Codes], sizes: HeartMuLaConfig) -> None:
         self.next_frame, self.sizes = next_frame, sizes
         self.made: list[Codes] = []
 
     def run(self) -> None:
-        """Make one more frame; nothing comes before the first, which the prompt makes."""
+        """Generate one more frame; the prompt generates the first one."""
         draws = keyed_random.uniform(0, "benchmark codes", len(self.made), (self.sizes.audio_num_codebooks,))
         codes = (draws * self.sizes.codebook_size).astype(np.int64)
         self.made.append(self.next_frame(codes if self.made else None))
 
 
 def measure(run: Run, repository: Repository, source: TensorSource, *, n: int, tokens: int = PAST) -> bool:
-    """Measure and add rows.
+    """Measure all variants and add rows.
 
     Args:
-        run: takes the rows.
-        repository: holds the standard graph and the tokenizer.
-        source: the weights that the graph was made from.
+        run: receives the rows.
+        repository: contains the standard graph and the tokenizer.
+        source: weights of the graph.
         n: measured frames.
         tokens: least length of the prompt.
 
     Returns:
-        Whether every frame's codes were eager's, quantised graphs left out.
+        True if all frames of the unquantised graphs have eager's codes.
     """
     with TemporaryDirectory() as folder:
         bench = _Bench(run, repository, source, Path(folder))
-        # The prompt, two warm-up rounds, the frame whose logits count.
+        # One prompt, two warm-up rounds, and the frame whose logits are compared.
         song = request(repository.preset, (1 + LEAD) * n + 4, tokens)
         bench.prompts(song, max(3, n // 20))
         exact = bench.steps(song, n)
@@ -172,13 +173,11 @@ def measure(run: Run, repository: Repository, source: TensorSource, *, n: int, t
 
 
 class _Bench:
-    """Eager, and an engine over each graph."""
+    """Eager, and an engine for each graph."""
 
     def __init__(self, run: Run, repository: Repository, source: TensorSource, folder: Path) -> None:
         self.run, self.preset, self.source, self.folder = run, repository.preset, source, folder
-        network = load_network(self.preset.lm, source)
-        assert isinstance(network, HeartMuLa)
-        self.network = network
+        self.network = cast("HeartMuLa", load_network(self.preset.lm, source))
         self.tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
         self.probe = _Probe(OnnxEngine(repository.graph("heartmula_step"), threads=run.threads))
         self.engines: dict[str, LmEngine] = {STANDARD: GraphEngine(self.probe, self.preset)}
@@ -213,11 +212,11 @@ class _Bench:
             self.run.add(PROMPT, name, timing, baseline=baseline, positions=len(self._eager(song).text_ids))
 
     def steps(self, song: LmRequest, n: int) -> bool:
-        """Time frames; returns whether those of every float32 graph were eager's."""
+        """Time frames; return True if every float32 graph's frames equal eager's."""
         eager = self._eager(song)
-        songs = {EAGER: _Fed(eager.next_frame, self.preset.lm)}
+        songs = {EAGER: _ForcedSong(eager.next_frame, self.preset.lm)}
         for name, engine in self.engines.items():
-            songs[name] = _Fed(self._begin(engine, song).next_frame, self.preset.lm)
+            songs[name] = _ForcedSong(self._begin(engine, song).next_frame, self.preset.lm)
         for fed in songs.values():
             fed.run()
         timings = alternate({name: fed.run for name, fed in songs.items()}, n=n, warmup=2, lead=LEAD)
@@ -236,7 +235,7 @@ class _Bench:
         return exact
 
     def _add(self, variant: str, timing: Timing, positions: int, baseline: Timing | None = None) -> dict[str, object]:
-        """A row with its share of the bandwidth floor."""
+        """Add a row with its ratio to the bandwidth bound."""
         n_bytes = read_bytes(self.preset.lm, QUANTIZED.get(variant, NOTHING), positions)
         floor_s = n_bytes / (self.run.rates["bandwidth_gb_s"] * 1e9)
         return self.run.add(
@@ -253,7 +252,7 @@ class _Bench:
         )
 
     def qualities(self, n_frames: int) -> None:
-        """What each quantisation changes: the worst codebook's numbers."""
+        """Add the effect of each quantisation on the worst codebook."""
         exact = OnnxEngine(self._graph(NOTHING, taught=True), threads=self.run.threads)
         for name, choice in QUANTIZED.items():
             engine = OnnxEngine(self._graph(choice, taught=True), threads=self.run.threads)

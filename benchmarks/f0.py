@@ -1,10 +1,10 @@
-"""Is the F0 stage as right as its engines allow, fast, and bounded in memory on a long song?
+"""Is the F0 stage accurate, fast, and bounded in memory on a long song?
 
     python -m benchmarks.f0 [--only accuracy|speed|chunks] [--quick]
 
 swift-f0 has its published weights: its accuracy is measured on synthetic voices of known pitch, its speed against the
-wheel's own file. RMVPE has random weights, full size: its speed is measured against PyTorch eager, and a long song in
-pieces against the song in one call. swift-f0 is fetched from PyPI once.
+wheel's own file. RMVPE has random weights at full size: its speed is measured against PyTorch eager, and a long song in
+pieces is compared with the song in one call. swift-f0 is downloaded from PyPI once.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from heartvoice.stages.f0 import (
 PARTS = ("accuracy", "speed", "chunks")
 CONTEXTS = (32, 64, 160, 320)
 MARGIN = 5
-"""Values beside the ends of notes that the "steady" columns leave out: 50 ms, three frames of swift-f0."""
+"""Values next to the ends of notes that the "steady" columns omit: 50 ms, three frames of swift-f0."""
 SWIFT_F0_BUDGET, RMVPE_BUDGET = 1.1, 1.0
 SMALL = RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=4)
-"""For --quick."""
+"""Sizes for --quick."""
 Kind = Literal["published", "eager", "graph", "stage"]
 
 
@@ -60,19 +60,19 @@ class OneNetwork:
         self._engine = engine
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run it, whatever the name."""
+        """Run the engine; the name is ignored."""
         return self._engine.run(inputs, outputs)
 
 
-class Remembering(OneNetwork):
-    """It runs each input once: contours of one recording differ in their decoding alone."""
+class CachingNetwork(OneNetwork):
+    """Runs each input once: contours of one recording differ in their decoding only."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._known: dict[bytes, dict[str, Array]] = {}
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run it, or remember what it returned."""
+        """Run the engine, or return the stored result."""
         key = hashlib.sha256(inputs["features"].tobytes()).digest()
         if key not in self._known:
             self._known[key] = super().run(name, inputs, outputs)
@@ -80,7 +80,7 @@ class Remembering(OneNetwork):
 
 
 def source_of(sizes: AnyF0, seed: int) -> TensorSource:
-    """swift-f0's published file, or random weights."""
+    """Return swift-f0's published file, or random weights."""
     return open_swift_f0(member("swift-f0")) if isinstance(sizes, SwiftF0Config) else random_checkpoint(sizes, seed)
 
 
@@ -94,7 +94,7 @@ def _graph(sizes: AnyF0, seed: int, folder: Path) -> Path:
 
 
 def measure_accuracy(run: Run, path: Path) -> None:
-    """swift-f0 on every synthetic voice, clean and in noise, and on what is no voice; adds rows."""
+    """Measure swift-f0 on all synthetic voices, clean and noisy, and on unvoiced signals; adds rows."""
     stage = F0Stage(OneNetwork(OnnxEngine(path, threads=run.threads)), SwiftF0Config())
     for name, make in VOICES.items():
         for snr_db in NOISES_DB:
@@ -116,7 +116,7 @@ def measure_accuracy(run: Run, path: Path) -> None:
 def build(
     kind: Kind, sizes: AnyF0, path: Path, seed: int, audio: Samples, threads: int, whole: int
 ) -> Callable[[], Array]:
-    """One way from samples to activations or, through the stage, to a contour; also run in fresh processes."""
+    """Return a function from samples to activations or to a contour; also used in child processes."""
     torch.set_num_threads(threads)
     if kind == "stage":
         stage = F0Stage(OneNetwork(OnnxEngine(path, threads=threads)), sizes, whole_frames=whole)
@@ -143,7 +143,7 @@ def _activations(module: torch.nn.Module, features: Samples) -> Array:
 
 
 def measure_speed(run: Run, sizes: AnyF0, path: Path, *, seed: int, n: int, seconds: float, memory: bool) -> None:
-    """Graph and stage against what the graph was made from, whole, on one recording; adds rows."""
+    """Measure graph and stage against the graph's source on one recording; adds rows."""
     swift = isinstance(sizes, SwiftF0Config)
     baseline: Kind = "published" if swift else "eager"
     kinds: tuple[Kind, ...] = (baseline, "graph", "stage")
@@ -166,7 +166,7 @@ def measure_speed(run: Run, sizes: AnyF0, path: Path, *, seed: int, n: int, seco
 
 
 def _multiple(seconds: float) -> int:
-    """Frames that hold a recording, a multiple of 32 long enough for the stage's context."""
+    """Round a recording up to a multiple of 32 frames that covers the stage's context."""
     frames = int(seconds * SPEECH_RATE_HZ) // F0_HOP + 1
     return max(-(-frames // 32) * 32, 2 * RMVPE_CONTEXT_FRAMES + 32)
 
@@ -177,15 +177,15 @@ def _multiple(seconds: float) -> int:
 def measure_chunks(
     run: Run, sizes: RmvpeConfig, path: Path, *, seed: int, n: int, seconds: float, memory: bool
 ) -> None:
-    """RMVPE's long song in pieces, with several contexts, against the song in one call; adds rows."""
+    """Compare RMVPE on a long song in pieces, with several contexts, with one call; adds rows."""
     engine, whole = OnnxEngine(path, threads=run.threads), _multiple(seconds)
     inputs = {
         "melody": melody(seconds).audio,
         "white noise": keyed_random.normal(0, "benchmark hiss", 2, (int(seconds * SPEECH_RATE_HZ),)) * np.float32(0.1),
     }
     for name, audio in inputs.items():
-        networks = Remembering(engine)
-        # A threshold that about half of the values pass, so that a change in voicing can show.
+        networks = CachingNetwork(engine)
+        # About half of the values exceed this threshold, so changes of the voicing are visible.
         features = rmvpe_log_mel(audio[: 32 * SPEECH_RATE_HZ - F0_HOP], sizes.n_mels)
         features = features[:, : features.shape[1] // 32 * 32]
         salience = networks.run("f0_network", {"features": features[None]})["activations"]
@@ -221,7 +221,7 @@ def measure_chunks(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
     sizes = SMALL if args.quick else RmvpeConfig()
@@ -252,11 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.f0", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a small RMVPE, short recordings, no memory")
-    parser.add_argument("--seed", type=int, default=0, help="of RMVPE's random weights")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="a small RMVPE, short recordings, no memory measurement")
+    parser.add_argument("--seed", type=int, default=0, help="seed of RMVPE's random weights")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.only = [part for part in PARTS if part in (args.only or PARTS)]
     return args

@@ -1,15 +1,15 @@
-"""What does the gateway cost? The same calls straight to the server and through a gateway, in turns.
+"""How much time does the gateway add to calls, compared with calls directly to the server?
 
     python -m benchmarks.gateway [--preset tiny] [--n 400] [--quick]
 
-Over an exported repository (`heartvoice export --preset tiny --random-weights 0` first); under four minutes. Server,
-proxies and caller are processes of their own on this host. The gateway knows its caller by a token, checks every
-request and writes its access log, as it would in earnest. Where HAProxy is installed (`apt-get install haproxy`), the
-calls pass through it, too: it checks nothing, and shows what any proxy costs here.
+It needs an exported repository (first `heartvoice export --preset tiny --random-weights 0`) and takes less than four
+minutes. Server, proxies and client are separate processes on this host. The gateway authenticates its client by a
+token, checks every request and writes its access log, as in production. If HAProxy is installed (`apt-get install
+haproxy`), the calls pass through it too: it checks nothing, and shows the cost of any proxy here.
 
-`added_ms` is the median of the differences of neighbours, `ratio` that of their ratios. `cpu_ms` is the proxy's own
-processor time for each call: it depends little on what else the machine does, and `host_share`, what it takes of all
-cores in the time that a call takes without it, is what throughput sinks by where no core is idle.
+`added_ms` is the median of the differences of neighbouring calls, `ratio` that of their ratios. `cpu_ms` is the proxy's
+processor time per call; it depends little on the machine's other load. `host_share` is that time as a share of all
+cores during a direct call: where no core is idle, throughput drops by this share.
 """
 
 from __future__ import annotations
@@ -51,38 +51,39 @@ from heartvoice.server.server import EmbeddedServer, free_port
 
 DIRECT, GATEWAY, HAPROXY = "direct", "gateway", "haproxy"
 LIMIT_S = 12.0
-"""No new round of a case begins after that."""
+"""No new round of a case starts after this."""
 SETTLE_S = 0.3
-"""What a proxy does after its answers, the access log for one, is over by then, and counts."""
+"""Waiting time after which a proxy's later work, such as the access log, is finished and counted."""
 CALLERS = 4
-"""At once, where throughput is measured."""
+"""Concurrent clients of the throughput cases."""
 N_SONGS = 8
 REFUSED_BYTES = 50_000_000
-"""A body that the server refuses as soon as it has it: nothing but transport."""
+"""Body that the server rejects on arrival, so that only the transport is measured."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to the server."""
+class Route:
+    """One route to the server: direct or through a proxy."""
 
     stub: Any
     metadata: Sequence[tuple[str, str]] = ()
     pid: int | None = None
-    """The proxy's process."""
+    """Process id of the proxy."""
 
     @property
     def cpu_s(self) -> float:
         """Processor time of the proxy so far."""
-        assert self.pid is not None
+        if self.pid is None:
+            raise ValueError("pid: expected the process of a proxy, got none")
         # clock_getcpuclockid(3), which Python lacks: nanoseconds, where /proc counts in hundredths of a second.
         return time.clock_gettime(~self.pid << 3 | 2)
 
     def infer(self, message: Any) -> None:
-        """A unary call."""
+        """Send a unary call."""
         self.stub.ModelInfer(message, metadata=self.metadata)
 
     def refused(self, message: Any) -> None:
-        """A unary call that the model refuses."""
+        """Send a unary call that the model refuses."""
         try:
             self.infer(message)
         except grpc.RpcError as error:
@@ -92,11 +93,11 @@ class Way:
         raise AssertionError("the model did not refuse it")
 
     def live(self) -> None:
-        """The least that a server can be asked."""
+        """Send the cheapest request of a server."""
         self.stub.ServerLive(service_pb2.ServerLiveRequest(), metadata=self.metadata)
 
     def stream(self, message: Any) -> list[float]:
-        """Seconds from the request to each response."""
+        """Return the seconds from the request to each response."""
         began = time.perf_counter()
         times = []
         for response in self.stub.ModelStreamInfer(iter([message]), metadata=self.metadata):
@@ -107,7 +108,7 @@ class Way:
 
 
 def request(model: str, **inputs: Any) -> Any:
-    """A request by the contract."""
+    """Build a request from a model's inputs."""
     message = service_pb2.ModelInferRequest(model_name=model)
     for name, value in inputs.items():
         spec = MODELS[model].input(name)
@@ -122,7 +123,7 @@ def request(model: str, **inputs: Any) -> Any:
 
 
 def recording(seconds: float) -> bytes:
-    """Noise as a stereo WAV file at 48 kHz."""
+    """Encode noise as a stereo WAV file at 48 kHz."""
     audio = 0.1 * keyed_random.normal(1, "gateway", 0, (round(seconds * 48_000), 2))
     file = io.BytesIO()
     soundfile.write(file, np.clip(audio, -1, 1), 48_000, format="WAV", subtype="PCM_16")
@@ -131,7 +132,7 @@ def recording(seconds: float) -> bytes:
 
 @contextmanager
 def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, int]]:
-    """A gateway without limits in a process of its own: its address, a token for it, the process."""
+    """Start a gateway without limits in a process; yield address, token and process id."""
     token = add_token(folder / "tokens", "benchmark")
     command = [
         sys.executable, "-m", "heartvoice.cli.main", "gateway", "--json", "--listen", f"127.0.0.1:{free_port()}",
@@ -141,7 +142,8 @@ def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, int]]:
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None
+            if process.stdout is None:
+                raise EngineError("gateway: expected its address on standard output, got no pipe")
             yield json.loads(process.stdout.readline())["grpc"], token, process.pid
         finally:
             process.terminate()
@@ -149,7 +151,7 @@ def gateway(upstream: str, folder: Path) -> Iterator[tuple[str, str, int]]:
 
 @contextmanager
 def haproxy(upstream: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """HAProxy as a plain proxy of HTTP/2: its address, the process."""
+    """Start HAProxy as a plain HTTP/2 proxy; yield address and process id."""
     address, config = f"127.0.0.1:{free_port()}", folder / "haproxy.cfg"
     config.write_text(
         "defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
@@ -163,8 +165,8 @@ def haproxy(upstream: str, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def ways(url: str) -> Iterator[dict[str, Way]]:
-    """All ways to a server."""
+def open_routes(url: str) -> Iterator[dict[str, Route]]:
+    """Yield all routes to a server."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with ExitStack() as stack:
 
@@ -174,22 +176,22 @@ def ways(url: str) -> Iterator[dict[str, Way]]:
             return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heartvoice-gateway-")))
-        found = {DIRECT: Way(stub(url))}
+        found = {DIRECT: Route(stub(url))}
         address, token, pid = stack.enter_context(gateway(url, folder))
-        found[GATEWAY] = Way(stub(address), (("authorization", f"Bearer {token}"),), pid)
+        found[GATEWAY] = Route(stub(address), (("authorization", f"Bearer {token}"),), pid)
         if shutil.which("haproxy"):
             address, pid = stack.enter_context(haproxy(url, folder))
-            found[HAPROXY] = Way(stub(address), (), pid)
+            found[HAPROXY] = Route(stub(address), (), pid)
         yield found
 
 
 def added_ms(through: Timing, straight: Timing) -> float:
-    """Median of the differences of neighbours."""
+    """Median of the differences of neighbouring calls."""
     return float(np.median(np.subtract(through.seconds, straight.seconds))) * 1e3
 
 
 def add(run: Run, case: str, timings: Mapping[str, Timing], facts: Mapping[str, Mapping[str, float]]) -> None:
-    """A row for each way: straight, and through each proxy with what it adds."""
+    """Add a row per route: direct, and through each proxy with its added time."""
     straight = timings[DIRECT]
     run.add(case, DIRECT, straight)
     for name, timing in timings.items():
@@ -201,22 +203,23 @@ def add(run: Run, case: str, timings: Mapping[str, Timing], facts: Mapping[str, 
 def calls(
     run: Run,
     case: str,
-    every: Mapping[str, Way],
-    call: Callable[[Way], object],
+    routes: Mapping[str, Route],
+    call: Callable[[Route], object],
     n: int,
     each: int = 1,
     callers: int = 1,
     limit_s: float = LIMIT_S,
 ) -> None:
-    """Time calls in turns; `each` is how many calls one of them is, made by so many callers at once."""
-    proxies = {name: way for name, way in every.items() if way.pid is not None}
-    before, warmup = {name: way.cpu_s for name, way in proxies.items()}, max(1, min(5, n // 20))
-    timings = alternate({name: partial(call, way) for name, way in every.items()}, n=n, warmup=warmup, limit_s=limit_s)
+    """Time calls alternately; one timed call is `each` requests of several concurrent clients."""
+    proxies = {name: route for name, route in routes.items() if route.pid is not None}
+    before, warmup = {name: route.cpu_s for name, route in proxies.items()}, max(1, min(5, n // 20))
+    variants = {name: partial(call, route) for name, route in routes.items()}
+    timings = alternate(variants, n=n, warmup=warmup, limit_s=limit_s)
     time.sleep(SETTLE_S)
     facts = {}
-    for name, way in proxies.items():
+    for name, route in proxies.items():
         rounds = len(timings[name].seconds) + warmup
-        facts[name] = {"cpu_ms": (way.cpu_s - before[name]) * 1e3 / rounds / each}
+        facts[name] = {"cpu_ms": (route.cpu_s - before[name]) * 1e3 / rounds / each}
         if callers > 1:
             facts[name]["host_share"] = (
                 facts[name]["cpu_ms"] * each / (timings[DIRECT].median * 1e3 * machine.n_cores())
@@ -224,24 +227,24 @@ def calls(
     add(run, case, timings, facts)
 
 
-def batch(pool: ThreadPoolExecutor, message: Any, count: int, way: Way) -> None:
-    """Many calls by several callers at once."""
-    list(pool.map(lambda _: way.infer(message), range(count)))
+def batch(pool: ThreadPoolExecutor, message: Any, count: int, route: Route) -> None:
+    """Send many calls from several concurrent clients."""
+    list(pool.map(lambda _: route.infer(message), range(count)))
 
 
-def songs(pool: ThreadPoolExecutor, message: Any, count: int, way: Way) -> None:
-    """Many streams by several callers at once."""
-    list(pool.map(lambda _: way.stream(message), range(count)))
+def songs(pool: ThreadPoolExecutor, message: Any, count: int, route: Route) -> None:
+    """Receive many streams by several concurrent clients."""
+    list(pool.map(lambda _: route.stream(message), range(count)))
 
 
-def streams(run: Run, case: str, every: Mapping[str, Way], message: Any, n: int) -> None:
-    """First response, mean gap between responses, and the whole."""
-    seen: dict[str, list[list[float]]] = {name: [] for name in every}
+def streams(run: Run, case: str, routes: Mapping[str, Route], message: Any, n: int) -> None:
+    """Measure first response, mean gap between responses, and the whole stream."""
+    seen: dict[str, list[list[float]]] = {name: [] for name in routes}
 
     def one(name: str) -> None:
-        seen[name].append(every[name].stream(message))
+        seen[name].append(routes[name].stream(message))
 
-    alternate({name: partial(one, name) for name in every}, n=n, warmup=1, limit_s=LIMIT_S)
+    alternate({name: partial(one, name) for name in routes}, n=n, warmup=1, limit_s=LIMIT_S)
     kept = {name: times[1:] for name, times in seen.items()}
     parts: dict[str, Callable[[list[float]], float]] = {
         "first response": lambda times: times[0],
@@ -249,57 +252,57 @@ def streams(run: Run, case: str, every: Mapping[str, Way], message: Any, n: int)
         "whole stream": lambda times: times[-1],
     }
     for name, part in parts.items():
-        timings = {way: Timing(tuple(map(part, times))) for way, times in kept.items()}
+        timings = {route: Timing(tuple(map(part, times))) for route, times in kept.items()}
         add(run, f"{case}: {name}", timings, {GATEWAY: {"responses": len(kept[GATEWAY][0])}})
 
 
 def cancellations(run: Run, n: int) -> None:
-    """How long the server does not know that its caller has left."""
+    """Measure the time until the server notices that its client has left."""
     message = request(SONG.name, lyrics=b"la")
-    with bare_server() as (address, endings), ways(address) as every:
+    with bare_server() as (address, endings), open_routes(address) as routes:
 
-        def once(way: Way) -> float:
-            return cancel(lambda: way.stub.ModelStreamInfer(iter([message]), metadata=way.metadata), endings)
+        def once(route: Route) -> float:
+            return cancel(lambda: route.stub.ModelStreamInfer(iter([message]), metadata=route.metadata), endings)
 
-        for way in every.values():
-            once(way)  # warm
-        rounds = [{name: once(way) for name, way in every.items()} for _ in range(n)]
+        for route in routes.values():
+            once(route)  # warm up
+        rounds = [{name: once(route) for name, route in routes.items()} for _ in range(n)]
     add(run, "a stream is cancelled", {name: Timing(tuple(each[name] for each in rounds)) for name in rounds[0]}, {})
 
 
-def measure(run: Run, every: Mapping[str, Way], n: int) -> None:
-    """All cases, cheapest first."""
+def measure(run: Run, routes: Mapping[str, Route], n: int) -> None:
+    """Measure all cases, cheapest first."""
     few, several = max(n // 20, 1), max(n // 10, 1)
     small = request(SPEAKER_NETWORK.name, features=np.zeros((1, 16, 40)))
     reference = request(SPEAKER_ENCODER.name, file=recording(3.0))
     length: dict[str, Any] = {"duration_s": [20.0], "min_duration_s": [20.0], "codec_window": [93], "codec_steps": [1]}
     song = request(SONG.name, lyrics=b"la", events=[True], **length)
     codes = request(HEARTMULA.name, lyrics=b"la", duration_s=[4.0], min_duration_s=[4.0], events=[True])
-    calls(run, "ServerLive, one caller", every, Way.live, n)
-    calls(run, "small unary (speaker_network), one caller", every, lambda way: way.infer(small), n)
-    calls(run, "unary (speaker_encoder, 3 s), one caller", every, lambda way: way.infer(reference), several)
+    calls(run, "ServerLive, one caller", routes, Route.live, n)
+    calls(run, "small unary (speaker_network), one caller", routes, lambda route: route.infer(small), n)
+    calls(run, "unary (speaker_encoder, 3 s), one caller", routes, lambda route: route.infer(reference), several)
     with ThreadPoolExecutor(CALLERS) as pool:
         for name, message, count in (("speaker_network", small, 100), ("speaker_encoder, 3 s", reference, 12)):
             case = f"{count} calls of {CALLERS} callers ({name})"
-            calls(run, case, every, partial(batch, pool, message, count), several, count, CALLERS)
-        calls(run, f"{N_SONGS} songs of {CALLERS} callers (20 s)", every, partial(songs, pool, song, N_SONGS), few,
+            calls(run, case, routes, partial(batch, pool, message, count), several, count, CALLERS)
+        calls(run, f"{N_SONGS} songs of {CALLERS} callers (20 s)", routes, partial(songs, pool, song, N_SONGS), few,
               N_SONGS, CALLERS, limit_s=5 * LIMIT_S)  # fmt: skip
-    streams(run, "codes (heartmula, 4 s)", every, codes, several)
-    streams(run, "song (20 s)", every, song, few)
+    streams(run, "codes (heartmula, 4 s)", routes, codes, several)
+    streams(run, "song (20 s)", routes, song, few)
     body = request(SPEAKER_ENCODER.name, file=bytes(REFUSED_BYTES))
-    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", every, lambda way: way.refused(body), few)
+    calls(run, f"{REFUSED_BYTES // 10**6} MB that are refused", routes, lambda route: route.refused(body), few)
     large = request(SPEAKER_ENCODER.name, file=recording(300.0))
-    calls(run, "58 MB (speaker_encoder, 300 s)", every, lambda way: way.infer(large), few)
+    calls(run, "58 MB (speaker_encoder, 300 s)", routes, lambda route: route.infer(large), few)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="benchmarks.gateway", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--preset", default="tiny", help="which of build/repository")
-    parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
-    parser.add_argument("--n", type=int, default=400, help="rounds of the cheapest case, at most")
+    parser.add_argument("--preset", default="tiny", help="preset of build/repository")
+    parser.add_argument("--repository", type=Path, help="repository to use instead of build/repository/PRESET")
+    parser.add_argument("--n", type=int, default=400, help="maximum rounds of the cheapest case")
     parser.add_argument("--quick", action="store_true", help="few rounds")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     repository = Repository(args.repository or Path("build/repository") / args.preset)
@@ -308,8 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     served = ServerOptions(repository.root, free_port(), free_port())
     n = 20 if args.quick else args.n
     cancellations(run, max(n // 2, 1))
-    with EmbeddedServer(served) as server, ways(server.url) as every:
-        measure(run, every, n)
+    with EmbeddedServer(served) as server, open_routes(server.url) as routes:
+        measure(run, routes, n)
     run.finish(json_line=False)
 
 

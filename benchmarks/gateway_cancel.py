@@ -1,7 +1,7 @@
-"""How much later does the server hear that a caller has left, because of a gateway?
+"""By how much does a gateway delay the server's notice of a cancelled call?
 
-Triton's models look at it every 20 ms, which hides milliseconds. So a bare gRPC server stands behind the proxies here,
-which notes when a call ends on its side; its clock is the caller's.
+Triton's models check every 20 ms, which hides milliseconds. So the proxies here forward to a bare gRPC server that
+records the end of each call; server and client share a clock.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tritonclient.grpc import service_pb2
 from heartvoice.server.server import free_port
 
 SETTLE_S = 0.01
-"""From the first response to the cancellation: by then the caller waits for the second."""
+"""Time from the first response to the cancellation; the client then waits for the second response."""
 
 
-class Endings(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Answers a stream once, and then notes the time of its end."""
+class EndTimes(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Sends one response per stream and records the time of the stream's end."""
 
     def __init__(self) -> None:
         self.at: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def service(self, details: Any) -> Any:
-        """Every stream is answered alike; other methods do not exist."""
+        """Handle all streams alike; other methods do not exist."""
         if not details.method.endswith("/ModelStreamInfer"):
             return None
         return grpc.stream_stream_rpc_method_handler(self._stream)
@@ -49,9 +49,9 @@ class Endings(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 @contextmanager
-def bare_server() -> Iterator[tuple[str, Endings]]:
-    """A server that makes nothing: its address, and when its calls ended."""
-    endings, address = Endings(), f"127.0.0.1:{free_port()}"
+def bare_server() -> Iterator[tuple[str, EndTimes]]:
+    """Start a server without models; yield its address and the end times of its calls."""
+    endings, address = EndTimes(), f"127.0.0.1:{free_port()}"
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(endings,))
     server.add_insecure_port(address)
     server.start()
@@ -61,8 +61,8 @@ def bare_server() -> Iterator[tuple[str, Endings]]:
         server.stop(None).wait()
 
 
-def cancel(start: Callable[[], Any], endings: Endings) -> float:
-    """Cancel a stream that waits for its second response; returns seconds until the server heard of it."""
+def cancel(start: Callable[[], Any], endings: EndTimes) -> float:
+    """Cancel a stream that waits for its second response; return the seconds until the server noticed."""
     call = start()
     next(call)
     time.sleep(SETTLE_S)

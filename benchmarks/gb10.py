@@ -1,11 +1,11 @@
-"""What does a GB10 need and take? Tables for docs/how-to/gpu.md, derived from sizes. Nothing here has been run on one.
+"""How much memory and time does a GB10 need? Computes the tables of docs/how-to/gpu.md from sizes.
 
-    python -m benchmarks.gb10            # both tables
-    python -m benchmarks.gb10 --write    # into docs/how-to/gpu.md
+    python -m benchmarks.gb10            # print both tables
+    python -m benchmarks.gb10 --write    # write them into docs/how-to/gpu.md
 
-Bytes come from `heartvoice.server.memory_estimate`, operations of the language model and the codec from
-`benchmarks.arithmetic`. Operations of the other networks are PyTorch's own count over their modules, at full size on
-the meta device.
+Nothing here has been run on a GB10. Bytes come from `heartvoice.server.memory_estimate`, operations of the language
+model and the codec from `benchmarks.arithmetic`. Operations of the other networks are PyTorch's own count for the
+full-size modules on the meta device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from heartvoice.stages.svc.windows import OVERLAP_FRAMES
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "gpu.md"
 BANDWIDTH = 233e9
-"""Bytes per second that a GB10 was measured to read elsewhere (231 to 234); its data sheet says 273."""
+"""Read bandwidth in bytes per second that others measured on a GB10 (231 to 234); its data sheet says 273."""
 BF16_FLOPS, FP32_FLOPS = 100e12, 30e12
 """Estimates, not measured: dense bf16 on tensor cores; float32 without TF32."""
 PROMPT_POSITIONS = 300
@@ -45,7 +45,7 @@ MEL_FRAMES_PER_S = 44_100 / SVC_HOP
 
 @dataclass(frozen=True)
 class Work:
-    """One stage of a song, bound by reading or by arithmetic."""
+    """One stage of a song, limited by memory bandwidth or by arithmetic."""
 
     name: str
     amount: str
@@ -55,7 +55,7 @@ class Work:
 
 
 def memory_rows(preset: Preset, profile: Profile, *, songs: int, codec: CodecPrecision) -> list[tuple[str, ...]]:
-    """The memory table."""
+    """Rows of the memory table."""
     parts = footprint(preset, songs=songs, codec=codec, pool_bytes=profile.pool_bytes)
     rows = [(part.name, f"{gigabytes(part.n_bytes)}", part.kind, part.note) for part in parts]
     return [
@@ -65,7 +65,7 @@ def memory_rows(preset: Preset, profile: Profile, *, songs: int, codec: CodecPre
 
 
 def totals_rows(preset: Preset, profile: Profile) -> list[tuple[str, ...]]:
-    """The sum by songs at once and by the codec's precision."""
+    """Rows of total memory by concurrent songs and by the codec's precision."""
     rows: list[tuple[str, ...]] = []
     for songs in (1, 2, 4, 8):
         sums = [
@@ -77,7 +77,7 @@ def totals_rows(preset: Preset, profile: Profile) -> list[tuple[str, ...]]:
 
 
 def time_rows(preset: Preset, duration_s: float) -> list[tuple[str, ...]]:
-    """The table of lower bounds of a song's stages, one after the other."""
+    """Rows of the lower bounds of a song's stages, run one after the other."""
     works = list(song_work(preset, duration_s))
     rows = [(work.name, work.amount, f"{work.bf16_s:.1f}", f"{work.fp32_s:.1f}") for work in works]
     mixed, exact = (
@@ -87,7 +87,7 @@ def time_rows(preset: Preset, duration_s: float) -> list[tuple[str, ...]]:
 
 
 def song_work(preset: Preset, duration_s: float) -> Iterable[Work]:
-    """What a song in a voice costs at the least, stage by stage."""
+    """Yield the least work of a song with a voice, by stage."""
     frames = math.ceil(duration_s * FRAMES_PER_S)
     mean = PROMPT_POSITIONS + frames // 2
     read = frame_bytes(preset.lm, positions=mean, rows=2, weight_bytes=2, cache_bytes=2)
@@ -147,7 +147,7 @@ def _zeros(*shape: int) -> torch.Tensor:
 
 
 def _counted(sizes: AnyConfig, call: Callable[[Any], object]) -> float:
-    """Operations of one call, without computing anything."""
+    """Count the operations of one call without computing it."""
     module = build_module(sizes).eval()
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(module)
@@ -155,20 +155,20 @@ def _counted(sizes: AnyConfig, call: Callable[[Any], object]) -> float:
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """Markdown."""
+    """Format a Markdown table."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def settings_table(profile: Profile) -> str:
-    """Flags and variables with their reasons."""
+    """Format flags and variables with their reasons."""
     rows = [(f"`--{flag.name}={flag.value}`", flag.why) for flag in profile.flags]
     rows += [(f"`{variable.name}={variable.value}`", variable.why) for variable in profile.variables]
     return table(("set", "why"), rows)
 
 
 def tables(preset: Preset, profile: Profile) -> dict[str, str]:
-    """The tables of docs/how-to/gpu.md by their marks."""
+    """Return the tables of docs/how-to/gpu.md by their marks."""
     return {
         "settings": settings_table(profile),
         "memory": table(
@@ -180,7 +180,7 @@ def tables(preset: Preset, profile: Profile) -> dict[str, str]:
 
 
 def filled(text: str, made: dict[str, str]) -> str:
-    """A document with its marked tables replaced."""
+    """Return a document with its marked tables replaced."""
     for name, lines in made.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, lines=lines: m[1] + lines + m[2], text, flags=re.DOTALL)  # type: ignore[misc]
@@ -190,9 +190,9 @@ def filled(text: str, made: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Print the tables, or write them."""
+    """Print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put them into docs/how-to/gpu.md")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/how-to/gpu.md")
     arguments = parser.parse_args()
     made = tables(PRESETS["oss-3b"], GB10)
     if arguments.write:

@@ -1,4 +1,4 @@
-"""HeartCodec on a GPU: a window's flow and its scalar decoder in several precisions, with the error of each."""
+"""HeartCodec on a GPU: time and error of a window's flow and scalar decoder in several precisions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ Solve = Callable[[], Tensor]
 
 
 def measure(bench: Bench, preset: Preset) -> None:
-    """The flow and the decoder in every precision; adds rows."""
+    """Measure flow and decoder in every precision; adds rows."""
     network = _loaded(bench, preset)
     if network is None:
         return
@@ -42,25 +43,25 @@ def measure(bench: Bench, preset: Preset) -> None:
     bench.release()
     if latents is None:
         latents = torch.randn(1, frames, preset.codec.out_channels, device=bench.device) * 0.5
-    _Decoder(bench, preset.codec, scalar, latents).run(WAYS)
+    _Decoder(bench, preset.codec, scalar, latents).run(VARIANTS)
 
 
 def measure_compiled(bench: Bench, preset: Preset) -> None:
-    """The flow's blocks and the decoder compiled, in bf16; adds rows."""
+    """Measure the compiled flow blocks and decoder in bf16; adds rows."""
     network = _loaded(bench, preset)
     if network is None:
         return
     flow = _Flow(bench, preset.codec, network, FRAMES if bench.on_gpu else DRY_FRAMES)
     latents = bench.attempt(FLOW, "fp32 again", flow.run_compiled, needs_s=_COMPILE_S)
     if latents is not None:
-        _Decoder(bench, preset.codec, network.scalar_model, latents).run(COMPILED_WAYS)
+        _Decoder(bench, preset.codec, network.scalar_model, latents).run(COMPILED_VARIANTS)
 
 
 def _loaded(bench: Bench, preset: Preset) -> HeartCodec | None:
-    network = bench.attempt(FLOW, "load", lambda: random_network(preset.codec, bench.device, torch.float32))
-    if network is None:
+    loaded = bench.attempt(FLOW, "load", lambda: random_network(preset.codec, bench.device, torch.float32))
+    if loaded is None:
         return None
-    assert isinstance(network, HeartCodec)
+    network = cast("HeartCodec", loaded)
     network.fold_weight_norm()
     return network
 
@@ -69,7 +70,7 @@ def _loaded(bench: Bench, preset: Preset) -> HeartCodec | None:
 
 
 class _Flow:
-    """One window: ten guided Euler steps over all its latent frames, going on from the window before."""
+    """One window: ten guided Euler steps over all latent frames, continuing the previous window."""
 
     def __init__(self, bench: Bench, sizes: HeartCodecConfig, network: HeartCodec, frames: int) -> None:
         self.bench, self.sizes, self.network, self.frames = bench, sizes, network, frames
@@ -82,7 +83,7 @@ class _Flow:
         self.reference_ms = 0.0
 
     def run(self) -> None:
-        """All precisions, the strict one first."""
+        """Measure all precisions, the exact one first."""
         attempt, estimator = self.bench.attempt, self.network.flow_matching.estimator
         attempt(FLOW, "fp32", lambda: self.add("fp32", self.solver(estimator)))
         attempt(FLOW, "tf32", lambda: self.add("tf32", self.solver(estimator, tf32=True)))
@@ -92,11 +93,11 @@ class _Flow:
             attempt(FLOW, matrices, partial(self.matrices, matrices, estimator, dtype))
 
     def autocast(self, name: str, estimator: Estimator, dtype: torch.dtype) -> None:
-        """What `torch.autocast` makes of it."""
+        """Measure `torch.autocast`."""
         self.add(name, self.solver(estimator, around=lambda: torch.autocast(self.bench.device.type, dtype)))
 
     def matrices(self, name: str, estimator: Estimator, dtype: torch.dtype) -> None:
-        """Only the matrices that multiply every frame in half precision; then as a CUDA graph, then compiled."""
+        """Measure half-precision linear layers: eager, as a CUDA graph, and compiled."""
         half = copy.deepcopy(estimator)
         half.cast_linears(dtype)
         self.add(name, self.solver(half))
@@ -105,10 +106,11 @@ class _Flow:
         self.bench.attempt(FLOW, graph, lambda: self.add(graph, self.solver(self.captured(half))))
 
     def run_compiled(self) -> Tensor:
-        """The reference once more, then the blocks compiled; returns the reference."""
+        """Measure the reference again, then the compiled blocks; return the reference."""
         estimator = self.network.flow_matching.estimator
         self.add("fp32 again", self.solver(estimator))
-        assert self.reference is not None
+        if self.reference is None:
+            raise RuntimeError("reference: expected latents of the first variant, got none")
         estimator.cast_linears(torch.bfloat16)
         for stack in (estimator.transformer_blocks, estimator.transformer_blocks_2):
             for block in stack:
@@ -120,13 +122,13 @@ class _Flow:
         return self.reference
 
     def profile(self, name: str, estimator: Estimator) -> None:
-        """Which kernels one evaluation is made of."""
+        """List the kernels of one evaluation."""
         x = torch.randn(2, self.frames, self.sizes.in_channels, device=self.bench.device)
         t = torch.full((2,), 0.5, device=self.bench.device)
         self.bench.run.add(PROFILE, name).update(self.bench.profile(lambda: estimator(x, t)))
 
     def captured(self, estimator: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """One evaluation of two rows as a CUDA graph."""
+        """Capture one evaluation of two rows as a CUDA graph."""
         x = torch.randn(2, self.frames, self.sizes.in_channels, device=self.bench.device)
         t = torch.full((2,), 0.5, device=self.bench.device)
         kept: list[Tensor] = []
@@ -151,7 +153,7 @@ class _Flow:
         tf32: bool = False,
         around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> Solve:
-        """A whole window's latents with this velocity network."""
+        """Return a function that computes a whole window's latents with this velocity network."""
 
         def solve() -> Tensor:
             use_tf32(tf32)
@@ -191,33 +193,36 @@ class _Flow:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way to decode."""
+class _DecoderVariant:
+    """A decoding variant."""
 
     dtype: torch.dtype = torch.float32
     tf32: bool = False
     searched: bool = False
-    """cuDNN tries its algorithms and keeps the fastest."""
+    """If True, cuDNN benchmarks its algorithms and uses the fastest."""
     chunk: int = 0
     compiled: bool = False
 
 
-WAYS = {
-    "fp32": _Way(),
-    "fp32, cuDNN searched": _Way(searched=True),
-    "tf32": _Way(tf32=True),
-    "tf32, cuDNN searched": _Way(tf32=True, searched=True),
-    f"fp32, chunks of {CHUNK}": _Way(chunk=CHUNK),
-    "bf16": _Way(torch.bfloat16),
-    "bf16, cuDNN searched": _Way(torch.bfloat16, searched=True),
-    f"bf16, chunks of {CHUNK}": _Way(torch.bfloat16, chunk=CHUNK),
-    "fp16, cuDNN searched": _Way(torch.float16, searched=True),
+VARIANTS = {
+    "fp32": _DecoderVariant(),
+    "fp32, cuDNN searched": _DecoderVariant(searched=True),
+    "tf32": _DecoderVariant(tf32=True),
+    "tf32, cuDNN searched": _DecoderVariant(tf32=True, searched=True),
+    f"fp32, chunks of {CHUNK}": _DecoderVariant(chunk=CHUNK),
+    "bf16": _DecoderVariant(torch.bfloat16),
+    "bf16, cuDNN searched": _DecoderVariant(torch.bfloat16, searched=True),
+    f"bf16, chunks of {CHUNK}": _DecoderVariant(torch.bfloat16, chunk=CHUNK),
+    "fp16, cuDNN searched": _DecoderVariant(torch.float16, searched=True),
 }
-COMPILED_WAYS = {"fp32 again": _Way(), "bf16, compiled": _Way(torch.bfloat16, searched=True, compiled=True)}
+COMPILED_VARIANTS = {
+    "fp32 again": _DecoderVariant(),
+    "bf16, compiled": _DecoderVariant(torch.bfloat16, searched=True, compiled=True),
+}
 
 
 class _Decoder:
-    """Both channels of one window."""
+    """Decodes both channels of one window."""
 
     def __init__(self, bench: Bench, sizes: HeartCodecConfig, scalar: ScalarModel, latents: Tensor) -> None:
         self.bench, self.sizes, self.scalar = bench, sizes, scalar
@@ -226,26 +231,26 @@ class _Decoder:
         self.reference: Tensor | None = None
         self.reference_ms = 0.0
 
-    def run(self, ways: Mapping[str, _Way]) -> None:
-        """Measure these ways; the first is the reference."""
-        for name, way in ways.items():
-            needs_s = _COMPILE_S if way.compiled else 0
-            self.bench.attempt(DECODER, name, partial(self.add, name, way), needs_s=needs_s)
+    def run(self, variants: Mapping[str, _DecoderVariant]) -> None:
+        """Measure these variants; the first is the reference."""
+        for name, variant in variants.items():
+            needs_s = _COMPILE_S if variant.compiled else 0
+            self.bench.attempt(DECODER, name, partial(self.add, name, variant), needs_s=needs_s)
 
-    def add(self, name: str, way: _Way) -> None:
-        """Measure one way; the first is the reference."""
+    def add(self, name: str, variant: _DecoderVariant) -> None:
+        """Measure one variant; the first is the reference."""
         decoder: nn.Module = self.scalar.decoder
-        if way.dtype is not torch.float32:
-            decoder = copy.deepcopy(decoder).to(way.dtype)
-        if way.compiled:
+        if variant.dtype is not torch.float32:
+            decoder = copy.deepcopy(decoder).to(variant.dtype)
+        if variant.compiled:
             decoder.compile(dynamic=False)
-        torch.backends.cudnn.benchmark = way.searched
-        use_tf32(way.tf32)
+        torch.backends.cudnn.benchmark = variant.searched
+        use_tf32(variant.tf32)
         try:
-            audio = self.decode(way, decoder)
+            audio = self.decode(variant, decoder)
             if self.reference is None:
                 self.reference = audio
-            timing, facts = self.bench.time(lambda: self.decode(way, decoder), n=20)
+            timing, facts = self.bench.time(lambda: self.decode(variant, decoder), n=20)
         finally:
             torch.backends.cudnn.benchmark = False
             use_tf32(False)
@@ -258,10 +263,10 @@ class _Decoder:
         row |= rates | errors(audio, self.reference) | facts
         self.bench.release()
 
-    def decode(self, way: _Way, decoder: nn.Module) -> Tensor:
-        """Audio float32 [2, N]. Latents are rounded in float32: in half precision a level could flip."""
-        latents = quantize(self.latents).to(way.dtype)
-        pieces, hop, step = [], self.sizes.latent_hop, way.chunk or self.frames
+    def decode(self, variant: _DecoderVariant, decoder: nn.Module) -> Tensor:
+        """Return audio, float32 [2, N]. Latents are rounded in float32: half precision could change a level."""
+        latents = quantize(self.latents).to(variant.dtype)
+        pieces, hop, step = [], self.sizes.latent_hop, variant.chunk or self.frames
         for start in range(0, self.frames, step):
             end, first = min(start + step, self.frames), max(0, start - DECODER_HISTORY)
             audio = decoder(latents[:, :, first : end + DECODER_LOOKAHEAD])

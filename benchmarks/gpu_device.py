@@ -1,6 +1,6 @@
-"""Measuring on a GPU: calibration, clocks, CUDA graphs, peak memory, random weights made where they are used.
+"""Measurement on a GPU: calibration, clocks, CUDA graphs, peak memory, random weights made on the device.
 
-Everything also runs on a CPU, so that the benchmark can be tried without a GPU. Needs torch and numpy alone.
+Everything also runs on a CPU, so the benchmark can be tried without a GPU. Needs only torch and numpy.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _TOP = 15
 
 
 def calibrate(device: torch.device) -> dict[str, float]:
-    """What the device gives now, medians: bandwidth of reading and copying, rates of matrix products.
+    """Measure the device's bandwidth of reading and copying and its rates of matrix products, as medians.
 
-    Products are of random numbers: zeros run faster.
+    The products use random numbers, because zeros run faster.
     """
     on_gpu = device.type == "cuda"
     n_bytes = min(2**32, torch.cuda.mem_get_info(device)[0] // 8) if on_gpu else 2**24
@@ -56,7 +56,7 @@ def calibrate(device: torch.device) -> dict[str, float]:
 
 
 def use_tf32(allowed: bool) -> None:
-    """Whether float32 products and convolutions may be rounded to TF32 (torch's default for convolutions is yes)."""
+    """Allow or forbid TF32 in float32 products and convolutions (torch's default allows convolutions)."""
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 
@@ -69,7 +69,7 @@ def _seconds(device: torch.device, action: Callable[[], object], repeats: int) -
 
 
 def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of one call: on the wall, the device waited for; and on the device."""
+    """Return wall seconds (with synchronisation) and device seconds of one call."""
     if device.type != "cuda":
         start = time.perf_counter()
         action()
@@ -86,7 +86,7 @@ def _once(device: torch.device, action: Callable[[], object]) -> tuple[float, fl
 
 
 def random_network(sizes: HeartMuLaConfig | HeartCodecConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A network with random values of the usual scales, drawn on the device: the full size takes a second there."""
+    """Make a network with random weights on the device; full size takes a second."""
     init = heartmula_init(sizes) if isinstance(sizes, HeartMuLaConfig) else heartcodec_init(sizes)
     module = build_module(sizes, decode_only=True).to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
@@ -104,27 +104,27 @@ def random_network(sizes: HeartMuLaConfig | HeartCodecConfig, device: torch.devi
 
 @dataclass
 class Bench:
-    """Where to measure, for how long, and what takes the results."""
+    """Device, time limit and receiver of the results."""
 
     run: Run
     device: torch.device
     deadline: float
-    """`time.perf_counter()` after which nothing new begins."""
+    """Value of `time.perf_counter()` after which nothing new starts."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is a GPU; otherwise this is a dry run."""
+        """True if the device is a GPU; otherwise this is a dry run."""
         return self.device.type == "cuda"
 
     def attempt(self, case: str, variant: str, action: Callable[[], T], *, needs_s: float = 0) -> T | None:
-        """Do it; if it fails, or too little time is left for it, record why and go on."""
+        """Run an action; record the reason if it fails or if too little time is left."""
         if time.perf_counter() + needs_s > self.deadline:
             self.run.add(case, variant, failed="not begun: too little time was left")
             return None
         print(f"{time.perf_counter() - self.deadline:+.0f} s  {case}: {variant}", flush=True)
         try:
             return action()
-        except Exception as error:  # whatever a kernel, compiler or allocator raises is a result
+        except Exception as error:  # every error of a kernel, compiler or allocator is a result
             self.run.add(case, variant, failed=f"{type(error).__name__}: {str(error).strip()[:600]}")
         finally:
             self.run.save()
@@ -132,12 +132,12 @@ class Bench:
         return None
 
     def time(self, action: Callable[[], object], *, n: int, limit_s: float = 15) -> tuple[Timing, dict[str, float]]:
-        """Time calls that each wait for the device, and note the memory they take.
+        """Time synchronised calls and their memory.
 
         Args:
-            action: what to time.
-            n: calls on a GPU; three in a dry run.
-            limit_s: fewer calls, but at least three, are made if these seconds are over.
+            action: the timed function.
+            n: number of calls on a GPU; three in a dry run.
+            limit_s: after these seconds no more calls are made, except to reach three.
 
         Returns:
             Wall times; and `device_ms` (median between events), `loaded_gb`, `peak_gb`.
@@ -156,14 +156,17 @@ class Bench:
         return Timing(tuple(wall for wall, _ in pairs)), facts
 
     def peak(self, action: Callable[[], T]) -> tuple[T, dict[str, float]]:
-        """Do it once; its result and the memory before and at its peak: `loaded_gb`, `peak_gb`."""
+        """Run an action; return its result with the memory before and at its peak: `loaded_gb`, `peak_gb`."""
         self._reset_peak()
         loaded = self._memory()
         result = action()
         return result, {"loaded_gb": loaded / 1e9, "peak_gb": self._peak() / 1e9}
 
     def capture(self, action: Callable[[], object]) -> Callable[[], None]:
-        """Record an action as a CUDA graph, after it has run a few times; what it reads and writes must not move."""
+        """Capture an action as a CUDA graph, after warming up.
+
+        Its inputs and outputs must keep their addresses.
+        """
         if not self.on_gpu:
             raise RuntimeError("CUDA graphs need a GPU")
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -178,7 +181,7 @@ class Bench:
         return graph.replay
 
     def profile(self, action: Callable[[], object]) -> dict[str, Any]:
-        """Where one call's time goes: number of kernels, milliseconds they take, and the largest of them."""
+        """Profile one call: number of kernels, their milliseconds, and the largest of them."""
         kind = torch.profiler.ProfilerActivity.CUDA if self.on_gpu else torch.profiler.ProfilerActivity.CPU
         action()
         with torch.profiler.profile(activities=[kind]) as profiler:
@@ -195,7 +198,7 @@ class Bench:
         }
 
     def release(self) -> None:
-        """Give unused memory back to the device."""
+        """Return unused memory to the device."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
             torch.cuda.empty_cache()
@@ -214,7 +217,7 @@ class Bench:
 
 
 def errors(value: Tensor, reference: Tensor) -> dict[str, Any]:
-    """Relative error and signal-to-noise ratio, computed on the device in float64."""
+    """Compute relative error and signal-to-noise ratio on the device in float64."""
     wide = reference.double()
     error = float((value.double() - wide).norm() / wide.norm())
     return {"relative_error": error, "snr_db": -20 * math.log10(error) if error > 0 else 999.0}

@@ -1,7 +1,7 @@
 """HeartMuLa on a GPU: whole guided songs in `TorchEngine`, bf16, against eager steps of the same module.
 
-Songs are made as a server makes them: prompts one after another, then frames of all songs together, with random numbers
-from the host and codes back to it. Roofs are bytes that a frame must read over the measured bandwidth.
+Songs are generated as in a server: prompts one after another, then frames of all songs together, with random numbers
+from the host and codes back to it. Lower bounds are the bytes that a frame reads over the measured bandwidth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from benchmarks.gpu_device import Bench, errors, random_network
 from heartvoice import keyed_random
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S
+from heartvoice.errors import EngineError
 from heartvoice.loadtest.harness import Timing
 from heartvoice.models.generate import generate
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
@@ -36,21 +37,21 @@ EXACT, PROFILE = "HeartMuLa bf16 against fp32, same weights", "HeartMuLa step, p
 SONGS = (1, 2, 4, 8, 16)
 SECONDS, DRY_SECONDS = (30.0, 240.0), (1.0, 2.0)
 LAG = 2
-"""Steps by which codes come late."""
+"""Number of steps by which codes arrive late."""
 MIDDLE = 1500
-"""Cached positions where a single step is looked at."""
+"""Cached positions of the single measured step."""
 BLOCK = 256
-"""The module reads the cache in whole blocks of positions."""
+"""The module reads the cache in blocks of this many positions."""
 TOP_K = 50
 PROMPT_TOKENS = 300
 _CHECKED_FRAMES = 8
 _LEAST_S = 30
-"""Time that must be left for the longest songs to begin."""
+"""Least remaining time for starting the longest songs."""
 _DTYPE = torch.bfloat16
 
 
 def step_inputs(preset: Preset, device: torch.device, *, songs: int, position: int, tokens: int = 0) -> StepInputs:
-    """Inputs of guided songs: one frame behind `position` cached positions, or a prompt of so many tokens."""
+    """Inputs of guided songs: one frame after `position` cached positions, or a prompt of `tokens` tokens."""
     sizes = preset.lm
     generator = torch.Generator(device).manual_seed(songs)
 
@@ -78,7 +79,7 @@ def step_inputs(preset: Preset, device: torch.device, *, songs: int, position: i
 
 
 class Frames:
-    """Frames at one position, made in buffers that never move, as a CUDA graph needs them."""
+    """Frames at one position, in buffers with fixed addresses, as CUDA graphs require."""
 
     def __init__(self, network: HeartMuLa, preset: Preset, cache: KVCache, *, songs: int, position: int) -> None:
         self.network, self.cache, self.eos_id = network, cache, preset.ids.audio_eos_id
@@ -93,31 +94,31 @@ class Frames:
         self.n_made = 0
 
     def frame(self) -> None:
-        """One frame from the codes of the last one; nothing in it waits for the device."""
+        """Generate one frame from the previous codes, without synchronisation."""
         outputs = self.network.step(self.inputs, self.past, eos_id=self.eos_id, max_top_k=TOP_K)
         self.cache.write(outputs.new, self.inputs.position)
         self.inputs.codes.copy_(outputs.codes)
         self.logits.copy_(outputs.logits)
 
     def next(self, frame: Callable[[], object]) -> Tensor:
-        """A whole frame as a server makes it: fresh random numbers in, codes out to the host."""
+        """Generate one frame as a server does: random numbers to the device, codes back."""
         self.inputs.uniform.copy_(self.draws[self.n_made % len(self.draws)])
         frame()
         self.n_made += 1
         return self.inputs.codes.cpu()
 
     def first(self, frame: Callable[[], object]) -> tuple[Tensor, Tensor]:
-        """Start over; return the first frames' codes [n, S, K] and the very first logits [S, V]."""
+        """Start over; return the first frames' codes [n, S, K] and the first logits [S, V]."""
         self.inputs.codes.zero_()
         self.n_made = 0
-        codes = [self.next(frame).clone()]  # on a CPU it is the buffer itself
+        codes = [self.next(frame).clone()]  # on a CPU `next` returns the buffer itself
         logits = self.logits[:, 0].clone()
         codes += [self.next(frame).clone() for _ in range(_CHECKED_FRAMES - 1)]
         return torch.stack(codes), logits
 
 
 def measure(bench: Bench, preset: Preset) -> None:
-    """Songs in the engine, and eager steps as wide and as far into the song; adds rows."""
+    """Measure songs in the engine and eager steps of equal size and position; adds rows."""
     lm = _loaded(bench, preset)
     if lm is None:
         return
@@ -134,7 +135,10 @@ def measure(bench: Bench, preset: Preset) -> None:
 
 
 def measure_compiled(bench: Bench, preset: Preset) -> None:
-    """The module compiled, and then as a CUDA graph: the engine's rival; adds rows. Last, since it takes minutes."""
+    """Measure the compiled module, also as a CUDA graph; adds rows.
+
+    This runs last, because it takes minutes.
+    """
     lm = _loaded(bench, preset)
     if lm is None:
         return
@@ -149,15 +153,12 @@ def measure_compiled(bench: Bench, preset: Preset) -> None:
 
 
 def _loaded(bench: Bench, preset: Preset) -> _Lm | None:
-    network = bench.attempt(STEP, "load", lambda: random_network(preset.lm, bench.device, _DTYPE))
-    if network is None:
-        return None
-    assert isinstance(network, HeartMuLa)
-    return _Lm(bench, preset, network)
+    loaded = bench.attempt(STEP, "load", lambda: random_network(preset.lm, bench.device, _DTYPE))
+    return None if loaded is None else _Lm(bench, preset, cast("HeartMuLa", loaded))
 
 
 class Songs:
-    """Guided, sampled songs of one length in an engine, played as the scheduler plays them; EOS is never drawn."""
+    """Guided, sampled songs of one length in an engine, scheduled as in a server, without EOS."""
 
     def __init__(self, engine: TorchEngine, preset: Preset, *, songs: int, n_frames: int) -> None:
         ids = (keyed_random.uniform(0, "prompt", 0, (PROMPT_TOKENS,)) * preset.lm.text_vocab_size).astype(np.int64)
@@ -167,7 +168,7 @@ class Songs:
         self.made = dict.fromkeys(range(songs), 0)
 
     def frame(self, slot: int) -> FrameInput:
-        """The input of the frame behind those that are made or under way."""
+        """Return the input of the next frame that is neither generated nor in flight."""
         index = self.made[slot] + (self.engine.pending(slot) if self.made[slot] else 0)
         return FrameInput(self.draws(slot, index), allow_eos=False)
 
@@ -176,7 +177,7 @@ class Songs:
         return keyed_random.uniform(slot, "lm", index, (self.books,))
 
     def begin(self) -> Timing:
-        """Feed every song's prompt."""
+        """Process all prompts."""
         seconds = []
         for slot in self.made:
             start = time.perf_counter()
@@ -186,22 +187,23 @@ class Songs:
         return Timing(tuple(seconds))
 
     def step(self) -> None:
-        """One step of all songs."""
+        """Run one step of all songs."""
         for slot in self.engine.step({slot: self.frame(slot) for slot in self.made}):
             self.made[slot] += 1
 
     def finish(self) -> Timing:
-        """The rest of every song; seconds between one frame's codes and the next one's."""
+        """Finish all songs; return the seconds between consecutive frames."""
         marks = [time.perf_counter()]
         while min(self.made.values()) < self.n_frames:
             self.step()
             marks.append(time.perf_counter())
-        assert set(self.made.values()) == {self.n_frames}
+        if set(self.made.values()) != {self.n_frames}:
+            raise EngineError(f"songs: expected {self.n_frames} frames each, got {sorted(set(self.made.values()))}")
         return Timing(tuple(np.diff(marks)))
 
 
 class _Lm:
-    """The network, and caches filled with random numbers: zeros would be cheap to attend to."""
+    """The network, with caches of random numbers: attention over zeros would be faster."""
 
     def __init__(self, bench: Bench, preset: Preset, network: HeartMuLa) -> None:
         self.bench, self.preset, self.network = bench, preset, network
@@ -218,7 +220,7 @@ class _Lm:
         return cache
 
     def prompt(self) -> None:
-        """A prompt of one guided song, its keys and values written, its first frame drawn."""
+        """Measure the prompt of one guided song, including the cache writes and the first frame."""
         cache = KVCache(self.preset.lm.backbone, 2, PROMPT_TOKENS, dtype=_DTYPE, device=self.bench.device)
         inputs = step_inputs(self.preset, self.bench.device, songs=1, position=0, tokens=PROMPT_TOKENS)
 
@@ -234,7 +236,7 @@ class _Lm:
     # ------------------------------------------------------------------------------------------------------- songs
 
     def songs(self, variant: str, songs: int, seconds: float) -> None:
-        """So many songs at once in an engine of as many slots, from the first prompt to the last frame."""
+        """Measure concurrent songs, from the first prompt to the last frame, with one slot each."""
         n_frames = round(seconds * FRAMES_PER_S)
         start = time.perf_counter()
         engine = TorchEngine(self.network, self.preset, n_slots=songs, lag=LAG, exact=False)
@@ -255,7 +257,7 @@ class _Lm:
             row["of_eager"] = row["p50_ms"] / self.eager_ms[variant]
 
     def eager(self, variant: str, songs: int, seconds: float) -> None:
-        """Eager steps of the module in the middle of such songs."""
+        """Measure eager steps of the module in the middle of such songs."""
         position = PROMPT_TOKENS + round(seconds * FRAMES_PER_S) // 2
         frames = Frames(self.network, self.preset, self._filled(2 * songs), songs=songs, position=position)
         self.eager_ms[variant] = self._add(frames, frames.frame, f"eager, {variant}", position, n=10)["p50_ms"]
@@ -270,37 +272,37 @@ class _Lm:
         return row
 
     def _roof(self, position: int, songs: int, seconds: float) -> dict[str, float]:
-        """What a frame of guided songs has to read, and how near `seconds` are to doing nothing else."""
+        """Time for reading a frame's bytes at full bandwidth, and its ratio to `seconds`."""
         rates = self.bench.run.rates
         read = frame_bytes(self.preset.lm, positions=position, rows=2 * songs, weight_bytes=2, cache_bytes=2).total
         roof_ms = read / max(rates["read_gb_s"], rates["copy_gb_s"]) / 1e6
         return {"read_gb": read / 1e9, "roof_ms": roof_ms, "share_of_roof": roof_ms / (seconds * 1e3)}
 
-    # ----------------------------------------------------------------------------------- the module compiled, profiles
+    # ------------------------------------------------------------------------------------ the compiled module, profiles
 
     def compile_backbone(self) -> None:
-        """Compile each layer of the backbone: one compilation serves all of them."""
+        """Compile a layer of the backbone; all layers share the compilation."""
         torch._dynamo.config.recompile_limit = 64
         for layer in self.network.backbone.layers:
             layer.compile(dynamic=False)
 
     def compile_frame(self) -> None:
-        """Compile what follows the backbone as one: depth decoder, heads, sampler."""
+        """Compile depth decoder, heads and sampler as one function."""
         self.network.sample_frame = torch.compile(self.network.sample_frame, dynamic=False)  # type: ignore[method-assign]
 
     def compiled(self, variant: str) -> None:
-        """Frames of the compiled module, on a GPU replayed from a CUDA graph."""
+        """Measure frames of the compiled module, on a GPU replayed from a CUDA graph."""
         frames = Frames(self.network, self.preset, self._filled(2), songs=1, position=MIDDLE)
         frame = self.bench.capture(frames.frame) if self.bench.on_gpu else frames.frame
         self._add(frames, frame, variant, MIDDLE, n=100)
 
     def profile(self, variant: str) -> None:
-        """Which kernels a frame of the module is made of."""
+        """List the kernels of one frame of the module."""
         frames = Frames(self.network, self.preset, self._filled(2), songs=1, position=MIDDLE)
         self.bench.run.add(PROFILE, variant).update(self.bench.profile(frames.frame))
 
     def profile_engine(self) -> None:
-        """The same of the engine, early in a song."""
+        """List the kernels of the engine, early in a song."""
         playing = Songs(TorchEngine(self.network, self.preset), self.preset, songs=1, n_frames=9)
         playing.begin()
         playing.step()
@@ -309,7 +311,7 @@ class _Lm:
     # --------------------------------------------------------------------------------------------------- precision
 
     def against_fp32(self) -> None:
-        """One step in bf16 against the same weights and cache in float32; the engine against the module in both."""
+        """Compare one bf16 step with float32, and the engine with the module in both precisions."""
         cache = self._filled(2)
         inputs = step_inputs(self.preset, self.bench.device, songs=1, position=MIDDLE)
         inputs = replace(inputs, uniform=torch.full_like(inputs.uniform, 0.5))
@@ -318,7 +320,7 @@ class _Lm:
         wide_past = [(key.float(), value.float()) for key, value in cache.past(MIDDLE)]
         wide = self._step(wide_network, inputs, wide_past)
         again = self._step(wide_network, inputs, wide_past)
-        first = errors(small.logits[:, 0], wide.logits[:, 0])  # later codebooks follow other codes
+        first = errors(small.logits[:, 0], wide.logits[:, 0])  # later codebooks depend on earlier codes
         row = self.bench.run.add(EXACT, "codebook 0", positions=MIDDLE)
         row["codes_that_differ"] = int((small.codes != wide.codes).sum())
         row |= first | {"fp32_repeats": bool(torch.equal(wide.logits, again.logits))}
@@ -332,8 +334,9 @@ class _Lm:
         return outputs
 
     def _agreement(self, network: HeartMuLa) -> dict[str, float]:
-        """Share of codes that engine and module draw alike, fed the module's frames. One that differs misleads the rest
-        of its frame, so that codebook 0 counts by itself, too.
+        """Return the share of codes that engine and module draw alike, given the module's frames.
+
+        A differing code changes the rest of its frame, so codebook 0 is also counted separately.
         """
         playing = Songs(TorchEngine(network, self.preset, n_slots=2), self.preset, songs=2, n_frames=_CHECKED_FRAMES)
         wanted = {slot: self._generated(network, playing, slot) for slot in playing.made}
@@ -347,7 +350,7 @@ class _Lm:
         return {"codes_as_module": float(np.mean(same)), "codebook_0_as_module": float(np.mean(same, axis=0)[0])}
 
     def _generated(self, network: HeartMuLa, songs: Songs, slot: int) -> Codes:
-        """The module's own codes of a song, int64 [T, K]."""
+        """Generate a song by the module alone, int64 [T, K]."""
         prompt = songs.prompt
         codes = generate(
             network,

@@ -24,7 +24,7 @@ END = "<!-- end -->"
 
 
 def newest(folder: Path) -> Path:
-    """The newest result of a whole load test.
+    """Return the newest result of a complete load test.
 
     Raises:
         FileNotFoundError: there is none.
@@ -36,12 +36,12 @@ def newest(folder: Path) -> Path:
 
 
 def seconds(milliseconds: float | None) -> str:
-    """`0.62`, in seconds."""
+    """Format seconds, for example `0.62`."""
     return "-" if milliseconds is None else f"{milliseconds / 1e3:.3g}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -55,7 +55,7 @@ def _failed(row: Row, cells: int) -> list[str]:
 
 
 def stages(result: Mapping[str, Any]) -> str:
-    """Every stage and job at every concurrency."""
+    """Table of every stage and job at every concurrency."""
     lines = []
     for row in _of(result, "stages"):
         name = [row["case"].removeprefix("stage: "), row["variant"].removeprefix("concurrency ")]
@@ -83,7 +83,7 @@ def stages(result: Mapping[str, Any]) -> str:
 
 
 def streams(result: Mapping[str, Any]) -> str:
-    """First audio, gaps and the player."""
+    """Table of first audio, gaps and playback."""
     lines = []
     for row in _of(result, "streams"):
         name = [row["case"].removeprefix("stream: "), row["variant"].removeprefix("concurrency ")]
@@ -105,7 +105,7 @@ def streams(result: Mapping[str, Any]) -> str:
 
 
 def saturation(result: Mapping[str, Any]) -> str:
-    """Offered load against what became of it."""
+    """Table of outcomes by offered load."""
     lines = [
         [
             f"{row['offered_per_s']:.2f} ({row['share']:.0%})", str(row["n"]), f"{row['done_per_s']:.2f}",
@@ -123,7 +123,7 @@ def saturation(result: Mapping[str, Any]) -> str:
 
 
 def length(result: Mapping[str, Any]) -> str:
-    """Cost of a second by length."""
+    """Table of the cost of a second, by length."""
     lines = []
     for row in _of(result, "length"):
         if "failed" in row:
@@ -140,7 +140,7 @@ def length(result: Mapping[str, Any]) -> str:
 
 
 def shared(result: Mapping[str, Any]) -> str:
-    """Either way of handing over."""
+    """Table of both transports."""
     rows = [row for row in _of(result, "shared") if "failed" not in row]
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
@@ -165,7 +165,7 @@ def shared(result: Mapping[str, Any]) -> str:
 
 
 def memory(result: Mapping[str, Any]) -> str:
-    """Resident memory of each process."""
+    """Table of the resident memory of each process."""
     lines = [[row["variant"], f"{row['first_mb']:.0f}", f"{row['most_mb']:.0f}"] for row in _of(result, "memory")]
     return table(("process", "before any load, MB", "at most, MB"), lines)
 
@@ -198,7 +198,7 @@ def headline(result: Mapping[str, Any], name: str) -> str:
 
 
 def documents(result: Mapping[str, Any], name: str) -> dict[tuple[str, str], str]:
-    """Each table by its file and its mark there."""
+    """Return each table by its file and mark."""
     makers = {
         "stages": stages, "streams": streams, "saturation": saturation, "length": length, "shared": shared,
         "memory": memory,
@@ -209,10 +209,10 @@ def documents(result: Mapping[str, Any], name: str) -> dict[tuple[str, str], str
 
 
 def replaced(text: str, mark: str, content: str) -> str:
-    """The text with `content` between a mark and the next end.
+    """Replace the text between a mark and the next end by `content`.
 
     Raises:
-        ValueError: the mark is not there.
+        ValueError: the mark is missing.
     """
     pattern = re.compile(rf"(<!-- table: {re.escape(mark)} -->\n).*?({re.escape(END)})", re.DOTALL)
     if not pattern.search(text):
@@ -221,10 +221,10 @@ def replaced(text: str, mark: str, content: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="benchmarks.load_tables", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("result", type=Path, nargs="?", help="default: the newest load-*.json")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE} and {DIARY}")
+    parser.add_argument("--write", action="store_true", help=f"write into {PAGE} and {DIARY}")
     options = parser.parse_args(arguments)
     path = options.result or newest(RESULTS)
     made = documents(json.loads(path.read_text(encoding="utf-8")), path.name)

@@ -1,14 +1,15 @@
-"""What half precision costs each graph, and what each float32 island is worth: decides `half.py`'s islands.
+"""How much accuracy do graphs lose in half precision, and what does each float32 region restore?
 
     python -m benchmarks.mixed_precision --preset mid
     python -m benchmarks.mixed_precision --preset oss-3b        # full width, few layers
     python -m benchmarks.mixed_precision --repository DIR --inputs DIR   # real weights, recorded inputs
-    python -m benchmarks.mixed_precision --repository DIR --record DIR   # records them, of one codec window
+    python -m benchmarks.mixed_precision --repository DIR --record DIR   # records inputs of one codec window
 
-Nothing is timed: numbers are signal-to-noise ratios of emulated half precision against float32, in dB, for all islands
-in float32, for none, and for all but one. With random weights they say what rounding does to a network's sums. They say
-nothing of outlier activations, which only trained weights have. A softmax whose scores and weights are rounded anyway
-is the same in either type here: keeping it float32 only tells TensorRT to.
+The result decides the regions in `export/mixed_precision.py`. No time is measured. Numbers are signal-to-noise ratios
+of emulated half precision against float32, in dB: with all regions in float32, with none, and with all but one. With
+random weights they show the effect of rounding on a network's sums. They do not show outlier activations, which only
+trained weights have. A softmax whose scores and weights are rounded anyway is the same in either type here: keeping it
+in float32 is only an instruction to TensorRT.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,11 +46,11 @@ from heartvoice.stages.codec import CodecRequest, CodecStage
 _FULL_WIDTH_LAYERS = 2
 _CODEC_CODES = 93
 _WHOLE_SEGMENT = ("htdemucs",)
-"""Graphs of a fixed, long input: fewer variants."""
+"""Graphs of a fixed, long input, which get fewer variants."""
 
 
 def few_layers(preset: Preset) -> Preset:
-    """The preset at full width with few layers; the separator is one network, not a bag."""
+    """Return the preset at full width with few layers and a single separator network."""
     svc = replace(
         preset.svc,
         whisper=replace(preset.svc.whisper, encoder_layers=_FULL_WIDTH_LAYERS),
@@ -60,7 +61,7 @@ def few_layers(preset: Preset) -> Preset:
 
 @contextmanager
 def graph_of(model: GraphModel, preset: Preset, repository: Repository | None) -> Iterator[Path]:
-    """A graph's file: the repository's, or one with random weights that is made for the moment."""
+    """Yield a graph's file: the repository's, or a temporary one with random weights."""
     if repository is not None:
         yield repository.graph(model.name)
         return
@@ -71,7 +72,7 @@ def graph_of(model: GraphModel, preset: Preset, repository: Repository | None) -
 
 
 def variants(present: Collection[Fp32Region], *, few: bool) -> dict[str, tuple[Fp32Region, ...]]:
-    """Sets of islands by name."""
+    """Return sets of float32 regions by name."""
     found: dict[str, tuple[Fp32Region, ...]] = {"all islands": ISLANDS, "no islands": ()}
     if not few:
         found |= {f"all but {name}": tuple(other for other in ISLANDS if other != name) for name in present}
@@ -79,7 +80,7 @@ def variants(present: Collection[Fp32Region], *, few: bool) -> dict[str, tuple[F
 
 
 def ablate(run: Run, model: GraphModel, path: Path, inputs: Mapping[str, Array], *, few: bool) -> None:
-    """Add a row for every precision and set of islands."""
+    """Add a row for every precision and set of float32 regions."""
     want = OnnxEngine(path, threads=run.threads).run(inputs)
     for precision in HALVES:
         typed = type_graph(path, precision)
@@ -102,8 +103,8 @@ def _errors(
     return {"snr_db": min(worst.snr_db, 999.0), "relative": worst.relative}
 
 
-class _Swapped:
-    """Networks of a repository with one of them emulated."""
+class _EmulatedNetworks:
+    """Networks of a repository, one of them emulated."""
 
     def __init__(self, networks: LocalNetworks, name: str, engine: OnnxEngine) -> None:
         self._networks, self._name, self._engine = networks, name, engine
@@ -114,16 +115,16 @@ class _Swapped:
 
 
 def whole_window(run: Run, repository: Repository) -> None:
-    """Ten guided steps of the codec's flow in half precision: what the error of one evaluation grows to."""
+    """Measure the error after ten guided steps of the codec's flow in half precision."""
     networks, sizes = LocalNetworks(repository, threads=run.threads), repository.preset.codec
     codes = np.random.default_rng(0).integers(0, sizes.codebook_size, (8, _CODEC_CODES)).astype(np.int32)
     empty = np.zeros((0, sizes.out_channels), np.float32)
     request = CodecRequest(codes, empty, empty)
     audio, latents = CodecStage(networks, sizes).decode_window(request)
     for precision in HALVES:
-        engine = emulate(repository.graph("heartcodec_flow"), precision, threads=run.threads)
-        assert isinstance(engine, OnnxEngine)
-        got_audio, got = CodecStage(_Swapped(networks, "heartcodec_flow", engine), sizes).decode_window(request)
+        engine = cast("OnnxEngine", emulate(repository.graph("heartcodec_flow"), precision, threads=run.threads))
+        emulated = _EmulatedNetworks(networks, "heartcodec_flow", engine)
+        got_audio, got = CodecStage(emulated, sizes).decode_window(request)
         errors = compare({"latents": got, "audio": got_audio}, {"latents": latents, "audio": audio})
         facts: dict[str, Any] = {f"{name}_snr_db": error.snr_db for name, error in errors.items()}
         run.add("ten steps, then the decoder in float32", f"{precision}, all islands", **facts)
@@ -131,14 +132,14 @@ def whole_window(run: Run, repository: Repository) -> None:
 
 
 class _Recorder:
-    """Networks that keep the inputs of one call of each graph: the middle one of those that a song makes."""
+    """Networks that store the inputs of one call per graph, near the song's middle."""
 
     def __init__(self, repository: Repository, folder: Path) -> None:
         self._networks, self._folder = LocalNetworks(repository), folder
         self._calls: dict[str, int] = {}
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run a network, and keep what it was given at calls 1, 2, 4, 8 and so on: the last one stays."""
+        """Run a network; store its inputs at calls 1, 2, 4, 8 etc., keeping the last."""
         count = self._calls[name] = self._calls.get(name, 0) + 1
         if count & (count - 1) == 0:
             arrays = {key: np.asarray(value) for key, value in inputs.items()}
@@ -147,7 +148,7 @@ class _Recorder:
 
 
 def record(repository: Repository, folder: Path) -> None:
-    """Keep what the codec's graphs are given while codes become sound: as good as the codes are."""
+    """Store the inputs of the codec's graphs during decoding; they are as realistic as the codes."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = repository.preset.codec
     codes = np.random.default_rng(0).integers(0, sizes.codebook_size, (8, _CODEC_CODES)).astype(np.int32)
@@ -156,15 +157,15 @@ def record(repository: Repository, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for."""
+    """Run the selected measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help="random weights of these sizes")
     parser.add_argument("--repository", type=Path, help="an exported repository instead")
     parser.add_argument("--inputs", type=Path, help="folder of recorded inputs, GRAPH.npz; default noise")
     parser.add_argument("--record", type=Path, help="record the codec's inputs into this folder, and stop")
-    parser.add_argument("--only", action="append", help="this graph alone; may be repeated")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="length of noise")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--only", action="append", help="measure only this graph; may be repeated")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="length of the noise in frames")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     options = parser.parse_args(arguments)
     repository = Repository(options.repository) if options.repository else None
     if options.record:

@@ -1,10 +1,10 @@
-"""How much faster than real time are mixer and limiter, and how much memory do they take?
+"""How fast are mixer and limiter, and how much memory do they use?
 
     python -m benchmarks.mixer [--seconds 60] [--rounds 5]
 
-Made-up signals with the levels of music, streamed in pieces of a second: the mixer with vocals in a room and with mono
-vocals, the limiter on a mix that needs it now and then and on noise 20 dB over. Ratios are against soxr resampling the
-same stereo signal from 44.1 to 48 kHz, which the mixer does twice.
+It streams synthetic signals with the levels of music in chunks of one second: the mixer with reverberant and with mono
+vocals, the limiter on a mix with occasional peaks and on noise 20 dB above the ceiling. The yardstick is soxr, which
+resamples the same stereo signal from 44.1 to 48 kHz; the mixer does that twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ YARDSTICK = "soxr, once"
 
 
 def _signal(name: str, n_channels: int, seconds: int, rate_hz: int) -> Samples:
-    """Noise that swells and fades twice a second: [C, N], deviation about 0.1."""
+    """Make noise that swells and fades twice a second: [C, N], deviation about 0.1."""
     n = seconds * rate_hz
     swell = np.float32(0.1) * (1 + np.sin(np.arange(n, dtype=np.float32) * np.float32(4 * np.pi / rate_hz)))
     signal: Samples = keyed_random.normal(0, f"benchmark mix {name}", 0, (n_channels, n)) * swell
@@ -82,17 +82,17 @@ VARIANTS: dict[str, tuple[Callable[..., Callable[[], object]], dict[str, Any]]] 
 
 
 def build(name: str, seconds: int) -> Callable[[], object]:
-    """One variant by name, for child processes."""
+    """Make one variant by name, for child processes."""
     make, options = VARIANTS[name]
     return make(seconds, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.mixer", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60, help="of audio")
+    parser.add_argument("--seconds", type=int, default=60, help="length of the audio in seconds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     run = Run("mix", "none", "fp32", 1, results=args.results, about={"seconds": args.seconds})
     timings = alternate({name: build(name, args.seconds) for name in VARIANTS}, n=args.rounds, warmup=1, limit_s=60)

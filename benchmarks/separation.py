@@ -1,12 +1,12 @@
-"""Is separation through the exported graph faster than demucs' own `apply_model`, and as right?
+"""Is separation by the exported graph faster than demucs' own `apply_model`, and equally accurate?
 
     python -m benchmarks.separation --preset mid|full [--seconds 30] [--quick]
 
-A recording of chords and noise through `demucs.apply.apply_model` (shifts 0) and through the stage, on onnxruntime and
-OpenVINO, with the same random weights and threads, in turns in one process. The stage skips the last chunk where
-`apply_model` blends the end once more. So errors are against `apply_model` with that chunk run too, for each engine
-once; bf16 is OpenVINO's choice of arithmetic and shows what it costs in dB. Peak memory is of each variant in a process
-of its own. `full` is the official htdemucs, `full-ft` the bag of four.
+A recording of chords and noise is separated by `demucs.apply.apply_model` (shifts 0) and by the stage, on onnxruntime
+and OpenVINO. All variants have the same random weights and threads and run alternately in one process. The stage skips
+the last chunk, where `apply_model` blends the end once more. Errors are therefore measured once per engine against
+`apply_model` with that chunk included. bf16 is an option of OpenVINO; the result shows its error in dB. Peak memory of
+each variant is measured in a separate process. `full` is the official htdemucs, `full-ft` the bag of four.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ PRESET_SIZES: dict[str, SeparatorConfig] = {
 APPLY_MODEL, ONNXRUNTIME = "apply_model fp32", "onnxruntime fp32"
 OPENVINO = {"openvino fp32": "f32", "openvino bf16": "bf16"}
 BUDGETS = {ONNXRUNTIME: 0.8, "openvino fp32": 0.8, "openvino bf16": 0.4}
-"""Largest time over that of `apply_model`."""
+"""Largest allowed time relative to `apply_model`."""
 _CHORDS_HZ = ((110.0, 220.0, 277.2, 329.6), (87.3, 174.6, 220.0, 261.6), (98.0, 196.0, 246.9, 293.7))
 _CHORD_S = 1.5
 
@@ -57,12 +58,12 @@ class OneNetwork:
         self._engine = engine
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run it, whatever the name."""
+        """Run the engine; the name is ignored."""
         return self._engine.run(inputs, outputs)
 
 
 def recording(seconds: float, rate_hz: int) -> Floats:
-    """Chords that change and bursts of noise, float32 [2, N]."""
+    """Make changing chords and bursts of noise, float32 [2, N]."""
     n = round(seconds * rate_hz)
     time = np.arange(n) / rate_hz
     hz = np.array(_CHORDS_HZ)[(time / _CHORD_S).astype(int) % len(_CHORDS_HZ)].T  # [note, N]
@@ -73,27 +74,25 @@ def recording(seconds: float, rate_hz: int) -> Floats:
 
 
 def load_separator(sizes: SeparatorConfig, seed: int) -> Separator:
-    """The network with random weights."""
-    network = load_network(sizes, random_checkpoint(sizes, seed))
-    assert isinstance(network, Separator)
-    return network
+    """Load the network with random weights."""
+    return cast("Separator", load_network(sizes, random_checkpoint(sizes, seed)))
 
 
 def variants() -> list[str]:
-    """All that this machine can run, the baseline first."""
+    """Return the variants that this machine can run, the baseline first."""
     found = [APPLY_MODEL, ONNXRUNTIME]
     return found + list(OPENVINO) if importlib.util.find_spec("openvino") else found
 
 
 def open_engine(variant: str, graph: Path, threads: int) -> Engine:
-    """The engine of a variant of the stage."""
+    """Open the engine of a variant of the stage."""
     if variant == ONNXRUNTIME:
         return OnnxEngine(graph, threads=threads)
     return OpenVinoEngine(graph, threads=threads, precision=OPENVINO[variant])
 
 
 def stage_of(engine: Engine, sizes: SeparatorConfig, *, all_chunks: bool = False) -> Callable[[Floats], Floats]:
-    """The stage as a function from a recording to its stems."""
+    """Return the stage as a function from a recording to its stems."""
     stage = SeparateStage(OneNetwork(engine), sizes, all_chunks=all_chunks)
 
     def separate(audio: Floats) -> Floats:
@@ -104,7 +103,7 @@ def stage_of(engine: Engine, sizes: SeparatorConfig, *, all_chunks: bool = False
 
 
 def apply_model(network: Separator) -> Callable[[Floats], Floats]:
-    """The yardstick."""
+    """Return the yardstick: the package's own function."""
 
     def separate(audio: Floats) -> Floats:
         stems: Floats = network.separate(torch.from_numpy(audio)[None])[0].numpy()
@@ -116,7 +115,10 @@ def apply_model(network: Separator) -> Callable[[Floats], Floats]:
 def build_variant(
     variant: str, preset: str, graph: Path, seed: int, seconds: float, threads: int
 ) -> Callable[[], object]:
-    """Load one variant in a fresh process; what it returns separates once, and keeps no more than the stage does."""
+    """Load one variant in a new process; return a function that separates once.
+
+    It stores no more than the stage does.
+    """
     torch.set_num_threads(threads)
     sizes = PRESET_SIZES[preset]
     audio = recording(seconds, sizes.samplerate)
@@ -128,7 +130,7 @@ def build_variant(
 
 
 def measure(run: Run, preset: str, graph: Path, *, seed: int, seconds: float, n: int, limit_s: float) -> bool:
-    """Speed and error of every variant; adds rows. Returns whether float32 stayed within 1e-4."""
+    """Measure every variant; adds rows. Returns True if float32 errors are below 1e-4."""
     sizes = PRESET_SIZES[preset]
     audio = recording(seconds, sizes.samplerate)
     baseline = apply_model(load_separator(sizes, seed))
@@ -151,7 +153,7 @@ def measure(run: Run, preset: str, graph: Path, *, seed: int, seconds: float, n:
 
 
 def measure_memory(run: Run, preset: str, graph: Path, *, seed: int, seconds: float) -> None:
-    """Peak memory of every variant in a process of its own, into the rows."""
+    """Add the peak memory of every variant, measured in separate processes, to the rows."""
     for row in run.rows:
         name = row["variant"]
         peak = peak_in_child(build_variant, name, preset, graph, seed, seconds, run.threads)
@@ -159,16 +161,16 @@ def measure_memory(run: Run, preset: str, graph: Path, *, seed: int, seconds: fl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.separation", description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESET_SIZES, default="mid")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the recording")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the recording in seconds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which no new round begins")
-    parser.add_argument("--quick", action="store_true", help="10 s, the least number of rounds, no memory")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
+    parser.add_argument("--limit", type=float, default=300.0, help="start no new round after these seconds")
+    parser.add_argument("--quick", action="store_true", help="10 s, fewest rounds, no memory measurement")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     seconds, rounds = (min(args.seconds, 10.0), 3) if args.quick else (args.seconds, args.rounds)
     torch.set_num_threads(args.threads)

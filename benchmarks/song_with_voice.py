@@ -1,11 +1,11 @@
-"""What does a voice cost in the pipeline: a cover, a song with a voice, a voice heard before, and conversion live?
+"""How much time do voices take: covers, songs, the voice cache, and live conversion?
 
     python -m benchmarks.song_with_voice [--preset mid] [--only cover|song|cache|live] [--quick]
 
-In one process over an exported repository (`heartvoice export --preset mid --random-weights 0` first). A job runs as a
-whole, in which its stages overlap, and then stage by stage: each one alone gives the answers that it gave in a job
-before, and the mix is the job over finished answers. All of these take turns. Peak memory is that of a job in a process
-of its own, its voice not heard before. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+It runs in one process over an exported repository (first `heartvoice export --preset mid --random-weights 0`). A job
+runs as a whole, with overlapping stages, and then stage by stage: each stage alone repeats the calls of an earlier job,
+and the mix is the job with stored results. All variants alternate. Peak memory is measured for a job in a separate
+process, without a cached voice. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ Floats = npt.NDArray[np.float32]
 T = TypeVar("T")
 PARTS = ("cover", "song", "cache", "live")
 BUDGET = 1.05
-"""Of a job over the sum of its stages."""
+"""Allowed time of a job relative to the sum of its stages."""
 REFERENCE_S = 15.0
 CODEC_WINDOW = 93
-"""Frames: several windows even in a short song, so that its stages overlap."""
+"""Window in frames: even a short song has several windows, so its stages overlap."""
 PUSH_SAMPLES = 257_985
-"""What separation finishes at a time."""
+"""Samples that the separation finishes at a time."""
 CONSENT = "nobody: this is a synthetic voice"
 LYRICS, TAGS = "[verse]\nOver the hills and far away\n", "pop, piano, female voice"
 
@@ -63,63 +63,63 @@ LYRICS, TAGS = "[verse]\nOver the hills and far away\n", "pop, piano, female voi
 
 
 @dataclass
-class Tape:
-    """Stages of song and cover that keep every call and its answer; what streams is listened to the end first."""
+class StageRecorder:
+    """Stages of song and cover that record every call and its result; streams are collected first."""
 
     song: SongStages
     voice: VoiceStages
     calls: dict[str, list[tuple[Callable[[], Any], Any]]] = field(default_factory=dict)
-    """By stage, in order: the call once more, and what it gave."""
+    """Recorded calls by stage in order: a function that repeats the call, and its result."""
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
         """See `pipeline.SongStages`."""
-        return iter(self._kept("lm", lambda: list(self.song.write_codes(request))))
+        return iter(self._answer("lm", lambda: list(self.song.write_codes(request))))
 
     def decode_window(self, request: CodecRequest) -> tuple[Floats, Floats]:
         """See `pipeline.SongStages`."""
-        return self._kept("codec", lambda: self.song.decode_window(request))
+        return self._answer("codec", lambda: self.song.decode_window(request))
 
     def separate(self, request: SeparationRequest) -> tuple[Floats, Floats | None]:
-        """See `revoice.VoiceStages`."""
-        return self._kept("separation", lambda: self.voice.separate(request))
+        """See `pipeline.VoiceStages`."""
+        return self._answer("separation", lambda: self.voice.separate(request))
 
     def convert(self, request: ConversionRequest) -> Iterable[ConvertedChunk]:
-        """See `revoice.VoiceStages`."""
-        return self._kept("conversion", lambda: list(self.voice.convert(request)))
+        """See `pipeline.VoiceStages`."""
+        return self._answer("conversion", lambda: list(self.voice.convert(request)))
 
     def embed(self, audio: Floats) -> Floats:
-        """See `revoice.VoiceStages`."""
-        return self._kept("judging", lambda: self.voice.embed(audio))
+        """See `pipeline.VoiceStages`."""
+        return self._answer("judging", lambda: self.voice.embed(audio))
 
     def track_f0(self, audio: Floats) -> Floats:
-        """See `revoice.VoiceStages`."""
-        return self._kept("judging", lambda: self.voice.track_f0(audio))
+        """See `pipeline.VoiceStages`."""
+        return self._answer("judging", lambda: self.voice.track_f0(audio))
 
-    def _kept(self, stage: str, call: Callable[[], T]) -> T:
+    def _answer(self, stage: str, call: Callable[[], T]) -> T:
         answer = call()
         self.calls.setdefault(stage, []).append((call, answer))
         return answer
 
     def alone(self, stage: str) -> None:
-        """Make a stage's calls again."""
+        """Repeat a stage's calls."""
         for call, _ in self.calls[stage]:
             call()
 
 
-class Answers(Tape):
-    """The same stages, which answer at once what a tape has of them."""
+class StageReplay(StageRecorder):
+    """The same stages, which immediately return recorded results."""
 
-    def __init__(self, tape: Tape) -> None:
-        super().__init__(tape.song, tape.voice)
-        self._left = {stage: deque(answer for _, answer in calls) for stage, calls in tape.calls.items()}
+    def __init__(self, recorder: StageRecorder) -> None:
+        super().__init__(recorder.song, recorder.voice)
+        self._left = {stage: deque(answer for _, answer in calls) for stage, calls in recorder.calls.items()}
 
-    def _kept(self, stage: str, call: Callable[[], T]) -> T:
+    def _answer(self, stage: str, call: Callable[[], T]) -> T:
         answer: T = self._left[stage].popleft()
         return answer
 
 
 class Stages:
-    """Everything of a repository, in this process."""
+    """All stages of a repository, in this process."""
 
     def __init__(self, repository: Repository, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -135,15 +135,15 @@ class Stages:
 
 @dataclass(frozen=True)
 class Job:
-    """A song or a cover of so many seconds."""
+    """A song or a cover of a given length."""
 
     kind: str
     seconds: float
     steps: int
-    """Of both flows."""
+    """Steps of both flows."""
 
     def messages(self, repository: Repository, song: SongStages, voice: VoiceStages) -> Iterator[Message]:
-        """Begin it."""
+        """Start the job."""
         if self.kind == "cover":
             return make_cover(repository, voice, self._inputs() | _clip(self.seconds))
         inputs = self._inputs() | {
@@ -163,7 +163,7 @@ class Job:
 
 
 def finished(messages: Iterable[Message]) -> dict[str, Any]:
-    """A job to its end: its report, and how much audio came."""
+    """Run a job to its end; return its report and the amount of audio."""
     n_samples, report = 0, dict[str, Any]()
     for message in messages:
         if isinstance(message, AudioPiece):
@@ -174,12 +174,12 @@ def finished(messages: Iterable[Message]) -> dict[str, Any]:
 
 
 def vocals(seconds: float) -> Floats:
-    """A synthetic melody [N] at 44.1 kHz."""
+    """Make a synthetic melody [N] at 44.1 kHz."""
     return resample(melody(seconds).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)
 
 
 def voice_inputs() -> dict[str, Array]:
-    """A reference and the consent to its use."""
+    """Inputs with a voice reference and the consent to its use."""
     return {
         "voice_audio": resample(melody(REFERENCE_S, seed=1).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)[None],
         "voice_sample_rate": np.array([STEM_RATE_HZ]),
@@ -197,7 +197,7 @@ def _text(text: str) -> Array:
 
 
 def build(root: Path, threads: int, job: Job) -> Callable[[], object]:
-    """What `peak_in_child` measures: a job whose networks are loaded, and nothing more."""
+    """Return a job with loaded networks, for `peak_in_child`."""
     stages = Stages(Repository(root), threads)
     finished(replace(job, seconds=2.0, steps=1).messages(stages.repository, stages.song, stages.voice))
     stages.voice.converter = Converter(stages.repository.preset)
@@ -205,19 +205,19 @@ def build(root: Path, threads: int, job: Job) -> Callable[[], object]:
 
 
 def measure_job(run: Run, stages: Stages, job: Job, *, n: int, memory: bool) -> None:
-    """A job beside its stages; adds rows."""
+    """Measure a job and its stages; adds rows."""
     repository = stages.repository
-    tape = Tape(stages.song, stages.voice)
-    finished(job.messages(repository, tape, tape))
+    recorder = StageRecorder(stages.song, stages.voice)
+    finished(job.messages(repository, recorder, recorder))
 
     def over(song: SongStages, voice: VoiceStages) -> dict[str, Any]:
         return finished(job.messages(repository, song, voice))
 
     def mix() -> dict[str, Any]:
-        answers = Answers(tape)
+        answers = StageReplay(recorder)
         return over(answers, answers)
 
-    alone: dict[str, Callable[[], object]] = {stage: partial(tape.alone, stage) for stage in tape.calls}
+    alone: dict[str, Callable[[], object]] = {stage: partial(recorder.alone, stage) for stage in recorder.calls}
     alone["mix"] = mix
     timings = alternate({"whole": lambda: over(stages.song, stages.voice), **alone}, n=n, warmup=0)
     total = Timing(tuple(map(sum, zip(*(timings[stage].seconds for stage in alone), strict=True))))
@@ -237,7 +237,7 @@ def measure_job(run: Run, stages: Stages, job: Job, *, n: int, memory: bool) -> 
 
 
 class Conversions:
-    """The converter with its voices."""
+    """The converter and its voices."""
 
     def __init__(self, repository: Repository, threads: int, seconds: float, steps: int) -> None:
         self.networks = JobNetworks(LocalNetworks(repository, threads=threads))
@@ -247,12 +247,12 @@ class Conversions:
         self.request = ConversionRequest(vocals(seconds), voice, voice.sha256, CONSENT, settings)
 
     def exact(self, seed: int = 0) -> tuple[Floats, Mapping[str, Any]]:
-        """All vocals at once: samples and report."""
+        """Convert all vocals at once; return samples and report."""
         settings = replace(self.request.settings, seed=seed)
         return _joined(self.converter.convert(self.networks, replace(self.request, settings=settings)))
 
     def live(self) -> tuple[Floats, Mapping[str, Any]]:
-        """The vocals as they come from the separator."""
+        """Convert the vocals in the separator's chunks."""
         parts = np.split(self.request.vocals, range(PUSH_SAMPLES, len(self.request.vocals), PUSH_SAMPLES))
         pieces, state = list[ConvertedChunk](), None
         for index, part in enumerate(parts):
@@ -268,7 +268,7 @@ def _joined(pieces: Iterable[ConvertedChunk]) -> tuple[Floats, Mapping[str, Any]
 
 
 def measure_cache(run: Run, repository: Repository, *, n: int) -> None:
-    """The shortest conversion with a voice that is new, and with one that is kept; adds rows."""
+    """Measure the shortest conversion with a new and with a cached voice; adds rows."""
     conversions = Conversions(repository, run.threads, 0.5, 1)
 
     def miss() -> None:
@@ -283,7 +283,7 @@ def measure_cache(run: Run, repository: Repository, *, n: int) -> None:
 
 
 def measure_live(run: Run, stages: Stages, *, seconds: float, steps: int, n: int) -> None:
-    """Live conversion beside the exact one; another seed's result is the yardstick. Adds rows."""
+    """Compare live with exact conversion; the yardstick is an exact one with another seed. Adds rows."""
     conversions = Conversions(stages.repository, run.threads, seconds, steps)
     (exact, of_exact), (other, _), (live, of_live) = conversions.exact(), conversions.exact(seed=1), conversions.live()
     timings = alternate({"exact": conversions.exact, "live": conversions.live}, n=n, warmup=0)
@@ -296,7 +296,7 @@ def measure_live(run: Run, stages: Stages, *, seconds: float, steps: int, n: int
 
 
 def apart(wave: Floats, reference: Floats, voice: VoiceStages) -> dict[str, float]:
-    """Mean distance of the mel spectra in dB, median distance of the pitch in cents, cosine of the voices."""
+    """Return mean mel distance in dB, median pitch distance in cents, and cosine of the voices."""
     n = min(len(wave), len(reference))
     pair = wave[:n], reference[:n]
     mels = [log_mel(samples) for samples in pair]
@@ -336,14 +336,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.song_with_voice", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="mid")
     parser.add_argument("--repository", type=Path, help="default build/repository/PRESET")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="short, one round, no memory")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the cover, and of vocals")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="short, one round, no memory measurement")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of cover and vocals in seconds")
     parser.add_argument("--song-seconds", type=float, default=15.0)
-    parser.add_argument("--steps", type=int, default=4, help="of both flows; a request's defaults are 10 and 25")
+    parser.add_argument("--steps", type=int, default=4, help="steps of both flows; a request's defaults are 10 and 25")
     parser.add_argument("-n", type=int, default=3, help="rounds")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.only = [part for part in PARTS if part in (args.only or PARTS)]
     if args.quick:

@@ -1,10 +1,10 @@
-"""What does a speaker encoder cost for a second of audio, as a graph, as its PyTorch module, and as a whole stage?
+"""How much time does a speaker encoder need, as graph, PyTorch module and whole stage?
 
     python -m benchmarks.speaker [--engine resemblyzer] [--engine campplus] [--seconds 12] [--campplus FILE]
 
-The network alone in both engines, in turns in one process, then the stage with its front end in numpy; peak memory of
-each in a process of its own. Resemblyzer has its published weights; CAMPPlus random ones unless its file is given.
-Exits with 1 if a graph and its module disagree.
+It alternates the network in both engines in one process, then the stage with its numpy front end. Peak memory of each
+is measured in a separate process. Resemblyzer has its published weights; CAMPPlus has random ones unless its file is
+given. It exits with 1 if a graph and its module disagree.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Network:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
     about = {"seconds": args.seconds, "campplus_weights": "official" if args.campplus else "random seed=0"}
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def source_of(engine: str, official: Path | None) -> TensorSource:
-    """The weights of an engine."""
+    """Return the weights of an engine."""
     sizes = SPEAKERS[engine]
     if isinstance(sizes, CampplusConfig):
         return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
@@ -79,7 +79,7 @@ def source_of(engine: str, official: Path | None) -> TensorSource:
 
 
 def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool:
-    """All variants of one engine; adds rows and returns whether graph and module agree."""
+    """Measure all variants of one engine; adds rows. Returns True if graph and module agree."""
     sizes, audio = SPEAKERS[engine], recording(args.seconds)
     network = load_network(sizes, source_of(engine, args.campplus))
     calls = {variant: _call(variant, sizes, audio, path, network, args.threads) for variant in VARIANTS}
@@ -96,12 +96,12 @@ def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool
 
 
 def recording(seconds: float) -> Floats:
-    """Noise at a voice's level; no network's time depends on what it hears."""
+    """Make noise at a voice's level; the networks' times do not depend on it."""
     return keyed_random.normal(0, "benchmark voice", 0, (round(seconds * SPEECH_RATE_HZ),)) * np.float32(0.05)
 
 
 def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
-    """What the network is called with, call by call."""
+    """Return the network's input of each call."""
     if isinstance(sizes, CampplusConfig):
         return [part[None] for part in campplus_features(audio, sizes.n_bands)]
     return list(partial_batches(raise_level(audio), sizes))
@@ -110,7 +110,7 @@ def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
 def _call(
     variant: Variant, sizes: AnySpeaker, audio: Floats, path: Path, network: nn.Module | None, threads: int
 ) -> Callable[[], Floats]:
-    """One variant, ready to be run again and again."""
+    """Return one variant as a function that can be run repeatedly."""
     if variant == "stage":
         stage = SpeakerStage(_Network(path, threads), sizes)
         return lambda: stage.embed(audio)
@@ -118,7 +118,8 @@ def _call(
     if variant == "graph":
         engine = OnnxEngine(path, threads=threads)
         return lambda: np.concatenate([engine.run({"features": part})["embedding"] for part in features])
-    assert network is not None
+    if network is None:
+        raise ValueError("network: expected the module for this variant, got none")
     module, tensors = network, [torch.from_numpy(part) for part in features]
 
     @torch.inference_mode()
@@ -132,7 +133,7 @@ def _call(
 def build(
     variant: Variant, engine: str, seconds: float, path: Path, official: Path | None, threads: int
 ) -> Callable[[], object]:
-    """Load one variant in a fresh process; what it returns runs once."""
+    """Load one variant in a new process; return a function that runs it once."""
     torch.set_num_threads(threads)
     sizes = SPEAKERS[engine]
     network = load_network(sizes, source_of(engine, official)) if variant == "eager" else None
@@ -141,12 +142,12 @@ def build(
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.speaker", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--engine", choices=SPEAKERS, action="append", help="this one alone; may be repeated")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of audio")
+    parser.add_argument("--engine", choices=SPEAKERS, action="append", help="measure only this one; may be repeated")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of the audio in seconds")
     parser.add_argument("--campplus", type=Path, help="campplus_cn_common.bin")
     parser.add_argument("-n", type=int, default=15, help="rounds")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.engine = args.engine or list(SPEAKERS)
     return args

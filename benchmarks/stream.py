@@ -1,10 +1,10 @@
-"""How soon is a song heard? First audio against the whole song, without a voice and with one, live.
+"""How soon does a song start, relative to its whole time, with and without a voice?
 
     python -m benchmarks.stream [--preset mid] [--rounds 3] [--voice [--svc-steps 25]] [--quick]
 
-The whole pipeline in one process over an exported repository (`heartvoice export --preset mid --random-weights 0`
-first); times are those of the jobs' own reports. Windows of 93 and of 372 frames take turns. `--voice`
-adds live songs in another voice, which take several times as long. Run it with OMP_WAIT_POLICY=PASSIVE on a shared
+The whole pipeline runs in one process over an exported repository (first `heartvoice export --preset mid
+--random-weights 0`); times come from the jobs' reports. Windows of 93 and 372 frames alternate. `--voice` adds live
+songs in another voice, which take several times as long. Run it with OMP_WAIT_POLICY=PASSIVE on a shared
 machine.
 """
 
@@ -26,11 +26,11 @@ from heartvoice.runtime.engines import default_threads
 from heartvoice.runtime.repository import Repository
 
 BUDGETS = {"window 93": 0.25, "window 372": 0.6, "window 93, voice, live": 0.45}
-"""First audio over the whole latency of a streamed song of 60 s (design, section 4)."""
+"""Allowed time of first audio relative to the whole streamed song of 60 s (design, section 4)."""
 
 
 def measure(run: Run, repository: Repository, jobs: dict[str, dict[str, Array]], *, rounds: int) -> None:
-    """Make each job in turns; adds two rows for each."""
+    """Run all jobs alternately; adds two rows for each."""
     stages, voice = (
         InProcessStages(repository, threads=run.threads),
         InProcessVoiceStages(repository, threads=run.threads),
@@ -70,16 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.stream", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--preset", default="mid", help="which of build/repository")
-    parser.add_argument("--repository", type=Path, help="in place of build/repository/PRESET")
+    parser.add_argument("--preset", default="mid", help="preset of build/repository")
+    parser.add_argument("--repository", type=Path, help="repository to use instead of build/repository/PRESET")
     parser.add_argument("--seconds", type=float, help="length of a song (default 60)")
-    parser.add_argument("--steps", type=int, default=10, help="of the codec's flow (default 10)")
-    parser.add_argument("--svc-steps", type=int, help="of the converter's flow, whose default is 25 (default --steps)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of the codec's flow (default 10)")
+    parser.add_argument("--svc-steps", type=int, help="steps of the converter's flow (default --steps; request: 25)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--voice", action="store_true", help="also live, in another voice")
+    parser.add_argument("--voice", action="store_true", help="add live songs in another voice")
     parser.add_argument("--quick", action="store_true", help="songs of 16 s, one step, one round")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.svc_steps = args.svc_steps or args.steps
     args.seconds = args.seconds or (16.0 if args.quick else 60.0)

@@ -1,12 +1,12 @@
-"""Are the converter's graphs and stages faster than their PyTorch modules, and is a whole conversion?
+"""Are the converter's graphs, stages and whole conversions faster than with PyTorch modules?
 
     python -m benchmarks.svc [--preset mid] [--only networks|stages|conversion|binding] [--quick]
 
-Random weights. Every graph runs one call of its usual size on PyTorch, onnxruntime and OpenVINO (float32, and bfloat16
-by choice with what that costs in dB); every stage, and a whole conversion, on PyTorch and onnxruntime. All of them take
-turns in one process; peak memory of a conversion is measured in a process of its own. Exits with 1 if graphs and
-modules disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine. Pitch engine and vocoder have benchmarks of
-their own for more sizes (`f0`, `vocoder`); what a voice costs in the pipeline is `voice`.
+Weights are random. Every graph runs one call of its usual size on PyTorch, onnxruntime and OpenVINO (float32, and
+bfloat16 as an option, with its error in dB). Every stage, and a whole conversion, runs on PyTorch and onnxruntime. All
+variants alternate in one process; peak memory of a conversion is measured in a separate process. It exits with 1 if
+graphs and modules disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine. Pitch engine and vocoder have
+separate benchmarks for more sizes (`f0`, `vocoder`); `song_with_voice` measures the voice in the pipeline.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ KINDS: tuple[Kind, ...] = ("eager", "onnxruntime")
 OPENVINO = {"openvino fp32": "f32", "openvino bf16": "bf16"}
 PARTS = ("networks", "stages", "conversion", "binding")
 BUDGETS = {"onnxruntime": 1.05, "openvino fp32": 0.8, "openvino bf16": 0.3}
-"""Largest time of a flow's evaluation over PyTorch's."""
+"""Largest allowed time of a flow evaluation relative to PyTorch."""
 F0S = {
     "mid": RmvpeConfig(en_out_channels=4, gru_hidden=64),
     "tiny": RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=2),
 }
-"""RMVPE at a quarter of the width: unlike the presets' own engine it has a module to be compared with."""
+"""RMVPE at a quarter of its width: unlike the presets' engine, it has a module for comparison."""
 VOCODER_FRAMES = 96
-"""Of one call of the vocoder."""
+"""Frames of one vocoder call."""
 REFERENCE_S = 15.0
 WAVE_TOLERANCE = 1e-3
-"""Relative error of the waves: networks and steps add theirs up."""
+"""Relative error of the waves, in which the errors of networks and steps accumulate."""
 
 
 # ----------------------------------------------------------------------------------------------- networks of both kinds
@@ -86,7 +86,7 @@ def _part_source(sizes: AnyPart) -> RandomCheckpoint:
 
 
 def write_graphs(label: str, folder: Path) -> None:
-    """Every graph of a preset, each in a folder of its name."""
+    """Write all graphs of a preset, each in a folder of its name."""
     preset, f0 = PRESETS[label], F0S[label]
     svc, style = preset.svc, preset.style
     vocoder = RandomBigvgan(bigvgan_manifest(svc.vocoder), 0, svc.vocoder)
@@ -112,7 +112,7 @@ class GraphNetworks:
         }
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run one."""
+        """Run one graph."""
         return self._engines[name].run(inputs, outputs)
 
 
@@ -136,7 +136,7 @@ class ModuleNetworks:
 
     @torch.inference_mode()
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run one."""
+        """Run one module."""
         module, output = self._modules[name]
         tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
         if name == "svc_flow":
@@ -153,7 +153,7 @@ def _part(sizes: AnyPart) -> nn.Module:
 
 
 def networks_of(kind: Kind, label: str, folder: Path, threads: int) -> Networks:
-    """All networks on one engine."""
+    """Return all networks on one engine."""
     torch.set_num_threads(threads)
     return ModuleNetworks(label) if kind == "eager" else GraphNetworks(folder, threads)
 
@@ -162,7 +162,10 @@ def networks_of(kind: Kind, label: str, folder: Path, threads: int) -> Networks:
 
 
 def usual_inputs(preset: Preset, *, short: bool) -> dict[str, dict[str, Any]]:
-    """What one call of each graph gets: 30 s of content, a guided evaluation of a full window, 12 s of a reference."""
+    """Inputs of one call per graph.
+
+    They are 30 s of content, a guided evaluation of a full window and a 12 s reference.
+    """
     svc = preset.svc
     n_flow, n_vocoder = (256, 16) if short else (SVC_CONTEXT, VOCODER_FRAMES)
     return {
@@ -175,7 +178,7 @@ def usual_inputs(preset: Preset, *, short: bool) -> dict[str, dict[str, Any]]:
 
 
 def measure_networks(run: Run, label: str, folder: Path, *, n: int, limit_s: float, short: bool) -> bool:
-    """One call of every graph in every engine; adds rows, returns whether onnxruntime agrees with PyTorch."""
+    """Measure every graph in every engine; adds rows, returns True if onnxruntime agrees with PyTorch."""
     eager = ModuleNetworks(label)
     right = True
     for name, inputs in usual_inputs(PRESETS[label], short=short).items():
@@ -207,7 +210,7 @@ def _first(call: Callable[[], Mapping[str, Array]]) -> Floats:
 
 
 def vocals(seconds: float) -> Floats:
-    """A synthetic melody at 44.1 kHz."""
+    """Make a synthetic melody at 44.1 kHz."""
     return resample(melody(seconds).audio, SPEECH_RATE_HZ, STEM_RATE_HZ)
 
 
@@ -232,19 +235,19 @@ class Case:
         self.voice = self.make_voice()
 
     def make_voice(self) -> Any:
-        """Listen to the reference."""
+        """Compute the voice features of the reference."""
         return self.stage.voice(self.reference, self.settings.prompt_s)
 
     def convert(self) -> Floats:
-        """All vocals, exactly."""
+        """Convert all vocals exactly."""
         return np.concatenate(list(self.stage.convert(self.vocals, self.voice, self.settings)))
 
     def stages(self) -> dict[str, Callable[[], Any]]:
-        """What a conversion is made of, each with what the one before it gave."""
+        """Return the stages of a conversion; each has its predecessor's output as input."""
         stage, voice = self.stage, self.voice
         audio16 = sinc_resample(self.vocals)
-        heard = stage.listen(self.vocals)
-        cond = stage.condition(heard.content, heard.f0, heard.n_frames)
+        features = stage.listen(self.vocals)
+        cond = stage.condition(features.content, features.f0, features.n_frames)
         cond = cond[: SVC_CONTEXT - voice.n_frames]
         begin = stage.noise(0)(0, len(cond))
         mel = stage.solve(begin, cond, voice, ConvertSettings(steps=1))[: 4 * VOCODER_FRAMES]
@@ -252,14 +255,14 @@ class Case:
             "voice": self.make_voice,
             "pitch": partial(self.f0.track, audio16),
             "content": partial(stage.content, audio16),
-            "condition": partial(stage.condition, heard.content, heard.f0, heard.n_frames),
+            "condition": partial(stage.condition, features.content, features.f0, features.n_frames),
             "flow, one window": partial(stage.solve, begin, cond, voice, self.settings),
             "vocoder": partial(stage.vocode, mel),
         }
 
 
 def measure_stages(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s: float) -> None:
-    """Every stage of a conversion by both engines; adds rows."""
+    """Measure every stage of a conversion on both engines; adds rows."""
     calls = {kind: case.stages() for kind, case in cases.items()}
     for name in calls["eager"]:
         timings = alternate({kind: calls[kind][name] for kind in KINDS}, n=n, warmup=1, limit_s=limit_s)
@@ -269,12 +272,12 @@ def measure_stages(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s: flo
 
 
 def build(kind: Kind, label: str, folder: Path, threads: int, seconds: float, steps: int) -> Callable[[], Floats]:
-    """What `peak_in_child` measures."""
+    """Return a conversion for `peak_in_child`."""
     return Case(kind, label, folder, threads, seconds, steps).convert
 
 
 def measure_conversion(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s: float, memory: bool) -> bool:
-    """Exact conversions by both engines; adds rows, returns whether they agree."""
+    """Measure exact conversions on both engines; adds rows, returns True if they agree."""
     waves = {kind: case.convert() for kind, case in cases.items()}
     error = difference(waves["onnxruntime"], waves["eager"])
     timings = alternate({kind: case.convert for kind, case in cases.items()}, n=n, warmup=0, limit_s=limit_s)
@@ -289,7 +292,7 @@ def measure_conversion(run: Run, cases: Mapping[Kind, Case], *, n: int, limit_s:
 
 
 def measure_binding(run: Run, label: str, folder: Path, *, n: int, limit_s: float, short: bool) -> None:
-    """One guided evaluation with its arrays handed over each time, and with those that do not change bound."""
+    """Measure one guided evaluation with all arrays passed each time, and with constant ones bound."""
     import onnxruntime
 
     inputs = usual_inputs(PRESETS[label], short=short)[SVC_FLOW.name]
@@ -316,7 +319,7 @@ def measure_binding(run: Run, label: str, folder: Path, *, n: int, limit_s: floa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
     label = "tiny" if args.quick else args.preset
@@ -347,14 +350,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.svc", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=F0S, default="mid")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part; may be repeated")
     parser.add_argument("--quick", action="store_true", help="preset tiny, short vocals, one round, no memory")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of vocals")
-    parser.add_argument("--steps", type=int, default=4, help="of the flow; the default of a request is 25")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of the vocals in seconds")
+    parser.add_argument("--steps", type=int, default=4, help="steps of the flow; the default of a request is 25")
     parser.add_argument("-n", type=int, default=7, help="rounds")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds of a case after which no new round begins")
+    parser.add_argument("--limit", type=float, default=20.0, help="start no new round of a case after these seconds")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.only = [part for part in PARTS if part in (args.only or PARTS)]
     return args

@@ -1,11 +1,11 @@
-"""Is the vocoder's graph faster than its PyTorch module, which chunks suit it, and which form of its activation?
+"""Is the vocoder's graph faster than PyTorch, and which chunks and activation form are best?
 
     python -m benchmarks.vocoder [--size mid|full] [--only engines|chunks|forms] [--quick]
 
-Random weights of official rates at a quarter of the width (mid) or all of it. The engines decode the same frames in
-turns in one process, each one's peak memory is measured in a process of its own; chunks go through the stage and are
-compared with one call; an activation alone is measured in each form, at the width and rate of every stage. Exits with 1
-if the graph and its module disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
+Random weights at the official rates, with a quarter of the width (mid) or all of it. The engines decode the same frames
+alternately in one process; each one's peak memory is measured in a separate process. Chunks run through the stage and
+are compared with one call. An activation alone is measured in each form, at the width and rate of every stage. It exits
+with 1 if the graph and its module disagree. Run it with OMP_WAIT_POLICY=PASSIVE on a shared machine.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ SIZES = {
 PARTS = ("engines", "chunks", "forms")
 CHUNKS = (64, 128, 256, 512)
 BUDGET = 1.0
-"""Of the graph over PyTorch."""
+"""Allowed time of the graph relative to PyTorch."""
 
 
 def source_of(sizes: BigvganConfig) -> RandomBigvgan:
-    """Random weights of seed 0."""
+    """Return random weights of seed 0."""
     return RandomBigvgan(bigvgan_manifest(sizes), 0, sizes)
 
 
 def log_mel(sizes: BigvganConfig, frames: int) -> Floats:
-    """Noise as loud as log-mel frames, [M, T]; no network's time depends on what it hears."""
+    """Make noise at the level of log-mel frames, [M, T]; times do not depend on it."""
     values = keyed_random.normal(0, "benchmark mel", 0, (sizes.num_mels, frames))
     return values * np.float32(LOG_MEL_STD) + np.float32(LOG_MEL_MEAN)
 
@@ -69,12 +69,12 @@ class OneNetwork:
         self._decode = decode
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run it, whatever the name."""
+        """Run the engine; the name is ignored."""
         return {"audio": self._decode(inputs["mel"].astype(np.float32, copy=False))}
 
 
 def load(engine: Engine, sizes: BigvganConfig, path: Path, threads: int) -> Callable[[Floats], Floats]:
-    """One engine, from mel [B, M, T] to audio [B, 1, N]."""
+    """Load one engine, from mel [B, M, T] to audio [B, 1, N]."""
     if engine == "eager":
         with torch.device("meta"):
             network = Bigvgan(sizes)
@@ -102,7 +102,10 @@ def load(engine: Engine, sizes: BigvganConfig, path: Path, threads: int) -> Call
 def build(
     engine: Engine, sizes: BigvganConfig, path: Path, threads: int, frames: int, chunk: int
 ) -> Callable[[], Floats]:
-    """Load one way to decode; what it returns decodes once. Also run in fresh processes. Chunk 0 is one call."""
+    """Load one variant and return a function that decodes once, for child processes too.
+
+    Chunk 0 decodes in one call.
+    """
     torch.set_num_threads(threads)
     return _decoding(load(engine, sizes, path, threads), sizes, log_mel(sizes, frames), chunk)
 
@@ -118,7 +121,7 @@ def _decoding(
 
 
 def measure_engines(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, n: int, memory: bool) -> bool:
-    """The whole network in one call in every engine; adds rows, returns whether the graph is right."""
+    """Measure the network in every engine; adds rows, returns True if the graph is accurate."""
     engines: list[Engine] = ["eager", "onnxruntime"]
     if importlib.util.find_spec("openvino") is not None:
         engines += ["openvino fp32", "openvino bf16"]
@@ -140,7 +143,7 @@ def measure_engines(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, 
 
 
 def measure_chunks(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, n: int, memory: bool) -> None:
-    """A longer stretch through the stage, in chunks of several sizes and in one call; adds rows."""
+    """Measure the stage on a longer input, in chunks and in one call; adds rows."""
     decode, mel = load("onnxruntime", sizes, path, run.threads), log_mel(sizes, frames)
     chunks = [0, *(chunk for chunk in CHUNKS if chunk < frames)]
     calls = {_name(chunk): _decoding(decode, sizes, mel, chunk) for chunk in chunks}
@@ -157,7 +160,7 @@ def measure_chunks(run: Run, sizes: BigvganConfig, path: Path, *, frames: int, n
 
 
 def measure_forms(run: Run, sizes: BigvganConfig, folder: Path, *, frames: int, n: int) -> None:
-    """One activation of each stage in every form, in onnxruntime; adds rows."""
+    """Measure one activation per stage in every form, in onnxruntime; adds rows."""
     source, channels, length = source_of(sizes), sizes.upsample_initial_channel, frames
     n_blocks = len(sizes.resblock_kernel_sizes)
     for stage, rate in enumerate(sizes.upsample_rates):
@@ -186,7 +189,7 @@ def _name(chunk: int) -> str:
 
 
 def _seconds(sizes: BigvganConfig, frames: int) -> float:
-    """Audio that frames become."""
+    """Seconds of audio of `frames` frames."""
     return frames * sizes.hop / STEM_RATE_HZ
 
 
@@ -194,7 +197,7 @@ def _seconds(sizes: BigvganConfig, frames: int) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
     label = "quick" if args.quick else args.size
@@ -225,12 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.vocoder", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=("mid", "full"), default="mid")
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a small network, few frames and rounds, no memory")
-    parser.add_argument("--frames", type=int, default=128, help="of one call; chunks get four times as many")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="small network, few frames and rounds, no memory")
+    parser.add_argument("--frames", type=int, default=128, help="frames of one call; chunks get four times as many")
     parser.add_argument("-n", type=int, default=7, help="rounds")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
     args.only = [part for part in PARTS if part in (args.only or PARTS)]
     return args

@@ -1,4 +1,4 @@
-"""Forms of the vocoder's activation as graphs: the one that is exported, and those that it was chosen over."""
+"""Forms of the vocoder's activation as graphs: the exported one, and the rejected ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from heartvoice.models.load import TensorSource
 
 Form = Literal["transposed", "sums", "groups", "rows"]
 FORMS: tuple[Form, ...] = get_args(Form)
-"""As it is written down (a transposed convolution, one with stride); then phases of the double rate as weighted
-sums of slices, as two channels of each group, and as two rows, which is what is exported."""
+"""The literal form (a transposed and a strided convolution); then the phases of the doubled rate as weighted sums of
+slices, as two channels per group, and as two rows, which is the exported form."""
 _LAST = np.iinfo(np.int64).max
 
 
 def write_form(form: Form, source: TensorSource, name: str, channels: int, folder: Path) -> Path:
-    """Write one activation as a graph from `x` [B, C, T] to `y`, the same shape."""
+    """Write one activation as a graph from `x` [B, C, T] to `y` of the same shape."""
     b = GraphBuilder(form)
     shape = (channels, Axis("length"))
     x, y = b.input(TensorSpec("x", "FP32", shape), batch=BATCH), b.output(TensorSpec("y", "FP32", shape), batch=BATCH)
@@ -45,7 +45,7 @@ def _filters(source: TensorSource, name: str) -> tuple[Array, Array]:
 
 
 def _snake(b: GraphBuilder, source: TensorSource, x: str, name: str, *, repeats: int = 1) -> str:
-    """The sum of x and sin(a x)^2 / b with both constant; `repeats` channels of x share each."""
+    """Compute x + sin(a x)^2 / b; `repeats` channels of x share each constant a and b."""
     alpha, beta = (np.exp(source.array(f"{name}.act.{kind}").astype(np.float64)) for kind in ("alpha", "beta"))
     a = b.constant(np.repeat(alpha, repeats)[:, None], np.float32)
     inverse = b.constant(np.repeat(1 / (beta + BETA_FLOOR), repeats)[:, None], np.float32)
@@ -65,7 +65,7 @@ def _transposed(b: GraphBuilder, source: TensorSource, x: str, name: str, channe
 
 
 def _longer(b: GraphBuilder, even: str, odd: str) -> tuple[str, str]:
-    """Both phases with their ends repeated, the first of the even one and the last of the odd one."""
+    """Pad the even phase by its first sample, the odd phase by its last sample."""
     beside = b.constant([1, 1, REACH])
     before = b.op("Expand", b.slice(even, 0, 1, 2), beside)
     behind = b.op("Expand", b.slice(odd, -1, None, 2), beside)

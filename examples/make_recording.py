@@ -1,9 +1,9 @@
-"""Make a short recording to be covered: drums, bass, chords, and a synthetic singer over them.
+"""Make a short recording for a cover: drums, bass, chords, and a synthetic singer.
 
     python examples/make_recording.py recording.wav [--seconds 20]
 
-The singer is another one than the reference of `make_voice.py`. The same arguments give the same file: 48 kHz, stereo,
-24 bits, peaks at -4 dBFS.
+The singer is not the one of `make_voice.py`. Equal arguments give equal files: 48 kHz, stereo, 24 bits, peaks at
+-4 dBFS.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from singer import BEAT_S, RATE_HZ, SINGERS, Note, Wave, phrase, sing
 
 PEAK = 0.63
 SINGER = SINGERS[1]
-"""Whose tonic is a C, as the chords ask."""
+"""A singer whose tonic is C, to match the chords."""
 CHORDS = ((48, 52, 55), (43, 47, 50), (45, 48, 52), (41, 45, 48))
-"""C, G, A minor and F as MIDI notes; a bar each."""
+"""C, G, A minor and F as MIDI notes, one bar each."""
 BEATS_PER_BAR = 4
 TUNE: tuple[Note, ...] = (
     *phrase((4, 1), (7, 1), (12, 1.5), (11, 0.5), (11, 2), (7, 1), (None, 1), vowels="aoie"),
@@ -27,17 +27,17 @@ TUNE: tuple[Note, ...] = (
     *phrase((4, 1), (4, 1), (7, 1), (12, 1), (14, 2), (11, 1), (None, 1), vowels="uaeo"),
     *phrase((12, 1.5), (9, 0.5), (9, 1), (7, 1), (5, 3), (None, 1), vowels="oaie"),
 )
-"""Twice through the chords."""
+"""A melody over two rounds of the chords."""
 
 
 def record(seconds: float) -> Wave:
-    """Singer and band: float64 [2, N] at 48 kHz."""
+    """Mix singer and band: float64 [2, N] at 48 kHz."""
     mix = band(seconds) + in_room(sing(SINGER, TUNE, seconds))
     return np.asarray(PEAK * mix / np.abs(mix).max())
 
 
 def in_room(voice: Wave) -> Wave:
-    """A voice [N] in the middle of a small room: [2, N], whose two sides echo differently."""
+    """Add the echoes of a small room to a voice [N], different on each side: [2, N]."""
     time = np.arange(RATE_HZ // 3) / RATE_HZ
     echoes = np.random.default_rng(5).standard_normal((2, len(time))) * np.exp(-time / 0.07) * (time > 0.01)
     echoes *= 0.15 / np.linalg.norm(echoes, axis=1, keepdims=True)
@@ -45,14 +45,14 @@ def in_room(voice: Wave) -> Wave:
 
 
 def band(seconds: float) -> Wave:
-    """Drums, bass and chords: float64 [2, N]."""
+    """Play drums, bass and chords: float64 [2, N]."""
     rng = np.random.default_rng(6)
     n, beat = round(seconds * RATE_HZ), round(BEAT_S * RATE_HZ)
     time = np.arange(beat) / RATE_HZ
     kick = np.sin(2 * np.pi * (48 * time + 5 * (1 - np.exp(-time / 0.03)))) * np.exp(-time / 0.12)
     snare = (np.sin(2 * np.pi * 190 * time) + 0.7 * rng.standard_normal(beat)) * np.exp(-time / 0.07)
     hiss = sosfilt(butter(2, 7000, "highpass", fs=RATE_HZ, output="sos"), rng.standard_normal(beat // 2))
-    hat = np.tile(hiss * np.exp(-time[: beat // 2] / 0.025), 2)  # eighths
+    hat = np.tile(hiss * np.exp(-time[: beat // 2] / 0.025), 2)  # eighth notes
     mix = np.zeros((2, n + beat))
     for index, at in enumerate(range(0, n, beat)):
         chord = CHORDS[index // BEATS_PER_BAR % len(CHORDS)]
@@ -68,7 +68,7 @@ def band(seconds: float) -> Wave:
 
 
 def tone(note: int, time: Wave, decay_s: float) -> Wave:
-    """A struck string: overtones of a MIDI note, the higher the sooner gone."""
+    """Play a struck string: overtones of a MIDI note, of which the higher ones decay faster."""
     hz = 440.0 * 2.0 ** ((note - 69) / 12)
     fade = np.minimum(1.0, np.minimum(time / 0.004, (time[-1] - time) / 0.01))
     overtones = (np.sin(2 * np.pi * k * hz * time) / k**1.3 * np.exp(-k * time / decay_s / 2) for k in range(1, 9))
@@ -76,16 +76,16 @@ def tone(note: int, time: Wave, decay_s: float) -> Wave:
 
 
 def panned(track: Wave, place: float) -> Wave:
-    """[N] to [2, N] with equal power; place -1 is left, 1 right."""
+    """Pan [N] to [2, N] with equal power; place -1 is left, 1 right."""
     angle = (place + 1) * np.pi / 4
     return np.stack([np.cos(angle) * track, np.sin(angle) * track])
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", help="WAV or FLAC file")
-    parser.add_argument("--seconds", type=float, default=20.0, help="1 to 600")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length in seconds, 1 to 600")
     options = parser.parse_args(arguments)
     if not 1 <= options.seconds <= 600:
         parser.error(f"--seconds: expected 1 to 600, got {options.seconds:g}")

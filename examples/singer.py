@@ -1,10 +1,11 @@
-"""A synthetic singer: a glottis, a vocal tract and a melody, out of numpy and scipy alone.
+"""A synthetic singer made of glottis, vocal tract and melody, with numpy and scipy.
 
     from singer import SINGERS, VOCALISE, sing
     audio = sing(SINGERS[0], VOCALISE, seconds=12.0)          # float64 [N] at 48 kHz
 
-Pulses of air (Rosenberg, 1971) with breath in them go through a cascade of resonances (Klatt, 1980), which move from
-vowel to vowel. How long the tract is and how the folds close makes the person; the same call gives the same samples.
+Glottal pulses (Rosenberg, 1971) with breath noise pass through a cascade of resonances (Klatt, 1980), which move from
+vowel to vowel. The length of the tract and the closing of the vocal folds define the singer. Equal calls give equal
+samples.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ Wave = NDArray[np.float64]
 RATE_HZ = 48_000
 BEAT_S = 0.6
 PEAK = 0.5
-"""Of what `sing` returns, -6 dBFS."""
+"""Peak of `sing`'s result, -6 dBFS."""
 
 _OVERSAMPLING = 4
-"""A pulse ends abruptly; made at this many times the rate, its overtones do not fold back into what is heard."""
+"""A glottal pulse ends abruptly; at this multiple of the rate its overtones do not alias audibly."""
 _BLOCK = 128
-"""Samples, 3 ms, in which the tract holds still."""
+"""Samples, about 3 ms, during which the tract is constant."""
 _GLIDE_S = 0.08
-"""From one pitch or vowel to the next."""
+"""Duration of the transition between pitches or vowels."""
 _SYLLABLE_S = 0.07
-"""A note begins with the tongue raised."""
+"""Duration of the raised tongue at the beginning of a note."""
 _VIBRATO_AFTER_S = 0.3
 _BREATH_S = 0.4
-"""A breath is taken in the last part of a rest."""
+"""Duration of a breath in the last part of a rest."""
 _CUTOFF_HZ = 20_000.0
 
 _FORMANTS = {
@@ -47,24 +48,24 @@ _FORMANTS = {
 """Resonances in Hz of a man's tract (Peterson and Barney, 1952; the fourth is rounded)."""
 _BANDWIDTHS_HZ = (70.0, 90.0, 130.0, 180.0)
 _HIGHER_HZ = 1000.0
-"""Resonances above the fourth are this far apart, as in a tube."""
+"""Distance of the resonances above the fourth, as in a tube."""
 
 
 @dataclass(frozen=True)
 class Singer:
-    """A person."""
+    """Parameters of a singer."""
 
     name: str
     tonic: int
-    """MIDI note that this voice takes for the first degree of a scale."""
+    """MIDI note of the scale's first degree."""
     tract: float
-    """Resonances over those of an average man: a shorter tract has higher ones."""
+    """Resonances relative to an average man's; a shorter tract has higher ones."""
     open_share: float
-    """Of a period, with the folds open: more is softer."""
+    """Share of a period with open vocal folds; larger values sound softer."""
     edge_hz: float
-    """Overtones above this fall off faster: how hard the folds close."""
+    """Cut-off in Hz above which overtones fall off faster; depends on how hard the folds close."""
     breath: float
-    """Noise in the stream of air: 0.1 is clear, 0.4 breathy."""
+    """Noise in the airflow: 0.1 is clear, 0.4 breathy."""
     vibrato_hz: float
     vibrato_cents: float
     seed: int
@@ -90,7 +91,7 @@ class Note:
 
 
 def phrase(*notes: tuple[int | None, float], vowels: str) -> tuple[Note, ...]:
-    """Notes as (semitones above the tonic, beats), sung on these vowels in turn; each begins like "la"."""
+    """Make notes of (semitones above the tonic, beats) on the vowels in turn, each like "la"."""
     sounds = cycle(vowels)
     return tuple(Note(degree, beats, "a" if degree is None else next(sounds)) for degree, beats in notes)
 
@@ -99,7 +100,7 @@ VOCALISE = (
     *phrase((0, 1), (2, 1), (4, 1), (5, 1), (7, 2), (5, 1), (4, 1), (2, 1), (0, 2), (None, 1), vowels="aeiou"),
     *phrase((7, 1), (4, 1), (0, 1), (4, 1), (7, 2), (9, 1), (11, 1), (12, 3), (None, 1), vowels="iaoeu"),
 )
-"""What a singer warms up with: every vowel, an octave."""
+"""A warm-up exercise with every vowel and an octave."""
 
 
 # ------------------------------------------------------------------------------------------------------------ the score
@@ -107,26 +108,26 @@ VOCALISE = (
 
 @dataclass(frozen=True)
 class Score:
-    """What is sung at every sample."""
+    """Parameters of the song at every sample."""
 
     semitones: Wave
-    """MIDI pitch [N], gliding, held through rests."""
+    """MIDI pitch [N], with glides, constant through rests."""
     sounding: Wave
-    """[N], 0 to 1: not in rests."""
+    """Level [N], 0 to 1; 0 in rests."""
     inhaling: Wave
-    """[N], 0 to 1."""
+    """Level of the breath [N], 0 to 1."""
     age_s: Wave
-    """[N], since the note began."""
+    """Seconds [N] since the note began."""
     formants: Wave
-    """Hz [N / block, 4] of an average man's tract."""
+    """Resonances of an average man's tract in Hz, [N / block, 4]."""
 
     def hz(self, cents: Wave | float = 0.0) -> Wave:
-        """Pitch in Hz, moved by some cents."""
+        """Return the pitch in Hz, shifted by `cents`."""
         return np.asarray(440.0 * 2.0 ** ((self.semitones - 69.0 + cents / 100.0) / 12.0))
 
 
 def read_score(melody: tuple[Note, ...], tonic: int, seconds: float) -> Score:
-    """A melody from its beginning, repeated as long as it takes."""
+    """Read a melody from its beginning, repeated to the given length."""
     n = round(seconds * RATE_HZ)
     starts, notes, at = [], [], 0.0
     for note in cycle(melody):
@@ -151,7 +152,7 @@ def read_score(melody: tuple[Note, ...], tonic: int, seconds: float) -> Score:
 
 
 def _held_degrees(notes: list[Note]) -> Wave:
-    """Degrees with rests at the note that follows, so that a phrase begins in tune; at the end, the note before."""
+    """Give rests the next degree, so that phrases begin in tune; final rests keep the last."""
     held, following = [], next((note.degree for note in reversed(notes) if note.degree is not None), 0)
     for note in reversed(notes):
         following = following if note.degree is None else note.degree
@@ -168,7 +169,7 @@ def _formant_tracks(notes: list[Note], index: NDArray[np.intp], age: Wave) -> Wa
 
 
 def _smooth(steps: Wave) -> Wave:
-    """Steps into glides; both ends are continued."""
+    """Turn steps into glides; both ends are extended."""
     width = round(_GLIDE_S * RATE_HZ) // 2
     window = np.hanning(2 * width + 3)[1:-1]
     return np.asarray(fftconvolve(np.pad(steps, width, mode="edge"), window / window.sum(), mode="valid"))
@@ -181,9 +182,9 @@ def sing(singer: Singer, melody: tuple[Note, ...], seconds: float) -> Wave:
     """Sing a melody from its beginning.
 
     Args:
-        singer: who.
-        melody: what; it starts again when it is over.
-        seconds: how long, above 0.
+        singer: parameters of the singer.
+        melody: notes; they are repeated.
+        seconds: length, above 0.
 
     Returns:
         float64 [N] at 48 kHz with a peak of 0.5, N = seconds * 48 000.
@@ -204,7 +205,7 @@ def sing(singer: Singer, melody: tuple[Note, ...], seconds: float) -> Wave:
 
 
 def _pulses(hz: Wave, open_share: float) -> tuple[Wave, Wave]:
-    """The air that the folds let through, 0 to 1, and its derivative, which is what lips radiate: both [N]."""
+    """Return the glottal airflow, 0 to 1, and its derivative, which the lips radiate: both [N]."""
     fine = np.repeat(hz, _OVERSAMPLING)
     phase = np.cumsum(fine / (RATE_HZ * _OVERSAMPLING)) % 1.0
     rise, fall = open_share * 2 / 3, open_share / 3
@@ -216,18 +217,18 @@ def _pulses(hz: Wave, open_share: float) -> tuple[Wave, Wave]:
 
 
 def _darker(edges: Wave, edge_hz: float) -> Wave:
-    """Folds that close in a moment, not at once."""
+    """Filter the pulses as folds that do not close instantly."""
     return np.asarray(sosfilt(butter(1, edge_hz, fs=RATE_HZ, output="sos"), edges))
 
 
 def _wander(rng: np.random.Generator, n: int, size: float) -> Wave:
-    """What nobody can hold still: slow noise [N] of this root mean square."""
+    """Involuntary variation: slow noise [N] of root mean square `size`."""
     noise = sosfilt(butter(2, 25.0, fs=RATE_HZ, output="sos"), rng.standard_normal(n))
     return np.asarray(size * noise / np.sqrt(np.mean(noise**2)))
 
 
 def _tract(source: Wave, formants: Wave, tract: float) -> Wave:
-    """A source [N] through resonances that move from block to block, formants [n_blocks, 4] in Hz."""
+    """Filter a source [N] by resonances that change from block to block, formants [n_blocks, 4] in Hz."""
     higher = np.arange(4.5 * _HIGHER_HZ * tract, _CUTOFF_HZ, _HIGHER_HZ * tract)
     widths = np.concatenate([_BANDWIDTHS_HZ, 0.045 * higher])
     radius = np.exp(-np.pi * widths / RATE_HZ)
@@ -237,7 +238,7 @@ def _tract(source: Wave, formants: Wave, tract: float) -> Wave:
     audio = np.empty_like(source)
     for at, four in zip(range(0, len(source), _BLOCK), formants, strict=True):
         a1 = -2.0 * radius * np.cos(2 * np.pi * np.concatenate([four, higher]) / RATE_HZ)
-        # scipy's state has the old a1 in it; a step of it would be heard as a click. Its second part is -a2 y[n - 1].
+        # scipy's state contains the old a1, whose step would cause a click. The state's second part is -a2 y[n - 1].
         state[:, 0] += (a1 - sections[:, 4]) * state[:, 1] / sections[:, 5]
         sections[:, 0], sections[:, 4] = 1.0 + a1 + radius**2, a1  # a gain of 1 at 0 Hz
         audio[at : at + _BLOCK], state = sosfilt(sections, source[at : at + _BLOCK], zi=state)

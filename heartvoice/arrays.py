@@ -1,4 +1,4 @@
-"""The type of arrays that cross a boundary, whatever their numbers are."""
+"""The array type of engines, requests and responses."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
-"""An array of any dtype, as engines, requests and responses carry it."""
+"""An array of any dtype."""

@@ -1,7 +1,7 @@
-"""Random numbers addressed by (seed, stage, index): the same wherever and in whatever order they are drawn.
+"""Random numbers addressed by (seed, stage, index), independent of place and order of drawing.
 
-Built on the raw output of numpy's Philox, which is stable across numpy versions; `Generator` methods are not. The
-normal deviates go through float64 logarithms and sines, so another maths library may move one by a last bit.
+They use the raw output of numpy's Philox, which is stable across numpy versions; `Generator` methods are not. The
+normal deviates use float64 logarithms and sines, so another maths library may change a last bit.
 
 Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011; Box and Muller, 1958.
 """
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 UNIFORM_MAX = 1.0 - 2.0**-23
-"""Largest value that `uniform` returns: multiplied by any positive float32, it rounds to less than that number."""
+"""Largest value of `uniform`; its product with any positive float32 rounds to less than that number."""
 
 
 def bits(seed: int, stage: str, index: int | str) -> np.random.Philox:
-    """The bit generator of one address, before its first draw; `index` may be a name."""
+    """Return the bit generator of an address, before its first draw; `index` may be a name."""
     digest = hashlib.sha256(f"heartvoice/{seed}/{len(stage)}:{stage}/{index}".encode()).digest()
     key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
     return np.random.Philox(key=key)
@@ -31,12 +31,12 @@ def _raw(seed: int, stage: str, index: int | str, count: int) -> npt.NDArray[np.
 
 
 def uniform(seed: int, stage: str, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Uniform deviates with 23 random bits.
+    """Draw uniform deviates with 23 random bits.
 
     Args:
-        seed: the job's seed.
-        stage: who draws, for example "lm".
-        index: which draw of that stage, for example the frame.
+        seed: seed of the job.
+        stage: name of the drawing stage, for example "lm".
+        index: index of the draw in that stage, for example the frame.
         shape: shape of the result; a longer draw begins with the values of a shorter one.
 
     Returns:
@@ -47,7 +47,7 @@ def uniform(seed: int, stage: str, index: int, shape: tuple[int, ...]) -> npt.ND
 
 
 def normal(seed: int, stage: str, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Standard normal deviates; arguments as for `uniform`.
+    """Draw standard normal deviates; arguments as for `uniform`.
 
     Returns:
         float32 of that shape.

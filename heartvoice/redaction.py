@@ -1,4 +1,4 @@
-"""What may be written down of a failure that nobody foresaw: where it happened, and none of what it happened to."""
+"""Formats tracebacks of unexpected errors without their messages, which may contain user data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import traceback
 
 
 def traceback_without_messages(error: BaseException) -> str:
-    """Types, files, lines and functions of an error and its causes, as a traceback has them, without any message.
+    """Format an error and its causes with types, files, lines and functions, but without messages.
 
-    Messages repeat what they are about (`could not convert string to float: ...`), which may be a caller's lyrics,
-    consent or samples; logs must hold none of these.
+    Messages repeat values (`could not convert string to float: ...`), which may be a caller's lyrics, consent or
+    samples; logs must contain none of these.
     """
     parts: list[str] = []
     seen: set[int] = set()

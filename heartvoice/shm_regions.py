@@ -1,4 +1,4 @@
-"""Names of shared-memory regions, which carry their owner's process so that orphans are known.
+"""Names of shared-memory regions; each contains its owner's process, which identifies orphans.
 
 A region is `heartvoice_PID_START_REST`: the pid and the start time of the process that owns it. Triton's own regions
 have the run's name as the rest, those of clients `client_` and random digits, and the file with the key to a server's
@@ -18,14 +18,14 @@ PREFIX = "heartvoice_"
 RUN_PREFIX = "heartvoice-run-"
 """Prefix of the folders of runs."""
 KEY = "key_"
-"""Behind a run's prefix, in the name of the file with the key to its server's shared-memory calls."""
+"""Part of the name, after a run's prefix, of the file with the key to its server's shared-memory calls."""
 API_KEY_NAME = "heartvoice-shared-memory"
 HEADER = f"triton-grpc-protocol-{API_KEY_NAME}"
 """Metadata field that carries that key."""
 
 
 def process_identity(pid: int) -> str:
-    """Return a name that no other process will ever have: pid and start time in clock ticks; "" if it is gone."""
+    """Return a unique name of a process, its pid and start time in clock ticks; "" without one."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -50,7 +50,7 @@ def owner_of(region: str) -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Return whether the process with that `process_identity` is gone."""
+    """Return True if the process with that `process_identity` is gone."""
     pid = owner.partition("_")[0]
     return not pid.isdigit() or process_identity(int(pid)) != owner
 

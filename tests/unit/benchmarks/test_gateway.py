@@ -48,5 +48,5 @@ def test_the_processor_time_of_another_process_is_read() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert gateway.Way(None, pid=process.pid).cpu_s >= 0.2
+        assert gateway.Route(None, pid=process.pid).cpu_s >= 0.2
         process.communicate(b"\n")

@@ -1,4 +1,4 @@
-"""The voice's benchmark: what a tape keeps and gives back, and a quick run over an exported repository."""
+"""The voice's benchmark: what a recorder keeps and gives back, and a quick run over an exported repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import codec_batch, stream
 from benchmarks import song_with_voice as benchmark
-from benchmarks.song_with_voice import Answers, Tape
+from benchmarks.song_with_voice import StageRecorder, StageReplay
 from heartvoice.audio.recordings import read_voice
 from heartvoice.config.presets import PRESETS
 from heartvoice.pipeline.messages import Codes
@@ -45,12 +45,12 @@ def conversion() -> ConversionRequest:
 
 def test_answers_are_what_the_tape_heard(conversion: ConversionRequest) -> None:
     lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
-    tape = Tape(lm, oracle)
+    recorder = StageRecorder(lm, oracle)
     request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])
-    first = [int(codes[0, 0]) for codes in tape.write_codes(request)]
-    second = [int(codes[0, 0]) for codes in tape.write_codes(request)]
-    sung = [piece.vocals for piece in tape.convert(conversion)]
-    answers = Answers(tape)
+    first = [int(codes[0, 0]) for codes in recorder.write_codes(request)]
+    second = [int(codes[0, 0]) for codes in recorder.write_codes(request)]
+    sung = [piece.vocals for piece in recorder.convert(conversion)]
+    answers = StageReplay(recorder)
     assert [[int(codes[0, 0]) for codes in answers.write_codes(request)] for _ in range(2)] == [first, second]
     assert np.array_equal(np.concatenate([p.vocals for p in answers.convert(conversion)]), np.concatenate(sung))
     assert (lm.n_sent, oracle.n_converted) == (6, 1)
@@ -60,12 +60,12 @@ def test_answers_are_what_the_tape_heard(conversion: ConversionRequest) -> None:
 
 def test_a_stage_alone_works_to_the_end_and_wakes_no_other(conversion: ConversionRequest) -> None:
     lm, oracle = Lm(), Oracle(np.zeros((2, 0), np.float32))
-    tape = Tape(lm, oracle)
+    recorder = StageRecorder(lm, oracle)
     request = LmRequest.from_inputs({"lyrics": text("la")}, PRESETS["tiny"])
-    tape.write_codes(request)
-    tape.write_codes(request)
-    list(tape.convert(conversion))
-    tape.alone("lm")
+    recorder.write_codes(request)
+    recorder.write_codes(request)
+    list(recorder.convert(conversion))
+    recorder.alone("lm")
     assert (lm.n_sent, oracle.n_converted) == (12, 1)
 
 
