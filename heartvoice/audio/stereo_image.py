@@ -41,7 +41,7 @@ _MAX_RATIO = 4.0
 _FLOOR = 1e-4
 """Power ratio: a mid channel 40 dB below the side channel is not followed."""
 _TINY = 1e-18
-_WIDE = 4
+_NEIGHBOURS = 4
 """Bands on either side over which the stereo width is averaged."""
 _CHANCE = 0.3
 """Squared coherence that unrelated signals reach by chance in so few frames and bins."""
@@ -76,21 +76,21 @@ class StereoImage:
         self._past = np.zeros((3, N_FFT - HOP))
         self._spectra: Spectra = np.zeros((3, _HISTORY, N_BINS), np.complex128)
         self._sum = np.zeros(N_FFT - HOP)
-        self._late = np.zeros(DELAY, np.float32)
+        self._delayed = np.zeros(DELAY, np.float32)
         delays = 1 + np.floor(keyed_random.uniform(0, "stereo image delay", 0, (len(_EDGES),)) * MAX_DELAY).astype(int)
-        turns = keyed_random.uniform(0, "stereo image turn", 0, (len(_EDGES),)).astype(np.float64)
+        phases = keyed_random.uniform(0, "stereo image turn", 0, (len(_EDGES),)).astype(np.float64)
         self._delays = np.repeat(delays, _WIDTHS)
-        self._turns = np.repeat(np.exp(2j * np.pi * turns), _WIDTHS)
+        self._phases = np.repeat(np.exp(2j * np.pi * phases), _WIDTHS)
 
-    def push(self, old: Samples, new_middle: Samples) -> Samples:
+    def push(self, old: Samples, new_mid: Samples) -> Samples:
         """Process old stereo [2, N] and new mid [N] into new stereo [2, N], delayed by `DELAY` samples."""
-        old_middle = mid_channel(old)
-        side = old[0].astype(np.float64) - old_middle
-        late = np.concatenate([self._late, new_middle])
-        self._late = late[len(new_middle) :]
-        on_time = late[: len(new_middle)].astype(np.float64)
-        new_side = self._side(np.stack([old_middle, side, new_middle]))
-        new: Samples = np.stack([on_time + new_side, on_time - new_side]).astype(np.float32)
+        old_mid = mid_channel(old)
+        side = old[0].astype(np.float64) - old_mid
+        delayed = np.concatenate([self._delayed, new_mid])
+        self._delayed = delayed[len(new_mid) :]
+        mid = delayed[: len(new_mid)].astype(np.float64)
+        new_side = self._side(np.stack([old_mid, side, new_mid]))
+        new: Samples = np.stack([mid + new_side, mid - new_side]).astype(np.float32)
         return new
 
     def _side(self, signals: Values) -> Values:
@@ -101,10 +101,10 @@ class StereoImage:
         if not (known[1].any() or self._spectra[1].any() or self._sum.any()):
             self._spectra[:] = 0.0  # the old side's spectra are zero already
             return np.zeros(signals.shape[1])
-        fresh = rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
-        spectra = np.concatenate([self._spectra, fresh], axis=1)
+        new_spectra = rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
+        spectra = np.concatenate([self._spectra, new_spectra], axis=1)
         self._spectra = spectra[:, n_hops:]
-        pieces = irfft(_new_side(spectra, self._delays, self._turns), N_FFT, axis=-1) * (self._window / 2.0)
+        pieces = irfft(_new_side(spectra, self._delays, self._phases), N_FFT, axis=-1) * (self._window / 2.0)
         total = np.concatenate([self._sum, np.zeros(signals.shape[1])])
         for index, piece in enumerate(pieces):
             total[index * HOP : index * HOP + N_FFT] += piece
@@ -112,38 +112,38 @@ class StereoImage:
         return total[: signals.shape[1]]
 
 
-def _new_side(spectra: Spectra, delays: NDArray[np.int64], turns: Spectra) -> Spectra:
+def _new_side(spectra: Spectra, delays: NDArray[np.int64], phases: Spectra) -> Spectra:
     """Compute the new side's spectra [T, bin] from old mid, old side and new mid, [3, `_HISTORY` + T, bin].
 
     The first frame of the result is number `MAX_DELAY + REACH`.
     """
     old, side, new = spectra[:, MAX_DELAY:]
-    old_power, side_power, new_power, with_old, alike, turned_alike = _around(spectra[:, MAX_DELAY:])
+    old_power, side_power, new_power, side_old, new_old_re, new_old_im = _sum_context(spectra[:, MAX_DELAY:])
     floor = _FLOOR * side_power + _TINY
-    a = np.clip(with_old / (old_power + _TINY), -_MAX_RATIO, _MAX_RATIO)
-    rest_power = np.maximum(side_power - a * (2.0 * with_old - a * old_power), 0.0)
-    coherence = (np.hypot(alike, turned_alike) + floor) ** 2 / ((old_power + floor) * (new_power + floor))
+    a = np.clip(side_old / (old_power + _TINY), -_MAX_RATIO, _MAX_RATIO)
+    residual_power = np.maximum(side_power - a * (2.0 * side_old - a * old_power), 0.0)
+    coherence = (np.hypot(new_old_re, new_old_im) + floor) ** 2 / ((old_power + floor) * (new_power + floor))
     keep = np.clip((coherence - _CHANCE) / (1.0 - _CHANCE), 0.0, 1.0)
     level = np.clip(np.sqrt((new_power + floor) / (old_power + floor)), 1.0 / _MAX_RATIO, _MAX_RATIO)
-    width = np.minimum(np.sqrt(_wide(rest_power) / _wide(old_power + floor)), _MAX_RATIO)
-    fresh = np.sqrt(1.0 - keep**2) * width
+    width = np.minimum(np.sqrt(_sum_neighbours(residual_power) / _sum_neighbours(old_power + floor)), _MAX_RATIO)
+    decorrelated = np.sqrt(1.0 - keep**2) * width
 
     here = slice(REACH, len(new) - REACH)
-    a, kept, fresh = (np.repeat(bands, _WIDTHS, axis=1) for bands in (a, keep * level, fresh))
+    a, kept, decorrelated = (np.repeat(bands, _WIDTHS, axis=1) for bands in (a, keep * level, decorrelated))
     rows = np.arange(MAX_DELAY + REACH, spectra.shape[1] - REACH)[:, None] - delays
-    turned = spectra[2][rows, np.arange(N_BINS)] * turns
-    result: Spectra = a * new[here] + kept * (side[here] - a * old[here]) + fresh * turned
+    rotated = spectra[2][rows, np.arange(N_BINS)] * phases
+    result: Spectra = a * new[here] + kept * (side[here] - a * old[here]) + decorrelated * rotated
     return result
 
 
-def _wide(bands: Values) -> Values:
-    """Sum over bands within `_WIDE`, [T, band]: new harmonics may lie between old ones."""
-    padded = np.pad(bands, ((0, 0), (_WIDE, _WIDE)))
-    sums: Values = np.lib.stride_tricks.sliding_window_view(padded, 2 * _WIDE + 1, axis=1).sum(axis=-1)
+def _sum_neighbours(bands: Values) -> Values:
+    """Sum over bands within `_NEIGHBOURS`, [T, band]: new harmonics may lie between old ones."""
+    padded = np.pad(bands, ((0, 0), (_NEIGHBOURS, _NEIGHBOURS)))
+    sums: Values = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1, axis=1).sum(axis=-1)
     return sums
 
 
-def _around(spectra: Spectra) -> Values:
+def _sum_context(spectra: Spectra) -> Values:
     """Sum powers and cross products over each band and the context frames, [3, T + 2 * REACH, bin] to [6, T, band].
 
     The rows are the powers of old mid, side and new mid, Re side conj(old), Re new conj(old) and Im new conj(old).

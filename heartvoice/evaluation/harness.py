@@ -124,78 +124,80 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -
         InvalidRequestError: a file is no sound, too long, or does not fit its role; the message names it.
         EngineError: a judge's network failed.
     """
-    made = Evaluation(case.name, {role: path.name for role, path in case.files.items()}, case.random_weights)
-    made.skipped |= judges.unavailable
+    evaluation = Evaluation(case.name, {role: path.name for role, path in case.files.items()}, case.random_weights)
+    evaluation.skipped |= judges.unavailable
     step("reading the reference")
-    voice = _analyse(made, "voice", case.read("voice"), None)
+    voice = _analyse(evaluation, "voice", case.read("voice"), None)
     step("analysing the source")
-    before = _side(made, case, "source", judges)
+    before = _side(evaluation, case, "source", judges)
     step("analysing the result")
-    after = _side(made, case, "result", judges)
+    after = _side(evaluation, case, "result", judges)
     step("comparing voices and pitch")
-    _compare(made, judges, voice, before, after)
+    _compare(evaluation, judges, voice, before, after)
     step("rating with DNSMOS")
     if judges.dnsmos is not None:
-        made.dnsmos = {"before": judges.dnsmos.rate(before.audio16), "after": judges.dnsmos.rate(after.audio16)}
+        evaluation.dnsmos = {"before": judges.dnsmos.rate(before.audio16), "after": judges.dnsmos.rate(after.audio16)}
     step("comparing with the truth")
     for stem, truth, source in (
         ("vocals_before", "true_vocals", "vocals"), ("instrumental", "true_instrumental", "instrumental")
     ):  # fmt: skip
-        _separate(made, case, stem, truth, source)
-    _note(made)
-    return made, Evidence(before, after)
+        _separate(evaluation, case, stem, truth, source)
+    _note(evaluation)
+    return evaluation, Evidence(before, after)
 
 
 # ------------------------------------------------------------------------------------------------------------- analysis
 
 
-def _analyse(made: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
+def _analyse(evaluation: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
     """Reduce a recording to the judges' inputs; pitch and mel spectrum need `judges`."""
-    made.seconds[role] = recording.duration_s
-    made.notes += [f"{made.files[role]}: {warning}" for warning in recording.warnings]
+    evaluation.seconds[role] = recording.duration_s
+    evaluation.notes += [f"{evaluation.files[role]}: {warning}" for warning in recording.warnings]
     mono, rate_hz = recording.mono(), recording.sample_rate_hz
     audio16 = resample(mono, rate_hz, SPEECH_RATE_HZ)
     if not len(audio16):
-        raise InvalidRequestError(f"{made.files[role]}: expected sound, got {recording.duration_s:.3g} s")
+        raise InvalidRequestError(f"{evaluation.files[role]}: expected sound, got {recording.duration_s:.3g} s")
     if judges is None:
         return Side(audio16)
     contour = judges.f0.track(audio16) if judges.f0 is not None else None
     return Side(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
 
 
-def _side(made: Evaluation, case: Case, role: str, judges: Judges) -> Side:
+def _side(evaluation: Evaluation, case: Case, role: str, judges: Judges) -> Side:
     """Measure the level of source or result and analyse it; its vocals replace it if given."""
     recording = case.read(role)
-    made.seconds[role] = recording.duration_s
-    made.level[role] = Level(loudness_lufs(recording.audio, recording.sample_rate_hz), true_peak_dbtp(recording.audio))
+    evaluation.seconds[role] = recording.duration_s
+    evaluation.level[role] = Level(
+        loudness_lufs(recording.audio, recording.sample_rate_hz), true_peak_dbtp(recording.audio)
+    )
     stem = _STEMS[role]
     if stem in case.files:
         role, recording = stem, case.read(stem)
     else:
-        made.notes.append(f"judged from {made.files[role]} itself: with instruments in it, give {stem}.*")
-    return _analyse(made, role, recording, judges)
+        evaluation.notes.append(f"judged from {evaluation.files[role]} itself: with instruments in it, give {stem}.*")
+    return _analyse(evaluation, role, recording, judges)
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison
 
 
-def _compare(made: Evaluation, judges: Judges, voice: Side, before: Side, after: Side) -> None:
+def _compare(evaluation: Evaluation, judges: Judges, voice: Side, before: Side, after: Side) -> None:
     for name, speaker in judges.speakers.items():
         vectors = {}
         for side, analysed in (("voice", voice), ("before", before), ("after", after)):
             try:
                 vectors[side] = speaker.embed(analysed.audio16)
             except InvalidRequestError as error:  # silence, or too short
-                made.skipped[f"{name} {side}"] = str(error)
+                evaluation.skipped[f"{name} {side}"] = str(error)
         if "voice" in vectors:
             seconds = min(len(voice.audio16), len(after.audio16)) / SPEECH_RATE_HZ
-            made.similarity[name] = _similarity(name, vectors, seconds)
+            evaluation.similarity[name] = _similarity(name, vectors, seconds)
     if before.contour is not None and after.contour is not None:
-        made.f0 = compare_f0(before.contour, after.contour)
-        if made.f0 is None:
-            made.skipped["f0"] = f"less than {MIN_COMPARED_S:g} s is voiced both before and after"
+        evaluation.f0 = compare_f0(before.contour, after.contour)
+        if evaluation.f0 is None:
+            evaluation.skipped["f0"] = f"less than {MIN_COMPARED_S:g} s is voiced both before and after"
     if before.mel_db is not None and after.mel_db is not None:
-        made.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
+        evaluation.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
 
 
 def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Similarity:
@@ -207,25 +209,25 @@ def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Sim
     return Similarity(cosine.get("before"), after, verdict(engine, after, seconds), meaning(engine, after, seconds))
 
 
-def _separate(made: Evaluation, case: Case, stem: str, truth: str, source: str) -> None:
+def _separate(evaluation: Evaluation, case: Case, stem: str, truth: str, source: str) -> None:
     """Compute the SI-SDR of one stem over the shorter length, if stem and truth are given."""
     missing = [f"{role}.*" for role in (stem, truth) if role not in case.files]
     if missing:
-        made.skipped[f"si_sdr {source}"] = f"no {', '.join(missing)}"
+        evaluation.skipped[f"si_sdr {source}"] = f"no {', '.join(missing)}"
         return
     true = case.read(truth)
-    ratios = {role: _ratio_db(made, case, role, truth, true) for role in ("source", stem)}
-    made.separation[source] = Separation(ratios["source"], ratios[stem])
+    ratios = {role: _ratio_db(evaluation, case, role, truth, true) for role in ("source", stem)}
+    evaluation.separation[source] = Separation(ratios["source"], ratios[stem])
     if ratios[stem] is None:
-        made.skipped[f"si_sdr {source}"] = f"{case.files[stem].name} or {case.files[truth].name} is silent"
+        evaluation.skipped[f"si_sdr {source}"] = f"{case.files[stem].name} or {case.files[truth].name} is silent"
 
 
-def _ratio_db(made: Evaluation, case: Case, role: str, truth: str, true: Recording) -> float | None:
+def _ratio_db(evaluation: Evaluation, case: Case, role: str, truth: str, true: Recording) -> float | None:
     recording = case.read(role)
     if abs(recording.duration_s - true.duration_s) > SAME_LENGTH_S:
-        made.notes.append(
-            f"{made.files[role]} lasts {recording.duration_s:.2f} s, {made.files[truth]} {true.duration_s:.2f} s:"
-            " SI-SDR compares samples at equal times"
+        evaluation.notes.append(
+            f"{evaluation.files[role]} lasts {recording.duration_s:.2f} s, {evaluation.files[truth]}"
+            f" {true.duration_s:.2f} s: SI-SDR compares samples at equal times"
         )
     # The truth is resampled to the estimate's rate, as the estimate was before: the filter affects both equally.
     wanted = resample(true.stereo(), true.sample_rate_hz, recording.sample_rate_hz)
@@ -233,20 +235,20 @@ def _ratio_db(made: Evaluation, case: Case, role: str, truth: str, true: Recordi
     return si_sdr_db(recording.stereo()[:, :n], wanted[:, :n])
 
 
-def _note(made: Evaluation) -> None:
+def _note(evaluation: Evaluation) -> None:
     """Add the notes that a reader needs to interpret the numbers."""
-    source_s, result_s = made.seconds["source"], made.seconds["result"]
+    source_s, result_s = evaluation.seconds["source"], evaluation.seconds["result"]
     if abs(source_s - result_s) > SAME_LENGTH_S:
-        made.notes.append(
+        evaluation.notes.append(
             f"the source lasts {source_s:.2f} s, the result {result_s:.2f} s: pitch and mel distance compare frames"
             " at equal times"
         )
-    if ("vocals_before" in made.files) != ("vocals_after" in made.files):
-        made.notes.append("vocals alone are compared with a whole recording: pitch and mel distance mean little")
-    if made.random_weights:
-        made.notes.append(
-            f"RANDOM WEIGHTS made the result: {', '.join(made.inconclusive)} mean nothing. The judges' own weights are"
-            " the published ones, so their values for other files are valid."
+    if ("vocals_before" in evaluation.files) != ("vocals_after" in evaluation.files):
+        evaluation.notes.append("vocals alone are compared with a whole recording: pitch and mel distance mean little")
+    if evaluation.random_weights:
+        evaluation.notes.append(
+            f"RANDOM WEIGHTS made the result: {', '.join(evaluation.inconclusive)} mean nothing. The judges' own"
+            " weights are the published ones, so their values for other files are valid."
         )
-    elif made.random_weights is None:
-        made.notes.append("no report.json: if the weights were random, say so with --random-weights")
+    elif evaluation.random_weights is None:
+        evaluation.notes.append("no report.json: if the weights were random, say so with --random-weights")

@@ -31,7 +31,7 @@ _MEL_RATE_HZ = STEM_RATE_HZ / SVC_HOP
 _MEL_TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000, 16_000)
 
 
-def draw(made: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
+def draw(evaluation: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
     """Write `f0.png`, `mels.png` and `similarity.png`, as far as their data exist.
 
     Raises:
@@ -40,9 +40,9 @@ def draw(made: Evaluation, evidence: Evidence, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     start_s, end_s = shown(evidence)
     drawn = {
-        "f0.png": _f0(made, evidence, start_s, end_s),
-        "mels.png": _mels(made, evidence, start_s, end_s),
-        "similarity.png": _similarity(made),
+        "f0.png": _f0(evaluation, evidence, start_s, end_s),
+        "mels.png": _mels(evaluation, evidence, start_s, end_s),
+        "similarity.png": _similarity(evaluation),
     }
     paths = []
     for name, figure in drawn.items():
@@ -71,7 +71,7 @@ def shown(evidence: Evidence) -> tuple[float, float]:
 # --------------------------------------------------------------------------------------------------------------- pitch
 
 
-def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
+def _f0(evaluation: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
     before, after = evidence.before.contour, evidence.after.contour
     if before is None or after is None:
         return None
@@ -80,7 +80,7 @@ def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> F
     for contour, colour, label, width in ((before, _BEFORE, "before", 3.0), (after, _AFTER, "after", 1.2)):
         pitch = np.where(contour > VOICED_ABOVE_HZ, contour, np.nan)
         top.plot(np.arange(len(pitch)) / F0_RATE_HZ, _semitones(pitch), color=colour, lw=width, label=label)
-    top.set(ylabel="F0 [note, Hz]", title=f"{made.name}: pitch before and after")
+    top.set(ylabel="F0 [note, Hz]", title=f"{evaluation.name}: pitch before and after")
     part = slice(round(start_s * F0_RATE_HZ), round(end_s * F0_RATE_HZ) + 1)
     shown = np.concatenate([before[part], after[part]])
     if (shown > VOICED_ABOVE_HZ).any():  # percentiles: octave errors of a few frames do not set the scale
@@ -91,7 +91,7 @@ def _f0(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> F
     top.legend(loc="upper right", frameon=False, ncols=2)
     n = min(len(before), len(after))
     cents = cents_between(before[:n], after[:n])
-    shift = made.f0.shift_semitones * 100 if made.f0 else 0.0
+    shift = evaluation.f0.shift_semitones * 100 if evaluation.f0 else 0.0
     bottom.plot(np.arange(n) / F0_RATE_HZ, cents - shift, color=_AFTER, lw=1.0)
     bottom.axhspan(-_IN_TUNE_CENTS, _IN_TUNE_CENTS, color=_FAINT, alpha=0.6, lw=0)
     said = f"after − before, less the shift of {shift / 100:+.2f} semitones; grey: ±{_IN_TUNE_CENTS} cents"
@@ -116,7 +116,7 @@ def _note_name(note: float) -> str:
 # ---------------------------------------------------------------------------------------------------------------- mels
 
 
-def _mels(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
+def _mels(evaluation: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
     if evidence.before.mel_db is None or evidence.after.mel_db is None:
         return None
     figure = Figure(figsize=(13, 4.5), layout="constrained")
@@ -135,31 +135,31 @@ def _mels(made: Evaluation, evidence: Evidence, start_s: float, end_s: float) ->
     places = hz_to_mel(np.array(_MEL_TICKS_HZ, float), "slaney") / highest * (N_MELS + 1) - 0.5
     both[0].set_yticks(places, [f"{hz / 1000:g}" for hz in _MEL_TICKS_HZ])
     figure.colorbar(image, ax=both, label="mel magnitude [dB]", pad=0.01)
-    figure.suptitle(f"{made.name}: mel spectra")
+    figure.suptitle(f"{evaluation.name}: mel spectra")
     return figure
 
 
 # ---------------------------------------------------------------------------------------------------------- similarity
 
 
-def _similarity(made: Evaluation) -> Figure | None:
-    if not made.similarity:
+def _similarity(evaluation: Evaluation) -> Figure | None:
+    if not evaluation.similarity:
         return None
-    figure = Figure(figsize=(2.5 + 2.2 * len(made.similarity), 4.5), layout="constrained")
+    figure = Figure(figsize=(2.5 + 2.2 * len(evaluation.similarity), 4.5), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(made.similarity))
+    places = np.arange(len(evaluation.similarity))
     for offset, colour, side in ((-0.2, _BEFORE, "before"), (0.2, _AFTER, "after")):
-        cosines = [getattr(cosine, side) for cosine in made.similarity.values()]
+        cosines = [getattr(cosine, side) for cosine in evaluation.similarity.values()]
         heights = np.array([np.nan if value is None else value for value in cosines], float)
         axes.bar_label(axes.bar(places + offset, heights, 0.36, color=colour, label=side), fmt="%.2f", fontsize="small")
-    known = [CALIBRATIONS[name] for name in made.similarity]
-    same = [calibration.same_voice(made.seconds["voice"]).median for calibration in known]
+    known = [CALIBRATIONS[name] for name in evaluation.similarity]
+    same = [calibration.same_voice(evaluation.seconds["voice"]).median for calibration in known]
     different = [calibration.highest_different for calibration in known]
     axes.hlines(same, places - 0.45, places + 0.45, "black", "solid", lw=1, label="same voice, median")
     axes.hlines(different, places - 0.45, places + 0.45, "black", "dashed", lw=1, label="different voices, maximum")
     axes.set_xticks(places, [calibration.title for calibration in known])
-    lowest = min((v for c in made.similarity.values() for v in (c.before, c.after) if v is not None), default=0.0)
-    axes.set(ylabel="cosine to the reference", ylim=(min(0.0, lowest - 0.05), 1.0), title=made.name)
+    lowest = min((v for c in evaluation.similarity.values() for v in (c.before, c.after) if v is not None), default=0.0)
+    axes.set(ylabel="cosine to the reference", ylim=(min(0.0, lowest - 0.05), 1.0), title=evaluation.name)
     axes.axhline(0.0, color="black", lw=0.8)
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _tidy(axes)

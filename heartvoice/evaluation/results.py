@@ -34,25 +34,25 @@ class Row:
     form: str = ".2f"
 
 
-def rows(made: Evaluation) -> Iterator[Row]:
+def rows(evaluation: Evaluation) -> Iterator[Row]:
     """Yield the rows of one case; missing measures have none."""
-    for name, cosine in made.similarity.items():
+    for name, cosine in evaluation.similarity.items():
         title = f"similarity, {CALIBRATIONS[name].title}"
         yield _pair(title, "similarity", cosine.before, cosine.after, "cosine", ".3f")
-    if (f0 := made.f0) is not None:
+    if (f0 := evaluation.f0) is not None:
         yield Row("F0: shift", "f0", change=f0.shift_semitones, unit="semitones", form="+.2f")
         yield Row("F0: correlation of log F0", "f0", change=f0.correlation, form=".4f")
         yield Row("F0: off the shifted source, median", "f0", change=f0.median_cents, unit="cents", form=".1f")
         yield Row("F0: likewise, 90th percentile", "f0", change=f0.p90_cents, unit="cents", form=".1f")
         yield Row("F0: voicing agreement", "f0", change=f0.voicing_agreement, unit="of frames", form=".1%")
-    yield Row("mel distance", "mel_distance_db", change=made.mel_distance_db, unit="dB")
-    if made.dnsmos:
-        before, after = made.dnsmos["before"], made.dnsmos["after"]
+    yield Row("mel distance", "mel_distance_db", change=evaluation.mel_distance_db, unit="dB")
+    if evaluation.dnsmos:
+        before, after = evaluation.dnsmos["before"], evaluation.dnsmos["after"]
         for part in ("signal", "background", "overall"):
             yield _pair(f"DNSMOS, {part}", "dnsmos", getattr(before, part), getattr(after, part), "1 to 5")
-    for source, ratio in made.separation.items():
+    for source, ratio in evaluation.separation.items():
         yield _pair(f"SI-SDR of the {source}", "separation", ratio.mixture_db, ratio.stem_db, "dB", ".1f")
-    was, now = made.level["source"], made.level["result"]
+    was, now = evaluation.level["source"], evaluation.level["result"]
     yield _pair("loudness", "level", was.loudness_lufs, now.loudness_lufs, "LUFS", ".1f")
     yield _pair("true peak", "level", was.true_peak_dbtp, now.true_peak_dbtp, "dBTP", ".1f")
 
@@ -67,14 +67,14 @@ def _pair(measure: str, key: str, before: Number, after: Number, unit: str, form
 
 def show(evaluations: Sequence[Evaluation], console: Console) -> None:
     """Print a table per case with its notes and gaps, and the medians of several cases."""
-    for made in evaluations:
-        console.print(_table(made))
-        for name, cosine in made.similarity.items():
+    for evaluation in evaluations:
+        console.print(_table(evaluation))
+        for name, cosine in evaluation.similarity.items():
             if cosine.meaning:
                 _say(console, f"{CALIBRATIONS[name].title}, after: {cosine.meaning}")
-        for what, reason in made.skipped.items():
+        for what, reason in evaluation.skipped.items():
             _say(console, f"not measured: {what}: {reason}")
-        for note in made.notes:
+        for note in evaluation.notes:
             _say(console, f"note: {note}")
         console.print()
     if len(evaluations) > 1:
@@ -85,14 +85,16 @@ def _say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(made: Evaluation) -> Table:
-    table = Table("measure", title=made.name, caption=_caption(made), title_justify="left", caption_justify="left")
+def _table(evaluation: Evaluation) -> Table:
+    table = Table(
+        "measure", title=evaluation.name, caption=_caption(evaluation), title_justify="left", caption_justify="left"
+    )
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
     table.add_column("unit")
-    for row in rows(made):
+    for row in rows(evaluation):
         marked = {
-            column: _DAGGER if {row.key, f"{row.key}.{column}"} & set(made.inconclusive) else ""
+            column: _DAGGER if {row.key, f"{row.key}.{column}"} & set(evaluation.inconclusive) else ""
             for column in ("before", "after")
         }
         marked["change"] = marked["before"] or marked["after"]
@@ -108,8 +110,8 @@ def _cells(row: Row, marked: Mapping[str, str]) -> Iterator[str]:
         yield "" if value is None else f"{value:{form}}{marked.get(column, '')}"
 
 
-def _caption(made: Evaluation) -> str | None:
-    return f"{_DAGGER} says nothing: random weights" if made.inconclusive else None
+def _caption(evaluation: Evaluation) -> str | None:
+    return f"{_DAGGER} says nothing: random weights" if evaluation.inconclusive else None
 
 
 def _medians(evaluations: Sequence[Evaluation]) -> Table:
@@ -129,9 +131,9 @@ def _medians(evaluations: Sequence[Evaluation]) -> Table:
 def medians(evaluations: Sequence[Evaluation]) -> list[tuple[Row, int]]:
     """Return each measure's medians over the conclusive cases that have it, and the number of cases."""
     by_measure: dict[str, list[Row]] = {}
-    for made in evaluations:
-        for row in rows(made):
-            if not {row.key, f"{row.key}.before", f"{row.key}.after"} & set(made.inconclusive):
+    for evaluation in evaluations:
+        for row in rows(evaluation):
+            if not {row.key, f"{row.key}.before", f"{row.key}.after"} & set(evaluation.inconclusive):
                 by_measure.setdefault(row.measure, []).append(row)
     return [
         (
@@ -161,7 +163,9 @@ def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     found: dict[str, Any] = _rounded(
         {
             "heartvoice": __version__,
-            "cases": [asdict(made) | {"inconclusive": list(made.inconclusive)} for made in evaluations],
+            "cases": [
+                asdict(evaluation) | {"inconclusive": list(evaluation.inconclusive)} for evaluation in evaluations
+            ],
             "medians": {
                 row.measure: {
                     "before": row.before,
