@@ -69,7 +69,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/heartvoice export --check
+	$(BIN)/heartvoice export check
 	$(MAKE) licences
 	$(MAKE) test
 
@@ -130,7 +130,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 configs: $(READY)
-	$(BIN)/heartvoice export --write-configs
+	$(BIN)/heartvoice export configs
 
 clean:
 	rm -rf build dist $(SONG) $(COVER) *.egg-info

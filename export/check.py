@@ -8,8 +8,10 @@ from typing import Any
 
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.models import HEARTMULA, MODELS
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.export import layout
+from heartvoice.export.configs import COMMITTED, check_checkout, configs, model_files
 from heartvoice.export.layout import GraphModel
 from heartvoice.export.repository import quantized_as, read_json
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST, Repository
@@ -18,23 +20,25 @@ from heartvoice.runtime.tensorrt_plans import REPORT, active_plan, graph_hashes
 _ADVICE = "run `heartvoice export` again"
 
 
-def template_drift(template: Path = layout.TEMPLATE) -> list[str]:
-    """What differs between the contracts and the committed configs; empty if nothing does."""
+def committed_drift(folder: Path = COMMITTED) -> list[str]:
+    """List how a checkout's `model_repository` differs from the contracts; empty if it agrees.
+
+    Raises:
+        ExportError: the folder is missing, since this is no checkout.
+    """
+    check_checkout(folder)
     found: list[str] = []
-    wanted = {name: text for model in MODELS.values() for name, text in layout.configs(model).items()}
+    wanted = {name: text for model in MODELS.values() for name, text in model_files(model).items()}
     for name, text in wanted.items():
-        found += _config(template, name, text, "run `heartvoice export --write-configs`")
-    for path in sorted(template.glob("**/*.pbtxt")):
-        name = path.relative_to(template).as_posix()
-        if name not in wanted:
-            found.append(f"{name}: no contract has this config")
-    for model in MODELS.values():
-        if model.backend == "python" and not (template / model.name / "1" / "model.py").is_file():
-            found.append(f"{model.name}/1/model.py: missing")
+        found += _generated(folder, name, text, "run `heartvoice export configs`")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and "__pycache__" not in path.parts and name not in wanted:
+            found.append(f"{name}: no contract has this file")
     return found
 
 
-def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
+def repository_drift(root: Path) -> list[str]:
     """What differs between the contracts and an exported repository; every graph is hashed."""
     repository = Repository(root)
     try:
@@ -44,12 +48,12 @@ def repository_drift(root: Path, template: Path = layout.TEMPLATE) -> list[str]:
     graphs = layout.graph_models(preset, quantized_as(root))
     found: list[str] = []
     for model in graphs.values():
-        for name, text in layout.configs(model.spec).items():
-            found += _config(root, name, text, _ADVICE)
+        for name, text in configs(model.spec).items():
+            found += _generated(root, name, text, _ADVICE)
         found += _graph(root, model, preset, index)
     for name in MODELS:
         if name not in graphs:
-            found += _plain(root, name, template)
+            found += _plain(root, MODELS[name])
     known = {*MODELS, *graphs, INDEX, REPORT}
     found += _plans(repository, tuple(graphs))
     found += [f"{path.name}: no contract has this model" for path in sorted(root.iterdir()) if path.name not in known]
@@ -68,27 +72,22 @@ def _plans(repository: Repository, graphs: tuple[str, ...]) -> Iterator[str]:
             yield f"{name}: {error}"
 
 
-def _config(root: Path, name: str, text: str, advice: str) -> Iterator[str]:
+def _generated(root: Path, name: str, text: str, advice: str) -> Iterator[str]:
     path = root / name
     if not path.is_file():
         yield f"{name}: missing; {advice}"
     elif path.read_text(encoding="utf-8", errors="replace") != text:
-        yield f"{name}: differs from contracts.py; {advice}"
+        yield f"{name}: differs from the contracts; {advice}"
 
 
-def _plain(root: Path, model: str, template: Path) -> Iterator[str]:
-    """A model without a graph: its files are the committed ones; the LM's tokenizer and ids are there."""
-    wanted = layout.template_files(model, template)
-    for name, content in wanted.items():
-        path = root / model / name
-        if not path.is_file():
-            yield f"{model}/{name}: missing; {_ADVICE}"
-        elif path.read_bytes() != content:
-            yield f"{model}/{name}: differs from the committed one; {_ADVICE}"
-    if model == HEARTMULA.name:
+def _plain(root: Path, model: ModelSpec) -> Iterator[str]:
+    """A model without a graph: config and adapter are generated; the LM's tokenizer and ids are there."""
+    for name, text in model_files(model).items():
+        yield from _generated(root, name, text, _ADVICE)
+    if model is HEARTMULA:
         for name in ("1/tokenizer.json", "1/gen_config.json"):
-            if not read_json(root / model / name):
-                yield f"{model}/{name}: missing or damaged; {_ADVICE}"
+            if not read_json(root / model.name / name):
+                yield f"{model.name}/{name}: missing or damaged; {_ADVICE}"
 
 
 def _graph(root: Path, model: GraphModel, preset: Preset, index: Mapping[str, Any]) -> Iterator[str]:
@@ -102,7 +101,7 @@ def _graph(root: Path, model: GraphModel, preset: Preset, index: Mapping[str, An
     head = layout.manifest_head(model, preset, manifest.get("precision", "fp32"), origin, network_hashes, licence)
     for key, value in head.items():
         if manifest.get(key) != value:
-            what = "other code" if key == "code" else f"another {key} than {INDEX} and contracts.py say"
+            what = "other code" if key == "code" else f"another {key} than {INDEX} and the contracts say"
             yield f"{model.name}/{MANIFEST}: made from {what}; {_ADVICE}"
     files = manifest.get("files", {})
     if Path(GRAPH).name not in files:

@@ -1,13 +1,11 @@
-"""What an exported repository contains: models, configs, the axes that a preset fixes, manifests. Light to import."""
+"""The graphs of an exported repository: their axes, sizes and manifests. Light to import."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import heartvoice
@@ -20,7 +18,6 @@ from heartvoice.config.presets import (
     RmvpeConfig,
     SeparatorConfig,
 )
-from heartvoice.contracts import triton_config
 from heartvoice.contracts.graphs import (
     CONTENT_ENCODER,
     SVC_FLOW,
@@ -41,17 +38,15 @@ from heartvoice.contracts.models import (
     HEARTCODEC_DECODER,
     HEARTCODEC_FLOW,
     HTDEMUCS,
-    MODELS,
     SPEAKER_NETWORK,
 )
 from heartvoice.contracts.types import Axis, ModelSpec
+from heartvoice.export.code_hash import code_hash
 from heartvoice.runtime.repository import sha256 as sha256  # for whoever lays out or checks files
 
 if TYPE_CHECKING:
     from heartvoice.models.load import AnyConfig
 
-TEMPLATE = Path(heartvoice.__file__).parent / "model_repository"
-"""The committed repository: a link in a checkout, package data in an installation."""
 OPSET, IR_VERSION = 20, 10
 """Newest that the containers' onnxruntime and TensorRT both load."""
 EXTERNAL_BYTES = 256 * 2**20
@@ -63,21 +58,6 @@ Network = Literal[
     "lm", "codec", "separator", "speaker", "f0", "svc_content", "svc_regulator", "svc_cfm", "svc_style", "vocoder"
 ]
 NETWORKS: tuple[Network, ...] = get_args(Network)
-
-_CODE = ("config", "contracts", "checkpoints", "models", "keyed_random.py", "export")
-_NOT_CODE = frozenset(
-    (
-        *(f"contracts/{name}.py" for name in ("kserve", "messages", "provenance", "validation")),
-        *(
-            f"export/{name}.py"
-            for name in (
-                "atomic_repository", "check", "emulate", "lint", "mixed_precision", "mixed_precision_cases",
-                "mixed_precision_report", "plan_builder", "plan_export", "plan_profiles",
-            )
-        ),
-    )
-)  # fmt: skip
-"""Modules that do not decide what a graph is."""
 
 
 @dataclass(frozen=True)
@@ -171,42 +151,6 @@ def _of(spec: ModelSpec, axes: Mapping[str, int]) -> dict[str, int]:
     return {name: size for name, size in axes.items() if name in used}
 
 
-# ------------------------------------------------------------------------------------------------------------- configs
-
-
-def configs(model: ModelSpec) -> dict[str, str]:
-    """A model's generated files: path relative to the repository, text."""
-    return {
-        triton_config.config_path(model, variant): triton_config.to_config_text(model, variant)
-        for variant in triton_config.variants(model)
-    }
-
-
-def write_configs(template: Path = TEMPLATE) -> list[Path]:
-    """Regenerate the committed configs from the contracts; returns the files whose text changed."""
-    changed = []
-    for model in MODELS.values():
-        for name, text in configs(model).items():
-            path = template / name
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-                changed.append(path)
-    return changed
-
-
-def template_files(model: str, template: Path = TEMPLATE) -> dict[str, bytes]:
-    """A model's committed files that an export copies: path relative to the model's folder, content."""
-    root = template / model
-    return {str(path.relative_to(root)): path.read_bytes() for path in _files(root)}
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
-
-
 # ----------------------------------------------------------------------------------------------------------- manifests
 
 
@@ -218,20 +162,6 @@ def versions() -> dict[str, str | int]:
         "opset": OPSET,
         "ir": IR_VERSION,
     }
-
-
-def code_hash() -> str:
-    """sha256 of the code that decides what a graph is, so that an export made by other code is made anew."""
-    root = Path(heartvoice.__file__).parent
-    digest = hashlib.sha256()
-    for name in _CODE:
-        start = root / name
-        for path in _files(start) if start.is_dir() else [start]:
-            relative = path.relative_to(root).as_posix()
-            if path.suffix == ".py" and relative not in _NOT_CODE:
-                content = path.read_bytes()
-                digest.update(f"{relative} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def network_sizes(preset: Preset, network: Network) -> AnyConfig:

@@ -19,12 +19,14 @@ from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_POSITION
 from heartvoice.contracts.models import HEARTMULA, MODELS
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
 from heartvoice.export.atomic_repository import Staging, staged
+from heartvoice.export.configs import configs, in_folder, model_files
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
 from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
-from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
+from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST
 from heartvoice.runtime.tensorrt_plans import plan_files
 
 if TYPE_CHECKING:
@@ -96,7 +98,6 @@ def export_repository(
     quantize: str | None = None,
     reporter: Reporter | None = None,
     external_bytes: int = EXTERNAL_BYTES,
-    template: Path = layout.TEMPLATE,
 ) -> list[Exported]:
     """Make a repository complete and up to date.
 
@@ -109,7 +110,6 @@ def export_repository(
             None keeps it as it is, where it is.
         reporter: hears of progress.
         external_bytes: weights beyond this lie beside their graph.
-        template: the committed repository.
 
     Raises:
         ExportError: a graph differs from PyTorch, quantised weights change too much what is drawn, `only` names no
@@ -122,23 +122,16 @@ def export_repository(
     unknown = [name for name in only if name not in graphs]
     if unknown:
         raise ExportError(f"only: no graph {', '.join(unknown)}; there are {', '.join(graphs)}")
-    _check_template(template)
     _check_contract(weights.preset)
     with staged(root) as staging:
         _check_target(root, weights, partial=bool(only))
-        job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes, template)
+        job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes)
         results = [job.graph(model, make=not only or model.name in only) for model in graphs.values()]
         for spec in MODELS.values():
             if spec.name not in graphs:
-                job.plain(spec.name)
+                job.plain(spec)
         staging.commit(job.index())
         return [result for result in results if result is not None]
-
-
-def _check_template(template: Path) -> None:
-    missing = [name for name in MODELS if not (template / name / "config.pbtxt").is_file()]
-    if missing:
-        raise ExportError(f"{template}: no config.pbtxt for {', '.join(missing)}; the installation is incomplete")
 
 
 def _check_contract(preset: Preset) -> None:
@@ -195,10 +188,9 @@ class _Job:
         staging: Staging,
         reporter: Reporter,
         external_bytes: int,
-        template: Path,
     ) -> None:
         self.weights, self.root, self.precision = weights, root, precision
-        self.staging, self.reporter, self.external_bytes, self.template = staging, reporter, external_bytes, template
+        self.staging, self.reporter, self.external_bytes = staging, reporter, external_bytes
         self.manifests: dict[str, dict[str, Any]] = {}
         self._hashes: dict[Network, dict[str, str]] = {}
         self._reference: tuple[Network, Reference] | None = None
@@ -214,7 +206,7 @@ class _Job:
 
     def graph(self, model: GraphModel, *, make: bool) -> Exported | None:
         """Bring one graph up to date; if not `make`, only its configs. None if there is and shall be no graph."""
-        small = {name.partition("/")[2]: text.encode() for name, text in layout.configs(model.spec).items()}
+        small = in_folder(configs(model.spec))
         old = read_json(self.root / model.name / MANIFEST)
         hashes = self.hashes(model.network)
         head = layout.manifest_head(
@@ -280,13 +272,13 @@ class _Job:
 
     # ------------------------------------------------------------------------------------------------ everything else
 
-    def plain(self, model: str) -> None:
-        """Copy a model without a graph."""
-        small = layout.template_files(model, self.template)
-        if model == HEARTMULA.name:
+    def plain(self, model: ModelSpec) -> None:
+        """Write a model without a graph: its config and adapter, and the language model's tokenizer and ids."""
+        small = in_folder(model_files(model))
+        if model is HEARTMULA:
             small[f"1/{TOKENIZER}"] = self.weights.tokenizer().encode()
             small[f"1/{GENERATION}"] = self.weights.gen_config.encode()
-        self._keep(model, small, keep=())
+        self._keep(model.name, small, keep=())
 
     def _keep(self, model: str, small: Mapping[str, bytes], *, keep: Collection[str]) -> None:
         """Stage a model with other small files if they changed; its large files are linked, not copied."""
@@ -305,6 +297,7 @@ class _Job:
         precisions = {manifest["precision"] for manifest in self.manifests.values()}
         return layout.to_json(
             {
+                "format": FORMAT,
                 "preset": preset.name,
                 "precision": precisions.pop() if len(precisions) == 1 else "mixed",
                 "weights": self.weights.origin,

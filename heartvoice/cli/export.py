@@ -1,30 +1,81 @@
-"""`heartvoice export`: checkpoints into a model repository that `heartvoice serve` and Triton load."""
+"""The command group `heartvoice export`. Light to import: the parts are loaded when a command runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from typer.core import TyperGroup
 
 from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from heartvoice.export.repository import Exported
     from heartvoice.export.weights import Weights
 
 DEFAULT_ROOT = Path("build/repository")
 _NOISE = "random weights: whatever comes out of these graphs is noise"
+MOVED_OPTIONS = {
+    "--check": "heartvoice export check",
+    "--lint": "heartvoice export lint",
+    "--write-configs": "heartvoice export configs",
+    "--target": "heartvoice export typed` or `heartvoice export plans",
+    "--inputs": "heartvoice export typed` or `heartvoice export plans",
+    "--report": "heartvoice export typed` or `heartvoice export plans",
+    "--no-report": "heartvoice export typed` or `heartvoice export plans",
+    "--timing-cache": "heartvoice export plans",
+    "--workspace-gb": "heartvoice export plans",
+}
+"""Options that `heartvoice export` itself had before it had sub-commands, and the command that does it now."""
+
+ExportedRepository = Annotated[Path, typer.Option(help="An exported repository.", metavar="DIR", file_okay=False)]
+HalfPrecision = Annotated[
+    Literal["bf16", "fp16"], typer.Option(help="Both keep a graph's sensitive regions in float32.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Make this graph alone, others stay as they are. May be repeated.", metavar="MODEL"),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of recorded inputs, GRAPH.npz, that the error is measured on; default noise.",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Report = Annotated[bool, typer.Option(help="Measure the error by emulation on the CPU (precision.json).")]
 
 
+class ExportGroup(TyperGroup):
+    """The group; it names the new command where one of the former options is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Refuse former options, then parse.
+
+        Raises:
+            InvalidRequestError: names the option and the command that took its place.
+        """
+        for argument in args:
+            if argument in self.commands:
+                break
+            name = argument.partition("=")[0]
+            if name in MOVED_OPTIONS:
+                raise InvalidRequestError(f"{name}: is a command of its own now: `{MOVED_OPTIONS[name]}`")
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(name="export", cls=ExportGroup, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
 def export(
+    ctx: typer.Context,
     preset: Annotated[str, typer.Option(help=f"Sizes of the networks: {', '.join(PRESETS)}.", metavar="NAME")] = "tiny",
     weights: Annotated[
         Path | None,
@@ -53,12 +104,9 @@ def export(
         typer.Option(help="Another F0 engine than the preset's; swift-f0's weights come from PyPI."),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "tf32"] | None,
-        typer.Option(
-            help="Default fp32. fp16: weights and matrix products in half; inputs, outputs and cache stay float32. For "
-            "TensorRT also bf16 (its default), fp16 (both with islands in float32) and tf32."
-        ),
-    ] = None,
+        Literal["fp32", "fp16"],
+        typer.Option(help="fp16: weights and matrix products in half; inputs, outputs and cache stay float32."),
+    ] = "fp32",
     lm_dialect: Annotated[
         Literal["standard", "ort"],
         typer.Option(
@@ -74,61 +122,11 @@ def export(
             metavar="BITS",
         ),
     ] = None,
-    target: Annotated[
-        Literal["onnx", "typed", "tensorrt"],
-        typer.Option(
-            help="onnx: graphs out of checkpoints. From the graphs of a repository: typed (strongly typed ONNX in half "
-            "precision and the report of its error; runs anywhere), tensorrt (plans for this machine's GPU; never run "
-            "on one yet, see docs/how-to/gpu.md).",
-        ),
-    ] = "onnx",
     repository: Annotated[
         Path | None,
         typer.Option(help="Where to; default build/repository/PRESET.", metavar="DIR", file_okay=False),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Make this graph alone, others stay as they are. May be repeated.", metavar="MODEL"),
-    ] = None,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(help="TensorRT: file of layer timings; default in the user's cache folder.", metavar="FILE"),
-    ] = None,
-    workspace_gb: Annotated[
-        float, typer.Option(help="TensorRT: scratch memory of one layer while building.", min=0.1)
-    ] = 4.0,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            help="Half precision: folder of recorded inputs, GRAPH.npz, that its error is measured on; default noise.",
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-        ),
-    ] = None,
-    report: Annotated[
-        bool, typer.Option(help="Half precision: measure its error by emulation on the CPU (precision.json).")
-    ] = True,
-    lint: Annotated[
-        bool,
-        typer.Option(
-            "--lint",
-            help="Change nothing: hold a repository's graphs against TensorRT's operator table; a table on the screen, "
-            "JSON on standard output; exit 1 if TensorRT lacks, or the table does not know, what a plan needs.",
-        ),
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Change nothing: list what differs between contracts, configs, graphs and manifests; exit 1 if "
-            "anything does. Without --repository only the committed configs are checked.",
-        ),
-    ] = False,
-    write_configs: Annotated[
-        bool,
-        typer.Option("--write-configs", help="For developers: regenerate the committed config.pbtxt files."),
-    ] = False,
+    only: Only = None,
 ) -> None:
     """Turn checkpoints into a model repository: graphs, configs, tokenizer, manifests.
 
@@ -146,47 +144,146 @@ def export(
 
     Graphs that are up to date are left alone. Same weights, same bytes.
 
-    TensorRT plans, on the machine whose GPU will run them, out of a repository that any machine has made:
+    The commands below work on a repository that any machine has made, for example:
 
-        heartvoice export --target tensorrt --repository build/repository/oss-3b
+        heartvoice export check --repository build/repository/tiny
     """
-    console = Console(stderr=True)
-    if write_configs:
-        _write_configs(console)
+    if ctx.invoked_subcommand is not None:
+        _refuse_options(ctx)
         return
-    if check:
-        _check(console, repository)
-        return
-    root = repository or DEFAULT_ROOT / preset
-    if lint:
-        from heartvoice.cli.export_plans import run_lint
-
-        run_lint(console, root)
-        return
-    if target != "onnx":
-        from heartvoice.cli.export_plans import make_plans, make_typed
-        from heartvoice.export.plan_export import PlanJob
-
-        if weights is not None or random_weights is not None:
-            raise InvalidRequestError(f"--target {target}: reads the graphs of {root}, so takes no weights")
-        job = PlanJob(root, precision or "bf16", tuple(only or ()), report=report, inputs=inputs)
-        if target == "typed":
-            make_typed(console, job)
-        else:
-            make_plans(console, job, timing_cache, int(workspace_gb * 2**30))
-        return
-    if precision not in (None, "fp32", "fp16"):
-        raise InvalidRequestError(f"--precision: expected fp32 or fp16 for --target onnx, got {precision}")
     if preset not in PRESETS:
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     require("export", "torch", "onnx", "onnxruntime", "tokenizers", "demucs")
     chosen = _weights(_with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights)
-    bits = _quantize(lm_dialect, quantize)
-    _export(console, chosen, root, "fp16" if precision == "fp16" else "fp32", only or [], bits)
+    root = repository or DEFAULT_ROOT / preset
+    _export(Console(stderr=True), chosen, root, precision, only or [], _quantize(lm_dialect, quantize))
+
+
+def _refuse_options(ctx: typer.Context) -> None:
+    """Refuse options in front of a sub-command: they would be ignored."""
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidRequestError(
+                f"{option}: expected behind the command: `heartvoice export {ctx.invoked_subcommand} ...`"
+            )
+
+
+@app.command()
+def check(
+    repository: Annotated[
+        Path | None, typer.Option(help="An exported repository, compared too.", metavar="DIR", file_okay=False)
+    ] = None,
+) -> None:
+    """List what differs between contracts, configs, adapters, graphs and manifests; exit 1 if anything does.
+
+    In a checkout it compares model_repository/ with the contracts, and changes nothing:
+
+        heartvoice export check
+
+    An exported repository too; every graph is hashed:
+
+        heartvoice export check --repository build/repository/tiny
+    """
+    from heartvoice.export.check import committed_drift, repository_drift
+    from heartvoice.export.configs import COMMITTED
+
+    found = committed_drift() if repository is None or COMMITTED.is_dir() else []
+    if repository is not None:
+        require("export", "onnx")
+        found += [f"{repository}: {line}" for line in repository_drift(repository)]
+    console = Console(stderr=True)
+    for line in found:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found:
+        console.print(f"{len(found)} differences")
+        raise typer.Exit(1)
+    console.print("contracts, configs" + (", graphs and manifests agree" if repository else " agree"))
+
+
+@app.command()
+def configs() -> None:
+    """Regenerate a checkout's model_repository/ from the contracts, for developers of heartvoice.
+
+    After a change of the contracts, and before the commit:
+
+        heartvoice export configs
+    """
+    from heartvoice.export.configs import write_committed
+
+    console = Console(stderr=True)
+    changed = write_committed()
+    for path in changed:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if not changed:
+        console.print("all configs are up to date")
+
+
+@app.command()
+def lint(repository: ExportedRepository = DEFAULT_ROOT / "tiny") -> None:
+    """Compare every graph with TensorRT's operator table; exit 1 if a graph that needs a plan would not parse.
+
+    A table goes to the screen, JSON to standard output, and nothing changes:
+
+        heartvoice export lint --repository build/repository/oss-3b > lint.json
+    """
+    from heartvoice.cli.export_plans import run_lint
+
+    run_lint(Console(stderr=True), repository)
+
+
+@app.command()
+def typed(
+    repository: ExportedRepository = DEFAULT_ROOT / "tiny",
+    precision: HalfPrecision = "bf16",
+    only: Only = None,
+    inputs: Inputs = None,
+    report: Report = True,
+) -> None:
+    """Make strongly typed graphs in half precision out of a repository, and report their error. Needs no GPU.
+
+    It also prints a trtexec command for each graph, with its profile:
+
+        heartvoice export typed --repository build/repository/oss-3b --only vocoder
+    """
+    from heartvoice.cli.export_plans import make_typed
+    from heartvoice.export.plan_export import PlanJob
+
+    make_typed(Console(stderr=True), PlanJob(repository, precision, tuple(only or ()), report=report, inputs=inputs))
+
+
+@app.command()
+def plans(
+    repository: ExportedRepository = DEFAULT_ROOT / "tiny",
+    precision: Annotated[
+        Literal["bf16", "fp16", "tf32", "fp32"],
+        typer.Option(help="bf16 and fp16 keep a graph's sensitive regions in float32."),
+    ] = "bf16",
+    only: Only = None,
+    inputs: Inputs = None,
+    report: Report = True,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="File of layer timings; default in the user's cache folder.", metavar="FILE"),
+    ] = None,
+    workspace_gb: Annotated[float, typer.Option(help="Scratch memory of one layer while building.", min=0.1)] = 4.0,
+) -> None:
+    """Build TensorRT plans for this machine's GPU. Experimental: never run on one yet (docs/how-to/gpu.md).
+
+    On the machine whose GPU will run them, out of a repository that any machine has made:
+
+        heartvoice export plans --repository build/repository/oss-3b
+    """
+    from heartvoice.cli.export_plans import make_plans
+    from heartvoice.export.plan_export import PlanJob
+
+    job = PlanJob(repository, precision, tuple(only or ()), report=report, inputs=inputs)
+    make_plans(Console(stderr=True), job, timing_cache, int(workspace_gb * 2**30))
 
 
 def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:
-    """The preset with the engines that were asked for, at their full size."""
+    """The preset with other engines, at their full size."""
     return replace(
         preset,
         separator=SEPARATORS[separator] if separator else preset.separator,
@@ -196,7 +293,7 @@ def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0
 
 
 def _quantize(dialect: Literal["standard", "ort"], choice: str | None) -> str | None:
-    """How the `ort` dialect is asked for: a checked `--quantize`, which implies it, or float32; None if it is not."""
+    """Bits of the graph in the `ort` dialect: `--quantize`, which implies it, or none; None without that graph."""
     from heartvoice.export.quantize import Quantization
 
     if choice is not None:
@@ -226,130 +323,22 @@ def _export(
     only: list[str],
     quantize: str | None,
 ) -> None:
+    from heartvoice.cli.export_progress import ExportBars, print_licences, progress_bars
     from heartvoice.export.repository import export_repository
 
-    noise = weights.origin.startswith("random")
-    if noise:
+    if weights.origin.startswith("random"):
         console.print(f"[yellow]{_NOISE}[/]")
-    _tell_licences(console, weights, only)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    print_licences(console, weights, only)
+    with progress_bars(console) as progress:
         results = export_repository(
             weights,
             repository,
             precision=precision,
             only=only,
             quantize=quantize,
-            reporter=_Bars(progress, console),
+            reporter=ExportBars(progress, console),
         )
     written = sum(result.written for result in results)
     console.print(
         f"{repository}: preset {weights.preset.name}, {written} graphs written, {len(results) - written} up to date"
     )
-
-
-def _tell_licences(console: Console, weights: Weights, only: list[str]) -> None:
-    """Say under which licences the weights come whose graphs are about to be made."""
-    from heartvoice.export.layout import graph_models
-
-    made = {model.network for model in graph_models(weights.preset).values() if not only or model.name in only}
-    by_licence: dict[str, list[str]] = {}
-    for network, licence in weights.licences.items():
-        if network in made:
-            by_licence.setdefault(licence, []).append(network)
-    for licence, networks in by_licence.items():
-        style = "yellow" if licence.startswith("GPL") else None
-        console.print(
-            f"weights of {', '.join(networks)}: {licence}", style=style, markup=False, highlight=False, soft_wrap=True
-        )
-
-
-def _check(console: Console, repository: Path | None) -> None:
-    from heartvoice.export.check import repository_drift, template_drift
-
-    found = template_drift()
-    if repository is not None:
-        require("export", "onnx")
-        found += [f"{repository}: {line}" for line in repository_drift(repository)]
-    for line in found:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if found:
-        console.print(f"{len(found)} differences")
-        raise typer.Exit(1)
-    console.print("contracts, configs" + (", graphs and manifests agree" if repository else " agree"))
-
-
-def _write_configs(console: Console) -> None:
-    from heartvoice.export.layout import write_configs
-
-    changed = write_configs()
-    for path in changed:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    if not changed:
-        console.print("all configs are up to date")
-
-
-def _quality_table(quality: Mapping[str, Any]) -> Table:
-    """What quantisation changed, codebook by codebook."""
-    title = f"against float32, {quality['frames']} frames, limit {quality['max_kl_nats']:g} nats"
-    table = Table(title=title, title_justify="left")
-    for name in ("codebook", "logits SNR", "KL", "same best code"):
-        table.add_column(name, justify="right")
-    for index, book in enumerate(quality["codebooks"]):
-        cells = f"{book['snr_db']} dB", f"{book['kl_nats']:g} nats", f"{book['agreement']:.0%}"
-        table.add_row(str(index), *cells)
-    return table
-
-
-class _Bars:
-    """Progress bars and one line for each finished graph."""
-
-    def __init__(self, progress: Progress, console: Console) -> None:
-        self._progress, self._console = progress, console
-        self._task: TaskID | None = None
-
-    def hashing(self, network: str) -> None:
-        """Say what is being read."""
-        self._start(f"{network} weights: hashing", None)
-
-    def writing(self, model: str, n_bytes: int) -> None:
-        """Start a bar."""
-        self._start(f"{model}: writing", n_bytes)
-
-    def advance(self, n_bytes: int) -> None:
-        """Move the bar."""
-        if self._task is not None:
-            self._progress.advance(self._task, n_bytes)
-
-    def comparing(self, model: str) -> None:
-        """Say that PyTorch is at work."""
-        if self._task is not None:
-            self._progress.update(self._task, description=f"{model}: comparing with PyTorch")
-
-    def done(self, exported: Exported) -> None:
-        """Replace the bar by a line."""
-        self._stop()
-        size = f"{exported.n_bytes / 1e6:.1f} MB"
-        if not exported.written:
-            self._console.print(f"{exported.model}: {size}, up to date", highlight=False)
-            return
-        errors = exported.parity.get("relative_error", {})
-        worst = max(errors.values(), default=0.0)
-        compared = exported.parity.get("compared")
-        self._console.print(
-            f"{exported.model}: {size} in {exported.seconds:.1f} s; differs from PyTorch by {worst:.0e} "
-            f"(limit {exported.parity.get('tolerance'):g}; compared: {compared})",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if exported.quality:
-            self._console.print(_quality_table(exported.quality))
-
-    def _start(self, description: str, total: int | None) -> None:
-        self._stop()
-        self._task = self._progress.add_task(description, total=total)
-
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None

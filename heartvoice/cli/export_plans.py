@@ -1,4 +1,4 @@
-"""`heartvoice export --lint`, `--target typed` and `--target tensorrt`: what the command shows of them."""
+"""What `heartvoice export lint`, `typed` and `plans` do and print."""
 
 from __future__ import annotations
 

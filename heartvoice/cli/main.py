@@ -24,7 +24,7 @@ LAZY_COMMANDS = {
     "similarity": ("heartvoice.cli.similarity", "similarity"),
     "evaluate": ("heartvoice.cli.evaluate", "evaluate"),
     "weights": ("heartvoice.cli.weights", "app"),
-    "export": ("heartvoice.cli.export", "export"),
+    "export": ("heartvoice.cli.export", "app"),
     "serve": ("heartvoice.cli.serve", "serve"),
     "gateway": ("heartvoice.cli.gateway", "app"),
     "doctor": ("heartvoice.cli.serve", "doctor"),

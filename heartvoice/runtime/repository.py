@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
 """Index of the repository, at its root. It is written last, so its presence means a complete export."""
+FORMAT = 1
+"""Version of what an exported repository and this code must agree on, such as the import paths of its adapters."""
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"
 _AGAIN = "run `heartvoice export` again"
@@ -50,12 +53,11 @@ class Repository:
         """The parsed `repository.json`.
 
         Raises:
-            EngineError: the folder is not a complete export.
+            EngineError: the folder is not a complete export, or another version of heartvoice exported it.
         """
         path = self.root / INDEX
         try:
-            index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return index
+            index = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise EngineError(
                 f"{path} is missing: not an exported repository; "
@@ -63,6 +65,22 @@ class Repository:
             ) from None
         except (ValueError, OSError) as error:
             raise EngineError(f"{path}: unreadable: {error}") from error
+        if not isinstance(index, dict):
+            raise EngineError(f"{path}: unreadable: expected an object, got {type(index).__name__}")
+        if index.get("format") != FORMAT:
+            raise EngineError(self._outdated(index))
+        return index
+
+    def _outdated(self, index: dict[str, Any]) -> str:
+        """The refusal of an export that has another format number or none, with the command that replaces it."""
+        found = index.get("format")
+        version = "a newer version" if isinstance(found, int) and found > FORMAT else "an older version"
+        random = re.fullmatch(r"random seed=(\d+)", str(index.get("weights")))
+        weights = f"--random-weights {random[1]}" if random else "--weights DIR"
+        return (
+            f"{self.root}: exported by {version}: export again: "
+            f"`heartvoice export --preset {index.get('preset')} {weights} --repository {self.root}`"
+        )
 
     @cached_property
     def preset(self) -> Preset:

@@ -162,7 +162,7 @@ def _rebuild(model_folder: Path, model: str | None = None, precision: str | None
     root = model_folder.parent
     chosen = f" --precision {precision}" if precision else ""
     name = model or model_folder.name
-    return f"build it with `heartvoice export --target tensorrt --repository {root} --only {name}{chosen}`"
+    return f"build it with `heartvoice export plans --repository {root} --only {name}{chosen}`"
 
 
 def plan_name(preset: str, precision: PlanPrecision, target: Target) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STEM_RATE_HZ
+from heartvoice.contracts.models import COVER
 from heartvoice.errors import EngineError, VoiceNotFoundError
 from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
 from heartvoice.pipeline.messages import Message
@@ -19,6 +20,7 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
+from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.separation import SeparationPlan, SeparationRequest
 from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
@@ -133,3 +135,18 @@ def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repo
                 job.send(outputs | {"REPORT": json.dumps(about | facts | dict(piece.report))})
     finally:
         caller.close()
+
+
+class CoverModel(StageModel):
+    """Triton adapter of `cover`. Owns no weights."""
+
+    spec = COVER
+
+    def build(self, context: Context) -> None:
+        """Read the preset, so that a broken repository fails the load."""
+        self.repository = context.repository
+        self.repository.preset  # noqa: B018
+
+    def work(self, job: Job) -> None:
+        """Stream one cover."""
+        stream_cover(job, self.repository)

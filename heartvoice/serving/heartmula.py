@@ -9,10 +9,14 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.models.prompt import Tokenizer
+from heartvoice.contracts.models import HEARTMULA
+from heartvoice.models.prompt import Tokenizer, load_tokenizer
 from heartvoice.pipeline.messages import Progress
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.lm_metrics import LmMetrics
+from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.stages.lm.factory import open_engine
 from heartvoice.stages.lm.request import LmRequest, SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
 
@@ -50,3 +54,31 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
         "timings": {name: round(seconds, 4) for name, seconds in timings.items()},
     }
     job.send({"REPORT": json.dumps(report)})
+
+
+class HeartmulaModel(StageModel):
+    """Triton adapter of `heartmula`. One scheduler makes all admitted songs, each in a slot of the engine."""
+
+    spec = HEARTMULA
+    thread_per_job = True
+
+    def build(self, context: Context) -> None:
+        """Open the tokenizer and the engine."""
+        self.repository = context.repository
+        self.tokenizer = load_tokenizer(context.folder / "tokenizer.json")
+        self.n_slots, self.max_waiting = (int(context.parameters[name]) for name in ("max_jobs", "max_queue"))
+        limit = context.parameters.get("kv_bytes")  # default: a song of full length in every slot
+        self.engine = open_engine(
+            self.repository, context.parameters["engine"],
+            n_slots=self.n_slots, kv_limit=None if limit is None else int(limit),
+            weights=context.parameters.get("weights"),
+        )  # fmt: skip
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the scheduler once the engine is open."""
+        super().initialize(args)
+        self.scheduler = LmScheduler(self.engine, max_waiting=self.max_waiting, observer=LmMetrics(self.jobs.metrics))
+
+    def work(self, job: Job) -> None:
+        """Stream the codes of one song."""
+        stream_codes(job, self.scheduler, self.tokenizer, self.repository)

@@ -18,12 +18,13 @@ from heartvoice.contracts.constants import (
     SPEECH_RATE_HZ,
     STEM_RATE_HZ,
 )
-from heartvoice.contracts.models import DEMUCS
+from heartvoice.contracts.models import DEMUCS, SPEAKER_ENCODER
 from heartvoice.contracts.validation import check_finite, check_text, read_int, read_settings, read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.separation import Carry, SeparateStage, SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
 
@@ -108,3 +109,33 @@ def answer_embedding(job: Job, repository: Repository) -> None:
         "warnings": list(recording.warnings),
     }
     job.answer({"EMBEDDING": embedding, "REPORT": json.dumps(report)})
+
+
+class DemucsModel(StageModel):
+    """Triton adapter of `demucs`. It calls the native graph `htdemucs`."""
+
+    spec = DEMUCS
+
+    def build(self, context: Context) -> None:
+        """Read the preset, so that a broken repository fails the load."""
+        self.repository = context.repository
+        self.repository.preset  # noqa: B018
+
+    def work(self, job: Job) -> None:
+        """Stream the stems of one recording."""
+        stream_stems(job, self.repository)
+
+
+class SpeakerEncoderModel(StageModel):
+    """Triton adapter of `speaker_encoder`. It calls the native graph `speaker_network`."""
+
+    spec = SPEAKER_ENCODER
+
+    def build(self, context: Context) -> None:
+        """Read the preset, so that a broken repository fails the load."""
+        self.repository = context.repository
+        self.repository.preset  # noqa: B018
+
+    def work(self, job: Job) -> None:
+        """Answer with one embedding."""
+        answer_embedding(job, self.repository)

@@ -14,7 +14,7 @@ from heartvoice.arrays import Array
 from heartvoice.audio.encode import AudioWriter
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.contracts.messages import Report
-from heartvoice.contracts.models import RENDER
+from heartvoice.contracts.models import RENDER, SONG
 from heartvoice.contracts.validation import read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
@@ -26,6 +26,7 @@ from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.cover import ServedVoiceStages
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
+from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 
@@ -113,3 +114,18 @@ def render(job: Job, messages: Iterable[Message]) -> None:
             )
         report |= {"format": file_format, "gain_db": round(written.gain_db, 2)}
         job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(report)})
+
+
+class SongModel(StageModel):
+    """Triton adapter of `song`. Owns no weights."""
+
+    spec = SONG
+
+    def build(self, context: Context) -> None:
+        """Read the preset, so that a broken repository fails the load."""
+        self.repository = context.repository
+        self.repository.preset  # noqa: B018
+
+    def work(self, job: Job) -> None:
+        """Stream one song."""
+        stream_song(job, self.repository)

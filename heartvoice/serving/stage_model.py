@@ -59,10 +59,11 @@ class StageModel(ABC):
         began = time.monotonic()
         config = json.loads(args["model_config"])
         given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        parameters = {**self.spec.parameters, **given}  # a repository of an older version may lack some
+        parameters = {**self.spec.parameters, **given}  # a config written by hand may lack some
         root = Path(args["model_repository"])
         context = Context(Repository(root.parent), root / args["model_version"], parameters)
         try:
+            index = context.repository.index
             self.build(context)
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(f"{self.spec.name}: {error}") from error
@@ -79,8 +80,7 @@ class StageModel(ABC):
         process_registry.register(self.spec.name)
         log.info(
             "loaded %s preset=%s weights=%s in %.1f s",
-            self.spec.name, context.repository.index["preset"], context.repository.index["weights"],
-            time.monotonic() - began,
+            self.spec.name, index["preset"], index["weights"], time.monotonic() - began,
         )  # fmt: skip
 
     def execute(self, requests: list[Any]) -> list[None] | None:

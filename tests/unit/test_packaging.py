@@ -37,7 +37,7 @@ def test_every_package_folder_is_listed() -> None:
             parts = init.parent.relative_to(ROOT / top).parts
             if not any((ROOT / top).joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts))):
                 found.add(".".join([package, *parts]))
-    assert found == set(SETUPTOOLS["packages"]) - {"heartvoice.model_repository"}
+    assert found == set(SETUPTOOLS["packages"])
 
 
 def test_links_resolve_to_the_mapped_folders() -> None:
@@ -65,16 +65,14 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
 
 @pytest.mark.slow
-def test_wheel_holds_code_adapters_and_configs(tmp_path: Path) -> None:
+def test_wheel_holds_the_code_and_no_generated_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     for package in SETUPTOOLS["packages"]:
         for file in folder_of(package).glob("*.py"):
             assert f"{package.replace('.', '/')}/{file.name}" in names
-    for path in (ROOT / "model_repository").rglob("*"):
-        if path.suffix in (".py", ".pbtxt"):
-            assert f"heartvoice/model_repository/{path.relative_to(ROOT / 'model_repository')}" in names
+    assert not [name for name in names if name.endswith((".pbtxt", "/1/model.py"))]
     assert "heartvoice/export/operators.json" in names
     assert not [name for name in names if name.startswith(("tests/", "build/"))]
 

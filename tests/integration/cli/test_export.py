@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from heartvoice.cli.main import app
 from heartvoice.config.presets import PRESETS
-from heartvoice.export import layout, repository
-from heartvoice.export.check import template_drift
+from heartvoice.export import configs, repository
+from heartvoice.export.check import committed_drift
 from tests.support import releases
 
 pytestmark = pytest.mark.slow  # they export whole repositories
@@ -25,8 +25,40 @@ def run(*arguments: str | Path) -> Result:
 def test_help_teaches() -> None:
     text = run("--help").output
     assert "heartvoice export --preset tiny --random-weights 0" in text
-    for option in ("--preset", "--weights", "--random-weights", "--precision", "--repository", "--only", "--check"):
+    for option in ("--preset", "--weights", "--random-weights", "--precision", "--repository", "--only"):
         assert option in text
+
+
+@pytest.mark.parametrize("command", ["check", "configs", "lint", "typed", "plans"])
+def test_help_of_every_command_shows_an_example(command: str) -> None:
+    assert f" {command} " in run("--help").output
+    assert f"heartvoice export {command}" in run(command, "--help").output.split("Options")[0].split("\n", 3)[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["--check"], "check"),
+        (["--repository", "r", "--lint"], "lint"),
+        (["--write-configs"], "configs"),
+        (["--target", "tensorrt"], "plans"),
+        (["--target=typed"], "typed"),
+        (["--timing-cache", "file"], "plans"),
+        (["--workspace-gb", "8"], "plans"),
+        (["--inputs", "folder"], "typed"),
+        (["--no-report"], "typed"),
+    ],
+)
+def test_former_options_are_refused_with_the_command_that_took_their_place(arguments: list[str], command: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"`heartvoice export {command}`" in result.output
+
+
+def test_options_in_front_of_a_command_are_refused() -> None:
+    result = run("--repository", "r", "check")
+    assert result.exit_code == 2
+    assert "--repository: expected behind the command: `heartvoice export check ...`" in result.output
 
 
 def test_module_is_light() -> None:
@@ -97,18 +129,32 @@ def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_check_lists_drift_and_exits_with_1(repository: Path) -> None:
-    assert run("--check").exit_code == 0
-    assert run("--check", "--repository", repository).exit_code == 0
+    assert run("check").exit_code == 0
+    assert run("check", "--repository", repository).exit_code == 0
     (repository / "song" / "config.pbtxt").unlink()
     (repository / "heartcodec_flow" / "1" / "model.onnx").unlink()
-    result = run("--check", "--repository", repository)
+    result = run("check", "--repository", repository)
     assert result.exit_code == 1
     assert "song/config.pbtxt: missing" in result.output
     assert "heartcodec_flow/1/model.onnx: missing" in result.output
     assert "2 differences" in result.output
 
 
-def test_write_configs_changes_nothing_that_agrees() -> None:
-    assert template_drift() == []
-    assert layout.write_configs() == []
-    assert "all configs are up to date" in run("--write-configs").output
+def test_configs_changes_nothing_that_agrees() -> None:
+    assert committed_drift() == []
+    assert configs.write_committed() == []
+    assert "all configs are up to date" in run("configs").output
+
+
+def test_an_installation_has_no_committed_configs(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "model_repository"
+    monkeypatch.setattr(configs, "COMMITTED", missing)
+    monkeypatch.setattr(configs.write_committed, "__defaults__", (missing,))
+    monkeypatch.setattr(committed_drift, "__defaults__", (missing,))
+    for command in ("check", "configs"):
+        result = run(command)
+        assert result.exit_code == 1
+        assert f"{missing}: missing; only a checkout of heartvoice has it" in result.output.replace("\n", "")
+    assert run("check", "--repository", exported).exit_code == 0

@@ -1,4 +1,4 @@
-"""`--check` finds each kind of drift, and nothing where there is none."""
+"""`export check` finds each kind of drift, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import onnx
 import pytest
 
-from heartvoice.export import layout
-from heartvoice.export.check import repository_drift, template_drift
+from heartvoice.export import configs, layout
+from heartvoice.export.check import committed_drift, repository_drift
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
 
 pytestmark = pytest.mark.slow  # they export whole repositories
 
 
 def test_committed_configs_agree_with_the_contracts() -> None:
-    assert template_drift() == []
+    assert committed_drift() == []
 
 
 def test_export_agrees_with_the_contracts(exported: Path) -> None:
@@ -27,8 +27,13 @@ def test_export_agrees_with_the_contracts(exported: Path) -> None:
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(layout.TEMPLATE, tmp_path / "template"))
+def committed(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(configs.COMMITTED, tmp_path / "model_repository"))
+
+
+def edit_new(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("x")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -37,26 +42,28 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-TEMPLATE_DRIFTS: dict[str, tuple[Callable[[Path], object], str]] = {
+COMMITTED_DRIFTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "edited": (lambda root: edit(root / "song/config.pbtxt", "FP32", "FP16"), "song/config.pbtxt: differs"),
     "missing": (lambda root: (root / "heartcodec_flow/configs/cpu.pbtxt").unlink(), "cpu.pbtxt: missing"),
     "unknown": (
         lambda root: (root / "song/x.pbtxt").touch(),
         "x.pbtxt: no contract",
     ),
-    "no model": (lambda root: (root / "render/1/model.py").unlink(), "render/1/model.py: missing"),
+    "no adapter": (lambda root: (root / "render/1/model.py").unlink(), "render/1/model.py: missing"),
+    "other adapter": (lambda root: edit(root / "svc/1/model.py", "SvcModel", "SongModel"), "svc/1/model.py: differs"),
+    "unknown adapter": (lambda root: edit_new(root / "htdemucs/1/model.py"), "htdemucs/1/model.py: no contract"),
 }
 
 
-@pytest.mark.parametrize(("change", "message"), TEMPLATE_DRIFTS.values(), ids=TEMPLATE_DRIFTS)
-def test_template_drift_is_found(change: Callable[[Path], object], message: str, template: Path) -> None:
-    change(template)
-    found = template_drift(template)
+@pytest.mark.parametrize(("change", "message"), COMMITTED_DRIFTS.values(), ids=COMMITTED_DRIFTS)
+def test_drift_of_the_committed_files_is_found(change: Callable[[Path], object], message: str, committed: Path) -> None:
+    change(committed)
+    found = committed_drift(committed)
     assert len(found) == 1
     assert message in found[0]
-    if "pbtxt: " in message and "no contract" not in message:
-        assert [path.relative_to(template) for path in layout.write_configs(template)]
-        assert template_drift(template) == []
+    if "no contract" not in message:
+        assert len(configs.write_committed(committed)) == 1
+        assert committed_drift(committed) == []
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -100,7 +107,7 @@ DRIFTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "model.py": (
         lambda root: (root / "song/1/model.py").write_text("x"),
-        ("song/1/model.py: differs from the committed",),
+        ("song/1/model.py: differs from the contracts",),
     ),
     "tokenizer": (
         lambda root: (root / "heartmula/1/tokenizer.json").write_text("{"),
@@ -131,6 +138,7 @@ DRIFTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "unknown model": (lambda root: (root / "heartthrob").mkdir(), ("heartthrob: no contract",)),
     "no index": (lambda root: (root / INDEX).unlink(), ("not an exported repository",)),
+    "older export": (lambda root: edit_json(root / INDEX, format=0), ("exported by an older version: export again",)),
     "damaged index": (lambda root: edit_json(root / INDEX, sizes={}), ("repository.json: damaged",)),
 }
 

@@ -23,7 +23,7 @@ from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import official_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.load import Checkpoint
-from heartvoice.runtime.repository import INDEX, MANIFEST, Repository
+from heartvoice.runtime.repository import FORMAT, INDEX, MANIFEST, Repository
 from tests.support.releases import (
     CODEC,
     IDS,
@@ -219,5 +219,5 @@ def test_style_of_another_width_than_the_flows_is_refused() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_comes_back_from_its_index(name: str, tmp_path: Path) -> None:
     preset = PRESETS[name]
-    (tmp_path / INDEX).write_text(layout.to_json({"preset": name, "sizes": layout.sizes(preset)}))
+    (tmp_path / INDEX).write_text(layout.to_json({"format": FORMAT, "preset": name, "sizes": layout.sizes(preset)}))
     assert Repository(tmp_path).preset == preset

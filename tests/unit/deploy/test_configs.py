@@ -9,10 +9,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from heartvoice.export.layout import TEMPLATE
+from heartvoice.export import configs
 
 ModelConfig = Any  # generated classes have no types
-COMMITTED = sorted(TEMPLATE.glob("*/config.pbtxt")) + sorted(TEMPLATE.glob("*/configs/*.pbtxt"))
+COMMITTED = sorted(configs.COMMITTED.glob("*/config.pbtxt")) + sorted(configs.COMMITTED.glob("*/configs/*.pbtxt"))
 EMBEDDED_ONLY = ("join_requests", "EXECUTION_ENV_PATH", "intra_op_thread_count")
 """Parameters that our own onnxruntime backend or the wheel's stubs read."""
 
@@ -25,10 +25,10 @@ def is_default(path: Path) -> bool:
     return path.name == "config.pbtxt"
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.relative_to(TEMPLATE).as_posix())
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.relative_to(configs.COMMITTED).as_posix())
 def test_committed_config_parses_and_fits_its_backend(path: Path) -> None:
     config = parse(path)
-    assert config.name == path.relative_to(TEMPLATE).parts[0]
+    assert config.name == path.relative_to(configs.COMMITTED).parts[0]
     assert config.backend in ("python", "onnxruntime", "tensorrt")
     assert not config.platform
     kinds = {group.kind for group in config.instance_group}

@@ -207,6 +207,6 @@ def test_wheel_builds_from_the_build_context_alone(tmp_path: Path) -> None:
             shutil.copy(source, context)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheels", context)
     names = zipfile.ZipFile(next((tmp_path / "wheels").glob("heartvoice-*.whl"))).namelist()
-    assert "heartvoice/model_repository/song/1/model.py" in names
+    assert "heartvoice/serving/song.py" in names
     assert "heartvoice/server/profiles.py" in names
     assert not [name for name in names if name.endswith((".onnx", ".plan", ".safetensors"))]

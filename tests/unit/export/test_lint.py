@@ -154,7 +154,7 @@ def test_table_names_its_version_and_source_and_knows_only_onnx_operations() -> 
 
 
 def test_command_prints_a_table_and_json_and_fails_only_for_graphs_that_plans_are_made_of(exported: Path) -> None:
-    run = CliRunner().invoke(app, ["export", "--lint", "--repository", str(exported)])
+    run = CliRunner().invoke(app, ["export", "lint", "--repository", str(exported)])
     assert run.exit_code == 0, run.output
     report = json.loads(run.stdout.splitlines()[-1])
     graphs = {graph["model"]: graph for graph in report["graphs"]}
@@ -173,5 +173,5 @@ def test_command_fails_for_a_graph_that_tensorrt_lacks(repository: Path) -> None
     model = onnx.load(path)
     model.graph.node[0].op_type = "Det"
     path.write_bytes(model.SerializeToString())
-    run = CliRunner().invoke(app, ["export", "--lint", "--repository", str(repository)])
+    run = CliRunner().invoke(app, ["export", "lint", "--repository", str(repository)])
     assert run.exit_code == 1

@@ -220,7 +220,7 @@ def test_recorded_inputs_are_what_the_report_is_made_of(repository: Path, tmp_pa
 
 
 def test_typed_command_writes_graphs_and_prints_what_trtexec_takes(repository: Path) -> None:
-    arguments = ["export", "--target", "typed", "--repository", str(repository), "--only", "svc_style"]
+    arguments = ["export", "typed", "--repository", str(repository), "--only", "svc_style"]
     run = CliRunner().invoke(app, arguments)
     assert run.exit_code == 0, run.output
     assert "trtexec --onnx=" in run.output
@@ -232,12 +232,12 @@ def test_typed_command_writes_graphs_and_prints_what_trtexec_takes(repository: P
 
 def test_command_refuses_what_does_not_go_together(repository: Path) -> None:
     for arguments, says in (
-        (["--target", "typed", "--precision", "fp32"], "typed graphs are in bf16 or fp16"),
-        (["--target", "typed", "--random-weights", "0"], "takes no weights"),
-        (["--precision", "bf16", "--random-weights", "0"], "expected fp32 or fp16"),
-        (["--target", "tensorrt"], "TensorRT is not installed"),
+        (["typed", "--repository", str(repository), "--precision", "fp32"], "fp32"),
+        (["typed", "--repository", str(repository), "--random-weights", "0"], "--random-weights"),
+        (["--repository", str(repository), "--precision", "bf16", "--random-weights", "0"], "bf16"),
+        (["plans", "--repository", str(repository)], "TensorRT is not installed"),
     ):
-        run = CliRunner().invoke(app, ["export", "--repository", str(repository), *arguments])
+        run = CliRunner().invoke(app, ["export", *arguments])
         assert run.exit_code != 0
         assert says in f"{run.output} {run.exception}", arguments
 
@@ -248,8 +248,7 @@ def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, m
     monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
     arguments = [
         "export",
-        "--target",
-        "tensorrt",
+        "plans",
         "--repository",
         str(repository),
         "--only",
@@ -279,8 +278,7 @@ def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
     monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
     arguments = [
         "export",
-        "--target",
-        "tensorrt",
+        "plans",
         "--repository",
         str(repository),
         "--only",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heartvoice.errors import EngineError
 from heartvoice.runtime.networks import LocalNetworks
-from heartvoice.runtime.repository import GRAPH, MANIFEST, Repository, sha256
+from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST, Repository, sha256
 
 MODEL = "vocoder"
 
@@ -22,7 +24,7 @@ def repository(tmp_path: Path) -> Repository:
     graph = root / MODEL / GRAPH
     graph.parent.mkdir(parents=True)
     graph.write_bytes(b"a graph of 24 bytes, say")
-    (root / "repository.json").write_text(json.dumps({"preset": "tiny"}))
+    (root / "repository.json").write_text(json.dumps({"format": FORMAT, "preset": "tiny"}))
     files = {graph.name: {"bytes": 24, "sha256": sha256(graph)}}
     (root / MODEL / MANIFEST).write_text(json.dumps({"preset": "tiny", "files": files}))
     return Repository(root)
@@ -52,6 +54,31 @@ def test_a_graph_that_is_another_is_refused(
         repository.intact_graph(MODEL)
 
 
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({}, "exported by an older version: export again"),
+        ({"format": FORMAT - 1, "preset": "mid"}, "exported by an older version: export again"),
+        ({"format": FORMAT + 1}, "exported by a newer version: export again"),
+        ({"format": str(FORMAT)}, "exported by an older version: export again"),
+        ({"preset": "tiny", "weights": "random seed=3"}, "`heartvoice export --preset tiny --random-weights 3 --repo"),
+        ({"preset": "oss-3b", "weights": "official"}, "`heartvoice export --preset oss-3b --weights DIR --repository "),
+    ],
+)
+def test_an_export_of_another_format_is_refused(repository: Repository, index: dict[str, Any], message: str) -> None:
+    (repository.root / INDEX).write_text(json.dumps(index))
+    for read in (lambda: repository.index, lambda: repository.preset, lambda: repository.intact_graph(MODEL)):
+        with pytest.raises(EngineError, match=re.escape(message)) as caught:
+            read()
+        assert str(repository.root) in str(caught.value)
+
+
+def test_an_index_that_is_no_object_is_refused(repository: Repository) -> None:
+    (repository.root / INDEX).write_text("[]")
+    with pytest.raises(EngineError, match=r"repository\.json: unreadable: expected an object, got list"):
+        repository.index  # noqa: B018
+
+
 def test_a_weights_file_beside_the_graph_is_looked_at_too(repository: Repository) -> None:
     data = repository.root / MODEL / "1" / "model.onnx.data"
     data.write_bytes(b"weights")
@@ -66,7 +93,7 @@ def test_a_weights_file_beside_the_graph_is_looked_at_too(repository: Repository
 
 
 def test_a_graph_of_another_export_is_refused_with_its_own_manifest(repository: Repository) -> None:
-    index = {"preset": "tiny", "graphs": {MODEL: {"sha256": "0" * 64}}}
+    index = {"format": FORMAT, "preset": "tiny", "graphs": {MODEL: {"sha256": "0" * 64}}}
     (repository.root / "repository.json").write_text(json.dumps(index))
     with pytest.raises(EngineError, match=r"vocoder: .* comes from another export than .*repository\.json; run"):
         repository.intact_graph(MODEL)

@@ -185,7 +185,7 @@ def test_networks_open_plans_where_they_are_asked_to(planned: Any, monkeypatch: 
         LocalNetworks(repository, engine="tensorrt").load("svc_flow")
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: Device("NVIDIA H200", "9.0"))
-    with pytest.raises(EngineError, match=r"built on NVIDIA GB10 .*, this is NVIDIA H200.*heartvoice export --target"):
+    with pytest.raises(EngineError, match=r"built on NVIDIA GB10 .*, this is NVIDIA H200.*heartvoice export plans"):
         LocalNetworks(repository, engine="tensorrt").load("svc_flow")
     with pytest.raises(EngineError, match=r"vocoder: .*model\.plan is missing"):
         LocalNetworks(repository, engine="tensorrt").load("vocoder")

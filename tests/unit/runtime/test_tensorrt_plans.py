@@ -112,7 +112,7 @@ def test_plan_of_another_machine_is_refused_with_the_command(
     repository = planned()
     with pytest.raises(EngineError, match=says) as refused:
         open_plan(repository, "vocoder", target)
-    command = f"heartvoice export --target tensorrt --repository {repository.root} --only vocoder --precision bf16"
+    command = f"heartvoice export plans --repository {repository.root} --only vocoder --precision bf16"
     assert command in str(refused.value)
 
 
