@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,11 @@ JUDGED = {"resemblyzer": "Resemblyzer", "swift-f0": "swift-f0", "dnsmos": "DNSMO
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in (head, ["---"] * len(head), *rows))
+
+
+def wrapped(text: str) -> str:
+    """Prose in lines that a diff can show."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def default_of(setting: Setting) -> str:
@@ -84,13 +90,13 @@ def model_sections() -> str:
     """Every model with its tensors."""
     sections = []
     for model in MODELS.values():
-        parts = [f"## {model.name}", f"{model.doc} {_kind(model)}"]
+        parts = [f"## {model.name}", wrapped(f"{model.doc} {_kind(model)}")]
         if model.inputs:
             parts.append(_tensors("input", model.inputs))
         parts.append(_tensors("output", model.outputs))
         if model.settings:
             names = ", ".join(f"`{setting.name}`" for setting in model.settings)
-            parts.append(f"Settings: {names}.")
+            parts.append(wrapped(f"Settings: {names}."))
         sections.append("\n\n".join(parts))
     return "\n\n".join(sections)
 

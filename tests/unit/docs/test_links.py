@@ -25,7 +25,7 @@ NAMED = re.compile(
     r"/[\w./{},-]*)`"
 )
 MODULE = re.compile(r"python -m ((?:heartvoice|benchmarks|docs|tests)[\w.]*)")
-GENERATED = ("benchmarks/results/load-tiny-20261126T044414Z.json",)
+LONGEST_LINE = 120
 
 
 def relative(path: Path) -> str:
@@ -64,6 +64,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_modules_that_are_to_be_run_exist(page: Path) -> None:
     names = set(MODULE.findall(page.read_text(encoding="utf-8")))
     assert [name for name in sorted(names) if importlib.util.find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "golden" not in page.parts], ids=relative)
+def test_prose_is_wrapped(page: Path) -> None:
+    """So that a change can be reviewed in a diff; tables and blocks of code cannot be wrapped."""
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > LONGEST_LINE and not line.startswith("|")] == []
 
 
 def test_every_page_is_in_the_site() -> None:
