@@ -1,4 +1,4 @@
-"""Stand-ins at the seams: PyTorch modules behind the engine protocols."""
+"""Fakes of engines: PyTorch modules with the engine protocols."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from heartvoice.models.load import load_network, random_checkpoint
 
 
 class BytesTokenizer:
-    """One id a byte."""
+    """A tokenizer with one id per byte."""
 
     class _Encoding:
         def __init__(self, ids: list[int]) -> None:
@@ -88,5 +88,5 @@ def torch_codec(preset: Preset, seed: int = 0) -> TorchCodec:
 
 
 def text(value: str) -> Array:
-    """A BYTES [1] tensor."""
+    """Make a BYTES [1] tensor."""
     return np.array([value.encode()], np.object_)

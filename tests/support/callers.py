@@ -1,4 +1,4 @@
-"""A fake server for each test, and both clients behind one face."""
+"""Fixtures: a fake server for each test, and both clients behind one interface."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def heartvoice(*arguments: str, **options: Any) -> Result:
 
 
 class Caller(Protocol):
-    """One client call, whichever client makes it."""
+    """Calls of a client, synchronous or asynchronous."""
 
     def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any: ...
 
@@ -69,14 +69,14 @@ class Caller(Protocol):
 
 
 class AnyCaller:
-    """The calls that are common to both, in terms of `call` and `items`."""
+    """Calls of both clients, implemented by `call` and `items`."""
 
     def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
-        """What a method returns."""
+        """Return the result of a method."""
         raise NotImplementedError
 
     def items(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
-        """What a method yields."""
+        """Return the items that a method yields."""
         raise NotImplementedError
 
     def song(self, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Song:
@@ -96,7 +96,7 @@ class AnyCaller:
 
 
 class SyncCaller(AnyCaller):
-    """By `Client`."""
+    """Calls by `Client`."""
 
     def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
         with Client(url, **client or {}) as made:
@@ -108,7 +108,7 @@ class SyncCaller(AnyCaller):
 
 
 class AsyncCaller(AnyCaller):
-    """By `AsyncClient`, each call in an event loop of its own."""
+    """Calls by `AsyncClient`, each in a new event loop."""
 
     def call(self, method: str, url: str, client: dict[str, Any] | None = None, **arguments: Any) -> Any:
         async def work() -> Any:
@@ -130,7 +130,7 @@ class AsyncCaller(AnyCaller):
 
 @pytest.fixture(params=[SyncCaller(), AsyncCaller()], ids=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Caller:
-    """Both clients in turn."""
+    """Parametrise a test over both clients."""
     chosen: Caller = request.param
     return chosen
 
@@ -149,7 +149,7 @@ class Certificates:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Made by the openssl command."""
+    """Make certificates by the openssl command."""
     folder = tmp_path_factory.mktemp("tls")
 
     def openssl(*arguments: str) -> None:

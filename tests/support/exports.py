@@ -18,5 +18,5 @@ def tiny_weights() -> Weights:
 
 @pytest.fixture
 def repository(exported: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Copy the repository, so that a test may change it."""
     return Path(shutil.copytree(exported, tmp_path / "copy" / "tiny"))

@@ -23,11 +23,11 @@ from tests.support.graphs import engine_of
 
 SWIFT = SwiftF0Config()
 SMALL = RmvpeConfig(n_blocks=1, inter_layers=1, en_out_channels=2, gru_hidden=24)
-"""RMVPE in miniature."""
+"""Sizes of a small RMVPE."""
 
 
 class OneNetwork:
-    """An engine as `Networks`; remembers the shapes of its inputs."""
+    """An engine as `Networks` that records the shapes of its inputs."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -41,7 +41,7 @@ class OneNetwork:
 
 @lru_cache(maxsize=1)
 def swift_file() -> OnnxFile:
-    """swift-f0's published graph, or the test is skipped: there is no cache and no network."""
+    """Return swift-f0's published graph; skip the test without cache and network."""
     try:
         return open_swift_f0(wheel_files.member("swift-f0"))
     except ExportError as error:

@@ -1,4 +1,4 @@
-"""Forks while gRPC calls are under way, as a supervisor does; prints how many children did not reach their program."""
+"""Forks during gRPC calls, as a supervisor does, and prints how many children failed to start their program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORKS = 400
 
 
 class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Answers everything by a short stream."""
+    """Answers every call by a short stream."""
 
     def service(self, handler_call_details: Any) -> Any:
         return grpc.unary_stream_rpc_method_handler(self.answer)
@@ -31,7 +31,7 @@ class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Four clients call without a pause."""
+    """Run four clients that call continuously."""
     server = grpc.server(ThreadPoolExecutor(8), handlers=[Handler()])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

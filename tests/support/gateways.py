@@ -1,4 +1,4 @@
-"""A gateway of this process, in a thread with an event loop of its own."""
+"""A gateway in a thread of this process, with a separate event loop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from heartvoice.gateway.server import Gateway
 
 
 class RunningGateway:
-    """What a test needs of it."""
+    """A running gateway, with the operations that tests need."""
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
         self.gateway, self._loop = gateway, loop
         self.url = f"127.0.0.1:{gateway.port}"
 
     def stop(self, drain_s: float) -> None:
-        """Stop, and wait for it."""
+        """Stop the gateway and wait until it has stopped."""
         asyncio.run_coroutine_threadsafe(self.gateway.stop(drain_s), self._loop).result(30)
 
     def settle(self) -> None:
-        """Count and log what has ended; SETTLE_S later the gateway would do so itself."""
+        """Count and log ended calls now; the gateway itself does so SETTLE_S later."""
 
         async def settle() -> None:
             self.gateway.metrics.settle()
@@ -32,7 +32,7 @@ class RunningGateway:
         asyncio.run_coroutine_threadsafe(settle(), self._loop).result(10)
 
     def metric(self, name: str, **labels: str) -> float:
-        """A sample of its metrics, 0 if it is not there."""
+        """Return a sample of its metrics, 0 if missing."""
         self.settle()
         value: Any = self.gateway.metrics.registry.get_sample_value(f"heartvoice_gateway_{name}", labels)
         return float(value or 0.0)
@@ -40,7 +40,7 @@ class RunningGateway:
 
 @contextmanager
 def running(upstream: str, **options: Any) -> Iterator[RunningGateway]:
-    """A gateway on a free port in front of `upstream`; `options` are those of `GatewayOptions`."""
+    """Start a gateway on a free port for `upstream`; `options` are those of `GatewayOptions`."""
     chosen: dict[str, Any] = {"listen": "127.0.0.1:0", "metrics_port": 0} | options
     gateway = Gateway(GatewayOptions(upstream=upstream, **chosen))
     loop = asyncio.new_event_loop()

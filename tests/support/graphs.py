@@ -58,9 +58,9 @@ def store(
 
 
 def step_inputs(preset: Preset, cfg_scales: Sequence[float], **changes: Any) -> Arrays:
-    """Inputs of one frame for songs side by side: guided ones (scale above 1) have two adjacent rows.
+    """Inputs of one frame for a batch of songs; guided ones (scale above 1) have two adjacent rows.
 
-    Greedy, at position 0, unless `changes` say otherwise.
+    `changes` override the defaults: greedy, at position 0.
     """
     count, books = len(cfg_scales), preset.lm.audio_num_codebooks
     row_song = [song for song, scale in enumerate(cfg_scales) for _ in range(2 if scale > 1 else 1)]

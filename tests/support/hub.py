@@ -1,4 +1,4 @@
-"""A hub for each test, an empty folder, and no waiting between attempts."""
+"""Fixtures: a fake hub for each test, an empty folder, and retries without delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.hub import HubServer, serving
 
 
 def alone_with_the_hub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """No settings and no cache of whoever runs the tests; wide plain output."""
+    """Hide the user's settings and cache; make the output wide and plain."""
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
@@ -22,7 +22,7 @@ def alone_with_the_hub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub whose every byte counts: no buffering in the client, no pause between its attempts."""
+    """A fake hub; the client neither buffers nor pauses between attempts."""
     from huggingface_hub import constants, file_download
     from huggingface_hub.utils import _http
 
@@ -35,6 +35,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder that is not there yet, and wide plain output."""
+    """A weights folder that does not exist yet, and wide plain output."""
     alone_with_the_hub(monkeypatch, tmp_path / "home")
     return tmp_path / "weights"

@@ -1,4 +1,4 @@
-"""Every engine of the language model under one name each, over the same weights, for the suite that they share."""
+"""All engines of the language model by name, with equal weights, for their common tests."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ ON_CPU = tuple(name for name in _MAKERS if "cuda" not in name)
 ON_GPU = tuple(name for name in _MAKERS if "cuda" in name)
 QUANTIZED = ("ort-int8", "ort-int4")
 AHEAD = ("torch-lag", "torch-inexact", "torch-cuda-lag")
-"""Those that return a frame some steps after they were asked for it."""
+"""Engines that return a frame some steps after its request."""
 
 
 def make(kind: str, n_slots: int = 4, *, kv_limit: int | None = None, threads: int = 1) -> LmEngine:
-    """A fresh engine; `threads` matter to onnxruntime alone."""
+    """Make a new engine; only onnxruntime uses `threads`."""
     return _MAKERS[kind](n_slots=n_slots, kv_limit=kv_limit, threads=threads)
 
 
 def next_input(wanted: SongState, ahead: int) -> FrameInput:
-    """The input of the frame behind those made and `ahead` more."""
+    """Input of the frame after the generated ones and `ahead` more."""
     wanted.n_made += ahead
     frame = wanted.next_input()
     wanted.n_made -= ahead
@@ -95,7 +95,7 @@ def next_input(wanted: SongState, ahead: int) -> FrameInput:
 
 
 class Player:
-    """Songs in the slots of an engine, played as the scheduler plays them."""
+    """Runs songs in the slots of an engine, as the scheduler does."""
 
     def __init__(self, lm: LmEngine) -> None:
         self.lm = lm
@@ -124,7 +124,7 @@ class Player:
         return np.stack(self.made.pop(slot))
 
     def finish(self) -> dict[int, np.ndarray]:
-        """Play to the end of all songs; the codes of each slot."""
+        """Run all songs to their end; return the codes of each slot."""
         whole = {}
         while self.songs:
             for slot in [slot for slot, song in self.songs.items() if song.over]:
@@ -135,7 +135,7 @@ class Player:
 
 
 def alone(lm: LmEngine, wanted: LmRequest, slot: int = 0) -> np.ndarray:
-    """Codes [T, 8] of a song by itself."""
+    """Codes [T, 8] of a song that is generated alone."""
     player = Player(lm)
     player.join(slot, wanted)
     return player.finish()[slot]
@@ -143,7 +143,7 @@ def alone(lm: LmEngine, wanted: LmRequest, slot: int = 0) -> np.ndarray:
 
 @cache
 def own_codes(kind: str, index: int) -> np.ndarray:
-    """Codes of REQUESTS[index] by itself: in an engine of the kind if it is quantized, else in the portable graph."""
+    """Codes of REQUESTS[index] alone: by this kind of engine if quantized, else by the portable graph."""
     return alone(make(kind, 1), REQUESTS[index]) if kind in QUANTIZED else codes_alone(index)
 
 
@@ -155,13 +155,13 @@ def play(
     joins: Callable[[], bool],
     slot_of: Callable[[list[int]], int],
 ) -> None:
-    """Play songs that come, end and are cancelled, and hold every frame against the song alone.
+    """Run songs that start, end and are cancelled; compare every frame with the song alone.
 
     Args:
-        kind: whose songs alone are compared with.
-        lm: an engine of it.
+        kind: kind of the engine for the songs alone.
+        lm: an engine of that kind.
         arrivals: in their order, which of REQUESTS, and after how many of its frames it is cancelled.
-        joins: asked in every turn that has a free slot and a song to come.
+        joins: called in every step with a free slot and a waiting song; decides if it starts.
         slot_of: chooses one of the free slots.
     """
     player, coming, playing = Player(lm), deque(arrivals), dict[int, tuple[int, int]]()
@@ -188,7 +188,7 @@ def play(
 
 
 def play_at_random(kind: str, lm: LmEngine, seed: int, n_songs: int) -> None:
-    """As `play`: any songs in any slots at any time; every fourth or so is cancelled."""
+    """Call `play` with random songs, slots and times; about every fourth song is cancelled."""
     random = np.random.Generator(bits(seed, "schedule", 0))
     arrivals = [(int(random.integers(len(REQUESTS))), int(random.integers(1, 20))) for _ in range(n_songs)]
     play(kind, lm, arrivals, joins=lambda: random.random() < 0.5, slot_of=lambda free: int(random.choice(free)))

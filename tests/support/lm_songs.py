@@ -1,4 +1,4 @@
-"""Songs, and engines for them, that the tests of the language model's stage share."""
+"""Songs and engines for the tests of the language model's stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRESET = tiny()
 
 
 def request(n_frames: int = 5, **changes: object) -> LmRequest:
-    """A request of exactly so many frames unless `changes` say otherwise."""
+    """Make a request of exactly `n_frames` frames; `changes` override it."""
     seconds = n_frames / FRAMES_PER_S
     values = {"lyrics": "La la", "tags": "pop", "duration_s": seconds, "min_duration_s": seconds, "seed": 7}
     values |= {"temperature": 1.0, "top_k": 50, "cfg_scale": 1.5}
@@ -64,12 +64,12 @@ def graph_engine(n_slots: int = 1, kv_limit: int | None = None) -> GraphEngine:
 
 @cache
 def codes_alone(index: int) -> np.ndarray:
-    """Codes [T, 8] of REQUESTS[index], alone in a fresh engine."""
+    """Codes [T, 8] of REQUESTS[index], generated alone in a new engine."""
     return write(SongState(REQUESTS[index], BytesTokenizer(), PRESET))
 
 
 def write(wanted: SongState) -> np.ndarray:
-    """Codes [T, 8] of a song by itself."""
+    """Codes [T, 8] of a song that is generated alone."""
     engine = graph_engine()
     frames = [wanted.take(engine.prefill(0, wanted.prompt, wanted.next_input()))]
     while not wanted.over:
@@ -79,7 +79,7 @@ def write(wanted: SongState) -> np.ndarray:
 
 @cache
 def song_that_ends_itself() -> tuple[LmRequest, np.ndarray]:
-    """A request that EOS cuts short, and its codes in the portable graph."""
+    """A request that EOS ends early, and its codes in the portable graph."""
     for seed in range(20):
         wanted = request(40, seed=seed, min_duration_s=0.0, temperature=10.0, top_k=1000)
         codes = write(SongState(wanted, BytesTokenizer(), PRESET))
@@ -89,7 +89,7 @@ def song_that_ends_itself() -> tuple[LmRequest, np.ndarray]:
 
 
 class CountingEngine:
-    """An engine without a network: a song's codes are the length of its prompt and the frame's number."""
+    """An engine without a network: codes are the prompt's length and the frame's number."""
 
     def __init__(self, n_slots: int = 4, kv_limit: int = 10**9) -> None:
         self.n_slots, self.kv_limit = n_slots, kv_limit
@@ -98,7 +98,7 @@ class CountingEngine:
         self.log: list[str] = []
         """`prefill` and `step` in the order of the calls."""
         self.admitted: list[int] = []
-        """Length of every prompt in the order in which they came."""
+        """Lengths of the prompts in order of arrival."""
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
         return sum(song.n_rows * song.n_positions for song in songs)
@@ -128,7 +128,7 @@ class CountingEngine:
 
 
 class LmStage:
-    """One song at a time, by the simplest loop over an engine: what the scheduler's songs are compared with."""
+    """Generates one song at a time in a plain loop: the reference for the scheduler's songs."""
 
     def __init__(self, graph: Engine, tokenizer: Tokenizer, preset: Preset) -> None:
         self._graph, self._tokenizer, self._preset = graph, tokenizer, preset

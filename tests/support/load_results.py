@@ -24,7 +24,7 @@ def _point(share: float, done: int, n: int, power: float) -> dict[str, Any]:
 
 
 def result(*, contended: bool = False) -> dict[str, Any]:
-    """Everything once."""
+    """Make a result with all kinds of rows."""
     stream = {
         "case": "stream: song, window 93", "variant": "concurrency 2", "question": "streams", "concurrency": 2, "n": 4,
         **PERCENTILES, "ttfa_p50_ms": 400.0, "ttfa_p95_ms": 500.0, "gap_p50_ms": 20.0, "gap_p95_ms": 40.0,

@@ -1,4 +1,4 @@
-"""Music to test with: a band, a singer and both together, from nothing but numbers; and files of any format."""
+"""Synthetic music for tests: a band, a singer, their mix, and files of any format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Wave = NDArray[np.float64]
 
 BEAT_S = 0.5
 MIX_PEAK_DBTP = -2.0
-"""True peak of a `song`: the limiter, which acts above -1 dBTP, leaves it alone."""
+"""True peak of a `song`; the limiter acts only above -1 dBTP."""
 _CHORDS = ((57, 60, 64), (53, 57, 60), (48, 52, 55), (55, 59, 62))  # Am F C G, MIDI notes
 _MELODY = (69, 72, 71, 69, 67, 64, 65, 67, 0, 72, 74, 72, 69, 67, 65, 0)  # MIDI notes, 0 is a breath
 _FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (570, 840, 2410), (530, 1840, 2480), (300, 870, 2240))
@@ -97,9 +97,9 @@ def singer(seconds: float, sample_rate_hz: int = 44_100, seed: int = 0, *, semit
     """Sung vowels with vibrato and breaths: float32 [N], peak 0.5; read-only.
 
     Args:
-        seconds: how long.
-        sample_rate_hz: of the result.
-        seed: another one sings the same melody with other vowels, timing and vibrato.
+        seconds: length of the result.
+        sample_rate_hz: sample rate of the result.
+        seed: another seed sings the same melody with other vowels, timing and vibrato.
         semitones: transposes the melody.
     """
     rng, n = np.random.default_rng(seed), round(seconds * sample_rate_hz)
@@ -143,7 +143,7 @@ def _vowel(source: Wave, which: int, sample_rate_hz: int) -> Wave:
 
 @lru_cache(maxsize=16)
 def speaker(seconds: float, sample_rate_hz: int = 44_100, voice: str = "en") -> Samples:
-    """Someone talking, over and over: float32 [N], peak 0.5; read-only."""
+    """Speech, repeated to length: float32 [N], peak 0.5; read-only."""
     words = say(_WORDS, voice, sample_rate_hz)
     n = round(seconds * sample_rate_hz)
     audio = np.resize(words, n).astype(np.float32)
@@ -153,7 +153,7 @@ def speaker(seconds: float, sample_rate_hz: int = 44_100, voice: str = "en") -> 
 
 
 def room(voice: Samples, sample_rate_hz: int = 44_100, seed: int = 0, *, wet: float = 0.25) -> Samples:
-    """A voice in a stereo room whose two sides are unlike: [N] to [2, N]."""
+    """Add a stereo room with different sides to a voice: [N] to [2, N]."""
     rng, n = np.random.default_rng(seed), round(0.25 * sample_rate_hz)
     decay = np.exp(-np.arange(n) / (0.06 * sample_rate_hz))
     echoes = rng.standard_normal((2, n)) * decay
@@ -168,9 +168,9 @@ def room(voice: Samples, sample_rate_hz: int = 44_100, seed: int = 0, *, wet: fl
 
 @lru_cache(maxsize=8)
 def song(seconds: float, sample_rate_hz: int = 44_100, seed: int = 0) -> tuple[Samples, Samples, Samples]:
-    """A singer, a little left and in a room, over a band: (mix, vocals, band), each float32 [2, N]; read-only.
+    """A singer, slightly left and in a room, with a band: (mix, vocals, band), float32 [2, N], read-only.
 
-    mix = vocals + band but for rounding; its true peak is `MIX_PEAK_DBTP`, so every limiter leaves it alone.
+    mix = vocals + band up to rounding; its true peak is `MIX_PEAK_DBTP`, so no limiter changes it.
     """
     gains = np.array([[0.8], [0.6]], np.float32)
     vocals = room(singer(seconds, sample_rate_hz, seed), sample_rate_hz, seed) * gains

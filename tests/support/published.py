@@ -1,4 +1,4 @@
-"""What is published, in a few bytes: the official names and sharding without the networks."""
+"""Published weights in miniature: the official names and sharding with a few bytes each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LM_FILES = {
 SHARD = "model-00001-of-00002.safetensors"
 SHARD_AT = f"HeartMuLa-oss-3B/{SHARD}"
 BROKEN = (1000, 0, 0, 0, 0, 0)
-"""Bytes that each answer carries on a line that breaks as often as the library tries."""
+"""Bytes of each response on a connection that breaks at every attempt of the library."""
 LM_WANTED = sorted(name for name in LM_FILES if name.startswith(("config", "model")))
 
 
@@ -40,7 +40,7 @@ def verify(weights: Path) -> Result:
 
 
 def on_disk(weights: Path) -> list[str]:
-    """Every file but the lock, hidden ones too."""
+    """List all files except the lock, hidden ones included."""
     files = (path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_file())
     return sorted(path for path in files if path != "weights.lock")
 
@@ -50,7 +50,7 @@ def named(name: str) -> WeightSet:
 
 
 def plain_demucs(hub: HubServer, contents: dict[str, bytes]) -> WeightSet:
-    """Demucs' set on the stand-in: signature, and the first digits of what the file really holds."""
+    """Publish Demucs' set on the fake hub: signature, and the first digits of the content's hash."""
     names = {f"{signature}-{sha256(content)[:8]}.th": content for signature, content in contents.items()}
     hub.plain.update(names)
     known = {name: f"{name[-11:-3]}…" for name in names}

@@ -1,4 +1,4 @@
-"""Raw KServe v2 calls, as another language's client would make them, and other tools of the integration tests."""
+"""Raw KServe v2 calls, as from another language's client, and other tools of integration tests."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from heartvoice.contracts.models import (
 from heartvoice.server.server import free_port
 
 OF_SONGS = (SONG.name, HEARTMULA.name, HEARTCODEC.name, HEARTCODEC_DECODER.name)
-"""What a server needs for songs alone: others need not be started where a test starts a server of its own."""
+"""Models for songs only; a test that starts a server does not need the others."""
 OF_COVERS = (
     COVER.name, RENDER.name, SVC.name, DEMUCS.name, HTDEMUCS.name, SPEAKER_ENCODER.name, SPEAKER_NETWORK.name,
     F0_NETWORK.name,
 )  # fmt: skip
-"""For covers by the identity converter, likewise."""
+"""Models for covers by the identity converter."""
 OF_CONVERSION = (CONTENT_ENCODER.name, SVC_REGULATOR.name, SVC_STYLE.name, VOCODER.name)
-"""What the real converter needs besides."""
+"""Additional models of the real converter."""
 CONVERTER = Path(__file__).with_name("model_repository") / "svc"
 _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL", "float64": "FP64", "object": "BYTES"}
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
@@ -77,7 +77,7 @@ def start_cli(
 
 
 def with_identity_converter(repository: Path, root: Path) -> Path:
-    """A copy of a repository with the tests' own `svc`, which returns its input."""
+    """Copy a repository and replace `svc` by a converter that returns its input."""
     shutil.copytree(repository, root, ignore=shutil.ignore_patterns(SVC.name))
     shutil.copytree(CONVERTER, root / SVC.name)
     (root / SVC.name / "config.pbtxt").write_text(triton_config.to_config_text(SVC))
@@ -109,7 +109,7 @@ class TritonPythonModel(StageModel):
 
 
 def with_broken_writer(repository: Path, root: Path) -> Path:
-    """A copy of a repository whose language model fails by an error that repeats its lyrics, and logs at DEBUG."""
+    """Copy a repository; its language model fails with an error that repeats the lyrics, and logs at DEBUG."""
     shutil.copytree(repository, root)
     (root / "heartmula" / "1" / "model.py").write_text(_BROKEN_WRITER)
     return root
@@ -138,7 +138,7 @@ def outputs(response: Any) -> dict[str, np.ndarray]:
 
 
 class Raw:
-    """A channel to the server without our client."""
+    """A gRPC channel to the server, without heartvoice's client."""
 
     def __init__(self, url: str) -> None:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -155,7 +155,7 @@ class Raw:
         return outputs(self.stub.ModelInfer(request(model, inputs), timeout=timeout))
 
     def call(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float = 30.0) -> Any:
-        """The cancellable call of a stream."""
+        """Start a stream and return its call, which can be cancelled."""
         return self.stub.ModelStreamInfer(iter([request(model, inputs)]), timeout=timeout)
 
     def stream(self, model: str, inputs: Mapping[str, np.ndarray], timeout: float = 30.0) -> Iterator[dict[str, Any]]:

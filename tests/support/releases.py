@@ -1,4 +1,4 @@
-"""A folder like that of the official weights, at a reduced width: each network as those who publish it keep it."""
+"""Writes the official weights' files with reduced sizes and random values, in each publisher's layout."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Release:
 
 
 REDUCED = Release(LM, CODEC, SMALLEST, F0, STYLE, SVC)
-"""In width and in depth."""
+"""Reduced in width and depth."""
 NARROW = Release(
     replace(
         TINY.lm, muq_dim=24,
@@ -81,10 +81,10 @@ NARROW = Release(
         vocoder=BigvganConfig(num_mels=8, upsample_initial_channel=128),
     ),
 )  # fmt: skip
-"""In width alone: every tensor of the official files is there."""
+"""Reduced in width only: it has every tensor of the official files."""
 OTHER_SVC = replace(TINY.svc, dit=replace(TINY.svc.dit, style_dim=STYLE.embedding))
 PRESET: Preset = replace(PRESETS["oss-3b"], separator=SEPARATORS["htdemucs"], f0=F0, style=STYLE, svc=OTHER_SVC)
-"""What a reduced release is exported as: the sizes that no file states are its own, all others are wrong."""
+"""Preset for exporting a reduced release: sizes that no file states are right, all others are wrong."""
 Tensors = dict[str, np.ndarray]
 
 
@@ -113,7 +113,7 @@ def shards(folder: Path, sizes: Any, n_shards: int, *, old_weight_norm: bool = F
 
 
 def write_release(root: Path, release: Release = REDUCED) -> None:
-    """Everything that `official_weights` reads."""
+    """Write all files that `official_weights` reads."""
     shards(root / "HeartMuLa-oss-3B", release.lm, 3)
     shards(root / "HeartCodec-oss", release.codec, 1, old_weight_norm=release is REDUCED)  # both spellings are read
     (root / "tokenizer.json").write_text(byte_tokenizer(320))
@@ -122,7 +122,7 @@ def write_release(root: Path, release: Release = REDUCED) -> None:
 
 
 def write_voice_path(root: Path, release: Release = REDUCED) -> None:
-    """Separator, F0, style encoder and converter."""
+    """Write separator, F0, style encoder and converter."""
     write_th(root / "demucs", "955717e8", package_of(release.separator))
     _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(release.f0)).items()})
     _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(release.style)))
@@ -132,7 +132,7 @@ def write_voice_path(root: Path, release: Release = REDUCED) -> None:
 
 
 def write_seed_vc(folder: Path, svc: SvcConfig = SVC) -> None:
-    """The .pth with its dead tensors and training state, and the .yml beside it."""
+    """Write the .pth with unused tensors and training state, and its .yml."""
     cfm, regulator = _torch(tensors_of(svc.dit)), _torch(tensors_of(svc.regulator))
     published = json.loads((ASSETS / "seed_vc_dit_state_dict.json").read_text())["net"]
     cfm = {name: torch.ones(1) for name in published["cfm"]} | cfm
@@ -144,7 +144,7 @@ def write_seed_vc(folder: Path, svc: SvcConfig = SVC) -> None:
 
 
 def seed_vc_config(svc: SvcConfig = SVC) -> dict[str, Any]:
-    """What the configuration beside the flow's checkpoint says."""
+    """Make the configuration of the flow's checkpoint."""
     dit, regulator = svc.dit, svc.regulator
     return {
         "log_dir": "./runs",
@@ -168,7 +168,7 @@ def seed_vc_config(svc: SvcConfig = SVC) -> dict[str, Any]:
 
 
 def write_whisper(folder: Path, sizes: WhisperConfig = SVC.whisper) -> None:
-    """A snapshot with some of its decoder."""
+    """Write a snapshot that includes a part of the decoder."""
     folder.mkdir()
     tensors = {f"model.{name}": value for name, value in tensors_of(sizes).items()}
     save_file(tensors | {"model.decoder.layer_norm.weight": np.ones(16, np.float32)}, folder / "model.safetensors")
@@ -176,7 +176,7 @@ def write_whisper(folder: Path, sizes: WhisperConfig = SVC.whisper) -> None:
 
 
 def write_bigvgan(folder: Path, sizes: BigvganConfig = SVC.vocoder) -> None:
-    """With its weight norm."""
+    """Write the vocoder with weight norm."""
     names = weight_norm_names(bigvgan_manifest(sizes))
     source = RandomBigvgan(names, 5, sizes)
     _save(folder / "bigvgan_generator.pt", {"generator": _torch({n: source.array(canonical(n)) for n in names})})

@@ -29,12 +29,12 @@ def source_of(sizes: SeparatorConfig, seed: int) -> TensorSource:
 
 
 def kwargs_of(sizes: SeparatorConfig = TINY, **kwargs: Any) -> dict[str, Any]:
-    """Arguments of a published network; those of training come along."""
+    """Arguments of a published network, including training-only ones."""
     return module_kwargs(sizes) | {"t_dropout": 0.02, "dconv_init": 1e-3, "t_sparse_self_attn": False} | kwargs
 
 
 def package_of(sizes: SeparatorConfig = TINY, seed: int = 0, **kwargs: Any) -> Package:
-    """What a published pickle holds."""
+    """Make the content of a published pickle."""
     source = source_of(sizes, seed)
     state = {name.removeprefix("models.0."): torch.from_numpy(source.array(name)).half() for name in source.names}
     return {
@@ -47,7 +47,7 @@ def package_of(sizes: SeparatorConfig = TINY, seed: int = 0, **kwargs: Any) -> P
 
 
 def write_th(folder: Path, signature: str, package: Any) -> Path:
-    """With the checksum in its name, as published."""
+    """Write a pickle with its checksum in the name, as published."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{signature}.th"
     torch.save(package, path)
@@ -55,7 +55,7 @@ def write_th(folder: Path, signature: str, package: Any) -> Path:
 
 
 def write_safetensors(folder: Path, signature: str, package: Package, **metadata: str) -> Path:
-    """As demucs 4.1.0 publishes them: class and arguments are JSON in the metadata."""
+    """Write safetensors as demucs 4.1.0 does: class and arguments are JSON in the metadata."""
     kwargs = dict(package["kwargs"])
     segment = kwargs["segment"]
     kwargs["segment"] = {"_type": "fraction", "numerator": segment.numerator, "denominator": segment.denominator}

@@ -1,4 +1,4 @@
-"""Real servers for tests that do not look at their stop."""
+"""Real servers for tests that do not check the shutdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heartvoice.server.server import EmbeddedServer, free_port
 
 
 def end(server: EmbeddedServer) -> None:
-    """Kill the server, then clean up as every stop does: Triton itself waits for seconds while it unloads."""
+    """Kill the server and clean up: Triton's own shutdown waits for seconds to unload."""
     if server.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
@@ -22,7 +22,7 @@ def end(server: EmbeddedServer) -> None:
 
 @contextmanager
 def running_server(root: Path, **options: object) -> Iterator[EmbeddedServer]:
-    """A server on free ports; `options` are those of `ServerOptions`."""
+    """Start a server on free ports; `options` are those of `ServerOptions`."""
     server = EmbeddedServer(ServerOptions(root, free_port(), free_port(), **options))  # type: ignore[arg-type]
     server.start()
     try:

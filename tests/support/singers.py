@@ -17,13 +17,13 @@ from tests.support.music import Samples, Wave
 from tests.support.speech import say
 
 SINGER, TARGET = "en+klatt2", "en+Annie"
-"""Without breath in them, so the same in every process."""
+"""Voices without breath noise, which are equal in every process."""
 _RATE_HZ = 22_050
 _N_FFT, _HOP = 1024, 256
 _CEPSTRUM = 48
 """Coefficients kept: 2.2 ms, shorter than any of the voices' periods."""
 _FADE = _RATE_HZ // 20
-"""Samples at either end."""
+"""Fade at either end in samples."""
 _BEAT_S = 0.5
 _MELODY = (57, 60, 59, 57, 55, 52, 53, 55, 57, 60, 62, 60, 57, 55, 53, 57)
 """MIDI notes, with the chords of `music.band`."""
@@ -50,13 +50,13 @@ def score_hz(seconds: float, rate_hz: int) -> Wave:
 
 @lru_cache(maxsize=8)
 def speech(voice: str, rate_hz: int = 44_100) -> Samples:
-    """A reference: the voice says other words than it sings; float32 [N], read-only."""
+    """Speak a reference with other words than the song's: float32 [N], read-only."""
     return say(_OTHER_WORDS, voice, rate_hz)
 
 
 @lru_cache(maxsize=8)
 def rendition(voice: str, seconds: float, rate_hz: int = 44_100) -> Samples:
-    """The score in a voice: float32 [N], peak 0.5; read-only."""
+    """Sing the score in a voice: float32 [N], peak 0.5; read-only."""
     envelope = _envelopes(say(_LYRICS, voice, _RATE_HZ, 50, 110))
     hz = score_hz(seconds, _RATE_HZ)
     voiced, noisy = _spectra(_pulses(hz)), _spectra(np.random.default_rng(0).standard_normal(len(hz)))

@@ -1,4 +1,4 @@
-"""Real speech to test with: eSpeak NG out of the wheel `espeakng-loader`, by ctypes."""
+"""Speech for tests: eSpeak NG from the wheel `espeakng-loader`, by ctypes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _lock = threading.Lock()
 
 
 def _speak(text: str, voice: str, pitch: int, speed: int) -> tuple[NDArray[np.float32], int]:
-    """Speak with a library loaded for this utterance alone; float32 [N] and its rate.
+    """Speak with a newly loaded library; return float32 [N] and its rate.
 
     The library's state is global and survives its own termination: a second utterance would depend on the first.
     """
@@ -58,15 +58,15 @@ def _speak(text: str, voice: str, pitch: int, speed: int) -> tuple[NDArray[np.fl
 
 @lru_cache(maxsize=64)
 def say(text: str, voice: str = "en", rate_hz: int = 16_000, pitch: int = 50, speed: int = 160) -> NDArray[np.float32]:
-    """A voice saying something: float32 [N] within about 1; read-only.
+    """Speak a text: float32 [N] within about 1; read-only.
 
-    The samples are the same in every process, unless the voice has breath in it (variants f1 to f5, whisper): that is
-    drawn anew for each.
+    The samples are equal in every process, except for voices with breath noise (variants f1 to f5, whisper), which is
+    random in each process.
 
     Args:
         text: what to say.
         voice: a language of eSpeak with an optional variant, for example "en", "de", "en+f3", "en-us+m2".
-        rate_hz: of the result; the voice itself has 22.05 kHz.
+        rate_hz: sample rate of the result; the voice itself has 22.05 kHz.
         pitch: 0 to 99.
         speed: words a minute, 80 to 450.
 

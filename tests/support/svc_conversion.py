@@ -1,4 +1,4 @@
-"""The converter whole, for tests: over PyTorch modules or over graphs, small or golden."""
+"""The complete converter for tests: over PyTorch modules or graphs, small or golden."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ F0 = RmvpeConfig(n_mels=128)
 
 @dataclass
 class Called(Networks):
-    """Functions as `Networks`; counts their calls."""
+    """Functions as `Networks` that count their calls."""
 
     runs: Mapping[str, Run]
     calls: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ def graph_runs(sources: Sources) -> dict[str, Run]:
 
 
 def loudest_pitch(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """A stand-in for RMVPE: the salience of the loudest band's centre, none in silence."""
+    """Fake RMVPE: the salience is that of the loudest band's centre, none in silence."""
     log_mel = inputs["features"]  # [1, 128, T]
     ends = 2595 * np.log10(1 + np.array([30.0, 8000.0]) / 700)
     centres = 700 * (10 ** (np.linspace(ends[0], ends[1], log_mel.shape[1] + 2)[1:-1] / 2595) - 1)
@@ -123,7 +123,7 @@ def loudest_pitch(inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 @lru_cache(maxsize=2)
 def small_runs(kind: Kind = "graphs") -> dict[str, Run]:
-    """Every network in miniature, with random weights; pitch is that of the loudest band."""
+    """Return all networks, small and with random weights; pitch is that of the loudest band."""
     parts = random_source(WHISPER), random_source(REGULATOR), random_source(DIT), random_vocoder(VOCODER)
     sources = Sources(SIZES, *parts)
     style = random_checkpoint(STYLE, 0)
@@ -136,12 +136,12 @@ def small_runs(kind: Kind = "graphs") -> dict[str, Run]:
 
 
 def still(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """A stand-in for the flow, for tests of what is around it: nothing moves."""
+    """Fake flow with velocity 0, for tests of its surroundings."""
     return {"velocity": np.zeros_like(inputs["x"])}
 
 
 def hum(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """A stand-in for the vocoder: the mean of each frame, held."""
+    """Fake vocoder: repeats the mean of each frame."""
     return {"audio": np.repeat(np.tanh(inputs["mel"].mean(axis=1, keepdims=True)), VOCODER.hop, axis=2)}
 
 
@@ -152,7 +152,7 @@ def small_stage(kind: Kind = "graphs", *, context: int = 400, **replaced: Run) -
 
 
 def stage_over(networks: Networks, *, context: int = 400) -> ConvertStage:
-    """A stage over these networks in miniature."""
+    """Make a stage over small networks."""
     return ConvertStage(networks, SIZES, F0Stage(networks, F0), STYLE.n_bands, context_frames=context)
 
 
@@ -167,7 +167,7 @@ def tone(seconds: float, hz: float = 220.0, level: float = 0.2) -> Array:
 
 
 def golden_sources(folder: GoldenFolder) -> Sources:
-    """Of an `e2e` folder, whose weights lie in others beside it."""
+    """Weights of an `e2e` folder, which are in neighbouring folders."""
     config = folder.config
 
     def beside(name: str) -> GoldenFolder:

@@ -37,7 +37,7 @@ DIT = DitConfig(hidden_dim=48, num_heads=3, depth=5, in_channels=12, content_dim
 
 @dataclass
 class OneOf:
-    """Engines as `Networks`; remembers every call's inputs."""
+    """Engines as `Networks` that record the inputs of every call."""
 
     engines: Mapping[str, Engine]
     calls: list[tuple[str, Mapping[str, Array]]] = field(default_factory=list)
@@ -103,7 +103,7 @@ def golden_regulator(folder: GoldenFolder) -> tuple[RegulatorConfig, TensorSourc
 
 
 def golden_dit(folder: GoldenFolder) -> tuple[DitConfig, TensorSource]:
-    """Of a `dit` folder, or of a `cfm` folder, which names the weights of one."""
+    """Sizes and weights of a `dit` folder, or of a `cfm` folder, which names a `dit` folder."""
     weights = folder.path / str(folder.config.get("weights", "weights.safetensors"))
     config = replace(folder, path=weights.parent).config
     return dit_sizes(config), prefixed(Checkpoint.open(weights), "cfm.")
@@ -115,5 +115,5 @@ def frames_last(value: Array) -> Array:
 
 
 def case_number(name: str, mark: str) -> float:
-    """The number behind a mark in a tensor's name: `case_number("out.full.t0.5", ".t")` is 0.5."""
+    """Return the number after a mark in a tensor's name: `case_number("out.full.t0.5", ".t")` is 0.5."""
     return float(name[name.rindex(mark) + len(mark) :])

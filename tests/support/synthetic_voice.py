@@ -1,4 +1,4 @@
-"""A voice-like signal out of numpy alone: the same samples on every machine, to rounding."""
+"""A voice-like signal made by numpy, equal on all machines up to rounding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 RATE_HZ = 16_000
 _FORMANTS = ((650.0, 90.0), (1150.0, 110.0), (2600.0, 170.0))
-"""Centre and width in Hz."""
+"""Centre and bandwidth of the formants in Hz."""
 
 
 def synthetic_voice(n_samples: int, f0_hz: float = 140.0, level: float = 0.03) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ def golden(folder: GoldenFolder) -> tuple[BigvganConfig, Checkpoint]:
 
 
 def log_mel(sizes: BigvganConfig, n_frames: int, index: int = 0, batch: int = 1) -> np.ndarray:
-    """Frames as loud as music's, float32 [B, M, T]."""
+    """Make frames at the level of music, float32 [B, M, T]."""
     values = normal(0, "log-mel", index, (batch, sizes.num_mels, n_frames))
     return values * np.float32(LOG_MEL_STD) + np.float32(LOG_MEL_MEAN)
 
@@ -68,7 +68,7 @@ def write_config(folder: Path, sizes: BigvganConfig, **changes: object) -> None:
 
 
 class OneNetwork:
-    """A function from mel to audio as `networks.Networks`; keeps the lengths that it was asked for."""
+    """A function from mel to audio as `networks.Networks` that records the requested lengths."""
 
     def __init__(self, run: Callable[[np.ndarray], np.ndarray]) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""Stages of another singer that know the vocals, for tests of covers and of songs with a voice."""
+"""Fake voice stages that know the vocals, for tests of covers and songs with a voice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def voice_inputs() -> dict[str, np.ndarray]:
 
 
 class Oracle:
-    """Separates by knowing, and converts by returning its input; a `revoice.VoiceStages`."""
+    """Fake `VoiceStages`: returns the known vocals as separated, and converts by returning its input."""
 
     def __init__(self, vocals: np.ndarray) -> None:
         self.vocals = vocals

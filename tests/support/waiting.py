@@ -1,4 +1,4 @@
-"""Wait for what happens in other threads and processes."""
+"""Waits for events in other threads and processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Wait for a condition; returns the seconds it took."""
+    """Wait for a condition and return the seconds that it took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what}"

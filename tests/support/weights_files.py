@@ -1,4 +1,4 @@
-"""Published weights for tests: those that may be there, and those that a cache or the network gives."""
+"""Published weights for tests, from disk, the cache or the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAMPPLUS_SHA256 = "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5a
 
 @lru_cache(maxsize=1)
 def resemblyzer() -> Path:
-    """Resemblyzer's weights, or the test is skipped: there is no cache and no network."""
+    """Return Resemblyzer's weights; skip the test without cache and network."""
     try:
         return wheel_files.member("resemblyzer")
     except ExportError as error:
@@ -26,7 +26,7 @@ def resemblyzer() -> Path:
 
 @lru_cache(maxsize=4)
 def campplus(sha256: str = CAMPPLUS_SHA256) -> Path:
-    """CAMPPlus' official weights in a folder `weights` beside a golden folder, or the test is skipped."""
+    """Return CAMPPlus' official weights next to a golden folder; skip the test without them."""
     name = "campplus_cn_common.bin"
     for root in roots():
         for above in root.resolve().parents:

@@ -1,4 +1,4 @@
-"""Jobs to be hurt and jobs that must not be: what each gives alone, and what becomes of it among faults."""
+"""Jobs for fault tests: their results alone, and during faults of other jobs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tests.support.waiting import wait_until
 CONSENT = "me, here"
 TIMEOUT_S = 60.0
 HANG_S = 5.0
-"""Of the shared server: shorter than the default, so that the suite is."""
+"""Hang limit of the shared server; shorter than the default, to keep the tests fast."""
 SONG_S, COVER_S = 30.0, 8.0
 _BUSY_NS = 2_000_000
-"""Processor time within a few milliseconds that only a process at work uses; an idle one only looks at its jobs."""
+"""Processor time within a few milliseconds that marks a busy process; an idle one only polls."""
 
 
 def song(client: Client, seed: int = 0, **settings: float) -> np.ndarray:
-    """The samples of a song of its own."""
+    """Return the samples of a song."""
     words: dict[str, object] = {"duration_s": SONG_S, "min_duration_s": SONG_S, "codec_window": 93, **settings}
     return client.song(lyrics="la la la", seed=seed, timeout_s=TIMEOUT_S, **words).audio  # type: ignore[arg-type]
 
 
 def render(client: Client, seed: int = 0) -> np.ndarray:
-    """The bytes of a rendered song."""
+    """Return the bytes of a rendered song."""
     data, _ = client.render(
         lyrics="la la la", seed=seed, duration_s=120.0, min_duration_s=120.0, timeout_s=10.0, file_format="flac"
     )
@@ -43,7 +43,7 @@ def render(client: Client, seed: int = 0) -> np.ndarray:
 
 
 def cover(client: Client, seed: int = 0, seconds: float = COVER_S) -> np.ndarray:
-    """The samples of a cover; every seed has a voice of its own, so that none is known from before."""
+    """Return the samples of a cover; every seed has a different voice, so none is cached."""
     recording = (music.song(seconds)[0], STEM_RATE_HZ)
     voice = (music.singer(4.0, STEM_RATE_HZ, seed=100 + seed)[None], STEM_RATE_HZ)
     made = client.cover(recording, voice, consent=CONSENT, svc_steps=2, live=True, timeout_s=TIMEOUT_S)
@@ -55,7 +55,7 @@ JOBS: dict[str, Callable[[Client, int], np.ndarray]] = {"song": song, "cover": c
 
 @dataclass
 class Running:
-    """A job in a thread of its own."""
+    """A job in a separate thread."""
 
     job: Callable[[], np.ndarray]
     made: np.ndarray | None = None
@@ -75,24 +75,24 @@ class Running:
         self.ended_at = time.monotonic()
 
     def ended(self) -> bool:
-        """Whether there is a result or an error."""
+        """True if there is a result or an error."""
         return not self._thread.is_alive()
 
     def wait(self) -> Running:
-        """Until it has ended."""
+        """Wait until the job has ended."""
         self._thread.join(TIMEOUT_S + 30)
         assert self.ended(), "the job hangs: neither result nor error"
         return self
 
     @property
     def samples(self) -> np.ndarray:
-        """Its result."""
+        """Result of the job."""
         assert self.made is not None, self.error
         return self.made
 
 
 def recovery_s(job: Callable[[], object], fell: float, within_s: float = 60.0) -> float:
-    """Seconds from the fault until a job began that went well."""
+    """Return the seconds from the fault to the start of the first successful job."""
     while True:
         began = time.monotonic()
         try:
@@ -115,7 +115,7 @@ def _cpu_ns(pid: int) -> int:
 
 
 def wait_until_busy(pid: int, given_up: Callable[[], bool]) -> bool:
-    """Wait until a process computes; false if `given_up` came first."""
+    """Wait until a process is busy; return False if `given_up` came first."""
     before = _cpu_ns(pid)
     while not given_up():
         time.sleep(0.003)
@@ -127,7 +127,7 @@ def wait_until_busy(pid: int, given_up: Callable[[], bool]) -> bool:
 
 
 def left_behind(server: EmbeddedServer) -> list[str]:
-    """What a running server has that it should not: processes, shared memory, files, jobs."""
+    """List leaked processes, shared memory, files and jobs of a running server."""
     assert server._run is not None
     prefix, n = shm_regions.shm_prefix(server._owner, server._run), len(server.models)
 

@@ -1,4 +1,4 @@
-"""A TCP forwarder that can stop forwarding without closing anything: a peer that vanished without a word."""
+"""A TCP forwarder that can stop without closing its connections, like a vanished peer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Forwarder:
             sink.shutdown(socket.SHUT_WR)
 
     def cut(self) -> None:
-        """Let everything stand as it is: no byte and no end goes either way any more."""
+        """Stop forwarding: neither bytes nor ends of connections pass any more."""
         self._cut.set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One row for each fault: what the caller saw, whether others were hurt, how long recovery took, what was left."""
+"""Records a row per fault: the caller's error, effect on other jobs, recovery time, leaks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Recorder:
         """Add a row.
 
         Args:
-            fault: what was done.
-            saw: the error that the caller got, or in words what else.
+            fault: description of the fault.
+            saw: the caller's error, or a description.
             after_s: seconds from the fault to that.
-            others: what became of jobs that had nothing to do with it.
-            recovery_s: seconds from the fault until a job of the same kind began that went well.
-            left: what it left behind.
+            others: results of unrelated jobs.
+            recovery_s: seconds from the fault to the start of a successful job of the same kind.
+            left: leaked resources.
         """
         text = saw if isinstance(saw, str) else f"{type(saw).__name__}: {saw}"
         self.rows.append(

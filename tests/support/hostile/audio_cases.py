@@ -1,4 +1,4 @@
-"""Files that are not what they say: bombs, lying headers, other containers, cuts at every kind of place."""
+"""Hostile sound files: decompression bombs, false headers, other containers, truncated files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoded(container: str, subtype: str | None = None, seconds: float = 1.0, n_
 
 
 def sound(name: str, make: Callable[[], bytes], error: str, **more: Any) -> Case:
-    """A file for the speaker encoder, the quickest model that decodes."""
+    """Make a case for the speaker encoder, the fastest model that decodes files."""
     return case(f"file: {name}", "speaker_encoder", lambda: {"file": one(make())}, error, **more)
 
 
@@ -49,7 +49,7 @@ SAMPLES = (tone() * 32767).astype("<i2").tobytes()
 
 
 def wav(fmt: bytes | None = None, data: bytes | None = None, extra: bytes = b"", riff: int | None = None) -> bytes:
-    """A RIFF file of these chunks; by default an honest one."""
+    """Make a RIFF file of these chunks; by default a valid one."""
     fmt = chunk(b"fmt ", pcm()) if fmt is None else fmt
     data = chunk(b"data", SAMPLES) if data is None else data
     body = b"WAVE" + fmt + extra + data
@@ -65,7 +65,7 @@ def pcm(kind: int = 1, n_channels: int = 1, rate: int = RATE_HZ, align: int = 2,
 
 
 def floats(value: float, at: int | None = None) -> bytes:
-    """A float WAV of that value, or with it in one place."""
+    """Make a float WAV with this value everywhere, or at one sample."""
     audio = np.full(RATE_HZ, value, np.float64) if at is None else tone().astype(np.float64)
     if at is not None:
         audio[at] = value
@@ -120,7 +120,7 @@ STREAMINFO = 8
 
 
 def flac_info(rate: int | None = None, n_channels: int | None = None, n_samples: int | None = None) -> bytes:
-    """A FLAC that says something else of itself."""
+    """Make a FLAC file with a false header."""
     data = encoded("FLAC")
     bits = int.from_bytes(data[STREAMINFO + 10 : STREAMINFO + 18], "big")
     for value, width, shift in ((rate, 20, 44), (n_channels and n_channels - 1, 3, 41), (n_samples, 36, 0)):
@@ -131,7 +131,7 @@ def flac_info(rate: int | None = None, n_channels: int | None = None, n_samples:
 
 @cache
 def silence(container: str, seconds: float, subtype: str | None = None) -> bytes:
-    """Minutes in a few kilobytes."""
+    """Encode minutes of silence in a few kilobytes."""
     return music.encode(np.zeros(round(seconds * 48_000), np.float32), 48_000, container, subtype)
 
 
@@ -167,7 +167,7 @@ def _short_flac() -> bytes:
 
 
 def page_field(data: bytes, offset: int, value: bytes, nth: int) -> bytes:
-    """An OGG whose nth page says something else; its checksum is left as it was."""
+    """Change a field of an OGG file's nth page without updating its checksum."""
     at = -1
     for _ in range(nth + 1):
         at = data.index(b"OggS", at + 1)
@@ -202,7 +202,7 @@ OGGS = [
 
 
 def _flac_in_ogg() -> bytes:
-    """What an `OggS` capture with FLAC's first packet looks like."""
+    """Make an OGG page with FLAC's first packet."""
     packet = b"\x7fFLAC\1\0\0\1fLaC" + encoded("FLAC")[4:42]
     return b"OggS\0\2" + b"\0" * 8 + b"\1\0\0\0" + b"\0" * 8 + bytes([1, len(packet)]) + packet
 
@@ -221,7 +221,7 @@ def _vorbis_id(offset: int, value: bytes) -> bytes:
 
 
 def id3(size: int, content: bytes = b"") -> bytes:
-    """An ID3 tag that says it has so many bytes, and the bytes that it has."""
+    """Make an ID3 tag that declares `size` bytes but has `content`."""
     return b"ID3\4\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + content
 
 

@@ -1,4 +1,4 @@
-"""A hostile request, what must come of it, and who watches the server meanwhile."""
+"""Hostile requests: expected errors, and limits of the server's processes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from heartvoice.serving.process_registry import is_alive
 from tests.support.raw import Raw, outputs, request
 
 DEADLINE_S = 30.0
-"""Longest that any hostile request may keep its caller waiting."""
+"""Longest time until the response to a hostile request."""
 LONGEST_ERROR = 1000
-"""Characters of an error's text: it names the value, and does not repeat it at length."""
+"""Limit of an error's text in characters: long values are not repeated."""
 _MIB = 2**20
 _LEAKS = re.compile(r"Traceback|\.py\b|site-packages|/tmp|/home|/root|/dev/shm|File \"|0x[0-9a-f]{8}")
-"""What no error may tell: where the server lives, and how it is built."""
+"""Forbidden in error texts: paths and internals of the server."""
 
 Inputs = Mapping[str, np.ndarray]
 RIGHT = ""
-"""The expectation of a request that only looks hostile: it is answered."""
+"""Expectation of a request that only looks hostile: a normal response."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Case:
     """Makes the `ModelInferRequest`, when the case is run."""
     error: str
     memory_mib: float = 150.0
-    """What it may cost any one process at its peak, beside what that had before."""
+    """Allowed growth of any process's memory, at its peak."""
     gateway_only: bool = False
-    """The embedded server itself dies of it: it has to be refused in front."""
+    """The embedded server itself crashes: only the gateway can refuse it."""
     at_gateway: str | None = None
-    """The pattern there, where it refuses what the server would answer."""
+    """Pattern of the gateway's error, for requests that the server would answer."""
     or_right: bool = False
-    """It may as well be answered: what is too much is ignored."""
+    """A normal response is allowed too, with the excess ignored."""
     or_nan: bool = False
-    """A bare graph: NaN in, NaN out."""
+    """A graph without checks: NaN in, NaN out."""
     echoed: bool = False
     """The server's core repeats the caller's own characters; commands escape them (`heartvoice.cli.terminal`)."""
 
@@ -63,7 +63,7 @@ def case(name: str, model: str, inputs: Inputs | Callable[[], Inputs], error: st
 def raw_case(
     name: str, model: str, tensors: list[tuple[str, str, list[int], bytes | None]], error: str, **more: Any
 ) -> Case:
-    """A case of tensors as they lie on the wire: name, datatype, shape, and raw contents or None."""
+    """Make a case of wire tensors: name, datatype, shape, and raw contents or None."""
 
     def message() -> Any:
         made = service_pb2.ModelInferRequest(model_name=model)
@@ -77,7 +77,7 @@ def raw_case(
 
 
 def parametrised(*tables: list[Case]) -> pytest.MarkDecorator:
-    """A test for each case of the tables, named by it."""
+    """Parametrise a test over the cases of the tables, with their names as ids."""
     cases = [pytest.param(one, id=one.name) for table in tables for one in table]
     names = [one.name for table in tables for one in table]
     assert len(set(names)) == len(names), sorted({name for name in names if names.count(name) > 1})
@@ -111,7 +111,7 @@ def i64(*values: int) -> np.ndarray:
 
 
 def answer(raw: Raw, message: Any, timeout_s: float = DEADLINE_S) -> tuple[str, list[dict[str, Any]]]:
-    """What a caller gets: an error's text, or "", and the outputs that came before it."""
+    """Return a call's error text, or "", and the outputs before it."""
     got: list[dict[str, Any]] = []
     spec = MODELS.get(message.model_name)
     try:
@@ -129,7 +129,7 @@ def answer(raw: Raw, message: Any, timeout_s: float = DEADLINE_S) -> tuple[str, 
 
 
 def check_error(text: str, pattern: str, *, echoed: bool = False) -> None:
-    """It says what is wrong, at bearable length, and nothing of the server's inside."""
+    """Check that an error names the fault briefly and reveals no internals."""
     assert text, "it was not refused"
     assert re.search(pattern, text), text[:LONGEST_ERROR]
     assert len(text) <= LONGEST_ERROR, f"{len(text)} characters: {text[:200]}"
@@ -138,7 +138,7 @@ def check_error(text: str, pattern: str, *, echoed: bool = False) -> None:
 
 
 def check_finite(got: list[dict[str, Any]]) -> None:
-    """Something was answered, and it is numbers."""
+    """Check that there are outputs and that they are finite."""
     assert got
     for response in got:
         for name, value in response.items():
@@ -155,7 +155,7 @@ def _memory(pid: int, name: str) -> float:
 
 
 class Watch:
-    """The server's processes: none may die, or take more memory than the case allows, even for a moment."""
+    """Watches the server's processes: none may die or exceed the case's memory limit."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
@@ -195,7 +195,7 @@ def _tone(seconds: float, rate_hz: int = 16_000) -> np.ndarray:
 
 
 def check_good(raw: Raw, model: str) -> None:
-    """The next good request, to this model where it has a quick one, is answered."""
+    """Check that the next valid request is answered, by this model if it is fast."""
     chosen = model if model in GOOD else "heartcodec"
     error, got = answer(raw, request(chosen, GOOD[chosen]()))
     assert not error, f"{chosen} is hurt: {error}"

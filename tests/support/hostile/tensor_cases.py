@@ -1,4 +1,4 @@
-"""Tensors whose numbers are the attack: NaN, Inf, giants, denormals, and states that nobody made."""
+"""Hostile tensor values: NaN, Inf, huge numbers, denormals, and forged states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.hostile.case import RIGHT, Case, Inputs, case, f32, i64, one
 
 HUGE, TINY = 3e38, 1e-45
 LATENTS = 16
-"""Of the tiny codec."""
+"""Latent width of the tiny codec."""
 
 
 def codec(name: str, error: str, **change: np.ndarray) -> Case:
@@ -59,14 +59,14 @@ CODECS = [
 
 
 def voice(seconds: float = 3.5, rate_hz: int = 16_000) -> np.ndarray:
-    """Something voiced enough to be a reference: float32 [1, N]."""
+    """Make a valid voice reference: float32 [1, N]."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     wave = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 8)) * (0.2 + 0.1 * np.sin(2 * np.pi * 3 * t))
     return np.asarray(wave, np.float32)[None]
 
 
 def converted(change: Inputs, *, keyed: bool = False) -> Inputs:
-    """A conversion of almost nothing, in few steps."""
+    """Make a very short conversion with few steps."""
     reference: Inputs = {"voice_audio": voice(), "voice_sample_rate": i64(16_000)}
     vocals = {"vocals": voice(0.3, 44_100)[0], "voice_consent": one(b"me"), "svc_steps": i64(1)}
     return {**vocals, **({} if keyed else reference), **change}
@@ -77,7 +77,7 @@ def svc(name: str, error: str, *, keyed: bool = False, **change: np.ndarray) -> 
 
 
 def forged(change: Callable[[np.ndarray], Any]) -> np.ndarray:
-    """A state with the right version and checksum, and an owner that it cannot know."""
+    """Make a state with valid version and checksum, and an unknown owner."""
     body = np.zeros(4 + 10, np.float32)
     change(body)
     digits = divmod(crc32(body.tobytes()), 2**16)

@@ -1,4 +1,4 @@
-"""Texts and settings that lie, smuggle or exaggerate."""
+"""Hostile texts and settings: false, smuggled or excessive values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPECIAL = "without the model's special tokens"
 
 
 def sung(lyrics: bytes | str, **more: np.ndarray) -> Inputs:
-    """A short song of these lyrics, up to its codes."""
+    """Make a short song request with these lyrics, up to its codes."""
     return {"lyrics": one(lyrics.encode() if isinstance(lyrics, str) else lyrics), **BRIEF, **more}
 
 
@@ -95,7 +95,7 @@ SETTINGS = [
 
 
 def of_cover(name: str, change: Inputs, error: str) -> Case:
-    """A cover whose recording and reference are never looked at."""
+    """Make a cover request that is refused before its recordings are read."""
     inputs = {"file": one(b"x"), "voice": one(b"x"), "voice_consent": one(b"me")} | dict(change)
     return case(f"cover: {name}", "cover", inputs, f"^INVALID_ARG: {error}")
 

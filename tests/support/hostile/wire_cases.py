@@ -1,4 +1,4 @@
-"""Requests that are wrong before anyone looks at their values: shapes, lengths, names, parameters."""
+"""Malformed requests: wrong shapes, lengths, names and parameters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SHORT = ("duration_s", "FP32", [1], f32(1).tobytes())
 CODES = {"codes": np.zeros((8, 1), np.int32), "codec_steps": i64(1)}
 EIGHT = np.zeros((8, 1), np.int32).tobytes()
 AT_THE_DOOR = "shape|dimension|byte size|bytes|element|overflow|size"
-"""What a refusal of a wrong shape or length speaks of, whoever refuses: the server's core, our model or the gateway."""
+"""Words in refusals of wrong shapes or lengths, by the server's core, our model or the gateway."""
 
 
 def changed(name: str, change: Callable[[Any], object], error: str, **more: Any) -> Case:
-    """A good request, and what a caller does to its message."""
+    """Make a valid request and change its message."""
 
     def message() -> Any:
         made = request("heartcodec", CODES)
@@ -30,7 +30,7 @@ def changed(name: str, change: Callable[[Any], object], error: str, **more: Any)
 
 
 def _shared(made: Any, name: str, size: int, offset: int) -> None:
-    """Say that the first input lies in shared memory."""
+    """Declare the first input to be in shared memory."""
     del made.raw_input_contents[:]
     made.inputs[0].parameters["shared_memory_region"].string_param = name
     made.inputs[0].parameters["shared_memory_byte_size"].int64_param = size
@@ -44,7 +44,7 @@ def _shared_output(made: Any) -> None:
 
 
 def _typed(made: Any, n: int = 8) -> None:
-    """Typed contents in place of raw ones."""
+    """Replace raw contents by typed ones."""
     del made.raw_input_contents[:]
     made.inputs[0].contents.int_contents.extend([0] * n)
     made.inputs[1].contents.int64_contents.append(1)
