@@ -33,8 +33,9 @@ from heartvoice.models.load import random_checkpoint
 from heartvoice.runtime.engines import Engine, OnnxEngine, default_threads
 from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.lm.scheduler import LmScheduler
+from heartvoice.stages.lm.song_state import SongState
 
 SONGS = (1, 2, 4, 8)
 MOST = SONGS[-1]

@@ -35,7 +35,8 @@ from heartvoice.runtime.engines import Engine, OnnxEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.lm.song_state import SongState
 
 CASE, PROMPT = "LM step", "LM prompt"
 EAGER, STANDARD, ORT = "eager fp32, static cache", "standard, fp32", "ort, fp32"

@@ -27,6 +27,7 @@ import torch
 from heartvoice import keyed_random
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
+from heartvoice.contracts.messages import StemsChunk
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
@@ -34,7 +35,9 @@ from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.demucs_module import Separator
 from heartvoice.models.load import load_network, random_checkpoint
 from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine, default_threads
-from heartvoice.stages.separation import SeparateStage, SeparationPlan, SeparationRequest, StemsPiece
+from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.separation.stage import SeparateStage
 
 Floats = npt.NDArray[np.float32]
 PRESET_SIZES: dict[str, SeparatorConfig] = {
@@ -97,7 +100,7 @@ def stage_of(engine: Engine, sizes: SeparatorConfig, *, all_chunks: bool = False
 
     def separate(audio: Floats) -> Floats:
         pieces = stage.separate(SeparationRequest(audio))
-        return np.concatenate([piece.stems for piece in pieces if isinstance(piece, StemsPiece)], axis=2)
+        return np.concatenate([piece.stems for piece in pieces if isinstance(piece, StemsChunk)], axis=2)
 
     return separate
 

@@ -27,12 +27,14 @@ from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_voice
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Codes, Message, Report
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.loadtest.signals import agreement, melody
+from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover
-from heartvoice.pipeline.messages import AudioPiece, Codes, Finished, Message
-from heartvoice.pipeline.song import SongRequest, SongStages
+from heartvoice.pipeline.song import SongStages
+from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
 from heartvoice.runtime.engines import default_threads
@@ -40,9 +42,10 @@ from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.converter import Converter
 from heartvoice.stages.svc.mel import log_mel
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from heartvoice.stages.svc.settings import ConvertSettings
 
 Floats = npt.NDArray[np.float32]
@@ -156,7 +159,7 @@ class Job:
         }
         preset = repository.preset
         request = SongRequest.from_inputs(inputs, preset)
-        return run_song(request, song, lambda: voice, preset, repository.about, detect_vocals=False)
+        return run_song(request, song, lambda: voice, preset, JobContext(repository.about), detect_vocals=False)
 
     def _inputs(self) -> dict[str, Array]:
         return voice_inputs() | {"svc_steps": np.array([self.steps]), "no_vocals": _text("convert")}
@@ -166,10 +169,10 @@ def finished(messages: Iterable[Message]) -> dict[str, Any]:
     """Run a job to its end; return its report and the amount of audio."""
     n_samples, report = 0, dict[str, Any]()
     for message in messages:
-        if isinstance(message, AudioPiece):
+        if isinstance(message, AudioChunk):
             n_samples += message.audio.shape[1]
-        elif isinstance(message, Finished):
-            report = message.report
+        elif isinstance(message, Report):
+            report = dict(message.raw)
     return report | {"received_s": n_samples / SAMPLE_RATE_HZ}
 
 

@@ -55,6 +55,7 @@ from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine, defau
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.svc.content import sinc_resample
+from heartvoice.stages.svc.exact import ExactConversion
 from heartvoice.stages.svc.mel import n_mel_frames
 from heartvoice.stages.svc.settings import ConvertSettings
 from heartvoice.stages.svc.stage import ConvertStage
@@ -240,13 +241,13 @@ class Case:
 
     def convert(self) -> Floats:
         """Convert all vocals exactly."""
-        return np.concatenate(list(self.stage.convert(self.vocals, self.voice, self.settings)))
+        return np.concatenate(list(ExactConversion(self.stage, self.vocals, self.voice, self.settings)))
 
     def stages(self) -> dict[str, Callable[[], Any]]:
         """Return the stages of a conversion; each has its predecessor's output as input."""
         stage, voice = self.stage, self.voice
         audio16 = sinc_resample(self.vocals)
-        features = stage.listen(self.vocals)
+        features = stage.analyse(self.vocals)
         cond = stage.condition(features.content, features.f0, features.n_frames)
         cond = cond[: SVC_CONTEXT - voice.n_frames]
         begin = stage.noise(0)(0, len(cond))

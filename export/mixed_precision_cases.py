@@ -19,7 +19,7 @@ from heartvoice.config.presets import CampplusConfig, Preset, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
-from heartvoice.stages.separation import SegmentTransform
+from heartvoice.stages.separation.transform import SegmentTransform
 
 Arrays = dict[str, Array]
 FRAMES = 96

@@ -19,8 +19,8 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     RENDER.name: ("heartvoice.serving.render", "RenderModel"),
     HEARTMULA.name: ("heartvoice.serving.heartmula", "HeartmulaModel"),
     HEARTCODEC.name: ("heartvoice.serving.heartcodec", "HeartcodecModel"),
-    DEMUCS.name: ("heartvoice.serving.separation", "DemucsModel"),
-    SPEAKER_ENCODER.name: ("heartvoice.serving.separation", "SpeakerEncoderModel"),
+    DEMUCS.name: ("heartvoice.serving.demucs", "DemucsModel"),
+    SPEAKER_ENCODER.name: ("heartvoice.serving.speaker_encoder", "SpeakerEncoderModel"),
     SVC.name: ("heartvoice.serving.svc", "SvcModel"),
 }
 """Module and class by model name. A rename here is a new `repository.FORMAT`: exported files import these names."""

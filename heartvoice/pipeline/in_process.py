@@ -1,4 +1,7 @@
-"""The whole pipeline in this process, without Triton: for tests, tools and benchmarks. The samples are the same."""
+"""The pipelines over engines in this process, without Triton: for tests, tools and benchmarks.
+
+The samples are those of the server.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import Codes, Message
 from heartvoice.models.prompt import load_tokenizer
-from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
-from heartvoice.pipeline.messages import Codes, Message
-from heartvoice.pipeline.song import SongRequest
+from heartvoice.pipeline.context import JobContext
+from heartvoice.pipeline.cover import run_cover
+from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
 from heartvoice.runtime.networks import JobNetworks, LocalNetworks
@@ -22,21 +27,30 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.lm.factory import open_engine
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.lm.scheduler import LmScheduler
-from heartvoice.stages.separation import Carry, SeparateStage, SeparationPlan, SeparationRequest
+from heartvoice.stages.lm.song_state import SongState
+from heartvoice.stages.separation.request import Carry, SeparationRequest
+from heartvoice.stages.separation.stage import SeparateStage
 from heartvoice.stages.speaker import SpeakerStage
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
+from heartvoice.stages.svc.converter import Converter
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 
 MAX_WAITING = 64
 """Songs that may wait for the language model."""
 
 
 class InProcessStages:
-    """The stages of a song over engines in this process; a `pipeline.SongStages`. Songs at once take turns."""
+    """The stages of a song over engines in this process; a `SongStages`. Concurrent songs share the language model."""
 
     def __init__(self, repository: Repository, *, engine: str = "auto", threads: int | None = None) -> None:
-        """`engine` is the language model's, see `lm_engines.open_engine`."""
+        """Open the engines.
+
+        Args:
+            repository: exported.
+            engine: of the language model, see `lm.factory.open_engine`.
+            threads: of each engine.
+        """
         self.networks = LocalNetworks(repository, threads=threads)
         self._preset = repository.preset
         self._tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
@@ -44,13 +58,13 @@ class InProcessStages:
         self.codec = CodecStage(self.networks, repository.preset.codec)
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
-        """Frames one by one, each [8, 1]."""
+        """Code frames one by one, each int32 [8, 1]."""
         with self._scheduler.submit(SongState(request, self._tokenizer, self._preset)) as frames:
             for frame in frames:
                 yield frame[:, None]
 
     def decode_window(self, request: CodecRequest) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One window: audio [2, 3840 W] and latents [2 W, L]."""
+        """Decode one window of W frames: audio [2, 3840 W] and latents [2 W, L]."""
         return self.codec.decode_window(request)
 
 
@@ -60,17 +74,24 @@ def make_song(
     inputs: Mapping[str, Array],
     voice_stages: Callable[[], VoiceStages] | None = None,
 ) -> Iterator[Message]:
-    """Make one song from the tensors that the model `song` takes; `voice_stages` are for one with a voice or stems."""
+    """Make one song from the input tensors of the model `song`.
+
+    Args:
+        repository: exported.
+        stages: over its engines.
+        inputs: of the request.
+        voice_stages: make the stages for a song with a voice or with stems; default `InProcessVoiceStages`.
+    """
     preset = repository.preset
     request = SongRequest.from_inputs(inputs, preset)
     return run_song(
-        request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset, repository.about,
-        detect_vocals=not repository.is_random("separator"),
+        request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset,
+        JobContext(repository.about), detect_vocals=not repository.is_random("separator"),
     )  # fmt: skip
 
 
 class InProcessVoiceStages:
-    """The stages of another singer over engines in this process; a `revoice.VoiceStages`."""
+    """The stages of a conversion over engines in this process; a `VoiceStages`."""
 
     def __init__(
         self,
@@ -79,7 +100,13 @@ class InProcessVoiceStages:
         *,
         threads: int | None = None,
     ) -> None:
-        """`converter` is another one than the repository's."""
+        """Open the engines.
+
+        Args:
+            repository: exported.
+            converter: replaces the repository's.
+            threads: of each engine.
+        """
         preset, networks = repository.preset, LocalNetworks(repository, threads=threads)
         self._separator = SeparateStage(networks, preset.separator)
         self._speaker = SpeakerStage(networks, preset.speaker)
@@ -88,17 +115,17 @@ class InProcessVoiceStages:
         self.convert = converter or partial(self.converter.convert, JobNetworks(networks))
 
     def separate(self, request: SeparationRequest) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """One window: final stems [S, 2, M] and the carry."""
-        pieces, carry = list[NDArray[np.float32]](), None
+        """Separate one window: final stems [S, 2, M] and the carry."""
+        chunks, carry = list[NDArray[np.float32]](), None
         for item in self._separator.separate(request):
             if isinstance(item, Carry):
                 carry = item.carry
             else:
-                pieces.append(item.stems)
-        return np.concatenate(pieces, axis=2), carry
+                chunks.append(item.stems)
+        return np.concatenate(chunks, axis=2), carry
 
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unit vector of who sings in [N] at 44.1 kHz."""
+        """Unit vector of the singer of [N] at 44.1 kHz."""
         return self._speaker.embed(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ))
 
     def track_f0(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,13 +134,11 @@ class InProcessVoiceStages:
 
 
 def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
-    """Make one cover from the tensors that the model `cover` takes."""
-    preset = repository.preset
-    return CoverPipeline(
+    """Make one cover from the input tensors of the model `cover`."""
+    return run_cover(
         CoverRequest.from_inputs(inputs),
         stages,
-        SeparationPlan(preset.separator),
-        repository.about,
-        encoder=preset.speaker.engine,
+        repository.preset,
+        JobContext(repository.about),
         detect_vocals=not repository.is_random("separator"),
-    ).run()
+    )

@@ -1,4 +1,4 @@
-"""An iterator that works ahead in a thread of its own."""
+"""An iterator that runs ahead of its consumer in its own thread."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from heartvoice.runtime.networks import Check, never_cancelled
+
 T = TypeVar("T")
 _END = object()
-_TICK_S = 0.05
+_PUT_TIMEOUT_S = 0.05
 
 
 class Timeout:
-    """What `Prefetcher.next` returns while there is nothing yet."""
+    """What `Prefetcher.next` returns if no item came in time."""
 
 
 TIMEOUT = Timeout()
@@ -25,11 +27,25 @@ class Prefetcher(Generic[T]):
     What the iterator raises is raised in the consumer. When the block ends, the thread stops at its next item.
     """
 
-    def __init__(self, source: Callable[[], Iterable[T]], *, name: str, max_ahead: int = 0) -> None:
-        """`max_ahead` 0 means as far as it gets."""
+    def __init__(
+        self,
+        source: Callable[[], Iterable[T]],
+        *,
+        name: str,
+        max_ahead: int = 0,
+        check: Check = never_cancelled,
+    ) -> None:
+        """Prepare the thread; the block's begin starts it.
+
+        Args:
+            source: makes the iterator, in the thread.
+            name: of the thread.
+            max_ahead: items that may wait for the consumer; 0 sets no limit.
+            check: called by the consumer before each item and while it waits. What it raises ends the iteration.
+        """
         self._items: queue.Queue[object] = queue.Queue(max_ahead)
         self._stop = threading.Event()
-        self._source = source
+        self._source, self._check = source, check
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def __enter__(self) -> Prefetcher[T]:
@@ -51,14 +67,14 @@ class Prefetcher(Generic[T]):
     def _put(self, item: object) -> bool:
         while not self._stop.is_set():
             try:
-                self._items.put(item, timeout=_TICK_S)
+                self._items.put(item, timeout=_PUT_TIMEOUT_S)
                 return True
             except queue.Full:
                 continue
         return False
 
     def next(self, timeout_s: float) -> T | Timeout | None:
-        """The next item; WAITING after `timeout_s` without one, None at the end."""
+        """The next item; TIMEOUT if none came within `timeout_s`, None at the end."""
         try:
             item = self._items.get(timeout=timeout_s)
         except queue.Empty:
@@ -67,18 +83,18 @@ class Prefetcher(Generic[T]):
             raise item.error
         return None if item is _END else item  # type: ignore[return-value]
 
-    def poll(self, check: Callable[[], None] = lambda: None, *, tick_s: float = 0.25) -> Iterator[T | Timeout]:
-        """All items, and WAITING whenever `tick_s` passed without one; `check` is called before each."""
+    def poll(self, *, tick_s: float = 0.25) -> Iterator[T | Timeout]:
+        """All items, and TIMEOUT whenever `tick_s` passed without one."""
         while True:
-            check()
+            self._check()
             item = self.next(tick_s)
             if item is None:
                 return
             yield item
 
-    def items(self, check: Callable[[], None] = lambda: None) -> Iterator[T]:
-        """All items; `check` is called while waiting, and what it raises ends the iteration."""
-        for item in self.poll(check):
+    def items(self) -> Iterator[T]:
+        """All items."""
+        for item in self.poll():
             if not isinstance(item, Timeout):
                 yield item
 

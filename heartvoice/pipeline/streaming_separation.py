@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from heartvoice.audio.mixer import MixPiece
 from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.stages.separation import SeparationPlan, SeparationRequest
+from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.request import SeparationRequest
 
 Audio = NDArray[np.float32]
 

@@ -9,16 +9,17 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.contracts.messages import Event
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.models.prompt import Tokenizer, load_tokenizer
-from heartvoice.pipeline.messages import Progress
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.lm_metrics import LmMetrics
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.lm.factory import open_engine
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.lm.scheduler import LmScheduler
+from heartvoice.stages.lm.song_state import SongState
 
 FLUSH_S = 0.1
 """Frames are sent on after this long: a response costs about 0.3 ms, a frame on a fast engine less."""
@@ -38,7 +39,7 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
             n_sent += len(pending)
             pending.clear()
         flushed = time.monotonic()
-        job.send_event(asdict(Progress("lm", n_sent, request.n_frames, flushed - began)))
+        job.send_event(asdict(Event("lm", n_sent, request.n_frames, flushed - began)))
 
     with scheduler.submit(SongState(request, tokenizer, repository.preset), job.cancelled) as stream:
         for codes in stream:

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from heartvoice.audio.encode import AudioWriter
+from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
+from heartvoice.contracts.messages import AudioChunk, Message, Report
 from heartvoice.contracts.models import RENDER
+from heartvoice.contracts.validation import read_text
+from heartvoice.errors import EngineError, InvalidRequestError
+from heartvoice.serving import process_registry
 from heartvoice.serving.cover import run_cover_job
 from heartvoice.serving.jobs import Job
-from heartvoice.serving.song import render, run_song_job
+from heartvoice.serving.song import run_song_job
 from heartvoice.serving.stage_model import Context, StageModel
+
+
+def render(job: Job, messages: Iterable[Message]) -> None:
+    """Answer a job of the model `render` with the file of a song or cover.
+
+    Args:
+        job: names the format.
+        messages: of the song's or cover's pipeline.
+    """
+    file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
+    if file_format not in AUDIO_FORMATS:
+        raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
+    with process_registry.scratch(RENDER.name) as folder:
+        report: Report | None = None
+        with AudioWriter(Path(folder) / f"song.{file_format}") as writer:
+            for message in messages:
+                if isinstance(message, AudioChunk):
+                    writer.write(message.audio)
+                elif isinstance(message, Report):
+                    report = message
+            if report is None:
+                raise EngineError("render: the pipeline ended without a report")
+            written = writer.commit(report.comment)
+        size = written.path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InvalidRequestError(
+                f"format: the song takes {size} bytes as {file_format}, the limit is {MAX_FILE_BYTES}; "
+                "choose flac, mp3 or ogg, or stream it from the model song"
+            )
+        facts = {**report.raw, "format": file_format, "gain_db": round(written.gain_db, 2)}
+        job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(facts)})
 
 
 class RenderModel(StageModel):

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
+
+import numpy as np
+
+from heartvoice.arrays import Array
+from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STEM_RATE_HZ
 from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.contracts.models import SVC
-from heartvoice.runtime.networks import LocalNetworks
-from heartvoice.serving.cover import stream_conversion
+from heartvoice.runtime.networks import JobNetworks, LocalNetworks
+from heartvoice.runtime.repository import Repository
+from heartvoice.serving.bls import BlsClient, ServedNetworks
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.svc.converter import Converter
+from heartvoice.stages.svc.request import ConversionRequest
+
+_MAX_RESPONSE_VOCALS = MAX_RESPONSE_BYTES // 4
+"""Samples of one response."""
+
+
+def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repository: Repository) -> None:
+    """Answer a job of the model `svc`: converted vocals as they are finished."""
+    request = ConversionRequest.from_inputs(job.inputs)
+    total = round(len(request.vocals) / STEM_RATE_HZ * FRAMES_PER_S)
+    about = repository.about_network("svc_cfm", "svc_content", "svc_regulator", "svc_style", "vocoder")
+    about |= {"voice_sha256": request.voice_key, "voice_consent": request.consent}
+    n_sent = 0
+    with closing(BlsClient(job.check)) as caller:
+        networks = JobNetworks(ServedNetworks(caller, local), job.check)
+        for chunk in converter.convert(networks, request):
+            for at in range(0, len(chunk.vocals), _MAX_RESPONSE_VOCALS):
+                part = chunk.vocals[at : at + _MAX_RESPONSE_VOCALS]
+                job.send({"VOCALS": part, "START": np.array([n_sent])})
+                n_sent += len(part)
+                done = round(n_sent / STEM_RATE_HZ * FRAMES_PER_S)
+                job.send_event({"stage": "convert", "done": done, "total": max(done, total)})
+            if chunk.report is not None:
+                outputs: dict[str, Array | str | bytes] = {} if chunk.state is None else {"STATE": chunk.state}
+                facts = {"samples": n_sent, "sample_rate_hz": STEM_RATE_HZ, "voices": converter.voices.report()}
+                job.send(outputs | {"REPORT": json.dumps(about | facts | dict(chunk.report))})
 
 
 class SvcModel(StageModel):

@@ -1,4 +1,4 @@
-"""The codec as a stage: one window of codes into audio, by flow matching and the scalar decoder.
+"""The codec as a stage: it decodes one window of codes by flow matching and the scalar decoder.
 
 Source: heartcodec spec, sections 3 to 7 and 10.
 """
@@ -15,6 +15,7 @@ from heartvoice import keyed_random
 from heartvoice.arrays import Array
 from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
+from heartvoice.contracts.encoding import encode_settings
 from heartvoice.contracts.models import HEARTCODEC
 from heartvoice.contracts.validation import check_codes, check_finite, read_int, read_settings
 from heartvoice.errors import InvalidRequestError
@@ -23,29 +24,30 @@ from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
 from heartvoice.runtime.networks import Networks
 
 DECODER_CHUNK = 372
-"""Latent frames of one decoder call beside its history: bounds memory, whatever the window (benchmarks/DIARY.md)."""
+"""Latent frames of one decoder call, without its history. Bounds memory, whatever the window (benchmarks/DIARY.md)."""
 
 Latents = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CodecRequest:
-    """A checked request for one window.
-
-    `codes` is int32 [8, W]; `context` [c, L] and `history` [h, L] are float32 latents, c < 2 W, h <= 44.
-    """
+    """A checked request to decode one window."""
 
     codes: NDArray[np.int32]
+    """int32 [8, W]."""
     context: Latents
+    """float32 [c, L], c < 2 W: known latents at the window's beginning."""
     history: Latents
+    """float32 [h, L], h <= 44: latents before the window, which the scalar decoder needs."""
     window_index: int = 0
+    """Selects the window's noise."""
     seed: int = 0
     steps: int = 10
     guidance: float = 1.25
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Array], sizes: HeartCodecConfig) -> CodecRequest:
-        """Check a request's tensors.
+        """Read and check a request's tensors.
 
         Raises:
             InvalidRequestError: names the field, the limit and the value.
@@ -78,6 +80,20 @@ class CodecRequest:
             guidance=float(settings["codec_guidance"]),
         )
 
+    def to_inputs(self) -> dict[str, Array]:
+        """The request as tensors of the contract; the reverse of `from_inputs`."""
+        values = {"seed": self.seed, "codec_steps": self.steps, "codec_guidance": self.guidance}
+        inputs: dict[str, Array] = {
+            "codes": self.codes,
+            "window_index": np.array([self.window_index]),
+            **encode_settings(values, HEARTCODEC.settings),
+        }
+        if len(self.context):
+            inputs["context_latents"] = self.context
+        if len(self.history):
+            inputs["history_latents"] = self.history
+        return inputs
+
 
 class CodecStage:
     """HeartCodec over three networks. Holds no state of any song."""
@@ -87,14 +103,14 @@ class CodecStage:
         self._sizes = sizes
 
     def decode_window(self, request: CodecRequest) -> tuple[NDArray[np.float32], Latents]:
-        """Turn one window of codes into audio.
+        """Decode one window of codes.
 
         Args:
-            request: the checked request.
+            request: the window.
 
         Returns:
-            audio float32 [2, 3840 W] and latents float32 [2 W, L]. With `history`, every sample equals that of one
-            decoding of the whole song, but for the last two latent frames, which lack their look-ahead.
+            audio float32 [2, 3840 W] and latents float32 [2 W, L]. With `history`, all samples equal those of one
+            decoding of the whole song, except those of the last two latent frames, which lack their look-ahead.
 
         Raises:
             RequestCancelledError: the job was cancelled.
@@ -106,7 +122,7 @@ class CodecStage:
         return audio, latents
 
     def solve(self, request: CodecRequest, z: Latents) -> Latents:
-        """Euler's method from noise `z` [2 W, L] to latents [2 W, L] (spec, section 5)."""
+        """Integrate the flow from noise `z` [2 W, L] to latents [2 W, L] by Euler's method (spec, section 5)."""
         mu = self._networks.run("heartcodec_condition", {"codes": request.codes[None]})["mu"]
         n_context, guided = len(request.context), request.guidance > 1
         context = np.zeros_like(z)[None]
@@ -130,10 +146,10 @@ class CodecStage:
         return latents
 
     def decode_latents(self, latents: Latents, n_history: int = 0) -> NDArray[np.float32]:
-        """Scalar-decode latents [T, L] in chunks, exactly as in one call; audio [2, (T - n_history) * hop].
+        """Decode latents [T, L] in chunks to audio [2, (T - n_history) * hop].
 
-        Each chunk sees 44 frames of past and 2 of future, the decoder's receptive field, so memory does not grow
-        with T and no sample differs from a single call's.
+        Each chunk has a context of 44 past and 2 future frames, the decoder's receptive field. Memory does not grow
+        with T, and every sample equals that of a single call.
         """
         hop, half = self._sizes.latent_hop, self._sizes.latent_hidden_dim
         channels = np.ascontiguousarray(latents.reshape(len(latents), 2, half).transpose(1, 2, 0))  # [2, L / 2, T]

@@ -1,8 +1,8 @@
-"""F0 as a stage: the pitch of a voice on one grid, whichever engine finds it.
+"""F0 as a stage: the pitch of a voice, from either of two engines, on one grid.
 
 The contour is 100 values a second in Hz, 0 = unvoiced; value j belongs to sample 160 j at 16 kHz.
 
-* swift-f0 gives a pitch and a confidence every 16 ms, frame k about sample 256 k, and hears 47 to 2094 Hz.
+* swift-f0 gives a pitch of 47 to 2094 Hz and a confidence every 16 ms, frame k around sample 256 k.
 * RMVPE gives the salience of 360 pitches every 10 ms, 32 to 2005 Hz, from log-mel frames.
 
 Source: seed_vc spec, sections 4 and 5; the wheel of swift-f0 0.3.0 for its threshold, frame centres and windows.
@@ -33,32 +33,33 @@ F0_HOP = SPEECH_RATE_HZ // F0_RATE_HZ
 VOICED_ABOVE_HZ = 1.0
 
 SWIFT_F0_THRESHOLD = 0.5
-"""Least confidence of a voiced frame: the confidence is calibrated to this."""
+"""Least confidence of a voiced frame: the value to which the confidence is calibrated."""
 SWIFT_F0_SILENCE = 1e-3
-"""Frames whose own samples all stay under this are unvoiced: the network never saw digital silence, and guesses."""
+"""Frames whose samples all stay below this are unvoiced: the network never saw digital silence, and guesses."""
 SWIFT_F0_WINDOW, SWIFT_F0_PAST, SWIFT_F0_FUTURE = 1875, 11, 10
-"""Frames of one call, and those that it hears beside them: the network's receptive field, so windows change nothing."""
+"""Frames of one call, and its context before and after. The context is the network's receptive field, so that windows
+change nothing."""
 STEP_CENTS = 200.0
-"""Neighbouring frames further apart than this are a step from note to note, not a slide; a fast vibrato makes 60."""
+"""Neighbouring frames further apart than this are a step between notes, not a slide. A fast vibrato makes 60."""
 
 RMVPE_FFT = 1024
 RMVPE_MEL_RANGE_HZ = (30.0, 8000.0)
 RMVPE_LOG_FLOOR = 1e-5
 RMVPE_MULTIPLE = 32
-"""Frames are padded to a multiple of this, with 0.0: louder than most audio, not silence; the GRU hears it."""
+"""Frames are padded with 0.0 to a multiple of this. 0.0 is no silence but louder than most audio; the GRU reads it."""
 RMVPE_THRESHOLD = 0.03
 RMVPE_FIRST_CENTS, RMVPE_BIN_CENTS = 1997.3794084376191, 20.0
 """Of bin 0 over 10 Hz, and of each bin over the one below."""
 RMVPE_REACH = 4
-"""Bins on each side of the highest one that share in a pitch."""
+"""Bins on each side of the highest one that are averaged into a pitch."""
 RMVPE_WHOLE_FRAMES = 3200
-"""Longest input of one call, 32 s, and so the bound on memory; what is longer is cut (benchmarks/DIARY.md)."""
+"""Longest input of one call, 32 s, which bounds memory. A longer input is cut (benchmarks/DIARY.md)."""
 RMVPE_CONTEXT_FRAMES = 320
-"""Frames that each piece of a longer input hears on either side and leaves to its neighbour."""
+"""Context frames on each side of a piece of a longer input; its neighbours give their values."""
 
 
 class F0Stage:
-    """Pitch over one network. Holds no state of any recording."""
+    """Tracks pitch with one network. Holds no state of any recording."""
 
     def __init__(
         self,
@@ -69,25 +70,28 @@ class F0Stage:
         whole_frames: int = RMVPE_WHOLE_FRAMES,
         context_frames: int = RMVPE_CONTEXT_FRAMES,
     ) -> None:
-        """Choose the engine.
+        """Choose the engine and its limits.
 
         Args:
             networks: hold `f0_network`.
             sizes: of the engine that was exported.
-            threshold: of a voiced frame: swift-f0's least confidence, RMVPE's salience that must be exceeded. Default
-                the engine's own.
+            threshold: of a voiced frame: swift-f0's least confidence, or the salience that RMVPE must exceed. The
+                default is the engine's own.
             whole_frames: RMVPE's longest call, in frames, a multiple of 32.
-            context_frames: of a piece of a longer input, on each side, a multiple of 32.
+            context_frames: context on each side of a piece of a longer input, a multiple of 32.
         """
         if whole_frames % RMVPE_MULTIPLE or context_frames % RMVPE_MULTIPLE or whole_frames <= 2 * context_frames:
-            raise ValueError(f"pieces of {whole_frames} frames with {context_frames} of context on each side")
+            raise ValueError(
+                f"whole_frames, context_frames: expected multiples of {RMVPE_MULTIPLE} and room between the contexts, "
+                f"got {whole_frames} and {context_frames}"
+            )
         self._networks, self._sizes = networks, sizes
         default = SWIFT_F0_THRESHOLD if isinstance(sizes, SwiftF0Config) else RMVPE_THRESHOLD
         self._threshold = default if threshold is None else threshold
         self._whole, self._context = whole_frames, context_frames
 
     def track(self, audio: Samples) -> Contour:
-        """Find the pitch.
+        """Track the pitch.
 
         Args:
             audio: float32 [N], mono at 16 kHz, N >= 1.
@@ -98,7 +102,7 @@ class F0Stage:
         Raises:
             InvalidRequestError: audio has the wrong shape or dtype, is empty, or is not finite.
             RequestCancelledError: the job was cancelled.
-            EngineError: the network failed, or is not that of `sizes`.
+            EngineError: the network failed, or its sizes are not `sizes`.
         """
         if audio.ndim != 1 or audio.dtype != np.float32 or not audio.size:
             raise InvalidRequestError(
@@ -115,7 +119,7 @@ class F0Stage:
     # ---------------------------------------------------------------------------------------------------- swift-f0
 
     def _swift_frames(self, audio: Samples, hop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Hz and confidence of each frame, in windows that the network's receptive field makes exact."""
+        """Hz and confidence of each frame, window by window with context."""
         n_frames = max(1, len(audio) // hop)
         parts = []
         for start in range(0, n_frames, SWIFT_F0_WINDOW):
@@ -134,15 +138,15 @@ class F0Stage:
         n_frames = len(audio) // F0_HOP + 1
         contour, reflected = np.empty(n_frames, np.float32), _reflected(audio)
         for start, end, first, last in pieces(n_frames, self._whole, self._context):
-            heard = reflected[first * F0_HOP : (last - 1) * F0_HOP + RMVPE_FFT]
-            features = _log_mel(heard, sizes.n_mels)
+            samples = reflected[first * F0_HOP : (last - 1) * F0_HOP + RMVPE_FFT]
+            features = _log_mel(samples, sizes.n_mels)
             padded = np.pad(features, ((0, 0), (0, -(last - first) % RMVPE_MULTIPLE)))
             salience = self._run(padded, sizes.n_bins)[start - first : end - first]
             contour[start:end] = decode_salience(salience, self._threshold)
         return contour
 
     def _run(self, features: Samples, n_bins: int) -> NDArray[np.float32]:
-        """One call: features [F, T] to activations [T', D]."""
+        """Run the network on features [F, T]; returns activations [T', D]."""
         out = self._networks.run(F0_NETWORK.name, {"features": np.ascontiguousarray(features[None])})["activations"]
         if out.ndim != 3 or out.shape[2] != n_bins:
             raise EngineError(f"{F0_NETWORK.name}: expected activations [1, T, {n_bins}], got {list(out.shape)}")
@@ -154,7 +158,7 @@ class F0Stage:
 
 
 def peaks(audio: Samples, hop: int) -> NDArray[np.float32]:
-    """Largest magnitude of each full hop of [N], [N // hop]; of all there is if that is less than one."""
+    """Largest magnitude of each full hop of [N], [N // hop]; of all samples if there is no full hop."""
     whole = len(audio) // hop * hop
     by_hop = audio[:whole].reshape(-1, hop) if whole else audio[None]
     highest: NDArray[np.float32] = np.maximum(by_hop.max(axis=1), -by_hop.min(axis=1))
@@ -162,17 +166,17 @@ def peaks(audio: Samples, hop: int) -> NDArray[np.float32]:
 
 
 def onto_grid(hz: NDArray[np.float32], voiced: NDArray[np.bool_], step: float, n_values: int) -> Contour:
-    """Frames onto the contour's grid.
+    """Resample frames onto the contour's grid.
 
     Args:
         hz: [T], the pitch of each frame.
         voiced: [T].
         step: values of the contour between two frames.
-        n_values: of the contour. Values beyond the last frame repeat it.
+        n_values: length of the contour. Values beyond the last frame repeat it.
 
     Returns:
-        float32 [n_values]: the logarithm of the pitch interpolated between two voiced frames; next to an unvoiced frame
-        or at a step from note to note, what the nearer frame has. Nothing is interpolated across a gap.
+        float32 [n_values]. Between two voiced frames the logarithm of the pitch is interpolated. Next to an unvoiced
+        frame, or at a step between notes, the value is that of the nearer frame.
     """
     place = np.minimum(np.arange(n_values) / step, len(hz) - 1)
     left = np.floor(place).astype(np.intp)
@@ -190,7 +194,7 @@ def onto_grid(hz: NDArray[np.float32], voiced: NDArray[np.bool_], step: float, n
 
 
 def pieces(n_frames: int, longest: int, context: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut frames into pieces that are heard with context.
+    """Cut frames into pieces with context.
 
     Args:
         n_frames: of the whole.
@@ -198,8 +202,8 @@ def pieces(n_frames: int, longest: int, context: int) -> Iterator[tuple[int, int
         context: frames on each side, where there are any.
 
     Yields:
-        start, end, first, last: frames [start, end) are taken from a call that hears [first, last). With `longest` and
-        `context` multiples of 32, so is every `first`: pooling sees the same grid as in one call.
+        start, end, first, last: frames [start, end) are taken from a call on [first, last). With `longest` and
+        `context` multiples of 32, so is every `first`, and pooling has the same grid as in one call.
     """
     start = 0
     while start < n_frames:
@@ -221,7 +225,7 @@ def rmvpe_log_mel(audio: Samples, n_mels: int) -> NDArray[np.float32]:
 
 
 def _reflected(audio: Samples) -> Samples:
-    """Audio with half a frame of its own reflection at both ends."""
+    """The audio with half a frame of reflection at both ends."""
     return np.pad(audio, RMVPE_FFT // 2, mode="reflect")
 
 
@@ -234,7 +238,7 @@ def _log_mel(audio: Samples, n_mels: int) -> NDArray[np.float32]:
 
 
 def decode_salience(salience: NDArray[np.float32], threshold: float = RMVPE_THRESHOLD) -> NDArray[np.float64]:
-    """Pitches of saliences.
+    """Decode saliences into pitches.
 
     Args:
         salience: float32 [T, n_bins].
@@ -260,12 +264,12 @@ def decode_salience(salience: NDArray[np.float32], threshold: float = RMVPE_THRE
 
 
 def median_hz(f0: NDArray[np.floating[Any]]) -> float:
-    """Median pitch of the voiced values (above 1 Hz) of a contour, the lower one of two; 0 if none is voiced."""
+    """Lower median of the voiced values (above 1 Hz) of a contour; 0 if none is voiced."""
     voiced = np.sort(f0[f0 > VOICED_ABOVE_HZ])
     return float(voiced[(len(voiced) - 1) // 2]) if len(voiced) else 0.0
 
 
 def shift_semitones(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]]) -> float | None:
-    """Semitones from one contour's median pitch to another's; None if one of them has no voiced value."""
+    """Semitones between the median pitches of two contours; None if one has no voiced value."""
     low, high = median_hz(before), median_hz(after)
     return 12 * math.log2(high / low) if low and high else None

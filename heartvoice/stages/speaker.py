@@ -1,14 +1,14 @@
-"""The speaker encoder as a stage: a recording of a voice into a vector that says whose voice it is.
+"""The speaker encoder as a stage: it embeds a recording of a voice as a vector.
 
-Two engines, by the preset's sizes:
+The preset's sizes choose one of two engines:
 
-* Resemblyzer: level, pauses cut, mel power of overlapping partial utterances of 1.6 s, the mean of their unit vectors.
-* CAMPPlus: log filter bank without its mean over time, the whole utterance at once.
+* Resemblyzer: raised level, trimmed pauses, mel power of overlapping partials of 1.6 s, mean of their vectors.
+* CAMPPlus: log filter bank minus its mean over time, the whole utterance at once.
 
-Source: export baselines, section 2; seed_vc spec, section 8. Resemblyzer's package cuts pauses with WebRTC's voice
-detector. A threshold between floor and voice does as well: of 72 recordings of six synthetic voices with pauses of 0.3
-to 3 s and noise down to 25 dB under the voice, the vector's cosine to the package's is at least 0.996 (mean 0.998);
-without any cut it falls to 0.80.
+Source: export baselines, section 2; seed_vc spec, section 8. Resemblyzer's package trims pauses with WebRTC's voice
+detector. A threshold between noise floor and voice does as well: for 72 recordings of six synthetic voices with pauses
+of 0.3 to 3 s and noise down to 25 dB below the voice, the cosine to the package's vector is at least 0.996 (mean
+0.998). Without trimming it falls to 0.80.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 MIN_SAMPLES = 1600
-"""0.1 s: less has too few frames for any engine."""
+"""0.1 s. A shorter recording has too few frames for any engine."""
 SILENCE_DBFS = -60.0
-"""A recording none of whose windows is louder has no voice in it."""
+"""A recording without a louder window has no voice in it."""
 HOP = 160
 """Samples between two frames, of both engines."""
 
@@ -39,14 +39,14 @@ PARTIAL_FRAMES = 160
 PARTIAL_STEP = 77
 """Frames between the starts of partials: the package's default of 1.3 a second."""
 MIN_COVERAGE = 0.75
-"""A last partial with less of the recording in it is dropped, unless it is the only one."""
+"""The last partial is dropped if less of it than this lies in the recording, unless it is the only one."""
 LEVEL_DBFS = -30.0
-"""Softer recordings are raised to this."""
+"""Softer recordings are raised to this level."""
 BATCH = 16
-"""Partials of one call: bounds memory, whatever the recording's length."""
+"""Partials of one call. Bounds memory, whatever the length of the recording."""
 
 PIECE_FRAMES = SPEAKER_FRAME.max
-"""Longest utterance that CAMPPlus hears at once; of a longer one, equal parts are heard."""
+"""Longest utterance of one CAMPPlus call. A longer one is split into equal parts."""
 
 _WINDOW = 480
 """Samples of one decision about a pause, 30 ms."""
@@ -63,20 +63,20 @@ Floats = NDArray[np.float32]
 
 
 class SpeakerStage:
-    """A speaker encoder over its network. Holds no state of any recording."""
+    """Embeds recordings with one network. Holds no state of any recording."""
 
     def __init__(self, networks: Networks, sizes: AnySpeaker) -> None:
         self._networks = networks
         self._sizes = sizes
 
     def embed(self, audio: Samples) -> Floats:
-        """Say whose voice a recording is.
+        """Embed the voice in a recording.
 
         Args:
             audio: float32 [N], mono at 16 kHz.
 
         Returns:
-            float32 [D] of length 1: a dot product of two is their cosine.
+            float32 [D] of length 1, so that the dot product of two vectors is their cosine.
 
         Raises:
             InvalidRequestError: the audio is silent, too short or not finite.
@@ -89,7 +89,7 @@ class SpeakerStage:
         return vector / np.float32(norm)
 
     def embed_raw(self, audio: Samples) -> Floats:
-        """The vector before it is brought to length 1, as the converter takes CAMPPlus'; arguments as for `embed`."""
+        """The vector before normalisation; arguments as for `embed`. The converter uses that of CAMPPlus."""
         _check(audio)
         if isinstance(self._sizes, CampplusConfig):
             rows = [self._run(features[None]) for features in campplus_features(audio, self._sizes.n_bands)]
@@ -119,7 +119,7 @@ def _check(audio: Samples) -> None:
 
 
 def _levels(audio: Samples) -> NDArray[np.float64]:
-    """Level of each full window of 30 ms in dBFS, without its mean."""
+    """Level of each full window of 30 ms in dBFS; its mean is subtracted first."""
     windows = frames(audio, _WINDOW, _WINDOW)
     power = np.einsum("ij,ij->i", windows, windows, dtype=np.float64) / _WINDOW
     power -= np.square(windows.mean(axis=1, dtype=np.float64))
@@ -131,14 +131,14 @@ def _levels(audio: Samples) -> NDArray[np.float64]:
 
 
 def raise_level(audio: Samples) -> Samples:
-    """Bring a recording that is softer than -30 dBFS to it; a louder one is returned as it is."""
+    """Raise a recording to -30 dBFS. A louder one is returned as it is."""
     power = float(np.dot(audio, audio)) / len(audio)
     gain = 10 ** (LEVEL_DBFS / 20) / np.sqrt(max(power, _LEAST_POWER))
     return audio * np.float32(gain) if gain > 1 else audio
 
 
 def trim_pauses(audio: Samples) -> Samples:
-    """Cut pauses: windows well below the voice and near the floor, but for their edges. See the module."""
+    """Cut pauses: windows near the noise floor and well below the voice, without their edges. See the module."""
     levels = _levels(audio)
     floor, voice = np.percentile(levels, [_FLOOR_PERCENTILE, _VOICE_PERCENTILE])
     threshold = np.clip(floor + _ABOVE_FLOOR_DB, voice - _MOST_BELOW_DB, voice - _LEAST_BELOW_DB)
@@ -152,7 +152,7 @@ def trim_pauses(audio: Samples) -> Samples:
 
 
 def partial_starts(n_samples: int) -> list[int]:
-    """First frames of the partial utterances of a recording; there is always one."""
+    """First frames of the partial utterances of a recording. There is at least one."""
     n_frames = -(-(n_samples + 1) // HOP)
     starts = list(range(0, max(1, n_frames - PARTIAL_FRAMES + PARTIAL_STEP + 1), PARTIAL_STEP))
     covered = (n_samples - starts[-1] * HOP) / (PARTIAL_FRAMES * HOP)
@@ -162,7 +162,7 @@ def partial_starts(n_samples: int) -> list[int]:
 def partial_batches(audio: Samples, sizes: SpeakerConfig) -> Iterator[Floats]:
     """Mel power of overlapping partial utterances, float32 [at most BATCH, 160, bands] at a time.
 
-    A recording shorter than its last partial is continued with zeros.
+    Zeros follow a recording that ends within its last partial.
     """
     starts = partial_starts(len(audio))
     needed = (starts[-1] + PARTIAL_FRAMES) * HOP
@@ -193,9 +193,9 @@ def _mel_bank(n_bands: int) -> NDArray[np.float64]:
 
 
 def campplus_features(audio: Samples, n_bands: int) -> Iterator[Floats]:
-    """Log filter bank of a recording without its mean over time: float32 [T, bands], one for each part.
+    """Log filter bank of a recording minus its mean over time: float32 [T, bands] for each part.
 
-    A recording of up to 60 s is one part. Full frames alone count, so the last 25 ms may go unheard.
+    A recording of up to 60 s is one part. Only full frames count, so that up to 25 ms at the end are not used.
     """
     n_parts = -(-len(audio) // (PIECE_FRAMES * HOP))
     for part in np.array_split(audio, n_parts):

@@ -35,12 +35,12 @@ from heartvoice.errors import CheckpointError, HeartvoiceError, InvalidRequestEr
 from heartvoice.gateway import request_parser
 from heartvoice.gateway.checks import check_request
 from heartvoice.models.prompt import build_prompt, load_tokenizer, refuse_special_tokens
-from heartvoice.pipeline.cover import CoverRequest
-from heartvoice.pipeline.song import SongRequest
+from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.svc.converter import ConversionRequest
 from heartvoice.stages.svc.live import LiveState
+from heartvoice.stages.svc.request import ConversionRequest
 from tests.support.golden_cases import OWN_ROOT
 
 TINY = PRESETS["tiny"]

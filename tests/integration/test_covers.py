@@ -23,11 +23,10 @@ from heartvoice.client.messages import Message
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.pipeline.in_process import InProcessVoiceStages, make_cover
-from heartvoice.pipeline.messages import AudioPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.command_line import ADMIN_HEADER
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 from tests.support.raw import OF_COVERS, Metrics, Raw, with_identity_converter
@@ -108,7 +107,7 @@ def test_served_cover_is_the_local_cover(
 
     stages = InProcessVoiceStages(repository, identity)
     messages = list(make_cover(repository, stages, cover_inputs(recording, voice)))
-    local = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
+    local = np.concatenate([m.audio for m in messages if isinstance(m, AudioChunk)], axis=1)
     assert np.array_equal(client.cover(recording, voice, consent=CONSENT).audio, local)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from heartvoice.client import Client
 from heartvoice.config.presets import PRESETS
+from heartvoice.contracts.messages import AudioChunk
 from heartvoice.errors import EngineError
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import random_weights
 from heartvoice.pipeline.in_process import InProcessStages, make_song
-from heartvoice.pipeline.messages import AudioPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.stages.lm.engine import GraphEngine
@@ -37,7 +37,7 @@ def with_ort(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -
 def song(repository: Repository, engine: str) -> np.ndarray:
     inputs = {name: np.array([value]) for name, value in WORDS.items() if name != "lyrics"}
     messages = make_song(repository, InProcessStages(repository, engine=engine), {"lyrics": text("La la la"), **inputs})
-    return np.concatenate([message.audio for message in messages if isinstance(message, AudioPiece)], axis=1)
+    return np.concatenate([message.audio for message in messages if isinstance(message, AudioChunk)], axis=1)
 
 
 def test_the_engine_is_that_of_the_graph_that_is_there(repository: Repository, with_ort: Repository) -> None:

@@ -13,8 +13,8 @@ import soundfile
 
 from heartvoice.client import Client
 from heartvoice.contracts.constants import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.contracts.messages import AudioChunk, CodesChunk
 from heartvoice.pipeline.in_process import InProcessStages, make_song
-from heartvoice.pipeline.messages import AudioPiece, CodesPiece
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
@@ -41,8 +41,8 @@ def local(repository: Repository) -> InProcessStages:
 def expected(repository: Repository, local: InProcessStages) -> tuple[np.ndarray, np.ndarray]:
     """Audio and codes of SONG made in this process."""
     messages = list(make_song(repository, local, SONG | {"return_codes": np.array([True])}))
-    audio = np.concatenate([m.audio for m in messages if isinstance(m, AudioPiece)], axis=1)
-    return audio, np.concatenate([m.codes for m in messages if isinstance(m, CodesPiece)], axis=1)
+    audio = np.concatenate([m.audio for m in messages if isinstance(m, AudioChunk)], axis=1)
+    return audio, np.concatenate([m.codes for m in messages if isinstance(m, CodesChunk)], axis=1)
 
 
 def test_served_song_is_the_local_song(client: Client, expected: tuple[np.ndarray, np.ndarray]) -> None:

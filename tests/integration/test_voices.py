@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, STEM_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Message, StemsChunk
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover, make_song
-from heartvoice.pipeline.messages import AudioPiece, Message, StemsPiece
 from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.stages.svc.converter import ConversionRequest, Converter
+from heartvoice.stages.svc.converter import Converter
+from heartvoice.stages.svc.request import ConversionRequest
 from tests.fakes.networks import text
 from tests.support import music
 from tests.support.raw import Metrics, Raw
@@ -95,7 +96,7 @@ def test_a_live_conversion_goes_on_from_its_state(server: EmbeddedServer) -> Non
 
 
 def local_payload(messages: list[Message]) -> np.ndarray:
-    return np.concatenate([message.audio for message in messages if isinstance(message, AudioPiece)], axis=1)
+    return np.concatenate([message.audio for message in messages if isinstance(message, AudioChunk)], axis=1)
 
 
 @pytest.mark.parametrize("mode", [{}, LIVE], ids=["exact", "live"])
@@ -107,7 +108,7 @@ def test_served_cover_is_the_local_cover(server: EmbeddedServer, repository: Rep
     audio = payload(responses, "AUDIO")
     assert np.array_equal(audio, local_payload(local))
     stems = payload(responses, "STEMS")
-    assert np.array_equal(stems, np.concatenate([m.stems for m in local if isinstance(m, StemsPiece)], axis=2))
+    assert np.array_equal(stems, np.concatenate([m.stems for m in local if isinstance(m, StemsChunk)], axis=2))
     assert np.array_equal(stems[0] + stems[1], audio)
     facts = report(responses)
     assert facts["converted"] is True

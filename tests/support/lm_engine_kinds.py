@@ -20,7 +20,8 @@ from heartvoice.models.load import load_network, random_checkpoint
 from heartvoice.stages.lm.engine import FrameInput, GraphEngine, LmEngine
 from heartvoice.stages.lm.engine_ort import OrtEngine
 from heartvoice.stages.lm.engine_torch import TorchEngine
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_songs import PRESET, REQUESTS, codes_alone, tiny_graph
 
@@ -114,7 +115,7 @@ class Player:
             self.take(slot, ids)
 
     def take(self, slot: int, ids: np.ndarray) -> None:
-        frame = self.songs[slot].take(ids)
+        frame = self.songs[slot].accept(ids)
         if frame is not None:
             self.made[slot].append(frame)
 
@@ -127,7 +128,7 @@ class Player:
         """Run all songs to their end; return the codes of each slot."""
         whole = {}
         while self.songs:
-            for slot in [slot for slot, song in self.songs.items() if song.over]:
+            for slot in [slot for slot, song in self.songs.items() if song.finished]:
                 whole[slot] = self.leave(slot)
             if self.songs:
                 self.step()
@@ -168,7 +169,7 @@ def play(
 
     def end() -> None:
         for slot, (index, patience) in list(playing.items()):
-            over = player.songs[slot].over
+            over = player.songs[slot].finished
             if over or len(player.made[slot]) >= patience:
                 made, want = player.leave(slot), own_codes(kind, index)
                 np.testing.assert_array_equal(made, want[: len(made)])

@@ -19,7 +19,8 @@ from heartvoice.models.prompt import Tokenizer
 from heartvoice.runtime.engines import Engine
 from heartvoice.stages.lm.cache import cache_bytes
 from heartvoice.stages.lm.engine import Codes, FrameInput, GraphEngine, SongPrompt
-from heartvoice.stages.lm.request import LmRequest, SongState
+from heartvoice.stages.lm.request import LmRequest
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer, tiny
 from tests.support.graphs import engine_of
 
@@ -71,9 +72,9 @@ def codes_alone(index: int) -> np.ndarray:
 def write(wanted: SongState) -> np.ndarray:
     """Codes [T, 8] of a song that is generated alone."""
     engine = graph_engine()
-    frames = [wanted.take(engine.prefill(0, wanted.prompt, wanted.next_input()))]
-    while not wanted.over:
-        frames.append(wanted.take(engine.step({0: wanted.next_input()})[0]))
+    frames = [wanted.accept(engine.prefill(0, wanted.prompt, wanted.next_input()))]
+    while not wanted.finished:
+        frames.append(wanted.accept(engine.step({0: wanted.next_input()})[0]))
     return np.stack([frame for frame in frames if frame is not None])
 
 
@@ -138,11 +139,11 @@ class LmStage:
         prompt, sizes = song.prompt, self._preset.lm.backbone
         kv_limit = cache_bytes(sizes, rows=prompt.n_rows, positions=prompt.n_positions)
         engine = GraphEngine(self._graph, self._preset, n_slots=1, kv_limit=kv_limit)
-        while not song.over:
+        while not song.finished:
             if cancelled():
                 raise RequestCancelledError(f"heartmula: cancelled at frame {song.n_made}")
             wanted = song.next_input()
             ids = engine.step({0: wanted})[0] if song.n_made else engine.prefill(0, prompt, wanted)
-            frame = song.take(ids)
+            frame = song.accept(ids)
             if frame is not None:
                 yield frame

@@ -8,8 +8,9 @@ import numpy as np
 
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 

@@ -1,1 +1,1 @@
-"""Lm."""
+"""The language model: requests, scheduler and engines."""

@@ -1,4 +1,4 @@
-"""Keys and values of many songs for a graph that takes them as plain inputs: one block of memory, always packed."""
+"""A packed cache of many songs' keys and values, for a graph that takes them as plain inputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import TransformerConfig
+from heartvoice.errors import EngineError
 
 WIDTH_BLOCK = 64
-"""Cached positions come in multiples of this. onnxruntime's softmax and products give a row the same bits whatever it
-is padded to as long as that is a multiple of 16 (measured with AVX-512; docs/decisions/0004-continuous-batching.md)."""
+"""The cache's width is a multiple of this. onnxruntime's softmax and products give a row the same bits for every width
+that is a multiple of 16 (measured with AVX-512; docs/decisions/0004-continuous-batching.md)."""
 
 Floats = NDArray[np.float32]
 
@@ -31,13 +32,13 @@ def cache_bytes(sizes: TransformerConfig, *, rows: int, positions: int) -> int:
 class RowCache:
     """Rows of keys and values, as wide as the longest of them.
 
-    A graph's inputs must be contiguous, so a row that leaves closes up, and all rows are moved when the width changes:
-    a copy of the cache every `WIDTH_BLOCK` frames, about 1 % of their time. What lies behind a row's length is
-    finite, for its weight is 0 and 0 times NaN would still be NaN.
+    A graph's inputs must be contiguous. When a row is removed, the rows behind it move up, and when the width changes,
+    all rows move: a copy of the cache every `WIDTH_BLOCK` frames, about 1 % of their time. Values behind a row's
+    length are finite, because their weight is 0, and 0 times NaN would be NaN.
     """
 
     def __init__(self, sizes: TransformerConfig, n_bytes: int) -> None:
-        """Reserve `n_bytes`; the system hands memory out as it is written for the first time."""
+        """Reserve `n_bytes`. The system allocates memory when it is first written."""
         self._heads, self._head_dim = sizes.num_kv_heads, sizes.head_dim
         names = [f"{kind}_past_{layer}" for layer in range(sizes.num_layers) for kind in "kv"]
         capacity = n_bytes // (len(names) * np.dtype(np.float32).itemsize)
@@ -59,7 +60,7 @@ class RowCache:
         return {name: np.empty((rows, self._heads, 0, self._head_dim), np.float32) for name in self._memory}
 
     def append_rows(self, outputs: Mapping[str, Array], length: int) -> None:
-        """Take a prompt's rows in: the first `length` of their new positions."""
+        """Append a prompt's rows: the first `length` of their new positions."""
         n_old = len(self.lengths)
         n_new = len(outputs[next(iter(self.new_names))])
         self.lengths = np.append(self.lengths, np.full(n_new, length, np.int64))
@@ -68,7 +69,7 @@ class RowCache:
             past[n_old:, :, :length] = outputs[self._new[name]][:, :, :length]
 
     def append_position(self, outputs: Mapping[str, Array]) -> None:
-        """Take one new position of every row in."""
+        """Append one new position to every row."""
         rows, positions = np.arange(len(self.lengths)), self.lengths
         self.lengths = self.lengths + 1  # a new array: the old one may still be the graph's input
         self._arrange(rows)
@@ -76,24 +77,27 @@ class RowCache:
             past[rows, :, positions] = outputs[self._new[name]][:, :, 0]
 
     def remove_rows(self, first: int, count: int) -> None:
-        """Drop rows; those behind them move up."""
+        """Remove rows; the rows behind them move up."""
         kept = np.delete(np.arange(len(self.lengths)), np.s_[first : first + count])
         self.lengths = self.lengths[kept]
         self._arrange(kept)
 
     def _arrange(self, kept: NDArray[np.int64]) -> None:
-        """Lay the rows out for `lengths`: `kept` of those in memory lead, the others are new and zero."""
+        """Lay out the rows for `lengths`: first the rows `kept`, then new ones, which are zero."""
         n_rows, width = len(self.lengths), round_up(int(self.lengths.max(initial=0)), WIDTH_BLOCK)
         n_before, shared = len(next(iter(self.arrays.values()))), min(width, self._width)
         if (n_rows, width) == (n_before, self._width):
             return
         moves = [(source, target) for target, source in enumerate(kept) if width != self._width or source != target]
         if width > self._width:
-            moves.reverse()  # rows move towards the end of the memory, so that the last one goes first
+            moves.reverse()  # rows move towards the end of the memory: the last one moves first
         for name, memory in self._memory.items():
             before = self.arrays[name]
             n_values = n_rows * self._heads * width * self._head_dim
-            assert n_values <= len(memory), "the caller keeps songs within the limit"
+            if n_values > len(memory):
+                raise EngineError(
+                    f"heartmula: cache: expected at most {len(memory)} values within the limit, got {n_values}"
+                )
             rows = memory[:n_values].reshape(n_rows, self._heads, width, self._head_dim)
             for source, target in moves:
                 rows[target, :, :shared] = before[source, :, :shared]  # numpy sees that they overlap

@@ -1,11 +1,11 @@
-"""HeartMuLa behind one protocol: slots, prompts in, frames out; and its first engine, the portable graph.
+"""The protocol of HeartMuLa's engines, and the engine over the portable graph.
 
 Source: heartmula spec, sections 5 to 9; design decisions 12 and 13; the graph is `contracts.graphs.heartmula_step`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import N_CODEBOOKS
+from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import Engine
 from heartvoice.stages.lm.cache import RowCache, cache_bytes, round_up
 
 Codes = NDArray[np.int64]
 
 PROMPT_BLOCK = 32
-"""Prompts are padded to multiples of this many tokens: onnxruntime keeps a memory plan for every shape it has seen."""
+"""Prompts are padded to multiples of this many tokens, because onnxruntime keeps a memory plan for every shape."""
 
 
 @dataclass(frozen=True)
 class SongPrompt:
-    """What an engine must know of a song before its first frame."""
+    """A song's prompt and sampling settings, as an engine needs them."""
 
     text_ids: Codes
     """int64 [P], P at least 1."""
@@ -39,71 +40,71 @@ class SongPrompt:
     top_k: int
     cfg_scale: float
     n_positions: int
-    """Most positions that the song can fill: prompt and frames."""
+    """Greatest number of positions of the song: prompt and frames."""
 
     @property
     def greedy(self) -> bool:
-        """Whether every code is the likeliest one."""
+        """True if every code is the likeliest one."""
         return self.temperature == 0
 
     @property
     def guided(self) -> bool:
-        """Whether the song has an unconditional row, too."""
+        """True if the song also has an unconditional row."""
         return self.cfg_scale > 1
 
     @property
     def n_rows(self) -> int:
-        """Rows of the batch that the song takes."""
+        """The song's rows in the batch."""
         return 2 if self.guided else 1
 
 
 @dataclass(frozen=True)
 class FrameInput:
-    """What one song's next frame is drawn with."""
+    """Random draws and EOS rule of one song's next frame."""
 
     uniform: NDArray[np.float32]
-    """[8] in [0, 1): one draw for each codebook; a greedy song's are not looked at."""
+    """[8] in [0, 1): one draw for each codebook. Greedy songs do not use them."""
     allow_eos: bool
     codes: Codes | None = None
-    """int64 [8], the frame before; None is the one that the slot made last."""
+    """int64 [8], the frame before this one; None for the last frame that the slot made."""
 
 
 class LmEngine(Protocol):
-    """Makes frames for the songs in its slots, all of them together. For one thread.
+    """Makes frames for the songs in its slots, all of them together. Used by one thread.
 
-    A song's codes depend on its prompt and its frames' inputs alone, bit for bit on CPUs: not on its slot, on the
-    songs beside it, or on when they came and went.
+    A song's codes depend on its prompt and the inputs of its frames alone, bit for bit on CPUs. They do not depend on
+    its slot, on the other songs, or on when those begin and end.
     """
 
     @property
     def n_slots(self) -> int:
-        """Songs at a time."""
+        """Greatest number of songs at once."""
         ...
 
     @property
     def kv_limit(self) -> int:
-        """Bytes that keys and values may take; allocated when the engine is made."""
+        """Bytes for keys and values, allocated when the engine is made."""
         ...
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
-        """Bytes that the keys and values of these songs take together when all are at their longest; for any thread."""
+        """Bytes of the keys and values of these songs at their greatest length. May be called by any thread."""
         ...
 
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
         """Feed a prompt into a free slot; returns the first frame's ids, int64 [8].
 
-        The caller sees to it that the songs in all slots stay within `kv_limit`. After an error the slot is free.
+        The caller keeps the songs in all slots within `kv_limit`. After an error the slot is free.
         """
         ...
 
     def pending(self, slot: int) -> int:
-        """Frames of a slot that are under way: the next step's input is that of the frame behind them."""
+        """Frames of a slot that are not yet returned. The next step's input belongs to the frame after them."""
         ...
 
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
-        """Begin the next frame of every occupied slot; ids int64 [8] by slot. After an error nothing has changed.
+        """Begin the next frame of every occupied slot; returns ids int64 [8] by slot. An error changes nothing.
 
-        Without `pending` frames the result has every slot; an engine that works ahead returns what is ready.
+        Without `pending` frames the result has every slot. An engine that works ahead returns what is ready.
         """
         ...
 
@@ -112,19 +113,39 @@ class LmEngine(Protocol):
         ...
 
 
+def check_free(slot: int, n_slots: int, occupied: Container[int]) -> None:
+    """Refuse a prompt for a slot that does not exist or is in use: a fault of the scheduler.
+
+    Raises:
+        EngineError: names the slot.
+    """
+    if not 0 <= slot < n_slots or slot in occupied:
+        raise EngineError(f"heartmula: expected a free slot of {n_slots}, got slot {slot}")
+
+
+def check_complete(frames: Mapping[int, FrameInput], occupied: Mapping[int, object]) -> None:
+    """Refuse a step that has not an input for every occupied slot: a fault of the scheduler.
+
+    Raises:
+        EngineError: names the slots.
+    """
+    if frames.keys() != occupied.keys():
+        raise EngineError(f"heartmula: expected inputs for slots {sorted(occupied)}, got {sorted(frames)}")
+
+
 @dataclass
 class _Slot:
-    """A slot in use: its song, and the ids that it made last."""
+    """An occupied slot: its prompt, and the last ids that it made."""
 
     prompt: SongPrompt
     codes: Codes
 
 
 class GraphEngine:
-    """The `standard` dialect over any `Engine`: the host keeps the cache and writes each frame's keys and values.
+    """Runs the `standard` dialect on any `Engine`; the host keeps the cache and writes each frame's keys and values.
 
-    The songs' rows lie next to each other without gaps, in the order in which they came, padded to the longest song's
-    length rounded up to a block. What makes that exact in onnxruntime is in docs/decisions/0004-continuous-batching.md.
+    The songs' rows are contiguous, in the order in which the songs began, and padded to a block of the longest song's
+    length. Why that is exact in onnxruntime: docs/decisions/0004-continuous-batching.md.
     """
 
     def __init__(self, graph: Engine, preset: Preset, *, n_slots: int = 1, kv_limit: int | None = None) -> None:
@@ -133,8 +154,8 @@ class GraphEngine:
         Args:
             graph: the graph `heartmula_step`.
             preset: its sizes.
-            n_slots: songs at a time.
-            kv_limit: bytes of the cache; default is room for guided songs of `max_positions` in every slot.
+            n_slots: greatest number of songs at once.
+            kv_limit: bytes of the cache; the default has room for guided songs of `max_positions` in every slot.
         """
         self._graph, self._preset, self._sizes = graph, preset, preset.lm.backbone
         self.n_slots = n_slots
@@ -145,15 +166,14 @@ class GraphEngine:
         self._constant: dict[str, Array] = {}
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
-        """All rows are as wide as the longest song's."""
+        """Bytes of the cache; all rows are as wide as the longest song."""
         songs = list(songs)
         positions = max((song.n_positions for song in songs), default=0)
         return cache_bytes(self._sizes, rows=sum(song.n_rows for song in songs), positions=positions)
 
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
-        """Feed a prompt by itself, whatever else is under way; see `LmEngine.prefill`."""
-        assert slot in range(self.n_slots)
-        assert slot not in self._occupied
+        """Feed a prompt by itself; see `LmEngine.prefill`."""
+        check_free(slot, self.n_slots, self._occupied)
         n_tokens = len(prompt.text_ids)
         text_ids = np.zeros(round_up(n_tokens, PROMPT_BLOCK), np.int64)
         text_ids[:n_tokens] = prompt.text_ids
@@ -178,12 +198,12 @@ class GraphEngine:
         return codes
 
     def pending(self, slot: int) -> int:
-        """None: a step returns what it makes."""
+        """Always 0: a step returns the frames that it makes."""
         return 0
 
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
-        """One run of the graph for all songs; see `LmEngine.step`."""
-        assert frames.keys() == self._occupied.keys(), (sorted(frames), sorted(self._occupied))
+        """Run the graph once for all songs; see `LmEngine.step`."""
+        check_complete(frames, self._occupied)
         ordered = [frames[slot] for slot in self._occupied]
         songs = self._occupied.values()
         fed = [song.codes if frame.codes is None else frame.codes for frame, song in zip(ordered, songs, strict=True)]
@@ -203,7 +223,7 @@ class GraphEngine:
         return {slot: song.codes for slot, song in self._occupied.items()}
 
     def release(self, slot: int) -> None:
-        """Close the gap that the slot's rows leave."""
+        """Free a slot and remove its rows from the cache."""
         first = 0
         for other, song in self._occupied.items():
             if other == slot:
@@ -213,7 +233,7 @@ class GraphEngine:
         self._songs_changed()
 
     def _songs_changed(self) -> None:
-        """Everything that stays the same from frame to frame until a song comes or goes."""
+        """Prepare the inputs that stay the same until a song begins or ends."""
         prompts = [song.prompt for song in self._occupied.values()]
         count = len(prompts)
         self._constant = {
@@ -226,7 +246,7 @@ class GraphEngine:
 
 
 def _constant_inputs(prompts: list[SongPrompt]) -> dict[str, Array]:
-    """Rows and sampling of these songs; a guided song's rows are adjacent."""
+    """Rows and sampling settings of these songs. The two rows of a guided song are adjacent."""
     rows = np.array([prompt.n_rows for prompt in prompts], np.int64)
     last = np.cumsum(rows) - 1
     return {
@@ -240,7 +260,7 @@ def _constant_inputs(prompts: list[SongPrompt]) -> dict[str, Array]:
 
 
 def _drawing_inputs(frames: list[FrameInput], prompts: list[SongPrompt]) -> dict[str, Array]:
-    """Draws and EOS rule. Greedy songs draw 0, which among equally likely codes takes the first."""
+    """Draws and EOS rule. Greedy songs draw 0, which selects the first of equally likely codes."""
     draws = [
         np.zeros(N_CODEBOOKS, np.float32) if prompt.greedy else frame.uniform
         for frame, prompt in zip(frames, prompts, strict=True)

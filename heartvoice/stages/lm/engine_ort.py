@@ -1,7 +1,7 @@
-"""HeartMuLa's engine over the `ort` dialect: keys and values are written where they stay.
+"""The engine over HeartMuLa's `ort` dialect, which writes keys and values in place.
 
-The graph is `contracts.graphs.heartmula_step_ort`. Its cache inputs and outputs are bound once to the same memory; a
-frame passes a few small arrays in and eight codes a song out.
+The graph is `contracts.graphs.heartmula_step_ort`. Its cache inputs and outputs are bound once to the same memory. A
+frame takes a few small arrays and returns eight codes for each song.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from heartvoice.contracts.constants import N_CODEBOOKS
 from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import onnx_session
 from heartvoice.stages.lm.cache import round_up
-from heartvoice.stages.lm.engine import PROMPT_BLOCK, Codes, FrameInput, SongPrompt
+from heartvoice.stages.lm.engine import PROMPT_BLOCK, Codes, FrameInput, SongPrompt, check_complete, check_free
 
 if TYPE_CHECKING:
     from onnxruntime import IOBinding
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Slot:
-    """A slot in use."""
+    """An occupied slot."""
 
     prompt: SongPrompt
     codes: Codes
-    """int64 [8]: the ids that it made last."""
+    """int64 [8]: the last ids that it made."""
     length: int
     """Cached positions."""
     rows: list[int] = field(default_factory=list)
-    """Where its keys and values are: the conditional row first. Rows need not be neighbours."""
+    """Rows of its keys and values, the conditional one first. They need not be adjacent."""
 
 
 class OrtEngine:
-    """An `LmEngine` without copies of the cache. Every row is `max_positions` wide; attention reads what is used.
+    """An `LmEngine` without copies of the cache. Every row is `max_positions` wide; attention reads the used part.
 
-    Rows in use are always the first ones: when a song leaves, the last rows move into its place.
+    Rows in use are always the first ones: when a song ends, the last rows take its place.
     """
 
     def __init__(
         self, path: Path, preset: Preset, *, n_slots: int = 1, kv_limit: int | None = None, threads: int | None = None
     ) -> None:
-        """Load the graph and reserve the cache; the system hands memory out as it is written for the first time.
+        """Load the graph and reserve the cache. The system allocates memory when it is first written.
 
         Args:
             path: the graph `heartmula_step_ort`.
             preset: its sizes.
-            n_slots: songs at a time.
-            kv_limit: bytes of the cache; default is room for a guided song in every slot.
+            n_slots: greatest number of songs at once.
+            kv_limit: bytes of the cache; the default has room for a guided song in every slot.
             threads: of the graph.
 
         Raises:
@@ -68,13 +68,12 @@ class OrtEngine:
         self._owners: list[int] = []  # slot of each row in use
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
-        """Every row is as wide as the longest song there may be."""
+        """Bytes of the cache; every row is as wide as the longest possible song."""
         return sum(song.n_rows for song in songs) * self._row_bytes
 
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
-        """Feed a prompt by itself, whatever else is under way; see `LmEngine.prefill`."""
-        assert slot not in self._occupied, slot
-        assert 0 <= slot < self.n_slots, slot
+        """Feed a prompt by itself; see `LmEngine.prefill`."""
+        check_free(slot, self.n_slots, self._occupied)
         n_tokens, first = len(prompt.text_ids), len(self._owners)
         text_ids = np.zeros(min(round_up(n_tokens, PROMPT_BLOCK), self._preset.max_positions), np.int64)
         text_ids[:n_tokens] = prompt.text_ids
@@ -92,12 +91,12 @@ class OrtEngine:
         return song.codes
 
     def pending(self, slot: int) -> int:
-        """None: a step returns what it makes."""
+        """Always 0: a step returns the frames that it makes."""
         return 0
 
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
-        """One run of the graph for all songs; see `LmEngine.step`."""
-        assert frames.keys() == self._occupied.keys(), (sorted(frames), sorted(self._occupied))
+        """Run the graph once for all songs; see `LmEngine.step`."""
+        check_complete(frames, self._occupied)
         songs = list(self._occupied.values())
         made = self._step.run(self._inputs(songs, [frames[slot] for slot in self._occupied]))
         for song, codes in zip(songs, made, strict=True):
@@ -105,7 +104,7 @@ class OrtEngine:
         return {slot: song.codes for slot, song in self._occupied.items()}
 
     def release(self, slot: int) -> None:
-        """Free a slot; at most two rows move."""
+        """Free a slot. At most two rows move."""
         gone = self._occupied.pop(slot)
         for row in sorted(gone.rows, reverse=True):
             last, owner = len(self._owners) - 1, self._owners.pop()
@@ -116,12 +115,12 @@ class OrtEngine:
                 self._owners[row] = owner
 
     def _inputs(self, songs: list[_Slot], frames: list[FrameInput]) -> dict[str, Array]:
-        """A frame's inputs for songs whose rows are all the rows there are."""
+        """A frame's inputs for songs that own all rows in use."""
         count, rows = len(songs), {row: index for index, song in enumerate(songs) for row in song.rows}
         row_song = np.array([rows[row] for row in range(len(rows))], np.int64)
         prompts, greedy = [song.prompt for song in songs], [song.prompt.greedy for song in songs]
         fed = [song.codes if frame.codes is None else frame.codes for song, frame in zip(songs, frames, strict=True)]
-        # 0 takes the first among equally likely codes.
+        # 0 selects the first of equally likely codes.
         draws = [frame.uniform * np.float32(not each) for frame, each in zip(frames, greedy, strict=True)]
         return {
             "text_ids": np.full((count, 1), -1, np.int64),
@@ -142,19 +141,19 @@ class OrtEngine:
 
 
 def position_bytes(sizes: TransformerConfig) -> int:
-    """Bytes of one row's keys and values at one position, all layers."""
+    """Bytes of one row's keys and values at one position, in all layers."""
     return 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * np.dtype(np.float32).itemsize
 
 
 class SharedCacheStep:
-    """The graph with its cache: consecutive rows of one static buffer are read and written in place.
+    """The graph with its cache: it reads and writes consecutive rows of one static buffer in place.
 
-    A single row is computed twice, the second time into the row behind it: kernels for one row may round otherwise than
-    those for more (MatMulNBits with 4 bits on AVX2), and a song must not depend on whether there is another one.
+    A single row is computed twice, the second time into the row behind it. Kernels for one row may round differently
+    from those for several (MatMulNBits with 4 bits on AVX2), and a song must not depend on the presence of another.
     """
 
     def __init__(self, path: Path, preset: Preset, *, n_rows: int, threads: int | None = None) -> None:
-        """Load the graph and reserve `n_rows` rows of `max_positions`, and one more that is never anybody's."""
+        """Load the graph and reserve `n_rows` rows of `max_positions`, and one spare row."""
         sizes = preset.lm.backbone
         shape = (n_rows + 1, sizes.num_kv_heads, preset.max_positions, sizes.head_dim)
         self._session = onnx_session(path, threads=threads)
@@ -188,7 +187,7 @@ class SharedCacheStep:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # as in `OnnxEngine.run`
             raise EngineError(f"onnxruntime failed: {error}") from error
-        # The memory is the binding's own and is written again by the next run.
+        # The binding owns the memory, and the next run overwrites it.
         codes: Codes = binding.get_outputs()[0].numpy().copy()
         return codes[:1] if single else codes
 
@@ -198,10 +197,14 @@ class SharedCacheStep:
             memory[target, :, :length] = memory[source, :, :length]
 
     def _binding(self, first: int, n_rows: int, n_songs: int) -> IOBinding:
-        """The cache's part is bound once; outputs are tied to the number of songs, which is why it is in the key."""
+        """The cache's binding, made once for each key. Outputs depend on the number of songs, so the key has it."""
         key = first, n_rows, n_songs
         if key not in self._bindings:
-            assert first + n_rows <= len(next(iter(self._cache.values()))), "the caller keeps songs within the limit"
+            n_cached = len(next(iter(self._cache.values())))
+            if first + n_rows > n_cached:
+                raise EngineError(
+                    f"heartmula: cache: expected at most {n_cached} rows within the limit, got {first + n_rows}"
+                )
             binding = self._session.io_binding()
             binding.bind_output("next_codes", "cpu")
             for name, memory in self._cache.items():

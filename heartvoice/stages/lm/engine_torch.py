@@ -1,10 +1,10 @@
-"""HeartMuLa's engine over PyTorch: a static cache, and on GPUs one CUDA graph for each size of the batch.
+"""HeartMuLa's engine over PyTorch: a static cache, and on GPUs one CUDA graph for each batch size.
 
-Nothing in a frame depends on the host but its random numbers, so that frames can be asked for ahead: with `lag` n,
-`step` returns the frames of n steps before, and the GPU never runs dry while the host looks for EOS. What a song makes
-beyond its end is dropped with it.
+A frame needs nothing from the host but its random numbers, so that frames can be requested ahead. With `lag` n, `step`
+returns the frames of n steps before, and the GPU has work while the host checks for EOS. Frames beyond a song's end
+are dropped.
 
-The GPU part (`lm_torch_device`) has not been run yet.
+The GPU part (`torch_device`) has not been run yet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,37 +27,37 @@ from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.llama import KVCache
 from heartvoice.models.load import TensorSource, load_network
 from heartvoice.stages.lm.cache import round_up
-from heartvoice.stages.lm.engine import Codes, FrameInput, SongPrompt
+from heartvoice.stages.lm.engine import Codes, FrameInput, SongPrompt, check_complete, check_free
 from heartvoice.stages.lm.torch_device import FrameBlock, Recorder, Return
 from heartvoice.stages.lm.torch_network import FrameInputs, FrameNetwork
 
 POSITION_BLOCK = 512
-"""Attention looks at a multiple of this many cached positions: there is a CUDA graph for each."""
+"""Attention reads a multiple of this many cached positions. There is a CUDA graph for each multiple."""
 TOP_K_BLOCK = 64
-"""A frame looks for a multiple of this many likeliest codes; likewise."""
+"""A frame samples from a multiple of this many likeliest codes. There is a CUDA graph for each multiple."""
 
 
 @dataclass
 class _Song:
-    """A slot in use."""
+    """An occupied slot."""
 
     prompt: SongPrompt
     length: int
-    """Cached positions once everything that is under way has been done."""
+    """Cached positions, including those of pending frames."""
     rows: list[int]
-    """Where its keys and values are: the conditional row first. Rows need not be neighbours."""
+    """Rows of its keys and values, the conditional one first. They need not be adjacent."""
     n_pending: int = 0
-    """Frames under way."""
+    """Frames that are computed but not yet returned."""
 
     @property
     def complete(self) -> bool:
-        """Whether all its frames are made or under way; the last one is never fed."""
+        """True if all its frames are made or pending. The last one is never fed."""
         return self.length >= self.prompt.n_positions - 1
 
 
 @dataclass
 class _Batch:
-    """A frame under way: its songs in the order of their places."""
+    """A pending frame: its songs in the order of their places."""
 
     songs: dict[int, _Song]
     codes: Return
@@ -64,7 +65,7 @@ class _Batch:
 
 @dataclass
 class _Buffers:
-    """Buffers of one frame on its way; as many as there may be frames under way."""
+    """Buffers of one pending frame."""
 
     block: FrameBlock
     codes: Return
@@ -76,9 +77,9 @@ class _Buffers:
 
 
 class TorchEngine:
-    """An `LmEngine` for GPUs that also runs on CPUs. Every row is as wide as the longest song there may be.
+    """An `LmEngine` for GPUs that also runs on CPUs. Every row is as wide as the longest possible song.
 
-    Rows in use are always the first ones: when a song leaves, the last rows move into its place. A frame is computed
+    Rows in use are always the first ones: when a song ends, the last rows take its place. A frame is computed
     for the next power of two of rows. Other rows may then differ in the last bits, which in half precision can be
     another code, unless the engine is `exact`.
     """
@@ -98,13 +99,12 @@ class TorchEngine:
         Args:
             network: loaded; its device and dtype are the engine's.
             preset: its sizes.
-            n_slots: songs at a time.
-            kv_limit: bytes of the cache; default is room for a guided song in every slot.
-            lag: steps that pass before a frame is returned. Where it is not 0, a step's result lacks slots whose frame
-                has not come yet, and the input of a slot's next frame is that of the frame behind all that
-                were made, `pending` ones included.
-            exact: all rows and positions are always computed, so that a song does not depend on those beside it;
-                default on CPUs.
+            n_slots: greatest number of songs at once.
+            kv_limit: bytes of the cache; the default has room for a guided song in every slot.
+            lag: steps that pass before a frame is returned. If it is not 0, a step's result lacks slots whose frame is
+                pending, and the input of a slot's next frame belongs to the frame after all pending ones.
+            exact: always compute all rows and positions, so that a song does not depend on the others; the default
+                on CPUs.
         """
         self._network, self._preset, self._eos_id = network, preset, preset.ids.audio_eos_id
         self.n_slots, self.lag = n_slots, lag
@@ -155,25 +155,25 @@ class TorchEngine:
         """
         with _failures("loading the weights"):
             network = load_network(preset.lm, source, dtype=dtype, device=device)
-        assert isinstance(network, HeartMuLa)
-        return cls(network, preset, n_slots=n_slots, kv_limit=kv_limit, lag=lag, exact=exact)
+        return cls(cast(HeartMuLa, network), preset, n_slots=n_slots, kv_limit=kv_limit, lag=lag, exact=exact)
 
     def kv_bytes(self, songs: Iterable[SongPrompt]) -> int:
-        """Every row is as wide as the longest song there may be."""
+        """Bytes of the cache; every row is as wide as the longest possible song."""
         return sum(song.n_rows for song in songs) * self._row_bytes
 
     def pending(self, slot: int) -> int:
-        """Frames of the slot's song that are under way and have not been returned."""
+        """Frames of the slot's song that are not yet returned."""
         return self._songs[slot].n_pending
 
     @torch.inference_mode()
     def warm_up(self, top_k: int = TOP_K_BLOCK) -> None:
-        """Record every size of the batch now, for songs up to this `top_k`, so that no song waits for it later.
+        """Record every batch size now, for songs up to this `top_k`, so that no song waits for it later.
 
         Raises:
-            EngineError: it failed, or there is not enough memory.
+            EngineError: it failed, a slot is in use, or there is not enough memory.
         """
-        assert not self._songs
+        if self._songs:
+            raise EngineError(f"heartmula: warm-up: expected free slots, got songs in {sorted(self._songs)}")
         sizes = {self._batch_rows(rows) for rows in range(1, self._n_rows + 1)}
         widths = {self._batch_width(length) for length in range(0, self._positions, POSITION_BLOCK)}
         with _failures("recording a frame"):
@@ -183,12 +183,14 @@ class TorchEngine:
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
-        """Feed a prompt by itself, whatever else is under way, and wait for its frame; see `LmEngine.prefill`."""
-        assert slot not in self._songs, slot
-        assert 0 <= slot < self.n_slots, slot
+        """Feed a prompt by itself and wait for its frame; see `LmEngine.prefill`."""
+        check_free(slot, self.n_slots, self._songs)
         first, length = len(self._owners), len(prompt.text_ids)
         rows = slice(first, first + prompt.n_rows)
-        assert rows.stop <= self._n_rows, "the caller keeps songs within the limit"
+        if rows.stop > self._n_rows:
+            raise EngineError(
+                f"heartmula: cache: expected at most {self._n_rows} rows within the limit, got {rows.stop}"
+            )
         with _failures("a prompt"):
             inputs = self._prompt_inputs(prompt, frame)
             outputs = self._network.step(inputs, None, eos_id=self._eos_id, max_top_k=prompt.top_k)
@@ -202,11 +204,11 @@ class TorchEngine:
 
     @torch.inference_mode()
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
-        """Begin the next frame of every song that is not complete; return that of `lag` steps before.
+        """Begin the next frame of every incomplete song; return the frame of `lag` steps before.
 
-        While only complete songs are left, every step returns one more of their frames. See `LmEngine.step`.
+        If all songs are complete, every step returns one more of their frames. See `LmEngine.step`.
         """
-        assert frames.keys() == self._songs.keys(), (sorted(frames), sorted(self._songs))
+        check_complete(frames, self._songs)
         songs = {slot: song for slot, song in self._songs.items() if not song.complete}
         with _failures("a frame"):
             if songs:
@@ -216,7 +218,7 @@ class TorchEngine:
             return self._arrive()
 
     def release(self, slot: int) -> None:
-        """Free a slot; frames of its song that are under way are dropped, and at most two rows move."""
+        """Free a slot and drop its pending frames. At most two rows move."""
         gone = self._songs.pop(slot)
         for row in sorted(gone.rows, reverse=True):
             last, owner = len(self._owners) - 1, self._owners.pop()
@@ -231,7 +233,7 @@ class TorchEngine:
     # ------------------------------------------------------------------------------------------------------ frames
 
     def _begin(self, songs: dict[int, _Song], frames: Mapping[int, FrameInput]) -> None:
-        """Put one frame of these songs under way."""
+        """Begin one frame of these songs."""
         buffers = self._ring[0]
         self._write(buffers.arrays, songs, frames)
         rows = self._batch_rows(len(self._owners))
@@ -248,7 +250,7 @@ class TorchEngine:
             song.n_pending += 1
 
     def _arrive(self) -> dict[int, Codes]:
-        """Wait for the oldest frame under way; what songs made that have left is dropped."""
+        """Wait for the oldest pending frame. Codes of released songs are dropped."""
         batch = self._under_way.popleft()
         made = zip(batch.songs.items(), batch.codes.wait(), strict=False)  # there are more places than songs
         arrived = {slot: codes for (slot, song), codes in made if self._songs.get(slot) is song}
@@ -257,7 +259,7 @@ class TorchEngine:
         return arrived
 
     def _recording(self, rows: int, width: int, top_k: int) -> Callable[[], object]:
-        """The frame of so many rows, positions and codes to choose from."""
+        """The recorded frame of so many rows, positions and candidates."""
         key = rows, width, top_k
         if key not in self._recorded:
             action = partial(self._frame, self._inputs.inputs.first(rows), self._made[:rows], width, top_k)
@@ -268,11 +270,11 @@ class TorchEngine:
         made.copy_(self._frames.frame(inputs, self._last, width=width, max_top_k=top_k))
 
     def _batch_rows(self, rows: int) -> int:
-        """The rows that a frame computes for so many in use."""
+        """The rows that a frame computes if `rows` are in use."""
         return self._n_rows if self._exact else min(1 << (rows - 1).bit_length(), self._n_rows)
 
     def _batch_width(self, length: int) -> int:
-        """The positions that it looks at where the longest song has so many cached."""
+        """The positions that a frame reads if the longest song has `length` cached ones."""
         return self._positions if self._exact else round_up(length + 1, POSITION_BLOCK)
 
     # ------------------------------------------------------------------------------------------------------ inputs
@@ -280,7 +282,7 @@ class TorchEngine:
     def _write(
         self, arrays: Mapping[str, NDArray[np.generic]], songs: Mapping[int, _Song], frames: Mapping[int, FrameInput]
     ) -> None:
-        """Write a frame's inputs; the rest are rows at position 0 of songs that nobody reads."""
+        """Write a frame's inputs. Unused rows are at position 0 of songs whose codes are dropped."""
         for name, array in arrays.items():
             array[:] = {"slot": self.n_slots, "top_k": 1, "temperature": 1}.get(name, 0)
         for place, (slot, song) in enumerate(songs.items()):
@@ -294,7 +296,7 @@ class TorchEngine:
                 "cfg_scale": prompt.cfg_scale,
                 "temperature": 1 if prompt.greedy else prompt.temperature,
                 "top_k": 1 if prompt.greedy else prompt.top_k,
-                "uniform": 0 if prompt.greedy else frame.uniform,  # 0 takes the first among equally likely codes
+                "uniform": 0 if prompt.greedy else frame.uniform,  # 0 selects the first of equally likely codes
             }
             for name, value in values.items():
                 arrays[name][place] = value
@@ -328,7 +330,7 @@ class TorchEngine:
 
 @contextmanager
 def _failures(what: str) -> Iterator[None]:
-    """PyTorch's errors, with what was being done."""
+    """Raise PyTorch's errors as EngineError, with the action that failed."""
     try:
         yield
     except (RuntimeError, IndexError) as error:  # out of memory is a RuntimeError, an id without an embedding the other

@@ -1,4 +1,4 @@
-"""Which engine an exported repository's language model runs on."""
+"""Opens the engine of an exported repository's language model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heartvoice.stages.lm.engine import GraphEngine, LmEngine
 EngineName = Literal["auto", "standard", "ort", "torch"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GPU_LAG = 2
-"""Frames that a GPU may be ahead of the host's look for EOS: what lies beyond it is dropped. Not measured yet."""
+"""Frames that a GPU may run ahead of the host's check for EOS; frames beyond EOS are dropped. Not measured yet."""
 _DRIVER = Path("/dev/nvidiactl")
 _STANDARD, _ORT = heartmula_step(0).name, heartmula_step_ort(0).name
 
@@ -32,12 +32,12 @@ def open_engine(
 
     Args:
         repository: exported.
-        name: "standard" is the portable graph, "ort" that of onnxruntime's own operators, which may be quantized;
-            "auto" takes "ort" if it was exported. "torch" is PyTorch with CUDA graphs in bfloat16, which "auto" takes
-            where there is a GPU; on CPUs it is for tests.
-        n_slots: songs at a time.
-        kv_limit: bytes of keys and values; default is room for a guided song of full length in every slot.
-        weights: folder of the official checkpoint, which "torch" reads; random weights are made anew.
+        name: "standard" is the portable graph; "ort" is the graph of onnxruntime's own operators, which may be
+            quantized; "torch" is PyTorch with CUDA graphs in bfloat16 (on CPUs for tests only). "auto" is "torch" if
+            there is a GPU, else "ort" if it was exported, else "standard".
+        n_slots: greatest number of songs at once.
+        kv_limit: bytes of keys and values; the default has room for a guided song of full length in every slot.
+        weights: folder of the official checkpoint, for "torch". Random weights are generated again.
         threads: of the graph.
 
     Raises:
@@ -58,7 +58,7 @@ def open_engine(
 
 
 def has_gpu() -> bool:
-    """Whether PyTorch sees a GPU; it is not loaded just to find that there is no driver."""
+    """True if PyTorch sees a GPU. Without a driver PyTorch is not loaded."""
     if not _DRIVER.exists():
         return False
     from heartvoice.stages.lm.torch_weights import sees_gpu

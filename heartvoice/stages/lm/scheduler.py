@@ -31,7 +31,7 @@ from heartvoice.errors import (
 )
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.stages.lm.engine import Codes, LmEngine
-from heartvoice.stages.lm.request import SongState
+from heartvoice.stages.lm.song_state import SongState
 
 log = logging.getLogger(__name__)
 
@@ -291,8 +291,8 @@ class LmScheduler:
     def _deliver(self, made: Mapping[int, Codes]) -> None:
         """Hand frames out; songs that are over have left, and were reported, when their consumers hear of it."""
         streams = {slot: self._running[slot] for slot in made}
-        frames = {slot: stream.song.take(made[slot]) for slot, stream in streams.items()}
-        over = [slot for slot, stream in streams.items() if stream.song.over]
+        frames = {slot: stream.song.accept(made[slot]) for slot, stream in streams.items()}
+        over = [slot for slot, stream in streams.items() if stream.song.finished]
         for slot in over:
             self._leave(slot)
         self._observer.frames_made(sum(frame is not None for frame in frames.values()))
@@ -301,7 +301,7 @@ class LmScheduler:
             frame = frames[slot]
             if frame is not None:
                 stream.put(frame)
-            if stream.song.over:
+            if stream.song.finished:
                 stream.put(None)
 
     def _leave(self, slot: int) -> None:

@@ -1,1 +1,1 @@
-"""Svc."""
+"""The singing-voice converter: requests, features, flow and vocoder."""

@@ -29,8 +29,10 @@ from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 from heartvoice.stages.svc.pitch import shifted
+from heartvoice.stages.svc.report import make_report
 from heartvoice.stages.svc.settings import ConvertSettings
-from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, SourceFeatures, check_vocals, make_report
+from heartvoice.stages.svc.stage import ConvertStage, SourceFeatures
+from heartvoice.stages.svc.vocals import MAX_VOCALS_SAMPLES, check_vocals
 from heartvoice.stages.svc.voice_features import SAMPLES_PER_VALUE, VoiceFeatures
 from heartvoice.stages.svc.windows import OVERLAP_FRAMES, WindowJoiner
 
@@ -260,7 +262,7 @@ class LiveConverter:
     def _converted(self, state: LiveState, end: int, more: bool) -> tuple[LiveState, list[Floats]]:
         """Convert frames [next_frame, end)."""
         stage, settings = self._stage, self._settings
-        heard = stage.listen(state.audio)
+        heard = stage.analyse(state.audio)
         state = self._counted(state, heard, end if more else None)
         moved = shifted(heard.f0, state.shift + settings.pitch_shift)
         cond = stage.condition(heard.content, moved, heard.n_frames)

@@ -1,4 +1,4 @@
-"""What a caller may ask of a conversion."""
+"""The settings of a conversion."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from heartvoice.arrays import Array
 from heartvoice.contracts.constants import AUTO_PITCH_MODES
+from heartvoice.contracts.encoding import encode_settings, encode_text
 from heartvoice.contracts.settings import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
 from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError
@@ -30,7 +31,7 @@ class ConvertSettings:
     pitch_shift: float = 0.0
     """Semitones."""
     auto_pitch: AutoPitch = "semitone"
-    """How far the median pitch moves to the voice's: not at all, or rounded to this (see `svc_pitch.Rounding`)."""
+    """How the median pitch moves to the voice's: not at all, or rounded to this (see `pitch.Rounding`)."""
     prompt_s: float = float(PROMPT_S.default)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class ConvertSettings:
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Array]) -> ConvertSettings:
-        """Read a request's settings, all of them optional; `auto_pitch` is BYTES [1]."""
+        """Read and check a request's settings, all of them optional; `auto_pitch` is BYTES [1]."""
         values = read_settings(inputs, (*SVC_SETTINGS, SEED))
         return cls(
             steps=int(values["svc_steps"]),
@@ -55,6 +56,17 @@ class ConvertSettings:
             prompt_s=float(values["prompt_s"]),
         )
 
+    def to_inputs(self) -> dict[str, Array]:
+        """The settings as tensors; the reverse of `from_inputs`."""
+        values = {
+            "svc_steps": self.steps,
+            "svc_guidance": self.guidance,
+            "seed": self.seed,
+            "pitch_shift": self.pitch_shift,
+            "prompt_s": self.prompt_s,
+        }
+        return {**encode_settings(values, (*SVC_SETTINGS, SEED)), "auto_pitch": encode_text(self.auto_pitch)}
+
     def automatic_shift(self, source: Contour, reference: Contour) -> float:
-        """Semitones that `auto_pitch` asks for; 0 if either contour has no voiced value."""
+        """Semitones of the automatic shift; 0 if either contour has no voiced value."""
         return 0.0 if self.auto_pitch == "off" else automatic_shift(source, reference, self.auto_pitch)

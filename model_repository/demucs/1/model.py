@@ -1,1 +1,1 @@
-from heartvoice.serving.separation import DemucsModel as TritonPythonModel
+from heartvoice.serving.demucs import DemucsModel as TritonPythonModel

@@ -1,1 +1,1 @@
-from heartvoice.serving.separation import SpeakerEncoderModel as TritonPythonModel
+from heartvoice.serving.speaker_encoder import SpeakerEncoderModel as TritonPythonModel

@@ -18,13 +18,15 @@ import pytest
 from heartvoice.audio.dsp import resample
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Report, StemsChunk
 from heartvoice.evaluation.cases import find_cases
 from heartvoice.evaluation.harness import Evaluation, evaluate_case
 from heartvoice.evaluation.judges import CAMPPLUS, RESEMBLYZER, Judges, open_judges
-from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
-from heartvoice.pipeline.messages import AudioPiece, Finished, StemsPiece
-from heartvoice.stages.separation import SeparationPlan, SeparationRequest
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from heartvoice.pipeline.context import JobContext
+from heartvoice.pipeline.cover import run_cover
+from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music, singers, weights_files
 
@@ -63,7 +65,7 @@ def song() -> Song:
 
 
 class Oracle:
-    """Stages that know the vocals and what they shall become; a `revoice.VoiceStages`."""
+    """Stages that know the vocals and what they shall become; a `VoiceStages`."""
 
     def __init__(self, song: Song, new: np.ndarray, by: Judges) -> None:
         self.song, self.new, self.by = song, new, by
@@ -103,15 +105,15 @@ def covered(song: Song, new: np.ndarray, by: Judges, folder: Path, *, live: bool
             "stems": np.array([True]),
         }
     )
-    about = {"random_weights": False, "speaker_encoder": RESEMBLYZER}
+    about = {"preset": "tiny", "random_weights": False, "speaker_encoder": RESEMBLYZER}
     pieces, stems, report = [], [], {}
-    for message in CoverPipeline(request, Oracle(song, new, by), SeparationPlan(SIZES), about).run():
-        if isinstance(message, AudioPiece):
+    for message in run_cover(request, Oracle(song, new, by), PRESETS["tiny"], JobContext(about)):
+        if isinstance(message, AudioChunk):
             pieces.append(message.audio)
-        elif isinstance(message, StemsPiece):
+        elif isinstance(message, StemsChunk):
             stems.append(message.stems)
-        elif isinstance(message, Finished):
-            report = message.report
+        elif isinstance(message, Report):
+            report = dict(message.raw)
     instrumental, vocals = np.concatenate(stems, axis=2)
     sounds = {
         "voice": (voice, STEM_RATE_HZ),

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from heartvoice import keyed_random
 from heartvoice.contracts.constants import FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.contracts.messages import AudioChunk, Codes, CodesChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Progress
-from heartvoice.pipeline.song import SongPipeline, SongRequest
+from heartvoice.pipeline.context import JobContext
+from heartvoice.pipeline.song_request import SongRequest
+from heartvoice.pipeline.song_with_voice import run_song
+from heartvoice.pipeline.voice_conversion import VoiceStages
+from heartvoice.runtime.networks import Check, never_cancelled
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.lm.request import LmRequest
 from tests.fakes.networks import TorchCodec, text, tiny, torch_codec
+from tests.support.cancelling import cancelled_when
 
 PRESET = tiny()
 pytestmark = pytest.mark.slow  # decodes minutes of audio
@@ -52,17 +58,26 @@ def request(**inputs: object) -> SongRequest:
     return SongRequest.from_inputs(base | {k: np.asarray(v) for k, v in inputs.items()}, PRESET)
 
 
-def joined(pipeline: SongPipeline) -> tuple[np.ndarray, dict[str, object]]:
-    pieces, report = [], {}
+def song_messages(wanted: SongRequest, stages: Stages, check: Check = never_cancelled) -> Iterator[Message]:
+    context = JobContext(ABOUT, check)
+    return run_song(wanted, stages, no_voice_stages, PRESET, context, detect_vocals=True)
+
+
+def no_voice_stages() -> VoiceStages:
+    raise AssertionError("a song without a voice or stems converts nothing")
+
+
+def joined(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
+    pieces, report = list[np.ndarray](), dict[str, Any]()
     position = 0
-    for message in pipeline.run():
-        if isinstance(message, AudioPiece):
+    for message in messages:
+        if isinstance(message, AudioChunk):
             assert message.start == position
             assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
             position += message.audio.shape[1]
             pieces.append(message.audio)
-        if isinstance(message, Finished):
-            report = message.report
+        if isinstance(message, Report):
+            report = dict(message.raw)
     return np.concatenate(pieces, axis=1), report
 
 
@@ -80,7 +95,7 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
         join="continuous",
     )
     for chunk, delay_s in ((n_frames, 0.0), (7, 0.0005)):
-        audio, report = joined(SongPipeline(request(), Stages(networks, song, chunk, delay_s), PRESET, ABOUT))
+        audio, report = joined(song_messages(request(), Stages(networks, song, chunk, delay_s)))
         assert audio.shape == (2, n_frames * FRAME_HOP)
         assert report["frames"] == n_frames
         np.testing.assert_allclose(audio, whole, atol=1e-4)  # one flipped level would be 0.1: none here
@@ -88,18 +103,15 @@ def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: 
 
 def test_same_samples_whatever_the_chunks(networks: TorchCodec) -> None:
     song = codes(100)
-    results = [
-        joined(SongPipeline(request(), Stages(networks, song, chunk, 0.001), PRESET, ABOUT))[0]
-        for chunk in (1, 60, 100)
-    ]
+    results = [joined(song_messages(request(), Stages(networks, song, chunk, 0.001)))[0] for chunk in (1, 60, 100)]
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
 
 
 def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec) -> None:
     song = codes(120)
-    made, _ = joined(SongPipeline(request(), Stages(networks, song, 10), PRESET, ABOUT))
-    again, report = joined(SongPipeline(request(codes=song), Stages(networks, song[:, :0], 1), PRESET, ABOUT))
+    made, _ = joined(song_messages(request(), Stages(networks, song, 10)))
+    again, report = joined(song_messages(request(codes=song), Stages(networks, song[:, :0], 1)))
     assert np.array_equal(made, again)
     assert report["ended_by"] == "codes"
 
@@ -107,22 +119,22 @@ def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec)
 def test_first_audio_comes_before_the_lm_has_finished(networks: TorchCodec) -> None:
     stages = Stages(networks, codes(300), 10, delay_s=0.01)
     n_codes = 0
-    for message in SongPipeline(request(return_codes=[True]), stages, PRESET, ABOUT).run():
-        if isinstance(message, CodesPiece):
+    for message in song_messages(request(return_codes=[True]), stages):
+        if isinstance(message, CodesChunk):
             n_codes += message.codes.shape[1]
-        if isinstance(message, AudioPiece):
+        if isinstance(message, AudioChunk):
             break
     assert 93 <= n_codes < 300
 
 
 def test_codes_and_progress_are_complete(networks: TorchCodec) -> None:
     song = codes(150)
-    messages = list(SongPipeline(request(return_codes=[True]), Stages(networks, song, 11), PRESET, ABOUT).run())
-    got = np.concatenate([m.codes for m in messages if isinstance(m, CodesPiece)], axis=1)
+    messages = list(song_messages(request(return_codes=[True]), Stages(networks, song, 11)))
+    got = np.concatenate([m.codes for m in messages if isinstance(m, CodesChunk)], axis=1)
     assert np.array_equal(got, song)
-    stages = {m.stage: m.done for m in messages if isinstance(m, Progress)}
+    stages = {m.stage: m.done for m in messages if isinstance(m, Event)}
     assert stages == {"lm": 150, "codec": 150}
-    assert isinstance(messages[-1], Finished)
+    assert isinstance(messages[-1], Report)
 
 
 def test_an_error_in_the_lm_ends_the_song(networks: TorchCodec) -> None:
@@ -132,18 +144,15 @@ def test_an_error_in_the_lm_ends_the_song(networks: TorchCodec) -> None:
             raise EngineError("no more")
 
     with pytest.raises(EngineError, match="no more"):
-        list(SongPipeline(request(), Broken(networks, codes(1), 1), PRESET, ABOUT).run())
+        list(song_messages(request(), Broken(networks, codes(1), 1)))
 
 
 def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
     began = time.monotonic()
 
-    def check() -> None:
-        if time.monotonic() - began > 0.3:
-            raise RequestCancelledError("song: cancelled")
-
+    check = cancelled_when(lambda: time.monotonic() - began > 0.3)
     with pytest.raises(RequestCancelledError):
-        list(SongPipeline(request(), Stages(networks, codes(2), 1, delay_s=5.0), PRESET, ABOUT).run(check))
+        list(song_messages(request(), Stages(networks, codes(2), 1, delay_s=5.0), check))
     assert time.monotonic() - began < 2.0
 
 

@@ -14,10 +14,10 @@ from benchmarks import song_with_voice as benchmark
 from benchmarks.song_with_voice import StageRecorder, StageReplay
 from heartvoice.audio.recordings import read_voice
 from heartvoice.config.presets import PRESETS
-from heartvoice.pipeline.messages import Codes
+from heartvoice.contracts.messages import Codes
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.svc.converter import ConversionRequest
+from heartvoice.stages.svc.request import ConversionRequest
 from tests.fakes.networks import text
 from tests.support.voice_stages import Oracle, voice_inputs
 

@@ -16,9 +16,9 @@ from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.models import DEMUCS, MODELS, SPEAKER_ENCODER
 from heartvoice.contracts.types import TensorSpec
 from heartvoice.loadtest import work as load_work
-from heartvoice.pipeline.cover import CoverRequest
-from heartvoice.pipeline.song import SongRequest
-from heartvoice.stages.svc.converter import ConversionRequest
+from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.pipeline.song_request import SongRequest
+from heartvoice.stages.svc.request import ConversionRequest
 
 TINY = PRESETS["tiny"]
 LOADS = {load.name: load for load in load_work.loads(TINY)}

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.stereo_image import mid_channel
+from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
-from heartvoice.pipeline.cover import CoverPipeline, CoverRequest
-from heartvoice.pipeline.messages import AudioPiece, Finished, Progress
+from heartvoice.pipeline.context import JobContext
+from heartvoice.pipeline.cover import run_cover
+from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS
-from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from heartvoice.runtime.networks import Check, never_cancelled
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
-from tests.support.voice_stages import LIVE, PLAN, Oracle, voice_inputs
+from tests.support.cancelling import cancelled_when
+from tests.support.voice_stages import LIVE, Oracle, voice_inputs
 
+PRESET = PRESETS["tiny"]
+ABOUT = {"preset": "tiny", "random_weights": True}
 SECONDS = 16.0
 
 
@@ -30,18 +38,24 @@ def request(mix: np.ndarray, **more: np.ndarray) -> CoverRequest:
     return CoverRequest.from_inputs(recording | voice_inputs() | more)
 
 
-def run(pipeline: CoverPipeline) -> tuple[np.ndarray, dict[str, object]]:
-    pieces, report, position = [], {}, 0
-    for message in pipeline.run():
-        if isinstance(message, AudioPiece):
+def cover(
+    wanted: CoverRequest, oracle: Oracle, check: Check = never_cancelled, *, detect_vocals: bool = True
+) -> Generator[Message, None, None]:
+    return run_cover(wanted, oracle, PRESET, JobContext(ABOUT, check), detect_vocals=detect_vocals)
+
+
+def run(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
+    pieces, report, position = list[np.ndarray](), dict[str, Any](), 0
+    for message in messages:
+        if isinstance(message, AudioChunk):
             assert message.start == position
             assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
             position += message.audio.shape[1]
             pieces.append(message.audio)
-        elif isinstance(message, Finished):
-            report = message.report
+        elif isinstance(message, Report):
+            report = dict(message.raw)
         else:
-            assert isinstance(message, Progress)
+            assert isinstance(message, Event)
     return np.concatenate(pieces, axis=1), report
 
 
@@ -50,7 +64,7 @@ def run(pipeline: CoverPipeline) -> tuple[np.ndarray, dict[str, object]]:
 def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool) -> None:
     mix, vocals, _ = music.song(SECONDS)
     oracle = Oracle(vocals)
-    audio, report = run(CoverPipeline(request(mix, live=np.array([live])), oracle, PLAN))
+    audio, report = run(cover(request(mix, live=np.array([live])), oracle))
     expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert audio.shape == expected.shape
     assert float(np.abs(audio - expected).max()) <= 1e-5
@@ -75,10 +89,9 @@ class Silencer(Oracle):
 @pytest.mark.slow
 def test_a_converter_that_is_silent_leaves_the_band() -> None:
     mix, vocals, band = music.song(8.0)
-    audio, report = run(CoverPipeline(request(mix), Silencer(vocals), PLAN))
+    audio, report = run(cover(request(mix), Silencer(vocals)))
     assert float(np.abs(audio - resample(band, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-3
     similarity = report["similarity"]
-    assert isinstance(similarity, dict)
     assert similarity["before"] is not None
     assert similarity["after"] is None, "nothing audible to judge"
 
@@ -97,7 +110,7 @@ class Short(Oracle):
 
 def test_a_converter_may_be_511_samples_short() -> None:
     mix, vocals, _ = music.song(8.0)
-    audio, _ = run(CoverPipeline(request(mix), Short(vocals), PLAN))
+    audio, _ = run(cover(request(mix), Short(vocals)))
     expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert audio.shape == expected.shape
     assert float(np.abs(audio - expected)[:, :-4000].max()) <= 1e-2
@@ -116,7 +129,7 @@ def test_a_broken_converter_fails_the_cover(broken: str) -> None:
 
     mix, vocals, _ = music.song(8.0)
     with pytest.raises(EngineError):
-        run(CoverPipeline(request(mix), Broken(vocals), PLAN))
+        run(cover(request(mix), Broken(vocals)))
 
 
 # ----------------------------------------------------------------------------------------------------------- no vocals
@@ -133,14 +146,14 @@ def without_vocals(instrumental: np.ndarray) -> Oracle:
 
 def test_a_recording_without_vocals_passes_through_unchanged(instrumental: np.ndarray) -> None:
     oracle = without_vocals(instrumental)
-    audio, report = run(CoverPipeline(request(instrumental), oracle, PLAN))
+    audio, report = run(cover(request(instrumental), oracle))
     assert np.array_equal(audio, resample(instrumental, STEM_RATE_HZ, SAMPLE_RATE_HZ))
     assert report["converted"] is False
     assert oracle.n_converted == 0
 
 
 def test_a_recording_without_vocals_is_an_error_if_asked(instrumental: np.ndarray) -> None:
-    pipeline = CoverPipeline(request(instrumental, no_vocals=text("error")), without_vocals(instrumental), PLAN)
+    pipeline = cover(request(instrumental, no_vocals=text("error")), without_vocals(instrumental))
     with pytest.raises(InvalidRequestError, match="recording: no vocals found"):
         run(pipeline)
 
@@ -152,7 +165,7 @@ def test_a_recording_without_vocals_is_converted_if_asked_or_if_nobody_can_tell(
 ) -> None:
     oracle = without_vocals(instrumental)
     more = {"no_vocals": text("convert")} if how == "asked" else {}
-    pipeline = CoverPipeline(request(instrumental, **more), oracle, PLAN, detect_vocals=how == "asked")
+    pipeline = cover(request(instrumental, **more), oracle, detect_vocals=how == "asked")
     _, report = run(pipeline)
     assert report["converted"] is True
     assert oracle.n_converted == 1
@@ -165,7 +178,7 @@ def test_a_long_introduction_is_kept_until_the_singer_begins() -> None:
     begin = 9 * STEM_RATE_HZ
     late = np.concatenate([silent[:, :begin], vocals[:, begin:]], axis=1)
     oracle = Oracle(late)
-    audio, report = run(CoverPipeline(request(band + late), oracle, PLAN))
+    audio, report = run(cover(request(band + late), oracle))
     assert report["converted"] is True
     assert oracle.n_converted == 1
     assert float(np.abs(audio - resample(band + late, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-5
@@ -192,7 +205,7 @@ def test_the_next_window_is_separated_while_one_is_converted() -> None:
             assert overlapped.wait(10) or not request.more, "separation waited for the conversion"
             yield from super().convert(request)
 
-    run(CoverPipeline(request(mix, **LIVE), Watched(vocals), PLAN))
+    run(cover(request(mix, **LIVE), Watched(vocals)))
     assert overlapped.is_set()
 
 
@@ -200,8 +213,8 @@ def test_the_next_window_is_separated_while_one_is_converted() -> None:
 def test_separation_does_not_run_far_ahead_of_a_slow_consumer() -> None:
     mix, vocals, _ = music.song(45.0)
     oracle = Oracle(vocals)
-    stream = CoverPipeline(request(mix, **LIVE), oracle, PLAN).run()
-    while not isinstance(next(stream), AudioPiece):
+    stream = cover(request(mix, **LIVE), oracle)
+    while not isinstance(next(stream), AudioChunk):
         pass
     time.sleep(0.5)
     assert oracle.n_separated <= 1 + 2 * (MAX_AHEAD_WINDOWS + 1) + 1
@@ -218,14 +231,10 @@ def test_cancelling_ends_the_job_while_a_stage_is_at_work() -> None:
             release.wait(20)
             yield from super().convert(request)
 
-    def check() -> None:
-        if cancelled.is_set():
-            raise RequestCancelledError("cancelled")
-
     threading.Timer(0.3, cancelled.set).start()
     began = time.monotonic()
     with pytest.raises(RequestCancelledError):
-        list(CoverPipeline(request(mix), Stuck(vocals), PLAN).run(check))
+        list(cover(request(mix), Stuck(vocals), cancelled_when(cancelled.is_set)))
     assert time.monotonic() - began < 5.0
     release.set()
 
@@ -240,7 +249,7 @@ def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
 
     mix, vocals, _ = music.song(SECONDS)
     with pytest.raises(EngineError, match="htdemucs: exploded"):
-        run(CoverPipeline(request(mix), Failing(vocals), PLAN))
+        run(cover(request(mix), Failing(vocals)))
 
 
 @pytest.mark.slow
@@ -248,7 +257,7 @@ def test_poor_references_are_named_in_the_report() -> None:
     mix, vocals, _ = music.song(8.0)
     quiet = music.singer(4.0, 8_000, seed=1)
     inputs = {"voice_audio": quiet[None], "voice_sample_rate": np.array([8_000])}
-    _, report = run(CoverPipeline(request(mix, **inputs), Oracle(vocals), PLAN))
+    _, report = run(cover(request(mix, **inputs), Oracle(vocals)))
     assert report["warnings"]
     assert report["voice_consent"] == "me, here"
-    assert len(str(report["voice_sha256"])) == 64
+    assert len(report["voice_sha256"]) == 64

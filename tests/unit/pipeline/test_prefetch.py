@@ -10,6 +10,7 @@ import pytest
 
 from heartvoice.errors import RequestCancelledError
 from heartvoice.pipeline.prefetch import TIMEOUT, Prefetcher
+from tests.support.cancelling import cancelled_when
 from tests.support.waiting import wait_until
 
 
@@ -60,14 +61,11 @@ def test_check_is_called_while_nothing_comes() -> None:
         release.wait(10)
         yield 1
 
-    def check() -> None:
-        if time.monotonic() - began > 0.3:
-            raise RequestCancelledError("enough")
-
     began = time.monotonic()
-    with Prefetcher(wait, name="test") as pump:
+    check = cancelled_when(lambda: time.monotonic() - began > 0.3)
+    with Prefetcher(wait, name="test", check=check) as pump:
         with pytest.raises(RequestCancelledError):
-            list(pump.items(check))
+            list(pump.items())
         assert pump.next(timeout_s=0.0) is TIMEOUT
         release.set()
     assert time.monotonic() - began < 5.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +21,19 @@ from heartvoice.contracts.constants import (
     SAMPLE_RATE_HZ,
     STEM_RATE_HZ,
 )
+from heartvoice.contracts.messages import AudioChunk, Codes, CodesChunk, Event, Message, Report, StemsChunk
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.models.heartcodec.windows import WindowPlan
-from heartvoice.pipeline.messages import AudioPiece, Codes, CodesPiece, Finished, Message, Progress, StemsPiece
-from heartvoice.pipeline.song import SongRequest
+from heartvoice.pipeline.context import JobContext
+from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
-from heartvoice.stages.separation import SeparationRequest
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk
+from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
+from tests.support.cancelling import cancelled_when
 from tests.support.voice_stages import LIVE, Oracle, voice_inputs
 
 PRESET = PRESETS["tiny"]
@@ -81,27 +84,27 @@ def song(vocals: np.ndarray, band: np.ndarray) -> np.ndarray:
 def messages(stages: Written, oracle: Oracle, **inputs: np.ndarray) -> Iterator[Message]:
     base = {"lyrics": text("la"), "codec_window": np.array([CODES_PER_UNIT])}
     request = SongRequest.from_inputs(base | inputs, PRESET)
-    return run_song(request, stages, lambda: oracle, PRESET, ABOUT, detect_vocals=True)
+    return run_song(request, stages, lambda: oracle, PRESET, JobContext(ABOUT), detect_vocals=True)
 
 
-def joined(stream: Iterator[Message]) -> tuple[np.ndarray, np.ndarray | None, dict[str, object]]:
+def joined(stream: Iterator[Message]) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
     """Audio, stems if there are any, and the report; pieces are checked to go on where the last one ended."""
     audio, stems = list[np.ndarray](), list[np.ndarray]()
-    report: dict[str, object] = {}
+    report: dict[str, Any] = {}
     at = stems_at = 0
     for message in stream:
         assert not report, "nothing follows the report"
-        if isinstance(message, AudioPiece):
+        if isinstance(message, AudioChunk):
             assert message.start == at
             at += message.audio.shape[1]
             audio.append(message.audio)
-        elif isinstance(message, StemsPiece):
+        elif isinstance(message, StemsChunk):
             assert message.start == stems_at
             assert message.stems.nbytes <= MAX_RESPONSE_BYTES
             stems_at += message.stems.shape[2]
             stems.append(message.stems)
-        elif isinstance(message, Finished):
-            report = message.report
+        elif isinstance(message, Report):
+            report = dict(message.raw)
     return np.concatenate(audio, axis=1), np.concatenate(stems, axis=2) if stems else None, report
 
 
@@ -120,10 +123,8 @@ def test_a_converter_that_returns_its_input_gives_the_song_back(
     assert report["samples"] == song.shape[1]
     assert report["svc"] == {"engine": "identity"}
     settings = report["settings"]
-    assert isinstance(settings, dict)
     assert (settings["live"], settings["codec_window"], settings["auto_pitch"]) == (bool(more), 93, "semitone")
     timings = report["timings"]
-    assert isinstance(timings, dict)
     assert {"lm_s", "codec_s", "separation_s", "conversion_s", "mix_s", "first_audio_s", "total_s"} <= set(timings)
 
 
@@ -152,7 +153,7 @@ def test_stems_of_a_song_leave_its_audio_alone(song: np.ndarray, vocals: np.ndar
     assert report["stems"] == list(MIX_STEM_NAMES)
     assert oracle.n_converted == 0
     assert "stems" not in plain_report
-    assert "svc_steps" not in plain_report["settings"]  # type: ignore[operator]
+    assert "svc_steps" not in plain_report["settings"]
 
 
 @pytest.mark.slow
@@ -228,11 +229,11 @@ def test_a_slow_converter_does_not_hold_up_the_writing(song: np.ndarray, vocals:
 @pytest.mark.slow
 def test_codes_and_progress_of_every_stage_come_through(song: np.ndarray, vocals: np.ndarray) -> None:
     stream = list(messages(Written(song), Oracle(vocals), **voice_inputs(), return_codes=np.array([True])))
-    pieces = [message for message in stream if isinstance(message, CodesPiece)]
+    pieces = [message for message in stream if isinstance(message, CodesChunk)]
     assert [piece.start for piece in pieces] == list(range(0, N_FRAMES, 7))
-    stages = {message.stage for message in stream if isinstance(message, Progress)}
+    stages = {message.stage for message in stream if isinstance(message, Event)}
     assert stages == {"lm", "codec", "separate", "convert", "mix"}
-    last = {message.stage: message.done for message in stream if isinstance(message, Progress)}
+    last = {message.stage: message.done for message in stream if isinstance(message, Event)}
     assert all(abs(done - N_FRAMES) <= 1 for done in last.values()), last
 
 
@@ -270,15 +271,12 @@ def test_cancelling_ends_a_song_while_it_is_converted(song: np.ndarray, vocals: 
             release.wait(20)
             yield from super().convert(request)
 
-    def check() -> None:
-        if cancelled.is_set():
-            raise RequestCancelledError("cancelled")
-
     request = SongRequest.from_inputs(
         {"lyrics": text("la"), "codec_window": np.array([CODES_PER_UNIT])} | voice_inputs(), PRESET
     )
     stuck = Stuck(vocals)
-    stream = run_song(request, Written(song), lambda: stuck, PRESET, ABOUT, detect_vocals=True, check=check)
+    context = JobContext(ABOUT, cancelled_when(cancelled.is_set))
+    stream = run_song(request, Written(song), lambda: stuck, PRESET, context, detect_vocals=True)
     began = time.monotonic()
     with pytest.raises(RequestCancelledError):
         list(stream)

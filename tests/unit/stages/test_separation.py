@@ -17,17 +17,14 @@ from hypothesis import strategies as st
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
+from heartvoice.contracts.messages import StemsChunk
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.models.demucs_module import Separator
 from heartvoice.models.load import load_network, random_checkpoint
-from heartvoice.stages.separation import (
-    Carry,
-    SegmentTransform,
-    SeparateStage,
-    SeparationPlan,
-    SeparationRequest,
-    StemsPiece,
-)
+from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.request import Carry, SeparationRequest
+from heartvoice.stages.separation.stage import SeparateStage
+from heartvoice.stages.separation.transform import SegmentTransform
 from tests.support.cancelling import networks_until
 from tests.support.music import band
 
@@ -75,8 +72,8 @@ def network() -> TorchSeparator:
 
 def separate(stage: SeparateStage, audio: Any, **options: Any) -> Any:
     pieces = list(stage.separate(SeparationRequest(audio, **options)))
-    assert all(isinstance(piece, StemsPiece) for piece in pieces)
-    return np.concatenate([piece.stems for piece in pieces if isinstance(piece, StemsPiece)], axis=2)
+    assert all(isinstance(piece, StemsChunk) for piece in pieces)
+    return np.concatenate([piece.stems for piece in pieces if isinstance(piece, StemsChunk)], axis=2)
 
 
 def error(got: Any, want: Any) -> float:
@@ -157,7 +154,7 @@ def test_windows_give_the_samples_of_the_whole_bit_for_bit(
         *pieces, last = stage.separate(request)
         carry = last.carry if isinstance(last, Carry) else None
         assert (carry is not None) == span.more
-        parts += [piece.stems for piece in [*pieces, last] if isinstance(piece, StemsPiece)]
+        parts += [piece.stems for piece in [*pieces, last] if isinstance(piece, StemsChunk)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=2), whole)
     assert whole_network.n_calls == window_network.n_calls
 
@@ -167,7 +164,7 @@ def test_a_last_request_of_the_overlap_alone_runs_no_segment() -> None:
     stage = SeparateStage(network, SMALL)
     whole = separate(stage, audio)
     first, carry = list(stage.separate(SeparationRequest(audio, more=True)))
-    assert isinstance(first, StemsPiece)
+    assert isinstance(first, StemsChunk)
     assert isinstance(carry, Carry)
     network.n_calls = 0
     rest = separate(stage, audio[:, SMALL.stride_samples :], carry=carry.carry)
@@ -202,7 +199,7 @@ def test_pieces_are_contiguous_and_fit_a_response() -> None:
     stage, audio = SeparateStage(FakeSeparator(sizes), sizes), noise(3 * sizes.segment_samples)
     at = 0
     for piece in stage.separate(SeparationRequest(audio)):
-        assert isinstance(piece, StemsPiece)
+        assert isinstance(piece, StemsChunk)
         assert piece.start == at
         assert piece.stems.dtype == np.float32
         assert piece.stems.flags.c_contiguous
@@ -250,7 +247,7 @@ def test_cancelling_stops_before_the_next_segment() -> None:
 def test_a_failing_network_fails_the_request() -> None:
     network = FakeSeparator(SMALL, fail_at=1)
     stream = SeparateStage(network, SMALL).separate(SeparationRequest(noise(3 * SMALL.segment_samples)))
-    assert isinstance(next(stream), StemsPiece)
+    assert isinstance(next(stream), StemsChunk)
     with pytest.raises(EngineError, match="out of memory"):
         list(stream)
 

@@ -14,6 +14,7 @@ from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.contracts.tensors import SVC_STATE
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import bits
+from heartvoice.stages.svc.exact import ExactConversion
 from heartvoice.stages.svc.live import (
     CONTEXT_SAMPLES,
     GRID_SAMPLES,
@@ -24,7 +25,8 @@ from heartvoice.stages.svc.live import (
 )
 from heartvoice.stages.svc.pitch import automatic_shift
 from heartvoice.stages.svc.settings import ConvertSettings
-from heartvoice.stages.svc.stage import MAX_VOCALS_SAMPLES, ConvertStage, Floats
+from heartvoice.stages.svc.stage import ConvertStage, Floats
+from heartvoice.stages.svc.vocals import MAX_VOCALS_SAMPLES
 from heartvoice.stages.svc.voice_features import VoiceFeatures
 from tests.support.cancelling import networks_until
 from tests.support.svc_conversion import RATE_HZ, hum, small_runs, small_stage, stage_over, still, tone
@@ -70,7 +72,7 @@ def live(
 
 
 def exact(stage: ConvertStage, vocals: Floats, settings: ConvertSettings = QUICK) -> tuple[Floats, dict[str, Any]]:
-    conversion = stage.convert(vocals, voice_of(), settings)
+    conversion = ExactConversion(stage, vocals, voice_of(), settings)
     return np.concatenate(list(conversion)), conversion.report()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.keyed_random import normal
+from heartvoice.stages.svc.exact import ExactConversion
 from heartvoice.stages.svc.pitch import pitch_bins
 from heartvoice.stages.svc.settings import AutoPitch, ConvertSettings
 from heartvoice.stages.svc.stage import ConvertStage, Floats
@@ -35,7 +36,7 @@ def voice_of(hz: float = 440.0, seconds: float = 3.0) -> VoiceFeatures:
 
 
 def sung(stage: ConvertStage, vocals: Floats, settings: ConvertSettings, voice: VoiceFeatures | None = None) -> Floats:
-    return np.concatenate(list(stage.convert(vocals, voice or voice_of(), settings)))
+    return np.concatenate(list(ExactConversion(stage, vocals, voice or voice_of(), settings)))
 
 
 # ---------------------------------------------------------------------------------------------------------- whole songs
@@ -52,7 +53,7 @@ def test_a_song_of_any_length_keeps_it_but_for_a_part_of_a_hop(n_samples: int) -
 
 def test_pieces_come_as_windows_finish() -> None:
     stage, networks = small_stage()
-    conversion = stage.convert(tone(4.0), voice_of(), QUICK)
+    conversion = ExactConversion(stage, tone(4.0), voice_of(), QUICK)
     assert not networks.calls  # nothing is done before it is asked for
     windows = stage.plan(4 * RATE_HZ // 512, voice_of())
     assert len(windows) == 3
@@ -128,7 +129,7 @@ def test_voices_converted_at_once_do_not_mix() -> None:
 def report_of(vocals: Floats, voice: VoiceFeatures, auto: AutoPitch, shift: float = 0.0) -> dict[str, Any]:
     stage, _ = small_stage()
     settings = ConvertSettings(steps=1, guidance=0.0, auto_pitch=auto, pitch_shift=shift, prompt_s=3.0)
-    conversion = stage.convert(vocals, voice, settings)
+    conversion = ExactConversion(stage, vocals, voice, settings)
     list(conversion)
     return conversion.report()
 
@@ -280,7 +281,7 @@ def test_bad_references_are_refused(reference: Any, message: str) -> None:
 def test_bad_vocals_are_refused_at_once(vocals: Any, message: str) -> None:
     stage, networks = small_stage()
     with pytest.raises(InvalidRequestError, match=message):
-        stage.convert(vocals, voice_of(), QUICK)
+        ExactConversion(stage, vocals, voice_of(), QUICK)
     assert not networks.calls
 
 
@@ -342,14 +343,14 @@ def test_a_style_of_another_size_is_an_engine_s_failure() -> None:
 def test_cancelling_stops_before_the_next_network_call() -> None:
     settings = ConvertSettings(steps=2, prompt_s=3.0)
     stage, networks = small_stage()
-    list(stage.convert(tone(2.0), voice_of(), settings))
+    list(ExactConversion(stage, tone(2.0), voice_of(), settings))
     wanted = list(networks.calls)
     assert len(wanted) == 3 + 2 * (2 + 1)  # two windows
     for upto in range(len(wanted)):
         networks.calls.clear()
         cancelled = stage_over(networks_until(networks, lambda upto=upto: len(networks.calls) >= upto))  # type: ignore[misc]
         with pytest.raises(RequestCancelledError):
-            list(cancelled.convert(tone(2.0), voice_of(), settings))
+            list(ExactConversion(cancelled, tone(2.0), voice_of(), settings))
         assert networks.calls == wanted[:upto]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from heartvoice.errors import DeadlineError, RequestCancelledError
-from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler, SongStream
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_songs import PRESET, REQUESTS, codes_alone, graph_engine
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heartvoice.errors import EngineError
 from heartvoice.stages.lm.cache import WIDTH_BLOCK, RowCache, cache_bytes, round_up
 from tests.fakes.networks import tiny
 
@@ -70,5 +71,5 @@ def test_nans_of_a_row_that_left_are_gone() -> None:
 def test_more_than_the_memory_is_our_mistake() -> None:
     cache = RowCache(SIZES, cache_bytes(SIZES, rows=1, positions=64))
     cache.append_rows(outputs(cache, 1, 64, 0), 64)
-    with pytest.raises(AssertionError, match="within the limit"):
+    with pytest.raises(EngineError, match="within the limit"):
         cache.append_position(outputs(cache, 1, 1, 0))

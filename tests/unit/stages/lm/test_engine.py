@@ -8,7 +8,7 @@ import pytest
 from heartvoice.errors import EngineError
 from heartvoice.stages.lm.cache import WIDTH_BLOCK
 from heartvoice.stages.lm.engine import GraphEngine
-from heartvoice.stages.lm.request import SongState
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_songs import PRESET, REQUESTS, LmStage, codes_alone, graph_engine, song, tiny_graph
 
@@ -32,15 +32,15 @@ def test_a_failed_step_changes_nothing() -> None:
     graph = Failing()
     engine = GraphEngine(graph, PRESET, n_slots=2)  # type: ignore[arg-type]
     wanted = SongState(REQUESTS[0], BytesTokenizer(), PRESET)
-    frames = [wanted.take(engine.prefill(0, wanted.prompt, wanted.next_input()))]
+    frames = [wanted.accept(engine.prefill(0, wanted.prompt, wanted.next_input()))]
     graph.failing = True
     with pytest.raises(EngineError):
         engine.step({0: wanted.next_input()})
     with pytest.raises(EngineError):
         engine.prefill(1, song().prompt, song().next_input())
     graph.failing = False
-    while not wanted.over:
-        frames.append(wanted.take(engine.step({0: wanted.next_input()})[0]))
+    while not wanted.finished:
+        frames.append(wanted.accept(engine.step({0: wanted.next_input()})[0]))
     np.testing.assert_array_equal(np.stack([f for f in frames if f is not None]), codes_alone(0))
 
 
@@ -66,5 +66,5 @@ def test_a_song_fits_exactly_into_what_it_needs() -> None:
     room = WIDTH_BLOCK - wanted.prompt.n_positions % WIDTH_BLOCK
     for _ in range(room + 1):
         engine.step({0: wanted.next_input()})
-    with pytest.raises(AssertionError, match="within the limit"):
+    with pytest.raises(EngineError, match="within the limit"):
         engine.step({0: wanted.next_input()})

@@ -14,7 +14,7 @@ from heartvoice.errors import EngineError
 from heartvoice.models.generate import generate
 from heartvoice.models.llama import KVCache
 from heartvoice.stages.lm.engine_torch import POSITION_BLOCK, TorchEngine
-from heartvoice.stages.lm.request import SongState
+from heartvoice.stages.lm.song_state import SongState
 from heartvoice.stages.lm.torch_network import CacheAttention, PackedTransformer
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_engine_kinds import SOURCE, Player, alone, network
@@ -72,7 +72,7 @@ def test_eos_seen_late_trims_the_song(lag: int) -> None:
     player = Player(engine(lag=lag))
     player.join(0, wanted)
     steps = 0
-    while not player.songs[0].over:
+    while not player.songs[0].finished:
         player.step()
         steps += 1
     assert steps == len(codes) + lag  # the first frame came with the prompt, one more step made EOS

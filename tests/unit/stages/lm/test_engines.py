@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.stages.lm.engine import FrameInput
-from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_engine_kinds import (
     AHEAD,

@@ -19,8 +19,8 @@ from heartvoice.errors import (
     RequestCancelledError,
 )
 from heartvoice.stages.lm.engine import Codes, FrameInput, LmEngine, SongPrompt
-from heartvoice.stages.lm.request import SongState
 from heartvoice.stages.lm.scheduler import LmScheduler, SongStream, Timed
+from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
 from tests.support.lm_songs import PRESET, REQUESTS, CountingEngine, codes_alone, graph_engine, song
 from tests.support.waiting import wait_until

@@ -17,7 +17,8 @@ from heartvoice.contracts.models import SVC
 from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
 from heartvoice.runtime.networks import JobNetworks
-from heartvoice.stages.svc.converter import ConversionRequest, ConvertedChunk, Converter
+from heartvoice.stages.svc.converter import Converter
+from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from heartvoice.stages.svc.settings import ConvertSettings
 from tests.fakes.networks import text
 from tests.support import music
@@ -60,13 +61,17 @@ def joined(pieces: list[ConvertedChunk]) -> np.ndarray:
 @pytest.mark.parametrize("more", [{}, {"live": np.array([True]), "more": np.array([True])}])
 def test_a_request_survives_its_tensors(named: bool, more: dict[str, np.ndarray]) -> None:
     first = ConversionRequest.from_inputs(
-        inputs(auto_pitch=text("octave"), pitch_shift=np.array([-2.5], np.float32), **more)
+        inputs(
+            auto_pitch=text("octave"),
+            pitch_shift=np.array([-2.5], np.float32),
+            svc_guidance=np.array([0.25], np.float32),
+            **more,
+        )
     )
     if more:
         first = replace(first, state=np.array([1.0, 2.0], np.float32))
-    sent: Mapping[str, Array] = first.inputs(named=named)
-    dtypes = {tensor.name: tensor.dtype for tensor in SVC.all_inputs}
-    check_inputs(SVC, {k: v.astype(np.float32) if dtypes[k] == "FP32" else v for k, v in sent.items()})
+    sent: Mapping[str, Array] = first.to_inputs(named=named)
+    check_inputs(SVC, sent)
     second = ConversionRequest.from_inputs(sent)
     assert np.array_equal(second.vocals, first.vocals)
     assert (second.settings, second.live, second.more) == (first.settings, first.live, first.more)

@@ -1,0 +1,30 @@
+"""How finished audio is cut into chunks that a response may carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from heartvoice.audio.mixer import MixPiece
+from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES
+from heartvoice.contracts.messages import AudioChunk, StemsChunk
+
+
+def split_into_chunks(piece: MixPiece, *, stems: bool) -> Iterator[AudioChunk | StemsChunk]:
+    """Cut a piece of a mix into chunks that a response may carry.
+
+    Args:
+        piece: of the mix, of any length.
+        stems: also yield the instrumental and the vocals, after the audio that they make up.
+    """
+    for at in range(0, piece.audio.shape[1], MAX_RESPONSE_SAMPLES):
+        upto = min(at + MAX_RESPONSE_SAMPLES, piece.audio.shape[1])
+        yield AudioChunk(piece.audio[:, at:upto], piece.start + at)
+        if not stems:
+            continue
+        half = MAX_RESPONSE_SAMPLES // 2  # two stems of this length are as large as the audio
+        for first in range(at, upto, half):
+            part = slice(first, min(first + half, upto))
+            both = np.stack([piece.instrumental[:, part], piece.vocals[:, part]])
+            yield StemsChunk(both, piece.start + first)

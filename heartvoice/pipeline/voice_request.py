@@ -1,0 +1,76 @@
+"""A checked voice, and how it shall sing: the part of a request that songs and covers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.arrays import Array
+from heartvoice.audio.recordings import Voice, read_consent, read_voice
+from heartvoice.contracts.constants import NO_VOCALS_MODES
+from heartvoice.contracts.encoding import encode_settings, encode_text
+from heartvoice.contracts.settings import VOICE_SETTINGS
+from heartvoice.contracts.validation import read_settings, read_text
+from heartvoice.errors import InvalidRequestError
+from heartvoice.stages.svc.request import ConversionRequest
+from heartvoice.stages.svc.settings import ConvertSettings
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class VoiceRequest:
+    """A checked voice, and how it shall sing."""
+
+    voice: Voice
+    consent: str
+    no_vocals: str
+    live: bool
+    vocal_gain_db: float
+    convert: ConvertSettings
+    settings: dict[str, float | int | bool | str]
+    """All of these settings by name, for the report."""
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Array]) -> VoiceRequest:
+        """Read and check a request's tensors, the cheap ones first.
+
+        Raises:
+            InvalidRequestError: names the field, the limit and the value.
+        """
+        values = read_settings(inputs, VOICE_SETTINGS)
+        convert = ConvertSettings.from_inputs(inputs)
+        no_vocals = read_text(inputs, "no_vocals") or "passthrough"
+        if no_vocals not in NO_VOCALS_MODES:
+            raise InvalidRequestError(f"no_vocals: expected one of {', '.join(NO_VOCALS_MODES)}, got {no_vocals!r}")
+        if not {"voice", "voice_audio"} & set(inputs):
+            raise InvalidRequestError("voice: missing, expected a reference of the voice that shall sing")
+        consent = read_consent(inputs)
+        return cls(
+            voice=read_voice(inputs),
+            consent=consent,
+            no_vocals=no_vocals,
+            live=bool(values["live"]),
+            vocal_gain_db=float(values["vocal_gain_db"]),
+            convert=convert,
+            settings={**values, "auto_pitch": convert.auto_pitch, "no_vocals": no_vocals},
+        )
+
+    def to_inputs(self) -> dict[str, Array]:
+        """The request as tensors of the contract; the reverse of `from_inputs`. The voice is sent as samples."""
+        return {
+            **self.convert.to_inputs(),
+            **encode_settings(self.settings, VOICE_SETTINGS),
+            "no_vocals": encode_text(self.no_vocals),
+            "voice_audio": self.voice.audio.audio,
+            "voice_sample_rate": np.array([self.voice.audio.sample_rate_hz]),
+            "voice_consent": encode_text(self.consent),
+        }
+
+    def conversion(self, vocals: Audio, state: Array | None, more: bool) -> ConversionRequest:
+        """A request to the converter; see `ConversionRequest` for the arguments."""
+        voice = self.voice
+        return ConversionRequest(vocals, voice, voice.sha256, self.consent, self.convert, self.live, state, more)

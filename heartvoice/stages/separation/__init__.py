@@ -1,0 +1,1 @@
+"""The separator: plan, request, transform and stage."""
