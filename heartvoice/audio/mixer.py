@@ -64,17 +64,16 @@ class MixReport:
 class Mixer:
     """Mixes one song out of three streams; each is pushed contiguously, in chunks of any length.
 
-    The streams need not advance together.
+    The streams need not advance together. The output is as long as the recording.
 
     Args:
-        n_samples: length of the recording at 48 kHz, if known; the output has the recording's length.
         vocal_gain_db: gain of the new vocals, after the loudness match.
     """
 
-    def __init__(self, n_samples: int | None = None, *, vocal_gain_db: float = 0.0) -> None:
+    def __init__(self, *, vocal_gain_db: float = 0.0) -> None:
         import soxr
 
-        self._n_samples, self._n_out = n_samples, 0
+        self._n_out = 0
         self._gain = np.float32(10.0 ** (vocal_gain_db / 20.0))
         self._n = {"recording": 0, "vocals": 0, "converted": 0}
         self._recording, self._vocals, self._converted = SampleQueue((2,)), SampleQueue((2,)), SampleQueue()
@@ -110,8 +109,6 @@ class Mixer:
             if samples is not None:
                 queue.push(_checked(name, samples, 2 if queue is not self._converted else 0))
                 self._n[name] += samples.shape[-1]
-        if self._n_samples is not None and self._n["recording"] > self._n_samples:
-            raise EngineError(f"recording: expected {self._n_samples} samples at 48 kHz, got {self._n['recording']}")
         hop = self._match.hop
         # The last samples of the converted vocals stay queued, because they fade out if the stream ends there.
         while len(self._vocals) >= hop and len(self._converted) >= hop + FADE:
@@ -174,8 +171,6 @@ class Mixer:
 
     def _check_lengths(self) -> None:
         n, n_vocals, n_converted = self._n["recording"], self._n["vocals"], self._n["converted"]
-        if self._n_samples is not None and n != self._n_samples:
-            raise EngineError(f"recording: expected {self._n_samples} samples at 48 kHz, got {n}")
         if abs(n_vocals * SAMPLE_RATE_HZ / STEM_RATE_HZ - n) > _LENGTH_TOLERANCE:
             expected = round(n * STEM_RATE_HZ / SAMPLE_RATE_HZ)
             raise EngineError(f"vocals: expected about {expected} samples at 44.1 kHz, got {n_vocals}")

@@ -1,4 +1,4 @@
-"""The vocals of a recording that is still coming, window by window."""
+"""Streaming separation: the vocals of a recording that may still be coming, window by window."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Audio = NDArray[np.float32]
 
 VOCALS = "vocals"
 _GRID = STEM_RATE_HZ // 10
-"""Samples at 44.1 kHz that are resampled at once: what comes out must not depend on how the recording came."""
+"""Samples at 44.1 kHz that are resampled at once, so that the result does not depend on the chunks of the input."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecordingChunk:
-    """A stretch of a recording: [2, N] at 48 kHz, and the same at 44.1 kHz [2, M] for the separator.
+    """A chunk of a recording: [2, N] at 48 kHz, and [2, M] at 44.1 kHz for the separator.
 
-    The two need not end at the same moment, but in the end they have the same duration.
+    The two may end at different times, but all chunks together have the same duration at both rates.
     """
 
     audio: Audio
@@ -34,7 +34,7 @@ class RecordingChunk:
 
 @dataclass(frozen=True, eq=False)
 class SeparatedWindow:
-    """A window's vocals [2, M] at 44.1 kHz, the recording there at both rates, and whether it is the last one."""
+    """A window's vocals [2, M] at 44.1 kHz, and the recording there at both rates."""
 
     vocals: Audio
     mix: Audio
@@ -43,7 +43,7 @@ class SeparatedWindow:
 
 
 def resample_stream(pieces: Iterable[Audio]) -> Iterator[RecordingChunk]:
-    """Bring stretches [2, N] at 48 kHz to both rates."""
+    """Turn pieces [2, N] at 48 kHz into chunks at both rates."""
     import soxr
 
     grid = SAMPLE_RATE_HZ // 10
@@ -63,42 +63,42 @@ def resample_stream(pieces: Iterable[Audio]) -> Iterator[RecordingChunk]:
         yield RecordingChunk(piece, mix)
     rest = run(waiting.take(len(waiting)), last=True)
     missing = round(n_in * STEM_RATE_HZ / SAMPLE_RATE_HZ) - n_out - rest.shape[1]
-    if missing > 0:  # soxr rounds the last sample away
+    if missing > 0:  # soxr drops the last sample by rounding
         rest = np.concatenate([rest, np.zeros((2, missing), np.float32)], axis=1)
     yield RecordingChunk(np.empty((2, 0), np.float32), rest)
 
 
 class _Windows:
-    """Cuts a recording that is still coming into the separator's requests."""
+    """Cuts a recording, as it comes, into the separator's requests."""
 
     def __init__(self, plan: SeparationPlan) -> None:
         self._plan = plan
         self._first = self._base = 0
-        """Number of the next segment, and the sample with which `_audio` begins."""
+        """Number of the next segment, and the first sample of `_audio`."""
         self._audio: Audio = np.empty((2, 0), np.float32)
 
     def push(self, mix: Audio) -> Iterator[tuple[Audio, int]]:
-        """Take [2, M]; yields each request's audio and context that can be made now and is not the last one."""
+        """Add [2, M]; yields audio and context of each complete request but the last one."""
         self._audio = mix if not self._audio.shape[1] else np.concatenate([self._audio, mix], axis=1)
         plan = self._plan
         while self._base + self._audio.shape[1] > self._first * plan.stride + plan.segment:
             start = self._first * plan.stride
             yield self._audio[:, start - self._base : start - self._base + plan.segment], 0
             self._first += 1
-            keep = max(0, self._first * plan.stride - plan.segment)  # as context of a short last segment
+            keep = max(0, self._first * plan.stride - plan.segment)  # context of a short last segment
             self._audio, self._base = self._audio[:, keep - self._base :], keep
 
     def finish(self) -> tuple[Audio, int]:
-        """The last request."""
+        """Audio and context of the last request."""
         span = self._plan.spans(self._base + self._audio.shape[1])[-1]
         return self._audio[:, span.start - self._base :], span.context
 
 
 class StreamingSeparator:
-    """Asks for the vocals of each window as soon as there is enough of the recording.
+    """Separates each window as soon as the recording has its samples.
 
     Args:
-        separate: one window to final stems [1, 2, M] and, if more follows, the carry.
+        separate: turns one window into final stems [1, 2, M] and, if more follows, the carry.
         plan: of the separator.
     """
 
@@ -111,13 +111,13 @@ class StreamingSeparator:
         self._at = self._given = 0
 
     def run(self, source: Iterable[RecordingChunk]) -> Iterator[SeparatedWindow]:
-        """Vocals of all of it; the recording's every sample comes once."""
+        """Yield the windows of a recording. Every sample is in one of them."""
         for piece in source:
             self._recording.push(piece.audio)
             self._mix.push(piece.mix)
             for audio, context in self._windows.push(piece.mix):
                 yield self._separated(audio, context, more=True)
-        if len(self._recording):  # a song may end before its first frame
+        if len(self._recording):  # empty if a song ends before its first frame
             yield self._separated(*self._windows.finish(), more=False)
 
     def _separated(self, audio: Audio, context: int, *, more: bool) -> SeparatedWindow:
@@ -132,7 +132,7 @@ class StreamingSeparator:
 
 
 class StemSplitter:
-    """Instrumental and vocals of a recording that keeps its singer; `audio` is the recording itself."""
+    """Splits a recording into instrumental and vocals at 48 kHz; their sum is the recording."""
 
     def __init__(self) -> None:
         import soxr
@@ -142,7 +142,7 @@ class StemSplitter:
         self._n_out = 0
 
     def push(self, window: SeparatedWindow) -> MixPiece | None:
-        """Take a window; returns what became final, None if nothing did."""
+        """Add a window; returns the samples that became final, or None."""
         self._recording.push(window.recording)
         self._vocals.push(window.vocals)
         while len(self._vocals) >= _GRID or (window.last and len(self._vocals)):

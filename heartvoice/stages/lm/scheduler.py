@@ -1,7 +1,7 @@
-"""Many songs at once: requests join and leave an engine between frames.
+"""Continuous batching: songs join and leave an engine between frames.
 
-Every turn admits at most one song (its prompt is fed by itself) and then makes one frame of all songs. So a newcomer
-delays the others by one prompt at most, and a cancelled song is gone before the frame after the next.
+Every turn admits at most one song, whose prompt is fed by itself, and then makes one frame of all songs. A new song
+delays the others by one prompt at most. A cancelled song leaves before the frame after the next.
 
 Source: continuous batching after Yu et al., "Orca: A distributed serving system for transformer-based generative
 models", OSDI 2022, section 3.
@@ -36,60 +36,60 @@ from heartvoice.stages.lm.song_state import SongState
 log = logging.getLogger(__name__)
 
 ALIVE_POLL_S = 1.0
-"""How often a waiting consumer looks whether there is still a scheduler."""
+"""Interval at which a waiting consumer checks that the scheduler is alive."""
 
 Timed = Literal["queue", "first_frame", "prefill", "step"]
-"""What is timed: request to slot, request to first frame, one prompt, one frame of all songs."""
+"""Names of timings: request to slot, request to first frame, one prompt, one frame of all songs."""
 
 
 class LmObserver(Protocol):
-    """Told by the scheduler's thread what it does. `flush` comes before a song's consumer hears of its end."""
+    """Callbacks of the scheduler's thread. `flush` is called before a song's end reaches its consumer."""
 
     def timed(self, what: Timed, seconds: float) -> None:
-        """Something took so long."""
+        """`what` took `seconds`."""
 
     def frames_made(self, count: int) -> None:
-        """So many frames more."""
+        """`count` more frames were made."""
 
     def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
-        """How full the engine and the queue are."""
+        """Occupied slots and rows of the engine, and waiting songs."""
 
     def flush(self, *, immediate: bool) -> None:
-        """A turn is over; if `immediate`, a song has ended and everything has to be reported now."""
+        """A turn has ended. If `immediate`, a song has ended, and all values have to be reported now."""
 
 
 class NullObserver:
-    """An `LmObserver` that keeps nothing."""
+    """An `LmObserver` that ignores all calls."""
 
     def timed(self, what: Timed, seconds: float) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def frames_made(self, count: int) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def flush(self, *, immediate: bool) -> None:
-        """Nothing."""
+        """Ignored."""
 
 
 class SongStream:
     """A submitted song, for one consumer: iterate over its frames, int32 [8] each.
 
-    Frames wait here for as long as they are not read, 32 bytes of codes each, so that the scheduler waits for nobody.
-    As a context manager it cancels what is left of the song.
+    Unread frames are queued here, 32 bytes of codes each, so that the scheduler never waits. As a context manager it
+    cancels the rest of the song.
     """
 
     def __init__(self, song: SongState, cancelled: Callable[[], bool], timeout_s: float | None) -> None:
         self.song = song
         self.submitted = time.monotonic()
         self.queue_s = 0.0
-        """Seconds until the song got a slot."""
+        """Seconds from submission to slot."""
         self.thread: threading.Thread | None = None
         """The scheduler's."""
         self._timeout_s = timeout_s
-        self._asked_to_end = cancelled
+        self._cancelled = cancelled
         self._closed = False
         self._ended = False
         self._arrivals: queue.SimpleQueue[NDArray[np.int32] | HeartvoiceError | None] = queue.SimpleQueue()
@@ -104,7 +104,7 @@ class SongStream:
 
         Raises:
             RequestCancelledError: the song was cancelled.
-            DeadlineError: its time was over.
+            DeadlineError: its time ran out.
             EngineError: the engine failed.
         """
         while not self._ended:
@@ -126,16 +126,16 @@ class SongStream:
             return item
 
     def put(self, item: NDArray[np.int32] | HeartvoiceError | None) -> None:
-        """The scheduler's side: a frame, an error, or the end."""
+        """Queue a frame, an error, or None for the end. For the scheduler."""
         self._arrivals.put(item)
 
     def why_end(self) -> HeartvoiceError | None:
-        """The scheduler's side: a reason to end the song before it is complete."""
+        """The reason to end the song early, if there is one. For the scheduler."""
         progress = f"after {self.song.n_made} of {self.song.request.n_frames} frames"
-        if self._closed or self._asked_to_end():
+        if self._closed or self._cancelled():
             return RequestCancelledError(f"heartmula: cancelled {progress}")
         if self._timeout_s is not None and self.age_s > self._timeout_s:
-            return DeadlineError(f"heartmula: {self._timeout_s:g} s were over {progress}")
+            return DeadlineError(f"heartmula: {self._timeout_s:g} s ran out {progress}")
         return None
 
     def __enter__(self) -> SongStream:
@@ -145,22 +145,22 @@ class SongStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cancel the song unless it has ended, and wait until the scheduler has let it go."""
+        """Cancel the song unless it has ended, and wait until the scheduler has dropped it."""
         self._closed = True
         while not self._ended:
             self._next()
 
 
 class LmScheduler:
-    """Runs songs in an engine's slots, first come, first served, in a thread of its own."""
+    """Runs songs in an engine's slots in one thread, first come, first served."""
 
     def __init__(self, engine: LmEngine, *, max_waiting: int, observer: LmObserver | None = None) -> None:
-        """Start.
+        """Start the thread.
 
         Args:
-            engine: used by the scheduler's thread alone from now on.
+            engine: only the scheduler's thread uses it from now on.
             max_waiting: songs that may wait for a slot.
-            observer: told what happens.
+            observer: gets the metrics.
         """
         self._engine, self._max_waiting, self._observer = engine, max_waiting, observer or NullObserver()
         self._waiting: deque[SongStream] = deque()
@@ -177,11 +177,11 @@ class LmScheduler:
 
         Args:
             song: checked.
-            cancelled: asked between frames, by the scheduler's thread.
-            timeout_s: the song ends with an error if it is not complete after so many seconds from now.
+            cancelled: called between frames in the scheduler's thread; true ends the song.
+            timeout_s: seconds from now after which an incomplete song ends with an error.
 
         Raises:
-            InvalidRequestError: its keys and values exceed the engine's memory.
+            InvalidRequestError: the song's keys and values exceed the engine's memory.
             ModelUnavailableError: as many songs as allowed are running and waiting.
         """
         need, limit = self._engine.kv_bytes([song.prompt]), self._engine.kv_limit
@@ -226,7 +226,7 @@ class LmScheduler:
                 stream.put(RequestCancelledError("heartmula: stopping"))
 
     def _has_work(self) -> bool:
-        """Wait for a song; false if there will be none."""
+        """Wait for a song; false if the scheduler stops."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._waiting or self._running)
             return not self._stopping
@@ -245,7 +245,7 @@ class LmScheduler:
             self._tell(stream, error)
 
     def _admit(self) -> None:
-        """Let the first one in the queue in, if there is a slot and memory for it; nobody overtakes it."""
+        """Admit the first song of the queue if there is a slot and memory for it. No song overtakes it."""
         free = set(range(self._engine.n_slots)) - self._running.keys()
         with self._changed:
             if not self._waiting or not free:
@@ -254,7 +254,7 @@ class LmScheduler:
             songs = [running.song.prompt for running in (*self._running.values(), stream)]
             if self._engine.kv_bytes(songs) > self._engine.kv_limit:
                 return
-            # At once, so that `submit` never finds a song in neither place.
+            # Under the lock, so that `submit` always counts the song in one of the two.
             self._waiting.popleft()
             self._running[slot := min(free)] = stream
         stream.queue_s = stream.age_s
@@ -271,7 +271,7 @@ class LmScheduler:
         self._deliver({slot: ids})
 
     def _step(self) -> None:
-        """One frame of every song."""
+        """Make one frame of every song."""
         if not self._running:
             return
         began = time.monotonic()
@@ -289,14 +289,14 @@ class LmScheduler:
         self._deliver(made)
 
     def _deliver(self, made: Mapping[int, Codes]) -> None:
-        """Hand frames out; songs that are over have left, and were reported, when their consumers hear of it."""
+        """Hand out frames. A finished song has left and was reported before its consumer gets the end."""
         streams = {slot: self._running[slot] for slot in made}
         frames = {slot: stream.song.accept(made[slot]) for slot, stream in streams.items()}
-        over = [slot for slot, stream in streams.items() if stream.song.finished]
-        for slot in over:
+        finished = [slot for slot, stream in streams.items() if stream.song.finished]
+        for slot in finished:
             self._leave(slot)
         self._observer.frames_made(sum(frame is not None for frame in frames.values()))
-        self._report(immediate=bool(over))
+        self._report(immediate=bool(finished))
         for slot, stream in streams.items():
             frame = frames[slot]
             if frame is not None:
@@ -319,7 +319,7 @@ class LmScheduler:
 
 
 def _failure(what: str, cause: Exception) -> HeartvoiceError:
-    """An error of its own for each song: several threads raise them."""
+    """A separate exception for each song, because each is raised in its own thread."""
     log.error("the engine failed at a %s, %s", what, traceback_without_messages(cause))
     error = EngineError(f"heartmula: the engine failed at a {what}: {cause}")
     error.__cause__ = cause

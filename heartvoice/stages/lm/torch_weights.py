@@ -1,4 +1,4 @@
-"""What the engine over PyTorch needs that no graph brings: a GPU, and the weights themselves."""
+"""The GPU and the weights of the engine over PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RANDOM = re.compile(r"random seed=(\d+)")
 
 
 def sees_gpu() -> bool:
-    """Whether there are PyTorch and a GPU that it can use."""
+    """True if PyTorch is installed and can use a GPU."""
     if importlib.util.find_spec("torch") is None:
         return False
     import torch
@@ -31,11 +31,11 @@ def open_lm_weights(repository: Repository, folder: str | None) -> TensorSource:
 
     Args:
         repository: exported.
-        folder: of the official checkpoint, which holds `config.json`; None takes it below HEARTVOICE_WEIGHTS, which
-            is what `heartvoice weights pull` fills. Random weights are made anew and need none.
+        folder: of the official checkpoint, with `config.json`. None looks below HEARTVOICE_WEIGHTS, where
+            `heartvoice weights pull` writes. Random weights are generated again and need no folder.
 
     Raises:
-        EngineError: neither is named, or its network has other sizes than the repository's.
+        EngineError: no folder is known, or its network has other sizes than the repository's.
         CheckpointError: the checkpoint is missing or damaged.
     """
     sizes, random = repository.preset.lm, _RANDOM.fullmatch(repository.origin("lm"))

@@ -1,7 +1,7 @@
-"""Content features: samples at 44.1 kHz to 16 kHz, log-mel windows of 30 s, and the encoder's output made one again.
+"""Content features: resampling to 16 kHz, log-mel windows of 30 s, and the stitched output of the encoder.
 
-Source: seed_vc spec, sections 2 and 3. The resampling is its own windowed sinc, for content and pitch alone; everything
-else of the server is resampled by `dsp.resample`.
+Source: seed_vc spec, sections 2 and 3. Its windowed sinc resamples for content and pitch only; all other code resamples
+by `dsp.resample`.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ SINC_ZEROS = 6
 SINC_ROLLOFF = 0.99
 """Cutoff as a share of the lower rate's half."""
 _BLOCK = 4096
-"""Output periods made at once: bounds memory."""
+"""Output periods that are computed at once. Bounds memory."""
 
 WHISPER_FFT, WHISPER_HOP = 400, 160
 LOG_FLOOR, LOG_RANGE = 1e-10, 8.0
-"""Least mel power, and decades under the loudest of the window that are kept."""
+"""Least mel power, and the range in decades below the loudest value of the window."""
 CONTENT_HOP = 320
 """Samples at 16 kHz per content frame."""
 CONTENT_WINDOW = 30 * SPEECH_RATE_HZ
 CONTENT_OVERLAP = 5 * SPEECH_RATE_HZ
-"""Samples that a window repeats of the one before it; their frames are dropped."""
+"""Samples that a window shares with the one before it; their frames are dropped."""
 MAX_BATCH = CONTENT_ENCODER.max_batch_size
 
 
 @lru_cache(maxsize=2)
 def sinc_taps(from_hz: int, to_hz: int) -> Samples:
-    """Taps of every output phase, float32 [2 W + from, to], of rates that are reduced by their common divisor."""
+    """Filter taps of every output phase, float32 [2 W + from, to], for rates without a common divisor."""
     base = min(from_hz, to_hz) * SINC_ROLLOFF
     half = math.ceil(SINC_ZEROS * from_hz / base)
     tap, phase = np.arange(-half, half + from_hz)[:, None], np.arange(to_hz)[None]
@@ -54,7 +54,7 @@ def sinc_taps(from_hz: int, to_hz: int) -> Samples:
 
 
 def sinc_resample(audio: Samples, from_hz: int = STEM_RATE_HZ, to_hz: int = SPEECH_RATE_HZ) -> Samples:
-    """Resample by a sinc under a squared cosine.
+    """Resample with a sinc filter under a squared-cosine window.
 
     Args:
         audio: float32 [N].
@@ -81,7 +81,7 @@ def sinc_resample(audio: Samples, from_hz: int = STEM_RATE_HZ, to_hz: int = SPEE
 
 @dataclass(frozen=True)
 class ContentWindow:
-    """One call of the encoder: samples [start, end), of whose frames `kept` from `first` on are used."""
+    """One call of the encoder on samples [start, end); `kept` of its frames are used, from `first` on."""
 
     start: int
     end: int
@@ -92,11 +92,11 @@ class ContentWindow:
 def content_windows(n_samples: int) -> list[ContentWindow]:
     """Cut samples at 16 kHz into the encoder's windows.
 
-    Every window after the first begins with the last 5 s of the one before. A window's frames are its samples // 320
-    plus one, but a full one has no more than 1500, so that a recording whose last window is full has a frame less.
+    Every window after the first begins with the last 5 s of the one before. A window has samples // 320 + 1 frames, but
+    a full one has only 1500: a recording whose last window is full has one frame less.
 
     Raises:
-        InvalidRequestError: there is no sample.
+        InvalidRequestError: the recording is empty.
     """
     if n_samples < 1:
         raise InvalidRequestError(f"audio: expected at least one sample at 16 kHz, got {n_samples}")
@@ -120,15 +120,15 @@ def whisper_log_mel(audio: Samples, n_bands: int = 80) -> Features:
     """Log-mel frames of one window.
 
     Args:
-        audio: float32 [N] at 16 kHz, N at most 480000; silence follows up to 30 s.
+        audio: float32 [N] at 16 kHz, N at most 480000; it is padded with silence to 30 s.
         n_bands: mel bands.
 
     Returns:
-        float32 [n_bands, 3000]. The floor lies 8 decades under the loudest value of the window, so a loud moment
-        changes its whole window.
+        float32 [n_bands, 3000]. The floor lies 8 decades below the loudest value of the window, so that a loud moment
+        changes the whole window.
 
     Raises:
-        InvalidRequestError: there are more samples than a window has.
+        InvalidRequestError: the audio is longer than a window.
     """
     if len(audio) > CONTENT_WINDOW:
         raise InvalidRequestError(f"audio: expected at most {CONTENT_WINDOW} samples, got {len(audio)}")
@@ -141,7 +141,7 @@ def whisper_log_mel(audio: Samples, n_bands: int = 80) -> Features:
 
 
 def stitch(outputs: Sequence[Features], windows: Sequence[ContentWindow]) -> Features:
-    """Content [S, D] of a recording from that of its windows, [1500, D] each."""
+    """Join the content [1500, D] of each window to the content [S, D] of the recording."""
     pairs = zip(outputs, windows, strict=True)
     return np.concatenate([output[window.first : window.first + window.kept] for output, window in pairs])
 
@@ -153,31 +153,31 @@ def content_features(
     *,
     batch: int = MAX_BATCH,
 ) -> Features:
-    """Content of a recording.
+    """Compute the content of a recording.
 
     Args:
         networks: hold `content_encoder`.
         audio: float32 [N], mono at 16 kHz, N >= 1, of any length.
         n_bands: the encoder's mel bands.
-        batch: windows of one call; how many does not change the result.
+        batch: windows of one call. The result does not depend on it.
 
     Returns:
-        float32 [S, D], S as `content_windows` says.
+        float32 [S, D], S as in `content_windows`.
 
     Raises:
-        InvalidRequestError: there is no sample.
+        InvalidRequestError: the recording is empty.
         RequestCancelledError: the job was cancelled.
         EngineError: the network failed or returned another shape.
     """
     windows, outputs = content_windows(len(audio)), []
     frames = CONTENT_WINDOW // CONTENT_HOP
     for start in range(0, len(windows), batch):
-        heard = windows[start : start + batch]
-        log_mel = np.stack([whisper_log_mel(audio[window.start : window.end], n_bands) for window in heard])
+        called = windows[start : start + batch]
+        log_mel = np.stack([whisper_log_mel(audio[window.start : window.end], n_bands) for window in called])
         found = networks.run(CONTENT_ENCODER.name, {"log_mel": log_mel})["content"]
-        if found.ndim != 3 or found.shape[:2] != (len(heard), frames):
+        if found.ndim != 3 or found.shape[:2] != (len(called), frames):
             raise EngineError(
-                f"{CONTENT_ENCODER.name}: expected content [{len(heard)}, {frames}, D], got {list(found.shape)}"
+                f"{CONTENT_ENCODER.name}: expected content [{len(called)}, {frames}, D], got {list(found.shape)}"
             )
         outputs += list(found.astype(np.float32, copy=False))
     return stitch(outputs, windows)

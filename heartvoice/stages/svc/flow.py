@@ -1,4 +1,4 @@
-"""Euler's method for the converter's flow, written for numpy arrays and torch tensors alike.
+"""Euler's method for the converter's flow, for numpy arrays and for torch tensors.
 
 Source: seed_vc spec, section 10. J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022.
 """
@@ -16,36 +16,36 @@ from heartvoice.runtime.engines import ConstantInputs
 from heartvoice.runtime.networks import Networks
 
 Array = Any
-"""A numpy array or a torch tensor, the same kind throughout a call."""
+"""A numpy array or a torch tensor; one call uses one kind."""
 Velocity = Callable[[Array, Array, float, Array, Array], Array]
-"""Rows of x [R, T, M], prompt_x [R, T, M], time, style [R, S] and cond [R, T, D] to velocities [R, T, M]. All but x and
-time are the same objects in every call, so that an engine may bind them once. It may raise to cancel."""
+"""Maps rows of x [R, T, M], prompt_x [R, T, M], time, style [R, S] and cond [R, T, D] to velocities [R, T, M]. Apart
+from x and time, every call gets the same objects, so that an engine may bind them once."""
 
 
 def sample(
     noise: Array, prompt: Array, style: Array, cond: Array, *, steps: int, guidance: float, velocity: Velocity
 ) -> Array:
-    """Carry noise to a mel spectrum in equal steps from time 0 to 1.
+    """Integrate noise to a mel spectrum in equal steps from time 0 to 1.
 
     Args:
-        noise: float32 [B, T, M], the state at time 0; its first P frames are not used.
+        noise: float32 [B, T, M], the state at time 0. Its first P frames are not used.
         prompt: float32 [B, P, M], the voice's mel, P < T.
         style: float32 [B, S].
         cond: float32 [B, T, D], of the prompt and then of the song.
         steps: evaluations of `velocity`, at least 1.
-        guidance: 0 or less is none; above, each evaluation has B conditional rows and then B unconditional ones.
+        guidance: 0 or less disables it. Above 0, each evaluation has B conditional rows, then B unconditional ones.
         velocity: see `Velocity`.
 
     Returns:
-        float32 [B, T, M], zero on the first P frames: the state there stays zero at every step, and the prompt enters
-        through the velocity alone.
+        float32 [B, T, M], zero on the first P frames. The state there stays zero at every step; the prompt acts
+        through the velocity only.
     """
     n_rows, head = len(noise), slice(0, prompt.shape[1])
     prompt_x = noise * 0.0
     prompt_x[:, head] = prompt
     guided = guidance > 0
     rows = [*range(n_rows)] * (2 if guided else 1)
-    # An unconditional row has zeros at the inputs; the network's biases stay.
+    # The inputs of an unconditional row are zero; the network's biases stay.
     fixed = [value[rows] for value in (prompt_x, style, cond)]
     if guided:
         for value in fixed:
@@ -61,7 +61,7 @@ def sample(
             v = (1.0 + guidance) * v[:n_rows] - guidance * v[n_rows:]
         state = state + float(step) * v
         state[:, head] = 0.0
-        now = np.float32(now + step)  # accumulated, as the reference does
+        now = np.float32(now + step)  # accumulated, as in the reference
     return state
 
 

@@ -1,15 +1,14 @@
-"""Conversion while the vocals are still coming: request by request, wherever each of them is handled.
+"""Live conversion: the vocals come in several requests, which different processes may serve.
 
-Nothing is kept between two requests but a vector that travels with them. What is converted depends on the vocals and on
-where they were cut. With all vocals in one request it is the exact conversion, sample by sample; else it differs in
-that
+The only state between two requests is a vector that travels with them. The result depends on the vocals and on where
+they were cut. With all vocals in one request it equals the exact conversion, sample by sample. Otherwise it differs:
 
-* the automatic shift is that of the vocals so far, until 10 s of them were voiced: then it stays, since no song changes
-  its key because a later verse lies higher. The report says how far off it was;
-* the regulator's norms, the content encoder and the pitch engine hear the last 5 to 10 s and the request's own vocals,
-  not the song;
-* the flow's windows begin and end with requests;
-* half a second waits for the next request, so that no frame is converted at the very end of what was heard.
+* The automatic shift is that of the vocals so far. It stays when 10 s of them were voiced, because a song keeps its key
+  when a later verse is higher. The report has the difference to the shift of all vocals.
+* The regulator's norms, the content encoder and the pitch engine use the last 5 to 10 s and the request's vocals, not
+  the whole song.
+* The flow's windows begin and end with requests.
+* The last half second of a request waits for the next one, so that every converted frame has a look-ahead.
 """
 
 from __future__ import annotations
@@ -39,26 +38,26 @@ from heartvoice.stages.svc.windows import OVERLAP_FRAMES, WindowJoiner
 Floats = NDArray[np.float32]
 
 GRID_SAMPLES = 441 * SVC_HOP
-"""5.12 s: where frames of mel, content, pitch and resampling all begin. What is heard again begins on this grid, so
-that every frame lies where it would in the whole song."""
+"""5.12 s: the common period of the frames of mel, content, pitch and resampling. The context begins on this grid, so
+that every frame lies where it would lie in the whole song."""
 CONTEXT_SAMPLES = GRID_SAMPLES
-"""Least that is heard again before the first new frame."""
+"""Least context before the first new frame."""
 LOOKAHEAD_FRAMES = 43
 """Half a second."""
 LEAST_FRAMES = 64
-"""A window that another one follows has two overlaps, and something between them."""
+"""A window between others has two overlaps, and frames between them."""
 SETTLED_VALUES = 10 * F0_RATE_HZ
-"""Voiced values after which the automatic shift stays."""
+"""Voiced values after which the automatic shift is fixed."""
 
 _VERSION = 1
 _NUMBERS = 10
-"""Of a packed state, beside its version, checksum and owner."""
+"""Numbers in a packed state, apart from its version, checksum and owner."""
 _SHIFT_AT = 6
-"""The one among them that is no count."""
+"""Index of the automatic shift, the only one that is not a count."""
 _MOST_SHIFT = 120.0
-"""Semitones: ten octaves, more than lie between any two voices."""
+"""Semitones: ten octaves, more than between any two voices."""
 _BASE = 2**16
-"""Whole numbers travel as digits of this base: a float32 holds them exactly."""
+"""Integers are packed as digits of this base, which a float32 holds exactly."""
 _TAIL = OVERLAP_FRAMES * SVC_HOP
 
 
@@ -68,32 +67,32 @@ def _none() -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class LiveState:
-    """All that a live conversion remembers."""
+    """The state of a live conversion between two requests."""
 
     n_heard: int = 0
-    """Samples that came."""
+    """Samples received."""
     next_frame: int = 0
-    """Where the next window begins."""
+    """First frame of the next window."""
     n_windows: int = 0
     n_values: int = 0
-    """Values of the contour that were counted."""
+    """Contour values in the statistics."""
     settled: bool = False
     shift: float = 0.0
-    """Automatic shift in semitones, of the last window."""
+    """Automatic shift of the last window in semitones."""
     voiced: Floats = field(default_factory=_none)
-    """Voiced ones among the values, in Hz."""
+    """The voiced ones among these values, in Hz."""
     tail: Floats = field(default_factory=_none)
-    """End of the last window, to be faded out; empty before the first."""
+    """End of the last window, for the cross-fade; empty before the first window."""
     audio: Floats = field(default_factory=_none)
-    """Vocals from `context_start` on."""
+    """The vocals from `context_start` on."""
 
     @property
     def context_start(self) -> int:
-        """First sample that is heard again."""
+        """First sample of the context."""
         return max(0, (self.next_frame * SVC_HOP - CONTEXT_SAMPLES) // GRID_SAMPLES * GRID_SAMPLES)
 
     def pack(self, owner: tuple[int, ...]) -> Floats:
-        """As float32 [S]; `owner` says of which conversion."""
+        """Pack the state as float32 [S]; `owner` identifies the conversion."""
         numbers = [*_digits(self.n_heard), self.next_frame, self.n_windows, self.n_values, self.settled, self.shift]
         lengths = [len(self.voiced), len(self.tail), len(self.audio)]
         head = np.array([*owner, *numbers, *lengths], np.float32)
@@ -105,8 +104,7 @@ class LiveState:
         """The reverse of `pack`.
 
         Raises:
-            InvalidRequestError: it is no such vector, one of another voice or with other settings, or one that was
-                written by hand and fits no conversion.
+            InvalidRequestError: the vector is damaged or inconsistent, or belongs to another voice or other settings.
         """
         n_numbers, n_before = len(owner) + _NUMBERS, 3
         if packed.dtype != np.float32 or packed.ndim != 1 or len(packed) < n_before + n_numbers:
@@ -120,7 +118,7 @@ class LiveState:
             raise InvalidRequestError("state: it is damaged: its checksum does not fit")
         if tuple(body[: len(owner)].tolist()) != owner:
             raise InvalidRequestError("state: it belongs to a conversion with another voice or other settings")
-        # A checksum is no signature: from here on, a caller may have written anything.
+        # A checksum is no signature: the caller may have written any values that follow.
         check_finite("state", body)
         numbers = body[len(owner) : n_numbers].tolist()
         shift = numbers.pop(_SHIFT_AT)
@@ -140,10 +138,10 @@ class LiveState:
         return state
 
     def check(self) -> None:
-        """Refuse what no conversion could have left behind.
+        """Refuse an inconsistent state.
 
         Raises:
-            InvalidRequestError: names what does not fit together.
+            InvalidRequestError: names the inconsistency.
         """
         seen = self.context_start // SAMPLES_PER_VALUE, self.n_heard // SAMPLES_PER_VALUE
         for what, fits in (
@@ -169,7 +167,7 @@ def _digits(number: int) -> tuple[int, int]:
 
 
 class LiveConverter:
-    """One live conversion. A push that fails or is cancelled changes nothing."""
+    """One live conversion. A push that fails or is cancelled does not change the state."""
 
     def __init__(
         self,
@@ -188,39 +186,39 @@ class LiveConverter:
         settings: ConvertSettings,
         state: NDArray[Any],
     ) -> LiveConverter:
-        """Go on from `state()`, with the same voice and settings.
+        """Continue from `state()`, with the same voice and settings.
 
         Raises:
-            InvalidRequestError: the vector is damaged, or of another voice or with other settings.
+            InvalidRequestError: the vector is damaged, or belongs to another voice or other settings.
         """
         converter = cls(stage, voice, settings)
         converter._state = LiveState.unpack(state, converter._owner())
         return converter
 
     def state(self) -> Floats:
-        """All that the next request needs, float32 [S]: up to 12 s of vocals, and the pitch of all."""
+        """The state for the next request, float32 [S]: up to 12 s of vocals, and the pitch of all vocals."""
         return self._state.pack(self._owner())
 
     def push(self, vocals44: Floats, *, more: bool) -> list[Floats]:
-        """Take vocals that go on where the last ones ended.
+        """Convert vocals that begin where the last ones ended.
 
         Args:
             vocals44: float32 [N], mono at 44.1 kHz; may be empty.
-            more: whether others follow.
+            more: other vocals follow.
 
         Returns:
-            Samples that are finished, float32 [M] each, in order; perhaps none. All requests together give a multiple
-            of 512, up to 511 fewer than came.
+            The finished samples in order, float32 [M] each; the list may be empty. All requests together return a
+            multiple of 512 samples, up to 511 fewer than they took.
 
         Raises:
-            InvalidRequestError: the vocals have the wrong shape or dtype, are not finite or in all too many; or they
-                end before the first frame.
+            InvalidRequestError: the vocals have the wrong shape or dtype, are not finite, are too long in all, or end
+                before the first frame.
             RequestCancelledError: the job was cancelled.
             EngineError: a network failed or returned what its contract forbids.
             ValueError: the vocals have already ended.
         """
         if self._ended:
-            raise ValueError("vocals after the last ones")
+            raise ValueError("vocals: expected none after the last ones")
         before = self._state
         check_vocals(vocals44, before=before.n_heard)
         state = replace(before, audio=np.concatenate([before.audio, vocals44]), n_heard=before.n_heard + len(vocals44))
@@ -232,7 +230,7 @@ class LiveConverter:
         return pieces
 
     def report(self) -> dict[str, Any]:
-        """As of an exact conversion, over the vocals so far."""
+        """The report of an exact conversion, over the vocals so far."""
         state, settings = self._state, self._settings
         wanted = settings.automatic_shift(state.voiced, self._voice.f0)
         share = len(state.voiced) / max(1, state.n_values)
@@ -246,7 +244,7 @@ class LiveConverter:
         return tuple(int.from_bytes(digest[at : at + 2], "big") for at in range(0, 8, 2))
 
     def _end(self, state: LiveState, more: bool) -> int:
-        """Frame up to which there is something to convert now; 0 if there is too little."""
+        """The frame up to which the vocals are converted now; 0 if there are too few."""
         n_frames = state.n_heard // SVC_HOP
         if not more:
             if not n_frames:
@@ -256,20 +254,20 @@ class LiveConverter:
         if n_new < LEAST_FRAMES:
             return 0
         last = self._stage.plan(n_new, self._voice)[-1]
-        short = last.start > 0 and last.end - last.start < LEAST_FRAMES  # it waits, and becomes longer
+        short = last.start > 0 and last.end - last.start < LEAST_FRAMES  # it waits for more frames
         return state.next_frame + (last.start + OVERLAP_FRAMES if short else n_new)
 
     def _converted(self, state: LiveState, end: int, more: bool) -> tuple[LiveState, list[Floats]]:
         """Convert frames [next_frame, end)."""
         stage, settings = self._stage, self._settings
-        heard = stage.analyse(state.audio)
-        state = self._counted(state, heard, end if more else None)
-        moved = shifted(heard.f0, state.shift + settings.pitch_shift)
-        cond = stage.condition(heard.content, moved, heard.n_frames)
+        source = stage.analyse(state.audio)
+        state = self._counted(state, source, end if more else None)
+        moved = shifted(source.f0, state.shift + settings.pitch_shift)
+        cond = stage.condition(source.content, moved, source.n_frames)
         first = state.context_start // SVC_HOP
         joiner, pieces, tail = WindowJoiner(), list[Floats](), state.tail
         if len(tail):
-            joiner.add(tail, last=False)  # as the window did that it is the end of
+            joiner.add(tail, last=False)  # the cross-fade needs only the window's end
         new = cond[state.next_frame - first : end - first]
         waves = stage.waves(new, self._voice, settings, first=state.n_windows)
         for window, wave in waves:
@@ -277,15 +275,15 @@ class LiveConverter:
             tail = wave[-_TAIL:].copy()
         done = replace(
             state, next_frame=max(0, end - OVERLAP_FRAMES), n_windows=state.n_windows + len(pieces), tail=tail,
-            shift=float(np.float32(state.shift)),  # as it travels
+            shift=float(np.float32(state.shift)),  # as it is packed
         )  # fmt: skip
         return replace(done, audio=state.audio[done.context_start - state.context_start :].copy()), pieces
 
-    def _counted(self, state: LiveState, heard: SourceFeatures, end: int | None) -> LiveState:
-        """Take pitches up to frame `end`, or all of them, into the statistics; and the shift that follows."""
+    def _counted(self, state: LiveState, source: SourceFeatures, end: int | None) -> LiveState:
+        """Add pitches up to frame `end` (None: all) to the statistics, and update the shift."""
         first = state.context_start // SAMPLES_PER_VALUE
-        upto = first + heard.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE
-        new = heard.f0[state.n_values - first : upto - first]
+        upto = first + source.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE
+        new = source.f0[state.n_values - first : upto - first]
         voiced = np.concatenate([state.voiced, new[new > VOICED_ABOVE_HZ]])
         shift = state.shift if state.settled else self._settings.automatic_shift(voiced, self._voice.f0)
         return replace(

@@ -1,4 +1,4 @@
-"""The converter's mel spectrum, of which the prompt is made and which the vocoder turns into samples.
+"""The converter's mel spectrum: the prompt's features and the vocoder's input.
 
 Source: seed_vc spec, section 7.
 """
@@ -17,31 +17,31 @@ from heartvoice.errors import InvalidRequestError
 
 MEL_FFT = 2048
 MEL_PAD = (MEL_FFT - SVC_HOP) // 2
-"""Samples of reflection at both ends: a frame for every full hop."""
+"""Reflected samples at both ends, so that there is a frame for every full hop."""
 MAGNITUDE_FLOOR, LOG_FLOOR = 1e-9, 1e-5
-"""Added to the power, and the least mel magnitude."""
+"""The constant that is added to the power, and the least mel magnitude."""
 
 
 def n_mel_frames(n_samples: int) -> int:
-    """Mel frames of samples at 44.1 kHz; a rest of up to 511 samples has none."""
+    """Number of mel frames of samples at 44.1 kHz. A remainder of up to 511 samples has no frame."""
     return n_samples // SVC_HOP
 
 
 @lru_cache(maxsize=4)
 def mel_filters(n_mels: int) -> NDArray[np.float64]:
-    """Filters [n_mels, 1025] up to half the rate."""
+    """Mel filters [n_mels, 1025] up to half the rate."""
     return dsp.mel_filter_bank(STEM_RATE_HZ, MEL_FFT, n_mels, 0.0, STEM_RATE_HZ / 2, scale="slaney")
 
 
 def log_mel(audio: NDArray[np.float32], n_mels: int = 128) -> NDArray[np.float32]:
-    """Natural logarithm of mel magnitudes.
+    """Compute the natural logarithm of mel magnitudes.
 
     Args:
         audio: float32 [N], mono at 44.1 kHz, N >= 769.
         n_mels: bands.
 
     Returns:
-        float32 [N // 512, n_mels], at least -11.5129, which is silence.
+        float32 [N // 512, n_mels], at least -11.5129, the value of silence.
 
     Raises:
         InvalidRequestError: there are too few samples to reflect.

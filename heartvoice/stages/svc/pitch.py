@@ -1,8 +1,8 @@
-"""Pitch for the converter: how far a song moves towards a voice, and contours as bins.
+"""Pitch for the converter: the shift from a song to a voice, and contours as bins.
 
-Source: seed_vc spec, section 5, whose quirks are kept where the weights know them: a voiced value is one above 1 Hz,
-unvoiced ones become 1e-5 Hz, the median of an even count is the lower of two, and what is sung above 1103.1 Hz goes to
-bin 0. One is not: a reference without a voiced value moves nothing, instead of making every value NaN.
+Source: seed_vc spec, section 5. Its quirks are kept where the weights were trained with them: a value above 1 Hz is
+voiced, unvoiced values become 1e-5 Hz, the median of an even count is the lower of two, and pitches above 1103.1 Hz
+have bin 0. One quirk is not kept: a reference without a voiced value makes no shift, where the original makes NaN.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 Contour = NDArray[np.floating[Any]]
 Rounding = Literal["exact", "semitone", "octave"]
-"""What an automatic shift is rounded to. Exact is the original's, and puts a song between two keys of its
-accompaniment; a whole semitone gives it a key, whole octaves leave it its own."""
+"""How an automatic shift is rounded. "exact" is the original's; it puts the song between two keys of its accompaniment.
+"semitone" moves it to a key, and "octave" keeps its own key."""
 
 UNVOICED_HZ = 1e-5
 LOWEST_HZ, HIGHEST_HZ = 50.0, 1100.0
@@ -26,18 +26,18 @@ _ROUND_TO: dict[Rounding, int] = {"semitone": 1, "octave": 12}
 
 
 def median_log(f0: Contour) -> float | None:
-    """Lower median of the logarithms of the voiced values; None if there are none."""
+    """Lower median of the logarithms of the voiced values; None if no value is voiced."""
     voiced = np.sort(f0[f0 > VOICED_ABOVE_HZ].astype(np.float64))
     return float(np.log(voiced[(len(voiced) - 1) // 2] + UNVOICED_HZ)) if len(voiced) else None
 
 
 def automatic_shift(source: Contour, reference: Contour, rounding: Rounding = "exact") -> float:
-    """Semitones from the median of a song to that of a voice.
+    """Semitones from the median pitch of a song to that of a voice.
 
     Args:
         source: the song's contour, Hz, 0 = unvoiced.
         reference: the voice's.
-        rounding: to what.
+        rounding: see `Rounding`.
 
     Returns:
         The shift; 0.0 if either has no voiced value.
@@ -51,30 +51,30 @@ def automatic_shift(source: Contour, reference: Contour, rounding: Rounding = "e
 
 
 def shifted(source: Contour, semitones: float) -> NDArray[np.float64]:
-    """Move a contour.
+    """Shift a contour.
 
     Args:
         source: Hz, 0 = unvoiced.
-        semitones: in all: the automatic shift and what was asked for.
+        semitones: the whole shift: the automatic one and `pitch_shift`.
 
     Returns:
-        float64 of the same shape; unvoiced values are 1e-5 Hz, as the original's logarithm leaves them. Only the
-        song's contour is treated so: the reference's goes to the regulator as it is.
+        float64 of the same shape. Unvoiced values are 1e-5 Hz, as after the original's logarithm. Only the song's
+        contour is shifted; the reference's goes to the regulator as it is.
     """
     raised = source.astype(np.float64) + UNVOICED_HZ
     return np.where(source > VOICED_ABOVE_HZ, raised * 2.0 ** (semitones / 12), raised)
 
 
 def pitch_bins(f0: Contour, n_bins: int = 256) -> NDArray[np.int64]:
-    """Bins of a contour.
+    """Quantise a contour to pitch bins.
 
     Args:
         f0: Hz, of any shape.
         n_bins: of the regulator's table.
 
     Returns:
-        int64 of the same shape: 1 for unvoiced and everything under about 51 Hz, n_bins - 1 at 1100 Hz, and 0 beyond
-        the range: it looks like a mistake, but the network was trained with it.
+        int64 of the same shape: 1 for unvoiced values and below about 51 Hz, n_bins - 1 at 1100 Hz, and 0 above the
+        range. The 0 looks like a mistake, but the network was trained with it.
     """
     mel = 1127 * np.log(1 + f0.astype(np.float64) / 700)
     low, high = (1127 * np.log(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))

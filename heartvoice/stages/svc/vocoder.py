@@ -1,4 +1,4 @@
-"""The vocoder as a stage: mel frames of any length into samples, in chunks that no listener can tell from one call.
+"""The vocoder as a stage: it turns mel frames of any length into samples, chunk by chunk.
 
 Source: seed_vc spec, section 11.
 """
@@ -18,19 +18,19 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.runtime.networks import Networks
 
 VOCODER_CHUNK = 256
-"""Mel frames of one call beside its context, 3 s: bounds memory, whatever the length."""
+"""Mel frames of one call without its context, 3 s. Bounds memory, whatever the length."""
 ACTIVATION_REACH = 5
-"""Samples on each side that an activation reads through its two filters."""
+"""Samples on each side that an activation reads with its two filters."""
 
 Mel = NDArray[np.float32]
 Samples = NDArray[np.float32]
 
 
 def context_frames(sizes: BigvganConfig) -> tuple[int, int]:
-    """Frames of past and of future that reach the samples of one frame: those that a chunk has to hear beside itself.
+    """Past and future frames that the samples of one frame depend on: a chunk's context.
 
-    From the samples of frame 0 back to the mel, layer by layer; the parallel block that reads furthest decides. What
-    lies further away is nowhere read, so that neither zeros nor repeated samples at a chunk's ends are heard.
+    The reach is followed from the samples of frame 0 back to the mel, layer by layer; among parallel blocks the widest
+    counts. Frames further away are not read, so that the padding at a chunk's ends has no effect.
     """
     first, last = 0, sizes.hop - 1
     first, last = first - POST_KERNEL // 2 - ACTIVATION_REACH, last + POST_KERNEL // 2 + ACTIVATION_REACH
@@ -40,13 +40,13 @@ def context_frames(sizes: BigvganConfig) -> tuple[int, int]:
     )
     for rate, kernel in zip(reversed(sizes.upsample_rates), reversed(sizes.upsample_kernel_sizes), strict=True):
         first, last = first - reach, last + reach
-        side = (kernel - rate) // 2  # sample n of the result has tap n + side - j * rate of input j
+        side = (kernel - rate) // 2  # output sample n uses tap n + side - j * rate of input j
         first, last = -(-(first + side - kernel + 1) // rate), (last + side) // rate
     return PRE_KERNEL // 2 - first, last + PRE_KERNEL // 2
 
 
 class VocodeStage:
-    """BigVGAN over one network. Holds no state of any song."""
+    """Runs BigVGAN over one network. Holds no state of any song."""
 
     def __init__(self, networks: Networks, sizes: BigvganConfig, *, chunk_frames: int = VOCODER_CHUNK) -> None:
         self._networks = networks
@@ -55,7 +55,7 @@ class VocodeStage:
         self._past, self._future = context_frames(sizes)
 
     def decode(self, mel: Mel) -> Samples:
-        """Turn frames into samples, equal to one call of the network but for float rounding.
+        """Turn frames into samples, equal to those of one network call up to float rounding.
 
         Args:
             mel: float32 [M, T], natural logarithms of mel magnitudes; T at least 1.
@@ -64,7 +64,7 @@ class VocodeStage:
             float32 [T * hop] at 44.1 kHz, in [-1, 1].
 
         Raises:
-            InvalidRequestError: the frames have another shape, or a value that is not finite.
+            InvalidRequestError: the frames have the wrong shape, or a value is not finite.
             RequestCancelledError: the job was cancelled.
         """
         pieces = self.stream(mel)
@@ -76,9 +76,9 @@ class VocodeStage:
         return audio
 
     def stream(self, mel: Mel) -> Iterator[Samples]:
-        """The samples of `decode` in order, one piece for each chunk; arguments and errors as there.
+        """Yield the samples of `decode`, one piece for each chunk; arguments and errors as there.
 
-        The frames are checked at once, not when the first piece is asked for.
+        The frames are checked at once, not only when the first piece is requested.
         """
         self._check(mel)
         return self._pieces(mel)
@@ -86,11 +86,11 @@ class VocodeStage:
     def _pieces(self, mel: Mel) -> Iterator[Samples]:
         hop, n_frames = self._sizes.hop, mel.shape[1]
         n_chunks = -(-n_frames // self._chunk)
-        for index in range(n_chunks):  # of equal lengths, give or take one: no short chunk pays a whole context
+        for index in range(n_chunks):  # of equal lengths up to one frame: no short chunk needs a whole context
             start, end = (n_frames * part // n_chunks for part in (index, index + 1))
             first = max(0, start - self._past)
-            heard = np.ascontiguousarray(mel[None, :, first : end + self._future])
-            audio = self._networks.run(VOCODER.name, {"mel": heard})["audio"]
+            frames = np.ascontiguousarray(mel[None, :, first : end + self._future])
+            audio = self._networks.run(VOCODER.name, {"mel": frames})["audio"]
             yield audio[0, 0, (start - first) * hop : (end - first) * hop].astype(np.float32, copy=False)
 
     def _check(self, mel: Mel) -> None:
@@ -98,5 +98,5 @@ class VocodeStage:
             raise InvalidRequestError(
                 f"mel: expected float32 [{self._sizes.num_mels}, at least 1], got {mel.dtype} {list(mel.shape)}"
             )
-        for start in range(0, mel.shape[1], self._chunk):  # in parts, since a check makes copies
+        for start in range(0, mel.shape[1], self._chunk):  # in parts, because a check makes copies
             check_finite("mel", mel[:, start : start + self._chunk])

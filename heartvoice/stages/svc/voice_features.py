@@ -1,6 +1,6 @@
-"""What a conversion needs of a voice, and which stretch of its reference that is taken from.
+"""The features of a voice, and the choice of its prompt: a stretch of the reference.
 
-Design decision 9: `prompt_s` takes the stretch with the most voice; 25 s from the start is the original's rule.
+Design decision 9: the prompt is the stretch of `prompt_s` with the most voice. The original takes the first 25 s.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from heartvoice.stages.svc.pitch import Contour
 
 Floats = NDArray[np.float32]
 SAMPLES_PER_VALUE = STEM_RATE_HZ // 100
-"""Samples at 44.1 kHz of one value of a contour."""
+"""Samples at 44.1 kHz for one value of a contour."""
 
 
 @dataclass(frozen=True, eq=False)
 class VoiceFeatures:
-    """One voice, ready to be sung with. Its arrays are read-only: conversions share them."""
+    """The features of one voice. Its arrays are read-only, because conversions share them."""
 
     mel: Floats
-    """float32 [P, M], the prompt's natural logarithms of mel magnitudes."""
+    """float32 [P, M], log-mel of the prompt."""
     cond: Floats
-    """float32 [P, D], the prompt's content and pitch as the flow's condition."""
+    """float32 [P, D], the flow's condition from the prompt's content and pitch."""
     style: Floats
     """float32 [S], not normalised."""
     f0: Contour
     """[n], Hz, 100 a second, 0 = unvoiced."""
     sha256: str
-    """Of the stretch's samples: the same in every process, whatever its engines round."""
+    """Of the prompt's samples. It does not depend on how engines round."""
     prompt_s: float
-    """Length of the stretch in seconds, ..."""
+    """Length of the prompt in seconds, ..."""
     start_s: float = 0.0
-    """... and where it lies in the reference."""
+    """... and its start in the reference."""
 
     def __post_init__(self) -> None:
         for name in ("mel", "cond", "style", "f0"):
@@ -51,7 +51,7 @@ class VoiceFeatures:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the voice occupies."""
+        """Bytes of the arrays."""
         return sum(array.nbytes for array in (self.mel, self.cond, self.style, self.f0))
 
     @property
@@ -61,17 +61,17 @@ class VoiceFeatures:
 
     @property
     def voiced_share(self) -> float:
-        """Share of the stretch that is voiced, 0 to 1."""
+        """Voiced share of the prompt, 0 to 1."""
         return voiced_share(self.f0)
 
 
 def voiced_share(f0: Contour) -> float:
-    """Share of a contour's values that are voiced; 0 of an empty one."""
+    """Voiced share of a contour's values; 0 for an empty contour."""
     return float(np.mean(f0 > VOICED_ABOVE_HZ)) if f0.size else 0.0
 
 
 def stretch_start(audio16: Floats, f0: Contour, prompt_s: float) -> int:
-    """Where the stretch with the most voice begins.
+    """Find the stretch with the most voice.
 
     Args:
         audio16: float32 [N], the reference at 16 kHz.
@@ -79,8 +79,8 @@ def stretch_start(audio16: Floats, f0: Contour, prompt_s: float) -> int:
         prompt_s: length of the stretch.
 
     Returns:
-        First value of the contour that belongs to it; the earliest of equals. Magnitudes of the voiced hops are summed,
-        not powers: one shout outweighs no 10 s of singing. Where nothing is voiced, all hops count.
+        The index of its first value in the contour; the earliest of equal ones. The sum is over magnitudes of voiced
+        hops, not powers, so that one shout does not outweigh 10 s of singing. If nothing is voiced, all hops count.
     """
     n_values = len(audio16) // F0_HOP
     last = n_values - int(np.ceil(prompt_s * STEM_RATE_HZ / SAMPLES_PER_VALUE))
@@ -96,5 +96,5 @@ def stretch_start(audio16: Floats, f0: Contour, prompt_s: float) -> int:
 
 
 def from_the_start(n_samples: int, prompt_s: float) -> bool:
-    """Whether there is nothing to choose: the reference is no longer than the stretch, or the original's rule holds."""
+    """True if the prompt begins with the reference: it is no longer than that, or `prompt_s` is the original's."""
     return prompt_s >= MAX_PROMPT_S or n_samples <= round(prompt_s * STEM_RATE_HZ)

@@ -1,4 +1,4 @@
-"""How a converted song is cut into the flow's windows and joined again, and what the regulator is given.
+"""The flow's windows of a song and their cross-fades, and the regulator's inputs.
 
 Source: seed_vc spec, sections 6 and 12.
 """
@@ -26,7 +26,7 @@ OVERLAP_FRAMES = 16
 def nearest_index(n_from: int, n_to: int) -> NDArray[np.int64]:
     """Index of the nearest of `n_from` frames for each of `n_to`, int64 [n_to].
 
-    In float32 throughout: whole numbers would differ at 42 of the 25839 frames of a song of five minutes.
+    All in float32, as in the reference: integers would differ at 42 of the 25839 frames of a song of five minutes.
     """
     step = np.float32(n_from) / np.float32(n_to)
     index = np.floor(np.arange(n_to, dtype=np.float32) * step).astype(np.int64)
@@ -37,12 +37,12 @@ def nearest_index(n_from: int, n_to: int) -> NDArray[np.int64]:
 def regulator_inputs(
     content: NDArray[np.float32], f0: Contour, n_frames: int, n_f0_bins: int = 256
 ) -> Mapping[str, Array]:
-    """What `svc_regulator` is given for a whole recording.
+    """The inputs of `svc_regulator` for a whole recording.
 
     Args:
         content: float32 [S, C].
-        f0: Hz, 100 values a second: the song's as `svc_pitch.shifted` leaves it, a reference's as it was found.
-        n_frames: mel frames wanted.
+        f0: Hz, 100 values a second: of a song after `pitch.shifted`, of a reference as it was tracked.
+        n_frames: mel frames.
         n_f0_bins: of the regulator's table.
 
     Raises:
@@ -62,7 +62,7 @@ def regulator_inputs(
 
 @dataclass(frozen=True)
 class SvcWindow:
-    """Frames [start, end) of the song that one run of the flow converts."""
+    """Frames [start, end) of the song, which the flow converts in one run."""
 
     start: int
     end: int
@@ -70,18 +70,18 @@ class SvcWindow:
 
 
 def plan_windows(n_frames: int, prompt_frames: int, *, context: int = SVC_CONTEXT) -> list[SvcWindow]:
-    """Cut a song into windows that fit beside the prompt.
+    """Cut a song into windows that leave room for the prompt.
 
     Args:
         n_frames: mel frames of the song, at least 1.
-        prompt_frames: of the prompt, which every window repeats.
-        context: frames that the flow hears at once.
+        prompt_frames: of the prompt, which precedes every window.
+        context: frames of one run of the flow, prompt included.
 
     Returns:
-        Windows that overlap by 16 frames; the last has 17 or more, unless it is the only one.
+        Windows that overlap by 16 frames. The last one has 17 or more, unless it is the only one.
 
     Raises:
-        InvalidRequestError: the song is empty, or the prompt leaves no room.
+        InvalidRequestError: the song is empty, or the prompt is too long.
     """
     if n_frames < 1:
         raise InvalidRequestError(f"vocals: expected at least {SVC_HOP} samples at 44.1 kHz, got no mel frame")
@@ -100,7 +100,7 @@ def plan_windows(n_frames: int, prompt_frames: int, *, context: int = SVC_CONTEX
 
 
 class WindowJoiner:
-    """Joins windows as they come, with fades that add up to one; holds the end of one window and no more."""
+    """Cross-fades consecutive windows with weights that add up to one. Holds only the end of the last window."""
 
     def __init__(self, overlap: int = OVERLAP_FRAMES * SVC_HOP) -> None:
         """Start before the first window; `overlap` is in samples."""
@@ -111,21 +111,21 @@ class WindowJoiner:
         self._ended = False
 
     def add(self, wave: Samples, *, last: bool) -> Samples:
-        """Take the next window.
+        """Add the next window.
 
         Args:
-            wave: float32 [N], the whole window with both of its overlaps.
-            last: whether none follows.
+            wave: float32 [N], the whole window with both overlaps.
+            last: no window follows.
 
         Returns:
-            float32, the samples that are finished: together N of all windows less the overlaps.
+            float32, the finished samples. Together they are as long as all windows, with each overlap counted once.
 
         Raises:
-            ValueError: the window is too short for its overlaps, or follows the last one.
+            ValueError: the window is shorter than its overlaps, or follows the last one.
         """
         needed = self._overlap * ((self._tail is not None) + (not last))
         if self._ended or len(wave) < needed:
-            raise ValueError(f"a window of {len(wave)} samples, expected {needed} and none after the last")
+            raise ValueError(f"wave: expected at least {needed} samples and none after the last, got {len(wave)}")
         joined = wave.astype(np.float32)  # a copy: the caller keeps its window
         if self._tail is not None:
             head = slice(0, self._overlap)

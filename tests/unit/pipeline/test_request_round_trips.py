@@ -96,7 +96,7 @@ def lm_inputs(draw: st.DrawFn) -> Inputs:
     if draw(st.booleans()):
         inputs["style"] = noise((PRESET.lm.muq_dim,))
     shortest = inputs.get("min_duration_s", np.zeros(1))
-    assume(shortest[0] <= inputs.get("duration_s", np.array([30.0]))[0])  # type: ignore[operator]
+    assume(shortest[0] <= inputs.get("duration_s", np.array([30.0]))[0])
     return inputs
 
 

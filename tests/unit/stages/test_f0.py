@@ -271,7 +271,7 @@ def test_a_long_song_in_pieces_is_nearly_the_song_in_one_call() -> None:
     "options", [{"whole_frames": 100}, {"context_frames": 33}, {"whole_frames": 640, "context_frames": 320}]
 )
 def test_pieces_off_the_pooling_grid_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="pieces of"):
+    with pytest.raises(ValueError, match="whole_frames, context_frames: expected multiples of 32"):
         F0Stage(small_rmvpe(), SMALL, **options)
 
 

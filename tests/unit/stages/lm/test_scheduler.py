@@ -153,7 +153,7 @@ def test_deadlines_end_running_and_waiting_songs(start: Start) -> None:
     time.sleep(0.06)
     engine.open()
     for stream in (running, waiting):
-        with pytest.raises(DeadlineError, match=rf"0.05 s were over after \d of {LONG} frames"):
+        with pytest.raises(DeadlineError, match=rf"0.05 s ran out after \d of {LONG} frames"):
             list(stream)
 
 
