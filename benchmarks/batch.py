@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         same = measure_songs(run, songs, new_engine, rounds=args.rounds, limit_s=args.limit, budget=budget)
     run.finish()
     if not same:
-        print("a song's codes depend on the songs beside it", file=sys.stderr)
+        print("a song's codes depend on the other songs", file=sys.stderr)
     return 0 if same else 1
 
 

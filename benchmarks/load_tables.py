@@ -144,20 +144,20 @@ def shared(result: Mapping[str, Any]) -> str:
     rows = [row for row in _of(result, "shared") if "failed" not in row]
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
-        plain, beside = (
+        grpc_row, shared_row = (
             next((r for r in rows if r["case"] == case and r["variant"] == v), None) for v in ("gRPC", "shared memory")
         )
-        if plain is None or beside is None:
+        if grpc_row is None or shared_row is None:
             continue
-        ratio = beside.get("ratio", beside["p50_ms"] / plain["p50_ms"])
+        ratio = shared_row.get("ratio", shared_row["p50_ms"] / grpc_row["p50_ms"])
         name = case.removeprefix("shared memory: ")
         lines.append(
             [
                 name,
-                f"{plain['input_mb']:.1f}",
-                str(plain["n"]),
-                seconds(plain["p50_ms"]),
-                seconds(beside["p50_ms"]),
+                f"{grpc_row['input_mb']:.1f}",
+                str(grpc_row["n"]),
+                seconds(grpc_row["p50_ms"]),
+                seconds(shared_row["p50_ms"]),
                 f"{ratio:.2f}",
             ]
         )
@@ -186,7 +186,7 @@ def brief(result: Mapping[str, Any]) -> str:
 
 
 def headline(result: Mapping[str, Any], name: str) -> str:
-    """What the tables are of."""
+    """Describe the load test of the tables."""
     state = "**contended: the order of magnitude alone**" if result["contended"] else "quiet"
     knee = result.get("saturation", {})
     text = f"Preset `{result['preset']}`, {result['machine']['cores']} cores, {state} (`{name}`)."

@@ -66,9 +66,9 @@ def _transposed(b: GraphBuilder, source: TensorSource, x: str, name: str, channe
 
 def _longer(b: GraphBuilder, even: str, odd: str) -> tuple[str, str]:
     """Pad the even phase by its first sample, the odd phase by its last sample."""
-    beside = b.constant([1, 1, REACH])
-    before = b.op("Expand", b.slice(even, 0, 1, 2), beside)
-    behind = b.op("Expand", b.slice(odd, -1, None, 2), beside)
+    padding_shape = b.constant([1, 1, REACH])
+    before = b.op("Expand", b.slice(even, 0, 1, 2), padding_shape)
+    behind = b.op("Expand", b.slice(odd, -1, None, 2), padding_shape)
     first, second = (b.op("Concat", before, part, behind, axis=2) for part in (even, odd))
     return first, second
 

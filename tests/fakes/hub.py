@@ -1,4 +1,4 @@
-"""A stand-in for the hub, its storage network and a plain file server, as huggingface_hub 2.4.0 talks to them."""
+"""A fake hub with its storage network and a plain file server, for huggingface_hub 2.4.0."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LFS = (".safetensors", ".pth", ".pt", ".bin", ".th")
-"""Files of these kinds lie in the storage network; the others are served by the hub itself."""
+"""The storage network serves files of these types; the hub serves the others."""
 
 
 def git_blob(content: bytes) -> str:
@@ -28,7 +28,7 @@ def sha256(content: bytes) -> str:
 
 @dataclass
 class Repository:
-    """Commits by their hash; a branch `main`."""
+    """Commits by hash, and a branch `main`."""
 
     licence: str = "apache-2.0"
     gated: bool = False
@@ -47,27 +47,27 @@ class Request:
     path: str
     host: str
     start: int | None
-    """Of its Range."""
+    """Start of the requested range."""
     authorized: bool
 
 
 class HubServer:
-    """Listens on a free port of this machine until closed."""
+    """A server on a free local port, until closed."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.plain: dict[str, bytes] = {}
-        """By name, below `/plain/`."""
+        """Files below `/plain/`, by name."""
         self.requests: list[Request] = []
         self.cuts: dict[str, list[int]] = {}
-        """By file: how many bytes each of the next answers carries before the connection breaks."""
+        """Bytes that each next response of a file sends before its connection breaks."""
         self.sent_instead: dict[str, bytes] = {}
-        """By file: what is sent in its place, whatever was announced."""
+        """Content to send instead of a file; the announced size and hash stay."""
         self.ranges = True
         self.status: int | None = None
-        """Every answer's, if set."""
+        """HTTP status of all responses, if set."""
         self.announced_commit: str | None = None
-        """What the hub says a revision is, if it lies."""
+        """False commit that the hub reports for a revision, if set."""
         self.bytes_per_s: float | None = None
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -84,7 +84,7 @@ class HubServer:
         return self.repositories.setdefault(repository, Repository(licence)).commit(files)
 
     def downloads(self, name: str) -> list[Request]:
-        """Requests for a file's bytes, redirects not counted."""
+        """Return the requests for a file's bytes, without redirects."""
         return [each for each in self.requests if each.method == "GET" and _is_content(each.path, name)]
 
     def close(self) -> None:

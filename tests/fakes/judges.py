@@ -1,4 +1,4 @@
-"""Judges without weights, and cases on disk."""
+"""Fake judges without weights, and cases on disk."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ RATE_HZ = 16_000
 
 
 def tone(hz: float, seconds: float = 2.0, level: float = 0.1, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """float32 [1, N]."""
+    """Make a tone, float32 [1, N]."""
     phase = 2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz
     samples: np.ndarray = (level * np.sin(phase)).astype(np.float32)[None]
     return samples
 
 
 class MeanBands:
-    """A speaker network whose vector is the mean of its bands: like tones are alike."""
+    """Fake speaker network: the vector is the mean of the bands, so equal tones have equal vectors."""
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         return {"embedding": np.sqrt(inputs["features"].astype(np.float32)).mean(axis=1)}
 
 
 class Crossings:
-    """An F0 network that counts zero crossings in the second around each frame; sure wherever there is sound."""
+    """Fake F0 network: counts zero crossings around each frame; voiced wherever there is sound."""
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         audio = np.asarray(inputs["features"], np.float32)[0, 0]
@@ -45,7 +45,7 @@ class Crossings:
 
 
 class Scores:
-    """A DNSMOS network that says the same of every window."""
+    """Fake DNSMOS network with the same scores for every window."""
 
     def __init__(self) -> None:
         self.windows: list[np.ndarray] = []
@@ -68,7 +68,7 @@ def judges(**unavailable: str) -> Judges:
 
 
 def write_case(folder: Path, report: object = None, **sounds: np.ndarray) -> Path:
-    """A folder with float WAV files at 16 kHz."""
+    """Write a folder of float WAV files at 16 kHz."""
     folder.mkdir(parents=True, exist_ok=True)
     for role, audio in sounds.items():
         (folder / f"{role}.wav").write_bytes(music.encode(audio, RATE_HZ, "WAV", "FLOAT"))

@@ -1,4 +1,4 @@
-"""A real gRPC server that speaks KServe v2 in front of a scripted model."""
+"""A real KServe v2 gRPC server with scripted models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def error_response(text: str) -> Any:
 
 
 def samples(start: int, n_samples: int) -> Any:
-    """float32 [2, N] whose value tells its position."""
+    """Make float32 [2, N] whose values encode their positions."""
     ramp = np.arange(start, start + n_samples, dtype=np.float32) / np.float32(1e6)
     return np.stack([ramp, -ramp])
 
@@ -70,7 +70,7 @@ def audio(start: int, n_samples: int) -> Any:
 
 
 def codes(start: int, n_frames: int) -> Any:
-    """A codes response, every frame its own index."""
+    """A codes response; every code is the index of its frame."""
     frames = np.tile(np.arange(start, start + n_frames, dtype=np.int32), (8, 1))
     return stream_response({"CODES": frames, "START": [start]})
 
@@ -87,12 +87,12 @@ def report(**changes: Any) -> Any:
 
 
 def cover_report(**changes: Any) -> Any:
-    """A cover's report, complete."""
+    """A complete report of a cover."""
     return stream_response({"REPORT": json.dumps(COVER_REPORT | changes).encode()})
 
 
 def mix_stem_samples(start: int, n_samples: int) -> Any:
-    """float32 [2, 2, N], instrumental and vocals: unlike each other, and together `samples`."""
+    """Make different instrumental and vocals, float32 [2, 2, N], whose sum is `samples`."""
     return np.stack([samples(start, n_samples) * np.float32(share) for share in (0.75, 0.25)])
 
 
@@ -102,7 +102,7 @@ def mix_stems(start: int, n_samples: int) -> Any:
 
 
 def stem_samples(start: int, n_samples: int, n_stems: int = 4) -> Any:
-    """float32 [S, 2, N] whose value tells stem and position."""
+    """Make float32 [S, 2, N] whose values encode stem and position."""
     return np.stack([samples(start, n_samples) * np.float32(index + 1) for index in range(n_stems)])
 
 
@@ -122,20 +122,20 @@ def final() -> Any:
 
 
 def asked_for(request: Any) -> set[str]:
-    """The names of the request's inputs, without settings that are false."""
+    """Return the names of the request's inputs, without false settings."""
     given = zip(request.inputs, request.raw_input_contents, strict=True)
     return {tensor.name for tensor, raw in given if raw != b"\0"}
 
 
 def job_report(wanted: set[str], **changes: Any) -> Any:
-    """The report of a song or cover to which `wanted` was sent."""
+    """Make the report of a song or cover with the inputs `wanted`."""
     facts = COVER_REPORT if {"voice", "voice_audio"} & wanted else REPORT
     facts = facts | ({"stems": list(MIX_STEM_NAMES)} if "stems" in wanted else {}) | changes
     return stream_response({"REPORT": json.dumps(facts).encode()})
 
 
 def short_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Two chunks, the report, the end; if asked for, events, codes, and stems, which are cut elsewhere."""
+    """Stream two chunks and the report; on request also events, codes, and stems in other chunks."""
     wanted = asked_for(request)
     if "events" in wanted:
         yield event("lm", 10, 20)
@@ -155,7 +155,7 @@ def short_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def short_cover(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """1.6 s in two chunks, with events in between; stems if the request asks for them."""
+    """Stream 1.6 s in two chunks with events between them; on request also stems."""
     wanted = asked_for(request)
     yield event("separate", 10, 20)
     yield audio(0, 48_000)
@@ -171,7 +171,7 @@ def short_cover(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def short_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """1.5 s of the wanted stems, in the server's order, in two chunks."""
+    """Stream 1.5 s of the requested stems in two chunks, in the server's order."""
     wanted = {tensor.name for tensor in request.inputs}
     names = input_bytes(request, "sources").decode().split(",") if "sources" in wanted else SOURCES
     sources = tuple(name for name in SOURCES if name in names)
@@ -183,7 +183,7 @@ def short_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def embedding(request: Any, context: grpc.ServicerContext) -> Any:
-    """A unit vector that depends on the file: equal files, equal voices."""
+    """Return a unit vector that depends on the file: equal files have equal voices."""
     data = input_bytes(request, "file") if request.inputs[0].name == "file" else request.raw_input_contents[0]
     vector = np.random.default_rng(sum(data)).standard_normal(256)
     outputs = {
@@ -194,7 +194,7 @@ def embedding(request: Any, context: grpc.ServicerContext) -> Any:
 
 
 def endless_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Stems until the caller is gone."""
+    """Stream stems until the caller has left."""
     gone = threading.Event()
     context.add_callback(gone.set)
     yield event("separate", 10, 3000)
@@ -205,7 +205,7 @@ def endless_stems(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def endless_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Chunks until the caller is gone."""
+    """Stream chunks until the caller has left."""
     gone = threading.Event()
     context.add_callback(gone.set)
     yield event("lm", 10, 3000)
@@ -216,7 +216,7 @@ def endless_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def silent_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Nothing at all, until the caller is gone."""
+    """Send nothing until the caller has left."""
     gone = threading.Event()
     context.add_callback(gone.set)
     gone.wait(20)
@@ -224,7 +224,7 @@ def silent_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 
 
 def scripted(*responses: Any) -> Stream:
-    """A model that answers with these, whatever it is asked."""
+    """Make a model that sends these responses to every request."""
 
     def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         yield from responses
@@ -233,7 +233,7 @@ def scripted(*responses: Any) -> Stream:
 
 
 def in_turn(*streams: Stream) -> Stream:
-    """A model that behaves differently at every call; the last behaviour stays."""
+    """Make a model with a different behaviour per call; the last one repeats."""
     left = list(streams)
 
     def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -243,7 +243,7 @@ def in_turn(*streams: Stream) -> Stream:
 
 
 def abort(code: grpc.StatusCode, details: str) -> Stream:
-    """A model, or a proxy before it, that fails the call."""
+    """Make a model (or proxy) that fails the call."""
 
     def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.abort(code, details)
@@ -253,7 +253,7 @@ def abort(code: grpc.StatusCode, details: str) -> Stream:
 
 
 def render_file(request: Any, context: grpc.ServicerContext) -> Any:
-    """A file that names the format that was asked for, of a song or a cover."""
+    """Return a file whose content is the requested format, for songs and covers."""
     has_voice = asked_for(request) & {"voice", "voice_audio"}
     made = json.dumps(COVER_REPORT if has_voice else REPORT).encode()
     outputs = {"FILE": b"file:" + input_bytes(request, "format"), "REPORT": made}
@@ -261,19 +261,19 @@ def render_file(request: Any, context: grpc.ServicerContext) -> Any:
 
 
 def input_raw(request: Any, name: str) -> bytes:
-    """The raw contents of an input."""
+    """Return the raw contents of an input."""
     names = [tensor.name for tensor in request.inputs]
     raw: bytes = request.raw_input_contents[names.index(name)]
     return raw
 
 
 def input_bytes(request: Any, name: str) -> bytes:
-    """The one element of a BYTES input."""
+    """Return the single element of a BYTES input."""
     return input_raw(request, name)[4:]
 
 
 class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Holds the scripts and what has been seen; `cancelled` is set when a caller left early."""
+    """Holds the scripts and the received requests; `cancelled` is set when a caller leaves early."""
 
     def __init__(self) -> None:
         self.song: Stream = short_song
@@ -308,22 +308,22 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         return self
 
     def wait_for_request(self, timeout_s: float = 5.0) -> None:
-        """Return a moment after the first request has arrived."""
+        """Wait until shortly after the first request."""
         deadline = time.monotonic() + timeout_s
         while not self.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
 
     def stop(self) -> None:
-        """Die at once, in the middle of whatever is going on."""
+        """Stop immediately, during running calls."""
         self._server.stop(None).wait()
 
     def stop_soon(self) -> None:
-        """Die from within a call."""
+        """Stop from within a call."""
         threading.Thread(target=self.stop).start()
 
     def start_later(self, port: int, after_s: float) -> None:
-        """Listen on `port` after a while."""
+        """Listen on `port` after a delay."""
         threading.Timer(after_s, self.start, kwargs={"port": port}).start()
 
     def ModelStreamInfer(self, request_iterator: Any, context: grpc.ServicerContext) -> Iterator[Any]:

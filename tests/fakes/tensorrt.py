@@ -1,7 +1,7 @@
-"""TensorRT's Python API without TensorRT: the bindings' own signatures (`tensorrt_api.json`) over onnxruntime.
+"""A fake of TensorRT's Python API over onnxruntime, with the bindings' signatures (`tensorrt_api.json`).
 
-A name that the bindings of a version do not have is an AttributeError, an argument that they do not take a TypeError. A
-"plan" is the graph with what it was built for; an execution reads and writes memory by address, as the real one does.
+A name that a version's bindings lack raises AttributeError, a wrong argument TypeError. A "plan" is the graph with its
+target; an execution reads and writes memory by address, as in TensorRT.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEPS = 3
 
 
 def fake_tensorrt(version: str = VERSIONS[0], *, refused: tuple[str, ...] = ()) -> Any:
-    """A stand-in for the module `tensorrt` of a version whose parser refuses some operations."""
+    """Return a fake module `tensorrt` of a version, whose parser refuses some operations."""
     api = API[version]
     module = SimpleNamespace(__version__=version, refused=refused)
     for name, members in api.items():
@@ -51,7 +51,7 @@ def fake_tensorrt(version: str = VERSIONS[0], *, refused: tuple[str, ...] = ()) 
 
 
 class _Fake:
-    """What all classes share: only members that the bindings have, only arguments that they take."""
+    """Base class: allows only the members and arguments of the bindings."""
 
     _members: ClassVar[Mapping[str, str]]
     _module: ClassVar[Any]
@@ -90,7 +90,7 @@ class _Fake:
 
 
 def _check(what: str, overloads: str, module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """Hold arguments against the signatures of the bindings."""
+    """Check arguments against the signatures of the bindings."""
     problems = []
     for overload in overloads.split(" | "):
         inside = re.search(r"\(self: [\w.]+(?:, )?(.*)\) -> ", overload)
@@ -276,7 +276,7 @@ class _IOptimizationProfile(_Fake):
 
 
 class _Content(_Fake):
-    """Something with bytes in it."""
+    """An object with bytes."""
 
     _content: bytes = b""
 
@@ -401,6 +401,6 @@ _BEHAVIOUR: dict[str, Any] = {
 
 
 def plan_head(plan: Path) -> dict[str, Any]:
-    """What a fake plan was built for."""
+    """Return the target of a fake plan."""
     head: dict[str, Any] = json.loads(plan.read_bytes().partition(b"\n")[0])
     return head
