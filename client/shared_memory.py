@@ -29,7 +29,7 @@ LARGE_BYTES = 1_000_000
 TIMEOUT_S = 5.0
 IN_USE_S = 1.0
 """How long a region may be in use by a request that has been cancelled."""
-_LOCAL = re.compile(r"^(?:127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+)$")
+_LOCAL = re.compile(r"^(?:127\.\d+\.\d+\.\d+|localhost|\[::1\]|unix:.+):(\d+)$")
 _IN_USE = "currently in use"
 _logger = logging.getLogger(__name__)
 

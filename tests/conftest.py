@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Tiny networks on a busy machine: a second thread costs more than it gives, and spinning starves the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# As in heartvoice.server: a test process has servers and calls of gRPC under way when it starts commands.
+# A test process has servers and calls of gRPC under way when it forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (

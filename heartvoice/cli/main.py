@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import heartvoice.server  # noqa: F401  (settles gRPC's fork handlers, before gRPC is imported)
 from heartvoice import __version__
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError

@@ -52,15 +52,20 @@ def serve(
         str, typer.Option(help="Machine to set the server up for: gb10 (docs/how-to/gpu.md says what and why).")
     ] = "",
     address: Annotated[
-        str, typer.Option(help="Where to listen; beyond loopback only with --server PATH, and better a gateway.")
+        str,
+        typer.Option(
+            help="Where to listen. `unix:/FOLDER/NAME` is for your own user alone, and the only safe way on a host "
+            "with other users, who can read the server's keys in the process list. Beyond loopback only "
+            "with --server PATH, and better a gateway."
+        ),
     ] = "127.0.0.1",
     shared_memory: Annotated[
         bool,
         typer.Option(
             "--shared-memory",
             help="Let clients of your own user hand large inputs over by shared memory, `Client(shared_memory=True)`. "
-            "Whoever can read the key that this puts into /dev/shm, which is your user, can read and change all that "
-            "the server computes, and run code in it.",
+            "Who has the key to that can read and change all that the server computes, and run code in it: your user, "
+            "and on TCP every user of this host (see --address).",
         ),
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,

@@ -1,4 +1,4 @@
-"""How Triton is started: its command line, its environment, its log."""
+"""Command line and environment of Triton."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from heartvoice.contracts.models import LOADED
-from heartvoice.server import hidden_argument, triton_wheel
+from heartvoice.server import triton_wheel
 from heartvoice.server.options import ServerOptions
-from heartvoice.server.processes import die_with_parent
+from heartvoice.server.processes import start_with_parent
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.triton_wheel import ServerFiles
 from heartvoice.server.workarounds import response_pool
@@ -21,12 +21,12 @@ from heartvoice.serving.workarounds import unread_responses
 ADMIN_HEADER = "triton-grpc-protocol-heartvoice-admin"
 _ADMIN_APIS = "model-repository,trace,logging"
 KEEPALIVE_S = 10.0
-"""A silent caller is asked so often whether it is there, and given up when it does not answer for as long."""
+"""A silent caller is pinged so often, and dropped if it does not answer for as long."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What one run's server is started with, as often as it has to be."""
+    """Start parameters of one run's server, which may be started several times."""
 
     options: ServerOptions
     files: ServerFiles
@@ -42,7 +42,7 @@ class Launch:
     stop_s: float = 0.0
 
     def command(self) -> list[str]:
-        """Triton's arguments, without keys."""
+        """Return Triton's command line, with the keys: it reads them from nowhere else."""
         options = self.options
         command = [
             str(self.files.binary),
@@ -55,12 +55,12 @@ class Launch:
             "--allow-http=false",
             f"--grpc-address={options.address}",
             f"--grpc-port={options.grpc_port}",
-            f"--metrics-address={options.address}",
+            f"--metrics-address={options.metrics_address}",
             f"--metrics-port={options.metrics_port}",
             *response_pool.FLAGS,
-            *self._restrictions(),  # the keys follow, out of sight
-            # A caller that vanishes without a word (no FIN) would keep its job for Triton's default of two hours. Pings
-            # of callers are welcome, too: the default drops those that ping more than once in five minutes.
+            *self._restrictions(),
+            # A caller that vanishes without closing its connection would keep its job for two hours (Triton's default).
+            # By default callers that ping more than once in five minutes are dropped.
             f"--grpc-keepalive-time={round(KEEPALIVE_S * 1000)}",
             f"--grpc-keepalive-timeout={round(KEEPALIVE_S * 1000)}",
             "--grpc-http2-max-pings-without-data=0",
@@ -72,30 +72,28 @@ class Launch:
         return command + ([f"--model-config-name={options.config_name}"] if options.config_name else [])
 
     def start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start it; its log is appended to `log`."""
-        return hidden_argument.start(
+        """Start the server; its log is appended to `log`."""
+        return start_with_parent(
             self.command(),
-            self._restrictions(),
             env={**unread_responses.ENVIRONMENT, **self._environment(), process_registry.VARIABLE: str(self.run)},
-            before_exec=die_with_parent,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone: we decide how it stops
+            start_new_session=True,  # Ctrl-C must not reach it: the supervisor stops it
         )
 
     def _environment(self) -> dict[str, str]:
         env = triton_wheel.environment(self.files)
         return env if self.options.profile is None else self.options.profile.environment(env)
 
-    def _restrictions(self) -> dict[str, str]:
-        """Arguments that close APIs, without and with their keys."""
+    def _restrictions(self) -> list[str]:
+        """Return the arguments that close APIs to calls without a key."""
         apis = _ADMIN_APIS if self.grant else f"{_ADMIN_APIS},shared-memory"
-        argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin="
-        return {argument: argument + self.secret, **(self.grant.argument if self.grant else {})}
+        argument = f"--grpc-restricted-protocol={apis}:heartvoice-admin={self.secret}"
+        return [argument, *([self.grant.argument] if self.grant else [])]
 
 
 def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
-    """Every flag that a server started so is given, without values."""
+    """Return every flag of a server that is started so, without values."""
     command = Launch(options, files, LOADED, files.binary.parent, options.repository).command()
     return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
     yield attempt("libpython", lambda: str(triton_wheel.shared_libpython()))
     yield attempt("numpy", numpy_version.check_numpy)
     yield attempt("Triton server", lambda: str(triton_wheel.find_wheel().binary))
+    yield Finding("keys", True, key_visibility())
     for package in ("onnxruntime", "tokenizers"):
         yield module(package, "serve")
     yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
@@ -66,6 +68,18 @@ def python() -> str:
     if platform.system() != "Linux":
         raise triton_wheel.SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
     return f"{platform.python_version()} on {platform.machine()}"
+
+
+def key_visibility(mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Return who can read the server's keys, which stand on its command line."""
+    fields = (line.split() for line in mounts.read_text().splitlines())
+    options = next((field[3] for field in fields if field[1] == "/proc"), "")
+    if re.search(r"hidepid=([24]|invisible|ptraceable)", options):
+        return "hidden from other users of this host: /proc is mounted with hidepid"
+    return (
+        "every user of this host can read the server's keys in the process list, and with them run code as you; if "
+        "others have accounts here: serve --address unix:/FOLDER/NAME"
+    )
 
 
 def module(name: str, extra: str) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.server.ports import LOOPBACK
+from heartvoice.server.ports import ANY, LOOPBACK, UNIX
 from heartvoice.server.profiles import Profile
 from heartvoice.server.triton_wheel import ServerFiles
 
@@ -34,6 +34,26 @@ class ServerOptions:
     profile: Profile | None = None
     """The machine that the server is set up for."""
     address: str = LOOPBACK
-    """Where it listens; beyond loopback with a native server alone."""
+    """Where it listens: loopback, or `unix:/FOLDER/NAME`; beyond loopback with a native server alone."""
     shared_memory: bool = False
     """Whether clients of this user may hand tensors over by system shared memory."""
+
+    @property
+    def on_socket(self) -> bool:
+        """Whether it listens on a Unix socket."""
+        return self.address.startswith(UNIX)
+
+    @property
+    def metrics_address(self) -> str:
+        """Address of the metrics, which have no Unix socket."""
+        return LOOPBACK if self.on_socket else self.address
+
+    @property
+    def url(self) -> str:
+        """Address for clients on this machine."""
+        return f"{LOOPBACK if self.address == ANY else self.address}:{self.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Page of the metrics, for this machine."""
+        return f"http://{LOOPBACK if self.metrics_address == ANY else self.metrics_address}:{self.metrics_port}/metrics"

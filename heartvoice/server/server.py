@@ -22,11 +22,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from heartvoice.contracts.models import LOADED, MODELS
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup, hidden_argument, page_cache, server_log, triton_wheel
+from heartvoice.server import cleanup, page_cache, server_log, triton_wheel
 from heartvoice.server.command_line import ADMIN_HEADER, Launch
 from heartvoice.server.health import ServerProbe
 from heartvoice.server.options import ServerOptions
-from heartvoice.server.ports import ANY, LOOPBACK, check_address, check_port
+from heartvoice.server.ports import LOOPBACK, check_address, check_port, check_socket, socket_path
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.workarounds import load_crash, numpy_version
@@ -63,9 +63,7 @@ class EmbeddedServer:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        host = LOOPBACK if options.address == ANY else options.address
-        self.url = f"{host}:{options.grpc_port}"
-        self.metrics_url = f"http://{host}:{options.metrics_port}/metrics"
+        self.url, self.metrics_url = options.url, options.metrics_url
         self.restarts: dict[str, int] = {}
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
@@ -120,8 +118,11 @@ class EmbeddedServer:
                 raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
         for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
             repository.graph(name)
-        for option, port in (("--grpc-port", self.options.grpc_port), ("--metrics-port", self.options.metrics_port)):
-            check_port(option, port, self.options.address)
+        if self.options.on_socket:
+            check_socket(self.options.address, self.options.grpc_port)
+        else:
+            check_port("--grpc-port", self.options.grpc_port, self.options.address)
+        check_port("--metrics-port", self.options.metrics_port, self.options.metrics_address)
         n_regions = cleanup.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
@@ -183,6 +184,8 @@ class EmbeddedServer:
         if self._run is not None:
             cleanup.remove_run(self._run, self._owner)
             self._run = None
+            if self.options.on_socket:
+                socket_path(self.options.address, self.options.grpc_port).unlink(missing_ok=True)
 
     def _drain(self, timeout_s: float) -> None:
         """Wait until no job is live, the server has ended, or jobs are being cancelled meanwhile."""
@@ -238,7 +241,6 @@ class EmbeddedServer:
 
         load_crash.start(self._launch_once, lambda again: self._wait_ready(interrupted, again=again), clean)
         restrict_permissions(self._owner, self._run)
-        hidden_argument.warn_if_shown(self.pid, self._secret)
 
     def _launch_once(self) -> None:
         if self._log is None or self._launch is None:

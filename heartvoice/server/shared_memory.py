@@ -1,9 +1,10 @@
-"""Tensors by system shared memory: which clients may register it, and what those that died left registered.
+"""Tensors by system shared memory: who may register it, and what dead clients left registered.
 
-Triton maps any POSIX shared memory of the server's user that a caller names, its own models' included, and whoever
-writes there runs code in the server (the chain CVE-2025-23319, -23320, -23334). So the API has a key of its own, in a
-file beside the shared memory that only the server's user can read: it opens nothing to anyone who could not as well
-attach a debugger to the server. Both files and regions carry their owner's process, so that leftovers are known.
+Triton maps any POSIX shared memory of the server's user that a caller names, its own models' included, and a caller who
+writes there runs code in the server (the chain CVE-2025-23319, -23320, -23334). So the API has its own key, in a file
+that only the server's user can read. Triton takes the key on its command line, which other users of the host can read:
+on a host with other users the server must listen on a Unix socket. Files and regions carry their owner's process, so
+that orphans are known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 API = "shared-memory"
 REAP_S = 2.0
-"""How often the server looks for regions of clients that died."""
+"""How often the server looks for regions of dead clients."""
 _TIMEOUT_S = 5.0
 
 
@@ -32,24 +33,23 @@ class SharedMemoryGrant:
     """One server's permission to register shared memory."""
 
     def __init__(self, url: str, port: int, prefix: str) -> None:
-        """`prefix` is that of the run's shared memory, with which the key's file goes, too."""
+        """`prefix` is that of the run's shared memory, with which the key's file is removed."""
         self._url, self._key = url, secrets.token_hex(16)
         self._path = shm_regions.SHM / f"{prefix}{KEY}{port}"
         self._reaped = time.monotonic()
 
     @property
-    def argument(self) -> dict[str, str]:
-        """What the server is started with, without and with the key."""
-        argument = f"--grpc-restricted-protocol={API}:{API_KEY_NAME}="
-        return {argument: argument + self._key}
+    def argument(self) -> str:
+        """Argument of the server."""
+        return f"--grpc-restricted-protocol={API}:{API_KEY_NAME}={self._key}"
 
     def publish(self) -> None:
-        """Write the key where clients of this user find it."""
+        """Write the key to a file that clients of this user find."""
         with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self._key)
 
     def reap(self) -> None:
-        """Unregister regions of clients that died, now and then: unlinked they are, but the server holds them."""
+        """Unregister regions of dead clients: their names are gone, but the server holds them."""
         if time.monotonic() - self._reaped < REAP_S:
             return
         self._reaped = time.monotonic()

@@ -22,7 +22,9 @@ from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, triton_wheel
 from heartvoice.server.options import ServerOptions
+from heartvoice.server.ports import check_socket
 from heartvoice.server.server import EmbeddedServer, free_port
+from heartvoice.server.triton_wheel import SetupError
 from tests.support.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.support.waiting import wait_until
 
@@ -216,6 +218,24 @@ def test_a_damaged_repository_is_refused_with_the_reason(
     with pytest.raises(HeartvoiceError, match=message):
         server.start()
     assert server._run is None, "the run's folder is still there"
+
+
+def test_on_a_unix_socket_it_serves_its_own_user(new_server: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+    """Who cannot enter the socket's folder cannot use the keys that the process list shows."""
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    server = new_server(models=OF_SONGS, address=f"unix:{folder}/grpc", shared_memory=True)
+    assert server.url == f"unix:{folder}/grpc:{server.options.grpc_port}"
+    with Client(server.url) as client:
+        assert client.song("la la", "pop", duration=1, seed=1).audio.size
+    server.reload("song")
+    assert server.live_jobs() == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.options.grpc_port)) != 0, "it listens on TCP, too"
+    with pytest.raises(SetupError, match="another server listens on"):
+        check_socket(server.options.address, server.options.grpc_port)
+    server.stop()
+    assert not list(folder.iterdir())
 
 
 def test_doctor_finds_what_is_there(repository: Repository) -> None:

@@ -1,4 +1,4 @@
-"""A supervisor with gRPC calls under way starts processes, and they start."""
+"""Starting processes beside gRPC calls, and their end with the one that started them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,40 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
+ROOT = next(path for path in Path(__file__).parents if (path / "pyproject.toml").is_file())
+
 
 @pytest.mark.slow
 def test_no_child_of_a_supervisor_with_calls_under_way_is_lost() -> None:
-    """With gRPC's own fork handlers one in a hundred aborts, or all stand still."""
+    """With `preexec_fn` and gRPC's fork handlers one in a hundred aborts, or all hang."""
     environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.fork_often"], env=environment, cwd=Path(__file__).parents[3],
+        [sys.executable, "-m", "tests.support.fork_often"], env=environment, cwd=ROOT,
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.stdout.split() == ["0"], done.stderr[-2000:]
 
 
-def test_the_command_settles_that_before_grpc_is_imported() -> None:
-    code = "import sys, os, heartvoice.cli.main; print('grpc' in sys.modules, os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
-    environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "0"]
+def test_a_program_dies_with_the_process_that_started_it() -> None:
+    code = (
+        "import sys; from heartvoice.server.processes import start_with_parent;"
+        "print(start_with_parent(['/bin/sleep', '60']).pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, cwd=ROOT) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        command = Path(f"/proc/{pid}/cmdline")
+        wait_until(lambda: command.read_bytes() == b"/bin/sleep\00060\0", 10.0, "it did not become the program")
+        starter.kill()
+    wait_until(lambda: not command.exists() or not command.read_bytes(), 5.0, "it lives on")
+
+
+def test_importing_the_package_changes_no_environment() -> None:
+    code = (
+        "import os; before = dict(os.environ); import heartvoice.cli.main, heartvoice.server.server;"
+        "print(before == dict(os.environ))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "True"
