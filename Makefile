@@ -69,6 +69,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry heartvoice client export
 	$(BIN)/heartvoice export check
 	$(MAKE) licences
 	$(MAKE) test

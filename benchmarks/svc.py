@@ -31,7 +31,6 @@ from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_FRAME, SVC_CONTEXT, SVC_FLOW, SVC_STYLE_FRAME
@@ -51,6 +50,7 @@ from heartvoice.loadtest.signals import melody
 from heartvoice.models.bigvgan import Bigvgan, bigvgan_manifest
 from heartvoice.models.load import load_module, load_network, random_checkpoint
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
+from heartvoice.models.seed_vc.random_init import part_init
 from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine, default_threads
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.f0 import F0Stage

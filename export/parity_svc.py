@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heartvoice.checkpoints.random_seed_vc import MEL_DEVIATION, MEL_MEAN
 from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal, uniform
 from heartvoice.models.seed_vc.dit import Velocity
+from heartvoice.models.seed_vc.random_init import MEL_DEVIATION, MEL_MEAN
 from heartvoice.models.seed_vc.regulator import Regulator
 from heartvoice.models.seed_vc.whisper import ContentEncoder
 from heartvoice.runtime.engines import Engine

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_f0 import rmvpe_init
 from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartcodec_init, heartmula_init
-from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import (
@@ -33,6 +32,7 @@ from heartvoice.config.presets import (
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import build_separator, separator_init
 from heartvoice.models.seed_vc.build import AnyPart, build_part
+from heartvoice.models.seed_vc.random_init import part_init
 
 if TYPE_CHECKING:
     import torch

@@ -227,7 +227,7 @@ def test_on_a_unix_socket_it_serves_its_own_user(new_server: Callable[..., Embed
     server = new_server(models=OF_SONGS, address=f"unix:{folder}/grpc", shared_memory=True)
     assert server.url == f"unix:{folder}/grpc:{server.options.grpc_port}"
     with Client(server.url) as client:
-        assert client.song("la la", "pop", duration=1, seed=1).audio.size
+        assert client.song("la la", "pop", duration_s=1.0, seed=1).audio.size
     server.reload("song")
     assert server.live_jobs() == 0
     with socket.socket() as probe:

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
-from heartvoice.checkpoints.random_seed_vc import part_init
 from heartvoice.checkpoints.seed_vc import dit_sizes, prefixed, regulator_sizes, whisper_sizes
 from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.graph_builder import Graph
@@ -24,6 +23,7 @@ from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
 from heartvoice.models.load import Checkpoint, TensorSource, load_module
 from heartvoice.models.seed_vc.build import AnyPart, build_part, part_manifest
+from heartvoice.models.seed_vc.random_init import part_init
 from heartvoice.runtime.engines import Engine, OnnxEngine
 from tests.support.golden_cases import GoldenFolder
 from tests.support.graphs import engine_of

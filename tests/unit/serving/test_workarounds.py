@@ -22,7 +22,7 @@ ENTRIES = re.compile(
 @pytest.fixture(scope="module")
 def tests() -> set[str]:
     """Names of all tests."""
-    files = Path(__file__).parents[1 if Path(__file__).parents[1].name == "tests" else 3].rglob("test_*.py")
+    files = Path(__file__).parents[2].rglob("test_*.py")
     return {name for file in files for name in re.findall(r"^ *(?:async )?def (test_\w+)", file.read_text(), re.M)}
 
 
