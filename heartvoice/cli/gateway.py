@@ -3,100 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import logging.handlers
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heartvoice.cli.optional_dependencies import require
-from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions
-from heartvoice.gateway.rate_limits import Limits
+from heartvoice.errors import InvalidRequestError
+from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions, Option, all_options, flag, make_options
 
 if TYPE_CHECKING:
     from heartvoice.gateway.server import Gateway
 
 app = typer.Typer(name="gateway", add_completion=False)
-_CALLERS, _LIMITS = "Callers", "Limits of each caller"
-_DEFAULT, _EACH = GatewayOptions(), Limits()
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """An option of the command; None where it is not given."""
+    shown, kind = option.shown, option.kind
+    text: dict[str, Any] = {"help": shown.help, "metavar": shown.metavar, "rich_help_panel": shown.panel}
+    if kind == tuple[str, ...]:
+        kind, default = str, ""
+    else:
+        default = option.default
+    if shown.minimum is not None:
+        text |= {"min": shown.minimum, "max": shown.maximum}
+    names = [flag(option.name)] if kind is bool else []
+    annotated: Any = Annotated  # the type is only known at run time
+    annotation = annotated[kind, typer.Option(*names, **text)]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _with_gateway_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each of `all_options`; it takes them as keyword arguments."""
+    own = inspect.signature(command, eval_str=True).parameters
+    made = [_parameter(option) for option in all_options()]
+    in_front = [parameter for parameter, option in zip(made, all_options(), strict=True) if option.shown.panel is None]
+    behind = [parameter for parameter in made if parameter not in in_front]
+    config, as_json = (own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in ("config", "as_json"))
+    parameters = [own["ctx"], config, *in_front, as_json, *behind]
+
+    def run(ctx: typer.Context, **arguments: Any) -> None:
+        command(ctx, **arguments)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 @app.callback(invoke_without_command=True)
+@_with_gateway_options
 def gateway(
     ctx: typer.Context,
-    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where callers connect.")] = _DEFAULT.listen,
-    upstream: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The server, as `heartvoice serve` names it.")
-    ] = _DEFAULT.upstream,
-    models: Annotated[
-        str,
-        typer.Option(metavar="NAME,...", help="Models that callers may reach. Default: all but the native graphs."),
-    ] = "",
-    metrics_port: Annotated[
-        int, typer.Option(help="Port for Prometheus, on loopback only; 0 for none.")
-    ] = _DEFAULT.metrics_port,
-    access_log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A JSON line for each call; default standard error.")
+    config: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="File of these options; the command line wins over it.")
     ] = None,
-    drain_s: Annotated[
-        float, typer.Option(help="How long calls may take to finish at a stop.", min=0)
-    ] = _DEFAULT.drain_s,
-    connections: Annotated[
-        int, typer.Option(help="Most connections at once, of all callers.", min=1)
-    ] = _DEFAULT.connections,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
-    certificate: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="The gateway's certificate.", rich_help_panel=_CALLERS)
-    ] = None,
-    private_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.", rich_help_panel=_CALLERS)] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Callers send a bearer token; FILE has names and hashes; see `gateway token --help`.",
-            rich_help_panel=_CALLERS,
-        ),
-    ] = None,
-    client_roots: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PEM",
-            help="Callers show a certificate that these roots have signed; without --tokens it also names them.",
-            rich_help_panel=_CALLERS,
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure", help="Allow plain text, or callers without a name, beyond loopback.", rich_help_panel=_CALLERS
-        ),
-    ] = False,
-    requests_per_s: Annotated[
-        float, typer.Option(help="In the long run; twice as many at once.", rich_help_panel=_LIMITS)
-    ] = _EACH.requests_per_s,
-    bytes_per_minute: Annotated[
-        int, typer.Option(help="Sent by the caller, in the long run.", rich_help_panel=_LIMITS)
-    ] = _EACH.bytes_per_minute,
-    concurrent: Annotated[
-        int, typer.Option(help="Calls and streams at once.", rich_help_panel=_LIMITS)
-    ] = _EACH.concurrent,
-    requests_per_stream: Annotated[
-        int, typer.Option(help="Requests in one stream.", rich_help_panel=_LIMITS)
-    ] = _EACH.requests_per_stream,
-    max_message_bytes: Annotated[
-        int, typer.Option(help="Of one request.", rich_help_panel=_LIMITS)
-    ] = _EACH.max_message_bytes,
-    receive_s: Annotated[
-        float, typer.Option(help="Seconds until a call's first request has arrived.", rich_help_panel=_LIMITS)
-    ] = _EACH.receive_s,
-    stalled_s: Annotated[
-        float, typer.Option(help="Seconds that a response may be left unread.", rich_help_panel=_LIMITS)
-    ] = _EACH.stalled_s,
-    call_s: Annotated[float, typer.Option(help="Seconds of a whole call.", rich_help_panel=_LIMITS)] = _EACH.call_s,
+    **arguments: Any,
 ) -> None:
     """Stand between a server and callers that are not trusted, until stopped.
 
@@ -107,26 +78,53 @@ def gateway(
 
     heartvoice gateway --listen 0.0.0.0:8443 --certificate host.pem --private-key host.key --tokens tokens.txt
 
+    The same options in a file, with the names that they have here; deploy/gateway.toml is an example:
+
+    heartvoice gateway --config gateway.toml
+
     SIGTERM or Ctrl-C lets calls finish; a second one ends them. Tokens and certificates are read again when their
     files change.
     """
     if ctx.invoked_subcommand is not None:
         return
+    options = _options(ctx, config, arguments)
     require("gateway", "prometheus_client")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; what matters is in our own log
     from heartvoice.gateway.server import run
 
-    limits = Limits(
-        requests_per_s, bytes_per_minute, concurrent, requests_per_stream, max_message_bytes, receive_s, stalled_s,
-        call_s,
-    )  # fmt: skip
-    names = tuple(name.strip() for name in models.split(",")) if models else PUBLIC_MODELS
-    options = GatewayOptions(
-        listen, upstream, metrics_port, certificate, private_key, client_roots, tokens, names, limits, connections,
-        insecure, drain_s,
-    )  # fmt: skip
-    _log_to(access_log)
+    _log_to(options.access_log)
     asyncio.run(run(options, lambda made: _announce(made, as_json)))
+
+
+def _options(ctx: typer.Context, config: Path | None, arguments: dict[str, Any]) -> GatewayOptions:
+    """Merge defaults, file and command line; the latter wins.
+
+    Raises:
+        InvalidRequestError: names the option, and the file if the value is from there.
+    """
+    given = {name: value for name, value in arguments.items() if _is_given(ctx, name)}
+    if given.get("models"):
+        given["models"] = tuple(name.strip() for name in given["models"].split(","))
+    elif "models" in given:  # an empty text is the default, as without the option
+        given["models"] = PUBLIC_MODELS
+    if config is None:
+        return make_options(given)
+    from heartvoice.gateway.config_file import read_config
+
+    stored = read_config(config)
+    try:
+        return make_options({**stored, **given})
+    except InvalidRequestError as error:
+        names, _, reason = str(error).partition(":")
+        keys = [name.strip().removeprefix("--").replace("_", "-") for name in names.split(",")]
+        if not any(key.replace("-", "_") in stored.keys() - given.keys() for key in keys):
+            raise
+        raise InvalidRequestError(f"{config}: {', '.join(keys)}:{reason}") from error
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 @app.command()
