@@ -1,4 +1,4 @@
-"""The model `heartmula`: frames of a scheduled song into responses."""
+"""The model `heartmula`: the code frames of a song, sent as the scheduler makes them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from heartvoice.stages.lm.scheduler import LmScheduler
 from heartvoice.stages.lm.song_state import SongState
 
 FLUSH_S = 0.1
-"""Frames are sent on after this long: a response costs about 0.3 ms, a frame on a fast engine less."""
+"""Interval between responses: a response costs about 0.3 ms, a frame on a fast engine less."""
 
 
 def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, repository: Repository) -> None:
-    """Make one job's song among the others; frames are sent on every `FLUSH_S`."""
+    """Answer a job of the model `heartmula`: the scheduler makes its song among others."""
     began = flushed = time.monotonic()
     request = LmRequest.from_inputs(job.inputs, repository.preset)
     pending: list[NDArray[np.int32]] = []

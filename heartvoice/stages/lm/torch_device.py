@@ -1,7 +1,7 @@
-"""Between a host and a GPU without waiting: inputs in, an action recorded once and replayed, codes out.
+"""Asynchronous work on a GPU: copies of inputs, recorded actions, copies of codes.
 
-On a CPU the same calls copy and run at once. What differs on a GPU is in this file alone; that part has been written
-against PyTorch's documentation and has not been run yet.
+On a CPU the same calls copy and run at once. Only this file treats GPUs differently. That part follows PyTorch's
+documentation and has not been run yet.
 
 Source: PyTorch's notes on CUDA semantics, "CUDA Graphs" and "Use pinned memory buffers".
 """
@@ -18,21 +18,21 @@ from torch import Tensor
 from heartvoice.stages.lm.torch_network import FrameInputs
 
 _WARM_UP = 2
-"""Runs before a recording: libraries allocate their workspaces and choose kernels."""
+"""Runs before a recording, in which libraries allocate their workspaces and choose kernels."""
 
 
 class Recorder:
-    """Makes actions cheap to repeat: CUDA graphs with one pool of memory on a GPU, the actions themselves elsewhere."""
+    """Records actions for cheap replay: as CUDA graphs with one memory pool on a GPU; elsewhere they just run."""
 
     def __init__(self, device: torch.device) -> None:
-        """Record on this device."""
+        """Allocate the memory pool of `device`."""
         self._device = device
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def record(self, action: Callable[[], object]) -> Callable[[], object]:
-        """Prepare an action that can be repeated, waits for nothing, and whose tensors stay where they are.
+        """Record an action that can be repeated, does not wait, and keeps its tensors in place.
 
-        On a GPU it runs a few times. What it allocates is valid until another recording is replayed.
+        On a GPU the action runs a few times. Its allocations are valid until another recording is replayed.
         """
         if self._pool is None:
             return action
@@ -44,17 +44,17 @@ class Recorder:
                 action()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may use the GPU meanwhile.
+        # Other threads of the process may use the GPU at the same time.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             action()
         return graph.replay
 
 
 class FrameBlock:
-    """A frame's inputs in two blocks of memory, so that they travel in two copies."""
+    """A frame's inputs in two memory blocks, so that two copies transfer them."""
 
     def __init__(self, rows: int, books: int, device: torch.device | str = "cpu", *, pinned: bool = False) -> None:
-        """Allocate; on the host `pinned` lets a GPU fetch them by itself."""
+        """Allocate the blocks; `pinned` host memory lets a GPU read them asynchronously."""
         whole = torch.zeros(books + 7, rows, dtype=torch.int64, device=device, pin_memory=pinned)
         real = torch.zeros(books + 2, rows, device=device, pin_memory=pinned)
         self._blocks = whole, real
@@ -78,13 +78,13 @@ class Return:
         self._arrived = torch.cuda.Event(blocking=True) if on_gpu else None  # type: ignore[no-untyped-call]
 
     def send(self, codes: Tensor) -> None:
-        """Copy int64 [R, K] behind what is under way; the host does not wait."""
+        """Queue a copy of int64 [R, K]; the host does not wait."""
         self._codes.copy_(codes, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record()
 
     def wait(self) -> NDArray[np.int64]:
-        """The codes, once they are there; the array is the caller's."""
+        """Wait for the codes; the caller owns the array."""
         if self._arrived is not None:
             self._arrived.synchronize()
         codes: NDArray[np.int64] = self._codes.numpy().copy()

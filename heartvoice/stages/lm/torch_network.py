@@ -1,9 +1,10 @@
-"""One frame of HeartMuLa for many rows on a GPU: the module's weights, fewer and larger products, a cache in place.
+"""One frame of HeartMuLa for many rows on a GPU: fewer and larger products, and a cache in place.
 
-Against `heartvoice.models.heartmula` query, key and value are one product, gate and up another, a norm is one kernel
-and a rotation three, and what a layer finds is added where its input lies. Results differ by rounding alone: in bf16
-sums are rounded once, and a norm is scaled before it is rounded, not after.
-Nothing here waits for the device, and a call can be repeated: it reads nothing that it has written.
+In contrast to `heartvoice.models.heartmula`, query, key and value are one product, gate and up are another, a norm is
+one kernel, a rotation is three, and a layer's output is added to its input in place. Results differ by rounding only:
+in bf16 sums are rounded once, and a norm is scaled before it is rounded, not after.
+
+No call waits for the device. A call can be repeated, because it does not read its own output.
 
 Source: heartmula spec, sections 4 to 7.
 """
@@ -29,13 +30,13 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FrameInputs:
-    """What a frame of R rows reads but weights, cache and codes: there are as many places for songs as rows.
+    """The inputs of a frame of R rows, apart from weights, cache and codes. There are R places for songs.
 
-    Places and rows without a song hold anything valid. A guided song has two rows, another one has its row twice.
+    Unused places and rows hold any valid values. A guided song has two rows; any other song has its row twice.
     """
 
     given: Tensor
-    """int64 [R, K]: the frame before; below 0 is the one that the song's slot made last."""
+    """int64 [R, K]: the previous frame. Values below 0 stand for the last frame of the song's slot."""
     uniform: Tensor
     """float32 [R, K] in [0, 1 - 2^-23]."""
     slot: Tensor
@@ -49,9 +50,9 @@ class FrameInputs:
     uncond_row: Tensor
     """int64 [R]."""
     position: Tensor
-    """int64 [R]: cached positions of each row; where this frame's goes."""
+    """int64 [R]: cached positions of each row, which is the position of this frame."""
     row_song: Tensor
-    """int64 [R]: place of the song that each row belongs to."""
+    """int64 [R]: place of the song that owns each row."""
     temperature: Tensor
     """float32 [R], above 0."""
     cfg_scale: Tensor
@@ -63,10 +64,10 @@ class FrameInputs:
 
 
 class FrameNetwork:
-    """Makes frames with a `HeartMuLa`, whose weights it shares: both can be used side by side."""
+    """Makes frames with the weights of a `HeartMuLa`, which stays usable."""
 
     def __init__(self, network: HeartMuLa, cache: KVCache, eos_id: int) -> None:
-        """Pack the weights, layer by layer, so that no second copy of them is ever held.
+        """Pack the weights layer by layer, so that there is never a second copy.
 
         Args:
             network: loaded, on the device of `cache`.
@@ -86,8 +87,8 @@ class FrameNetwork:
 
         Args:
             inputs: of the cache's first R rows.
-            last: int64 [slots, K], what each slot made last.
-            width: cached positions that are looked at, more than any row's `position`.
+            last: int64 [slots, K], the last frame of each slot.
+            width: cached positions that attention reads, more than any row's `position`.
             max_top_k: at least every `top_k`.
 
         Returns:
@@ -101,7 +102,7 @@ class FrameNetwork:
         return self._draw_frame(hidden, inputs, max_top_k)
 
     def _draw_frame(self, hidden: Tensor, inputs: FrameInputs, max_top_k: int) -> Tensor:
-        """Codebook after codebook from the backbone's output [R, 1, E]; see `HeartMuLa.sample_frame`."""
+        """Sample codebook after codebook from the backbone's output [R, 1, E]; see `HeartMuLa.sample_frame`."""
         network = self._network
         codes: list[Tensor] = []
         blank = torch.zeros(len(hidden), network.sizes.audio_vocab_size, device=hidden.device)
@@ -124,10 +125,10 @@ class FrameNetwork:
 
 
 class PackedTransformer:
-    """A `Transformer` whose layers make two products of five; it shares the transformer's weights."""
+    """A `Transformer` with two products for five in each layer. It shares the transformer's weights."""
 
     def __init__(self, network: Transformer, n_positions: int) -> None:
-        """Pack the layers and tabulate the rotations of so many positions."""
+        """Pack the layers and tabulate the rotations of `n_positions` positions."""
         self._layers = [_PackedLayer(layer) for layer in cast(Iterable[Layer], network.layers)]
         self._norm = network.norm
         device = network.norm.scale.device
@@ -139,7 +140,7 @@ class PackedTransformer:
         Args:
             x: [R, T, E]; overwritten.
             positions: int64 [R, T], or the same T for every row.
-            attend: sees every layer's queries, keys and values.
+            attend: gets every layer's queries, keys and values.
 
         Returns:
             [R, T, E] after the final norm, in the dtype of `x`.
@@ -152,7 +153,7 @@ class PackedTransformer:
 
 
 class _PackedLayer:
-    """One layer on both sides of its attention."""
+    """One layer, without its attention."""
 
     def __init__(self, layer: Layer) -> None:
         attention, mlp = layer.attn, layer.mlp
@@ -172,29 +173,29 @@ class _PackedLayer:
         return query, key, value
 
     def after(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The layer's input [R, T, E], which is overwritten, and what its attention found, to the layer's output."""
+        """The layer's output from its input [R, T, E], which is overwritten, and its attention's output."""
         _add_product(x, mixed, self._out)
         gate, up = linear(_normed(x, self._norms[1]), self._gate_up).chunk(2, dim=-1)
         return _add_product(x, silu(gate) * up, self._down)
 
 
 class CacheAttention:
-    """One new position of every row against a static cache, by PyTorch's fused attention."""
+    """PyTorch's fused attention of one new position of every row to a static cache."""
 
     def __init__(self, past: Sequence[KeyValue], position: Tensor) -> None:
-        """Take the cache's first R rows and W positions [R, Hkv, W, hd]; each row's new position int64 [R] is in W."""
+        """Prepare the mask for the cache's first R rows and W positions [R, Hkv, W, hd]; `position` is int64 [R]."""
         self._past = past
         keys = past[0][0]
         self._place = torch.arange(len(position), device=position.device), slice(None), position
         seen = torch.arange(keys.shape[2], device=position.device) <= position[:, None]
-        # As a bias, since every layer would turn a bool mask into one.
+        # As a bias, because every layer would convert a bool mask to one.
         self._bias = torch.zeros_like(seen, dtype=keys.dtype).masked_fill(~seen, -torch.inf)[:, None, None]
 
     def __call__(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
         keys, values = self._past[index]
         keys[self._place], values[self._place] = key[:, 0], value[:, 0]
-        # The query heads of a kv head become its query positions: no kernel has to know of groups.
+        # The query heads of a kv head become its query positions, so that kernels need no groups.
         grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])
         bias = self._bias.expand(-1, keys.shape[1], grouped.shape[2], -1)
         mixed: Tensor = scaled_dot_product_attention(grouped, keys, values, attn_mask=bias)
@@ -202,13 +203,13 @@ class CacheAttention:
 
 
 class DepthAttention:
-    """The depth decoder's attention as plain products: its heads of 384 are too wide for the fused kernels.
+    """The depth decoder's attention as plain products, because heads of 384 are too wide for the fused kernels.
 
-    All rows stand at the same positions, so that nothing is masked but the future within one pass.
+    All rows have the same positions, so that only the future within one pass is masked.
     """
 
     def __init__(self, cache: KVCache, places: slice) -> None:
-        """`places`: the new positions."""
+        """Attend from the positions `places`, which are new."""
         self._cache, self._places = cache, places
 
     def __call__(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -237,13 +238,13 @@ def _add_product(x: Tensor, left: Tensor, weight: Tensor) -> Tensor:
 
 
 def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn the pairs (2j, 2j + 1) of the last axis, in float32: `rope.apply_rope` as one complex product."""
+    """Rotate the pairs (2j, 2j + 1) of the last axis in float32: `rope.apply_rope` as one complex product."""
     pairs = torch.view_as_complex(x.to(torch.float32).reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
 def _pack(*layers: nn.Linear) -> Tensor:
-    """Weights of layers with one input, stacked [sum of out, in]; the layers' own become views of it."""
+    """Stack the weights of layers with the same input [sum of out, in]; the layers' weights become views."""
     packed = torch.cat([layer.weight.detach() for layer in layers])
     parts = split_with_sizes(packed, [layer.out_features for layer in layers])
     for layer, part in zip(layers, parts, strict=True):
