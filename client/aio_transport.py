@@ -113,7 +113,7 @@ class AsyncTransport:
             async for item in messages:
                 yield item
 
-    async def _read(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> AsyncGenerator[M, None]:
+    async def _read(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> AsyncGenerator[M, None]:  # noqa: C901 (one state machine)
         call = self._call("ModelStreamInfer", [message], attempts)
         stall_s = self._connection.stall_timeout_s
         stalled = False

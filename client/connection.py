@@ -50,7 +50,7 @@ _LOST = ("Socket closed", "Stream removed", "Connection reset")
 M = TypeVar("M")
 Pem = str | Path | bytes
 """A PEM file's path, or its contents."""
-TOKEN_VARIABLE = "HEARTVOICE_TOKEN"
+TOKEN_VARIABLE = "HEARTVOICE_TOKEN"  # noqa: S105 (a variable's name)
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
 _logger = logging.getLogger(__name__)
 

@@ -169,7 +169,7 @@ class StepGraph:
 
     # ------------------------------------------------------------------------------------------------------ frame
 
-    def fed(self, drawn: str, book: int) -> str:
+    def fed(self, drawn: str, book: int) -> str:  # noqa: ARG002 (the interface's)
         """The codes [S] of one codebook that the next codebooks see: those drawn."""
         return drawn
 

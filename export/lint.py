@@ -151,7 +151,7 @@ class _Linter:
                 if attribute.type == onnx.AttributeProto.GRAPH:
                     self._graph(attribute.g, scope.types)
 
-    def _node(self, node: onnx.NodeProto, scope: _Scope) -> None:
+    def _node(self, node: onnx.NodeProto, scope: _Scope) -> None:  # noqa: C901 (one case an operator)
         kind = node.op_type
         if node.domain not in _STANDARD:
             self._add("unsupported", kind, f"an operation of {node.domain}; TensorRT takes the standard graphs")
@@ -246,7 +246,7 @@ def _constant_second(node: onnx.NodeProto, scope: _Scope) -> str | None:
     return None if constant else "its second input must be known when the plan is built"
 
 
-def _one_result(node: onnx.NodeProto, scope: _Scope) -> str | None:
+def _one_result(node: onnx.NodeProto, _scope: _Scope) -> str | None:
     return "only the first output is supported" if any(node.output[1:]) else None
 
 
@@ -265,7 +265,7 @@ def _lstm(node: onnx.NodeProto, scope: _Scope) -> str | None:
     return _both_directions(node, scope)
 
 
-def _both_directions(node: onnx.NodeProto, scope: _Scope) -> str | None:
+def _both_directions(node: onnx.NodeProto, _scope: _Scope) -> str | None:
     activations = list(_attribute(node, "activations", []))
     half = len(activations) // 2
     bidirectional = _attribute(node, "direction", b"forward") == b"bidirectional"
@@ -280,7 +280,7 @@ def _pool(node: onnx.NodeProto, scope: _Scope) -> str | None:
     return "no dilations" if set(_attribute(node, "dilations", [1])) != {1} else _one_result(node, scope)
 
 
-def _scatter(node: onnx.NodeProto, scope: _Scope) -> str | None:
+def _scatter(node: onnx.NodeProto, _scope: _Scope) -> str | None:
     return None if _attribute(node, "reduction", b"none") == b"none" else "no reduction"
 
 

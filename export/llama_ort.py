@@ -18,7 +18,7 @@ from heartvoice.models.load import TensorSource
 DOMAIN = "com.microsoft"
 
 
-def packed_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:
+def packed_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:  # noqa: ARG001 (the interface's)
     """Query, key and value weights side by side, [E, (H + 2 Hkv) * hd]."""
     parts = [source.array(f"{prefix}.{name}_proj.weight") for name in "qkv"]
     return np.ascontiguousarray(np.concatenate(parts).T)

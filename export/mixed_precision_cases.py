@@ -84,7 +84,7 @@ def _decoder(preset: Preset, frames: int) -> Arrays:
     return {"latents": _noise("latents", 2, preset.codec.latent_hidden_dim, frames, scale=0.5)}
 
 
-def _separator(preset: Preset, frames: int) -> Arrays:
+def _separator(preset: Preset, _frames: int) -> Arrays:
     """One segment of a chord and noise; its length is the network's."""
     from heartvoice.export.parity_separator import music
 
@@ -113,7 +113,7 @@ def _f0(preset: Preset, frames: int) -> Arrays:
     return {"features": _noise("mel", 1, sizes.n_mels, length, scale=F0_MEL_VARIANCE**0.5, mean=F0_MEL_MEAN)}
 
 
-def _content(preset: Preset, frames: int) -> Arrays:
+def _content(preset: Preset, _frames: int) -> Arrays:
     from heartvoice.export.parity_svc import content_inputs
 
     return content_inputs(preset.svc.whisper, 1)

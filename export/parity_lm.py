@@ -60,7 +60,7 @@ class _NewPositions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:  # noqa: ARG002 (as Engine.run)
         """Run the graph once; all outputs."""
         results = self._engine.run(inputs)
         steps = np.arange(inputs["text_ids"].shape[1])

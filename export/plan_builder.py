@@ -173,7 +173,7 @@ def _monitor(trt: Any, progress: BuildProgress | None, cancelled: Callable[[], b
             trt.IProgressMonitor.__init__(self)
             self._lock = threading.Lock()
 
-        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:  # noqa: ARG002 (TensorRT's)
             if progress is not None:
                 with self._lock:
                     progress.phase(phase_name, num_steps)

@@ -177,7 +177,7 @@ def export_plans(
 # ------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _plan(
+def _plan(  # noqa: PLR0913
     repository: Repository, model: GraphModel, job: PlanJob, trt: Any, target: Target, reporter: PlanReporter,
     options: PlanOptions, timing_cache: Path | None, cancelled: Callable[[], bool], scratch: Path,
 ) -> Made:  # fmt: skip

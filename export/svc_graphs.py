@@ -38,7 +38,7 @@ class Dense:
             half=True,
         )
 
-    def linear(
+    def linear(  # noqa: PLR0913
         self, x: str, name: str, width_in: int, width_out: int, *, bias: bool = True, scale: float = 1.0,
         residual: str | None = None, out: str = "",
     ) -> str:  # fmt: skip

@@ -206,7 +206,7 @@ def verify(source: TensorSource, sizes: AnyConfig) -> None:
         CheckpointError: one is missing or misshapen.
     """
     module = build_module(sizes, decode_only=True)
-    never_read = getattr(module, "never_read", lambda name: False)
+    never_read = getattr(module, "never_read", lambda _name: False)
     wanted = {name: tensor for name, tensor in module.state_dict().items() if not never_read(name)}
     missing = [name for name in wanted if not source.parts(name)]
     if missing:

@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-SHM = Path("/dev/shm")
+SHM = Path("/dev/shm")  # noqa: S108 (files in it have mode 0600)
 """Folder of POSIX shared memory."""
 PREFIX = "heartvoice_"
 RUN_PREFIX = "heartvoice-run-"

@@ -140,7 +140,7 @@ def _interruptible() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets, since TensorRT's builder lets no exception through."""
     stopped = threading.Event()
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         stopped.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -69,11 +69,11 @@ Exit codes: 0 done, 1 failed, 2 invalid input, 3 unavailable, 4 too late, 130 in
 class LazyGroup(TyperGroup):
     """Commands by import path, and every error as one line on stderr and an exit code."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (typer's)
         """All names, without importing anything."""
         return list(LAZY_COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (typer's)
         """Import the one command that is needed."""
         if cmd_name not in LAZY_COMMANDS:
             return None
@@ -146,7 +146,7 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True, help=_HELP)
 def root(
     ctx: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback acts)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:

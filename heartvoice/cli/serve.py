@@ -8,9 +8,13 @@ import sys
 import threading
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from heartvoice.runtime.repository import Repository as ModelRepository
+    from heartvoice.server.server import EmbeddedServer
 
 DEFAULT_REPOSITORY = Path("build/repository/tiny")
 
@@ -121,12 +125,7 @@ def check_installed(*, embedded: bool = True) -> None:
     require("serve" if embedded else "gpu", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
 
 
-def _announce(triton: object, repository: object, json_output: bool) -> None:
-    from heartvoice.runtime.repository import Repository as ModelRepository
-    from heartvoice.server.server import EmbeddedServer
-
-    assert isinstance(triton, EmbeddedServer)
-    assert isinstance(repository, ModelRepository)
+def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: bool) -> None:
     index = repository.index
     if json_output:
         ready = {

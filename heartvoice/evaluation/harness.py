@@ -112,7 +112,7 @@ class Evidence:
     after: Side
 
 
-def evaluate_case(case: Case, judges: Judges, step: Step = lambda doing: None) -> tuple[Evaluation, Evidence]:
+def evaluate_case(case: Case, judges: Judges, step: Step = lambda _doing: None) -> tuple[Evaluation, Evidence]:
     """Measure one case.
 
     Args:

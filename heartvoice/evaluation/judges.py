@@ -33,7 +33,7 @@ class OneNetwork:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:  # noqa: ARG002 (as Networks.run)
         """Run the engine once."""
         return self._engine.run(inputs, outputs)
 

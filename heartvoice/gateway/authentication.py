@@ -16,7 +16,7 @@ from heartvoice.errors import HeartvoiceError, InvalidRequestError
 
 log = logging.getLogger(__name__)
 
-TOKEN_PREFIX = "heartvoice_"
+TOKEN_PREFIX = "heartvoice_"  # noqa: S105 (no token)
 """Lets scanners for leaked secrets know a token when they see one."""
 ANONYMOUS = "anonymous"
 """Every caller of a gateway without authentication."""

@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.client.wire import ENDED_EARLY
 from heartvoice.contracts.types import ModelSpec
-from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.errors import EngineError, HeartvoiceError, InvalidRequestError
 from heartvoice.gateway.access_log import Call, Metrics
 from heartvoice.gateway.authentication import UnauthenticatedError
 from heartvoice.gateway.checks import UnknownModelError
@@ -124,7 +124,8 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _begin(self, method: str, context: Any, *, streamed: bool = False) -> Call:
         task = asyncio.current_task()
-        assert task is not None
+        if task is None:
+            raise EngineError("a call must be handled in a task")
         call = Call(method, streamed, task)
         self._live.add(call)
 
@@ -145,8 +146,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             call.caller = PROBES
         try:
             quota = None if method.open else self._admit_call(call, context)
-            if method.streamed:
-                assert quota is not None
+            if method.streamed and quota is not None:
                 await _Stream(self, method, call, quota, context).run(upstream)
                 answer = None
             else:

@@ -124,7 +124,7 @@ class Gateway:
             return lambda context: tokens.caller(context.invocation_metadata() or ())
         if self.options.client_roots is not None:
             return lambda context: certificate_name(context.auth_context())
-        return lambda context: ANONYMOUS
+        return lambda _context: ANONYMOUS
 
     @staticmethod
     async def _follow_tokens(tokens: Tokens) -> None:
@@ -193,8 +193,8 @@ def _versions(paths: list[Path]) -> list[tuple[int, int]]:
 
 
 def _read_certificates(options: GatewayOptions) -> Any:
-    assert options.private_key is not None
-    assert options.certificate is not None
+    if options.private_key is None or options.certificate is None:
+        raise InvalidRequestError("--certificate and --private-key: expected both")
     try:
         if options.private_key.stat().st_mode & 0o007:
             log.warning("%s: every user of this host can read the private key", options.private_key)

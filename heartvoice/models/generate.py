@@ -25,7 +25,7 @@ def max_frames_of(max_audio_length_ms: int) -> int:
 
 
 @torch.inference_mode()
-def generate(
+def generate(  # noqa: PLR0913
     model: HeartMuLa,
     text_ids: npt.NDArray[np.int64],
     *,
@@ -110,7 +110,7 @@ def generate(
 
 
 def _zeros(books: int) -> Callable[[int], npt.NDArray[np.float32]]:
-    return lambda frame: np.zeros(books, np.float32)
+    return lambda _frame: np.zeros(books, np.float32)
 
 
 def _check(model: HeartMuLa, text_ids: npt.NDArray[np.int64], max_frames: int, temperature: float, top_k: int) -> None:

@@ -125,7 +125,7 @@ def load_module(
     import torch
 
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    never_read = getattr(module, "never_read", lambda name: False)
+    never_read = getattr(module, "never_read", lambda _name: False)
     _check_names(wanted, source, never_read)
     for name, shape in wanted.items():
         if source.parts(name):

@@ -73,7 +73,7 @@ class _MixInput:
 class VoiceConversionPipeline:
     """Converts the singing of one recording to another voice."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         request: VoiceRequest,
         stages: VoiceStages,

@@ -44,7 +44,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
     for package in ("onnxruntime", "tokenizers"):
         yield module(package, "serve")
     yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
-    yield space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")
+    yield space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")  # noqa: S108 (looked at, not written)
     for option, number in ports.items():
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from heartvoice.server.triton_wheel import SetupError
 
-LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"
+LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"  # noqa: S104 (refused for the embedded server)
 UNIX = "unix:"
 _MAX_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""

@@ -113,16 +113,8 @@ class EmbeddedServer:
             check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
         log.debug("serving %s", repository.index["preset"])
-        for name in LOADED:
-            if name in self.models and not (repository.root / name / "config.pbtxt").is_file():
-                raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
-        for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
-            repository.graph(name)
-        if self.options.on_socket:
-            check_socket(self.options.address, self.options.grpc_port)
-        else:
-            check_port("--grpc-port", self.options.grpc_port, self.options.address)
-        check_port("--metrics-port", self.options.metrics_port, self.options.metrics_address)
+        self._check_graphs(repository)
+        self._check_ports()
         n_regions = cleanup.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
@@ -151,6 +143,20 @@ class EmbeddedServer:
             n_bytes = page_cache.drop([repository.root])
             log.info("dropped files of %.2f GB from the page cache", n_bytes / 1e9)
         self._watcher.start()
+
+    def _check_graphs(self, repository: Repository) -> None:
+        for name in LOADED:
+            if name in self.models and not (repository.root / name / "config.pbtxt").is_file():
+                raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
+        for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
+            repository.graph(name)
+
+    def _check_ports(self) -> None:
+        if self.options.on_socket:
+            check_socket(self.options.address, self.options.grpc_port)
+        else:
+            check_port("--grpc-port", self.options.grpc_port, self.options.address)
+        check_port("--metrics-port", self.options.metrics_port, self.options.metrics_address)
 
     def stop(self, *, cancel: bool = True) -> None:
         """Stop the server, and remove the run's folder and shared memory.
@@ -198,7 +204,7 @@ class EmbeddedServer:
     def live_jobs(self) -> int:
         """Return the number of jobs that run or wait, by the server's own metrics; 0 if it does not answer."""
         try:
-            with urllib.request.urlopen(self.metrics_url, timeout=5) as page:
+            with urllib.request.urlopen(self.metrics_url, timeout=5) as page:  # noqa: S310 (http, by `ServerOptions`)
                 text = page.read().decode()
         except OSError:
             return 0

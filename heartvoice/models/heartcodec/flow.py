@@ -164,7 +164,7 @@ class FlowMatching(nn.Module):
         solved: Tensor = euler(noise, context, context_length, steps, velocity)
         return solved
 
-    def inference_codes(
+    def inference_codes(  # noqa: PLR0913
         self,
         codes: Tensor,
         true_latents: Tensor,

@@ -197,7 +197,7 @@ class GraphEngine:
         self._songs_changed()
         return codes
 
-    def pending(self, slot: int) -> int:
+    def pending(self, slot: int) -> int:  # noqa: ARG002 (the interface's)
         """Always 0: a step returns the frames that it makes."""
         return 0
 

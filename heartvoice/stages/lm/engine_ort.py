@@ -90,7 +90,7 @@ class OrtEngine:
         self._owners += [slot] * prompt.n_rows
         return song.codes
 
-    def pending(self, slot: int) -> int:
+    def pending(self, slot: int) -> int:  # noqa: ARG002 (the interface's)
         """Always 0: a step returns the frames that it makes."""
         return 0
 

@@ -135,7 +135,7 @@ class TorchEngine:
         self._under_way: deque[_Batch] = deque()
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913
         cls,
         source: TensorSource,
         preset: Preset,
