@@ -12,24 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.encode import generated_tag
-from heartvoice.contracts.constants import (
-    MAX_CHANNELS,
-    MAX_FILE_BYTES,
-    MAX_INPUT_RATE_HZ,
-    MAX_RECORDING_S,
-    MAX_VOICE_S,
-    MIN_INPUT_RATE_HZ,
-    MIN_RECORDING_S,
-    MIN_VOICE_S,
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES
+from heartvoice.contracts.field_checks import (
+    STEMS_LIMITS_S,
+    Limits,
+    check_duration,
+    check_file_size,
+    check_rate,
+    check_samples,
 )
 from heartvoice.errors import InvalidRequestError
 
-Limits = tuple[float, float]
-"""Shortest and longest duration in seconds."""
-COVER_LIMITS_S: Limits = (MIN_RECORDING_S, MAX_RECORDING_S)
-VOICE_LIMITS_S: Limits = (MIN_VOICE_S, MAX_VOICE_S)
-ANY_LENGTH_S: Limits = (0.0, MAX_RECORDING_S)
-"""Where the least useful length is for the server to say."""
 RECORDING_NAMES = ("file", "audio", "sample_rate")
 VOICE_NAMES = ("voice", "voice_audio", "voice_sample_rate")
 
@@ -59,7 +52,7 @@ RecordingLike = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[
 """What the clients take: a path, an encoded file's bytes, or (float samples [N] or [C, N], rate in Hz)."""
 
 
-def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Limits = ANY_LENGTH_S) -> Recording:
+def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:
     """Check what can be known without decoding; a file is read, and left to the server to decode and resample.
 
     Args:
@@ -82,7 +75,9 @@ def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Li
     else:
         kind = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise InvalidRequestError(f"{field}: expected a path, bytes or (samples, sample_rate_hz), got {kind}")
-    _check_duration(recording, field, limits_s)
+    if recording.audio is not None and recording.sample_rate_hz is not None:
+        check_rate(field, recording.sample_rate_hz)
+        check_duration(field, recording.audio.shape[1] / recording.sample_rate_hz, limits_s)
     return recording
 
 
@@ -95,7 +90,8 @@ def _read(path: str | os.PathLike[str], field: str) -> bytes:
             kind = "a folder" if place.is_dir() else "something else"
             raise InvalidRequestError(f"{field}: expected a file, got {name!r}, which is {kind}")
         with place.open("rb") as file:
-            _check_size(os.fstat(file.fileno()).st_size, field)
+            # Before it is read; a pipe has no size yet.
+            check_file_size(field, os.fstat(file.fileno()).st_size or 1)
             return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -103,23 +99,13 @@ def _read(path: str | os.PathLike[str], field: str) -> bytes:
 
 
 def _checked_file(data: bytes, field: str) -> bytes:
-    if not data:
-        raise InvalidRequestError(f"{field}: expected an encoded recording, got an empty file")
-    _check_size(len(data), field)
+    check_file_size(field, len(data))
     return data
-
-
-def _check_size(n_bytes: int, field: str) -> None:
-    if n_bytes > MAX_FILE_BYTES:
-        raise InvalidRequestError(f"{field}: expected at most {MAX_FILE_BYTES} bytes, got {n_bytes}")
 
 
 def _checked_rate(rate_hz: object, field: str) -> int:
     if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | np.integer):
         raise InvalidRequestError(f"{field}: expected an integer sample_rate_hz, got {rate_hz!r}")
-    if not MIN_INPUT_RATE_HZ <= rate_hz <= MAX_INPUT_RATE_HZ:
-        limits = f"{MIN_INPUT_RATE_HZ} to {MAX_INPUT_RATE_HZ} Hz"
-        raise InvalidRequestError(f"{field}: expected a sample rate of {limits}, got {rate_hz}")
     return int(rate_hz)
 
 
@@ -141,15 +127,5 @@ def _checked_samples(samples: object, field: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         # A copy: the caller may go on to use the array while the request is under way.
         audio = np.array(np.atleast_2d(array), dtype=np.float32, order="C")
-    if not np.isfinite(audio).all():
-        raise InvalidRequestError(f"{field}: expected finite samples, got NaN or infinite ones")
+    check_samples(field, audio)
     return audio
-
-
-def _check_duration(recording: Recording, field: str, limits_s: Limits) -> None:
-    if recording.audio is None or recording.sample_rate_hz is None:
-        return
-    low_s, high_s = limits_s
-    duration_s = recording.audio.shape[1] / recording.sample_rate_hz
-    if not low_s <= duration_s <= high_s:
-        raise InvalidRequestError(f"{field}: expected {low_s:g} to {high_s:g} s, got {duration_s:.7g} s")

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from heartvoice.client.messages import Array
-from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S, Recording, RecordingLike, as_recording
+from heartvoice.arrays import Array
+from heartvoice.client.recordings import Recording, RecordingLike, as_recording
+from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
 from heartvoice.errors import InvalidRequestError
 
 SettingValue = float | int | bool | np.generic

@@ -13,6 +13,7 @@ from heartvoice.client.recordings import RecordingLike, as_recording
 from heartvoice.client.requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
 from heartvoice.client.transport import Transport
+from heartvoice.contracts.field_checks import SPEECH_LIMITS_S
 
 
 class Client(Transport):
@@ -233,7 +234,9 @@ class Client(Transport):
 
     def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
         """Who speaks or sings in a recording, as a vector that can be compared; see `Embedding.cosine`."""
-        return self._infer(wire.encode_embed(as_recording(recording)), timeout_s, wire.decode_embed)
+        return self._infer(
+            wire.encode_embed(as_recording(recording, limits_s=SPEECH_LIMITS_S)), timeout_s, wire.decode_embed
+        )
 
     def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
         # Always asked for: with events on, a server that lives is never silent for long.

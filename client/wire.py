@@ -15,7 +15,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from heartvoice import errors
-from heartvoice.client.checks import check_cover, check_request, check_sources
+from heartvoice.client.inputs import as_sources, embed_inputs, job_inputs, render_inputs, stems_inputs
 from heartvoice.client.messages import (
     Array,
     AudioChunk,
@@ -30,9 +30,9 @@ from heartvoice.client.messages import (
 )
 from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest
-from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.constants import MAX_FILE_BYTES, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.kserve import ENDED_EARLY, FINAL, WANT_FINAL
 from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
-from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.errors import (
     DeadlineError,
@@ -43,10 +43,6 @@ from heartvoice.errors import (
     RequestCancelledError,
 )
 
-WANT_FINAL = "triton_enable_empty_final_response"
-FINAL = "triton_final_response"
-ENDED_EARLY = "Internal error from Core"
-"""What grpc.aio says (1.85) where the other side ended a call before it had the whole request, whatever its reason."""
 _UNIT_TOLERANCE = 1e-3
 M = TypeVar("M")
 
@@ -64,24 +60,20 @@ def encode_job(request: JobRequest, *, request_id: str = "", events: bool = Fals
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
-    if isinstance(request, CoverRequest):
-        return _encode_stream(COVER, check_cover(request, COVER), request_id, events)
-    return _encode_stream(SONG, check_request(request, SONG), request_id, events)
+    model = COVER if isinstance(request, CoverRequest) else SONG
+    return _encode_stream(model, job_inputs(request), request_id, events)
 
 
 def encode_stems(
     recording: Recording, sources: Sequence[str] | str | None, *, request_id: str = "", events: bool = False
 ) -> Any:
     """A `ModelInferRequest` to `demucs` for these stems, or for all; otherwise as `encode_job`."""
-    arrays = recording.inputs()
-    if sources is not None:
-        arrays["sources"] = np.array([",".join(check_sources(sources)).encode()], dtype=object)
-    return _encode_stream(DEMUCS, arrays, request_id, events)
+    return _encode_stream(DEMUCS, stems_inputs(recording, sources), request_id, events)
 
 
 def encode_embed(recording: Recording, *, request_id: str = "") -> Any:
     """A `ModelInferRequest` to `speaker_encoder`."""
-    return _encode(SPEAKER_ENCODER, recording.inputs(), request_id)
+    return _encode(SPEAKER_ENCODER, embed_inputs(recording), request_id)
 
 
 def encode_render(request: JobRequest, file_format: str, *, request_id: str = "") -> Any:
@@ -90,14 +82,7 @@ def encode_render(request: JobRequest, file_format: str, *, request_id: str = ""
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
-    if file_format not in AUDIO_FORMATS:
-        raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
-    if isinstance(request, CoverRequest):
-        arrays = check_cover(request, RENDER, [setting for setting in COVER_SETTINGS if setting in RENDER.settings])
-    else:
-        arrays = check_request(request, RENDER)
-    arrays["format"] = np.array([file_format.encode()], dtype=object)
-    return _encode(RENDER, arrays, request_id)
+    return _encode(RENDER, render_inputs(request, file_format), request_id)
 
 
 def _encode_stream(model: ModelSpec, arrays: dict[str, Array], request_id: str, events: bool) -> Any:
@@ -296,7 +281,7 @@ def job_stream(request: JobRequest) -> StreamSpec[Message]:
 
 def stems_stream(sources: Sequence[str] | str | None) -> StreamSpec[StemsMessage]:
     """The stream of a separation whose report must name `sources`, if given, in whatever order."""
-    wanted = None if sources is None else check_sources(sources)
+    wanted = None if sources is None else as_sources(sources)
 
     def report(array: Array) -> StemsReport:
         made = StemsReport.from_raw(_json("REPORT", array))

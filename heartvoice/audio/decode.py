@@ -21,7 +21,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
-from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES, MAX_INPUT_RATE_HZ, MIN_INPUT_RATE_HZ
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES
+from heartvoice.contracts.field_checks import check_file_size, check_rate
 from heartvoice.errors import InvalidRequestError
 
 Samples = NDArray[np.float32]
@@ -81,6 +82,7 @@ def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_B
     Raises:
         InvalidRequestError: the message gives field, allowed formats or limit, and the file's.
     """
+    check_file_size(field, len(data))
     if len(data) > max_bytes:
         raise InvalidRequestError(f"{field}: expected at most {max_bytes} bytes, got {len(data)}")
     container = _container(data, field)
@@ -95,8 +97,6 @@ def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_B
 
 def _container(data: bytes, field: str) -> str:
     """Identify the container by its first bytes; libsndfile gets only allowed ones."""
-    if not data:
-        raise InvalidRequestError(f"{field}: expected {ALLOWED}, got no bytes")
     if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
         _check_wav_codec(data, field)
         return "WAV"
@@ -148,23 +148,11 @@ def _check_header(file: soundfile.SoundFile, field: str, max_s: float) -> None:
         raise InvalidRequestError(f"{field}: expected {ALLOWED}, got {file.format} with {file.subtype}")
     if not 1 <= file.channels <= MAX_CHANNELS:
         raise InvalidRequestError(f"{field}: expected 1 or 2 channels, got {file.channels}")
-    check_rate(file.samplerate, field)
+    check_rate(field, file.samplerate)
     # Without a Xing header an MP3's length is estimated from its first bit rate; the decoded samples are counted.
     limit_s = 2 * max_s if file.format == "MP3" else max_s
     if limit_s * file.samplerate < file.frames < _UNKNOWN_LENGTH:
         raise InvalidRequestError(f"{field}: expected at most {max_s:g} s, got {file.frames / file.samplerate:.6g} s")
-
-
-def check_rate(rate_hz: int, field: str) -> None:
-    """Refuse a sample rate outside the contract.
-
-    Raises:
-        InvalidRequestError: names the field, the limits and the value.
-    """
-    if not MIN_INPUT_RATE_HZ <= rate_hz <= MAX_INPUT_RATE_HZ:
-        raise InvalidRequestError(
-            f"{field}: expected a sample rate of {MIN_INPUT_RATE_HZ} to {MAX_INPUT_RATE_HZ} Hz, got {rate_hz} Hz"
-        )
 
 
 def _decode_blocks(file: soundfile.SoundFile, field: str, max_s: float) -> Samples:

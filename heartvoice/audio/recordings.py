@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
-from heartvoice.audio.decode import check_rate, decode
+from heartvoice.audio.decode import decode
 from heartvoice.audio.dsp import frames, resample
 from heartvoice.contracts.constants import (
-    BIDI_CONTROLS,
     MAX_CHANNELS,
-    MAX_CONSENT_CHARS,
-    MAX_LEVEL,
-    MAX_RECORDING_S,
-    MAX_VOICE_S,
-    MIN_RECORDING_S,
-    MIN_VOICE_S,
     STEM_RATE_HZ,
 )
-from heartvoice.contracts.validation import read_text
+from heartvoice.contracts.field_checks import (
+    VOICE_REFERENCE,
+    RecordingInputs,
+    check_duration,
+    check_recording,
+    check_samples,
+)
 from heartvoice.errors import InvalidRequestError
 
 Samples = NDArray[np.float32]
@@ -86,67 +84,31 @@ class Voice:
         return self.audio.duration_s
 
 
-def read_recording(
-    inputs: Mapping[str, Array],
-    *,
-    file: str = "file",
-    audio: str = "audio",
-    rate: str = "sample_rate",
-    min_s: float = MIN_RECORDING_S,
-    max_s: float = MAX_RECORDING_S,
-) -> Recording:
-    """Read a recording, sent as an encoded file or as samples with their rate.
+def read_recording(inputs: Mapping[str, Array], names: RecordingInputs | None = None) -> Recording:
+    """Read a recording that came as an encoded file or as samples with their rate.
 
     Args:
-        inputs: tensors of the request by name.
-        file: name of the BYTES [1] input.
-        audio: name of the FP32 [C, N] input, the alternative to `file`.
-        rate: name of the INT64 [1] input with the rate of `audio`.
-        min_s: shortest allowed duration.
-        max_s: longest allowed duration.
+        inputs: a request's tensors by name.
+        names: the inputs that carry it, and its shortest and longest duration; None is a cover's recording.
 
     Raises:
-        InvalidRequestError: the message gives field, limit and value.
+        InvalidRequestError: names the field, the limit and the value.
     """
-    if (file in inputs) == (audio in inputs):
-        got = "both" if file in inputs else "neither"
-        raise InvalidRequestError(f"{file}: expected either {file} or {audio}, got {got}")
-    if file in inputs:
-        if rate in inputs:
-            raise InvalidRequestError(f"{rate}: expected only with {audio}, got it with {file}, which has its own")
-        decoded = decode(_bytes(inputs[file], file), field=file, max_s=max_s)
-        field, recording = file, Recording(decoded.audio, decoded.sample_rate_hz, decoded.warnings)
-    else:
-        if rate not in inputs:
-            raise InvalidRequestError(f"{rate}: missing, expected the rate of {audio} in Hz")
-        rate_hz = int(inputs[rate][0])
-        check_rate(rate_hz, rate)
-        field, recording = audio, Recording(_samples(inputs[audio], audio), rate_hz)
-    if not min_s <= recording.duration_s <= max_s:
-        raise InvalidRequestError(f"{field}: expected {min_s:g} to {max_s:g} s, got {recording.duration_s:.6g} s")
-    peak = float(max(recording.audio.max(), -recording.audio.min()))
-    if peak > MAX_LEVEL:
-        raise InvalidRequestError(f"{field}: expected samples of about -1 to 1, got {peak:.4g}")
-    return recording
-
-
-def _bytes(value: Array, field: str) -> bytes:
-    raw = value.reshape(-1)[0] if value.size == 1 else None
-    if not isinstance(raw, bytes):
-        raise InvalidRequestError(f"{field}: expected BYTES [1], got {value.dtype} {list(value.shape)}")
-    return raw
-
-
-def _samples(value: Array, field: str) -> Samples:
-    if value.dtype != np.float32 or value.ndim != 2:
-        raise InvalidRequestError(f"{field}: expected FP32 [channel, sample], got {value.dtype} {list(value.shape)}")
-    if not 1 <= len(value) <= MAX_CHANNELS:
-        raise InvalidRequestError(f"{field}: expected 1 or 2 channels, got {len(value)}")
-    if not value.shape[1]:
-        raise InvalidRequestError(f"{field}: expected sound, got no samples")
-    if not np.isfinite(value).all():
-        raise InvalidRequestError(f"{field}: expected finite samples, got NaN or Inf")
-    return np.ascontiguousarray(value)
+    names = names or RecordingInputs()
+    check_recording(inputs, names)
+    if names.file in inputs:
+        data = inputs[names.file].reshape(-1)[0] if inputs[names.file].size == 1 else None
+        if not isinstance(data, bytes):
+            value = inputs[names.file]
+            raise InvalidRequestError(f"{names.file}: expected BYTES [1], got {value.dtype} {list(value.shape)}")
+        decoded = decode(data, field=names.file, max_s=names.limits_s[1])
+        recording = Recording(decoded.audio, decoded.sample_rate_hz, decoded.warnings)
+        check_duration(names.file, recording.duration_s, names.limits_s)
+        check_samples(names.file, recording.audio)
+        return recording
+    audio = inputs[names.audio]
+    check_samples(names.audio, audio)
+    return Recording(np.ascontiguousarray(audio, np.float32), int(inputs[names.rate][0]))
 
 
 # --------------------------------------------------------------------------------------------------------------- voices
@@ -158,9 +120,7 @@ def read_voice(inputs: Mapping[str, Array]) -> Voice:
     Raises:
         InvalidRequestError: not audio, not 3 to 60 s, or silent; the message gives field, limit and value.
     """
-    recording = read_recording(
-        inputs, file="voice", audio="voice_audio", rate="voice_sample_rate", min_s=MIN_VOICE_S, max_s=MAX_VOICE_S
-    )
+    recording = read_recording(inputs, VOICE_REFERENCE)
     audio44 = resample(recording.mono(), recording.sample_rate_hz, STEM_RATE_HZ)
     active = _active_frames(audio44, "voice" if "voice" in inputs else "voice_audio")
     warnings = (*recording.warnings, *_voice_warnings(recording, audio44, active))
@@ -217,31 +177,3 @@ def _share_above_band(audio44: Samples, active: NDArray[np.bool_]) -> float:
     power = np.square(np.abs(np.fft.rfft(pieces * window, axis=-1))).sum(axis=0)
     first = round(_BAND_HZ * _FRAME_S) + 2  # bins are 50 Hz apart; the window's lobe is two wide
     return float(power[first:].sum() / max(power[1:].sum(), 1e-30))
-
-
-def read_consent(inputs: Mapping[str, Array]) -> str:
-    """Read the consent to the use of the voice: its giver and form; "" without a voice.
-
-    The text is written to the report only: neither logs nor error messages repeat it.
-
-    Raises:
-        InvalidRequestError: the text is missing or too long, or has control characters, line breaks or characters that
-            override the reading direction.
-    """
-    if not {"voice", "voice_audio", "voice_key"} & set(inputs):
-        return ""
-    text = read_text(inputs, "voice_consent").strip()
-    if not text:
-        raise InvalidRequestError(
-            f"voice_consent: missing, expected who consents to the use of the voice and how, 1 to {MAX_CONSENT_CHARS}"
-            " characters"
-        )
-    if len(text) > MAX_CONSENT_CHARS:
-        raise InvalidRequestError(f"voice_consent: expected at most {MAX_CONSENT_CHARS} characters, got {len(text)}")
-    for position, character in enumerate(text):
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in BIDI_CONTROLS:
-            raise InvalidRequestError(
-                "voice_consent: expected text without control characters, line breaks or overrides of direction, got"
-                f" U+{ord(character):04X} at {position}"
-            )
-    return text

@@ -23,11 +23,10 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
-from heartvoice.client.checks import check_cover
-from heartvoice.client.recordings import COVER_LIMITS_S
+from heartvoice.client.inputs import job_inputs
 from heartvoice.client.requests import CoverRequest, SettingValue
 from heartvoice.client.song_files import SongWriter
-from heartvoice.contracts.models import COVER
+from heartvoice.contracts.field_checks import COVER_LIMITS_S
 from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
@@ -64,7 +63,7 @@ def cover(
     request = CoverRequest(
         read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
     )
-    check_cover(request, COVER)
+    job_inputs(request)  # refuses a wrong request before a server is started
     with (
         SongWriter(output, stems_folder=stems) as files,
         server.client("the cover was cancelled and no file written") as client,

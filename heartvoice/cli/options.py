@@ -19,7 +19,7 @@ import typer
 
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.recordings import ANY_LENGTH_S, VOICE_LIMITS_S, Limits, Recording, as_recording
+from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.constants import (
     AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
@@ -27,6 +27,7 @@ from heartvoice.contracts.constants import (
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
 )
+from heartvoice.contracts.field_checks import STEMS_LIMITS_S, VOICE_LIMITS_S, Limits
 from heartvoice.contracts.settings import STEMS, VOICE_SETTINGS
 from heartvoice.contracts.types import Setting
 from heartvoice.errors import InvalidRequestError
@@ -241,7 +242,7 @@ def read_voice(source: str) -> Recording:
     return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
 
 
-def read_recording(source: str, *, field: str = "recording", limits_s: Limits = ANY_LENGTH_S) -> Recording:
+def read_recording(source: str, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:
     """The file of that name, or standard input if it is "-".
 
     Raises:

@@ -15,7 +15,7 @@ from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
 from heartvoice.cli.output import file_facts, print_lines, speed_line
 from heartvoice.cli.progress import progress_view
-from heartvoice.client.checks import check_sources
+from heartvoice.client.inputs import as_sources
 from heartvoice.client.messages import Event, StemsChunk, StemsReport
 from heartvoice.client.stem_files import StemsWriter, stem_folder
 from heartvoice.contracts.constants import AUDIO_FORMATS
@@ -51,7 +51,7 @@ def separate(
     Ctrl-C stops the server's work and leaves no file.
     """
     checked = read_recording(recording)
-    wanted = None if sources is None else check_sources(sources)
+    wanted = None if sources is None else as_sources(sources)
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
     stem_folder(output)

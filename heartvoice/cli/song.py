@@ -23,11 +23,10 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
-from heartvoice.client.checks import check_request
+from heartvoice.client.inputs import job_inputs
 from heartvoice.client.messages import Array
 from heartvoice.client.requests import SettingValue, SongRequest
 from heartvoice.client.song_files import SongWriter
-from heartvoice.contracts.models import SONG
 from heartvoice.contracts.settings import SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError
 
@@ -81,7 +80,7 @@ def song(
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
-    check_request(request, SONG)
+    job_inputs(request)  # refuses a wrong request before a server is started
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
         SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,

@@ -39,6 +39,8 @@ MAX_FEATURE = 1000.0
 """Largest value of a latent or of a style vector; those that networks make are below 10."""
 MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
 MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
+MIN_SPEECH_S = 0.5
+"""A shorter recording says nothing about a speaker."""
 MAX_CONSENT_CHARS = 500
 BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Unicode's overrides and embeddings of direction: text with them reads as something else than it says."""

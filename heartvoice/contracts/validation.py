@@ -1,110 +1,208 @@
-"""Read and check the tensors of a request: text, settings, shapes. Shared by every stage's front."""
+"""The rules for a request's tensors, each written once: client, gateway and server call them.
+
+`check_request` holds every rule that needs neither a preset nor decoded sound. The client calls it before it sends, the
+gateway before it passes a request on; the server's stages call the same `check_*` functions when they read a request.
+Only the server can check the rest: what is in an encoded file, the codebook's size, the width of a style vector.
+"""
 
 from __future__ import annotations
 
-import math
-import unicodedata
-from collections.abc import Iterable, Mapping
-
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from heartvoice.arrays import Array
-from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
+from heartvoice.contracts.constants import AUDIO_FORMATS, AUTO_PITCH_MODES, MAX_FEATURE, NO_VOCALS_MODES
+from heartvoice.contracts.field_checks import (
+    MAX_WORD_BYTES,
+    SPEECH_LIMITS_S,
+    STEMS_LIMITS_S,
+    VOICE_REFERENCE,
+    RecordingInputs,
+    check_codes,
+    check_finite,
+    check_inputs,
+    check_recording,
+    check_text,
+    read_consent,
+    read_int,
+    read_prompt,
+    read_settings,
+    read_text,
+    read_word,
+)
+from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SPEAKER_ENCODER, SVC
+from heartvoice.contracts.settings import VOICE_SETTINGS
+from heartvoice.contracts.tensors import CONVERSION_INPUTS
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import InvalidRequestError
 
 
-def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
-    """Check names, dtypes and fixed axes of all inputs against the contract.
-
-    Raises:
-        InvalidRequestError: `codes: expected INT32 [8, frame], got int64 [7, 120]`.
-    """
-    for name, value in inputs.items():
-        try:
-            tensor = spec.input(name)
-        except KeyError:
-            raise InvalidRequestError(f"{name}: {spec.name} has no such input") from None
-        fits = value.ndim == len(tensor.dims) and all(
-            size in (-1, actual) for size, actual in zip(tensor.dims, value.shape, strict=True)
-        )
-        if value.dtype != NUMPY_DTYPE[tensor.dtype] or not fits:
-            raise InvalidRequestError(f"{name}: expected {tensor.describe()}, got {value.dtype} {list(value.shape)}")
-    for tensor in spec.inputs:
-        if not tensor.optional and tensor.name not in inputs:
-            raise InvalidRequestError(f"{tensor.name}: missing, expected {tensor.describe()}")
-
-
-def read_settings(inputs: Mapping[str, Array], settings: Iterable[Setting]) -> dict[str, float | int | bool]:
-    """Each setting's checked value, or its default.
-
-    Raises:
-        InvalidRequestError: names field, limit and value.
-    """
-    return {s.name: s.check(inputs[s.name][0]) if s.name in inputs else s.default for s in settings}
-
-
-def read_text(inputs: Mapping[str, Array], name: str) -> str:
-    """The text of a BYTES [1] input, "" if it is not there.
-
-    Raises:
-        InvalidRequestError: it is not UTF-8.
-    """
-    if name not in inputs:
-        return ""
-    raw = inputs[name][0]
-    try:
-        return raw if isinstance(raw, str) else bytes(raw).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"{name}: expected UTF-8, got byte {raw[error.start]:#04x} at {error.start}"
-        ) from None
-
-
-def read_int(inputs: Mapping[str, Array], name: str, default: int) -> int:
-    """The integer of an INT64 [1] input."""
-    return int(inputs[name][0]) if name in inputs else default
-
-
-def check_text(field: str, text: str, max_bytes: int) -> None:
-    """Refuse text that is too long or holds control characters other than line breaks and tabs.
+def check_prompt(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `heartmula`: lyrics or tags, the LM's settings and the style vector.
 
     Raises:
         InvalidRequestError: names the field, the limit and the value.
     """
-    n_bytes = len(text.encode("utf-8", "surrogatepass"))
-    if n_bytes > max_bytes:
-        raise InvalidRequestError(f"{field}: expected at most {max_bytes} UTF-8 bytes, got {n_bytes}")
-    for position, character in enumerate(text):
-        if character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs"):
-            raise InvalidRequestError(
-                f"{field}: expected text without control characters, got U+{ord(character):04X} at {position}"
-            )
+    read_prompt(inputs)
+    read_settings(inputs, HEARTMULA.settings)
+    _check_style(inputs)
 
 
-def check_finite(name: str, value: Array, *, most: float = math.inf) -> None:
-    """Refuse NaN and Inf, and values beyond +-`most`, of which networks make NaN.
+def check_window(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `heartcodec`.
 
     Raises:
-        InvalidRequestError: names the field, the limit and the largest value.
+        InvalidRequestError: names the field, the limit and the value.
     """
-    if not np.isfinite(value.astype(np.float32, copy=False)).all():
-        raise InvalidRequestError(f"{name}: expected finite values, got NaN or Inf")
-    if most < math.inf and value.size:
-        largest = max(float(value.max()), -float(value.min()))
-        if largest > most:
-            raise InvalidRequestError(f"{name}: expected values within +-{most:g}, got {largest:.4g}")
+    _require(HEARTCODEC, inputs, "codes")
+    check_codes(inputs["codes"])
+    read_settings(inputs, HEARTCODEC.settings)
+    window_index = read_int(inputs, "window_index", 0)
+    if window_index < 0:
+        raise InvalidRequestError(f"window_index: expected at least 0, got {window_index}")
 
 
-def check_codes(codes: Array, codebook_size: int, max_frames: int) -> None:
-    """Refuse codes outside [0, codebook_size), none at all, or too many.
+def check_song(inputs: Mapping[str, Array]) -> None:
+    """Check a song: lyrics or tags or codes, its settings, and its voice if it has one.
 
     Raises:
-        InvalidRequestError: names the limit and the value.
+        InvalidRequestError: names the field, the limit and the value.
     """
-    if codes.shape[1] == 0:
-        raise InvalidRequestError("codes: expected at least one frame, got 0")
-    if codes.shape[1] > max_frames:
-        raise InvalidRequestError(f"codes: expected at most {max_frames} frames, got {codes.shape[1]}")
-    low, high = int(codes.min()), int(codes.max())
-    if low < 0 or high >= codebook_size:
-        raise InvalidRequestError(f"codes: expected values in [0, {codebook_size}), got {low} to {high}")
+    has_voice = bool({"voice", "voice_audio"} & set(inputs))
+    if has_voice:
+        check_voice(inputs)
+    for name in (*(tensor.name for tensor in CONVERSION_INPUTS), *(setting.name for setting in VOICE_SETTINGS)):
+        if name in inputs and not has_voice:
+            raise InvalidRequestError(f"{name}: expected only with a voice")
+    read_settings(inputs, SONG.settings)
+    _check_style(inputs)
+    if "codes" not in inputs:
+        read_prompt(inputs)
+        return
+    check_codes(inputs["codes"])
+    for name in ("lyrics", "tags"):
+        check_text(name, read_text(inputs, name))
+
+
+def check_cover(inputs: Mapping[str, Array]) -> None:
+    """Check a cover: its voice, its recording and its settings.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    read_settings(inputs, COVER.settings)
+    check_voice(inputs)
+    check_recording(inputs, RecordingInputs())
+
+
+def check_render(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `render`: a cover if it has a recording, else a song.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    read_word(inputs, "format", AUDIO_FORMATS)
+    (check_cover if {"file", "audio"} & set(inputs) else check_song)(inputs)
+
+
+def check_voice(inputs: Mapping[str, Array]) -> None:
+    """Check a voice reference, its consent, and how it shall sing.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    read_settings(inputs, VOICE_SETTINGS)
+    read_word(inputs, "auto_pitch", AUTO_PITCH_MODES)
+    read_word(inputs, "no_vocals", NO_VOCALS_MODES)
+    if not {"voice", "voice_audio"} & set(inputs):
+        raise InvalidRequestError("voice: missing, expected a reference of the voice that shall sing")
+    read_consent(inputs)
+    check_recording(inputs, VOICE_REFERENCE)
+
+
+def check_conversion(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `svc`: vocals, a voice or its key, and the state of the request before.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    _require(SVC, inputs, "vocals")
+    how = read_settings(inputs, SVC.settings)
+    read_word(inputs, "auto_pitch", AUTO_PITCH_MODES)
+    if not how["live"] and (how["more"] or "state" in inputs):
+        field = "more" if how["more"] else "state"
+        raise InvalidRequestError(f"{field}: expected only with live: else all vocals come in one request")
+    sent, named = bool({"voice", "voice_audio"} & set(inputs)), "voice_key" in inputs
+    if sent == named:
+        got = "both" if named else "neither"
+        raise InvalidRequestError(f"voice: expected either a voice or its key, got {got}")
+    read_consent(inputs)
+    if sent:
+        check_recording(inputs, VOICE_REFERENCE)
+    read_text(inputs, "voice_key", MAX_WORD_BYTES)
+
+
+def check_separation(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `demucs`; only the server knows which sources there are.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    read_settings(inputs, DEMUCS.settings)
+    check_text("sources", read_text(inputs, "sources"))
+    check_recording(inputs, RecordingInputs(limits_s=STEMS_LIMITS_S))
+
+
+def check_speech(inputs: Mapping[str, Array]) -> None:
+    """Check a request to `speaker_encoder`.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    check_recording(inputs, RecordingInputs(limits_s=SPEECH_LIMITS_S))
+
+
+def _require(spec: ModelSpec, inputs: Mapping[str, Array], name: str) -> None:
+    """Refuse a request without an input that is optional only because `cancel` requests lack it."""
+    if name not in inputs:
+        raise InvalidRequestError(f"{name}: missing, expected {spec.input(name).describe()}")
+
+
+def _check_style(inputs: Mapping[str, Array]) -> None:
+    if "style" in inputs:
+        check_finite("style", inputs["style"], most=MAX_FEATURE)
+
+
+_CHECKS: dict[str, Callable[[Mapping[str, Array]], None]] = {
+    "song": check_song,
+    "cover": check_cover,
+    "render": check_render,
+    HEARTMULA.name: check_prompt,
+    HEARTCODEC.name: check_window,
+    DEMUCS.name: check_separation,
+    SPEAKER_ENCODER.name: check_speech,
+    SVC.name: check_conversion,
+}
+
+
+def check_request(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
+    """Check a whole request to a model: every rule that needs neither a preset nor decoded sound.
+
+    Args:
+        spec: the model. Native graphs have no rules but those of their tensors.
+        inputs: the request's tensors by name; BYTES elements are bytes, str or memoryviews.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    check_inputs(spec, inputs)
+    check_rules(spec, inputs)
+
+
+def check_rules(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
+    """Check what `check_request` checks after `check_inputs`: the fields' values, and which go together.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    if spec.name in _CHECKS:
+        _CHECKS[spec.name](inputs)

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from heartvoice.client.wire import ENDED_EARLY
+from heartvoice.contracts.kserve import ENDED_EARLY
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import EngineError, HeartvoiceError, InvalidRequestError
 from heartvoice.gateway.access_log import Call, Metrics

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import Recording, read_recording
-from heartvoice.contracts.constants import MAX_RECORDING_S, MIN_RECORDING_S, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.encoding import encode_settings
+from heartvoice.contracts.field_checks import read_settings
 from heartvoice.contracts.models import COVER
-from heartvoice.contracts.validation import read_settings
+from heartvoice.contracts.validation import check_cover
 from heartvoice.pipeline.voice_request import VoiceRequest
 
 Audio = NDArray[np.float32]
@@ -38,9 +39,10 @@ class CoverRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
+        check_cover(inputs)
         settings = read_settings(inputs, COVER.settings)
         voice = VoiceRequest.from_inputs(inputs)
-        recording = read_recording(inputs, min_s=MIN_RECORDING_S, max_s=MAX_RECORDING_S)
+        recording = read_recording(inputs)
         return cls(recording, voice, bool(settings["stems"]), {**settings, **voice.settings})
 
     def to_inputs(self) -> dict[str, Array]:

@@ -11,12 +11,11 @@ from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import MAX_FRAMES
 from heartvoice.contracts.encoding import encode_settings
+from heartvoice.contracts.field_checks import check_codes, read_settings
 from heartvoice.contracts.messages import Codes
 from heartvoice.contracts.models import SONG
 from heartvoice.contracts.settings import VOICE_SETTINGS
-from heartvoice.contracts.tensors import CONVERSION_INPUTS
-from heartvoice.contracts.validation import check_codes, read_settings
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.validation import check_song
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.lm.request import LmRequest
 
@@ -47,7 +46,8 @@ class SongRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
-        voice = _read_voice(inputs)
+        check_song(inputs)
+        voice = VoiceRequest.from_inputs(inputs) if {"voice", "voice_audio"} & set(inputs) else None
         settings = read_settings(inputs, _SETTINGS)
         lm, codes = None, None
         if "codes" in inputs:
@@ -83,13 +83,3 @@ class SongRequest:
     def n_frames(self) -> int:
         """Greatest possible length in frames."""
         return self.codes.shape[1] if self.codes is not None else self.lm.n_frames if self.lm else 0
-
-
-def _read_voice(inputs: Mapping[str, Array]) -> VoiceRequest | None:
-    """The voice that shall sing the song, if there is one."""
-    if {"voice", "voice_audio"} & set(inputs):
-        return VoiceRequest.from_inputs(inputs)
-    for name in (*(tensor.name for tensor in CONVERSION_INPUTS), *(setting.name for setting in VOICE_SETTINGS)):
-        if name in inputs:
-            raise InvalidRequestError(f"{name}: expected only with a voice")
-    return None

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
-from heartvoice.audio.recordings import Voice, read_consent, read_voice
+from heartvoice.audio.recordings import Voice, read_voice
 from heartvoice.contracts.constants import NO_VOCALS_MODES
 from heartvoice.contracts.encoding import encode_settings, encode_text
+from heartvoice.contracts.field_checks import read_consent, read_settings, read_word
 from heartvoice.contracts.settings import VOICE_SETTINGS
-from heartvoice.contracts.validation import read_settings, read_text
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.validation import check_voice
 from heartvoice.stages.svc.request import ConversionRequest
 from heartvoice.stages.svc.settings import ConvertSettings
 
@@ -41,17 +41,13 @@ class VoiceRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
+        check_voice(inputs)
         values = read_settings(inputs, VOICE_SETTINGS)
         convert = ConvertSettings.from_inputs(inputs)
-        no_vocals = read_text(inputs, "no_vocals") or "passthrough"
-        if no_vocals not in NO_VOCALS_MODES:
-            raise InvalidRequestError(f"no_vocals: expected one of {', '.join(NO_VOCALS_MODES)}, got {no_vocals!r}")
-        if not {"voice", "voice_audio"} & set(inputs):
-            raise InvalidRequestError("voice: missing, expected a reference of the voice that shall sing")
-        consent = read_consent(inputs)
+        no_vocals = read_word(inputs, "no_vocals", NO_VOCALS_MODES) or "passthrough"
         return cls(
             voice=read_voice(inputs),
-            consent=consent,
+            consent=read_consent(inputs),
             no_vocals=no_vocals,
             live=bool(values["live"]),
             vocal_gain_db=float(values["vocal_gain_db"]),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from heartvoice.audio.encode import AudioWriter
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
+from heartvoice.contracts.field_checks import read_word
 from heartvoice.contracts.messages import AudioChunk, Message, Report
 from heartvoice.contracts.models import RENDER
-from heartvoice.contracts.validation import read_text
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.serving import process_registry
 from heartvoice.serving.cover import run_cover_job
@@ -26,9 +26,7 @@ def render(job: Job, messages: Iterable[Message]) -> None:
         job: names the format.
         messages: of the song's or cover's pipeline.
     """
-    file_format = read_text(job.inputs, "format") or AUDIO_FORMATS[0]
-    if file_format not in AUDIO_FORMATS:
-        raise InvalidRequestError(f"format: expected one of {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
+    file_format = read_word(job.inputs, "format", AUDIO_FORMATS) or AUDIO_FORMATS[0]
     with process_registry.scratch(RENDER.name) as folder:
         report: Report | None = None
         with AudioWriter(Path(folder) / f"song.{file_format}") as writer:

@@ -7,7 +7,8 @@ from contextlib import closing
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
-from heartvoice.contracts.constants import MAX_RECORDING_S, SPEECH_RATE_HZ
+from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, RecordingInputs
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
@@ -15,14 +16,11 @@ from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.speaker import SpeakerStage
 
-MIN_SPEECH_S = 0.5
-"""A shorter recording says nothing about a speaker."""
-
 
 def answer_embedding(job: Job, repository: Repository) -> None:
     """Answer a job of the model `speaker_encoder`."""
     sizes = repository.preset.speaker
-    recording = read_recording(job.inputs, min_s=MIN_SPEECH_S, max_s=MAX_RECORDING_S)
+    recording = read_recording(job.inputs, RecordingInputs(limits_s=SPEECH_LIMITS_S))
     audio = resample(recording.mono(), recording.sample_rate_hz, SPEECH_RATE_HZ)
     with closing(BlsClient(job.check)) as caller:
         embedding = SpeakerStage(caller, sizes).embed(audio)

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import triton_python_backend_utils as pb_utils
 
+from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.types import ModelSpec
-from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import process_registry

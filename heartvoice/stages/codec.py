@@ -16,8 +16,9 @@ from heartvoice.arrays import Array
 from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.contracts.constants import DECODER_HISTORY, DECODER_LOOKAHEAD, LATENTS_PER_FRAME, MAX_FEATURE
 from heartvoice.contracts.encoding import encode_settings
+from heartvoice.contracts.field_checks import check_codes, check_finite, read_int, read_settings
 from heartvoice.contracts.models import HEARTCODEC
-from heartvoice.contracts.validation import check_codes, check_finite, read_int, read_settings
+from heartvoice.contracts.validation import check_window
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.solver import euler, guide
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
@@ -52,8 +53,7 @@ class CodecRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
-        if "codes" not in inputs:
-            raise InvalidRequestError("codes: missing, expected INT32 [8, window_frame]")
+        check_window(inputs)
         codes = inputs["codes"].astype(np.int32)
         check_codes(codes, sizes.codebook_size, DEFAULT_WINDOW)
         latents: dict[str, Latents] = {}
@@ -67,14 +67,11 @@ class CodecRequest:
             check_finite(name, value, most=MAX_FEATURE)
             latents[name] = value
         settings = read_settings(inputs, HEARTCODEC.settings)
-        window_index = read_int(inputs, "window_index", 0)
-        if window_index < 0:
-            raise InvalidRequestError(f"window_index: expected at least 0, got {window_index}")
         return cls(
             codes=codes,
             context=latents["context_latents"],
             history=latents["history_latents"],
-            window_index=window_index,
+            window_index=read_int(inputs, "window_index", 0),
             seed=int(settings["seed"]),
             steps=int(settings["codec_steps"]),
             guidance=float(settings["codec_guidance"]),

@@ -13,8 +13,9 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from heartvoice.client.wire import FINAL, to_raw
+from heartvoice.client.wire import to_raw
 from heartvoice.contracts.constants import MIX_STEM_NAMES
+from heartvoice.contracts.kserve import FINAL
 from heartvoice.contracts.models import DEMUCS, RENDER, SONG, SPEAKER_ENCODER
 from heartvoice.contracts.types import ModelSpec
 

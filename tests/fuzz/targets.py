@@ -28,9 +28,9 @@ from heartvoice.client.requests import CoverRequest as ClientCover
 from heartvoice.client.requests import SongRequest as ClientSong
 from heartvoice.config.presets import PRESETS, GenerationIds
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_TEXT_BYTES
+from heartvoice.contracts.field_checks import STEMS_LIMITS_S, RecordingInputs, check_inputs, check_text
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
-from heartvoice.contracts.validation import check_inputs, check_text
 from heartvoice.errors import CheckpointError, HeartvoiceError, InvalidRequestError
 from heartvoice.gateway import request_parser
 from heartvoice.gateway.checks import check_request
@@ -114,7 +114,7 @@ _READ: dict[str, Callable[[dict[str, Any]], object]] = {
     "cover": CoverRequest.from_inputs,
     "svc": ConversionRequest.from_inputs,
     "speaker_encoder": read_recording,
-    "demucs": lambda inputs: read_recording(inputs, min_s=0.0),
+    "demucs": lambda inputs: read_recording(inputs, RecordingInputs(limits_s=STEMS_LIMITS_S)),
 }
 _FILE = Recording(file=b"x")
 _ASKED = ClientSong(lyrics="la", tags="", settings={"stems": True})

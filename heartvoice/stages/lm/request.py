@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.constants import FRAMES_PER_S, MAX_FEATURE, MAX_TEXT_BYTES
+from heartvoice.contracts.constants import FRAMES_PER_S
 from heartvoice.contracts.encoding import encode_settings, encode_text
+from heartvoice.contracts.field_checks import read_prompt, read_settings
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.contracts.settings import LM_SETTINGS
-from heartvoice.contracts.validation import check_finite, check_text, read_settings, read_text
+from heartvoice.contracts.validation import check_prompt
 from heartvoice.errors import InvalidRequestError
 
 
@@ -43,22 +44,12 @@ class LmRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
-        lyrics, tags = read_text(inputs, "lyrics"), read_text(inputs, "tags")
-        for field, text in (("lyrics", lyrics), ("tags", tags)):
-            check_text(field, text, MAX_TEXT_BYTES)
-        if not lyrics.strip() and not tags.strip():
-            raise InvalidRequestError("lyrics, tags: expected text in at least one of them, got none")
+        check_prompt(inputs)
+        lyrics, tags = read_prompt(inputs)
         settings = read_settings(inputs, HEARTMULA.settings)
-        if settings["min_duration_s"] > settings["duration_s"]:
-            raise InvalidRequestError(
-                f"min_duration_s: expected at most duration_s = {settings['duration_s']:g}, "
-                f"got {settings['min_duration_s']:g}"
-            )
         style = inputs.get("style")
-        if style is not None:
-            if style.shape != (preset.lm.muq_dim,):
-                raise InvalidRequestError(f"style: expected FP32 [{preset.lm.muq_dim}], got {list(style.shape)}")
-            check_finite("style", style, most=MAX_FEATURE)
+        if style is not None and style.shape != (preset.lm.muq_dim,):
+            raise InvalidRequestError(f"style: expected FP32 [{preset.lm.muq_dim}], got {list(style.shape)}")
         return cls(
             lyrics=lyrics,
             tags=tags,

@@ -12,15 +12,22 @@ from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
 from heartvoice.config.presets import SeparatorConfig
-from heartvoice.contracts.constants import MAX_LEVEL, MAX_RECORDING_S, MAX_TEXT_BYTES, STEM_RATE_HZ
+from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
 from heartvoice.contracts.encoding import encode_text
+from heartvoice.contracts.field_checks import (
+    STEMS_LIMITS_S,
+    RecordingInputs,
+    check_finite,
+    read_int,
+    read_settings,
+    read_text,
+)
 from heartvoice.contracts.models import DEMUCS
-from heartvoice.contracts.validation import check_finite, check_text, read_int, read_settings, read_text
+from heartvoice.contracts.validation import check_separation
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.separation.plan import SeparationPlan
 
 Samples = NDArray[np.float32]
-_ANY_LENGTH_S = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +53,10 @@ class SeparationRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
+        check_separation(inputs)
         more = bool(read_settings(inputs, DEMUCS.settings)["more"])
         sources = _read_sources(inputs, sizes)
-        recording = read_recording(inputs, min_s=_ANY_LENGTH_S, max_s=MAX_RECORDING_S)
+        recording = read_recording(inputs, RecordingInputs(limits_s=STEMS_LIMITS_S))
         context, carry = read_int(inputs, "context", 0), inputs.get("carry")
         if not 0 <= context < recording.audio.shape[1]:
             raise InvalidRequestError(f"context: expected 0 to {recording.audio.shape[1] - 1} samples, got {context}")
@@ -121,9 +129,7 @@ class SeparationRequest:
 
 def _read_sources(inputs: Mapping[str, Array], sizes: SeparatorConfig) -> tuple[str, ...]:
     """The wanted sources in the model's order; all if none is named."""
-    listed = read_text(inputs, "sources")
-    check_text("sources", listed, MAX_TEXT_BYTES)
-    named = [name.strip() for name in listed.split(",") if name.strip()]
+    named = [name.strip() for name in read_text(inputs, "sources").split(",") if name.strip()]
     unknown = [name for name in named if name not in sizes.sources]
     if unknown:
         raise InvalidRequestError(f"sources: expected some of {', '.join(sizes.sources)}, got {', '.join(unknown)}")

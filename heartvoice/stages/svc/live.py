@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import F0_RATE_HZ, MAX_LEVEL, SPEECH_RATE_HZ
-from heartvoice.contracts.validation import check_finite
+from heartvoice.contracts.field_checks import check_finite
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 from heartvoice.stages.svc.pitch import shifted

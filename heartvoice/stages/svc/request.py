@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
-from heartvoice.audio.recordings import Voice, read_consent, read_voice
+from heartvoice.audio.recordings import Voice, read_voice
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.encoding import encode_text
+from heartvoice.contracts.field_checks import read_consent, read_settings, read_text
 from heartvoice.contracts.settings import LIVE, MORE
-from heartvoice.contracts.validation import read_settings, read_text
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.validation import check_conversion
 from heartvoice.stages.svc.settings import ConvertSettings
 
 Samples = NDArray[np.float32]
@@ -46,20 +46,11 @@ class ConversionRequest:
         Raises:
             InvalidRequestError: names the field, the limit and the value.
         """
-        if "vocals" not in inputs:
-            raise InvalidRequestError("vocals: missing, expected FP32 [stem_sample] at 44.1 kHz")
+        check_conversion(inputs)
         settings = ConvertSettings.from_inputs(inputs)
         how = read_settings(inputs, (LIVE, MORE))
-        state = inputs.get("state")
-        if not how["live"] and (how["more"] or state is not None):
-            name = "more" if how["more"] else "state"
-            raise InvalidRequestError(f"{name}: expected only with live: else all vocals come in one request")
-        sent, named = {"voice", "voice_audio"} & set(inputs), "voice_key" in inputs
-        if bool(sent) == named:
-            got = "both" if named else "neither"
-            raise InvalidRequestError(f"voice: expected either a voice or its key, got {got}")
-        consent = read_consent(inputs)
-        voice = read_voice(inputs) if sent else None
+        consent, state = read_consent(inputs), inputs.get("state")
+        voice = None if "voice_key" in inputs else read_voice(inputs)
         key = voice.sha256 if voice else read_text(inputs, "voice_key")
         vocals = inputs["vocals"].astype(np.float32, copy=False)
         return cls(vocals, voice, key, consent, settings, bool(how["live"]), state, bool(how["more"]))

@@ -9,8 +9,8 @@ from typing import Literal
 from heartvoice.arrays import Array
 from heartvoice.contracts.constants import AUTO_PITCH_MODES
 from heartvoice.contracts.encoding import encode_settings, encode_text
+from heartvoice.contracts.field_checks import read_settings, read_word
 from heartvoice.contracts.settings import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
-from heartvoice.contracts.validation import read_settings, read_text
 from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.svc.pitch import Contour, automatic_shift
 
@@ -52,7 +52,7 @@ class ConvertSettings:
             guidance=float(values["svc_guidance"]),
             seed=int(values["seed"]),
             pitch_shift=float(values["pitch_shift"]),
-            auto_pitch=read_text(inputs, "auto_pitch") or "semitone",  # type: ignore[arg-type]  # checked above
+            auto_pitch=read_word(inputs, "auto_pitch", AUTO_PITCH_MODES) or "semitone",  # type: ignore[arg-type]
             prompt_s=float(values["prompt_s"]),
         )
 

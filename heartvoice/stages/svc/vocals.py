@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
+from heartvoice.contracts.field_checks import check_finite
 from heartvoice.contracts.graphs import MAX_SVC_FRAMES
-from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import InvalidRequestError
 
 Floats = NDArray[np.float32]

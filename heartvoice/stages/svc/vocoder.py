@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from heartvoice.checkpoints.bigvgan import POST_KERNEL, PRE_KERNEL
 from heartvoice.config.svc import BigvganConfig
+from heartvoice.contracts.field_checks import check_finite
 from heartvoice.contracts.graphs import VOCODER
-from heartvoice.contracts.validation import check_finite
 from heartvoice.errors import InvalidRequestError
 from heartvoice.runtime.networks import Networks
 

@@ -20,6 +20,7 @@ from heartvoice.contracts.constants import (
     MIN_INPUT_RATE_HZ,
     MIN_RECORDING_S,
 )
+from heartvoice.contracts.field_checks import RecordingInputs
 from heartvoice.errors import InvalidRequestError
 from tests.support.music import band, encode
 
@@ -36,7 +37,7 @@ def bytes_input(data: bytes) -> np.ndarray:
 
 
 def from_file(data: bytes, *, min_s: float = MIN_RECORDING_S, max_s: float = MAX_RECORDING_S) -> Recording:
-    return read_recording({"file": bytes_input(data)}, min_s=min_s, max_s=max_s)
+    return read_recording({"file": bytes_input(data)}, RecordingInputs(limits_s=(min_s, max_s)))
 
 
 def refusal(data: bytes, **limits: float) -> str:
@@ -114,7 +115,7 @@ def test_a_wav_that_names_its_encoding_in_the_extension_is_judged_by_that(
 @pytest.mark.parametrize(
     ("data", "got"),
     [
-        (b"", "got no bytes"),
+        (b"", "got an empty file"),
         (b"hello, this is not audio at all" * 100, "got data that begins with b'hello, t'"),
         (b"\x89PNG\r\n\x1a\n" + bytes(1000), "got an image"),
         (b"\x00\x00\x00\x20ftypM4A " + bytes(1000), "got MP4"),
@@ -208,7 +209,7 @@ def test_a_flac_header_that_lies_about_the_length_does_no_harm() -> None:
     assert "expected at most 600 s, got 48695.8 s" in refusal(with_flac_length(data, 2**31))
     assert refusal(with_flac_length(data, 2**36 - 1))
     assert refusal(with_flac_length(data, 5 * 44_100))
-    assert refusal(with_flac_length(data, 1000)) == "file: expected 1 to 600 s, got 0.0226757 s"
+    assert refusal(with_flac_length(data, 1000)) == "file: expected 1 to 600 s, got 0.02267574 s"
     unknown = with_flac_length(data, 0)
     assert from_file(unknown).audio.shape == (2, 4 * 44_100)
     assert "got more" in refusal(unknown, max_s=3.5)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import resample
-from heartvoice.audio.recordings import Recording, Voice, read_consent, read_recording, read_voice
+from heartvoice.audio.recordings import Recording, Voice, read_recording, read_voice
 from heartvoice.contracts.constants import MAX_CONSENT_CHARS, MAX_INPUT_RATE_HZ, MIN_INPUT_RATE_HZ
+from heartvoice.contracts.field_checks import read_consent
 from heartvoice.errors import InvalidRequestError
 from tests.support.music import band, encode, singer, speaker
 

@@ -261,9 +261,9 @@ COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
     [
         (
             COVER[:4],
-            "consent: expected who consents to the use of the voice, and how, in 1 to 500 characters, got none",
+            "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters",
         ),
-        ((*COVER[:5], "x" * 501), "consent: expected who consents"),
+        ((*COVER[:5], "x" * 501), "consent: expected at most 500 characters, got 501"),
         (("cover", "song.mp3", "--consent", "me"), "voice: expected a reference of 3 to 60 s"),
         (("cover", "--voice", "voice.flac"), "Missing argument"),
         (("cover", "missing.mp3", *COVER[2:]), "recording: cannot read 'missing.mp3': No such file or directory"),

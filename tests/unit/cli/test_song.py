@@ -152,7 +152,7 @@ def test_the_url_comes_from_the_environment(server: FakeServer, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([], 2, "lyrics, tags: expected at least one of them, got neither"),
+        ([], 2, "lyrics, tags: expected text in at least one of them, got none"),
         (["--tags", "pop", "--duration", "500"], 2, "duration_s: expected 1 to 240 s, got 500.0"),
         (["--tags", "pop", "--duration", "nan"], 2, "duration_s: expected 1 to 240 s, got nan"),
         (["--tags", "pop", "--seed", "x"], 2, "Invalid value for '--seed'"),

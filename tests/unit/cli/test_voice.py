@@ -147,7 +147,7 @@ def test_all_stages_show_themselves(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (SUNG[:5], "consent: expected who consents to the use of the voice, and how, in 1 to 500 characters, got none"),
+        (SUNG[:5], "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters"),
         ((*SUNG[:3], "--consent", "me"), "consent: expected only with a voice"),
         ((*SUNG[:3], "--no-vocals", "error"), "no_vocals: expected only with a voice"),
         ((*SUNG[:3], "--auto-pitch", "off"), "auto_pitch: expected only with a voice"),

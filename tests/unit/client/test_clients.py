@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from heartvoice.client import AudioChunk, CodesChunk, Event, Report, SongRequest
-from heartvoice.client.wire import WANT_FINAL, ModelMissingError
+from heartvoice.client.wire import ModelMissingError
+from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import RENDER
 from heartvoice.errors import (
     DeadlineError,
@@ -192,7 +193,7 @@ def test_readiness_is_true_false_or_unreachable(server: FakeServer, caller: Call
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({}, "lyrics, tags: expected at least one of them, got neither"),
+        ({}, "lyrics, tags: expected text in at least one of them, got none"),
         ({"lyrics": "  \n"}, "lyrics, tags:"),
         ({"tags": "pop", "sed": 3}, "sed: song has no such setting; did you mean seed?"),
         ({"tags": "pop", "duration_s": 241}, "duration_s: expected 1 to 240 s, got 241"),
@@ -209,7 +210,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
 
 
 def test_render_refuses_an_unknown_format(server: FakeServer, caller: Caller) -> None:
-    with pytest.raises(InvalidRequestError, match=r"format: expected wav, flac, mp3, ogg, got 'aac'"):
+    with pytest.raises(InvalidRequestError, match=r"format: expected one of wav, flac, mp3, ogg, got 'aac'"):
         caller.render(server.url, tags="pop", file_format="aac")
     with pytest.raises(InvalidRequestError, match="events: render has no such setting"):
         caller.render(server.url, tags="pop", events=True)

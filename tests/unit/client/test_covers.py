@@ -18,7 +18,7 @@ import soundfile
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
 from heartvoice.client import AsyncClient, AudioChunk, Client, Event, Report
-from heartvoice.client.wire import WANT_FINAL
+from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import RENDER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import (
@@ -144,8 +144,11 @@ def test_a_cover_says_where_it_is_from(tmp_path: Path, server: FakeServer, calle
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"consent": ""}, "consent: expected who consents to the use of the voice, and how, in 1 to 500 characters"),
-        ({"consent": "x" * 501}, "consent: expected who consents"),
+        (
+            {"consent": ""},
+            "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters",
+        ),
+        ({"consent": "x" * 501}, "consent: expected at most 500 characters, got 501"),
         ({"no_vocals": "keep"}, "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
         ({"recording": "missing.mp3"}, "recording: cannot read 'missing.mp3': No such file or directory"),
         ({"recording": b""}, "recording: expected an encoded recording, got an empty file"),

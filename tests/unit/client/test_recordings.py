@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from heartvoice.audio.encode import write_audio
-from heartvoice.client.recordings import COVER_LIMITS_S, VOICE_LIMITS_S, VOICE_NAMES, Recording, as_recording
+from heartvoice.client.recordings import VOICE_NAMES, Recording, as_recording
 from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
 from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import InvalidRequestError
 
@@ -93,8 +94,8 @@ def test_a_checked_recording_is_taken_as_it_is() -> None:
         ((silence(5),), "recording: expected a path, bytes or (samples, sample_rate_hz), got a tuple of 1"),
         ((silence(9000), 44_100.0), "recording: expected an integer sample_rate_hz, got 44100.0"),
         ((silence(9000), True), "recording: expected an integer sample_rate_hz, got True"),
-        ((silence(9000), 7999), "recording: expected a sample rate of 8000 to 192000 Hz, got 7999"),
-        ((silence(9000), 192_001), "recording: expected a sample rate of 8000 to 192000 Hz, got 192001"),
+        ((silence(9000), 7999), "recording: expected a sample rate of 8000 to 192000 Hz, got 7999 Hz"),
+        ((silence(9000), 192_001), "recording: expected a sample rate of 8000 to 192000 Hz, got 192001 Hz"),
         ((np.zeros(5, np.int16), 8000), "recording: expected float samples with full scale 1, got int16"),
         ((["a"], 8000), "recording: expected float samples with full scale 1, got <U1"),
         (([[0.0], [0.0, 1.0]], 8000), "recording: expected samples [N] or [channel, N], got "),
@@ -104,8 +105,8 @@ def test_a_checked_recording_is_taken_as_it_is() -> None:
         ((np.float32(1), 8000), "recording: expected samples [N] or [channel, N] of 1 to 2 channels, got []"),
         ((silence(0), 8000), "recording: expected samples [N] or [channel, N] of 1 to 2 channels, got [0]"),
         ((silence(2, 0), 8000), "recording: expected samples [N] or [channel, N] of 1 to 2 channels, got [2, 0]"),
-        ((np.array([0, np.nan]), 8000), "recording: expected finite samples, got NaN or infinite ones"),
-        ((np.array([1e300]), 8000), "recording: expected finite samples, got NaN or infinite ones"),
+        ((np.array([0, np.nan]), 8000), "recording: expected finite samples, got NaN or Inf"),
+        ((np.array([1e300]), 8000), "recording: expected finite samples, got NaN or Inf"),
         ((silence(600 * 8000 + 1), 8000), "recording: expected 0 to 600 s, got 600.0001 s"),
     ],
 )

@@ -12,6 +12,7 @@ from heartvoice import shm_regions
 from heartvoice.client import AsyncClient, Client, wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.shared_memory import LARGE_BYTES, SharedMemory, SharedMemoryRequest
+from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 
 RATE = 48_000
@@ -36,7 +37,7 @@ def test_large_inputs_alone_leave_the_message(shm: Path) -> None:
     assert by_name["audio"]["shared_memory_byte_size"].int64_param == parcel.n_bytes == 10 * RATE * 2 * 4
     assert not by_name["sources"]
     assert len(parcel.message.raw_input_contents) == len(message.inputs) - 1
-    assert parcel.message.parameters[wire.WANT_FINAL].bool_param
+    assert parcel.message.parameters[WANT_FINAL].bool_param
     assert parcel.message.id == "x"
     parcel.write()
     region = shm / parcel.region

@@ -15,7 +15,7 @@ import soundfile
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
 from heartvoice.client import AsyncClient, Client, Embedding, Event, Stems, StemsChunk, StemsReport
-from heartvoice.client.wire import WANT_FINAL
+from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import DEMUCS, SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import DeadlineError, EngineError, InvalidRequestError, ModelUnavailableError

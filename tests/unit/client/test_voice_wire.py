@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heartvoice.client import wire
-from heartvoice.client.checks import check_consent
+from heartvoice.client.inputs import job_inputs
 from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, MAX_CONSENT_CHARS, NO_VOCALS_MODES
@@ -140,4 +140,5 @@ def test_without_a_voice_whatever_is_about_one_is_refused(
 @FEW
 @given(CONSENT)
 def test_any_consent_in_plain_words_is_kept_as_it_is(consent: str) -> None:
-    assert check_consent(consent).decode() == consent
+    request = CoverRequest(Recording(file=b"song"), Recording(file=b"voice"), consent)
+    assert job_inputs(request)["voice_consent"][0].decode() == consent

@@ -147,14 +147,17 @@ def test_what_is_about_a_voice_is_refused_without_one(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"consent": ""}, "consent: expected who consents to the use of the voice, and how, in 1 to 500 characters"),
+        (
+            {"consent": ""},
+            "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters",
+        ),
         ({"voice": "missing.wav"}, "voice: cannot read 'missing.wav': No such file or directory"),
         ({"voice": (np.zeros(8000), 8000)}, "voice: expected 3 to 60 s, got 1 s"),
         ({"no_vocals": "keep"}, "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
         ({"auto_pitch": "on"}, "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
         ({"svc_steps": 0}, "svc_steps: expected 1 to 100, got 0"),
         ({"prompt_s": 26}, "prompt_s: expected 3 to 25 s, got 26"),
-        ({"tags": ""}, "lyrics, tags: expected at least one of them, got neither"),
+        ({"tags": ""}, "lyrics, tags: expected text in at least one of them, got none"),
     ],
 )
 def test_a_bad_voice_is_refused_before_anything_is_sent(

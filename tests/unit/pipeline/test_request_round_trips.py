@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES, STEM_RATE_HZ
+from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SVC
 from heartvoice.contracts.settings import LM_SETTINGS, SEED, SVC_SETTINGS, VOICE_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, Setting
-from heartvoice.contracts.validation import check_inputs
 from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.voice_request import VoiceRequest

@@ -13,8 +13,8 @@ import pytest
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.models import SVC
-from heartvoice.contracts.validation import check_inputs
 from heartvoice.errors import InvalidRequestError, RequestCancelledError, VoiceNotFoundError
 from heartvoice.runtime.networks import JobNetworks
 from heartvoice.stages.svc.converter import Converter

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.client.checks import check_consent, check_cover, check_request, check_sources
-from heartvoice.client.messages import Array
+from heartvoice.arrays import Array
+from heartvoice.client.inputs import as_sources, job_inputs
 from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, SettingValue, SongRequest
 from heartvoice.contracts.constants import MAX_TEXT_BYTES
-from heartvoice.contracts.models import COVER, SONG
 from heartvoice.contracts.settings import SONG_SETTINGS, VOICE_SETTINGS
 from heartvoice.contracts.types import Setting
 from heartvoice.errors import InvalidRequestError
@@ -25,9 +24,9 @@ RANGES = [setting for setting in SONG_SETTINGS if setting.minimum is not None]
 def check(
     *, lyrics: object = "la", tags: object = "", style: object = None, codes: object = None, **settings: object
 ) -> dict[str, Array]:
-    """`check_request` of whatever a caller may hand over, with a voice where the settings are about one."""
+    """The tensors of a song from any arguments, with a voice where the settings are about one."""
     voice = (SOUND, "me") if any(setting.name in settings for setting in VOICE_SETTINGS) else (None, "")
-    return check_request(SongRequest(lyrics, tags, settings, style, codes, *voice), SONG)  # type: ignore[arg-type]
+    return job_inputs(SongRequest(lyrics, tags, settings, style, codes, *voice))  # type: ignore[arg-type]
 
 
 def refusal(**fields: object) -> str:
@@ -90,34 +89,33 @@ def test_unknown_settings_are_refused_with_a_hint() -> None:
 
 
 def test_min_duration_beyond_duration_is_refused() -> None:
-    assert refusal(min_duration_s=31) == "min_duration_s: expected at most duration_s, which is 30, got 31"
-    assert refusal(min_duration_s=6, duration_s=5).endswith("which is 5, got 6")
+    assert refusal(min_duration_s=31) == "min_duration_s: expected at most duration_s = 30, got 31"
+    assert refusal(min_duration_s=6, duration_s=5).endswith("duration_s = 5, got 6")
     check(min_duration_s=5, duration_s=5)
 
 
 def test_texts_must_be_text_of_bounded_length() -> None:
     check(lyrics="x" * MAX_TEXT_BYTES)
-    assert (
-        refusal(lyrics="é" * (MAX_TEXT_BYTES // 2) + "x") == "lyrics: expected at most 20000 bytes of UTF-8, got 20001"
-    )
+    assert refusal(lyrics="é" * (MAX_TEXT_BYTES // 2) + "x") == "lyrics: expected at most 20000 UTF-8 bytes, got 20001"
     assert refusal(tags=b"pop") == "tags: expected text, got bytes"
-    assert refusal(lyrics="a\ud800") == "lyrics: expected Unicode text, got surrogates not allowed at 1"
+    assert refusal(lyrics="a\ud800") == "lyrics: expected UTF-8, got byte 0xed at 1"
 
 
 def test_one_of_lyrics_tags_and_codes_is_enough() -> None:
     assert set(check(lyrics="", tags="pop")) == {"tags"}
     assert set(check(lyrics="", codes=np.zeros((8, 1), int))) == {"codes"}
-    assert refusal(lyrics=" ", tags="\n") == "lyrics, tags: expected at least one of them, got neither"
+    assert refusal(lyrics=" ", tags="\n") == "lyrics, tags: expected text in at least one of them, got none"
 
 
 @pytest.mark.parametrize(
     ("style", "text"),
     [
-        (np.ones((1, 4)), "style: expected FP32 [style] (style 1 to 512), got [1, 4]"),
-        (np.ones(513), "style: expected FP32 [style] (style 1 to 512), got [513]"),
-        (np.ones(0), "style: expected FP32 [style] (style 1 to 512), got [0]"),
-        (np.array([1, np.nan]), "style: expected finite numbers"),
-        (np.array([1e300]), "style: expected finite numbers"),
+        (np.ones((1, 4)), "style: expected FP32 [style of 1 to 512], got FP32 [1, 4]"),
+        (np.ones(513), "style: expected FP32 [style of 1 to 512], got FP32 [513]"),
+        (np.ones(0), "style: expected FP32 [style of 1 to 512], got FP32 [0]"),
+        (np.array([1, np.nan]), "style: expected finite values"),
+        (np.array([1e300]), "style: expected finite values"),
+        (np.array([1, 2000.0]), "style: expected values within +-1000, got 2000"),
         (np.array(["a"]), "style: expected FP32 [style], got <U1"),
     ],
 )
@@ -128,12 +126,12 @@ def test_style_vectors_are_checked(style: Array, text: str) -> None:
 @pytest.mark.parametrize(
     ("codes", "text"),
     [
-        (np.zeros((7, 3), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [7, 3]"),
-        (np.zeros((8, 0), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [8, 0]"),
-        (np.zeros((8, 3002), int), "codes: expected INT32 [8, frame] (frame 1 to 3001), got [8, 3002]"),
+        (np.zeros((7, 3), int), "codes: expected INT32 [8, frame of 1 to 3001], got INT32 [7, 3]"),
+        (np.zeros((8, 0), int), "codes: expected INT32 [8, frame of 1 to 3001], got INT32 [8, 0]"),
+        (np.zeros((8, 3002), int), "codes: expected INT32 [8, frame of 1 to 3001], got INT32 [8, 3002]"),
         (np.zeros((8, 3)), "codes: expected INT32 [8, frame], got float64"),
-        (np.full((8, 3), -1), "codes: expected 0 to the codebook's size, got -1 to -1"),
-        (np.full((8, 3), 2**40), "codes: expected 0 to the codebook's size, got"),
+        (np.full((8, 3), -1), "codes: expected values in [0, codebook size), got -1 to -1"),
+        (np.full((8, 3), 2**40), "codes: expected values in [0, 2147483648), got"),
     ],
 )
 def test_codes_are_checked(codes: Array, text: str) -> None:
@@ -144,40 +142,44 @@ def test_codes_are_checked(codes: Array, text: str) -> None:
 
 
 def cover_refusal(**fields: Any) -> str:
-    """The message that `check_cover` refuses with."""
+    """The message that a cover is refused with."""
     arguments: dict[str, Any] = {"recording": SOUND, "voice": SOUND, "consent": "me"} | fields
     with pytest.raises(InvalidRequestError) as caught:
-        check_cover(CoverRequest(**arguments), COVER)
+        job_inputs(CoverRequest(**arguments))
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("consent", "text"),
     [
-        ("", "in 1 to 500 characters, got none"),
-        (" \n\t ", "in 1 to 500 characters, got none"),
-        ("x" * 501, "in 1 to 500 characters, got 501"),
-        (None, "in 1 to 500 characters, got NoneType"),
-        (b"me", "in 1 to 500 characters, got bytes"),
-        ("me\0", "expected text without control characters or overrides of direction, got U+0000 at 2"),
-        ("\ud800", "expected text without control characters or overrides of direction, got U+D800 at 0"),
+        ("", "missing, expected who consents to the use of the voice and how, 1 to 500 characters"),
+        (" \n\t ", "missing, expected who consents to the use of the voice and how, 1 to 500 characters"),
+        ("x" * 501, "expected at most 500 characters, got 501"),
+        (None, "expected text, got NoneType"),
+        (b"me", "expected text, got bytes"),
+        ("me\0", "expected text without control characters, line breaks or overrides of direction, got U+0000 at 2"),
+        (
+            "a\u2028b",
+            "expected text without control characters, line breaks or overrides of direction, got U+2028 at 1",
+        ),
+        ("\ud800", "expected UTF-8, got byte 0xed at 0"),
     ],
 )
 def test_consent_is_required_and_plain_text(consent: Any, text: str) -> None:
-    message = cover_refusal(consent=consent)
-    assert message.startswith("consent: expected ")
-    assert message.endswith(text)
+    assert cover_refusal(consent=consent) == f"consent: {text}"
 
 
 def test_the_longest_consent_is_counted_in_characters() -> None:
-    assert check_consent("é" * 500) == "é".encode() * 500
+    blanks = " " * 10
+    for consent in ("é" * 500, blanks + "x" * 495):
+        assert job_inputs(CoverRequest(SOUND, SOUND, consent))["voice_consent"][0] == consent.encode()
 
 
 def test_covers_have_settings_and_modes_of_their_own() -> None:
     assert cover_refusal(settings={"duration_s": 5}).startswith("duration_s: cover has no such setting; known: seed")
     assert cover_refusal(settings={"vocal_gain_db": -25}) == "vocal_gain_db: expected -24 to 12 dB, got -25"
     assert cover_refusal(no_vocals="keep").startswith("no_vocals: expected one of error, passthrough, convert, got")
-    assert cover_refusal(no_vocals=3).endswith("got 3")
+    assert cover_refusal(no_vocals=3) == "no_vocals: expected text, got int"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_covers_have_settings_and_modes_of_their_own() -> None:
     [("vocals", ("vocals",)), ("vocals, drums", ("vocals", "drums")), (["bass", "other"], ("bass", "other"))],
 )
 def test_sources_are_names(sources: Any, names: tuple[str, ...]) -> None:
-    assert check_sources(sources) == names
+    assert as_sources(sources) == names
 
 
 @pytest.mark.parametrize(
@@ -202,5 +204,5 @@ def test_sources_are_names(sources: Any, names: tuple[str, ...]) -> None:
 )
 def test_garbage_is_no_source(sources: Any, text: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        check_sources(sources)
+        as_sources(sources)
     assert str(caught.value).startswith(f"sources: {text}")
