@@ -220,7 +220,7 @@ def silent_song(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     """Send nothing until the caller has left."""
     gone = threading.Event()
     context.add_callback(gone.set)
-    gone.wait(20)
+    gone.wait(300)
     yield from ()
 
 
@@ -308,7 +308,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server.start()
         return self
 
-    def wait_for_request(self, timeout_s: float = 5.0) -> None:
+    def wait_for_request(self, timeout_s: float = 60.0) -> None:
         """Wait until shortly after the first request."""
         deadline = time.monotonic() + timeout_s
         while not self.requests and time.monotonic() < deadline:

@@ -102,6 +102,6 @@ def test_admin_calls_need_the_key(server: EmbeddedServer) -> None:
             (raw.stub.LogSettings, pb.LogSettingsRequest()),
         ):
             with pytest.raises(grpc.RpcError) as caught:
-                call(message, timeout=5)
+                call(message, timeout=60)
             assert "restricted" in caught.value.details() or caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert raw.stub.ModelReady(pb.ModelReadyRequest(name="song"), timeout=5).ready
+        assert raw.stub.ModelReady(pb.ModelReadyRequest(name="song"), timeout=60).ready

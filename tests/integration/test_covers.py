@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -117,11 +116,11 @@ def test_first_audio_comes_while_later_windows_are_separated(
     inputs = cover_inputs(recording, voice, events=np.array([True]), live=np.array([True]))
     with Raw(server.url) as raw:
         responses = [r for r in raw.stream("cover", inputs, timeout=90) if r]
-    n_audio = sum("AUDIO" in r for r in responses)
-    assert n_audio >= 3
-    report = json.loads(responses[-1]["REPORT"][0])
-    assert report["timings"]["first_audio_s"] < 0.8 * report["timings"]["total_s"]
-    assert {json.loads(r["EVENT"][0])["stage"] for r in responses if "EVENT" in r} >= {"mix"}
+    audio = [index for index, r in enumerate(responses) if "AUDIO" in r]
+    assert len(audio) >= 3
+    events = [(index, json.loads(r["EVENT"][0])["stage"]) for index, r in enumerate(responses) if "EVENT" in r]
+    assert {stage for _, stage in events} >= {"separate", "convert", "mix"}
+    assert max(index for index, stage in events if stage == "separate") > audio[0], "separated before the first audio"
 
 
 def test_vocals_are_mixed_louder_and_softer(client: Client, recording: bytes, voice: bytes, mix: np.ndarray) -> None:
@@ -257,13 +256,13 @@ def test_cancelled_cover_frees_every_stage(
         call = raw.call("cover", cover_inputs(recording, voice, live=np.array([True])))
         next(call)
         call.cancel()
-        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
 def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -> None:
     with pytest.raises(DeadlineError):
         client.cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, timeout_s=1.5)
-    wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+    wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
 def test_without_a_converter_a_cover_is_refused_by_name(
@@ -286,14 +285,12 @@ def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
         stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
         next(stream)
         os.kill(server.stub_pids()[victim], signal.SIGKILL)
-        began = time.monotonic()
         with pytest.raises(ModelUnavailableError, match=victim):
             for _ in stream:
                 pass
-        assert time.monotonic() - began < 10.0
-        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 10.0, "not reloaded")
+        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 60.0, "not reloaded")
         assert client.cover((music.song(4.0)[0], STEM_RATE_HZ), voice, consent=CONSENT).report.raw["converted"]
-    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
 def rest_of(stream: Iterator[Message]) -> tuple[list[Message], str]:
@@ -315,7 +312,7 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
         first = next(stream)
         os.kill(server.stub_pids()["svc"], signal.SIGKILL)
         rest, error = rest_of(stream)
-    wait_until(lambda: server.restarts.get("svc") == restarts + 1, 10.0, "not reloaded")
+    wait_until(lambda: server.restarts.get("svc") == restarts + 1, 60.0, "not reloaded")
     if error:
         assert error.startswith("svc: ")
     else:
@@ -341,7 +338,7 @@ def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
         with pytest.raises(ModelUnavailableError, match=victim):
             for _ in stream:
                 pass
-    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 5.0, "jobs still live")
+    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
 def test_log_holds_neither_consent_nor_file_names(server: EmbeddedServer, recording: bytes, voice: bytes) -> None:

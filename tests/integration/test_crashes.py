@@ -71,21 +71,21 @@ def test_a_server_that_crashes_in_the_middle_of_a_song_serves_the_next(
     wait_until(lambda: served.pid != pid and answers(served.url), 60.0, "not started anew")
     assert "Triton crashed (SIGABRT), its jobs have failed; starting it anew" in caplog.text
     assert np.array_equal(song(served.url), expected)
-    wait_until(lambda: set(served.stub_pids()) == set(OF_SONGS), 10.0, "a model is missing")
+    wait_until(lambda: set(served.stub_pids()) == set(OF_SONGS), 60.0, "a model is missing")
     victim = served.stub_pids()["heartcodec"]
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: served.restarts.get("heartcodec") == 1, 30.0, "the new server's processes are not watched")
+    wait_until(lambda: served.restarts.get("heartcodec") == 1, 60.0, "the new server's processes are not watched")
 
 
 def test_one_that_crashes_too_often_stays_down(served: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crash_restarts, "MAX_CRASHES", 0)
     os.kill(served.pid, signal.SIGSEGV)
-    wait_until(lambda: served.poll() == -signal.SIGSEGV, 20.0, "it does not end")
+    wait_until(lambda: served.poll() == -signal.SIGSEGV, 60.0, "it does not end")
 
 
 def test_one_that_was_killed_stays_down(served: EmbeddedServer) -> None:
     os.kill(served.pid, signal.SIGKILL)
-    wait_until(lambda: served.poll() == -signal.SIGKILL, 20.0, "it does not end")
+    wait_until(lambda: served.poll() == -signal.SIGKILL, 60.0, "it does not end")
 
 
 def test_a_stop_while_it_starts_anew_leaves_nothing(served: EmbeddedServer) -> None:
@@ -93,7 +93,7 @@ def test_a_stop_while_it_starts_anew_leaves_nothing(served: EmbeddedServer) -> N
     assert run is not None
     prefix = shm_regions.shm_prefix(served._owner, run)
     os.kill(pid, signal.SIGABRT)
-    wait_until(lambda: served.pid != pid, 20.0, "not started anew")
+    wait_until(lambda: served.pid != pid, 60.0, "not started anew")
     served.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(served.pid, 0)

@@ -39,7 +39,7 @@ def scraped(server: EmbeddedServer) -> dict[str, set[str]]:
     """Names of the server's samples, with their labels, after a song."""
     with Client(server.url) as client:
         client.song(lyrics="la", duration_s=1.0, codec_steps=1)
-    with urllib.request.urlopen(server.metrics_url, timeout=5) as page:
+    with urllib.request.urlopen(server.metrics_url, timeout=60) as page:
         text = page.read().decode()
     found: dict[str, set[str]] = {}
     for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):

@@ -39,36 +39,44 @@ def idle(metrics: Metrics) -> bool:
     return metrics.value("heartvoice_jobs_live") == 0
 
 
-def assert_all_ends(metrics: Metrics, within_s: float = 1.0) -> None:
-    """Every model lets go within the time, and the LM stops counting frames."""
-    wait_until(lambda: idle(metrics), within_s + 0.5, "jobs still live")
+def n_finished(metrics: Metrics) -> float:
+    """Songs that were written to their end."""
+    return metrics.value("heartvoice_jobs_total", model="heartmula", outcome="ok")
+
+
+def assert_all_ends(metrics: Metrics, finished: float) -> None:
+    """Every model lets go before its song is finished, and the LM stops counting frames."""
+    wait_until(lambda: idle(metrics), 60.0, "jobs still live")
+    assert n_finished(metrics) == finished, "a song was written to its end"
     frames = metrics.value("heartvoice_frames_total")
     time.sleep(0.1)
     assert metrics.value("heartvoice_frames_total") == frames
 
 
 def test_closing_the_stream_cancels_every_stage(client: Client, metrics: Metrics) -> None:
-    before = metrics.value("heartvoice_jobs_total", outcome="CANCELLED")
+    before, finished = metrics.value("heartvoice_jobs_total", outcome="CANCELLED"), n_finished(metrics)
     stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
     next(stream)
     assert not idle(metrics)
     stream.close()
-    assert_all_ends(metrics)
+    assert_all_ends(metrics, finished)
     assert metrics.value("heartvoice_jobs_total", outcome="CANCELLED") >= before + 2, "song and heartmula"
 
 
 def test_a_raw_cancel_reaches_the_lm(server: EmbeddedServer, metrics: Metrics) -> None:
+    finished = n_finished(metrics)
     with Raw(server.url) as raw:
         call = raw.call("heartmula", {k: v for k, v in LONG.items() if k != "codec_window"})
         next(call)
         call.cancel()
-        assert_all_ends(metrics)
+        assert_all_ends(metrics, finished)
 
 
 def test_deadline(client: Client, metrics: Metrics) -> None:
+    finished = n_finished(metrics)
     with pytest.raises(DeadlineError):
         client.song(**LONG_WORDS, timeout_s=1.0)  # type: ignore[arg-type]
-    assert_all_ends(metrics)
+    assert_all_ends(metrics, finished)
 
 
 def test_a_killed_client_frees_its_song(server: EmbeddedServer, metrics: Metrics) -> None:
@@ -78,6 +86,7 @@ def test_a_killed_client_frees_its_song(server: EmbeddedServer, metrics: Metrics
         "for message in stream:"
         " print('x', flush=True)"
     )
+    finished = n_finished(metrics)
     process = subprocess.Popen([sys.executable, "-c", script, server.url], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -85,14 +94,15 @@ def test_a_killed_client_frees_its_song(server: EmbeddedServer, metrics: Metrics
     process.kill()
     process.wait()
     process.stdout.close()
-    assert_all_ends(metrics, within_s=2.0)
+    assert_all_ends(metrics, finished)
 
 
 def test_more_jobs_than_the_queue_are_refused_with_the_numbers(server: EmbeddedServer, metrics: Metrics) -> None:
+    finished = n_finished(metrics)
     room = int(SONG.parameters["max_jobs"]) + int(SONG.parameters["max_queue"])
     with Raw(server.url) as raw:
         calls = [raw.call("song", LONG) for _ in range(room)]
-        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="song") == room, 10, "jobs not admitted")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="song") == room, 60.0, "jobs not admitted")
         refused = list(raw.stream("song", LONG))
         assert len(refused) == 1
         assert (
@@ -100,7 +110,7 @@ def test_more_jobs_than_the_queue_are_refused_with_the_numbers(server: EmbeddedS
         )
         for call in calls:
             call.cancel()
-        assert_all_ends(metrics, within_s=3.0)
+        assert_all_ends(metrics, finished)
     with Client(server.url) as client:
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
@@ -134,15 +144,13 @@ def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: E
         next(stream)
         old = server.stub_pids()[victim]
         os.kill(old, signal.SIGKILL)
-        began = time.monotonic()
         with pytest.raises(ModelUnavailableError, match=victim):
             for _ in stream:
                 pass
-        assert time.monotonic() - began < 10.0  # a loaded machine took 5.8 s until the next song
-        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 20.0, "not reloaded")
+        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 60.0, "not reloaded")
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
         assert server.stub_pids()[victim] != old
-    assert_all_ends(Metrics(server.metrics_url))
+    wait_until(lambda: idle(Metrics(server.metrics_url)), 60.0, "jobs still live")
 
 
 def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
@@ -154,14 +162,12 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
         os.kill(server.stub_pids()["song"], signal.SIGKILL)
-        began = time.monotonic()
         # The gauge of the killed process itself stays: it is gone with its numbers.
-        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="heartmula") == 0, 3.0, "the LM goes on")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="heartmula") == 0, 60.0, "the LM goes on")
         with pytest.raises(ModelUnavailableError, match="song"):
             for _ in stream:
                 pass
-        assert time.monotonic() - began < 8.0
-        wait_until(lambda: server.restarts.get("song") == 1, 5.0, "not reloaded")
+        wait_until(lambda: server.restarts.get("song") == 1, 60.0, "not reloaded")
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
 
@@ -176,7 +182,7 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
         with pytest.raises(ModelUnavailableError):
             for _ in stream:
                 pass
-    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids[1:]), 5.0, "stubs live on")
+    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids[1:]), 60.0, "stubs live on")
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
     second = new_server(models=OF_SONGS)
@@ -189,9 +195,7 @@ def test_stop_cancels_songs_in_flight(new_server: Callable[..., EmbeddedServer])
     with Raw(server.url) as raw:
         call = raw.call("song", LONG)
         next(call)
-        began = time.monotonic()
         server.stop(cancel=True)
-        assert time.monotonic() - began < 8.0
         errors = [response.error_message for response in call if response.error_message]
         assert len(errors) == 1
         assert errors[0].startswith("CANCELLED: ")

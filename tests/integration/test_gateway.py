@@ -17,7 +17,7 @@ from heartvoice.errors import DeadlineError, InvalidRequestError
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.serving import process_registry
 from tests.fakes.networks import text
-from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends
+from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends, n_finished
 from tests.support.gateways import RunningGateway, running
 from tests.support.raw import OF_SONGS, Metrics, Raw, request
 from tests.support.waiting import wait_until
@@ -60,14 +60,15 @@ def _is_report(answer: Any) -> bool:
 
 
 def test_deadlines_and_cancellation_reach_the_models(gateway: RunningGateway, metrics: Metrics) -> None:
+    finished = n_finished(metrics)
     with Client(gateway.url) as client:
         with pytest.raises(DeadlineError):
             client.song(**LONG_WORDS, timeout_s=1.0)  # type: ignore[arg-type]
-        assert_all_ends(metrics)
+        assert_all_ends(metrics, finished)
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
         stream.close()
-        assert_all_ends(metrics)
+        assert_all_ends(metrics, finished)
 
 
 def test_health_and_metadata_are_the_servers_own(gateway: RunningGateway, server: EmbeddedServer) -> None:
@@ -100,16 +101,18 @@ def test_a_shape_that_kills_a_model_does_not_get_past_it(
     deadly.raw_input_contents.append(b"")
     with running(server.url, models=OF_SONGS) as gateway, Raw(gateway.url) as raw:
         with pytest.raises(grpc.RpcError) as caught:
-            raw.stub.ModelInfer(deadly, timeout=10)
+            raw.stub.ModelInfer(deadly, timeout=60)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert caught.value.details().startswith("latents: expected FP32 [batch of 1 to 8, ")
         pid = server.stub_pids()["heartcodec_decoder"]
         assert process_registry.is_alive(pid)
     with Raw(server.url) as raw, pytest.raises(grpc.RpcError):
-        raw.stub.ModelInfer(deadly, timeout=10)
-    wait_until(lambda: not process_registry.is_alive(pid), 10, "2^62 no longer kills the stub: look at the docs again")
+        raw.stub.ModelInfer(deadly, timeout=60)
+    wait_until(
+        lambda: not process_registry.is_alive(pid), 60.0, "2^62 no longer kills the stub: look at the docs again"
+    )
     # The model comes back, for which `serve` needs the admin key that the process list does not show.
-    wait_until(lambda: server.restarts.get("heartcodec_decoder") == 1, 20, "the model was not reloaded")
+    wait_until(lambda: server.restarts.get("heartcodec_decoder") == 1, 60.0, "the model was not reloaded")
     with Client(server.url) as client:
         assert client.song(**SHORT).audio.shape == (2, 49_920)
     assert "admin key" not in caplog.text
@@ -123,7 +126,7 @@ def test_the_admin_key_is_on_no_stub_and_in_no_log(server: EmbeddedServer) -> No
     assert server.options.log_path is not None
     assert server._secret not in server.options.log_path.read_text()
     with Raw(server.url) as raw, pytest.raises(grpc.RpcError, match="restricted"):
-        raw.stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name="song"), timeout=5)
+        raw.stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name="song"), timeout=60)
 
 
 @pytest.mark.parametrize("name", ["cancel", "owner_pid"])
@@ -135,6 +138,7 @@ def test_one_caller_cannot_reach_anothers_job(gateway: RunningGateway, name: str
 
 
 def test_a_cancel_without_a_name_ends_no_job(server: EmbeddedServer, metrics: Metrics) -> None:
+    finished = n_finished(metrics)
     with Raw(server.url) as raw:
         call = raw.call("heartmula", {name: value for name, value in LONG.items() if name != "codec_window"})
         next(call)
@@ -142,4 +146,4 @@ def test_a_cancel_without_a_name_ends_no_job(server: EmbeddedServer, metrics: Me
         assert next(call).infer_response.outputs, "the job of a caller that gave no name was ended by another"
         assert metrics.value("heartvoice_jobs_live") == 1
         call.cancel()
-    assert_all_ends(metrics)
+    assert_all_ends(metrics, finished)

@@ -80,7 +80,7 @@ def test_final_response_is_empty(server: EmbeddedServer) -> None:
     message = request("song", SONG)
     message.parameters["triton_enable_empty_final_response"].bool_param = True
     with Raw(server.url) as raw:
-        responses = list(raw.stub.ModelStreamInfer(iter([message]), timeout=30))
+        responses = list(raw.stub.ModelStreamInfer(iter([message]), timeout=60))
     last = responses[-1].infer_response
     assert last.parameters["triton_final_response"].bool_param
     assert not last.outputs

@@ -41,7 +41,7 @@ def test_cuda_that_is_not_there_is_the_reason_that_is_told(new_server: Callable[
 
 def test_health_by_grpcs_own_protocol(server: EmbeddedServer) -> None:
     with grpc.insecure_channel(server.url) as channel:
-        assert channel.unary_unary(CHECK)(b"", timeout=5) == b"\x08\x01"  # SERVING
+        assert channel.unary_unary(CHECK)(b"", timeout=60) == b"\x08\x01"  # SERVING
 
 
 def test_health_command_answers_by_its_exit_code(server: EmbeddedServer) -> None:
@@ -56,10 +56,10 @@ def test_contract_version_is_the_models_version_and_in_reports(server: EmbeddedS
     with grpc.insecure_channel(server.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for name in server.models:
-            metadata = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name), timeout=5)
+            metadata = stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name), timeout=60)
             assert list(metadata.versions) == [CONTRACT]
         with pytest.raises(grpc.RpcError, match=r"unknown model|not available"):
-            stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="song", version="9"), timeout=5)
+            stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="song", version="9"), timeout=60)
     report = client.song(lyrics="la", duration_s=1.0, codec_steps=1).report
     assert report.raw["contract"] == CONTRACT
 

@@ -52,6 +52,12 @@ def with_limit(repository: Repository, root: Path, limit_mb: int) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is started anew for what is unread, however long a busy machine takes."""
+    monkeypatch.setattr(abandoned_responses, "UNREAD_S", 3600.0)
+
+
 @pytest.fixture(scope="module")
 def limited(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     root = with_limit(repository, tmp_path_factory.mktemp("limited") / "repository", LIMIT_MB)
@@ -69,7 +75,7 @@ def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: Em
             made[seed] = own.song(**SHORT, seed=seed).audio  # type: ignore[arg-type]
 
     with Raw(server.url) as unread, Raw(server.url) as raw:
-        stalled = unread.call("song", LONG, timeout=120.0)
+        stalled = unread.call("song", LONG, timeout=300.0)
         first = outputs(next(stalled).infer_response)["AUDIO"]
         threads = [threading.Thread(target=sing, args=(seed,)) for seed in range(7)]
         for thread in threads:
@@ -78,7 +84,7 @@ def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: Em
             thread.join()
         for seed in range(7):
             np.testing.assert_array_equal(made[seed], alone[seed])
-        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 110.0, "the unread song is not finished")
         refused = list(raw.stream("song", LONG))
         assert [set(answer) for answer in refused] == [{"error"}]
         assert refused[0]["error"].startswith("UNAVAILABLE: song: the server holds ")
@@ -86,7 +92,7 @@ def test_one_stalled_client_among_eight_delays_nobody_and_is_counted(limited: Em
         rest = [outputs(response.infer_response) for response in stalled]
         n_samples = first.shape[1] + sum(answer["AUDIO"].shape[1] for answer in rest if "AUDIO" in answer)
         assert n_samples == SECONDS * SAMPLE_RATE_HZ
-        wait_until(lambda: takes_songs(limited), 5.0, "what was read still counts")
+        wait_until(lambda: takes_songs(limited), 60.0, "what was read still counts")
 
 
 def left(url: str, stall: Callable[[], None]) -> None:
@@ -117,11 +123,11 @@ def test_a_client_of_ours_that_stalls_and_leaves_leaves_nothing_behind(
     metrics = Metrics(limited.metrics_url)
 
     def stall() -> None:
-        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 110.0, "the unread song is not finished")
         assert not takes_songs(limited), "nothing is unread: the test shows nothing"
 
     leave(limited.url, stall)
-    wait_until(lambda: takes_songs(limited), 10.0, "what was not read is still there")
+    wait_until(lambda: takes_songs(limited), 60.0, "what was not read is still there")
 
 
 def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(limited: EmbeddedServer) -> None:
@@ -129,12 +135,12 @@ def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(
     metrics = Metrics(limited.metrics_url)
     with running(limited.url) as gateway:
         with Raw(gateway.url) as unread:
-            stalled = unread.call("song", LONG, timeout=120.0)
+            stalled = unread.call("song", LONG, timeout=300.0)
             next(stalled)
-            wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+            wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 110.0, "the unread song is not finished")
             assert not takes_songs(limited), "nothing is unread: the test shows nothing"
             stalled.cancel()
-        wait_until(lambda: takes_songs(limited), 10.0, "what was not read is still there")
+        wait_until(lambda: takes_songs(limited), 60.0, "what was not read is still there")
 
 
 def test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work(
@@ -144,12 +150,12 @@ def test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work(
     monkeypatch.setattr(abandoned_responses, "UNREAD_S", 2.0)
     metrics, pid = Metrics(limited.metrics_url), limited.pid
     with Raw(limited.url) as unread:
-        stalled = unread.call("song", LONG, timeout=120.0)
+        stalled = unread.call("song", LONG, timeout=300.0)
         next(stalled)
-        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 90.0, "the unread song is not finished")
+        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 110.0, "the unread song is not finished")
         stalled.cancel()
     assert not takes_songs(limited), "nothing is unread: the test shows nothing"
-    wait_until(lambda: limited.pid != pid, 30.0, "not started anew")
+    wait_until(lambda: limited.pid != pid, 60.0, "not started anew")
     assert limited.poll() is None
     wait_until(lambda: ready(limited), 60.0, "not ready")
     assert takes_songs(limited)

@@ -21,7 +21,7 @@ class RunningGateway:
 
     def stop(self, drain_s: float) -> None:
         """Stop the gateway and wait until it has stopped."""
-        asyncio.run_coroutine_threadsafe(self.gateway.stop(drain_s), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.gateway.stop(drain_s), self._loop).result(60)
 
     def settle(self) -> None:
         """Count and log ended calls now; the gateway itself does so SETTLE_S later."""
@@ -29,7 +29,7 @@ class RunningGateway:
         async def settle() -> None:
             self.gateway.metrics.settle()
 
-        asyncio.run_coroutine_threadsafe(settle(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(settle(), self._loop).result(60)
 
     def metric(self, name: str, **labels: str) -> float:
         """Return a sample of its metrics, 0 if missing."""
@@ -47,10 +47,10 @@ def running(upstream: str, **options: Any) -> Iterator[RunningGateway]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(gateway.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(gateway.start(), loop).result(60)
         yield RunningGateway(gateway, loop)
     finally:
-        asyncio.run_coroutine_threadsafe(gateway.stop(0.0), loop).result(30)
+        asyncio.run_coroutine_threadsafe(gateway.stop(0.0), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

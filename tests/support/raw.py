@@ -175,7 +175,7 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """Sum of the samples with these labels."""
-        with urllib.request.urlopen(self.url, timeout=5) as page:
+        with urllib.request.urlopen(self.url, timeout=60) as page:
             text = page.read().decode()
         total = 0.0
         for line in text.splitlines():

@@ -48,7 +48,7 @@ def test_a_caller_that_reads_nothing_delays_only_itself(
         readers = [Running(lambda: song(client)) for _ in range(7)]
         for reader in readers:
             assert np.array_equal(reader.wait().samples, expected)
-        wait_until(lambda: server.live_jobs() == 0, 20.0, "the song waits for its reader")
+        wait_until(lambda: server.live_jobs() == 0, 60.0, "the song waits for its reader")
         stalled_s = time.monotonic() - began
         parts = [outputs(message.infer_response).get("AUDIO") for message in call]
     made = np.concatenate([part for part in parts if part is not None], axis=1)
@@ -119,7 +119,7 @@ def test_a_caller_may_leave_at_every_stage(
         last = seen[-1]
         assert isinstance(last, AudioChunk) if stage == "audio" else isinstance(last, Event) and last.stage == stage
         stream.close()
-        took[stage] = wait_until(lambda: server.live_jobs() == 0, 15.0, f"jobs still live after {stage}")
+        took[stage] = wait_until(lambda: server.live_jobs() == 0, 60.0, f"jobs still live after {stage}")
     slowest = max(took, key=lambda name: took[name])
     left = left_behind(server)
     record(

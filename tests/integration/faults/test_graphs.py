@@ -77,7 +77,7 @@ def test_a_graph_that_was_damaged_while_it_ran_is_named_until_it_is_whole_again(
         assert (song(client, duration_s=4.0, min_duration_s=4.0) == expected).all(), "what is loaded goes on"
         os.kill(server.stub_pids()[DECODER], signal.SIGKILL)
         fell = time.monotonic()
-        wait_until(lambda: "expected" in caplog.text, 20.0, "nothing was logged")
+        wait_until(lambda: "expected" in caplog.text, 60.0, "nothing was logged")
         with pytest.raises(ModelUnavailableError, match=DECODER) as saw:
             song(client)
         after_s = time.monotonic() - fell

@@ -141,7 +141,7 @@ def test_a_full_disk_at_the_client_cancels_the_job_and_leaves_no_file(
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert lines[-1] == f"error: {place}: No space left on device", "an error in one line, and no file in the folder"
     assert not output.exists()
-    wait_until(lambda: server.live_jobs() == 0, 8.0, "the server goes on with the job")
+    wait_until(lambda: server.live_jobs() == 0, 60.0, "the server goes on with the job")
     recovered = recovery_s(lambda: song(client, duration_s=1.0, min_duration_s=1.0), time.monotonic())
     record(
         f"the client's disk is full ({'stems' if with_stems else 'song.wav'}; tmpfs of 2 MB)", saw=lines[-1],
@@ -186,7 +186,7 @@ def test_full_shared_memory_and_a_full_log_disk(
             )  # fmt: skip
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=40)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 

@@ -196,7 +196,7 @@ def test_every_admin_call_needs_the_key(raw: Raw, key: str | None) -> None:
     metadata = None if key is None else ((ADMIN_HEADER, key),)
     for method, message in ADMIN:
         with pytest.raises(grpc.RpcError) as caught:
-            getattr(raw.stub, method)(message, metadata=metadata, timeout=5)
+            getattr(raw.stub, method)(message, metadata=metadata, timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, method
         assert "restricted" in caught.value.details(), method
 
@@ -207,7 +207,7 @@ def test_a_model_cannot_be_brought_along(raw: Raw) -> None:
     message.parameters["config"].string_param = '{"backend": "python"}'
     message.parameters["file:1/model.py"].bytes_param = b"import os; os._exit(1)"
     with pytest.raises(grpc.RpcError) as caught:
-        raw.stub.RepositoryModelLoad(message, timeout=5)
+        raw.stub.RepositoryModelLoad(message, timeout=60)
     assert "restricted" in caught.value.details()
 
 

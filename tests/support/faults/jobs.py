@@ -147,7 +147,7 @@ def left_behind(server: EmbeddedServer) -> list[str]:
         return found
 
     try:
-        wait_until(lambda: not surplus(), 8.0, "something is left")
+        wait_until(lambda: not surplus(), 60.0, "something is left")
     except AssertionError:
         return surplus()
     return []

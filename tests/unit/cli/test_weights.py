@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(weights: Path, tmp_path: P
         try:
             wait_for_bytes(weights / INCOMPLETE, 10 * 2**20)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
             process.wait()

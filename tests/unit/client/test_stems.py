@@ -194,7 +194,7 @@ def test_the_deadline_ends_the_separation_on_both_sides(server: FakeServer, call
     server.demucs = script
     with pytest.raises(DeadlineError, match=r"demucs: no complete answer within 0.3 s"):
         separate(server, caller, timeout_s=0.3)
-    assert server.cancelled.wait(3)
+    assert server.cancelled.wait(60)
 
 
 def test_leaving_the_loop_cancels_on_the_server(server: FakeServer) -> None:
@@ -203,7 +203,7 @@ def test_leaving_the_loop_cancels_on_the_server(server: FakeServer) -> None:
         stream = client.stream_stems(SONG)
         next(stream)
         stream.close()
-        assert server.cancelled.wait(3)
+        assert server.cancelled.wait(60)
 
 
 def test_cancelling_the_task_cancels_on_the_server(server: FakeServer) -> None:
@@ -285,7 +285,7 @@ def test_an_embedding_has_a_deadline(server: FakeServer, caller: Caller) -> None
     server.speaker_encoder = lambda request, context: list(silent_song(request, context))
     with pytest.raises(DeadlineError, match=r"speaker_encoder: no complete answer within 0.3 s"):
         caller.call("embed", server.url, recording=b"one", timeout_s=0.3)
-    assert server.cancelled.wait(3)
+    assert server.cancelled.wait(60)
 
 
 def test_what_is_no_recording_is_not_embedded(server: FakeServer, caller: Caller) -> None:

@@ -140,7 +140,7 @@ def test_clients_send_their_token_from_a_file_or_the_environment(
         monkeypatch.setenv("HEARTVOICE_TOKEN", token)
         assert caller.song(gateway.url, lyrics="la").duration_s == 1.6
         labels = {"caller": "alice", "method": "ModelStreamInfer", "model": "song", "code": "OK"}
-        wait_until(lambda: gateway.metric("calls_total", **labels) == 2, 5, "calls of alice")
+        wait_until(lambda: gateway.metric("calls_total", **labels) == 2, 60.0, "calls of alice")
         assert gateway.metric("refused_total", reason="authentication") == 2
     assert not any(key == "authorization" for key, _ in server.metadata)
 
@@ -167,7 +167,7 @@ def test_a_removed_token_ends_at_the_next_call(server: FakeServer, file: Path, m
     with running(server.url, tokens=file) as gateway:
         assert SyncCaller().ready(gateway.url, "song")
         file.write_text(f"bob {'0' * 64}\n")
-        wait_until(lambda: not SyncCaller().ready(gateway.url, "song"), 5, "alice is still let in")
+        wait_until(lambda: not SyncCaller().ready(gateway.url, "song"), 60.0, "alice is still let in")
 
 
 def test_a_token_never_crosses_the_network_in_plain_text(
@@ -198,7 +198,7 @@ def test_a_client_certificate_is_a_name(server: FakeServer, certificates: Certif
     with running(server.url, **tls(certificates, client_roots=certificates.root)) as gateway:
         assert caller.song(gateway.url, client=shown, lyrics="la").duration_s == 1.6
         labels = {"caller": "client", "method": "ModelStreamInfer", "model": "song", "code": "OK"}
-        wait_until(lambda: gateway.metric("calls_total", **labels) == 1, 5, "the call of `client`")
+        wait_until(lambda: gateway.metric("calls_total", **labels) == 1, 60.0, "the call of `client`")
         with pytest.raises(ModelUnavailableError):
             caller.song(gateway.url, client={"root_certificates": certificates.root, "retries": 0}, lyrics="la")
 

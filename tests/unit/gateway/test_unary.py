@@ -31,15 +31,17 @@ def test_an_answer_that_is_not_read_keeps_its_place_among_the_calls_at_once(serv
         assert error.details() == "anonymous: expected at most 1 calls at once, got one more"
         assert [len(message) for message in unread] == [big.ByteSize()]
         assert unread.code() is grpc.StatusCode.OK
-        wait_until(lambda: gateway.gateway.n_live == 0, 5, "the place is not free")
-        stub.calls.ModelInfer(request("render", FILE), timeout=30)
+        wait_until(lambda: gateway.gateway.n_live == 0, 60.0, "the place is not free")
+        stub.calls.ModelInfer(request("render", FILE), timeout=60)
 
 
 def test_calls_are_counted_soon_without_being_asked_for(gateway: RunningGateway) -> None:
     registry = gateway.gateway.metrics.registry
     with Stub(gateway.url) as stub:
-        stub.calls.ModelInfer(request("render", FILE), timeout=5)
-    wait_until(lambda: registry.get_sample_value("heartvoice_gateway_calls_total", LABELS) == 1, 5, "it is not counted")
+        stub.calls.ModelInfer(request("render", FILE), timeout=60)
+    wait_until(
+        lambda: registry.get_sample_value("heartvoice_gateway_calls_total", LABELS) == 1, 60.0, "it is not counted"
+    )
 
 
 def test_a_broken_access_log_does_not_keep_calls_from_being_counted(
@@ -51,7 +53,7 @@ def test_a_broken_access_log_does_not_keep_calls_from_being_counted(
     monkeypatch.setattr("heartvoice.gateway.access_log.access_log.isEnabledFor", fail)
     with Stub(gateway.url) as stub:
         for _ in range(2):
-            stub.calls.ModelInfer(request("render", FILE), timeout=5)
-    wait_until(lambda: gateway.gateway.n_live == 0, 5, "calls live on")
+            stub.calls.ModelInfer(request("render", FILE), timeout=60)
+    wait_until(lambda: gateway.gateway.n_live == 0, 60.0, "calls live on")
     assert gateway.metric("calls_total", **LABELS) == 2
     assert "a call is not in the access log, builtins.OSError" in caplog.text

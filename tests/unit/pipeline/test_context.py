@@ -135,7 +135,7 @@ def test_a_prefetcher_of_a_job_ends_with_the_job() -> None:
 
     def wait() -> Iterator[int]:
         cancelled.set()
-        release.wait(20)
+        release.wait(300)
         yield 1
 
     context = JobContext(ABOUT, cancelled_when(cancelled.is_set))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ def test_items_come_in_order_and_end() -> None:
 def test_works_ahead_without_being_asked_but_only_so_far() -> None:
     made: list[int] = []
     with Prefetcher(lambda: count(made, 50), name="test", max_ahead=2) as pump:
-        wait_until(lambda: len(made) == 3, 5.0, "two in the queue, one in the hand")
+        wait_until(lambda: len(made) == 3, 60.0, "two in the queue, one in the hand")
         time.sleep(0.15)
         assert len(made) == 3
         assert list(pump.items()) == list(range(50))
@@ -49,23 +50,21 @@ def test_a_failure_is_raised_after_what_was_made_before_it() -> None:
 def test_the_thread_ends_with_the_block_even_if_its_queue_is_full() -> None:
     made: list[int] = []
     with Prefetcher(lambda: count(made, 10**9), name="ends-with-block", max_ahead=1):
-        wait_until(lambda: len(made) == 2, 5.0, "queue full")
-    wait_until(lambda: "ends-with-block" not in {t.name for t in threading.enumerate()}, 5.0, "thread lives on")
+        wait_until(lambda: len(made) == 2, 60.0, "queue full")
+    wait_until(lambda: "ends-with-block" not in {t.name for t in threading.enumerate()}, 60.0, "thread lives on")
     assert len(made) <= 3
 
 
 def test_check_is_called_while_nothing_comes() -> None:
-    release = threading.Event()
+    release, calls = threading.Event(), itertools.count()
 
     def wait() -> Iterator[int]:
-        release.wait(10)
+        release.wait(300)
         yield 1
 
-    began = time.monotonic()
-    check = cancelled_when(lambda: time.monotonic() - began > 0.3)
+    check = cancelled_when(lambda: next(calls) >= 2)
     with Prefetcher(wait, name="test", check=check) as pump:
         with pytest.raises(RequestCancelledError):
             list(pump.items())
         assert pump.next(timeout_s=0.0) is TIMEOUT
         release.set()
-    assert time.monotonic() - began < 5.0

@@ -42,7 +42,7 @@ def a_dead_owner() -> str:
 def test_a_stub_that_was_only_just_started_ends_with_its_dead_owner() -> None:
     with like_a_stub(a_dead_owner()) as orphan, like_a_stub(shm_regions.process_identity(os.getpid())) as ours:
         cleanup.remove_stale()
-        assert orphan.wait(timeout=5) == -signal.SIGKILL
+        assert orphan.wait(timeout=60) == -signal.SIGKILL
         assert ours.poll() is None, "a living owner's stub is left alone"
 
 
@@ -51,7 +51,7 @@ def test_a_stop_ends_the_stubs_of_its_own_run_alone() -> None:
     folder, others = cleanup.new_run_folder(), cleanup.new_run_folder()
     with like_a_stub(owner, folder) as ours, like_a_stub(owner, others) as other:
         cleanup.remove_run(folder, owner)
-        assert ours.wait(timeout=5) == -signal.SIGKILL
+        assert ours.wait(timeout=60) == -signal.SIGKILL
         assert other.poll() is None
     assert not folder.exists()
     cleanup.remove_run(others, owner)

@@ -106,7 +106,7 @@ class _Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
         self.answering = threading.Event()
 
     def ServerLive(self, request: object, context: object) -> object:
-        self.answering.wait(10)
+        self.answering.wait(300)
         return service_pb2.ServerLiveResponse(live=True)
 
 

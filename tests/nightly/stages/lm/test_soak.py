@@ -59,7 +59,7 @@ def play(scheduler: LmScheduler, draw: random.Random, count: int) -> int:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), "a song is stuck"
         for place, index in enumerate(wanted):
             expected, got = codes_alone(index), heard[place]

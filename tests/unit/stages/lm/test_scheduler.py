@@ -99,7 +99,7 @@ def test_one_stalled_consumer_among_eight_delays_nobody(start: Start) -> None:
     stalled = streams[3]
     engine.open()
     assert [len(read(stream)) for stream in streams if stream is not stalled] == [50] * 7
-    wait_until(lambda: not engine.prompts, 5.0, "the unread song is still in its slot")
+    wait_until(lambda: not engine.prompts, 60.0, "the unread song is still in its slot")
     assert len(read(scheduler.submit(song(3)))) == 3  # its slot serves others
     assert len(read(stalled)) == 50
 
@@ -113,10 +113,10 @@ def test_cancelled_song_is_gone_within_two_frames(start: Start) -> None:
     frames = iter(stream)
     for _ in range(3):
         next(frames)
-    wait_until(lambda: len(engine.log) == 5, 5.0, "frames are missing")
+    wait_until(lambda: len(engine.log) == 5, 60.0, "frames are missing")
     cancelled.set()
     engine.permits.release(2)
-    wait_until(lambda: len(engine.prompts) == 1, 5.0, "the cancelled song is still there")
+    wait_until(lambda: len(engine.prompts) == 1, 60.0, "the cancelled song is still there")
     with pytest.raises(RequestCancelledError, match=rf"cancelled after \d of {LONG} frames"):
         list(frames)
     assert stream.song.n_made <= 6

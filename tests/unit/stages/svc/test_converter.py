@@ -137,7 +137,7 @@ def test_jobs_at_once_are_those_alone_and_hear_each_voice_once() -> None:
     gate = threading.Barrier(6)
 
     def work(index: int) -> np.ndarray:
-        gate.wait(10)
+        gate.wait(300)
         return joined(list(converter.convert(JobNetworks(shared), requests[index % 2])))
 
     with ThreadPoolExecutor(6) as pool:

@@ -106,7 +106,7 @@ class Slow:
     def __call__(self) -> Item:
         self.n_calls += 1
         self.begun.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         if self.error is not None:
             raise self.error
         return Item("slow")
@@ -116,7 +116,7 @@ class Slow:
 def waiting(pool: ThreadPoolExecutor, cache: VoiceCache[Item], slow: Slow, **options: object) -> Iterator[list[Future]]:
     """A maker at work and two that wait for it."""
     leader = pool.submit(cache.get, "slow", slow)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(60)
     others = [pool.submit(cache.get, "slow", slow, **options) for _ in range(2)]  # type: ignore[arg-type]
     time.sleep(0.02)  # so that they do wait
     try:
@@ -129,7 +129,7 @@ def test_concurrent_requests_make_a_voice_once(pool: ThreadPoolExecutor) -> None
     cache, slow = VoiceCache[Item](10), Slow()
     with waiting(pool, cache, slow) as futures:
         slow.go.set()
-        found = [future.result(10) for future in futures]
+        found = [future.result(60) for future in futures]
     assert slow.n_calls == 1
     assert all(value is found[0] for value in found)
 
@@ -147,7 +147,7 @@ def test_a_failure_reaches_all_that_wait_and_is_not_kept(pool: ThreadPoolExecuto
         slow.go.set()
         for future in futures:
             with pytest.raises(EngineError, match="no memory"):
-                future.result(10)
+                future.result(60)
     assert slow.n_calls == 1
     assert cache.get("slow", item("again")) == Item("again")
 
@@ -155,13 +155,13 @@ def test_a_failure_reaches_all_that_wait_and_is_not_kept(pool: ThreadPoolExecuto
 def test_another_requests_cancellation_fails_nobody_else(pool: ThreadPoolExecutor) -> None:
     cache, slow = VoiceCache[Item](10), Slow(RequestCancelledError("mine"))
     leader = pool.submit(cache.get, "slow", slow)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(60)
     other = pool.submit(cache.get, "slow", item("made instead"))
     time.sleep(0.02)
     slow.go.set()
     with pytest.raises(RequestCancelledError, match="mine"):
-        leader.result(10)
-    assert other.result(10) == Item("made instead")
+        leader.result(60)
+    assert other.result(60) == Item("made instead")
 
 
 def test_an_interrupt_stays_in_its_own_thread(pool: ThreadPoolExecutor) -> None:
@@ -169,9 +169,9 @@ def test_an_interrupt_stays_in_its_own_thread(pool: ThreadPoolExecutor) -> None:
     with waiting(pool, cache, slow) as futures:
         slow.go.set()
         with pytest.raises(GeneratorExit):
-            futures[0].result(10)
+            futures[0].result(60)
         with pytest.raises(EngineError, match="GeneratorExit"):
-            futures[1].result(10)
+            futures[1].result(60)
 
 
 def test_one_that_waits_can_be_cancelled(pool: ThreadPoolExecutor) -> None:
@@ -179,7 +179,7 @@ def test_one_that_waits_can_be_cancelled(pool: ThreadPoolExecutor) -> None:
     with waiting(pool, cache, slow, check=cancelled_when(lambda: True)) as futures:
         for future in futures[1:]:
             with pytest.raises(RequestCancelledError, match="by the test"):
-                future.result(10)
+                future.result(60)
 
 
 def test_no_wait_is_endless(pool: ThreadPoolExecutor) -> None:
@@ -187,7 +187,7 @@ def test_no_wait_is_endless(pool: ThreadPoolExecutor) -> None:
     with waiting(pool, cache, slow, wait_s=0.05) as futures:
         for future in futures[1:]:
             with pytest.raises(ModelUnavailableError, match="voice slow is still being listened to"):
-                future.result(10)
+                future.result(60)
 
 
 # ------------------------------------------------------------------------------------------------------------- property
