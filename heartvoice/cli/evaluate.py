@@ -63,9 +63,9 @@ def evaluate(
     """
     require("evaluate", "torch", "onnx", "onnxruntime", "soxr", "scipy", "matplotlib")
     from heartvoice.audio.encode import replacing
+    from heartvoice.cli.judges import open_judges
     from heartvoice.evaluation.cases import OUTPUT, RESULTS, find_cases
     from heartvoice.evaluation.harness import N_STEPS, evaluate_case
-    from heartvoice.evaluation.judges import open_judges
     from heartvoice.evaluation.plots import draw
     from heartvoice.evaluation.results import dumps, show
 

@@ -57,7 +57,7 @@ def build_separator(sizes: SeparatorConfig) -> nn.Module:
     check_sizes(sizes)
     from heartvoice.models.demucs_module import Separator
 
-    return Separator(sizes)
+    return Separator(sizes, module_kwargs(sizes))
 
 
 def module_kwargs(sizes: SeparatorConfig) -> dict[str, Any]:

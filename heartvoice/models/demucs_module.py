@@ -5,7 +5,8 @@ Needs torch and demucs.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from demucs.apply import BagOfModels, apply_model
@@ -13,7 +14,6 @@ from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 
 from heartvoice.config.presets import SeparatorConfig
-from heartvoice.models.demucs import module_kwargs
 
 
 class Hybrid(HTDemucs):  # type: ignore[misc]  # demucs has no types for mypy
@@ -74,12 +74,12 @@ class Hybrid(HTDemucs):  # type: ignore[misc]  # demucs has no types for mypy
 class Separator(nn.Module):
     """The networks of a bag; network i of several separates source i."""
 
-    def __init__(self, sizes: SeparatorConfig) -> None:
-        """Build the networks on torch's default device."""
+    def __init__(self, sizes: SeparatorConfig, arguments: Mapping[str, Any]) -> None:
+        """Build the networks on torch's default device; `arguments` are those of `HTDemucs` for these sizes."""
         super().__init__()
         self.sizes = sizes
-        kwargs = module_kwargs(sizes) | {"rescale": 0}  # `rescale` affects initial weights only, which are unused here
-        self.models = nn.ModuleList([Hybrid(**kwargs) for _ in range(sizes.n_models)])
+        arguments = {**arguments, "rescale": 0}  # it affects initial weights only, which are unused here
+        self.models = nn.ModuleList([Hybrid(**arguments) for _ in range(sizes.n_models)])
 
     def spectrum_of(self, mix: Tensor) -> Tensor:
         """See `Hybrid.spectrum_of`."""

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from heartvoice.cli import evaluate as cli
+from heartvoice.cli import judges
 from heartvoice.cli.main import app
 from heartvoice.errors import ModelUnavailableError
-from heartvoice.evaluation import judges
 from tests.fakes.judges import judges as fake_judges
 from tests.fakes.judges import tone, write_case
 from tests.support import weights_files
