@@ -1,4 +1,4 @@
-"""Changing a repository all at once: new models are made beside it and moved in together, or not at all."""
+"""Replaces a repository's models atomically: all prepared models are moved in, or none."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def committed_drift(folder: Path = COMMITTED) -> list[str]:
 
 
 def repository_drift(root: Path) -> list[str]:
-    """What differs between the contracts and an exported repository; every graph is hashed."""
+    """List how an exported repository differs from the contracts; every graph is hashed."""
     repository = Repository(root)
     try:
         index, preset = repository.index, repository.preset

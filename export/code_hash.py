@@ -1,4 +1,4 @@
-"""The hash of the code that decides what a graph is, so that other code makes a graph anew."""
+"""The hash of the code that decides a graph. A graph of other code is exported again."""
 
 from __future__ import annotations
 

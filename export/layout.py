@@ -42,7 +42,7 @@ from heartvoice.contracts.models import (
 )
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.export.code_hash import code_hash
-from heartvoice.runtime.repository import sha256 as sha256  # for whoever lays out or checks files
+from heartvoice.runtime.repository import sha256 as sha256  # re-exported for export and tests
 
 if TYPE_CHECKING:
     from heartvoice.models.load import AnyConfig

@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass
 class Lint:
-    """What was found in one graph."""
+    """The findings of one graph."""
 
     model: str
     opset: int
@@ -71,7 +71,7 @@ class Lint:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is unsupported or unknown."""
+        """True if no operator is unsupported or unknown."""
         return not self.count("unsupported") and not self.count("unknown")
 
     def to_json(self) -> dict[str, Any]:

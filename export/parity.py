@@ -33,7 +33,7 @@ WHOLE_BYTES = 2 * 2**30
 
 @dataclass
 class Parity:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     pieces: str
     """What was compared: "whole", or which pieces."""

@@ -28,7 +28,7 @@ def compare_condition(engine: Engine, network: torch.nn.Module, preset: Preset, 
 
 @torch.inference_mode()
 def compare_flow(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Velocities, every row at a time of its own."""
+    """Velocities; each row has another time."""
     assert isinstance(network, HeartCodec)
     sizes = preset.codec
     for index, (rows, length) in enumerate(((1, 2), (3, 33), (2, 96))):

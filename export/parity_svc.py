@@ -82,7 +82,7 @@ def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: Regulator
 
 @torch.inference_mode()
 def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: DitConfig, parity: Parity) -> None:
-    """Velocities, every row at a time of its own and compared for itself."""
+    """Velocities; each row has another time and is compared separately."""
     assert isinstance(network, Velocity)
     for rows, length in _FLOW_ROWS:
         inputs = flow_rows(sizes, rows, length)

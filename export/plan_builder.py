@@ -25,7 +25,7 @@ OPTIMIZATION_LEVEL = 3
 
 
 class BuildProgress(Protocol):
-    """Hears how a build goes on; called from TensorRT's threads."""
+    """Progress callbacks of a build, called from TensorRT's threads."""
 
     def phase(self, name: str, n_steps: int) -> None:
         """A phase of so many steps begins."""
@@ -39,7 +39,7 @@ class BuildProgress(Protocol):
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a build depends on beside graph and profile."""
+    """Settings of a build, besides graph and profile."""
 
     tf32: bool = False
     """Whether float32 products may be rounded to TF32: then islands would not be float32."""

@@ -39,7 +39,7 @@ _PLAN_ROOM = 1.5
 
 
 class PlanReporter(BuildProgress, Protocol):
-    """Hears how it goes on."""
+    """Progress callbacks."""
 
     def typing(self, model: str) -> None:
         """A graph is being typed."""
@@ -56,7 +56,7 @@ class PlanReporter(BuildProgress, Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """What happened to one graph."""
+    """The outcome of one graph."""
 
     model: str
     written: bool
@@ -70,7 +70,7 @@ class Made:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """What is asked for."""
+    """The request: repository, precision and graphs."""
 
     root: Path
     precision: PlanPrecision
@@ -234,7 +234,7 @@ def _plan(  # noqa: PLR0913
 
 
 def _current(path: Path, head: dict[str, Any], repository: Repository, target: Target) -> bool:
-    """Whether a plan is there and was made the same way."""
+    """True if a plan exists and was made the same way."""
     about = read_json(path.with_name(path.name + SIDECAR_SUFFIX))
     if not path.is_file() or any(about.get(key) != value for key, value in head.items()):
         return False

@@ -27,7 +27,7 @@ class InputProfile:
 
     @property
     def fixed(self) -> bool:
-        """Whether there is one shape only."""
+        """True if there is one shape only."""
         return self.least == self.most
 
 

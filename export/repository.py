@@ -39,7 +39,7 @@ _HASHED_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Exported:
-    """What happened to one graph."""
+    """The outcome of one graph."""
 
     model: str
     written: bool
@@ -52,7 +52,7 @@ class Exported:
 
 
 class Reporter(Protocol):
-    """Hears how an export goes on."""
+    """Progress callbacks of an export."""
 
     def hashing(self, network: Network) -> None:
         """The files of a network's weights are being hashed."""
@@ -196,7 +196,7 @@ class _Job:
         self._reference: tuple[Network, Reference] | None = None
 
     def hashes(self, network: Network) -> dict[str, str]:
-        """What identifies a network's weights; files are hashed once."""
+        """The identity of a network's weights; files are hashed once."""
         if network not in self._hashes:
             self.reporter.hashing(network)
             self._hashes[network] = self.weights.hashes(network)
@@ -327,7 +327,7 @@ def total_bytes(manifest: Mapping[str, Any]) -> int:
 
 
 def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a graph's files are those of its manifest; large ones are judged by size."""
+    """True if a graph's files match its manifest; of large files only the size is compared."""
     files = manifest.get("files", {})
     for name, entry in files.items():
         path = folder / "1" / name

@@ -231,13 +231,13 @@ class _Campplus:
         return b.op("Add", b.op("Mul", x, scale), shift)
 
     def _scale(self, norm: str) -> Array:
-        """What a BatchNorm multiplies by, float64 [C]."""
+        """The scale of a BatchNorm, float64 [C]."""
         gain = self.source.array(f"{norm}.weight").astype(np.float64) if self.source.parts(f"{norm}.weight") else 1.0
         scale: Array = gain / np.sqrt(self.source.array(f"{norm}.running_var").astype(np.float64) + BATCH_NORM_EPS)
         return scale
 
     def _shift(self, norm: str) -> Array:
-        """What a BatchNorm adds, float64 [C]."""
+        """The offset of a BatchNorm, float64 [C]."""
         offset = self.source.array(f"{norm}.bias").astype(np.float64) if self.source.parts(f"{norm}.bias") else 0.0
         shift: Array = offset - self.source.array(f"{norm}.running_mean") * self._scale(norm)
         return shift

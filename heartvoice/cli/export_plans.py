@@ -167,15 +167,15 @@ class _PlanBars:
         self._task: TaskID | None = None
 
     def typing(self, model: str) -> None:
-        """Say it."""
+        """Show that a graph is being typed."""
         self._start(f"{model}: typing")
 
     def measuring(self, model: str) -> None:
-        """Say it."""
+        """Show that a graph's error is being measured."""
         self._start(f"{model}: measuring its error")
 
     def building(self, model: str) -> None:
-        """Say it."""
+        """Show that a plan is being built."""
         self._start(f"{model}: building")
 
     def phase(self, name: str, n_steps: int) -> None:

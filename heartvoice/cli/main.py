@@ -111,7 +111,7 @@ class LazyGroup(TyperGroup):
 
 
 def _hung_up() -> int:
-    """Whoever read our output has enough of it: nobody is left to be told, and nothing may be flushed at the end."""
+    """End quietly after the reader closed our output: nothing may be flushed at exit."""
     with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

@@ -1,4 +1,4 @@
-"""What the commands that talk to a server have in common: options, the server, recordings, signals."""
+"""Options, recordings and signal handling of the commands that talk to a server."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def file_facts(file: AudioFile) -> dict[str, Any]:
 
 
 def result(made: Delivered) -> dict[str, Any]:
-    """What --json prints; what was not asked for is None."""
+    """The result that --json prints; None for parts that were not requested."""
     report, files = made.report, made.files
     return {
         **file_facts(files.audio),
