@@ -1,4 +1,4 @@
-"""What this machine and environment have and lack for serving, in plain words."""
+"""Checks whether this machine and environment can serve."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIN_DISK_BYTES = 1 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: whether it is well, what was found, and what to do."""
+    """Result of one check: whether it passed, what was found, and what to do."""
 
     name: str
     ok: bool
@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]:
-    """Look at everything that serving needs."""
+    """Check everything that serving needs."""
     yield attempt("Python", python)
     yield attempt("libpython", lambda: str(triton_wheel.shared_libpython()))
     yield attempt("numpy", numpy_version.check_numpy)
@@ -53,7 +53,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
 
 
 def attempt(name: str, look: Callable[[], str]) -> Finding:
-    """A finding from what `look` returns, or from the error that it raises."""
+    """Return a finding from what `look` returns, or from the error that it raises."""
     try:
         return Finding(name, True, look())
     except HeartvoiceError as error:
@@ -83,13 +83,13 @@ def key_visibility(mounts: Path = Path("/proc/self/mounts")) -> str:
 
 
 def module(name: str, extra: str) -> Finding:
-    """Whether a package is installed."""
+    """Check whether a package is installed."""
     found = importlib.util.find_spec(name) is not None
     return Finding(name, found, "installed" if found else f"missing: pip install 'heartvoice[{extra}]'")
 
 
 def space(name: str, folder: Path, minimum: int, advice: str) -> Finding:
-    """Whether so many bytes are free in a folder."""
+    """Check whether so many bytes are free in a folder."""
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     text = f"{free / 2**20:.0f} MB free in {folder}"
     if free < minimum:

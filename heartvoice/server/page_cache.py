@@ -1,4 +1,4 @@
-"""Files out of the page cache, without root: where CPU and GPU share memory, it competes with CUDA's allocations."""
+"""Drops files from the kernel's page cache, which competes with CUDA where CPU and GPU share memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines that serving is set up for: flags of the server and settings of its processes, each with its reason.
+"""Profiles of machines: flags of the server and settings of its processes, each with its reason.
 
 docs/how-to/gpu.md shows these tables; a test compares.
 """
@@ -23,7 +23,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one kind of machine needs."""
+    """Settings for one kind of machine."""
 
     name: str
     doc: str
@@ -45,7 +45,7 @@ class Profile:
 
     @property
     def arguments(self) -> list[str]:
-        """The flags as the command line has them."""
+        """Flags for the command line."""
         return [f"--{flag.name}={flag.value}" for flag in self.flags]
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a server's log says of its failure."""
+"""Reads the reason of a failure from a server's log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def reason(log_path: Path, start: int) -> str:
-    """The last lines of the server's log, from byte `start` on, that say what went wrong."""
+    """Return the last lines of the log, from byte `start` on, that name an error."""
     lines: deque[str] = deque(maxlen=400)
     with log_path.open(encoding="utf-8", errors="replace") as file:
         file.seek(start)

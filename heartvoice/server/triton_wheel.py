@@ -23,27 +23,27 @@ class SetupError(ModelUnavailableError):
 
 @dataclass(frozen=True)
 class ServerFiles:
-    """Where the parts of the wheel's server lie, or those of a native installation."""
+    """Paths of the wheel's server, or of a native installation."""
 
     binary: Path
     libraries: Path | None = None
     python_backend: Path | None = None
     stub: Path | None = None
-    """These three are the wheel's; a native server knows its own."""
+    """These three are set for the wheel only."""
 
     @property
     def native(self) -> bool:
-        """Whether this is an installation of its own, for example the official container's."""
+        """Whether this is a native installation, for example the official container's."""
         return self.stub is None
 
 
 def python_version() -> str:
-    """X.Y of the interpreter that will run the models: this one."""
+    """Return X.Y of this interpreter, which also runs the models."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def find_wheel() -> ServerFiles:
-    """The server of the installed wheel.
+    """Return the server of the installed wheel.
 
     Raises:
         SetupError: no wheel, or none of its stubs fits this Python.
@@ -63,7 +63,7 @@ def find_wheel() -> ServerFiles:
 
 
 def find_installed(binary: Path) -> ServerFiles:
-    """A native server, for example /opt/tritonserver/bin/tritonserver of the official container.
+    """Return a native server, for example /opt/tritonserver/bin/tritonserver of the official container.
 
     Raises:
         SetupError: the path is no executable.
@@ -74,7 +74,7 @@ def find_installed(binary: Path) -> ServerFiles:
 
 
 def shared_libpython() -> Path:
-    """The folder of libpython, which the stub embeds.
+    """Return the folder of libpython, which the stub embeds.
 
     Raises:
         SetupError: this Python was built without the shared library; names the Debian package.
@@ -92,7 +92,7 @@ def shared_libpython() -> Path:
 
 
 def backend_directory(files: ServerFiles, folder: Path) -> Path:
-    """The folder of the server's backends.
+    """Return the folder of the server's backends.
 
     A native server has its own. For the wheel's, one is laid out in `folder`: the wheel's Python backend, this Python's
     stub (an unzipped wheel may have lost its mode bits), and our onnxruntime backend, which the wheel lacks.
@@ -111,7 +111,7 @@ def backend_directory(files: ServerFiles, folder: Path) -> Path:
 
 
 def environment(files: ServerFiles) -> dict[str, str]:
-    """The server's environment: this interpreter first, its libpython before any other."""
+    """Return the server's environment: this interpreter and its libpython come first."""
     env = dict(os.environ)
     if files.libraries is not None:
         paths = [str(shared_libpython()), str(files.libraries), env.get("LD_LIBRARY_PATH", "")]
