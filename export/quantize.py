@@ -111,63 +111,16 @@ def n_blocks(inputs: int) -> int:
 def quantize(weight: npt.NDArray[np.float32], bits: int) -> Blocks:
     """Round a weight [in, out] block by block, each value to the nearest code.
 
-    8 bits are symmetric, so that zero and equal magnitudes stay exact; 4 bits spend all 16 codes on the range between
-    the block's least and largest value (zero included, which keeps a code of its own).
+    8 bits are symmetric; 4 bits spend all 16 codes on the range between the block's least and largest value. Zero keeps a
+    code of its own in both.
     """
-    count = n_blocks(weight.shape[0])
-    padded = np.pad(weight, ((0, count * BLOCK - weight.shape[0]), (0, 0)))
-    blocks = np.ascontiguousarray(padded.T).reshape(-1, count, BLOCK)
-    top = 2**bits - 1
-    if bits == 8:
-        offset = np.float32(2 ** (bits - 1))
-        scale = _nonzero(np.abs(blocks).max(axis=2) / np.float32(top - offset))
-        return Blocks(_codes(blocks, scale, offset, top), scale, None)
-    low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
-    scale = _nonzero((high - low) / np.float32(top))
-    offset = np.rint(-low / scale)
-    codes = _codes(blocks, scale, offset[..., None], top)
-    return Blocks(_pairs(codes), scale, _pairs(offset.astype(np.uint8)))
+    # Imported here: it takes seconds, and most exports quantise nothing.
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
 
-
-def dequantize(blocks: Blocks, inputs: int) -> npt.NDArray[np.float32]:
-    """The weight [in, out] that blocks stand for."""
-    if blocks.offsets is None:
-        centred = blocks.codes.astype(np.float32) - np.float32(128)
-    else:
-        count = blocks.scales.shape[1]
-        centred = _apart(blocks.codes).astype(np.float32) - _apart(blocks.offsets)[:, :count, None]
-    values = (centred * blocks.scales[..., None]).reshape(len(centred), -1)
-    return np.ascontiguousarray(values.T[:inputs])
-
-
-def _nonzero(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scales with 1 where a block is all zero, or so small that its scale is not a normal number."""
-    usable: npt.NDArray[np.float32] = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
-    return usable
-
-
-def _codes(
-    blocks: npt.NDArray[np.float32],
-    scale: npt.NDArray[np.float32],
-    offset: npt.NDArray[np.float32] | np.float32,
-    top: int,
-) -> npt.NDArray[np.uint8]:
-    codes: npt.NDArray[np.uint8] = np.clip(np.rint(blocks / scale[..., None] + offset), 0, top).astype(np.uint8)
-    return codes
-
-
-def _pairs(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Two 4-bit codes in each byte of the last axis."""
-    even = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
-    packed: npt.NDArray[np.uint8] = even[..., 0::2] | even[..., 1::2] << np.uint8(4)
-    return packed
-
-
-def _apart(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The inverse of `_pairs`, a last byte that was half empty included."""
-    halves = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1)
-    codes: npt.NDArray[np.uint8] = halves.reshape(*pairs.shape[:-1], -1)
-    return codes
+    config = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=bits == 8, bits=bits)
+    # Contiguous: the quantiser reads memory in order, whatever the strides are.
+    codes, scales, offsets = DefaultWeightOnlyQuantizer(config).qbits_block_quant(np.ascontiguousarray(weight))
+    return Blocks(codes, scales, offsets if bits < 8 else None)
 
 
 # -------------------------------------------------------------------------------------------------------------- graphs
