@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from heartvoice.checkpoints.official import GENERATION, TOKENIZER
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_POSITION
@@ -25,7 +26,7 @@ from heartvoice.export import layout
 from heartvoice.export.atomic_repository import Staging, staged
 from heartvoice.export.configs import configs, in_folder, model_files
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
-from heartvoice.export.weights import GENERATION, TOKENIZER, Weights
+from heartvoice.export.weights import Weights
 from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST
 from heartvoice.runtime.tensorrt_plans import plan_files
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from heartvoice.checkpoints.official import BIGVGAN, SEED_VC, WHISPER
 from heartvoice.config.presets import DitConfig, RegulatorConfig, SvcConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.export.layout import Network
 from heartvoice.models.load import TensorSource
 
-SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
 _RATE: Mapping[str, Any] = {"sr": 44_100}
 _SPECTRUM: Mapping[str, Any] = {"n_fft": 2048, "win_length": 2048, "hop_length": 512, "fmin": 0, "fmax": "None"}
 """What the mel frames are made with here; a checkpoint that learnt others would load and sing nonsense."""

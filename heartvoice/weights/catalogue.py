@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from heartvoice.checkpoints.official import BIGVGAN, CAMPPLUS, GENERATION, LICENCES, RMVPE, SEED_VC, TOKENIZER, WHISPER
 from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
-from heartvoice.export.svc_weights import BIGVGAN, SEED_VC, WHISPER
-from heartvoice.export.weights import CAMPPLUS, GENERATION, OFFICIAL_LICENCES, RMVPE, TOKENIZER
 
 OFFICIAL_PRESET = "oss-3b"
 _SAFETENSORS = ("config.json", "*.safetensors")
@@ -107,7 +106,7 @@ WEIGHTS: tuple[WeightSet, ...] = (
             "DiT_seed_v2_uvit_whisper_base_f0_44k_bigvgan_pruned_ft_ema_v2.pth",
             "config_dit_mel_seed_uvit_whisper_base_f0_44k.yml",
         ),
-        OFFICIAL_LICENCES["svc_cfm"], "0.8 GB", "covers, voices: converter",
+        LICENCES["svc_cfm"], "0.8 GB", "covers, voices: converter",
         known={
             "DiT_seed_v2_uvit_whisper_base_f0_44k_bigvgan_pruned_ft_ema_v2.pth":
                 "42aef93ffe65857c840d270252fa040f7ba04514945ec460f3ac1ac2a96de684",
@@ -116,21 +115,21 @@ WEIGHTS: tuple[WeightSet, ...] = (
     ),
     WeightSet(
         "whisper-small", "openai/whisper-small", WHISPER, ("config.json", "model.safetensors"),
-        OFFICIAL_LICENCES["svc_content"], "1.0 GB", "covers, voices: content",
+        LICENCES["svc_content"], "1.0 GB", "covers, voices: content",
     ),
     WeightSet(
         "bigvgan", "nvidia/bigvgan_v2_44khz_128band_512x", BIGVGAN, ("config.json", "bigvgan_generator.pt"),
-        OFFICIAL_LICENCES["vocoder"], "0.5 GB", "covers, voices: vocoder",
+        LICENCES["vocoder"], "0.5 GB", "covers, voices: vocoder",
         known={"bigvgan_generator.pt": "d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357"},
     ),
     WeightSet(
         "rmvpe", "lj1995/VoiceConversionWebUI", PurePosixPath(RMVPE).parent.name, (PurePosixPath(RMVPE).name,),
-        OFFICIAL_LICENCES["f0"], "0.2 GB", "covers, voices: F0",
+        LICENCES["f0"], "0.2 GB", "covers, voices: F0",
         known={"rmvpe.pt": "6d62215f4306e3ca278246188607209f09af3dc77ed4232efdd069798c4ec193"},
     ),
     WeightSet(
         "campplus", "funasr/campplus", PurePosixPath(CAMPPLUS).parent.name, (PurePosixPath(CAMPPLUS).name,),
-        OFFICIAL_LICENCES["svc_style"], "28 MB", "covers, voices: style",
+        LICENCES["svc_style"], "28 MB", "covers, voices: style",
         known={"campplus_cn_common.bin": "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"},
     ),
 )  # fmt: skip

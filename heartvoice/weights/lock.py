@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.errors import CheckpointError
-from heartvoice.export.layout import sha256
+from heartvoice.runtime.repository import sha256
 from heartvoice.weights.catalogue import WeightSet, fits
 
 LOCK = "weights.lock"

@@ -28,12 +28,14 @@ def dequantize(blocks: Blocks, inputs: int) -> np.ndarray:
     else:
         count = blocks.scales.shape[1]
         centred = unpacked(blocks.codes).astype(np.float32) - unpacked(blocks.offsets)[:, :count, None]
-    return (centred * blocks.scales[..., None]).reshape(len(centred), -1).T[:inputs]
+    values: np.ndarray = (centred * blocks.scales[..., None]).reshape(len(centred), -1).T[:inputs]
+    return values
 
 
 def unpacked(pairs: np.ndarray) -> np.ndarray:
     """4-bit codes of bytes that hold two each, the lower half first."""
-    return np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1).reshape(*pairs.shape[:-1], -1)
+    halves = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1)
+    return halves.reshape(*pairs.shape[:-1], -1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""File names, folders and licences of the official checkpoints. Source: seed_vc spec, sections 0 and 18."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
+"""In the weights folder itself."""
+CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
+SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
+"""Folders of the converter's files."""
+_SEED_VC_LICENCE = "GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too"
+_CAMPPLUS_LICENCE = "Apache-2.0 (3D-Speaker)"
+LICENCES: Mapping[str, str] = {
+    "svc_cfm": _SEED_VC_LICENCE,
+    "svc_regulator": _SEED_VC_LICENCE,
+    "svc_content": "Apache-2.0 (model card of openai/whisper-small)",
+    "svc_style": _CAMPPLUS_LICENCE,
+    "vocoder": "MIT (model card of nvidia/bigvgan_v2_44khz_128band_512x)",
+    "speaker": _CAMPPLUS_LICENCE,
+    "f0": "MIT (model card of lj1995/VoiceConversionWebUI; the terms of its training data are unclear)",
+}
+"""By network, as the publishers state them."""
