@@ -111,8 +111,8 @@ def n_blocks(inputs: int) -> int:
 def quantize(weight: npt.NDArray[np.float32], bits: int) -> Blocks:
     """Round a weight [in, out] block by block, each value to the nearest code.
 
-    8 bits are symmetric. 4 bits spend all 16 codes on the range between the least and largest value of the block. In both,
-    zero has a code of its own.
+    8 bits are symmetric. 4 bits spend all 16 codes on the range between the least and largest value of the block. Zero
+    has a code of its own in both.
     """
     # Imported here: it takes seconds, and most exports quantise nothing.
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
