@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
+from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.errors import ExportError
-from heartvoice.runtime.repository import sha256
 
 _log = logging.getLogger(__name__)
 FETCH_TIMEOUT_S = 600.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from heartvoice.checkpoints.file_hash import sha256 as sha256
 from heartvoice.config.presets import (
     F0S,
     SPEAKERS,
@@ -31,15 +31,6 @@ FORMAT = 1
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"
 _AGAIN = "run `heartvoice export` again"
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while part := stream.read(16 * 2**20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

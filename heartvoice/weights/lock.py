@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.errors import CheckpointError
-from heartvoice.runtime.repository import sha256
 from heartvoice.weights.catalogue import WeightSet, fits
 
 LOCK = "weights.lock"

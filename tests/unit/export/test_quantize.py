@@ -34,8 +34,9 @@ def dequantize(blocks: Blocks, inputs: int) -> np.ndarray:
 
 def unpacked(pairs: np.ndarray) -> np.ndarray:
     """4-bit codes of bytes that hold two each, the lower half first."""
-    halves = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1)
-    return halves.reshape(*pairs.shape[:-1], -1)
+    halves: np.ndarray = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1)
+    codes: np.ndarray = halves.reshape(*pairs.shape[:-1], -1)
+    return codes
 
 
 @pytest.mark.parametrize(
