@@ -10,8 +10,8 @@ CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
-NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else " and not gpu")')
-SLOW = --dist loadfile --no-loadscope-reorder -m "(slow or triton or gpu)$(NO_GPU)"
+NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')
+ALL = --dist loadfile --no-loadscope-reorder -m "$(NO_GPU)"
 
 .PHONY: help song cover test fast nightly faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
 help:
@@ -52,18 +52,17 @@ bench: $(READY)
 	$(BIN)/heartvoice bench --repository $(REPOSITORY) --plots build/load $(BENCH)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q $(SLOW) tests/unit tests/integration
+	$(BIN)/python -m pytest -q $(ALL) tests/unit tests/integration
 
 fast: $(READY)
 	$(BIN)/python -m pytest -q
 
 nightly: test
-	$(BIN)/python -m pytest -q $(SLOW) tests/nightly
-	$(MAKE) faults fuzz
+	$(BIN)/python -m pytest -q $(ALL) tests/nightly
+	$(MAKE) fuzz
 
 faults: $(READY)
-	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s -m "triton or faults" tests/integration/faults
+	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s tests/nightly/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -22,15 +22,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (
-    "integration/test_voices.py", "integration/faults/test_killed.py", "integration/test_covers.py",
-    "unit/benchmarks/test_song_with_voice.py", "integration/test_serve.py", "unit/stages/lm/test_engines.py",
-    "integration/stages/svc/test_live.py", "integration/export/test_repository.py",
-    "integration/weights/test_formats.py", "unit/export/test_htdemucs_graph.py", "integration/export/test_weights.py",
+    "integration/test_voices.py", "integration/test_covers.py", "integration/test_serve.py",
+    "unit/stages/lm/test_engines.py", "integration/stages/svc/test_live.py", "integration/export/test_repository.py",
+    "integration/export/test_htdemucs_graph.py", "integration/export/test_weights.py",
 )  # fmt: skip
-"""What takes longest of the slow tests, with what shares its server, longest first: none of these may be left alone."""
+"""What takes longest, with what shares its server, longest first: none of these may be left alone at the end."""
 SERVED = ("tests/integration/test_", "tests/integration/hostile/")
-ALONE = ("test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py")
-"""Of the tests of the real server, those that do not use the session's."""
+ALONE = (
+    "test_covers.py", "test_no_vocals.py", "test_serve.py", "test_lm_engines.py", "test_converter_networks.py",
+    "test_examples.py", "test_python_examples.py", "test_site.py",
+)  # fmt: skip
+"""Files of these folders that do not use the session's server."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,7 +45,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByServer(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if file.startswith("tests/integration/faults/"):
+            if file.startswith("tests/nightly/faults/"):
                 return "faults"
             served = file.startswith(SERVED) and not file.endswith(ALONE)
             return "served" if served else file

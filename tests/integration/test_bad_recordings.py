@@ -156,7 +156,6 @@ def test_demucs_and_speaker_encoder_refuse_garbage(server: EmbeddedServer) -> No
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.slow
 def test_twenty_minutes_are_refused_without_decoding_them(client: Client) -> None:
     """The limit is found in the header: no more memory or time than for a short file."""
     import time

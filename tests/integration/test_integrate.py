@@ -65,7 +65,6 @@ def test_health_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     assert shell(snippet("health", server), tmp_path) == "ready\n"
 
 
-@pytest.mark.slow
 def test_node_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("needs Node.js and npm")
@@ -87,7 +86,6 @@ def test_node_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
         shell(wrong.replace("npm install --prefix examples/node\n", ""), tmp_path)
 
 
-@pytest.mark.slow
 def test_perf_analyzer_example_runs(server: EmbeddedServer, tmp_path: Path) -> None:
     code = snippet("perf_analyzer", server)
     try:

@@ -1,3 +1,3 @@
-"""One exported `tiny` repository for all tests of the export."""
+"""Fixtures of tests against real servers."""
 
-from tests.support.exports import repository, tiny_weights  # noqa: F401
+from tests.support.served import _info_logs, client, metrics  # noqa: F401

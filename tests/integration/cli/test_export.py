@@ -15,8 +15,6 @@ from heartvoice.export import configs, repository
 from heartvoice.export.check import committed_drift
 from tests.support import releases
 
-pytestmark = pytest.mark.slow  # they export whole repositories
-
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["export", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})

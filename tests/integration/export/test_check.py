@@ -15,8 +15,6 @@ from heartvoice.export import configs, layout
 from heartvoice.export.check import committed_drift, repository_drift
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST
 
-pytestmark = pytest.mark.slow  # they export whole repositories
-
 
 def test_committed_configs_agree_with_the_contracts() -> None:
     assert committed_drift() == []

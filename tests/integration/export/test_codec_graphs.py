@@ -203,6 +203,3 @@ def test_half_precision_stays_near(name: str, tmp_path: Path) -> None:
         results.append(next(iter(engine.run(inputs).values())))
     assert results[1].dtype == np.float32
     assert 1e-6 < relative_error(results[1], results[0]) < 1e-2
-
-
-pytestmark = pytest.mark.slow  # exports and runs every graph

@@ -16,8 +16,6 @@ from heartvoice.export.weights import Weights
 from heartvoice.runtime.repository import GRAPH, MANIFEST, Repository
 from heartvoice.stages.lm.engine_ort import OrtEngine
 
-pytestmark = pytest.mark.slow  # they export graphs into a repository
-
 ORT = "heartmula_step_ort"
 
 

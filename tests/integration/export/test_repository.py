@@ -30,8 +30,6 @@ from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.runtime.repository import GRAPH, INDEX, MANIFEST, Repository
 from tests.support.graphs import TINY, flow_inputs
 
-pytestmark = pytest.mark.slow  # they export whole repositories
-
 GRAPHS = tuple(layout.graph_models(TINY))
 PUBLISHED = {"speaker_network": "Resemblyzer 0.1.4 (PyPI)", "f0_network": "swift-f0 0.3.0 (PyPI)"}
 """Graphs whose weights are real ones in every preset that names their engine, and where those come from."""

@@ -38,8 +38,6 @@ from tests.support.releases import (
 )
 from tests.support.separator_files import SMALLEST
 
-pytestmark = pytest.mark.slow  # they export whole repositories
-
 GPL = {"svc_regulator", "svc_flow"}
 
 
@@ -198,7 +196,6 @@ def test_both_encoders_may_be_the_same_file(release: Path) -> None:
     assert weights.origin_of("speaker") == "official"
 
 
-@pytest.mark.slow
 def test_damaged_value_is_refused_by_file_and_name(release: Path, tmp_path: Path) -> None:
     root = shutil.copytree(release, tmp_path / "release")
     path = root / "HeartCodec-oss" / "model.safetensors"

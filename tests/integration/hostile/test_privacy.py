@@ -23,8 +23,6 @@ from tests.support.hostile.tensor_cases import voice
 from tests.support.raw import OF_SONGS, Raw, with_broken_writer
 from tests.support.servers import running_server
 
-pytestmark = pytest.mark.triton
-
 LYRICS, TAGS, CONSENT = "xylophonic quetzal", "zitherish, oboeing", "Zebediah Quill, by letter"
 TITLE = "Unreleased Demo Number Nine"
 SHORT: dict[str, Any] = {"duration_s": 1.0, "codec_steps": 1}

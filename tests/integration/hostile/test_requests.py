@@ -14,8 +14,6 @@ from tests.support.hostile import audio_cases, tensor_cases, text_cases, wire_ca
 from tests.support.hostile.case import Case, Watch, answer, check_error, check_finite, check_good, parametrised
 from tests.support.raw import Raw
 
-pytestmark = pytest.mark.triton
-
 
 @pytest.fixture(scope="module")
 def direct(server: EmbeddedServer) -> Iterator[Raw]:

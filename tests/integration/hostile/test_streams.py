@@ -20,8 +20,6 @@ from tests.support.hostile.case import DEADLINE_S, Watch, answer, check_error, c
 from tests.support.hostile.tensor_cases import voice
 from tests.support.raw import Raw, request
 
-pytestmark = pytest.mark.triton
-
 SERVICE = "/inference.GRPCInferenceService/"
 CODES = {"codes": np.zeros((8, 1), np.int32), "codec_steps": i64(1)}
 

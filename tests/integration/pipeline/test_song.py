@@ -26,7 +26,6 @@ from tests.fakes.networks import TorchCodec, text, tiny, torch_codec
 from tests.support.cancelling import cancelled_when
 
 PRESET = tiny()
-pytestmark = pytest.mark.slow  # decodes minutes of audio
 ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}
 
 
@@ -84,9 +83,7 @@ def joined(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 # 93: the song ends where the window does; 13 + 80 k: it ends where a window's last overlap begins.
-@pytest.mark.parametrize(
-    "n_frames", [1, 93, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 92, 94, 173, 174, 253, 300))]
-)
+@pytest.mark.parametrize("n_frames", [1, 40, 92, 93, 94, 173, 174, 253, 300])
 def test_streamed_audio_is_that_of_one_decoding(networks: TorchCodec, n_frames: int) -> None:
     song = codes(n_frames)
     whole = networks.model.detokenize(

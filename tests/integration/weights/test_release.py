@@ -22,8 +22,6 @@ from tests.support.published import named, on_disk, plain_demucs, pull, verify
 from tests.support.releases import CODEC, LM, PRESET, SVC, write_release
 from tests.support.separator_files import FT, SMALLEST, package_of, write_th
 
-pytestmark = pytest.mark.slow  # it writes and opens every network
-
 SEPARATOR = replace(SMALLEST, t_layers=1, dconv_mode=1, dconv_depth=1)
 """Four of it have a graph that opens in seconds."""
 LICENCES = {"seed-vc": "gpl-3.0", "bigvgan": "mit", "rmvpe": "mit"}

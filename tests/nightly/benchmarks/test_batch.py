@@ -10,7 +10,6 @@ import pytest
 from benchmarks import batch
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("further", [[], ["--quantize", "int8"]])
 def test_quick_run_compares_many_songs_with_one(tmp_path: Path, further: list[str]) -> None:
     assert batch.main(["--preset", "tiny", "--quick", "--threads", "1", "--results", str(tmp_path), *further]) == 0

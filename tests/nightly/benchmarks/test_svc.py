@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from benchmarks import svc as benchmark
 
 
-@pytest.mark.slow
 def test_quick_run_measures_every_part(tmp_path: Path) -> None:
     assert benchmark.main(["--quick", "--threads", "1", "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("svc-tiny-*.json")

@@ -18,7 +18,7 @@ from heartvoice.export.weights import random_weights
 from heartvoice.models.load import random_checkpoint
 from heartvoice.runtime.repository import MANIFEST
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 # One backbone layer, one depth layer, one codec block of each width; the text table is only looked up.
 PIECES = one_layer(replace(PRESETS["oss-3b"], lm=replace(PRESETS["oss-3b"].lm, text_vocab_size=128 * 1024 // 64)))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import f0
 from heartvoice.loadtest.signals import VOICES, agreement, glide, melody, notes, score, steady
-from tests.support.f0_engines import swift_file
 
 
 @pytest.mark.parametrize("name", VOICES)
@@ -62,17 +58,3 @@ def test_a_melody_depends_on_its_seed() -> None:
     assert np.array_equal(melody(2.0).audio, melody(2.0).audio)
     assert not np.array_equal(melody(2.0).audio, melody(2.0, seed=1).audio)
     assert len(melody(2.0).audio) == 32_000
-
-
-@pytest.mark.slow
-def test_quick_run_measures_every_part(tmp_path: Path) -> None:
-    swift_file()
-    assert f0.main(["--quick", "--threads", "1", "--results", str(tmp_path)]) == 0
-    (path,) = tmp_path.glob("f0-quick-quick-*.json")
-    result = json.loads(path.read_text())
-    assert result["complete"]
-    graphs = [row for row in result["rows"] if row["variant"] == "graph"]
-    assert len(graphs) == 2
-    assert all(row["relative_error"] < 1e-4 and row["ratio"] > 0 for row in graphs)
-    contexts = {row["variant"] for row in result["rows"] if "pieces" in row["case"]}
-    assert contexts == {f"context {context}" for context in f0.CONTEXTS}

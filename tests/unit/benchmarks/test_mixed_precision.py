@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from benchmarks import mixed_precision
 from heartvoice.config.presets import PRESETS
 from heartvoice.export.graph_builder import ISLANDS
@@ -37,15 +34,3 @@ def test_run_of_one_graph_writes_every_variant(exported: Path, tmp_path: Path) -
     assert set(rows) == {f"{p}, {v}" for p in ("bf16", "fp16") for v in ("all islands", "no islands", "all but norm")}
     assert rows["fp16, all islands"] > rows["bf16, all islands"] + 10
     assert result["weights"] == "random seed=0"
-
-
-@pytest.mark.slow
-def test_recorded_inputs_of_a_window_can_be_judged(exported: Path, tmp_path: Path) -> None:
-    inputs, results = tmp_path / "inputs", tmp_path / "results"
-    assert mixed_precision.main(["--repository", str(exported), "--record", str(inputs)]) == 0
-    assert {path.stem for path in inputs.iterdir()} == {"heartcodec_condition", "heartcodec_flow", "heartcodec_decoder"}
-    with np.load(inputs / "heartcodec_flow.npz") as arrays:
-        assert arrays["x"].shape == (2, 186, 16)
-        assert 0.5 < arrays["t"][0, 0] < 1  # the eighth of ten steps
-    arguments = ["--repository", str(exported), "--inputs", str(inputs), "--only", "heartcodec_flow"]
-    assert mixed_precision.main([*arguments, "--results", str(results)]) == 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import vocoder as benchmark
 from benchmarks.vocoder_forms import FORMS, Form, write_form
 from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import Activation
@@ -29,15 +27,3 @@ def test_every_form_is_the_module(form: Form, length: int, tmp_path: Path) -> No
         want = module(torch.from_numpy(x)).numpy()
     engine = OnnxEngine(write_form(form, random_source(SMALL), NAME, 8, tmp_path), threads=1)
     assert_close(engine.run({"x": x})["y"], want, 2e-6)
-
-
-@pytest.mark.slow
-def test_quick_run_measures_every_part(tmp_path: Path) -> None:
-    assert benchmark.main(["--quick", "--threads", "1", "--results", str(tmp_path)]) == 0
-    (path,) = tmp_path.glob("vocoder-quick-*.json")
-    result = json.loads(path.read_text())
-    assert result["complete"]
-    rows = {(row["case"], row["variant"]): row for row in result["rows"]}
-    assert rows["network", "onnxruntime"]["relative_error"] < 1e-4
-    assert rows["chunks", "of 64 frames"]["snr_db"] > 100
-    assert {variant for case, variant in rows if case.startswith("activation")} == set(FORMS)

@@ -31,13 +31,11 @@ from tests.support.svc_conversion import (
 )
 from tests.support.svc_networks import frames_last
 
-pytestmark = pytest.mark.slow  # they convert seconds of sound
-
 
 def cases(wanted: str) -> list[Any]:
     """One parameter for each recorded conversion whose entry has `wanted`; those of several windows are slow."""
     return [
-        pytest.param(folder, name, id=f"{folder.label}::{name}", marks=[pytest.mark.slow] if "chunks" in entry else [])
+        pytest.param(folder, name, id=f"{folder.label}::{name}")
         for folder in folders("e2e")
         for name, entry in folder.config.items()
         if isinstance(entry, dict) and "steps" in entry and wanted in entry

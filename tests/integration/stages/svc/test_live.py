@@ -31,8 +31,6 @@ from heartvoice.stages.svc.voice_features import VoiceFeatures
 from tests.support.cancelling import networks_until
 from tests.support.svc_conversion import RATE_HZ, hum, small_runs, small_stage, stage_over, still, tone
 
-pytestmark = pytest.mark.slow  # they convert seconds of sound
-
 QUICK = ConvertSettings(steps=1, guidance=0.0, auto_pitch="exact", prompt_s=3.0)
 SEPARATED = 257_985
 """Samples of a request: what separation finishes at a time."""
@@ -90,8 +88,8 @@ def test_all_vocals_in_one_request_are_the_exact_conversion(n_samples: int) -> N
     "sizes",
     [
         [SEPARATED, SEPARATED],
-        pytest.param([200_000, 7, 1000, 250_000, 0], marks=pytest.mark.slow),
-        pytest.param([100, 100, 573_000], marks=pytest.mark.slow),
+        [200_000, 7, 1000, 250_000, 0],
+        [100, 100, 573_000],
     ],
 )
 def test_a_state_that_travels_changes_nothing(sizes: list[int]) -> None:
@@ -195,7 +193,6 @@ def test_before_it_settles_a_shift_is_that_of_the_vocals_so_far() -> None:
     assert converter.report()["shift_semitones"] < first - 6
 
 
-@pytest.mark.slow
 def test_a_state_stays_small_however_long_the_song() -> None:
     stage, _ = small_stage(svc_flow=still, vocoder=hum)
     converter, largest = LiveConverter(stage, voice_of(), QUICK), 0

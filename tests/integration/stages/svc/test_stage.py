@@ -22,8 +22,6 @@ from tests.support.cancelling import networks_until
 from tests.support.golden_cases import assert_close
 from tests.support.svc_conversion import RATE_HZ, SIZES, Called, Kind, small_runs, small_stage, stage_over, tone
 
-pytestmark = pytest.mark.slow  # they convert seconds of sound
-
 QUICK = ConvertSettings(steps=1, guidance=0.0, auto_pitch="off", prompt_s=3.0)
 PROMPT_FRAMES = 3 * RATE_HZ // 512
 CONTEXT = 400
@@ -239,7 +237,6 @@ def test_a_short_reference_is_taken_whole(seconds: float) -> None:
     assert len(voice.mel) == int(seconds * RATE_HZ) // 512
 
 
-@pytest.mark.slow
 def test_25_s_are_the_references_first_as_upstream() -> None:
     silence = np.zeros(2 * RATE_HZ, np.float32)
     stage, _ = small_stage()

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from heartvoice.errors import DeadlineError, RequestCancelledError
 from heartvoice.stages.lm.scheduler import LmScheduler, SongStream
@@ -70,7 +69,6 @@ def play(scheduler: LmScheduler, draw: random.Random, count: int) -> int:
     return complete
 
 
-@pytest.mark.slow
 def test_songs_of_all_kinds_leave_nothing_behind() -> None:
     draw = random.Random(5)
     scheduler = LmScheduler(graph_engine(SLOTS), max_waiting=AT_ONCE)

@@ -54,7 +54,6 @@ def heard(name: str, at: int, n_frames: int) -> list[int]:
     return [int(frame) for frame in np.flatnonzero(np.isnan(audio.reshape(n_frames, -1)).any(axis=1))]
 
 
-@pytest.mark.slow
 @ALL
 def test_the_context_is_exactly_what_reaches_a_frame(name: str) -> None:
     past, future = context_frames(SHAPES[name])
@@ -67,7 +66,6 @@ def test_the_official_network_hears_21_frames_on_each_side() -> None:
     assert VOCODER_CHUNK + sum(context_frames(BigvganConfig())) <= VOCODER_FRAME.max
 
 
-@pytest.mark.slow
 @ALL
 @pytest.mark.parametrize("seed", range(3))
 def test_chunks_equal_one_call_to_rounding(name: str, seed: int) -> None:

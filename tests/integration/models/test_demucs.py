@@ -46,7 +46,6 @@ def loaded(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfig, Separ
 # ------------------------------------------------------------------------------------------------------------- loading
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_th, write_safetensors])
 def test_official_files_give_the_packages_own_samples(write: Callable[..., Path], tmp_path: Path) -> None:
     write(tmp_path, "955717e8", package_of())
@@ -64,7 +63,6 @@ def test_official_files_give_the_packages_own_samples(write: Callable[..., Path]
     torch.testing.assert_close(module.separate(mix), want, rtol=0, atol=0)
 
 
-@pytest.mark.slow
 def test_a_bag_of_four_has_its_networks_in_the_order_of_the_yaml(tmp_path: Path) -> None:
     for seed, signature in enumerate(FT):
         (write_th if seed % 2 else write_safetensors)(tmp_path, signature, package_of(SMALLEST, seed=seed))
@@ -138,7 +136,6 @@ def test_a_damaged_file_is_refused_by_the_checksum_in_its_name(tmp_path: Path) -
         open_separator(tmp_path, TINY)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,7 +173,6 @@ def test_missing_and_doubled_files_are_named(tmp_path: Path) -> None:
         open_separator(tmp_path, TINY)
 
 
-@pytest.mark.slow
 def test_networks_of_different_sizes_are_no_bag(tmp_path: Path) -> None:
     for index, signature in enumerate(FT):
         write_th(tmp_path, signature, package_of(replace(SMALLEST, t_layers=1 + (index == 2))))
@@ -209,7 +205,6 @@ def test_a_quantized_state_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ random weights
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["tiny", "mid"])
 def test_random_weights_give_stems_as_loud_as_the_mix(preset: str) -> None:
     sizes = replace(PRESETS[preset].separator, segment="1/2")
@@ -223,7 +218,6 @@ def test_random_weights_give_stems_as_loud_as_the_mix(preset: str) -> None:
     assert float((stems[:, 0] - stems[:, 1]).std() / stems.std()) > 0.3
 
 
-@pytest.mark.slow
 def test_every_branch_counts_with_random_weights() -> None:
     module = load_network(SMALLEST, random_checkpoint(SMALLEST, 0))
     assert isinstance(module, Separator)

@@ -57,7 +57,6 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_the_reference_is_accepted_without_a_warning(reference: Path) -> None:
     voice = read_voice({"voice": np.array([reference.read_bytes()], np.object_)})
     assert voice.warnings == ()
@@ -114,7 +113,6 @@ def test_a_length_that_the_service_refuses_is_refused_here(script: ModuleType, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("script", ["make_voice.py", "make_recording.py"])
 def test_a_script_runs_from_the_root(script: str, tmp_path: Path) -> None:
     output = tmp_path / "out.wav"
@@ -123,7 +121,6 @@ def test_a_script_runs_from_the_root(script: str, tmp_path: Path) -> None:
     assert soundfile.info(output).duration == SHORT_S
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("who", "tune"),
     [*((who, singer.VOCALISE) for who in singer.SINGERS), (RECORDED_SINGER, make_recording.TUNE)],
@@ -152,7 +149,6 @@ class Network:
         return self._engine.run(inputs, outputs)
 
 
-@pytest.mark.slow
 def test_reference_and_recording_are_two_persons(tmp_path: Path) -> None:
     source = open_resemblyzer(weights_files.resemblyzer())
     stage = SpeakerStage(Network(engine_of(build_speaker_network(SpeakerConfig(), source), tmp_path)), SpeakerConfig())

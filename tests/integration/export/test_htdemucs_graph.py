@@ -62,7 +62,6 @@ def inputs_of(sizes: SeparatorConfig, rows: int) -> Arrays:
     return {"mix": mix, "spectrum": spectrum}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_graph_is_its_module(variant: str, tmp_path: Path) -> None:
     sizes = VARIANTS[variant]
@@ -70,15 +69,12 @@ def test_graph_is_its_module(variant: str, tmp_path: Path) -> None:
     assert max(compared(engine, sizes).values()) <= TOLERANCE
 
 
-@pytest.mark.slow
 def test_other_weights_are_no_match(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, random_checkpoint(SMALLEST, 5)), tmp_path)
     assert min(compared(engine, SMALLEST).values()) > 0.1
 
 
-@pytest.mark.parametrize(
-    "sizes", [pytest.param(SMALLEST, id="one"), pytest.param(BAG, id="bag", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("sizes", [pytest.param(SMALLEST, id="one"), pytest.param(BAG, id="bag")])
 def test_a_batch_is_its_segments_bit_for_bit(sizes: SeparatorConfig, tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(sizes, source_of(sizes)), tmp_path)
     inputs = inputs_of(sizes, 2)
@@ -89,7 +85,6 @@ def test_a_batch_is_its_segments_bit_for_bit(sizes: SeparatorConfig, tmp_path: P
             np.testing.assert_array_equal(both[name][row : row + 1], value)
 
 
-@pytest.mark.slow
 def test_silence_and_loud_offsets_stay_accurate(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST)), tmp_path)
     inputs = inputs_of(SMALLEST, 2)
@@ -104,14 +99,12 @@ def test_silence_and_loud_offsets_stay_accurate(tmp_path: Path) -> None:
     assert relative_error(got["waves"][1], waves[1].numpy()) <= TOLERANCE
 
 
-@pytest.mark.slow
 def test_half_precision_stays_near(tmp_path: Path) -> None:
     engine = engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST), "fp16"), tmp_path)
     errors = compared(engine, SMALLEST)
     assert 1e-5 < max(errors.values()) <= 2e-2
 
 
-@pytest.mark.slow
 def test_graph_loads_in_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     engine_of(build_htdemucs(SMALLEST, source_of(SMALLEST)), tmp_path)
@@ -154,7 +147,6 @@ def test_a_network_that_the_graph_does_not_cover_is_refused() -> None:
             build_htdemucs(replace(SHORT, **changes), source)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_official_width_is_its_module(tmp_path: Path) -> None:
     sizes = replace(SEPARATORS["htdemucs"], segment="39/20")  # a quarter of the official length is enough to compare

@@ -108,7 +108,6 @@ def joined(stream: Iterator[Message]) -> tuple[np.ndarray, np.ndarray | None, di
     return np.concatenate(audio, axis=1), np.concatenate(stems, axis=2) if stems else None, report
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, LIVE], ids=["exact", "live"])
 def test_a_converter_that_returns_its_input_gives_the_song_back(
     song: np.ndarray, vocals: np.ndarray, more: dict[str, np.ndarray]
@@ -128,7 +127,6 @@ def test_a_converter_that_returns_its_input_gives_the_song_back(
     assert {"lm_s", "codec_s", "separation_s", "conversion_s", "mix_s", "first_audio_s", "total_s"} <= set(timings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, LIVE], ids=["exact", "live"])
 def test_samples_do_not_depend_on_how_the_codes_come(
     song: np.ndarray, vocals: np.ndarray, more: dict[str, np.ndarray]
@@ -139,7 +137,6 @@ def test_samples_do_not_depend_on_how_the_codes_come(
     assert np.array_equal(first, second)
 
 
-@pytest.mark.slow
 def test_stems_of_a_song_leave_its_audio_alone(song: np.ndarray, vocals: np.ndarray, band: np.ndarray) -> None:
     oracle = Oracle(vocals)
     audio, stems, report = joined(messages(Written(song), oracle, stems=np.array([True])))
@@ -156,7 +153,6 @@ def test_stems_of_a_song_leave_its_audio_alone(song: np.ndarray, vocals: np.ndar
     assert "svc_steps" not in plain_report["settings"]
 
 
-@pytest.mark.slow
 def test_stems_of_a_song_with_a_voice_add_up(song: np.ndarray, vocals: np.ndarray) -> None:
     inputs = voice_inputs() | LIVE | {"stems": np.array([True])}
     audio, stems, report = joined(messages(Written(song), Oracle(vocals), **inputs))
@@ -165,7 +161,6 @@ def test_stems_of_a_song_with_a_voice_add_up(song: np.ndarray, vocals: np.ndarra
     assert report["stems"] == list(MIX_STEM_NAMES)
 
 
-@pytest.mark.slow
 def test_a_song_in_which_nobody_sings_stays_as_it_is(song: np.ndarray, band: np.ndarray) -> None:
     silent = Oracle(band * np.float32(1e-3))
     written = Written(resample(band, STEM_RATE_HZ, SAMPLE_RATE_HZ)[:, : song.shape[1]])
@@ -191,7 +186,6 @@ def test_what_belongs_to_a_voice_is_refused_without_one(name: str, value: np.nda
         SongRequest.from_inputs({"lyrics": text("la"), name: value}, PRESET)
 
 
-@pytest.mark.slow
 def test_conversion_begins_before_the_song_is_written(song: np.ndarray, vocals: np.ndarray) -> None:
     written = Written(song, chunk=23)
     converting = threading.Event()
@@ -214,7 +208,6 @@ def test_conversion_begins_before_the_song_is_written(song: np.ndarray, vocals: 
     assert audio.shape == song.shape
 
 
-@pytest.mark.slow
 def test_a_slow_converter_does_not_hold_up_the_writing(song: np.ndarray, vocals: np.ndarray) -> None:
     written = Written(song)
 
@@ -226,7 +219,6 @@ def test_a_slow_converter_does_not_hold_up_the_writing(song: np.ndarray, vocals:
     joined(messages(written, Patient(vocals), **voice_inputs(), **LIVE))
 
 
-@pytest.mark.slow
 def test_codes_and_progress_of_every_stage_come_through(song: np.ndarray, vocals: np.ndarray) -> None:
     stream = list(messages(Written(song), Oracle(vocals), **voice_inputs(), return_codes=np.array([True])))
     pieces = [message for message in stream if isinstance(message, CodesChunk)]
@@ -237,7 +229,6 @@ def test_codes_and_progress_of_every_stage_come_through(song: np.ndarray, vocals
     assert all(abs(done - N_FRAMES) <= 1 for done in last.values()), last
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["codec", "separate", "convert"])
 def test_a_failing_stage_fails_the_song_with_its_own_error(song: np.ndarray, vocals: np.ndarray, where: str) -> None:
     class Failing(Oracle):
@@ -261,7 +252,6 @@ def test_a_failing_stage_fails_the_song_with_its_own_error(song: np.ndarray, voc
         joined(messages(Broken(song), Failing(vocals), **voice_inputs(), **LIVE))
 
 
-@pytest.mark.slow
 def test_cancelling_ends_a_song_while_it_is_converted(song: np.ndarray, vocals: np.ndarray) -> None:
     release, cancelled = threading.Event(), threading.Event()
 

@@ -20,7 +20,7 @@ from tests.support.faults.recorder import Recorder
 from tests.support.raw import Metrics, start_cli
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def remains(owner: str) -> list[str]:

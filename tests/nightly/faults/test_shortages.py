@@ -44,7 +44,6 @@ def mapped(pid: int, what: str) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(180)
 def test_a_process_that_cannot_map_shared_memory_may_take_the_server_along_but_leaves_nothing(
     new_server: Callable[..., EmbeddedServer], record: Recorder
@@ -149,7 +148,6 @@ def test_a_full_disk_at_the_client_cancels_the_job_and_leaves_no_file(
     )  # fmt: skip
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_full_shared_memory_and_a_full_log_disk(
     repository: Repository, mounting: Callable[..., list[str]], record: Recorder, tmp_path: Path
@@ -190,7 +188,6 @@ def test_full_shared_memory_and_a_full_log_disk(
     assert process.returncode == 0
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("full", ["before", "meanwhile"])
 def test_an_export_onto_a_full_disk_says_so_and_leaves_nothing(
@@ -215,7 +212,6 @@ def test_an_export_onto_a_full_disk_says_so_and_leaves_nothing(
     record(f"the disk of the model repository is full ({how})", saw=lines[-1])
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(120)
 def test_the_oom_killer_is_a_kill(server: EmbeddedServer, client: Client, record: Recorder) -> None:
     """What the kernel does is SIGKILL, whoever asked for the memory; the process is chosen by its size."""

@@ -20,10 +20,6 @@ from tests.support.faults.recorder import Recorder
 from tests.support.waiting import wait_until
 
 OF_SONGS_ONLY = {"song", "heartmula", "heartcodec", "heartcodec_decoder"}
-SHORT = {"svc", "vocoder", "render"}
-"""In the short form: what tests/integration does not kill."""
-
-VICTIMS = [name if name in SHORT else pytest.param(name, marks=pytest.mark.faults) for name in LOADED]
 AGAIN: dict[str, Callable[[Client], object]] = {
     "song": lambda client: song(client, duration_s=2.0, min_duration_s=2.0),
     "cover": lambda client: cover(client, seconds=2.0),
@@ -32,7 +28,7 @@ AGAIN: dict[str, Callable[[Client], object]] = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("victim", LOADED)
 def test_a_killed_process_fails_its_own_jobs_by_name_and_no_others(
     server: EmbeddedServer, client: Client, alone: Callable[[str], np.ndarray], record: Recorder, victim: str
 ) -> None:
@@ -92,7 +88,6 @@ def test_a_hung_process_is_replaced(
     assert not left
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "SIGSTOP"])
 def test_a_server_that_dies_or_hangs_ends_and_says_so(

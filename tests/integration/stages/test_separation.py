@@ -88,7 +88,6 @@ def noise(n_samples: int, seed: int = 0) -> Any:
 # ---------------------------------------------------------------------------------------------------------- apply_model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "n_samples",
     [1, 2, 999, SEGMENT - 1, SEGMENT, SEGMENT + 1, STRIDE, STRIDE + 1, 2 * STRIDE + 1, 3 * SEGMENT + 17],
@@ -106,7 +105,6 @@ def test_stems_are_those_of_apply_model(network: TorchSeparator, n_samples: int)
     assert error(separate(skipping, audio)[..., :same], want[..., :same]) <= 1e-5
 
 
-@pytest.mark.slow
 def test_a_bag_gives_each_source_by_its_own_network() -> None:
     sizes = replace(SIZES, n_models=4, nfft=1024, depth=3, segment="1/5")
     bag = TorchSeparator(sizes)
@@ -193,7 +191,6 @@ def test_spans_cover_a_recording_once() -> None:
 # -------------------------------------------------------------------------------------------------------------- pieces
 
 
-@pytest.mark.slow
 def test_pieces_are_contiguous_and_fit_a_response() -> None:
     sizes = replace(SMALL, segment="6")
     stage, audio = SeparateStage(FakeSeparator(sizes), sizes), noise(3 * sizes.segment_samples)
@@ -214,7 +211,6 @@ def test_wanted_sources_come_in_the_order_asked_for() -> None:
     np.testing.assert_array_equal(separate(stage, audio, sources=("vocals", "bass")), everything[[3, 1]])
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording() -> None:
     stage = SeparateStage(FakeSeparator(SMALL), SMALL)
 

@@ -59,7 +59,6 @@ def run(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
     return np.concatenate(pieces, axis=1), report
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("live", [False, True])
 def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool) -> None:
     mix, vocals, _ = music.song(SECONDS)
@@ -86,7 +85,6 @@ class Silencer(Oracle):
         yield ConvertedChunk(np.zeros_like(request.vocals), None, {})
 
 
-@pytest.mark.slow
 def test_a_converter_that_is_silent_leaves_the_band() -> None:
     mix, vocals, band = music.song(8.0)
     audio, report = run(cover(request(mix), Silencer(vocals)))
@@ -158,7 +156,6 @@ def test_a_recording_without_vocals_is_an_error_if_asked(instrumental: np.ndarra
         run(pipeline)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["asked", "random weights"])
 def test_a_recording_without_vocals_is_converted_if_asked_or_if_nobody_can_tell(
     instrumental: np.ndarray, how: str
@@ -171,7 +168,6 @@ def test_a_recording_without_vocals_is_converted_if_asked_or_if_nobody_can_tell(
     assert oracle.n_converted == 1
 
 
-@pytest.mark.slow
 def test_a_long_introduction_is_kept_until_the_singer_begins() -> None:
     _, vocals, band = music.song(16.0)
     silent = np.zeros_like(vocals)
@@ -187,7 +183,6 @@ def test_a_long_introduction_is_kept_until_the_singer_begins() -> None:
 # ------------------------------------------------------------------------------------------------------ order and ends
 
 
-@pytest.mark.slow
 def test_the_next_window_is_separated_while_one_is_converted() -> None:
     mix, vocals, _ = music.song(SECONDS)
     converting = threading.Event()
@@ -209,7 +204,6 @@ def test_the_next_window_is_separated_while_one_is_converted() -> None:
     assert overlapped.is_set()
 
 
-@pytest.mark.slow
 def test_separation_does_not_run_far_ahead_of_a_slow_consumer() -> None:
     mix, vocals, _ = music.song(45.0)
     oracle = Oracle(vocals)
@@ -221,7 +215,6 @@ def test_separation_does_not_run_far_ahead_of_a_slow_consumer() -> None:
     stream.close()
 
 
-@pytest.mark.slow
 def test_cancelling_ends_the_job_while_a_stage_is_at_work() -> None:
     mix, vocals, _ = music.song(8.0)
     release, cancelled = threading.Event(), threading.Event()
@@ -237,7 +230,6 @@ def test_cancelling_ends_the_job_while_a_stage_is_at_work() -> None:
     release.set()
 
 
-@pytest.mark.slow
 def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
     class Failing(Oracle):
         def separate(self, request: SeparationRequest) -> tuple[np.ndarray, np.ndarray | None]:
@@ -250,7 +242,6 @@ def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
         run(cover(request(mix), Failing(vocals)))
 
 
-@pytest.mark.slow
 def test_poor_references_are_named_in_the_report() -> None:
     mix, vocals, _ = music.song(8.0)
     quiet = music.singer(4.0, 8_000, seed=1)

@@ -24,7 +24,7 @@ from tests.support.hub import alone_with_the_hub
 from tests.support.published import pull, verify
 from tests.support.releases import ASSETS, NARROW, PRESET, Release, write_release
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def official(name: str) -> dict[str, Any]:

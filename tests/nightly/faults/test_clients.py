@@ -102,7 +102,7 @@ COVER_STAGES = ("separate", "convert", "mix", "audio")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("kind", "stages"),
-    [pytest.param("song", SONG_STAGES, marks=pytest.mark.faults), ("cover", COVER_STAGES)],
+    [("song", SONG_STAGES), ("cover", COVER_STAGES)],
 )
 def test_a_caller_may_leave_at_every_stage(
     server: EmbeddedServer, client: Client, record: Recorder, kind: str, stages: tuple[str, ...]
@@ -158,7 +158,6 @@ def far_host() -> Iterator[tuple[list[str], str, Callable[[], None]]]:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(180)
 def test_a_host_whose_network_is_cut_frees_its_job(
     new_server: Callable[..., EmbeddedServer], record: Recorder, monkeypatch: pytest.MonkeyPatch

@@ -31,8 +31,6 @@ from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music, singers, weights_files
 
-pytestmark = pytest.mark.slow
-
 SECONDS = 16.0
 IMAGE = np.array([[0.8], [0.6]], np.float32)
 """Of the singer, a little left."""
