@@ -34,6 +34,7 @@ from heartvoice.errors import (
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
+    ModelMissingError,
     ModelUnavailableError,
     RequestCancelledError,
 )
@@ -239,7 +240,7 @@ class RetryState:
         Raises:
             HeartvoiceError: `error` itself, where another try is useless, forbidden or too late.
         """
-        transient = isinstance(error, ModelUnavailableError) and not isinstance(error, wire.ModelMissingError)
+        transient = isinstance(error, ModelUnavailableError) and not isinstance(error, ModelMissingError)
         if received or not transient or self.count > self._retries:
             raise error
         delay = self._jitter(0.5, 1.0) * min(0.2 * 2.0 ** (self.count - 1), 5.0)

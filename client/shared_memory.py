@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice import shm_regions
 from heartvoice.client import wire
-from heartvoice.errors import InvalidRequestError, ModelUnavailableError
+from heartvoice.errors import InvalidRequestError, ModelMissingError, ModelUnavailableError
 from heartvoice.shm_regions import HEADER, find_key, new_region_name
 
 LARGE_BYTES = 1_000_000
@@ -83,7 +83,7 @@ class SharedMemoryRequest:
                         left = left[file.write(left) :]
         except OSError as error:
             self.unlink()
-            raise wire.ModelMissingError(
+            raise ModelMissingError(
                 f"shared_memory: {shm_regions.SHM} cannot take {self.n_bytes} bytes: {error.strerror}; "
                 "make room, or leave shared_memory off"
             ) from error
@@ -145,7 +145,7 @@ class SharedMemory:
         return key
 
     def _refusal(self) -> ModelUnavailableError:
-        return wire.ModelMissingError(
+        return ModelMissingError(
             f"shared_memory: the server at {self._url} does not allow it to this user: start it with "
             "`heartvoice serve --shared-memory`, or leave shared_memory off"
         )

@@ -39,16 +39,12 @@ from heartvoice.errors import (
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
+    ModelMissingError,
     ModelUnavailableError,
-    RequestCancelledError,
 )
 
 _UNIT_TOLERANCE = 1e-3
 M = TypeVar("M")
-
-
-class ModelMissingError(ModelUnavailableError):
-    """There is no such model, or no such server: asking again is no use."""
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -309,19 +305,6 @@ _CORE_TEXTS: tuple[tuple[type[HeartvoiceError], re.Pattern[str]], ...] = tuple(
         (DeadlineError, "Request timeout expired"),
     )
 )
-_BY_STATUS: dict[str, type[HeartvoiceError]] = {
-    "INVALID_ARGUMENT": InvalidRequestError,
-    "OUT_OF_RANGE": InvalidRequestError,
-    "UNAVAILABLE": ModelUnavailableError,
-    "RESOURCE_EXHAUSTED": ModelUnavailableError,
-    "NOT_FOUND": ModelMissingError,
-    "UNIMPLEMENTED": ModelMissingError,
-    "UNAUTHENTICATED": ModelMissingError,
-    "PERMISSION_DENIED": ModelMissingError,
-    "DEADLINE_EXCEEDED": DeadlineError,
-    "CANCELLED": RequestCancelledError,
-    "ABORTED": RequestCancelledError,
-}
 _WRONG_SERVER = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|http1\.x server|Peer name .* is not in peer"
 )
@@ -346,5 +329,4 @@ def error_from_status(status: str, details: str) -> HeartvoiceError:
         return (InvalidRequestError if sent else EngineError)(f"message: {details}")
     if status == "UNAVAILABLE" and _WRONG_SERVER.search(details):
         return ModelMissingError(details)
-    default = _BY_STATUS.get(status, EngineError)
-    return error_from_text(details or status, default)
+    return error_from_text(details or status, errors.class_of_status(status))

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from heartvoice import __version__
 from heartvoice.cli.terminal import escape_controls
-from heartvoice.errors import DeadlineError, HeartvoiceError, InvalidRequestError, ModelUnavailableError
+from heartvoice.errors import HeartvoiceError, codes_of
 
 LAZY_COMMANDS = {
     "song": ("heartvoice.cli.song", "song"),
@@ -31,11 +31,6 @@ LAZY_COMMANDS = {
     "bench": ("heartvoice.cli.bench", "bench"),
 }
 """Each command's module and function, or group, in the order of the help."""
-_EXIT_CODES: tuple[tuple[type[HeartvoiceError], int], ...] = (
-    (InvalidRequestError, 2),
-    (ModelUnavailableError, 3),
-    (DeadlineError, 4),
-)
 # Typer's newer versions carry their own copy of click; this is the class in either.
 _ClickException: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
@@ -129,7 +124,7 @@ def _explain(error: BaseException) -> int:
     elif isinstance(error, OSError) and error.filename:
         text = f"{error.filename}: {error.strerror}"
     else:
-        code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+        code = codes_of(error).exit_code
     typer.echo(f"error: {escape_controls(' '.join(text.split()))}", err=True)
     return code
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.errors import InvalidRequestError, UnauthenticatedError
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,6 @@ _TOKEN_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9_.@:/-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SCHEME = "bearer "
-
-
-class UnauthenticatedError(HeartvoiceError):
-    """No token, or none that is known."""
-
-    code = "UNAUTHENTICATED"
 
 
 class Tokens:

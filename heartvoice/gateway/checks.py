@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from heartvoice.arrays import Array
-from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts.field_checks import check_complete, check_shape, find_input
 from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.tensors import JOB_INPUTS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.contracts.validation import check_rules
-from heartvoice.errors import InvalidRequestError
+from heartvoice.errors import InvalidRequestError, UnknownModelError
 from heartvoice.gateway.request_parser import Parts
 
 INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
@@ -35,14 +34,6 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 _LENGTH_BYTES = 4
-
-
-class UnknownModelError(ModelMissingError):
-    """There is no such model, or callers may not reach it. The text is Triton's, which clients know."""
-
-    def wire(self) -> str:
-        """Without a code, as Triton says it in a stream."""
-        return str(self)
 
 
 def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:

@@ -17,12 +17,18 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.contracts.kserve import ENDED_EARLY
 from heartvoice.contracts.types import ModelSpec
-from heartvoice.errors import EngineError, HeartvoiceError, InvalidRequestError
+from heartvoice.errors import (
+    EngineError,
+    HeartvoiceError,
+    InvalidRequestError,
+    QuotaError,
+    UnauthenticatedError,
+    UnknownModelError,
+    codes_of,
+)
 from heartvoice.gateway.access_log import Call, Metrics
-from heartvoice.gateway.authentication import UnauthenticatedError
-from heartvoice.gateway.checks import UnknownModelError
 from heartvoice.gateway.methods import DENIED, METHODS, Method
-from heartvoice.gateway.rate_limits import Limits, Quota, QuotaError
+from heartvoice.gateway.rate_limits import Limits, Quota
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
 
@@ -43,13 +49,13 @@ SHARED_MEMORY = b"shared memory"
 REFUSAL_S = 0.02
 """Between headers and status of a stream that is refused before its first request was received: callers that use
 grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
-_ANSWERS: dict[type[HeartvoiceError], tuple[grpc.StatusCode, str]] = {
-    InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, "request"),
-    UnknownModelError: (grpc.StatusCode.NOT_FOUND, "model"),
-    QuotaError: (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"),
-    UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, "authentication"),
+_REFUSALS: dict[type[HeartvoiceError], str] = {
+    InvalidRequestError: "request",
+    UnknownModelError: "model",
+    QuotaError: "quota",
+    UnauthenticatedError: "authentication",
 }
-"""Status of each refusal, and its name in the metrics."""
+"""The name of each refusal in the metrics."""
 _UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
 
 
@@ -254,11 +260,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     def refused(self, call: Call, error: HeartvoiceError) -> None:
         """Count a refusal and keep it for the access log."""
         call.refusal = str(error)
-        self._metrics.refused(_ANSWERS[type(error)][1])
+        self._metrics.refused(_REFUSALS[type(error)])
 
     async def _refuse(self, call: Call, context: Any, error: HeartvoiceError) -> None:
         self.refused(call, error)
-        await self._abort(call, context, _ANSWERS[type(error)][0], str(error))
+        await self._abort(call, context, grpc.StatusCode[codes_of(error).status], str(error))
 
     async def _pass_status(self, call: Call, context: Any, error: grpc.aio.AioRpcError) -> None:
         """Pass the server's status on; where there was no server, say no more than that."""

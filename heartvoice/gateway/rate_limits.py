@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from heartvoice.contracts.constants import MAX_FILE_BYTES
-from heartvoice.errors import InvalidRequestError, ModelUnavailableError
+from heartvoice.errors import InvalidRequestError, QuotaError
 
 BURST_S = 2.0
 """A caller that has been quiet may send so many seconds' worth of requests at once."""
@@ -44,10 +44,6 @@ class Limits:
                 f"bytes_per_minute: expected at least max_message_bytes ({self.max_message_bytes}), or the largest "
                 f"request could never be sent; got {self.bytes_per_minute}"
             )
-
-
-class QuotaError(ModelUnavailableError):
-    """The caller asks for more than its share; later it may not be too much."""
 
 
 class Bucket:

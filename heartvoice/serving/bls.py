@@ -13,7 +13,14 @@ import triton_python_backend_utils as pb_utils
 from heartvoice.arrays import Array
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import NUMPY_DTYPE
-from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError, RequestCancelledError, from_wire
+from heartvoice.errors import (
+    EngineError,
+    HeartvoiceError,
+    ModelUnavailableError,
+    RequestCancelledError,
+    class_of_status,
+    from_wire,
+)
 from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.networks import Check, LocalNetworks, never_cancelled
 from heartvoice.serving import process_registry
@@ -58,15 +65,10 @@ def _error(model: str, error: Any) -> HeartvoiceError:
         return ModelUnavailableError(f"{model}: its process has died")
     if "is not ready" in text or "unknown model" in text:
         return ModelUnavailableError(f"{model}: not loaded")
-    code = error.code()
-    for triton, cls in (
-        (pb_utils.TritonError.UNAVAILABLE, ModelUnavailableError),
-        (pb_utils.TritonError.NOT_FOUND, ModelUnavailableError),
-        (pb_utils.TritonError.CANCELLED, RequestCancelledError),
-    ):
-        if code == triton:
-            return from_wire(text, cls)
-    return from_wire(text, EngineError)
+    for name in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):  # the names are those of gRPC's statuses
+        if error.code() == getattr(pb_utils.TritonError, name):
+            return from_wire(text, class_of_status(name))
+    return from_wire(text)
 
 
 class BlsClient:

@@ -17,13 +17,12 @@ import triton_python_backend_utils as pb_utils
 from heartvoice.arrays import Array
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec
 from heartvoice.errors import (
-    DeadlineError,
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
     ModelUnavailableError,
     RequestCancelledError,
-    VoiceNotFoundError,
+    codes_of,
 )
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
@@ -49,17 +48,7 @@ EVENT_S = 1.0
 
 def triton_code(error: HeartvoiceError) -> Any:
     """Return Triton's code for an error."""
-    codes = pb_utils.TritonError
-    for cls, code in (
-        (InvalidRequestError, codes.INVALID_ARG),
-        (VoiceNotFoundError, codes.NOT_FOUND),
-        (ModelUnavailableError, codes.UNAVAILABLE),
-        (RequestCancelledError, codes.CANCELLED),
-        (DeadlineError, codes.CANCELLED),
-    ):
-        if isinstance(error, cls):
-            return code
-    return codes.INTERNAL
+    return getattr(pb_utils.TritonError, codes_of(error).triton)
 
 
 def text_tensor(name: str, text: str | bytes) -> Any:

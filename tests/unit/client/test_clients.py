@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from heartvoice.client import AudioChunk, CodesChunk, Event, Report, SongRequest
-from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import RENDER
 from heartvoice.errors import (
@@ -20,6 +19,7 @@ from heartvoice.errors import (
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
+    ModelMissingError,
     ModelUnavailableError,
     RequestCancelledError,
 )

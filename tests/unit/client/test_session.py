@@ -8,9 +8,8 @@ import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.connection import Connection, RetryState
-from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
-from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelUnavailableError
+from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelMissingError, ModelUnavailableError
 
 
 class Clock:

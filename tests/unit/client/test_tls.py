@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
-from heartvoice.client.wire import ModelMissingError
-from heartvoice.errors import ModelUnavailableError
+from heartvoice.errors import ModelMissingError, ModelUnavailableError
 from tests.fakes.server import FakeServer
 from tests.support.callers import Caller, Certificates
 

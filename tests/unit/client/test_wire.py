@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 from heartvoice.client import wire
 from heartvoice.client.messages import AudioChunk, CodesChunk
 from heartvoice.client.requests import SongRequest
-from heartvoice.client.wire import ModelMissingError, error_from_status, error_from_text
+from heartvoice.client.wire import error_from_status, error_from_text
 from heartvoice.contracts.models import SONG
 from heartvoice.contracts.tensors import REPORT
 from heartvoice.contracts.types import NUMPY_DTYPE, Axis, TensorSpec
@@ -20,6 +20,7 @@ from heartvoice.errors import (
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
+    ModelMissingError,
     ModelUnavailableError,
     RequestCancelledError,
 )

@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from heartvoice.client import AsyncClient
-from heartvoice.client.wire import ModelMissingError
-from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
-from heartvoice.gateway.authentication import Tokens, UnauthenticatedError, add_token, certificate_name
+from heartvoice.errors import (
+    HeartvoiceError,
+    InvalidRequestError,
+    ModelMissingError,
+    ModelUnavailableError,
+    UnauthenticatedError,
+)
+from heartvoice.gateway.authentication import Tokens, add_token, certificate_name
 from tests.fakes.server import FakeServer
 from tests.support.callers import AsyncCaller, Caller, Certificates, SyncCaller
 from tests.support.gateways import running

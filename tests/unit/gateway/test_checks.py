@@ -18,9 +18,9 @@ from heartvoice.client.requests import as_cover, as_request
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.tensors import JOB_INPUTS
 from heartvoice.contracts.types import Axis, TensorSpec
-from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.errors import HeartvoiceError, InvalidRequestError, UnknownModelError
 from heartvoice.gateway import request_parser
-from heartvoice.gateway.checks import UnknownModelError, check_request
+from heartvoice.gateway.checks import check_request
 
 HUGE = 2**62
 

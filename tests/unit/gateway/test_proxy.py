@@ -19,9 +19,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import Client
-from heartvoice.client.wire import ModelMissingError
 from heartvoice.contracts.models import SONG
-from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.errors import DeadlineError, InvalidRequestError, ModelMissingError, ModelUnavailableError
 from heartvoice.gateway import proxy
 from heartvoice.gateway.authentication import add_token
 from heartvoice.gateway.methods import DENIED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway.rate_limits import Bucket, Limits, Quota, QuotaError
+from heartvoice.errors import InvalidRequestError, QuotaError
+from heartvoice.gateway.rate_limits import Bucket, Limits, Quota
 
 
 class Clock:
