@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from heartvoice.arrays import Array
@@ -198,7 +198,7 @@ def compare(told: str, model: ModelSpec, inputs: dict[str, Array]) -> None:
         assert measured or told == as_client_says(server)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(songs(SONG_SETTINGS))
 @example(SongRequest("la\0la"))
 @example(SongRequest("", " "))
@@ -207,7 +207,7 @@ def test_songs_are_judged_alike(request: SongRequest) -> None:
     compare(verdict(lambda: wire.encode_job(request)), SONG, tensors(request, SONG))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(covers(COVER_SETTINGS))
 def test_covers_are_judged_alike(request: CoverRequest) -> None:
     compare(verdict(lambda: wire.encode_job(request)), COVER, tensors(request, COVER))
@@ -216,21 +216,21 @@ def test_covers_are_judged_alike(request: CoverRequest) -> None:
 RENDERED_COVER = tuple(setting for setting in COVER_SETTINGS if setting in RENDER_SETTINGS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(songs(RENDER_SETTINGS) | covers(RENDERED_COVER), st.sampled_from(["wav", "ogg", "", "aac", "\0"]))
 def test_renders_are_judged_alike(request: SongRequest | CoverRequest, file_format: str) -> None:
     inputs = tensors(request, RENDER) | {"format": text(file_format)}
     compare(verdict(lambda: wire.encode_render(request, file_format)), RENDER, inputs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(RECORDINGS)
 def test_recordings_are_judged_alike(recording: Recording) -> None:
     compare(verdict(lambda: wire.encode_stems(recording, None)), DEMUCS, recording.inputs())
     compare(verdict(lambda: wire.encode_embed(recording)), SPEAKER_ENCODER, recording.inputs())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(songs(SONG_SETTINGS), covers(COVER_SETTINGS))
 def test_the_servers_readers_refuse_what_the_checker_refuses(song: SongRequest, cover: CoverRequest) -> None:
     jobs: list[tuple[Callable[[dict[str, Array]], object], ModelSpec, dict[str, Array]]] = [
