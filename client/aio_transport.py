@@ -16,17 +16,11 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.connection import (
-    DRAIN_IDLE_S,
-    DRAIN_TIMEOUT_S,
-    READY_TIMEOUT_S,
-    Connection,
-    Pem,
-    RetryState,
-    StreamReader,
-)
+from heartvoice.client.connection import READY_TIMEOUT_S, Connection, Pem
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.retries import RetryState
 from heartvoice.client.shared_memory import SharedMemory
+from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StreamReader
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError
 
 M = TypeVar("M")

@@ -14,18 +14,11 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.connection import (
-    DRAIN_IDLE_S,
-    DRAIN_TIMEOUT_S,
-    READY_TIMEOUT_S,
-    Connection,
-    Pem,
-    RetryState,
-    StallGuard,
-    StreamReader,
-)
+from heartvoice.client.connection import READY_TIMEOUT_S, Connection, Pem
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.retries import RetryState
 from heartvoice.client.shared_memory import SharedMemory
+from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StallGuard, StreamReader
 from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
 
 M = TypeVar("M")

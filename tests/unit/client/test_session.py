@@ -7,7 +7,8 @@ import math
 import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.connection import Connection, RetryState
+from heartvoice.client.connection import Connection
+from heartvoice.client.retries import RetryState
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S, MAX_VOICE_S
 from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelMissingError, ModelUnavailableError
 
