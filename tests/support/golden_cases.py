@@ -1,7 +1,8 @@
 """Find golden vectors: in tests/golden, and in every folder that HEARTVOICE_GOLDEN lists (separated like PATH).
 
-A golden folder has config.json and io.safetensors, at any depth under a root. What its config holds says what it
-tests; its sizes, seeds and cases are read, never assumed.
+A root holds families, a family holds golden folders: config.json and io.safetensors, at any depth. A folder is found
+by its family and name (`seed_vc/dit`), since families share names; those of HeartMuLa and HeartCodec (family
+`heartlib`) by what their config holds, whatever their size. Sizes, seeds and cases are read, never assumed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class GoldenFolder:
     label: str
     path: Path
     kind: str
-    """"heartmula" or "heartcodec"; the folder's own name for any other."""
+    """"heartmula", "heartcodec", or family and folder as in "seed_vc/dit"."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -81,16 +82,13 @@ def _tensors(path: Path) -> Tensors:
     return tensors
 
 
-def _kind(path: Path) -> str:
-    config = _config(path)
-    if not isinstance(config, dict):
-        return path.name
-    if (path / "weights.safetensors").is_file():
-        if "backbone" in config:
+def _kind(path: Path, family: str) -> str:
+    if family == "heartlib" and (path / "weights.safetensors").is_file():
+        if "backbone" in _config(path):
             return "heartmula"
-        if "num_quantizers" in config:
+        if "num_quantizers" in _config(path):
             return "heartcodec"
-    return path.name
+    return f"{family}/{path.name}"
 
 
 def roots() -> list[Path]:
@@ -115,8 +113,13 @@ def all_folders() -> tuple[GoldenFolder, ...]:
         for path in paths:
             inner = path.relative_to(root)
             label = "/".join([*root.resolve().parts[-2:], *inner.parts])
-            found.append(GoldenFolder(label, path, _kind(path)))
+            found.append(GoldenFolder(label, path, _kind(path, inner.parts[0])))
     return tuple(found)
+
+
+def families() -> set[str]:
+    """Return the families that the roots hold."""
+    return {"heartlib" if "/" not in folder.kind else folder.kind.split("/")[0] for folder in all_folders()}
 
 
 def folders(kind: str) -> list[GoldenFolder]:

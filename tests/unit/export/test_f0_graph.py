@@ -27,7 +27,7 @@ from tests.support.f0_engines import SMALL, SWIFT, f0_engine, golden_sizes, swif
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.support.graphs import TINY, relative_error
 
-FOLDERS = folder_params("rmvpe")
+FOLDERS = folder_params("seed_vc/rmvpe")
 
 
 def compared(sizes: AnyF0, source: Any, precision: Any = "fp32") -> Parity:

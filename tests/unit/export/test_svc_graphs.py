@@ -120,7 +120,7 @@ def test_a_graph_has_the_contract_s_names_and_free_axes(quantity: str, tmp_path:
 # -------------------------------------------------------------------------------------------------------------- golden
 
 
-@pytest.mark.parametrize("folder", folder_params("dit"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/dit"))
 def test_velocities_are_the_references(folder: GoldenFolder) -> None:
     io, engine = folder.io, svc_engine(*golden_dit(folder))
     inputs = {
@@ -151,7 +151,7 @@ def test_velocities_are_the_references(folder: GoldenFolder) -> None:
     assert n_compared >= 6
 
 
-@pytest.mark.parametrize("folder", folder_params("length_regulator"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/length_regulator"))
 def test_conditions_are_the_references(folder: GoldenFolder) -> None:
     io = folder.io
     sizes, source = golden_regulator(folder)
@@ -161,7 +161,7 @@ def test_conditions_are_the_references(folder: GoldenFolder) -> None:
         assert_close(engine.run(inputs)["cond"], io[result], 1e-5)
 
 
-@pytest.mark.parametrize("folder", folder_params("whisper_content"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/whisper_content"))
 def test_content_is_the_references(folder: GoldenFolder) -> None:
     sizes, source = golden_whisper(folder)
     wave = folder.io["short.wave_16k"][0]

@@ -39,7 +39,7 @@ from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.support.graphs import TINY, engine_of, relative_error
 from tests.support.vocoders import SMALL, OneNetwork, golden, log_mel, random_source, vocoder, weight_norm_names
 
-FOLDERS = folder_params("bigvgan")
+FOLDERS = folder_params("seed_vc/bigvgan")
 STYLE = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 3),
     dilations=(1, 2), segment_frames=10,
@@ -241,7 +241,7 @@ def test_the_style_graph_has_its_own_contract(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", folder_params("campplus"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/campplus"))
 def test_style_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
     """As the network gives it: its length is about 12, not 1."""
     sizes = CampplusConfig()

@@ -21,7 +21,7 @@ from heartvoice.models.bigvgan import Activation, Bigvgan, bigvgan_manifest, ope
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.support.vocoders import SMALL, golden, log_mel, random_source, vocoder, weight_norm_names, write_config
 
-FOLDERS = folder_params("bigvgan")
+FOLDERS = folder_params("seed_vc/bigvgan")
 ASSETS = Path(__file__).parents[2] / "assets"
 
 

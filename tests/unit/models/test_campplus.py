@@ -23,7 +23,7 @@ from heartvoice.models.speaker import build_speaker, open_campplus, speaker_mani
 from tests.support import weights_files
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 
-KIND = "campplus"
+KIND = "seed_vc/campplus"
 SMALL = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16,
     blocks=(2, 3), dilations=(1, 2), segment_frames=10,

@@ -25,7 +25,7 @@ from heartvoice.stages.f0 import decode_salience, rmvpe_log_mel
 from tests.support.f0_engines import SMALL, golden_sizes
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 
-FOLDERS = folder_params("rmvpe")
+FOLDERS = folder_params("seed_vc/rmvpe")
 ASSETS = Path(__file__).parents[2] / "assets"
 
 

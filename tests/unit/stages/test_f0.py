@@ -211,7 +211,7 @@ def test_salience_must_exceed_the_threshold() -> None:
     assert (decode_salience(salience, 0.0) > 0).sum() == 3
 
 
-@pytest.mark.parametrize("folder", folder_params("rmvpe"))
+@pytest.mark.parametrize("folder", folder_params("seed_vc/rmvpe"))
 def test_contour_is_the_references(folder: GoldenFolder) -> None:
     sizes, io = golden_sizes(folder), folder.io
     network = OneNetwork(f0_engine(sizes, Checkpoint.open(folder.path / "weights.safetensors")))

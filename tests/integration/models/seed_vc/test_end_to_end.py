@@ -36,7 +36,7 @@ def cases(wanted: str) -> list[Any]:
     """One parameter for each recorded conversion whose entry has `wanted`; those of several windows are slow."""
     return [
         pytest.param(folder, name, id=f"{folder.label}::{name}")
-        for folder in folders("e2e")
+        for folder in folders("seed_vc/e2e")
         for name, entry in folder.config.items()
         if isinstance(entry, dict) and "steps" in entry and wanted in entry
     ]

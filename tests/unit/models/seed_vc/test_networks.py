@@ -33,7 +33,9 @@ from tests.support.svc_networks import (
     random_source,
 )
 
-DITS, REGULATORS, WHISPERS = (folder_params(kind) for kind in ("dit", "length_regulator", "whisper_content"))
+DITS, REGULATORS, WHISPERS = (
+    folder_params(f"seed_vc/{name}") for name in ("dit", "length_regulator", "whisper_content")
+)
 
 
 @pytest.fixture(autouse=True)

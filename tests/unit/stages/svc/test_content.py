@@ -27,7 +27,7 @@ from tests.support.cancelling import networks_until
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.support.svc_networks import OneOf, golden_whisper, svc_engine
 
-RESAMPLES, WHISPERS = folder_params("resample"), folder_params("whisper_content")
+RESAMPLES, WHISPERS = folder_params("seed_vc/resample"), folder_params("seed_vc/whisper_content")
 TINIEST = WhisperConfig(d_model=8, encoder_layers=1, encoder_attention_heads=1, encoder_ffn_dim=8)
 
 

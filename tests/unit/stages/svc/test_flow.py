@@ -26,7 +26,7 @@ from tests.support.svc_networks import (
     svc_engine,
 )
 
-FOLDERS = folder_params("cfm")
+FOLDERS = folder_params("seed_vc/cfm")
 CASE = re.compile(r"out\.steps(\d+)\.cfg([\d.]+?)(?:\.temperature([\d.]+))?")
 
 

@@ -9,7 +9,7 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.stages.svc.mel import log_mel, mel_filters, n_mel_frames
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 
-FOLDERS = folder_params("mel_frontend")
+FOLDERS = folder_params("seed_vc/mel_frontend")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -11,7 +11,7 @@ import pytest
 from heartvoice.stages.svc.pitch import Rounding, automatic_shift, median_log, pitch_bins, shifted
 from tests.support.golden_cases import GoldenFolder, folder_params
 
-SHIFTS, REGULATORS = folder_params("f0_shift"), folder_params("length_regulator")
+SHIFTS, REGULATORS = folder_params("seed_vc/f0_shift"), folder_params("seed_vc/length_regulator")
 
 
 def semitones_between(low: float, high: float) -> float:

@@ -16,7 +16,7 @@ from heartvoice.stages.svc.mel import n_mel_frames
 from heartvoice.stages.svc.windows import WindowJoiner, nearest_index, plan_windows, regulator_inputs
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 
-REGULATORS, CHUNKINGS = folder_params("length_regulator"), folder_params("chunking")
+REGULATORS, CHUNKINGS = folder_params("seed_vc/length_regulator"), folder_params("seed_vc/chunking")
 
 
 # ------------------------------------------------------------------------------------------------------ nearest indices
