@@ -49,6 +49,9 @@ def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
         yield running
 
 
+OF_SEPARATION = ("demucs", "htdemucs")
+
+
 @pytest.fixture(scope="module")
 def victims(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """Another one, to lose processes: each test leaves it with all of them again."""
@@ -207,7 +210,7 @@ def test_requests_may_be_joined_where_bits_do_not_matter(
     mix = (music.song(9.0)[0], STEM_RATE_HZ)
     alone = client.separate(mix, sources=["vocals"])["vocals"]
     together: list[np.ndarray] = []
-    with Client(new_server(root, models=OF_COVERS).url) as joining:
+    with Client(new_server(root, models=OF_SEPARATION).url) as joining:
         threads = [
             threading.Thread(target=lambda: together.append(joining.separate(mix, sources=["vocals"])["vocals"]))
             for _ in range(4)
@@ -224,7 +227,7 @@ def test_requests_may_be_joined_where_bits_do_not_matter(
 def test_separation_in_bf16_by_choice(new_server: Callable[..., EmbeddedServer], client: Client) -> None:
     mix = (music.song(6.0)[0], STEM_RATE_HZ)
     exact = client.separate(mix)
-    server = new_server(config_name="cpu_bf16", models=OF_COVERS)
+    server = new_server(config_name="cpu_bf16", models=OF_SEPARATION)
     with Client(server.url) as coarse:
         stems = coarse.separate(mix)
     assert tuple(stems) == tuple(exact)
@@ -323,9 +326,9 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
 
 @pytest.mark.parametrize("victim", ["svc", "demucs", "speaker_encoder"])
 def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
-    new_server: Callable[..., EmbeddedServer], voice: bytes, victim: str, monkeypatch: pytest.MonkeyPatch
+    victims: EmbeddedServer, voice: bytes, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = new_server(models=OF_COVERS)
+    server = victims
     monkeypatch.setattr(server, "_reload", lambda name: None)  # an operator took it away, it stays away
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, live=True)
@@ -338,7 +341,9 @@ def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
         with pytest.raises(ModelUnavailableError, match=victim):
             for _ in stream:
                 pass
-    wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
+        wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
+        monkeypatch.undo()
+        wait_until(lambda: client.model_ready(victim), 110.0, "the watch does not load it again")
 
 
 def test_log_holds_neither_consent_nor_file_names(server: EmbeddedServer, recording: bytes, voice: bytes) -> None:

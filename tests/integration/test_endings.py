@@ -153,10 +153,8 @@ def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: E
     wait_until(lambda: idle(Metrics(server.metrics_url)), 60.0, "jobs still live")
 
 
-def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
-    new_server: Callable[..., EmbeddedServer],
-) -> None:
-    server = new_server(models=OF_SONGS)
+def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(victims: EmbeddedServer) -> None:
+    server, restarts = victims, victims.restarts.get("song", 0)
     metrics = Metrics(server.metrics_url)
     with Client(server.url, retries=0, stall_timeout_s=4.0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
@@ -167,7 +165,7 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(
         with pytest.raises(ModelUnavailableError, match="song"):
             for _ in stream:
                 pass
-        wait_until(lambda: server.restarts.get("song") == 1, 60.0, "not reloaded")
+        wait_until(lambda: server.restarts.get("song") == restarts + 1, 60.0, "not reloaded")
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
 
