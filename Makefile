@@ -13,13 +13,14 @@ export OMP_WAIT_POLICY = PASSIVE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')
 ALL = --dist loadfile --no-loadscope-reorder -m "$(NO_GPU)"
 
-.PHONY: help song cover test fast nightly faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
+.PHONY: help song cover test fast nightly coverage faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
 	@echo "make test    set up, run the tests of tests/unit and tests/integration"
 	@echo "make fast    the tests of tests/unit alone (what plain pytest runs)"
 	@echo "make nightly all tests, faults and fuzzing"
+	@echo "make coverage   lines and branches that make test reaches, subprocesses included; pages in build/coverage"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types, licences and the tests of make test"
@@ -60,6 +61,13 @@ fast: $(READY)
 nightly: test
 	$(BIN)/python -m pytest -q $(ALL) tests/nightly
 	$(MAKE) fuzz
+
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(ALL) tests/unit tests/integration
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet --directory build/coverage
+	$(BIN)/coverage report
 
 faults: $(READY)
 	HEARTVOICE_FAULTS_REPORT=1 $(BIN)/python -m pytest -q -n 0 -s tests/nightly/faults
