@@ -1,4 +1,4 @@
-"""Quick runs of the benchmark that `tests/unit/benchmarks/test_mixed_precision.py` tests in parts."""
+"""Quick runs of the benchmark that `tests/integration/benchmarks/test_mixed_precision.py` tests in parts."""
 
 from __future__ import annotations
 

@@ -53,7 +53,6 @@ def test_songs_are_those_of_the_portable_graph(kind: str) -> None:
         np.testing.assert_array_equal(alone(lm, wanted, index % N_SLOTS), codes_alone(index))
 
 
-@pytest.mark.slow
 @engines(but=QUANTIZED)
 def test_long_songs_are_those_of_the_portable_graph(kind: str) -> None:
     lm = make(kind, 2)
@@ -72,7 +71,6 @@ def test_a_song_is_the_same_whoever_comes_and_goes(kind: str) -> None:
     play_at_random(kind, make(kind, N_SLOTS), seed=0, n_songs=8)
 
 
-@pytest.mark.slow
 @engines()
 def test_many_songs_at_two_threads(kind: str) -> None:
     lm = make(kind, 8, threads=2)
@@ -93,7 +91,6 @@ def test_codes_are_those_of_the_song_alone(arrivals: list[tuple[int, int, int]])
     run_schedule("standard", arrivals)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ON_CPU)
 def test_codes_are_those_of_the_song_alone_in_any_schedule(kind: str) -> None:
     examples = 100 if kind == "standard" else 10

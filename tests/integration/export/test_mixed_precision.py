@@ -206,7 +206,6 @@ def test_every_half_dtype_has_an_onnx_type() -> None:
         assert onnx.helper.np_dtype_to_tensor_dtype(np.dtype(NUMPY_HALF[precision])) == ONNX_HALF[precision]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", HALVES)
 def test_separator_is_typed_and_near_float32(exported: Path, tmp_path: Path, precision: HalfPrecision) -> None:
     path = tmp_path / GRAPH_FILE
