@@ -24,7 +24,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 LONGEST = (
     "integration/test_voices.py", "integration/test_covers.py", "integration/test_serve.py",
     "integration/stages/lm/test_engines.py", "integration/stages/svc/test_live.py",
-    "integration/export/test_repository.py", "integration/export/test_htdemucs_graph.py", "integration/export/test_weights.py",
+    "integration/export/test_repository.py", "integration/export/test_htdemucs_graph.py",
+    "integration/export/test_weights.py",
 )  # fmt: skip
 """What takes longest, with what shares its server, longest first: none of these may be left alone at the end."""
 SERVED = ("tests/integration/test_", "tests/integration/hostile/")
