@@ -25,7 +25,7 @@ def test_where_names_the_place_and_the_types_and_repeats_no_message() -> None:
     assert text.startswith("builtins.RuntimeError\n")
     assert "caused by builtins.ValueError\n" in text
     assert "in _fails" in text
-    assert "test_failures.py" in text
+    assert "test_redaction.py" in text
     assert "my secret love" not in text
 
 
