@@ -4,6 +4,7 @@
     ├── InvalidRequestError         the caller's input is wrong
     ├── VoiceNotFoundError          no voice of that key is cached
     ├── ModelUnavailableError       not loaded, dead, or no room; another try may help
+    │   ├── SetupError              this machine lacks something; the message says how to get it
     │   ├── ModelMissingError       no such model or server
     │   │   └── UnknownModelError   the same at the gateway
     │   └── QuotaError              the gateway's limit of a caller
@@ -55,6 +56,10 @@ class ModelUnavailableError(HeartvoiceError):
     """A model is not loaded, has died, or has no room for another job."""
 
     code = "UNAVAILABLE"
+
+
+class SetupError(ModelUnavailableError):
+    """This machine or environment lacks something that the server needs; the message says how to get it."""
 
 
 class ModelMissingError(ModelUnavailableError):
@@ -140,6 +145,7 @@ TABLE = (
     ErrorCodes(EngineError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(CheckpointError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(ExportError, "INTERNAL", "INTERNAL", 1),
+    ErrorCodes(SetupError, "UNAVAILABLE", "UNAVAILABLE", 3),
     ErrorCodes(UnknownModelError, "UNAVAILABLE", "NOT_FOUND", 3),
     ErrorCodes(QuotaError, "UNAVAILABLE", "RESOURCE_EXHAUSTED", 3),
     ErrorCodes(UnauthenticatedError, "INTERNAL", "UNAUTHENTICATED", 1),

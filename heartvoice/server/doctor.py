@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.errors import EngineError, HeartvoiceError, SetupError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
 from heartvoice.server import triton_wheel
@@ -64,9 +64,9 @@ def python() -> str:
     """Version and machine; raises SetupError if the server cannot use them."""
     version = sys.version_info[:2]
     if not (3, 10) <= version <= (3, 12):
-        raise triton_wheel.SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
+        raise SetupError(f"{platform.python_version()}: the embedded server needs Python 3.10 to 3.12")
     if platform.system() != "Linux":
-        raise triton_wheel.SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
+        raise SetupError(f"{platform.system()}: the Triton server runs on Linux; the client runs anywhere")
     return f"{platform.python_version()} on {platform.machine()}"
 
 

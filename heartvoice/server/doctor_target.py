@@ -19,6 +19,7 @@ from tritonclient.grpc import model_config_pb2
 from heartvoice.config.presets import PRESETS, Preset
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.contracts.triton_config import config_path
+from heartvoice.errors import SetupError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import Device, Target
 from heartvoice.server import triton_wheel
@@ -26,7 +27,6 @@ from heartvoice.server.command_line import flag_names
 from heartvoice.server.doctor import Finding, attempt, module, plans, port, python, repository_line, space
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.profiles import Profile
-from heartvoice.server.triton_wheel import SetupError
 from heartvoice.server.workarounds import numpy_version
 from heartvoice.shm_regions import SHM
 

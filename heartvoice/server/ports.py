@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from heartvoice.server.triton_wheel import SetupError
+from heartvoice.errors import SetupError
 
 LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"  # noqa: S104 (refused for the embedded server)
 UNIX = "unix:"

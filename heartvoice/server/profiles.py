@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from heartvoice.server.triton_wheel import SetupError
+from heartvoice.errors import SetupError
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,10 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.errors import ModelUnavailableError
+from heartvoice.errors import SetupError
 
 DISTRIBUTION = "nvidia-pytriton"
 NEEDS = "pip install 'heartvoice[serve]'"
-
-
-class SetupError(ModelUnavailableError):
-    """This machine or environment lacks something that the server needs; the message says how to get it."""
 
 
 @dataclass(frozen=True)

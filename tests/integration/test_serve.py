@@ -17,14 +17,13 @@ import pytest
 
 from heartvoice import keyed_random, shm_regions
 from heartvoice.client import Client
-from heartvoice.errors import EngineError, HeartvoiceError
+from heartvoice.errors import EngineError, HeartvoiceError, SetupError
 from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.server import cleanup, triton_wheel
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import check_socket
 from heartvoice.server.server import EmbeddedServer, free_port
-from heartvoice.server.triton_wheel import SetupError
 from tests.support.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
 from tests.support.waiting import wait_until
 
@@ -122,12 +121,12 @@ def test_numpy_2_is_refused(repository: Repository, tmp_path: Path) -> None:
 
 def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_wheel, "python_version", lambda: "3.99")
-    with pytest.raises(triton_wheel.SetupError, match=r"no stub for Python 3\.99"):
+    with pytest.raises(SetupError, match=r"no stub for Python 3\.99"):
         triton_wheel.find_wheel()
-    with pytest.raises(triton_wheel.SetupError, match=r"libpython3\.99"):
+    with pytest.raises(SetupError, match=r"libpython3\.99"):
         triton_wheel.shared_libpython()
     monkeypatch.setattr(triton_wheel, "DISTRIBUTION", "no-such-wheel")
-    with pytest.raises(triton_wheel.SetupError, match=r"heartvoice\[serve\]"):
+    with pytest.raises(SetupError, match=r"heartvoice\[serve\]"):
         triton_wheel.find_wheel()
 
 
@@ -146,7 +145,7 @@ def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_pat
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 0
-    with pytest.raises(triton_wheel.SetupError, match=r"--server: .* is not an executable tritonserver"):
+    with pytest.raises(SetupError, match=r"--server: .* is not an executable tritonserver"):
         triton_wheel.find_installed(tmp_path)
 
 
@@ -168,7 +167,7 @@ def test_a_taken_port_is_named(repository: Repository) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(triton_wheel.SetupError, match=f"--grpc-port: port {port} is not free"):
+        with pytest.raises(SetupError, match=f"--grpc-port: port {port} is not free"):
             EmbeddedServer(ServerOptions(repository.root, port, free_port())).start()
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from heartvoice.server.triton_wheel import NEEDS, SetupError
+from heartvoice.errors import SetupError
+from heartvoice.server.triton_wheel import NEEDS
 
 
 def check_numpy() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from heartvoice.errors import SetupError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, SIDECAR_SUFFIX, graph_hashes
 from heartvoice.server import triton_wheel
@@ -19,7 +20,7 @@ from heartvoice.server.doctor import Finding
 from heartvoice.server.doctor_target import Machine, examine_target, nvidia_smi
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.profiles import GB10
-from heartvoice.server.triton_wheel import ServerFiles, SetupError
+from heartvoice.server.triton_wheel import ServerFiles
 from tests.support.callers import heartvoice
 
 TABLE = """\

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.errors import SetupError
 from heartvoice.server.doctor import key_visibility
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import check_address, check_socket
-from heartvoice.server.triton_wheel import SetupError
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import PRESETS
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
-from heartvoice.errors import ModelUnavailableError
+from heartvoice.errors import ModelUnavailableError, SetupError
 from heartvoice.server import memory_estimate, profiles
 from heartvoice.server.command_line import Launch
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import ANY, check_address
 from heartvoice.server.profiles import GB10
 from heartvoice.server.server import EmbeddedServer
-from heartvoice.server.triton_wheel import ServerFiles, SetupError
+from heartvoice.server.triton_wheel import ServerFiles
 
 NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
 
