@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from heartvoice.audio.encode import AudioFile
     from heartvoice.client.aio import AsyncClient
+    from heartvoice.client.arguments import (
+        ConnectionArguments,
+        CoverArguments,
+        RenderArguments,
+        RenderCoverArguments,
+        SongArguments,
+    )
     from heartvoice.client.messages import (
         AudioChunk,
         CodesChunk,
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from heartvoice.client.requests import SongRequest
     from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
+    from heartvoice.client.transport import Transport
 
 __all__ = [
     "AsyncClient",
@@ -32,18 +40,24 @@ __all__ = [
     "AudioFile",
     "Client",
     "CodesChunk",
+    "ConnectionArguments",
+    "CoverArguments",
     "Embedding",
     "Event",
     "Message",
     "Recording",
     "RecordingLike",
+    "RenderArguments",
+    "RenderCoverArguments",
     "Report",
     "Song",
+    "SongArguments",
     "SongRequest",
     "Stems",
     "StemsChunk",
     "StemsMessage",
     "StemsReport",
+    "Transport",
     "as_recording",
 ]
 
@@ -56,6 +70,11 @@ _MODULES = {
     "SongRequest": "heartvoice.client.requests",
     "Stems": "heartvoice.client.stems",
     "as_recording": "heartvoice.client.recordings",
+    "Transport": "heartvoice.client.transport",
+    **dict.fromkeys(
+        ("ConnectionArguments", "CoverArguments", "RenderArguments", "RenderCoverArguments", "SongArguments"),
+        "heartvoice.client.arguments",
+    ),
 }
 
 

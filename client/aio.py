@@ -8,15 +8,22 @@ from contextlib import aclosing
 from functools import partial
 
 from heartvoice.client import wire
-from heartvoice.client.aio_transport import AsyncTransport
+from heartvoice.client.aio_base_client import AsyncBaseClient
+from heartvoice.client.arguments import (
+    CoverArguments,
+    RenderArguments,
+    RenderCoverArguments,
+    SongArguments,
+    Unpack,
+)
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.messages import Array, Embedding, Event, Message, Report, Song, StemsMessage
+from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
-from heartvoice.client.requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
+from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
 
 
-class AsyncClient(AsyncTransport):
+class AsyncClient(AsyncBaseClient):
     """`heartvoice.client.sync.Client` for asyncio: same arguments, results and errors.
 
     Cancelling the task, or closing the generator of a `stream` method, cancels the job on the server. One client
@@ -29,21 +36,12 @@ class AsyncClient(AsyncTransport):
         lyrics: str | SongRequest = "",
         tags: str = "",
         *,
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[SongArguments],
     ) -> AsyncGenerator[Message, None]:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
-        request = as_request(
-            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = as_request(lyrics, tags, **arguments)
         return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
 
     async def song(
@@ -51,21 +49,12 @@ class AsyncClient(AsyncTransport):
         lyrics: str | SongRequest = "",
         tags: str = "",
         *,
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[SongArguments],
     ) -> Song:
         """Make a song and wait for all of it; see `Client.song`."""
-        request = await asyncio.to_thread(
-            as_request, lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = await asyncio.to_thread(as_request, lyrics, tags, **arguments)
         return (await self._whole(request, timeout_s, on_event)).song()
 
     async def render(
@@ -74,20 +63,11 @@ class AsyncClient(AsyncTransport):
         tags: str = "",
         *,
         file_format: str = "wav",
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[RenderArguments],
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file; see `Client.render`."""
-        request = await asyncio.to_thread(
-            as_request, lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = await asyncio.to_thread(as_request, lyrics, tags, **arguments)
         return await self._render(request, file_format, timeout_s)
 
     def stream_cover(
@@ -96,16 +76,12 @@ class AsyncClient(AsyncTransport):
         voice: RecordingLike,
         *,
         consent: str,
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[CoverArguments],
     ) -> AsyncGenerator[Message, None]:
         """Replace a recording's singer and yield the messages as they come; see `Client.stream_cover`."""
-        request = as_cover(
-            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = as_cover(recording, voice, consent=consent, **arguments)
         return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
 
     async def cover(
@@ -114,16 +90,12 @@ class AsyncClient(AsyncTransport):
         voice: RecordingLike,
         *,
         consent: str,
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[CoverArguments],
     ) -> Song:
         """Replace a recording's singer and wait for all of it; see `Client.cover`."""
-        request = await asyncio.to_thread(
-            as_cover, recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = await asyncio.to_thread(as_cover, recording, voice, consent=consent, **arguments)
         return (await self._whole(request, timeout_s, on_event)).song(request.recording.origin)
 
     async def render_cover(
@@ -133,15 +105,11 @@ class AsyncClient(AsyncTransport):
         *,
         consent: str,
         file_format: str = "wav",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[RenderCoverArguments],
     ) -> tuple[bytes, Report]:
         """Make a cover on the server and return it as one encoded file; see `Client.render_cover`."""
-        request = await asyncio.to_thread(
-            as_cover, recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = await asyncio.to_thread(as_cover, recording, voice, consent=consent, **arguments)
         return await self._render(request, file_format, timeout_s)
 
     def stream_stems(
@@ -177,7 +145,7 @@ class AsyncClient(AsyncTransport):
         return collector.stems(checked.origin)
 
     async def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
-        """Who speaks or sings in a recording; see `Client.embed`."""
+        """Embed the voice of a recording; see `Client.embed`."""
         checked = await asyncio.to_thread(as_recording, recording)
         return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
 
@@ -194,7 +162,7 @@ class AsyncClient(AsyncTransport):
 
 
 async def _collect(stream: AsyncGenerator[Message, None], on_event: Callable[[Event], None] | None) -> SongCollector:
-    """Take a whole stream; what `on_event` raises cancels it."""
+    """Collect a whole stream; an exception of `on_event` cancels it."""
     collector = SongCollector()
     async with aclosing(stream) as messages:
         async for message in messages:

@@ -1,4 +1,4 @@
-"""Where a server is, and how it is reached: address, TLS, token and channel options."""
+"""How a client reaches its server: address, TLS, token and channel options."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ from pathlib import Path
 
 import grpc
 
-from heartvoice.client.messages import (
-    DEFAULT_STALL_TIMEOUT_S,
-    DEFAULT_TIMEOUT_S,
-    DEFAULT_URL,
-)
+from heartvoice.client.arguments import Pem
+from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.retries import RetryState
 from heartvoice.contracts.constants import MAX_FILE_BYTES
-from heartvoice.errors import (
-    InvalidRequestError,
-)
+from heartvoice.errors import InvalidRequestError
 
 READY_TIMEOUT_S = 5.0
 MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
 MAX_SEND_BYTES = 2**31 - 1
 """Protobuf's own limit. The most that a contract allows is half of it: 600 s of stereo samples at 192 kHz."""
-Pem = str | Path | bytes
-"""A PEM file's path, or its contents."""
 TOKEN_VARIABLE = "HEARTVOICE_TOKEN"  # noqa: S105 (a variable's name)
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
 
@@ -57,6 +50,7 @@ class Connection:
         check_timeout(self.stall_timeout_s)
         if self.retries < 0:
             raise InvalidRequestError(f"retries: expected 0 or more, got {self.retries}")
+        object.__setattr__(self, "metadata", tuple(self.metadata))
         token = read_token(self.token_file)
         if token and not any(name == "authorization" for name, _ in self.metadata):
             self._check_private()

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from heartvoice.arrays import Array
+from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import VOICE_NAMES, Recording
-from heartvoice.client.requests import CoverRequest, JobRequest, SettingValue, SongRequest, as_voice
+from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest, as_voice
 from heartvoice.contracts.field_checks import check_codes
 from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
 from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.contracts.validation import check_request
-from heartvoice.errors import InvalidRequestError
+from heartvoice.errors import InvalidRequestError, UnknownSettingError
 
 _CONSENT_INPUT, _CONSENT_ARGUMENT = "voice_consent: ", "consent: "
 
@@ -161,7 +162,7 @@ def _settings(
         if name not in by_name:
             close = difflib.get_close_matches(name, by_name, 1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(by_name)}"
-            raise InvalidRequestError(f"{name}: {model.name} has no such setting; {hint}")
+            raise UnknownSettingError(f"{name}: {model.name} has no such setting; {hint}")
         # longdouble is the one numpy float whose item() is no Python float
         checked = by_name[name].check(float(value) if isinstance(value, np.floating) else value)
         arrays[name] = np.array([checked], dtype=NUMPY_DTYPE[by_name[name].dtype])

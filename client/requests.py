@@ -1,4 +1,4 @@
-"""What a song and a cover are asked for with: frozen values, and how a client method's arguments become one."""
+"""Requests for songs and covers: frozen values, and how a client method's arguments become one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-
 from heartvoice.arrays import Array
+from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import Recording, RecordingLike, as_recording
 from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
 from heartvoice.errors import InvalidRequestError
-
-SettingValue = float | int | bool | np.generic
-"""A setting's value: a Python or numpy scalar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +66,10 @@ class CoverRequest:
 
 
 JobRequest = SongRequest | CoverRequest
-"""What `render` makes a file of, and what else ends in a `Song`."""
+"""A request that ends in a `Song`, or by `render` in a file."""
 
 
-def as_request(
+def as_request(  # noqa: PLR0913 (the parts of a request)
     lyrics: str | SongRequest,
     tags: str = "",
     *,
@@ -83,13 +79,13 @@ def as_request(
     consent: str = "",
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
-    settings: Mapping[str, SettingValue | None],
+    **settings: SettingValue | None,
 ) -> SongRequest:
-    """One request out of a client method's arguments; a `SongRequest` in the first place stands alone.
+    """Make a request of a client method's arguments; a `SongRequest` in the first place stands alone.
 
     Raises:
-        InvalidRequestError: a `SongRequest` and other arguments were given together, or the voice is no recording;
-            the rest is checked when the request is encoded.
+        InvalidRequestError: a `SongRequest` and other arguments were given together, or the voice is no recording.
+            The rest is checked when the request is encoded.
     """
     if isinstance(lyrics, SongRequest):
         others = (style, codes, voice, no_vocals, auto_pitch)
@@ -107,17 +103,17 @@ def as_cover(
     consent: str,
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
-    settings: Mapping[str, SettingValue | None],
+    **settings: SettingValue | None,
 ) -> CoverRequest:
-    """A request out of a client method's arguments.
+    """Make a request of a client method's arguments.
 
     Raises:
-        InvalidRequestError: the recording or the voice is none; the rest is checked when the request is encoded.
+        InvalidRequestError: the recording or the voice is none. The rest is checked when the request is encoded.
     """
     checked = as_recording(recording, limits_s=COVER_LIMITS_S)
     return CoverRequest(checked, as_voice(voice), consent, no_vocals, settings, auto_pitch)
 
 
 def as_voice(voice: RecordingLike) -> Recording:
-    """A voice reference; as `as_recording`, with the limits of one."""
+    """Check a voice reference as `as_recording` does, with its own limits."""
     return as_recording(voice, field="voice", limits_s=VOICE_LIMITS_S)

@@ -1,4 +1,4 @@
-"""The synchronous client: a method for each thing that a server does."""
+"""The synchronous client: one method for each kind of job."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ from contextlib import closing
 from functools import partial
 
 from heartvoice.client import wire
+from heartvoice.client.arguments import (
+    CoverArguments,
+    RenderArguments,
+    RenderCoverArguments,
+    SongArguments,
+    Unpack,
+)
+from heartvoice.client.base_client import BaseClient
 from heartvoice.client.collect import SongCollector, StemsCollector
-from heartvoice.client.messages import Array, Embedding, Event, Message, Report, Song, StemsMessage
+from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
-from heartvoice.client.requests import JobRequest, SettingValue, SongRequest, as_cover, as_request
+from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
-from heartvoice.client.transport import Transport
 from heartvoice.contracts.field_checks import SPEECH_LIMITS_S
 
 
-class Client(Transport):
+class Client(BaseClient):
     """Songs, covers, stems and embeddings from a heartvoice server over gRPC. Threads may share it; close it.
 
-    Settings are keyword arguments by their contract names, such as `duration_s=30, seed=7`; ranges are in
-    `contracts.SONG.settings` and `contracts.COVER.settings`. Recordings are a path, the bytes of an encoded file, or
-    (float samples [N] or [C, N], sample_rate_hz); files are sent as they are. Every call can raise:
+    Settings are keyword arguments by their contract names, such as `duration_s=30, seed=7`: `SongArguments` and
+    `CoverArguments` list them; ranges are in `contracts.SONG.settings` and `contracts.COVER.settings`. Recordings are
+    a path, the bytes of an encoded file, or (float samples [N] or [C, N], sample_rate_hz); files are sent as they are.
+    Every call can raise:
 
-    * InvalidRequestError: the input is wrong; mostly found before anything is sent.
+    * InvalidRequestError: the input is wrong; mostly found before anything is sent. For an unknown keyword it is
+      also a TypeError.
     * ModelUnavailableError: no connection, no such model, or no room, after the retries.
     * DeadlineError: `timeout_s` passed; the server has been told to stop.
     * RequestCancelledError: `close` was called, or the server cancelled.
@@ -35,15 +44,9 @@ class Client(Transport):
         lyrics: str | SongRequest = "",
         tags: str = "",
         *,
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[SongArguments],
     ) -> Generator[Message, None, None]:
         """Make a song and yield its messages as they come; closing the generator cancels it on the server.
 
@@ -52,27 +55,16 @@ class Client(Transport):
         Args:
             lyrics: text, or a whole `SongRequest` in place of every other song argument.
             tags: text, comma separated.
-            style: float32 [D], HeartMuLa's style slot.
-            codes: int32 [8, T] of a finished song, to be decoded again; with a voice, to be sung by it.
-            voice: 3 to 60 s of the voice that shall sing, speaking or singing; None is whatever the LM sings.
-            consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
-            no_vocals: what a song in which nobody sings becomes: "error", "passthrough" (the server's default) or
-                "convert". If it passes through, the report's `converted` is False.
-            auto_pitch: how far the singing moves to the voice's pitch: "off", "exact", "semitone" (the server's
-                default, which keeps it in tune with the instruments) or "octave".
             events: also yield progress events.
             timeout_s: deadline of the whole call; None is the client's.
-            settings: see `contracts.SONG.settings`; None is the server's default. `contracts.VOICE_SETTINGS`, as
-                `consent`, `no_vocals` and `auto_pitch`, go with a voice only.
+            arguments: everything else, described in `SongArguments`: `voice` with `consent`, `codes`, `duration_s`,
+                `seed`, ... None is the server's default.
 
         Yields:
             AudioChunk without gaps, likewise CodesChunk if `return_codes` and StemsChunk if `stems` is set, Event if
             asked, and at last one Report.
         """
-        request = as_request(
-            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = as_request(lyrics, tags, **arguments)
         return self._job(request, timeout_s, events)
 
     def song(
@@ -80,21 +72,12 @@ class Client(Transport):
         lyrics: str | SongRequest = "",
         tags: str = "",
         *,
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[SongArguments],
     ) -> Song:
         """Make a song and wait for all of it, as `stream` does; `on_event` is called with every progress event."""
-        request = as_request(
-            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = as_request(lyrics, tags, **arguments)
         return _collect(self._job(request, timeout_s, on_event is not None), on_event).song()
 
     def render(
@@ -103,20 +86,11 @@ class Client(Transport):
         tags: str = "",
         *,
         file_format: str = "wav",
-        style: Array | None = None,
-        codes: Array | None = None,
-        voice: RecordingLike | None = None,
-        consent: str = "",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[RenderArguments],
     ) -> tuple[bytes, Report]:
         """Make a song on the server and return it as one encoded file: wav, flac, mp3 or ogg. Else as `stream`."""
-        request = as_request(
-            lyrics, tags, style=style, codes=codes, voice=voice, consent=consent, no_vocals=no_vocals,
-            auto_pitch=auto_pitch, settings=settings,
-        )  # fmt: skip
+        request = as_request(lyrics, tags, **arguments)
         return self._render(request, file_format, timeout_s)
 
     def stream_cover(
@@ -125,11 +99,9 @@ class Client(Transport):
         voice: RecordingLike,
         *,
         consent: str,
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         events: bool = False,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[CoverArguments],
     ) -> Generator[Message, None, None]:
         """Replace a recording's singer and yield the messages as they come, otherwise as `stream`.
 
@@ -137,18 +109,14 @@ class Client(Transport):
             recording: a song of 1 to 600 s; see the class.
             voice: 3 to 60 s of the voice that shall sing, speaking or singing.
             consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
-            no_vocals: what a recording without vocals becomes; see `stream`.
-            auto_pitch: how far the singing moves to the voice's pitch; see `stream`.
             events: also yield progress events.
             timeout_s: deadline of the whole call; None is the client's.
-            settings: see `contracts.COVER.settings`; None is the server's default.
+            arguments: everything else, described in `CoverArguments`; None is the server's default.
 
         Yields:
             AudioChunk without gaps, likewise StemsChunk if `stems` is set, Event if asked, and at last one Report.
         """
-        request = as_cover(
-            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = as_cover(recording, voice, consent=consent, **arguments)
         return self._job(request, timeout_s, events)
 
     def cover(
@@ -157,16 +125,12 @@ class Client(Transport):
         voice: RecordingLike,
         *,
         consent: str,
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[CoverArguments],
     ) -> Song:
         """Replace a recording's singer and wait for all of it; see `stream_cover`, and `song` for `on_event`."""
-        request = as_cover(
-            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = as_cover(recording, voice, consent=consent, **arguments)
         stream = self._job(request, timeout_s, on_event is not None)
         return _collect(stream, on_event).song(request.recording.origin)
 
@@ -177,15 +141,11 @@ class Client(Transport):
         *,
         consent: str,
         file_format: str = "wav",
-        no_vocals: str | None = None,
-        auto_pitch: str | None = None,
         timeout_s: float | None = None,
-        **settings: SettingValue | None,
+        **arguments: Unpack[RenderCoverArguments],
     ) -> tuple[bytes, Report]:
         """Make a cover on the server and return it as one encoded file, as `render` does. Else as `stream_cover`."""
-        request = as_cover(
-            recording, voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch, settings=settings
-        )
+        request = as_cover(recording, voice, consent=consent, **arguments)
         return self._render(request, file_format, timeout_s)
 
     def stream_stems(
@@ -233,7 +193,7 @@ class Client(Transport):
         return collector.stems(checked.origin)
 
     def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
-        """Who speaks or sings in a recording, as a vector that can be compared; see `Embedding.cosine`."""
+        """Embed the voice of a recording as a vector that can be compared; see `Embedding.cosine`."""
         return self._infer(
             wire.encode_embed(as_recording(recording, limits_s=SPEECH_LIMITS_S)), timeout_s, wire.decode_embed
         )
@@ -249,7 +209,7 @@ class Client(Transport):
 
 
 def _collect(stream: Generator[Message, None, None], on_event: Callable[[Event], None] | None) -> SongCollector:
-    """Take a whole stream; what `on_event` raises cancels it."""
+    """Collect a whole stream; an exception of `on_event` cancels it."""
     collector = SongCollector()
     with closing(stream) as messages:
         for message in messages:

@@ -1,211 +1,185 @@
-"""What the synchronous client calls with: a gRPC channel, deadlines, retries and the end of calls."""
+"""The interface of what carries a client's requests, if that is not gRPC; and the stubs that a client calls it by.
+
+A transport answers with tensors. Its stubs look like those that gRPC generates, so that all of a client's own code
+runs: checks, encoding, retries, order of messages, decoding.
+"""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+import asyncio
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+import grpc.aio
+import numpy as np
+from tritonclient.grpc import service_pb2
 
+from heartvoice.arrays import Array
 from heartvoice.client import wire
-from heartvoice.client.connection import READY_TIMEOUT_S, Connection, Pem
-from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
-from heartvoice.client.retries import RetryState
-from heartvoice.client.shared_memory import SharedMemory
-from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StallGuard, StreamReader
-from heartvoice.errors import HeartvoiceError, ModelUnavailableError, RequestCancelledError
+from heartvoice.contracts.kserve import FINAL
+from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
+from heartvoice.errors import EngineError
 
-M = TypeVar("M")
-T = TypeVar("T")
-_Transport = TypeVar("_Transport", bound="Transport")
+Tensors = Mapping[str, Any]
+"""Arrays by the names of a model's inputs or outputs. An output of text may be bytes, str, or a dict for JSON."""
 
 
-class Transport:
-    """A connection to one server, and one request over it: streamed or not, checked, tried again where that helps."""
+class Transport(Protocol):
+    """Answers a client's requests in place of a server: a fake for your tests, or another way to reach a server.
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        private_key: Pem | None = None,
-        certificate_chain: Pem | None = None,
-        keepalive_s: float | None = None,
-        keepalive_timeout_s: float = 20.0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
-        retries: int = 3,
-        metadata: Sequence[tuple[str, str]] = (),
-        token_file: str | Path | None = None,
-        shared_memory: bool = False,
-    ) -> None:
-        """Prepare the connection; it is made by the first call.
+    `heartvoice.contracts.MODELS` has every model's inputs and outputs. Text inputs arrive as bytes in an object array
+    [1]. Each method may raise any `HeartvoiceError`; `ModelUnavailableError` makes the client try again, as a busy
+    server does. Deadlines and `close` do not interrupt it. It runs in the caller's thread or event loop.
+    """
 
-        Args:
-            url: host:port of the gRPC endpoint, or another gRPC target such as unix:/path.
-            tls: encrypt, trusting the system's roots. Implied by any of the next three.
-            root_certificates: PEM file or contents of the roots to trust.
-            private_key: PEM of the client's key, for mutual TLS.
-            certificate_chain: PEM of the client's certificate.
-            keepalive_s: ping a silent server after so many seconds. Off by default: Triton's own default tolerates
-                one ping in 300 s and drops callers that ping more often.
-            keepalive_timeout_s: give the connection up if a ping is not answered by then.
-            timeout_s: deadline of a call that names none, retries included; math.inf for none.
-            stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
-            retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
-            metadata: headers of every call.
-            token_file: holds the token that a gateway knows this caller by; None takes that of the environment's
-                HEARTVOICE_TOKEN, if there is one.
-            shared_memory: hand inputs over 1 MB to a server on this machine by system shared memory, which it must
-                allow to your user: `heartvoice serve --shared-memory`.
-        """
-        self._shared = SharedMemory(url) if shared_memory else None
-        self._connection = Connection(
-            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata), token_file,
-        )  # fmt: skip
-        credentials, options = self._connection.credentials, self._connection.options
-        if credentials is None:
-            self._channel = grpc.insecure_channel(url, options)
-        else:
-            self._channel = grpc.secure_channel(url, credentials, options)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._closed = threading.Event()
+    def infer(self, model: str, inputs: Tensors) -> Tensors:
+        """Return all outputs of a unary model: `render` or `speaker_encoder`."""
 
-    def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the server answers and all its models are loaded; False if it cannot be reached."""
-        return self._ready(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s)
-
-    def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the model is loaded. Triton says yes even if its process has died since."""
-        return self._ready(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), timeout_s)
-
-    def close(self) -> None:
-        """Close the connection; calls under way end with RequestCancelledError and are cancelled on the server."""
-        self._closed.set()
-        self._channel.close()
-
-    def __enter__(self: _Transport) -> _Transport:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _stream(
-        self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
-    ) -> Generator[M, None, None]:
-        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
-
-    def _tries(
-        self, message: Any, spec: wire.StreamSpec[M], attempts: RetryState, events: bool
-    ) -> Generator[M, None, None]:
-        attempts.begin()
-        message.id = attempts.request_id
-        while True:
-            reader = StreamReader(spec, events=events)
-            try:
-                yield from self._attempt(message, attempts, reader)
-            except HeartvoiceError as error:
-                self._wait(attempts.delay_after(error, received=reader.received))
-            else:
-                return
-
-    def _attempt(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> Generator[M, None, None]:
-        with self._sent(message) as sent:
-            yield from self._read(sent, attempts, reader)
-
-    def _read(self, message: Any, attempts: RetryState, reader: StreamReader[M]) -> Generator[M, None, None]:
-        call = self._call(self._stub.ModelStreamInfer, iter((message,)), attempts)
-        guard = StallGuard(call.cancel, self._connection.stall_timeout_s)
-        try:
-            while True:
-                with guard.waiting():
-                    response = next(call, None)
-                if response is None:
-                    break
-                yield from reader.feed(response)
-        except GeneratorExit:
-            _drain(call)
-            raise
-        except grpc.RpcError as error:
-            if guard.stalled:
-                raise attempts.stalled(self._connection.stall_timeout_s) from error
-            raise self._failure(error, attempts) from error
-        finally:
-            guard.close()
-            call.cancel()  # without effect on a call that has ended
-        reader.finish()
-
-    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
-        attempts = self._connection.attempts(message.model_name, timeout_s)
-        message.id = attempts.request_id
-        while True:
-            try:
-                with self._sent(message) as sent:
-                    return decode(self._unary(self._stub.ModelInfer, sent, attempts))
-            except HeartvoiceError as error:
-                self._wait(attempts.delay_after(error, received=False))
-
-    def _sent(self, message: Any) -> AbstractContextManager[Any]:
-        """What is sent in place of the message, as long as the block."""
-        return nullcontext(message) if self._shared is None else self._shared.sent(message)
-
-    def _unary(self, method: Any, message: Any, attempts: RetryState) -> Any:
-        call = self._call(method.future, message, attempts)
-        try:
-            return call.result()
-        except grpc.RpcError as error:
-            raise self._failure(error, attempts) from error
-        except grpc.FutureCancelledError as error:
-            raise RequestCancelledError(f"{attempts.what}: cancelled") from error
-        finally:
-            call.cancel()
-
-    def _call(self, method: Any, argument: Any, attempts: RetryState) -> Any:
-        timeout_s = attempts.remaining_s()
-        if self._closed.is_set():
-            raise attempts.closed()
-        try:
-            return method(argument, timeout=timeout_s, metadata=self._connection.metadata)
-        except ValueError as error:  # closed in between
-            raise attempts.closed() from error
-
-    def _failure(self, error: Any, attempts: RetryState) -> HeartvoiceError:
-        if self._closed.is_set():
-            return attempts.closed()
-        return attempts.failure(error.code().name, error.details() or "")
-
-    def _wait(self, delay_s: float) -> None:
-        """Sleep before the next try; the next try notices if the client was closed meanwhile."""
-        self._closed.wait(delay_s)
-
-    def _ready(self, method: Any, message: Any, timeout_s: float) -> bool:
-        attempts = self._connection.attempts("server", timeout_s)
-        try:
-            return bool(self._unary(method, message, attempts).ready)
-        except ModelUnavailableError:
-            return False
+    def stream(self, model: str, inputs: Tensors) -> Iterable[Tensors]:
+        """Yield the responses of a streamed model, such as {"AUDIO": ..., "START": [0]}, and {"REPORT": ...} last."""
 
 
-def _drain(call: Any) -> None:
-    """Read what the server has ready for a stream that is left."""
-    guard = StallGuard(call.cancel, DRAIN_IDLE_S)
-    until = time.monotonic() + DRAIN_TIMEOUT_S
+class SyncStub:
+    """A transport as a stub of `grpc`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.ServerReady = _Method(lambda _: service_pb2.ServerReadyResponse(ready=True))
+        self.ModelReady = _Method(_model_ready)
+        self.ModelInfer = _Method(lambda message: _infer(transport, message))
+        self._transport = transport
+
+    def ModelStreamInfer(self, requests: Iterable[Any], **_: Any) -> SyncStream:  # noqa: N802 (gRPC's name)
+        """Answer the one request."""
+        (message,) = requests
+        return SyncStream(_responses(self._transport, message))
+
+
+class SyncStream:
+    """The streamed call of a `SyncStub`."""
+
+    def __init__(self, responses: Generator[Any, None, None]) -> None:
+        self._responses = responses
+
+    def __next__(self) -> Any:
+        return next(self._responses)
+
+    def cancel(self) -> None:
+        """Close the transport's generator; no-op if it has ended."""
+        with suppress(ValueError):  # it is running in another thread, and ends by itself
+            self._responses.close()
+
+
+class _Method:
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self._answer = answer
+
+    def future(self, message: Any, **_: Any) -> _Future:
+        return _Future(self._answer, message)
+
+
+class _Future:
+    def __init__(self, answer: Callable[[Any], Any], message: Any) -> None:
+        self._answer, self._message = answer, message
+
+    def result(self) -> Any:
+        return self._answer(self._message)
+
+    def cancel(self) -> None:
+        """Nothing runs outside `result`."""
+
+
+class AsyncStub:
+    """A transport as a stub of `grpc.aio`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.ServerReady = _async_method(lambda _: service_pb2.ServerReadyResponse(ready=True))
+        self.ModelReady = _async_method(_model_ready)
+        self.ModelInfer = _async_method(lambda message: _infer(transport, message))
+        self._transport = transport
+
+    def ModelStreamInfer(self, requests: Iterable[Any], **_: Any) -> AsyncStream:  # noqa: N802 (gRPC's name)
+        """Answer the one request."""
+        (message,) = requests
+        return AsyncStream(_responses(self._transport, message))
+
+
+class AsyncStream(SyncStream):
+    """The streamed call of an `AsyncStub`."""
+
+    async def read(self) -> Any:
+        """Return the next response, or EOF."""
+        await asyncio.sleep(0)  # lets other tasks run, and this one be cancelled
+        return next(self._responses, grpc.aio.EOF)
+
+    async def code(self) -> grpc.StatusCode:
+        """Return OK: failures are raised by `read`."""
+        return grpc.StatusCode.OK
+
+
+class _AsyncCall:
+    def __init__(self, answer: Callable[[Any], Any], message: Any) -> None:
+        self._answer, self._message = answer, message
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._answer(self._message)
+        yield  # makes this a generator
+
+    def cancel(self) -> None:
+        """Nothing runs outside `await`."""
+
+
+def _async_method(answer: Callable[[Any], Any]) -> Callable[..., _AsyncCall]:
+    return lambda message, **_: _AsyncCall(answer, message)
+
+
+def _model_ready(message: Any) -> Any:
+    return service_pb2.ModelReadyResponse(ready=message.name in MODELS)
+
+
+def _infer(transport: Transport, message: Any) -> Any:
+    model = MODELS[message.model_name]
+    return _encode(model, transport.infer(model.name, _inputs(model, message)))
+
+
+def _responses(transport: Transport, message: Any) -> Generator[Any, None, None]:
+    """The transport's responses as messages, then the empty final one."""
+    model = MODELS[message.model_name]
+    answers = transport.stream(model.name, _inputs(model, message))
     try:
-        while time.monotonic() < until:
-            with guard.waiting():
-                if next(call, None) is None:
-                    return
-    except grpc.RpcError:
-        pass  # it had ended, or it is the guard's doing
+        for outputs in answers:
+            yield service_pb2.ModelStreamInferResponse(infer_response=_encode(model, outputs))
     finally:
-        guard.close()
+        if isinstance(answers, Generator):
+            answers.close()
+    final = service_pb2.ModelInferResponse(model_name=model.name)
+    final.parameters[FINAL].bool_param = True
+    yield service_pb2.ModelStreamInferResponse(infer_response=final)
+
+
+def _inputs(model: ModelSpec, message: Any) -> Tensors:
+    return {
+        tensor.name: wire.from_raw(raw, tensor.datatype, tuple(tensor.shape), model.input(tensor.name))
+        for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
+    }
+
+
+def _encode(model: ModelSpec, outputs: Tensors) -> Any:
+    specs = {spec.name: spec for spec in model.outputs}
+    response = service_pb2.ModelInferResponse(model_name=model.name)
+    for name, value in outputs.items():
+        if name not in specs:
+            raise EngineError(f"{model.name}: expected outputs of {', '.join(specs)}, got {name!r}")
+        array = _array(value, specs[name])
+        response.outputs.add(name=name, datatype=specs[name].dtype, shape=array.shape)
+        response.raw_output_contents.append(wire.to_raw(array, specs[name]))
+    return response
+
+
+def _array(value: Any, spec: TensorSpec) -> Array:
+    if spec.dtype != "BYTES":
+        return np.asarray(value, NUMPY_DTYPE[spec.dtype])
+    text = value[0] if isinstance(value, np.ndarray) else json.dumps(value) if isinstance(value, dict) else value
+    return np.array([text.encode() if isinstance(text, str) else bytes(text)], dtype=object)

@@ -2,6 +2,7 @@
 
     HeartvoiceError
     ├── InvalidRequestError         the caller's input is wrong
+    │   └── UnknownSettingError     there is no such setting; also a TypeError
     ├── VoiceNotFoundError          no voice of that key is cached
     ├── ModelUnavailableError       not loaded, dead, or no room; another try may help
     │   ├── SetupError              this machine lacks something; the message says how to get it
@@ -44,6 +45,10 @@ class InvalidRequestError(HeartvoiceError):
     """The caller's input is wrong; the message names the field, the limit and the value."""
 
     code = "INVALID_ARG"
+
+
+class UnknownSettingError(InvalidRequestError, TypeError):
+    """A client was called with a keyword argument, or given a setting, that the job does not have."""
 
 
 class VoiceNotFoundError(HeartvoiceError):
@@ -146,6 +151,7 @@ TABLE = (
     ErrorCodes(CheckpointError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(ExportError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(SetupError, "UNAVAILABLE", "UNAVAILABLE", 3),
+    ErrorCodes(UnknownSettingError, "INVALID_ARG", "INVALID_ARGUMENT", 2),
     ErrorCodes(UnknownModelError, "UNAVAILABLE", "NOT_FOUND", 3),
     ErrorCodes(QuotaError, "UNAVAILABLE", "RESOURCE_EXHAUSTED", 3),
     ErrorCodes(UnauthenticatedError, "INTERNAL", "UNAUTHENTICATED", 1),

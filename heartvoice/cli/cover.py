@@ -23,8 +23,9 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
+from heartvoice.client.arguments import SettingValue
 from heartvoice.client.inputs import job_inputs
-from heartvoice.client.requests import CoverRequest, SettingValue
+from heartvoice.client.requests import CoverRequest
 from heartvoice.client.song_files import SongWriter
 from heartvoice.contracts.field_checks import COVER_LIMITS_S
 from heartvoice.contracts.settings import COVER_SETTINGS

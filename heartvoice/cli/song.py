@@ -23,9 +23,10 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
+from heartvoice.client.arguments import SettingValue
 from heartvoice.client.inputs import job_inputs
 from heartvoice.client.messages import Array
-from heartvoice.client.requests import SettingValue, SongRequest
+from heartvoice.client.requests import SongRequest
 from heartvoice.client.song_files import SongWriter
 from heartvoice.contracts.settings import SONG_SETTINGS
 from heartvoice.errors import InvalidRequestError

@@ -50,7 +50,7 @@ def test_links_resolve_to_the_mapped_folders() -> None:
 
 def test_base_install_is_thin() -> None:
     names = {dependency.split(">")[0].split("[")[0] for dependency in PROJECT["project"]["dependencies"]}
-    assert names == {"numpy", "tritonclient", "grpcio", "protobuf", "soundfile", "typer", "rich"}
+    assert names == {"numpy", "tritonclient", "grpcio", "protobuf", "soundfile", "typer", "rich", "typing-extensions"}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from heartvoice.arrays import Array
+from heartvoice.client.arguments import SettingValue
 from heartvoice.client.inputs import as_sources, job_inputs
 from heartvoice.client.recordings import Recording
-from heartvoice.client.requests import CoverRequest, SettingValue, SongRequest
+from heartvoice.client.requests import CoverRequest, SongRequest
 from heartvoice.contracts.constants import MAX_TEXT_BYTES
 from heartvoice.contracts.settings import SONG_SETTINGS, VOICE_SETTINGS
 from heartvoice.contracts.types import Setting

@@ -84,8 +84,8 @@ def test_every_input_of_every_model_passes(model: str, monkeypatch: pytest.Monke
 def test_what_our_clients_send_passes() -> None:
     samples = np.full((2, 4 * 48_000), 0.1, np.float32)
     voice = as_recording((samples, 48_000))
-    song = as_request("la", "pop", voice=voice, consent="me", settings={"duration_s": 8.0, "seed": 7, "live": True})
-    cover = as_cover(voice, voice, consent="me", settings={})
+    song = as_request("la", "pop", voice=voice, consent="me", duration_s=8.0, seed=7, live=True)
+    cover = as_cover(voice, voice, consent="me")
     assert check(client_wire.encode_job(song, request_id="ab" * 16, events=True)) == "song"
     assert check(client_wire.encode_job(cover, events=True)) == "cover"
     assert check(client_wire.encode_render(song, "flac")) == "render"

@@ -1,13 +1,12 @@
-"""What the asynchronous client calls with: a gRPC channel, deadlines, retries and the end of calls."""
+"""The base of the asynchronous client: gRPC channel, deadlines, retries and the end of calls."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,47 +15,40 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import wire
-from heartvoice.client.connection import READY_TIMEOUT_S, Connection, Pem
-from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.arguments import ConnectionArguments, Unpack
+from heartvoice.client.connection import READY_TIMEOUT_S, Connection
+from heartvoice.client.messages import DEFAULT_URL
 from heartvoice.client.retries import RetryState
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StreamReader
-from heartvoice.errors import HeartvoiceError, ModelUnavailableError
+from heartvoice.client.transport import AsyncStub, Transport
+from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
 
 M = TypeVar("M")
 T = TypeVar("T")
-_Transport = TypeVar("_Transport", bound="AsyncTransport")
+_Self = TypeVar("_Self", bound="AsyncBaseClient")
 
 
-class AsyncTransport:
-    """`heartvoice.client.transport.Transport` for asyncio; it belongs to the event loop of its first call."""
+class AsyncBaseClient:
+    """`heartvoice.client.base_client.BaseClient` for asyncio; it belongs to the event loop of its first call."""
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        private_key: Pem | None = None,
-        certificate_chain: Pem | None = None,
-        keepalive_s: float | None = None,
-        keepalive_timeout_s: float = 20.0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
-        retries: int = 3,
-        metadata: Sequence[tuple[str, str]] = (),
-        token_file: str | Path | None = None,
         shared_memory: bool = False,
+        transport: Transport | None = None,
+        **connection: Unpack[ConnectionArguments],
     ) -> None:
         """Prepare the connection; the arguments are those of `Client`."""
+        if transport is not None and shared_memory:
+            raise InvalidRequestError("shared_memory: expected a gRPC server, got a transport")
         self._shared = SharedMemory(url) if shared_memory else None
-        self._connection = Connection(
-            url, tls, root_certificates, private_key, certificate_chain, keepalive_s, keepalive_timeout_s, timeout_s,
-            stall_timeout_s, retries, tuple(metadata), token_file,
-        )  # fmt: skip
+        self._connection = Connection(url, **connection)
+        self._transport = transport
         self._credentials = self._connection.credentials
         self._channel: Any = None
-        self._stub: Any = None
+        self._stub: Any = None if transport is None else AsyncStub(transport)
         self._closed = asyncio.Event()
 
     async def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
@@ -73,7 +65,7 @@ class AsyncTransport:
         if self._channel is not None:
             await self._channel.close()
 
-    async def __aenter__(self: _Transport) -> _Transport:
+    async def __aenter__(self: _Self) -> _Self:
         return self
 
     async def __aexit__(
@@ -135,7 +127,8 @@ class AsyncTransport:
             if await call.code() is not grpc.StatusCode.OK:
                 raise self._status(attempts, await call.code(), await call.details())
         except GeneratorExit:
-            await _drain(call)
+            if self._transport is None:
+                await _drain(call)
             raise
         except grpc.RpcError as error:
             raise self._failure(error, attempts) from error
@@ -159,7 +152,7 @@ class AsyncTransport:
                 await self._wait(attempts.delay_after(error, received=False))
 
     def _sent(self, message: Any) -> AbstractAsyncContextManager[Any]:
-        """What is sent in place of the message, as long as the block."""
+        """The message to send during the block: large inputs may be in shared memory."""
         return nullcontext(message) if self._shared is None else self._shared.sent_async(message)
 
     async def _unary(self, method: str, message: Any, attempts: RetryState) -> Any:
@@ -178,7 +171,7 @@ class AsyncTransport:
         timeout_s = attempts.remaining_s()
         if self._closed.is_set():
             raise attempts.closed()
-        if self._channel is None:  # made here, since a channel belongs to the loop that runs when it is made
+        if self._stub is None:  # made here, since a channel belongs to the loop that runs when it is made
             url, options = self._connection.url, self._connection.options
             if self._credentials is None:
                 self._channel = grpc.aio.insecure_channel(url, options)
