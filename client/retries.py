@@ -1,4 +1,4 @@
-"""When a call is tried again, and the errors of a call that fails."""
+"""Retries of a call, its deadline, and the errors of a call that fails."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from heartvoice.errors import (
 )
 
 _LOST = ("Socket closed", "Stream removed", "Connection reset")
-"""In gRPC's own words of a connection that ended in the middle of a call."""
+"""gRPC's texts of a connection that ended in the middle of a call."""
 _logger = logging.getLogger(__name__)
 
 
 class RetryState:
     """The deadline of one call and what is left of its retries.
 
-    Only what never began is tried again: the server could not be reached or refused, and nothing had been received.
+    A call is tried again only if it never began: the server could not be reached, or refused, and sent nothing.
     """
 
     def __init__(
