@@ -29,7 +29,7 @@ from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, SEPARATORS, Preset
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region
 from heartvoice.export.layout import GraphModel, graph_models
 from heartvoice.export.mixed_precision import HALVES, HalfPrecision, type_graph
 from heartvoice.export.mixed_precision_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
@@ -73,9 +73,9 @@ def graph_of(model: GraphModel, preset: Preset, repository: Repository | None) -
 
 def variants(present: Collection[Fp32Region], *, few: bool) -> dict[str, tuple[Fp32Region, ...]]:
     """Return sets of float32 regions by name."""
-    found: dict[str, tuple[Fp32Region, ...]] = {"all islands": ISLANDS, "no islands": ()}
+    found: dict[str, tuple[Fp32Region, ...]] = {"all islands": FP32_REGIONS, "no islands": ()}
     if not few:
-        found |= {f"all but {name}": tuple(other for other in ISLANDS if other != name) for name in present}
+        found |= {f"all but {name}": tuple(other for other in FP32_REGIONS if other != name) for name in present}
     return found
 
 
@@ -84,18 +84,18 @@ def ablate(run: Run, model: GraphModel, path: Path, inputs: Mapping[str, Array],
     want = OnnxEngine(path, threads=run.threads).run(inputs)
     for precision in HALVES:
         typed = type_graph(path, precision)
-        present = [name for name in ISLANDS if name in typed.counts]
-        for name, islands in variants(present, few=few).items():
-            facts = _errors(path, precision, islands, inputs, want, model.name, run.threads)
+        present = [name for name in FP32_REGIONS if name in typed.counts]
+        for name, fp32_regions in variants(present, few=few).items():
+            facts = _errors(path, precision, fp32_regions, inputs, want, model.name, run.threads)
             run.add(model.name, f"{precision}, {name}", **facts)
             run.save()
 
 
 def _errors(
-    path: Path, precision: HalfPrecision, islands: Sequence[Fp32Region], inputs: Mapping[str, Array],
+    path: Path, precision: HalfPrecision, fp32_regions: Sequence[Fp32Region], inputs: Mapping[str, Array],
     want: Mapping[str, Array], model: str, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
-    engine = emulate(path, precision, islands, threads=threads)
+    engine = emulate(path, precision, fp32_regions, threads=threads)
     errors = compare(engine.run(inputs), want, HALF_OUTPUTS.get(model))
     worst = max(errors.values(), key=lambda error: error.relative)
     if not np.isfinite(worst.relative):

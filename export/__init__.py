@@ -1,1 +1,1 @@
-"""Checkpoints into graphs, graphs into a Triton model repository."""
+"""Builds ONNX graphs from checkpoints and writes a Triton model repository."""

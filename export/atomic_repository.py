@@ -24,19 +24,19 @@ class Staging:
         self._old.mkdir()
 
     def folder(self, model: str) -> Path:
-        """A new, empty folder for a model, with its version folder `1`."""
+        """Create an empty folder for a model, with its version folder `1`."""
         folder = self._new / model
         (folder / "1").mkdir(parents=True)
         return folder
 
     def discard(self, model: str) -> None:
-        """Drop what was prepared for a model."""
+        """Remove the prepared folder of a model."""
         shutil.rmtree(self._new / model)
 
     def commit(self, index: str) -> None:
-        """Replace models by the prepared ones, then the index; anything that fails restores what was there.
+        """Replace the models by the prepared ones, then write the index; restore the old state on failure.
 
-        While models are moved there is no index, so that nobody takes a mixture for a finished export.
+        The index is absent while models are moved, so a reader never sees a mixture as a finished export.
         """
         current = self.repository / INDEX
         if not any(self._new.iterdir()) and current.is_file() and current.read_text(encoding="utf-8") == index:
@@ -62,7 +62,7 @@ class Staging:
 
 
 def restore(repository: Path, old: Path) -> None:
-    """Move back what a commit that did not finish has put aside."""
+    """Move back the models that an unfinished commit had put aside."""
     if not old.is_dir():
         return
     for path in sorted(old.iterdir(), key=lambda entry: entry.name == INDEX):  # the index last
@@ -74,7 +74,7 @@ def restore(repository: Path, old: Path) -> None:
 
 @contextlib.contextmanager
 def staged(repository: Path) -> Iterator[Staging]:
-    """Lock a repository, making it if need be, and stage changes to it; leaves nothing else behind.
+    """Lock a repository, create it if it is missing, and stage changes to it.
 
     A commit that was killed half-way is undone first.
 
@@ -104,7 +104,7 @@ def staged(repository: Path) -> Iterator[Staging]:
 
 
 def _make(repository: Path) -> list[Path]:
-    """Make the folder; returns the folders made, innermost first."""
+    """Create the folder with its parents; return the new folders, innermost first."""
     missing = []
     folder = repository
     while not folder.exists():

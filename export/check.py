@@ -1,4 +1,4 @@
-"""Finding what no longer agrees: contracts, committed configs, and what an export wrote."""
+"""Finds differences between the contracts, the committed configs and an exported repository."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def committed_drift(folder: Path = COMMITTED) -> list[str]:
     """List how a checkout's `model_repository` differs from the contracts; empty if it agrees.
 
     Raises:
-        ExportError: the folder is missing, since this is no checkout.
+        ExportError: the folder is missing, because this is an installation and not a checkout.
     """
     check_checkout(folder)
     found: list[str] = []
@@ -61,7 +61,7 @@ def repository_drift(root: Path) -> list[str]:
 
 
 def _plans(repository: Repository, graphs: tuple[str, ...]) -> Iterator[str]:
-    """TensorRT plans whose graph is another by now; which machine they are for, `doctor` looks at."""
+    """List TensorRT plans whose graph has changed. `doctor` checks the machine that they are made for."""
     for name in graphs:
         try:
             plan = active_plan(repository, name)
@@ -81,7 +81,7 @@ def _generated(root: Path, name: str, text: str, advice: str) -> Iterator[str]:
 
 
 def _plain(root: Path, model: ModelSpec) -> Iterator[str]:
-    """A model without a graph: config and adapter are generated; the LM's tokenizer and ids are there."""
+    """Check a model without a graph: generated config and adapter, the LM's tokenizer and ids."""
     for name, text in model_files(model).items():
         yield from _generated(root, name, text, _ADVICE)
     if model is HEARTMULA:
@@ -117,14 +117,14 @@ def _graph(root: Path, model: GraphModel, preset: Preset, index: Mapping[str, An
 
 
 def _tensors(path: Path, model: GraphModel) -> Iterator[str]:
-    """Names, dtypes and dims of a graph's inputs and outputs against the contract."""
+    """Compare names, dtypes and dims of a graph's inputs and outputs with the contract."""
     import onnx
 
     from heartvoice.export.graph_builder import pinned, value_info
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as error:  # protobuf raises a DecodeError of its own
+    except Exception as error:  # protobuf raises its own DecodeError
         yield f"{model.name}/{GRAPH}: not an ONNX file: {error}"
         return
     for kind, specs, infos in (

@@ -1,4 +1,4 @@
-"""The hash of the code that decides a graph. A graph of other code is exported again."""
+"""Hashes the code that determines a graph. A graph made by different code is exported again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import heartvoice
 
 ROOTS = ("heartvoice.export.parity_targets", "heartvoice.export.weights", "heartvoice.export.writer")
-"""Builders and comparisons of every graph, the weights that go in, and the file that comes out."""
+"""Modules that build and compare every graph, read its weights and write its file."""
 _ROOMS = ("checkpoints", "config", "contracts", "export", "keyed_random", "models")
-"""Rooms that are followed. Errors and engines change no byte of a graph."""
+"""Packages whose imports are followed. Errors and engines change no byte of a graph."""
 
 
 def code_files() -> dict[str, Path]:
-    """Every file that `ROOTS` import, directly or not: path relative to the package, file; sorted.
+    """List the files that `ROOTS` import, directly or not, sorted by path relative to the package.
 
     Imports for annotations alone (`if TYPE_CHECKING`) are not followed.
     """
@@ -33,7 +33,7 @@ def code_files() -> dict[str, Path]:
 
 @functools.cache
 def code_hash() -> str:
-    """sha256 over name, length and content of `code_files`."""
+    """Return the sha256 over name, length and content of `code_files`."""
     digest = hashlib.sha256()
     for relative, path in code_files().items():
         content = path.read_bytes()
@@ -42,7 +42,7 @@ def code_hash() -> str:
 
 
 def _file(package: Path, name: str) -> Path | None:
-    """The file of a module or package in a followed room; None for anything else."""
+    """Return the file of a module or package in a followed package; None for anything else."""
     parts = name.split(".")
     if parts[0] != package.name or len(parts) == 1 or parts[1] not in _ROOMS:
         return None
@@ -51,7 +51,7 @@ def _file(package: Path, name: str) -> Path | None:
 
 
 def _imports(path: Path) -> set[str]:
-    """Names of modules that a file may import, in functions too."""
+    """Return the names of the modules that a file may import, in functions too."""
     collector = _Imports()
     collector.visit(ast.parse(path.read_bytes()))
     return collector.names

@@ -1,4 +1,4 @@
-"""Configs and adapters: the files of a model repository that are generated from the contracts. Light to import."""
+"""Generates a model repository's configs and adapters from the contracts. Light to import."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import ExportError
 
 COMMITTED = Path(heartvoice.__file__).parents[1] / "model_repository"
-"""The generated files that a checkout shows; an installation has none."""
+"""Folder of the generated files in a checkout; an installation has none."""
 ADAPTER = "1/model.py"
 
 
 def configs(model: ModelSpec) -> dict[str, str]:
-    """A model's configs: path relative to the repository, text."""
+    """Return a model's configs as text by path relative to the repository."""
     return {
         triton_config.config_path(model, variant): triton_config.to_config_text(model, variant)
         for variant in triton_config.variants(model)
@@ -25,7 +25,7 @@ def configs(model: ModelSpec) -> dict[str, str]:
 
 
 def model_files(model: ModelSpec) -> dict[str, str]:
-    """A model's configs and adapter: path relative to the repository, text."""
+    """Return a model's configs and adapter as text by path relative to the repository."""
     files = configs(model)
     if model.name in ADAPTERS:
         files[f"{model.name}/{ADAPTER}"] = adapter_text(model.name)
@@ -33,15 +33,15 @@ def model_files(model: ModelSpec) -> dict[str, str]:
 
 
 def in_folder(files: dict[str, str]) -> dict[str, bytes]:
-    """The same files by their path relative to the model's folder, as they are written."""
+    """Return the same files by path relative to the model's folder, as they are written."""
     return {name.partition("/")[2]: text.encode() for name, text in files.items()}
 
 
 def write_committed(folder: Path = COMMITTED) -> list[Path]:
-    """Regenerate a checkout's `model_repository`; returns the files whose text changed.
+    """Regenerate a checkout's `model_repository`; return the files whose text changed.
 
     Raises:
-        ExportError: the folder is missing, since this is no checkout.
+        ExportError: the folder is missing, because this is an installation and not a checkout.
     """
     check_checkout(folder)
     changed = []

@@ -1,4 +1,4 @@
-"""HeartCodec's scalar decoder as a graph.
+"""Builds the ONNX graph of HeartCodec's scalar decoder.
 
 Contract: `contracts.HEARTCODEC_DECODER`; the PyTorch twin is `heartvoice.models.heartcodec.scalar`. Source: heartcodec
 spec, section 6. The network is bound by memory traffic, so the graph avoids passes over long activations: padding is an
@@ -35,8 +35,8 @@ class _Decoder:
         latents = b.input(pinned(HEARTCODEC_DECODER.inputs[0], axes), batch=BATCH)
         output = b.output(pinned(HEARTCODEC_DECODER.outputs[0], axes), batch=BATCH)
         levels = b.constant(float(LEVELS), np.float32)
-        with b.island("levels"):
-            x = b.op("Div", b.op("Round", b.op("Mul", latents, levels)), levels)  # Round takes halves to even
+        with b.fp32_region("levels"):
+            x = b.op("Div", b.op("Round", b.op("Mul", latents, levels)), levels)  # Round rounds halves to even
         channels = sizes.init_channel * 2 ** len(sizes.upsample_factors)
         x = self._conv(x, f"{_DECODER}.0", sizes.latent_hidden_dim, channels, sizes.delay_kernel_size, causal=False)
         index = 1
@@ -52,7 +52,7 @@ class _Decoder:
     def _conv(
         self, x: str, name: str, width_in: int, width_out: int, kernel: int, *, causal: bool, dilation: int = 1
     ) -> str:
-        """A convolution that keeps the length."""
+        """Add a convolution that keeps the length."""
         shape = (width_out, width_in, kernel)
         weight = self.b.weight(f"{name}.weight", shape, lambda: self.source.array(f"{name}.weight"), half=True)
         bias = self._bias(name, width_out)
@@ -63,11 +63,14 @@ class _Decoder:
         return self.b.weight(f"{name}.bias", (width,), lambda: self.source.array(f"{name}.bias"))
 
     def _prelu(self, x: str, name: str) -> str:
-        """PReLU with one weight: the slope is an attribute, so it is read now."""
+        """Add a PReLU with one weight. The slope is an attribute, so it is read now."""
         return self.b.op("LeakyRelu", x, alpha=float(self.source.array(f"{name}.weight").reshape(())))
 
     def _upsample(self, x: str, name: str, channels: int, kernel: int, factor: int) -> str:
-        """Transposed convolution [B, C, T] to [B, C / 2, T * factor]; a causal one drops its tail by its padding."""
+        """Add a transposed convolution, [B, C, T] to [B, C / 2, T * factor].
+
+        A causal one drops its tail by its padding.
+        """
         shape = (channels, channels // 2, kernel)
         weight = self.b.weight(f"{name}.weight", shape, lambda: self.source.array(f"{name}.weight"), half=True)
         side = (kernel - factor) // 2
@@ -83,7 +86,7 @@ class _Decoder:
         )
 
     def _residual_unit(self, x: str, name: str, channels: int, dilation: int) -> str:
-        """The sum of x and act2(conv2(act1(conv1 x)))."""
+        """Add x + act2(conv2(act1(conv1 x)))."""
         kernel, causal = self.sizes.res_kernel_size, self.sizes.causal
         branch = self._conv(x, f"{name}.conv1", channels, channels, kernel, causal=causal, dilation=dilation)
         branch = self._prelu(branch, f"{name}.activation1")
@@ -91,10 +94,10 @@ class _Decoder:
         return self.b.add_residual(x, self._prelu(branch, f"{name}.activation2"))
 
     def _finish(self, x: str, index: int, channels: int, output: str) -> None:
-        """Repeat samples, convolve, activate, convolve to the bands: named `output`.
+        """Repeat samples, convolve, activate, convolve to the bands; the result is named `output`.
 
-        The samples are never repeated: one convolution makes all phases of a sample as channels, the next one reads
-        them, and only the finished bands are interleaved.
+        Samples are not repeated in memory. One convolution makes all phases of a sample as channels, the next one
+        reads them, and only the finished bands are interleaved.
         """
         b, sizes, phases = self.b, self.sizes, self.sizes.num_samples
         bands = sizes.num_bands
@@ -108,7 +111,7 @@ class _Decoder:
         b.reshape(b.transpose(apart, 0, 2, 3, 1), [0, bands, -1], out=output)
 
     def _phased(self, x: str, name: str, width_in: int, width_out: int, *, repeated: bool) -> str:
-        """A convolution at `num_samples` times the rate of its input's last axis, phases as channels.
+        """Add a convolution at `num_samples` times the rate of its input's last axis, phases as channels.
 
         Args:
             x: [B, C, T] whose samples count `num_samples` times each if `repeated`, else [B, phases * C, T].
@@ -141,6 +144,6 @@ class _Decoder:
 
 
 def _pads(kernel: int, dilation: int, causal: bool) -> tuple[int, int]:
-    """Zeros before and after a convolution that keeps the length."""
+    """Return the zero padding before and after a convolution that keeps the length."""
     reach = dilation * (kernel - 1)
     return (reach, 0) if causal else (reach // 2, reach // 2)

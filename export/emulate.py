@@ -1,8 +1,8 @@
-"""What half precision costs, on a CPU: a typed graph (`half.py`) computed in float32, rounded where it would be.
+"""Emulates half precision on a CPU: runs a typed graph (`mixed_precision.py`) in float32 with rounding.
 
-Every tensor that the typed graph holds in half precision is rounded to it (to nearest, ties to even); products are
-summed in float32, as tensor cores do. So the error is that of weights and tensors in half. A runtime that fuses layers
-keeps more digits between them; one that sums in fp16 keeps fewer. Neither is seen here.
+Every tensor that the typed graph holds in half precision is rounded to it (to nearest, ties to even). Products are
+summed in float32, as in tensor cores. The error is therefore that of weights and tensors in half. A runtime that fuses
+layers keeps more digits between them, and one that sums in fp16 keeps fewer. The emulation covers neither case.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import onnx
 from onnx import helper
 
 from heartvoice.arrays import Array
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region, Graph, Weight
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region, Graph, Weight
 from heartvoice.export.mixed_precision import MOVERS, NUMPY_HALF, ONNX_HALF, SINGLE, HalfPrecision, Typed, type_graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.runtime.engines import Engine, OnnxEngine
 
 
 def emulated(typed: Typed) -> Graph:
-    """The float32 graph that rounds as a typed one does."""
+    """Return a float32 graph that rounds where a typed graph does."""
     graph = typed.graph
     precision: HalfPrecision = "bf16" if graph.precision == "bf16" else "fp16"
     half = int(ONNX_HALF[precision])
@@ -59,18 +59,22 @@ def emulated(typed: Typed) -> Graph:
 
 def _rounded(weight: Weight, precision: HalfPrecision) -> Weight:
     def make() -> Array:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found in the results
+        with np.errstate(over="ignore"):  # the comparison finds infinite values
             return weight.make().astype(NUMPY_HALF[precision]).astype(np.float32)
 
     return Weight(weight.name, weight.shape, np.float32, partial(make), checked=False)
 
 
 def emulate(
-    path: Path, precision: HalfPrecision, islands: Collection[Fp32Region] = ISLANDS, *, threads: int | None = None
+    path: Path,
+    precision: HalfPrecision,
+    fp32_regions: Collection[Fp32Region] = FP32_REGIONS,
+    *,
+    threads: int | None = None,
 ) -> Engine:
-    """Open a float32 graph as if it ran in half precision but for the islands."""
+    """Open a float32 graph in emulated half precision, except for the float32 regions."""
     with TemporaryDirectory(prefix="heartvoice-half-") as folder:
-        write_graph(emulated(type_graph(path, precision, islands)), Path(folder))
+        write_graph(emulated(type_graph(path, precision, fp32_regions)), Path(folder))
         return OnnxEngine(Path(folder) / GRAPH_FILE, threads=threads)
 
 
@@ -79,18 +83,18 @@ def emulate(
 
 @dataclass(frozen=True)
 class HalfError:
-    """How far results are from those in float32."""
+    """Error of results relative to those in float32."""
 
     relative: float
-    """Root mean square of the difference over that of the result; infinite if anything is not finite."""
+    """RMS of the difference over RMS of the result; infinite if any value is not finite."""
 
     @property
     def snr_db(self) -> float:
-        """The same in dB; infinite if nothing differs."""
+        """Signal-to-noise ratio in dB; infinite if nothing differs."""
         return float("inf") if self.relative == 0 else -20 * float(np.log10(self.relative))
 
     def __str__(self) -> str:
-        """`1.2e-03 (58 dB)`, or that it overflows."""
+        """Format as `1.2e-03 (58 dB)`, or as an overflow."""
         if self.relative == 0:
             return "none"
         return f"{self.relative:.1e} ({self.snr_db:.0f} dB)" if np.isfinite(self.relative) else "overflow"
@@ -99,7 +103,7 @@ class HalfError:
 def compare(
     got: Mapping[str, Array], want: Mapping[str, Array], outputs: Sequence[str] | None = None
 ) -> dict[str, HalfError]:
-    """The error of every output of floats."""
+    """Return the error of every float output."""
     found: dict[str, HalfError] = {}
     for name in outputs or want:
         if not np.issubdtype(want[name].dtype, np.floating):

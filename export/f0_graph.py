@@ -1,8 +1,8 @@
-"""The F0 network as a graph: RMVPE built node by node, or swift-f0's published graph.
+"""Builds the F0 network's graph: RMVPE node by node, or swift-f0's published graph.
 
 Contract: `contracts.F0_NETWORK`; RMVPE's PyTorch twin is `heartvoice.models.rmvpe`. Source: seed_vc spec, section 4.
-Batch norm after a convolution is folded into it, exactly but for rounding. The norm on the input is not: the
-convolution after it pads with zeros, which the norm does not touch.
+Batch norm after a convolution is folded into it, exactly except for rounding. The norm of the input is not folded,
+because the convolution after it pads with zeros, which the norm does not change.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def build_f0_network(sizes: AnyF0, source: TensorSource, precision: Precision = 
     """Build the graph of `contracts.F0_NETWORK`.
 
     Args:
-        sizes: decide the engine. swift-f0: samples [B, 1, N] to Hz and confidence [B, T, 2]. RMVPE: log-mel frames
+        sizes: they select the engine. swift-f0: samples [B, 1, N] to Hz and confidence [B, T, 2]. RMVPE: log-mel frames
             [B, n_mels, T], T a multiple of 2^en_de_layers, to saliences [B, T, n_bins].
         source: RMVPE's tensors; `swift_f0.OnnxFile` of swift-f0.
         precision: of RMVPE's convolutions and last layer; its GRU, and swift-f0, are single precision.
 
     Raises:
-        CheckpointError: the source is not that of the engine.
+        CheckpointError: the source belongs to another engine.
     """
     if isinstance(sizes, SwiftF0Config):
         return build_swift_f0(sizes, source, precision)
@@ -80,7 +80,7 @@ class _Rmvpe:
         return x
 
     def _input_norm(self, x: str) -> str:
-        """The norm of the input: a factor and a shift for each channel, [C, 1, 1]."""
+        """Add the norm of the input: a factor and a shift for each channel, [C, 1, 1]."""
         name, shape = "unet.encoder.bn", (self.sizes.in_channels, 1, 1)
         factor = self.b.weight(f"{name}.factor", shape, lambda: self._norm(name)[0].reshape(shape))
         shift = self.b.weight(f"{name}.shift", shape, lambda: self._norm(name)[1].reshape(shape))
@@ -102,7 +102,7 @@ class _Rmvpe:
         return b.op("Add", branch, x)
 
     def _norm(self, name: str) -> tuple[Array, Array]:
-        """Batch norm as factor and shift, float64 [C] each."""
+        """Return a batch norm as factor and shift, float64 [C] each."""
         weight, bias, mean, variance = (
             self.source.array(f"{name}.{part}").astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
@@ -118,7 +118,7 @@ class _Rmvpe:
         )  # fmt: skip
 
     def _upsample(self, x: str, name: str, width_in: int, width_out: int) -> str:
-        """Transposed convolution to twice the size; its weight is [in, out, 3, 3]."""
+        """Add a transposed convolution to twice the size; its weight is [in, out, 3, 3]."""
         norm = f"{name}.1"
         x = self._conv(
             x, f"{name}.0", width_in, width_out, 3,
@@ -143,7 +143,7 @@ class _Rmvpe:
         fold: Callable[[Array], Array] = lambda weight: weight,
         transposed: bool = False,
     ) -> str:
-        """A convolution that keeps the size, or a transposed one that doubles it."""
+        """Add a convolution that keeps the size, or a transposed one that doubles it."""
         b = self.b
         shape = (width_in, width_out) if transposed else (width_out, width_in)
         weight = b.weight(
@@ -161,7 +161,7 @@ class _Rmvpe:
     # ------------------------------------------------------------------------------------------------------- head
 
     def _gru(self, x: str) -> str:
-        """Both directions: [B, T, D] to [B, T, 2 H]."""
+        """Add a bidirectional GRU, [B, T, D] to [B, T, 2 H]."""
         b, hidden, width = self.b, self.sizes.gru_hidden, CNN_CHANNELS * self.sizes.n_mels
         name = "fc.0.gru"
         weight = b.weight(f"{name}.weight", (2, 3 * hidden, width), lambda: self._gates("weight_ih"))
@@ -171,7 +171,7 @@ class _Rmvpe:
             lambda: np.concatenate([self._gates("bias_ih"), self._gates("bias_hh")], axis=1),
         )  # fmt: skip
         by_time = b.transpose(x, 1, 0, 2)
-        with b.island("recurrence"):
+        with b.fp32_region("recurrence"):
             states = b.op(
                 "GRU", by_time, weight, recurrence, bias, direction="bidirectional", hidden_size=hidden,
                 linear_before_reset=1,
@@ -179,7 +179,7 @@ class _Rmvpe:
         return b.reshape(b.transpose(states, 2, 0, 1, 3), [0, 0, 2 * hidden])  # from [T, 2, B, H]
 
     def _gates(self, part: str) -> Array:
-        """A tensor of both directions with ONNX's order of gates: [2, 3 H, ...]."""
+        """Return a tensor of both directions with ONNX's order of gates, [2, 3 H, ...]."""
         directions = []
         for suffix in ("", "_reverse"):
             gates = np.split(self.source.array(f"fc.0.gru.{part}_l0{suffix}"), 3)

@@ -1,4 +1,4 @@
-"""HeartCodec's condition and velocity network as graphs.
+"""Builds the ONNX graphs of HeartCodec's condition and velocity network.
 
 Contracts: `contracts.HEARTCODEC_CONDITION` and `HEARTCODEC_FLOW`; the PyTorch twins are
 `heartvoice.models.heartcodec.flow` and `estimator`. Source: heartcodec spec, sections 3 and 4.
@@ -33,7 +33,7 @@ _ESTIMATOR = "flow_matching.estimator"
 def build_heartcodec_condition(sizes: HeartCodecConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HEARTCODEC_CONDITION`: codes int32 [B, K, W] to mu [B, 2 W, dim].
 
-    A code of -1 contributes zero; one beyond the codebook makes the engine fail, as it must.
+    A code of -1 contributes zero. A code beyond the codebook is an error of the engine.
     """
     b, spec = GraphBuilder(HEARTCODEC_CONDITION.name, precision), HEARTCODEC_CONDITION
     codes = b.input(spec.inputs[0], batch=BATCH)
@@ -48,7 +48,7 @@ def build_heartcodec_condition(sizes: HeartCodecConfig, source: TensorSource, pr
 
 
 def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecConfig, source: TensorSource) -> str:
-    """Sum of the codes' vectors, [B, W, codebook_dim]."""
+    """Add the sum of the codes' vectors, [B, W, codebook_dim]."""
     size, levels, width = sizes.codebook_size, sizes.num_quantizers, sizes.codebook_dim
 
     def table() -> Array:
@@ -56,17 +56,17 @@ def _lookup(b: GraphBuilder, codes: str, sizes: HeartCodecConfig, source: Tensor
         return np.concatenate([*tables, np.zeros((1, width), dtype=np.float32)])
 
     weight = b.weight(f"{_FLOW}.vq_embed.embed", (levels * size + 1, width), table, half=True)
-    # Levels lead: only then does onnxruntime add them in the same order for one row as for several.
+    # Levels are the first axis: only then does onnxruntime sum in the same order for one row and for several.
     codes = b.transpose(codes, 1, 0, 2)  # [K, B, W]
     first = (np.arange(levels) * size)[:, None, None]
     row = b.op("Add", codes, b.constant(first, np.int32))
-    # A code outside of its level's table would read another level's: send it out of range instead.
+    # A code outside of its level's table would read another level's table, so it is moved out of range.
     too_large = b.op("GreaterOrEqual", codes, b.constant(size, np.int32))
     outside = b.op("Or", too_large, b.op("Less", codes, b.constant(0, np.int32)))
     row = b.op("Where", outside, b.constant(levels * size + 1, np.int32), row)
     nothing = b.op("Equal", codes, b.constant(-1, np.int32))
     row = b.op("Where", nothing, b.constant(levels * size, np.int32), row)
-    with b.island("lookup"):
+    with b.fp32_region("lookup"):
         return b.op("ReduceSum", b.embed(weight, row), b.constant([0]), keepdims=0)
 
 
@@ -76,7 +76,7 @@ def build_heartcodec_flow(sizes: HeartCodecConfig, source: TensorSource, precisi
     x, context, mu, t = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in spec.inputs)
     output = b.output(pinned(spec.outputs[0], axes), batch=BATCH)
     n_frames = b.size(x, 1)
-    with b.island("time"):
+    with b.fp32_region("time"):
         sinusoid = _sinusoid(b, t)
     flow = _Estimator(b, sizes, source, n_frames=n_frames, sinusoid=sinusoid)
     flow.run(b.op("Concat", x, context, mu, axis=2), output)
@@ -84,7 +84,7 @@ def build_heartcodec_flow(sizes: HeartCodecConfig, source: TensorSource, precisi
 
 
 def _sinusoid(b: GraphBuilder, t: str) -> str:
-    """Time embedding's input, [R, 512]: cosines first."""
+    """Add the input of the time embedding, [R, 512], cosines first."""
     half = TIME_WIDTH // 2
     exponent = (-math.log(TIME_PERIOD) * np.arange(half, dtype=np.float32) / half).astype(np.float32)
     frequency = np.exp(exponent.astype(np.float64))
@@ -96,7 +96,7 @@ def _sinusoid(b: GraphBuilder, t: str) -> str:
 def _dense(
     b: GraphBuilder, x: str, source: TensorSource, name: str, width_in: int, width_out: int, *, bias: bool = True
 ) -> str:
-    """A linear layer of the checkpoint."""
+    """Add a linear layer of the checkpoint."""
     weight = b.weight(f"{name}.weight", (width_in, width_out), lambda: source.array(f"{name}.weight").T, half=True)
     if not bias:
         return b.matmul(x, weight)
@@ -104,12 +104,12 @@ def _dense(
 
 
 class _Stack:
-    """What the blocks of one stack share: width, modulation and RoPE tables."""
+    """State shared by the blocks of one stack: width, modulation and RoPE tables."""
 
     def __init__(self, b: GraphBuilder, prefix: str, width: int, head_dim: int, n_frames: str) -> None:
         self.prefix, self.width, self.head_dim = prefix, width, head_dim
         theta = np.repeat(rope_frequencies(head_dim, ROPE_BASE), 2)
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             position = b.op("Cast", b.arange(n_frames), to=1)
             angle = b.op("Mul", b.op("Unsqueeze", position, b.constant([1])), b.constant(theta, np.float32))
             self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
@@ -117,7 +117,7 @@ class _Stack:
 
 
 class _Estimator:
-    """The velocity network, part by part."""
+    """Builds the velocity network part by part."""
 
     def __init__(
         self, b: GraphBuilder, sizes: HeartCodecConfig, source: TensorSource, *, n_frames: str, sinusoid: str
@@ -138,7 +138,7 @@ class _Estimator:
         self._project(hidden, "proj_out", 2 * width, sizes.out_channels, out=output)
 
     def _table(self, name: str, rows: int, width: int, scales: tuple[int, ...]) -> str:
-        """A table of the checkpoint whose scale rows are stored as 1 + scale."""
+        """Declare a table of the checkpoint, with scale rows stored as 1 + scale."""
 
         def make() -> Array:
             table = self.source.array(name)
@@ -148,7 +148,10 @@ class _Estimator:
         return self.b.weight(name, (rows, width), make)
 
     def _project(self, x: str, name: str, width_in: int, width_out: int, *, out: str = "") -> str:
-        """Convolution over three frames and a linear layer; the factor 3^-0.5 is in the convolution's weights."""
+        """Add a convolution over three frames and a linear layer.
+
+        The convolution's weights include the factor 3^-0.5.
+        """
         b, source, prefix = self.b, self.source, f"{_ESTIMATOR}.{name}"
         factor = np.float32(3**-0.5)
         weight = b.weight(
@@ -169,13 +172,13 @@ class _Estimator:
         return b.op("Add", b.matmul(mixed, dense), shift, out=out)
 
     def _blocks(self, x: str, stack: _Stack, count: int, adaln: str, table: str) -> str:
-        """All blocks of a stack, then its modulated layer norm."""
+        """Add all blocks of a stack and its modulated layer norm."""
         b = self.b
-        with b.island("time"):
+        with b.fp32_region("time"):
             embedding, modulation = self._modulation(stack, adaln)
         for index in range(count):
             x = self._block(x, stack, f"{_ESTIMATOR}.{stack.prefix}.{index}", modulation)
-        with b.island("time"):
+        with b.fp32_region("time"):
             last = self._table(f"{_ESTIMATOR}.{table}", 2, stack.width, (1,))
             rows = b.op("Add", b.op("Unsqueeze", embedding, b.constant([1])), last)
             shift, scale = b.split(rows, [1, 1], axis=1)  # each [R, 1, D]
@@ -183,7 +186,7 @@ class _Estimator:
         return b.op("Add", b.op("Mul", normed, scale), shift)
 
     def _modulation(self, stack: _Stack, adaln: str) -> tuple[str, str]:
-        """Time's embedding [R, D], and what it modulates every block by: [R, 6, D], or nothing."""
+        """Add the time embedding [R, D] and its modulation of every block, [R, 6, D] or none."""
         b, width, source = self.b, stack.width, self.source
         embedder = f"{_ESTIMATOR}.{adaln}.emb.timestep_embedder"
         embedding = _dense(b, self.sinusoid, source, f"{embedder}.linear_1", TIME_WIDTH, width)
@@ -195,12 +198,12 @@ class _Estimator:
         return embedding, modulation
 
     def _block(self, x: str, stack: _Stack, prefix: str, modulation: str) -> str:
-        """One transformer block; without modulation it is a plain pre-norm one."""
+        """Add a transformer block; without modulation it is a plain pre-norm block."""
         b = self.b
         if not modulation:
             x = b.add_residual(x, self._attention(self._norm(x, stack, f"{prefix}.attn_norm"), stack, prefix))
             return b.add_residual(x, self._mlp(self._norm(x, stack, f"{prefix}.mlp_norm"), stack, prefix))
-        with b.island("time"):
+        with b.fp32_region("time"):
             rows = b.op("Add", modulation, self._table(f"{prefix}.scale_shift_table", 6, stack.width, (1, 4)))
             shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = b.split(rows, [1] * 6, axis=1)
         normed = b.op("Add", b.op("Mul", self._norm(x, stack, f"{prefix}.attn_norm"), scale_a), shift_a)
@@ -213,7 +216,7 @@ class _Estimator:
         return self.b.rms_norm(x, weight, NORM_EPS)
 
     def _heads(self, x: str, stack: _Stack, name: str, scale: float = 1.0) -> str:
-        """One of the projections, [R, H, T, hd]."""
+        """Add one of the projections, [R, H, T, hd]."""
         factor = np.float32(scale)
         weight = self.b.weight(
             f"{name}.weight",
@@ -224,9 +227,9 @@ class _Estimator:
         return self.b.transpose(self.b.reshape(self.b.matmul(x, weight), [0, 0, -1, stack.head_dim]), 0, 2, 1, 3)
 
     def _turned(self, heads: str, stack: _Stack) -> str:
-        """Apply RoPE to [R, H, T, hd]; float32 whatever the precision."""
+        """Apply RoPE to [R, H, T, hd], in float32 at every precision."""
         b = self.b
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             turned = b.op("Mul", b.op("MatMul", heads, stack.turn), stack.sin)
             return b.op("Add", b.op("Mul", heads, stack.cos), turned)
 

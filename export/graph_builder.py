@@ -1,7 +1,7 @@
-"""A small builder of ONNX graphs: deterministic names, weights made one at a time, half precision where asked.
+"""Builds ONNX graphs with deterministic names, lazily made weights and optional half precision.
 
-Graphs are written by hand instead of traced: the bytes depend on the weights and on this code alone, a full-size graph
-takes a second, and no weight is in memory before the writer asks for it.
+Graphs are written by hand and not traced. Their bytes depend on the weights and on this code alone, a full-size graph
+takes a second, and no weight is in memory before the writer needs it.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ _ONNX_TYPE: dict[str, int] = {
 Fp32Region = Literal[
     "norm", "softmax", "rope", "time", "residual", "snake", "filter", "levels", "lookup", "sampling", "recurrence"
 ]
-"""Parts of a graph that may have to stay float32 where the rest runs in half precision (`half.py`):
+"""Parts of a graph that may have to stay float32 where the rest runs in half (`mixed_precision.py`):
 
 norm: norms, and means and deviations over long axes; softmax; rope: angles, their tables, and the turn by them;
-time: the flow's time embedding and what it modulates by; residual: the sum that runs past all layers; snake: sine,
+time: the flow's time embedding and its modulation; residual: the residual stream of all layers; snake: sine,
 square and sum; filter: the low-pass filters around it; levels: rounding to the decoder's levels; lookup: sums of table
 rows; sampling: logits into codes; recurrence: LSTM and GRU.
 """
-ISLANDS: tuple[Fp32Region, ...] = get_args(Fp32Region)
+FP32_REGIONS: tuple[Fp32Region, ...] = get_args(Fp32Region)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of the graph that is made when it is written."""
+    """A tensor of the graph; its values are made when the file is written."""
 
     name: str
     shape: Shape
     dtype: type[np.generic]
     make: Callable[[], Array]
     checked: bool = True
-    """Whether its values must be finite: all but the graph's own constants, whose masks hold -inf."""
+    """True if all values must be finite; false for the graph's own constants, whose masks hold -inf."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in the file."""
+        """Size in the file in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass
 class Graph:
-    """A finished graph whose weights are not made yet."""
+    """A finished graph; its weights are made later."""
 
     name: str
     precision: Precision | Literal["bf16"]
@@ -78,9 +78,9 @@ class Graph:
 
 
 class GraphBuilder:
-    """Adds nodes in order and names what they return.
+    """Adds nodes in order and names their outputs.
 
-    Every float value between two operations is float32. `matmul` and `conv` alone take half precision inputs if the
+    Every float value between two operations is float32. Only `matmul` and `conv` take half precision inputs if the
     graph's precision is fp16; their weights are then stored in half.
     """
 
@@ -96,21 +96,21 @@ class GraphBuilder:
     # ------------------------------------------------------------------------------------------------- boundary
 
     def input(self, spec: TensorSpec, *, batch: str = "") -> str:
-        """Declare an input as the contract has it, under a batch axis if one is named."""
+        """Declare an input of the contract, with a leading batch axis if one is named."""
         self.graph.inputs.append(value_info(spec, batch))
         return spec.name
 
     def output(self, spec: TensorSpec, *, batch: str = "") -> str:
-        """Declare an output; some operation must be given its name with `out`."""
+        """Declare an output; one operation must take its name as `out`."""
         self.graph.outputs.append(value_info(spec, batch))
         return spec.name
 
     def weight(self, name: str, shape: Shape, make: Callable[[], Array], *, half: bool = False) -> str:
-        """Declare a tensor that is made later.
+        """Declare a tensor whose values are made later.
 
         Args:
             name: unique; a second declaration of the same name returns the first.
-            shape: what `make` will return.
+            shape: shape of the values that `make` returns.
             make: returns the values, in any float dtype.
             half: store it in half precision if the graph is fp16; only `matmul`, `conv` and `embed` read such tensors.
         """
@@ -121,7 +121,7 @@ class GraphBuilder:
         return name
 
     def constant(self, value: object, dtype: type[np.generic] = np.int64) -> str:
-        """A small tensor that is part of the graph itself; equal ones are one."""
+        """Add a small tensor as part of the graph; equal constants share one tensor."""
         array = np.asarray(value, dtype=dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -133,8 +133,8 @@ class GraphBuilder:
     # -------------------------------------------------------------------------------------------------- operations
 
     @contextmanager
-    def island(self, name: Fp32Region) -> Iterator[None]:
-        """Nodes that are added within say so in their names, `norm.Sqrt_3`; the outermost island counts."""
+    def fp32_region(self, name: Fp32Region) -> Iterator[None]:
+        """Mark the nodes added in the block by their names, such as `norm.Sqrt_3`; the outermost region counts."""
         before, self._island = self._island, self._island or f"{name}."
         try:
             yield
@@ -173,38 +173,38 @@ class GraphBuilder:
         return y
 
     def add_residual(self, x: str, y: str, *, out: str = "") -> str:
-        """The sum of a layer and what runs past it."""
-        with self.island("residual"):
+        """Add a layer's output to its residual input."""
+        with self.fp32_region("residual"):
             return self.op("Add", x, y, out=out)
 
     def conv(self, x: str, weight: str, bias: str | None, *, kind: str = "Conv", **attributes: Any) -> str:
-        """Convolution (or `kind="ConvTranspose"`), in half precision if the graph is fp16."""
+        """Add a convolution (or `kind="ConvTranspose"`), in half precision if the graph is fp16."""
         if self.graph.precision == "fp32":
             return self.op(kind, x, weight, *([bias] if bias else []), **attributes)
         y = self.single(self.op(kind, self.half(x), weight, **attributes))
         return self.op("Add", y, self.op("Unsqueeze", bias, self.constant([1]))) if bias else y
 
     def embed(self, table: str, ids: str) -> str:
-        """Rows of a table, float32."""
+        """Look up rows of a table, float32."""
         rows = self.op("Gather", table, ids, axis=0)
         return self.single(rows) if self._is_half(table) else rows
 
     def rms_norm(self, x: str, scale: str, eps: float) -> str:
-        """`x / sqrt(mean(x^2) + eps) * scale` over the last axis, spelled so that onnxruntime fuses it."""
-        with self.island("norm"):
+        """Add `x / sqrt(mean(x^2) + eps) * scale` over the last axis, in a form that onnxruntime fuses."""
+        with self.fp32_region("norm"):
             square = self.op("Pow", x, self.constant(2.0, np.float32))
             mean = self.op("ReduceMean", square, self.constant([-1]), keepdims=1)
             root = self.op("Sqrt", self.op("Add", mean, self.constant(eps, np.float32)))
             return self.op("Mul", self.op("Div", x, root), scale)
 
     def layer_norm(self, x: str, *scales: str, eps: float, out: str = "") -> str:
-        """Norm over the last axis with a gain and perhaps a bias."""
-        with self.island("norm"):
+        """Add a layer norm over the last axis with a gain and an optional bias."""
+        with self.fp32_region("norm"):
             return self.op("LayerNormalization", x, *scales, axis=-1, epsilon=eps, out=out)
 
     def softmax(self, x: str, axis: int) -> str:
         """Softmax over an axis."""
-        with self.island("softmax"):
+        with self.fp32_region("softmax"):
             return self.op("Softmax", x, axis=axis)
 
     def silu(self, x: str) -> str:
@@ -239,7 +239,7 @@ class GraphBuilder:
         return self.op("Range", self.constant(0), scalar, self.constant(1))
 
     def half(self, x: str) -> str:
-        """The value in half precision; a value cast twice is cast once."""
+        """Cast the value to half precision; a repeated cast reuses the first."""
         if self._is_half(x):
             return x
         if x not in self._halves:
@@ -247,7 +247,7 @@ class GraphBuilder:
         return self._halves[x]
 
     def single(self, x: str, *, out: str = "") -> str:
-        """The value in float32."""
+        """Cast the value to float32."""
         return self.op("Cast", x, to=int(TensorProto.FLOAT), out=out)
 
     # ----------------------------------------------------------------------------------------------------- private
@@ -262,13 +262,13 @@ class GraphBuilder:
 
 
 def value_info(spec: TensorSpec, batch: str = "") -> onnx.ValueInfoProto:
-    """A tensor of the contract as the graph declares it: dynamic axes by name."""
+    """Declare a tensor of the contract with its dynamic axes by name."""
     dims: list[int | str] = [batch] if batch else []
     dims += [axis.name if isinstance(axis, Axis) else axis for axis in spec.shape]
     return helper.make_tensor_value_info(spec.name, _ONNX_TYPE[spec.dtype], dims)
 
 
 def pinned(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
-    """The tensor with those of its axes fixed that a preset decides."""
+    """Return the tensor spec with the axes fixed that a preset determines."""
     shape = tuple(sizes.get(axis.name, axis) if isinstance(axis, Axis) else axis for axis in spec.shape)
     return TensorSpec(spec.name, spec.dtype, shape, spec.doc, spec.optional)

@@ -1,4 +1,4 @@
-"""HeartMuLa as one graph: prompt and frame alike, sampling included.
+"""Builds HeartMuLa as one ONNX graph for prompt and frame, with sampling.
 
 Contract: `graphs.heartmula_step`; the PyTorch twin is `heartvoice.models.heartmula.HeartMuLa.step`. The graph is the
 `standard` dialect of design decision 12: plain attention, norms spelled out, new keys and values as outputs.
@@ -42,7 +42,7 @@ def build_heartmula_step(preset: Preset, source: TensorSource, precision: Precis
 
 @dataclass(frozen=True)
 class Rows:
-    """How rows and songs relate, as value names."""
+    """Value names that map rows to songs."""
 
     song: str
     """int64 [R]."""
@@ -69,7 +69,7 @@ class StepGraph:
         """`audio_head`, read once for all codebooks while the graph is written."""
 
     def build(self) -> Graph:
-        """Add everything."""
+        """Build the whole graph."""
         axes = lm_axes(self.sizes)
         for spec in self.spec.inputs:
             self.b.input(pinned(spec, axes))
@@ -93,7 +93,7 @@ class StepGraph:
         return Rows("row_song", b.op("Unsqueeze", unconditional, b.constant([1, 2])), last)
 
     def _embed(self, rows: Rows) -> str:
-        """Embeddings of the new positions of every row, [R * T, E]."""
+        """Add the embeddings of the new positions of every row, [R * T, E]."""
         b, source = self.b, self.source
         width = self.sizes.backbone.embed_dim
         table = b.weight(
@@ -137,18 +137,18 @@ class StepGraph:
         )
 
     def _previous_frame(self) -> str:
-        """Sum of the eight code embeddings, [S, E]."""
+        """Add the sum of the eight code embeddings, [S, E]."""
         b = self.b
         first = (np.arange(self.sizes.audio_num_codebooks) * self.sizes.audio_vocab_size)[:, None]
-        # Codebooks lead: only then does onnxruntime add them in the same order for one song as for several.
+        # Codebooks are the first axis: only then does onnxruntime sum in the same order for one song and for several.
         embedded = b.embed(self._audio_table(), b.op("Add", b.transpose("codes", 1, 0), b.constant(first)))
-        with b.island("lookup"):
+        with b.fp32_region("lookup"):
             return b.op("ReduceSum", embedded, b.constant([0]), keepdims=0)  # [K, S, E] -> [S, E]
 
     # -------------------------------------------------------------------------------------------------- backbone
 
     def backbone(self, x: str, rows: Rows) -> str:
-        """Final-norm output at each row's last real position: embeddings [R * T, E] to [R, E]."""
+        """Add the backbone: embeddings [R * T, E] to final-norm outputs at each row's last real position, [R, E]."""
         b, source, sizes = self.b, self.source, self.sizes.backbone
         n_past = b.size("k_past_0", 2)
         attention = BackboneAttention(b, sizes, "position", b.size("text_ids", 1), n_past, self.preset.max_positions)
@@ -164,20 +164,20 @@ class StepGraph:
         return norm(b, b.op("Gather", x, rows.last, axis=0), source, "backbone.norm", sizes)
 
     def depth(self) -> Depth:
-        """The depth decoder before its first pass."""
+        """Return the depth decoder before its first pass."""
         return Depth(self.b, self.source, self.sizes)
 
     # ------------------------------------------------------------------------------------------------------ frame
 
     def fed(self, drawn: str, book: int) -> str:  # noqa: ARG002 (the interface's)
-        """The codes [S] of one codebook that the next codebooks see: those drawn."""
+        """Return the codes [S] of one codebook that condition the next codebooks: the drawn ones."""
         return drawn
 
     def _frame(self, hidden: str, rows: Rows) -> None:
-        """Draw the eight codes; names the outputs `next_codes` and `logits`."""
+        """Draw the eight codes; the outputs are named `next_codes` and `logits`."""
         b, sizes = self.b, self.sizes
         books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
-        with b.island("sampling"):
+        with b.fp32_region("sampling"):
             sampler = Sampler(b, sizes, self.preset.ids.audio_eos_id)
         depth = self.depth()
         codes: list[str] = []
@@ -192,7 +192,7 @@ class StepGraph:
                 if book == 1:  # the first pass takes positions 0 and 1
                     entering = b.reshape(b.op("Concat", hidden, entering, axis=1), [-1, width])
                 raw = b.matmul(depth.run(entering, first=book == 1), self._head(book))
-            with b.island("sampling"):
+            with b.fp32_region("sampling"):
                 guided, drawn = sampler.draw(raw, book)
             codes.append(drawn)
             fed = self.fed(drawn, book)
@@ -202,7 +202,7 @@ class StepGraph:
         b.op("Concat", *logits, axis=1, out="logits")
 
     def _head(self, book: int) -> str:
-        """A codebook's head, [width, V]."""
+        """Declare the head of a codebook, [width, V]."""
         source, sizes = self.source, self.sizes
         if book == 0:
             shape = (sizes.backbone.embed_dim, sizes.audio_vocab_size)
@@ -233,18 +233,18 @@ class Depth:
         self.position = 0
 
     def advance(self, *, first: bool) -> range:
-        """The positions of the next pass: two in the first, one in the others."""
+        """Return the positions of the next pass: two in the first, one in the others."""
         positions = range(self.position, self.position + (2 if first else 1))
         self.position = positions.stop
         return positions
 
     def projection(self) -> str:
-        """The weight that every entering embedding goes through, [backbone width, decoder width]."""
+        """Declare the projection of the input embeddings, [backbone width, decoder width]."""
         shape = (self.sizes.backbone.embed_dim, self.sizes.decoder.embed_dim)
         return self.b.weight("projection.weight", shape, lambda: self.source.array("projection.weight").T, half=True)
 
     def run(self, entering: str, *, first: bool) -> str:
-        """One pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
+        """Add a pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
         b, source, sizes = self.b, self.source, self.sizes.decoder
         positions = self.advance(first=first)
         x = b.matmul(entering, self.projection())

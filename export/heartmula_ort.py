@@ -1,7 +1,7 @@
-"""HeartMuLa as one graph in onnxruntime's own operations: the engine for CPUs.
+"""Builds HeartMuLa as one graph of onnxruntime's own operations, the engine for CPUs.
 
-Contract: `contracts.graphs.heartmula_step_ort`. Everything but the layers is `heartmula_graph`'s: rows, embeddings, the
-unrolled frame and the sampler.
+Contract: `contracts.graphs.heartmula_step_ort`. `heartmula_graph` builds everything except the layers: rows,
+embeddings, the unrolled frame and the sampler.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def build_heartmula_ort(
     Args:
         preset: sizes, EOS id and the number of positions that RoPE covers.
         source: the checkpoint, official key names.
-        quantization: which weights are stored in few bits; all else is float32.
-        taught: add the input `teacher`, int64 [S, 8]: codes that the depth decoder is fed in place of those drawn, -1
-            where it keeps them. For measuring, not for serving.
+        quantization: weights to store in few bits; the rest is float32.
+        taught: add the input `teacher`, int64 [S, 8]: codes that replace the drawn ones in the depth decoder's input;
+            -1 keeps the drawn one. For measurements, not for serving.
     """
     spec = heartmula_step_ort(preset.lm.backbone.num_layers)
     kind = OrtGraph
@@ -47,7 +47,7 @@ class OrtGraph(StepGraph):
     """The step with fused attention and norms."""
 
     def backbone(self, x: str, rows: Rows) -> str:
-        """Final-norm output at each row's last real position: embeddings [R * T, E] to [R, E]."""
+        """Add the backbone: embeddings [R * T, E] to final-norm outputs at each row's last real position, [R, E]."""
         b, sizes = self.b, self.sizes.backbone
         layers = OrtLayers(b, self.source, "backbone", sizes, self.preset.max_positions)
         one, n_new = b.constant([1]), b.size("text_ids", 1)
@@ -66,19 +66,19 @@ class OrtGraph(StepGraph):
         return layers.final_norm(*(b.op("Gather", part, rows.last, axis=0) for part in flat))
 
     def depth(self) -> Depth:
-        """The depth decoder before its first pass."""
+        """Return the depth decoder before its first pass."""
         return _OrtDepth(self.b, self.source, self.sizes)
 
 
 class _OrtDepth(Depth):
-    """The depth decoder with fused attention; its cache begins empty and grows by one position a pass."""
+    """The depth decoder with fused attention; its cache starts empty and grows by one position a pass."""
 
     def __init__(self, b: GraphBuilder, source: TensorSource, sizes: HeartMuLaConfig) -> None:
         super().__init__(b, source, sizes)
         self.layers = OrtLayers(b, source, "decoder", sizes.decoder, sizes.audio_num_codebooks)
 
     def run(self, entering: str, *, first: bool) -> str:
-        """One pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
+        """Add a pass: embeddings [R * T, backbone width] to the last position's final norm [R, decoder width]."""
         b, width = self.b, self.sizes.decoder.embed_dim
         positions = self.advance(first=first)
         rows = b.op("Shape", "row_song")
@@ -97,10 +97,10 @@ class _OrtDepth(Depth):
 
 
 class _TaughtGraph(OrtGraph):
-    """The step whose depth decoder can be fed other codes than it draws."""
+    """The step with teacher forcing of the depth decoder."""
 
     def fed(self, drawn: str, book: int) -> str:
-        """The teacher's codes where it has any."""
+        """Return the teacher's codes, or the drawn ones where the teacher has -1."""
         b = self.b
         taught = b.op("Gather", "teacher", b.constant(book), axis=1)
         return b.op("Where", b.op("Less", taught, b.constant(0)), drawn, taught)

@@ -1,14 +1,14 @@
-"""The separator's graph: htdemucs between its STFT and its inverse STFT.
+"""Builds the separator's ONNX graph: htdemucs between its STFT and its inverse STFT.
 
-Contract: `contracts.HTDEMUCS`; the PyTorch twin is `heartvoice.models.demucs_module`. How it differs from a trace:
+Contract: `contracts.HTDEMUCS`; the PyTorch twin is `heartvoice.models.demucs_module`. Differences from a trace:
 
-- Statistics over long audio are sums of sums: onnxruntime adds up in float32, which costs 50 dB over a million values.
+- Statistics over long audio are sums of sums: onnxruntime sums in float32, which costs 50 dB over a million values.
 - The second norm of a DConv branch is never computed on its 2 C channels. Its input is linear in the C / 8 channels
-  before it, so mean and variance follow from theirs; what is left of the norm is two more input channels of the
+  before it, so mean and variance follow from theirs. The rest of the norm is two more input channels of the
   convolution, and LayerScale is part of its weights.
-- Gates are two convolutions and not one that is cut in two: nothing is copied, and runtimes fuse the sigmoid.
-- Convolutions of one tap see bins and frames as one axis, and the time branch is [B, C, T]: onnxruntime spreads
-  convolutions over two axes along the first of them.
+- Gates are two convolutions and not the halves of one: nothing is copied, and runtimes fuse the sigmoid.
+- Convolutions of one tap have bins and frames as one axis, and the time branch is [B, C, T]: onnxruntime parallelizes
+  convolutions over two axes along the first axis.
 
 Source: demucs 4.1.0.
 """
@@ -33,24 +33,24 @@ INPUT_EPS = 1e-5
 """Added to the input's standard deviation."""
 NORM_EPS = 1e-5
 _ROW = 512
-"""Values that are added up at once."""
+"""Number of values in one partial sum."""
 _GATED = (0, 1)
 
 
 def build_htdemucs(sizes: SeparatorConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.HTDEMUCS`.
 
-    mix [B, 2, L] and spectrum [B, 4, F, T] to spectra [B, S, 4, F, T] and waves [B, S, 2, L]. In a bag, network i
-    makes source i and nothing else.
+    It maps mix [B, 2, L] and spectrum [B, 4, F, T] to spectra [B, S, 4, F, T] and waves [B, S, 2, L]. In a bag of
+    models, network i makes source i alone.
 
     Raises:
-        CheckpointError: the sizes are not those of a network that the graph covers.
+        CheckpointError: the graph does not cover networks of these sizes.
     """
     check_sizes(sizes)
     b, axes = GraphBuilder(HTDEMUCS.name, precision), separator_axes(sizes)
     mix, spectrum = (b.input(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.inputs)
     spectra_out, waves_out = (b.output(pinned(tensor, axes), batch=BATCH) for tensor in HTDEMUCS.outputs)
-    with b.island("norm"):
+    with b.fp32_region("norm"):
         spectrum_norm = _standardize(b, spectrum, 4, 4 * axes["spectrum_bin"], axes["spectrum_frame"])
         wave_norm = _standardize(b, b.reshape(mix, [0, 2, 1, -1]), 2, 2, axes["segment_sample"])
     parts = []
@@ -93,14 +93,14 @@ def _scaled(b: GraphBuilder, x: str, factor: float) -> str:
 
 @dataclass(frozen=True)
 class _Standardized:
-    """Values of mean 0 and deviation 1, and how to go back."""
+    """Values of mean 0 and deviation 1, and the inverse mapping."""
 
     values: str
     mean: str
     deviation: str
 
     def undo(self, b: GraphBuilder, x: str) -> str:
-        with b.island("norm"):
+        with b.fp32_region("norm"):
             return b.op("Add", b.op("Mul", x, self.deviation), self.mean)
 
 
@@ -124,18 +124,18 @@ def _standardize(b: GraphBuilder, x: str, n_channels: int, n_rows: int, length: 
 
 @dataclass(frozen=True)
 class _Branch:
-    """Names and geometry that tell the spectral branch from the time branch."""
+    """Names and geometry of the spectral or the time branch."""
 
     encoder: str
     decoder: str
     spectral: bool
 
     def strided(self, size: int) -> list[int]:
-        """Kernel or stride along the axis that is strided."""
+        """Return kernel or stride of the strided axis."""
         return [size, 1] if self.spectral else [size]
 
     def padded(self, before: int, after: int) -> list[int]:
-        """Padding of that axis."""
+        """Return the padding of the strided axis."""
         return [before, 0, after, 0] if self.spectral else [before, after]
 
 
@@ -143,7 +143,7 @@ _SPECTRAL, _TIME = _Branch("encoder", "decoder", True), _Branch("tencoder", "tde
 
 
 class _Network:
-    """One htdemucs; `only` keeps a single source of its outputs."""
+    """One htdemucs network; `only` keeps a single source of its outputs."""
 
     def __init__(
         self, b: GraphBuilder, sizes: SeparatorConfig, source: TensorSource, prefix: str, only: int | None
@@ -158,7 +158,7 @@ class _Network:
         self.widths = [int(sizes.channels * sizes.growth**level) for level in range(sizes.depth)]
 
     def run(self, x: str, xt: str) -> tuple[str, str]:
-        """Standardized spectrum and mix to spectra [B, S * 4, F, T] and waves [B, S * 2, L], still standardized."""
+        """Map standardized spectrum and mix to standardized spectra [B, S * 4, F, T] and waves [B, S * 2, L]."""
         skips, skips_t = [], []
         for level in range(self.sizes.depth):
             x, xt = self._encode(x, level, _SPECTRAL), self._encode(xt, level, _TIME)
@@ -215,7 +215,7 @@ class _Network:
         return x if level == 0 else self.b.op("Gelu", x)
 
     def _rewrite(self, x: str, name: str, width: int, context: int, branch: _Branch) -> str:
-        """A convolution and its gate."""
+        """Add a convolution and its gate."""
         size = 1 + 2 * context
         n_axes = 2 if branch.spectral else 1
         kernel, pads = [size] * n_axes, [context] * 2 * n_axes
@@ -225,7 +225,7 @@ class _Network:
         return self.b.op("Mul", value, self.b.op("Sigmoid", gate))
 
     def _upsample(self, x: str, name: str, level: int, branch: _Branch) -> str:
-        """Transposed convolution, cut to the length of its encoder's input."""
+        """Add a transposed convolution, cut to the length of its encoder's input."""
         sizes, pad = self.sizes, self.sizes.kernel_size // 4
         kernel, strides = branch.strided(sizes.kernel_size), branch.strided(sizes.stride)
         whole = self.widths[level - 1] if level else (4 if branch.spectral else 2) * len(sizes.sources)
@@ -248,7 +248,7 @@ class _Network:
     def _conv(
         self, x: str, name: str, shape: tuple[int, ...], *, part: tuple[int, int] | None = None, **attributes: Any
     ) -> str:
-        """A convolution of the checkpoint; `part` numbers a slice of its outputs and says where that begins."""
+        """Add a convolution of the checkpoint; `part` is the number and the start of a slice of its outputs."""
         label, first = ("", 0) if part is None else (f".{part[0]}", part[1])
         rows, kernel = slice(first, first + shape[0]), list(shape[2:])
         weight = self.b.weight(
@@ -272,7 +272,7 @@ class _Network:
 class _DConvLayer:
     """One residual branch: narrow dilated convolution, norm, GELU, wide convolution, norm, gate, LayerScale.
 
-    The narrow channels are [B, h, F, T], F = 1 in the time branch; a norm has statistics for each bin.
+    The narrow channels are [B, h, F, T], with F = 1 in the time branch. A norm has statistics for each bin.
     """
 
     def __init__(self, network: _Network, name: str, width: int, grid: tuple[int, int], branch: _Branch) -> None:
@@ -282,7 +282,7 @@ class _DConvLayer:
         self.b = network.b
 
     def run(self, x: str, dilation: int) -> str:
-        """Return x and what the branch adds to it."""
+        """Return the sum of x and the branch's output."""
         b = self.b
         if self.branch.spectral:
             kernel, pads, dilations = [1, 3], [0, dilation, 0, dilation], [1, dilation]
@@ -292,10 +292,10 @@ class _DConvLayer:
             x, f"{self.name}.0", (self.hidden, self.width, *kernel), pads=pads, dilations=dilations
         )  # fmt: skip
         h = h if self.branch.spectral else b.op("Unsqueeze", h, b.constant([2]))
-        with b.island("norm"):
+        with b.fp32_region("norm"):
             normed = self._narrow_norm(h)
         h = b.op("Gelu", normed)
-        with b.island("norm"):
+        with b.fp32_region("norm"):
             mean, scale = self._wide_statistics(h)
             scaled = b.op("Mul", h, scale)
             per_bin = b.op("Concat", scale, b.op("Mul", mean, scale), axis=1)  # [B, 2, F, 1]
@@ -312,7 +312,7 @@ class _DConvLayer:
         )
 
     def _narrow_norm(self, h: str) -> str:
-        """Norm of [B, h, F, T] over channels and T."""
+        """Add the norm of [B, h, F, T] over channels and T."""
         b = self.b
         centred = b.op("Sub", h, channel_mean(b, row_means(b, h, self.hidden, self.length), self.hidden, n_axes=2))
         squares = row_means(b, centred, self.hidden, self.length, squares=True)
@@ -321,22 +321,22 @@ class _DConvLayer:
         return b.op("Add", b.op("Mul", centred, b.op("Mul", scale, gain)), shift)
 
     def _column(self, name: str) -> str:
-        """A vector of the checkpoint for each channel, [h, 1, 1]."""
+        """Declare a vector of the checkpoint with one value for each channel, [h, 1, 1]."""
         return self.b.weight(
             f"{self.network.prefix}.{name}", (self.hidden, 1, 1), lambda: self.network._tensor(name).reshape(-1, 1, 1)
         )
 
     def _matrix(self) -> tuple[Array, Array]:
-        """Weight [2 C, h] and bias [2 C] of the wide convolution, float64."""
+        """Read weight [2 C, h] and bias [2 C] of the wide convolution, float64."""
         tensor = self.network._tensor
         weight = tensor(f"{self.name}.3.weight").reshape(2 * self.width, self.hidden)
         return weight.astype(np.float64), tensor(f"{self.name}.3.bias").astype(np.float64)
 
     def _wide_statistics(self, h: str) -> tuple[str, str]:
-        """Mean and reciprocal deviation of W h + b over 2 C channels and T, [B, 1, F, 1], from h alone.
+        """Add mean and reciprocal deviation of W h + b over 2 C channels and T, [B, 1, F, 1], from h alone.
 
-        With the mean of h over T split off, the variance is a quadratic form of the rest plus the variance, over
-        channels, of the mean's image: two sums of squares, so nothing cancels.
+        The mean of h over T is subtracted first. The variance is then a quadratic form of the rest plus the variance,
+        over channels, of W times the mean: two sums of squares, so there is no cancellation.
         """
         b, prefix, hidden = self.b, self.network.prefix, self.hidden
         mean = row_means(b, h, self.hidden, self.length)
@@ -361,7 +361,7 @@ class _DConvLayer:
         return wide_mean, self._reciprocal_deviation(b.op("Add", inner, outer))
 
     def _wide(self, joined: str, half: int) -> str:
-        """Value or gate: norm, gain and LayerScale are in the weights; inputs are h / s, 1 / s and mean / s."""
+        """Add value or gate. Weights include norm, gain and LayerScale; inputs are h / s, 1 / s and mean / s."""
         b, prefix, width = self.b, self.network.prefix, self.width
         rows = slice(half * width, (half + 1) * width)
 
@@ -388,7 +388,7 @@ class _DConvLayer:
 
 
 def conv(b: GraphBuilder, x: str, weight: str, bias: str, *, kind: str = "Conv", **attributes: list[int]) -> str:
-    """A convolution over one or two axes; in half precision its bias is added afterwards, in float32."""
+    """Add a convolution over one or two axes; in half precision its bias is added afterwards in float32."""
     if b.graph.precision == "fp32":
         return b.conv(x, weight, bias, kind=kind, **attributes)
     y = b.conv(x, weight, None, kind=kind, **attributes)

@@ -1,4 +1,4 @@
-"""The middle of htdemucs as a graph: transformers of both branches, every second layer of which attends to the other.
+"""Builds the cross-transformer of htdemucs: every second layer attends to the other branch.
 
 Source: demucs 4.1.0, `transformer.CrossTransformerEncoder`.
 """
@@ -15,10 +15,10 @@ NORM_EPS = 1e-5
 
 
 def channel_mean(b: GraphBuilder, x: str, count: int, *, n_axes: int) -> str:
-    """Mean over the `count` channels of [B, C, ...], with `n_axes` more axes.
+    """Add the mean over the `count` channels of [B, C, ...], with `n_axes` more axes.
 
-    A convolution and not a reduction: onnxruntime adds up another way where the batch is one, and a segment's samples
-    must not depend on the batch around it.
+    It is a convolution and not a reduction: onnxruntime reduces in a different order for a batch of one, and the
+    samples of a segment must not depend on the rest of its batch.
     """
     kernel = [1] * n_axes
     weight = b.constant(np.full((1, count, *kernel), 1 / count), np.float32)
@@ -26,7 +26,7 @@ def channel_mean(b: GraphBuilder, x: str, count: int, *, n_axes: int) -> str:
 
 
 class Transformer:
-    """Both branches, part by part. Tokens are [B, T, D]; those of the spectral branch run over bins first."""
+    """Builds both branches. Tokens are [B, T, D]; in the spectral branch, bins vary fastest."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Transformer:
         self.hidden = int(self.width * sizes.t_hidden_scale)
 
     def run(self, x: str, xt: str) -> tuple[str, str]:
-        """[B, C, F, T] and [B, C, T'] to the same shapes."""
+        """Map [B, C, F, T] and [B, C, T'] to the same shapes."""
         b, (n_bins, n_frames) = self.b, self.grid
         counts = {"": n_bins * n_frames, "_t": self.length}
         x = b.reshape(b.transpose(x, 0, 3, 2, 1), [0, counts[""], self.width_in])
@@ -84,7 +84,7 @@ class Transformer:
         return self.b.weight(f"{self.prefix}.{name}", (width,), lambda: self._array(name))
 
     def _dense(self, x: str, name: str, widths: tuple[int, int], scale: str = "", residual: str | None = None) -> str:
-        """A linear layer (or convolution of one tap); `scale` names a LayerScale behind it."""
+        """Add a linear layer (or convolution of one tap); `scale` names a LayerScale after it."""
 
         def factor() -> Array:
             return self._array(scale) if scale else np.ones(widths[1], np.float32)
@@ -99,7 +99,7 @@ class Transformer:
         return self.b.linear(x, weight, bias, residual=residual)
 
     def _enter(self, x: str, side: str) -> str:
-        """To the transformer's width, norm, positions."""
+        """Project to the transformer's width, normalise, add positions."""
         if self.sizes.bottom_channels:
             x = self._dense(x, f"channel_upsampler{side}", (self.width_in, self.width))
         normed = self._layer_norm(x, f"crosstransformer.norm_in{side}")
@@ -111,7 +111,7 @@ class Transformer:
         return self._dense(x, f"channel_downsampler{side}", (self.width, self.width_in))
 
     def _positions(self, side: str) -> str:
-        """Sines and cosines, made by the package itself: their arguments are float32 and large."""
+        """Declare sines and cosines from the demucs package, because their arguments are float32 and large."""
         (n_bins, n_frames), width = self.grid, self.width
         period = self.sizes.t_max_period
 
@@ -129,7 +129,7 @@ class Transformer:
             return values
 
         count = self.length if side else n_bins * n_frames
-        # Networks of a bag share it: the name has no prefix.
+        # The networks of a bag share the tensor, so the name has no prefix.
         return self.b.weight(f"positions{side}", (count, width), temporal if side else spectral)
 
     def _layer_norm(self, x: str, name: str) -> str:
@@ -137,7 +137,7 @@ class Transformer:
         return self.b.layer_norm(x, weight, bias, eps=NORM_EPS)
 
     def _layer(self, x: str, other: str | None, name: str, count: int) -> str:
-        """A layer that attends to itself, or to the other branch."""
+        """Add a layer that attends to its own branch or to the other one."""
         name = f"crosstransformer.{name}"
         query = self._layer_norm(x, f"{name}.norm1")
         if other is None:
@@ -150,11 +150,11 @@ class Transformer:
         inner = self._dense(self._layer_norm(x, f"{name}.{last}"), f"{name}.linear1", (self.width, self.hidden))
         inner = self.b.op("Gelu", inner)
         x = self._dense(inner, f"{name}.linear2", (self.hidden, self.width), f"{name}.gamma_2.scale", residual=x)
-        with self.b.island("norm"):
+        with self.b.fp32_region("norm"):
             return self._group_norm(x, f"{name}.norm_out", count)
 
     def _group_norm(self, x: str, name: str, count: int) -> str:
-        """Norm over all tokens and features, by sums of sums."""
+        """Add a norm over all tokens and features, by sums of sums."""
         b = self.b
 
         def mean(kind: str, values: str) -> str:
@@ -169,7 +169,7 @@ class Transformer:
     # ------------------------------------------------------------------------------------------------------ attention
 
     def _heads(self, x: str, name: str, part: int, scale: float = 1.0) -> tuple[str, ...]:
-        """Queries, keys or values (0, 1, 2), [B, T, hd] for each head."""
+        """Add queries, keys or values (0, 1, 2), [B, T, hd] for each head."""
         width, rows = self.width, slice(part * self.width, (part + 1) * self.width)
         factor, label = np.float32(scale), "qkv"[part]
         weight = self.b.weight(
@@ -185,9 +185,10 @@ class Transformer:
         return self.b.split(self.b.linear(x, weight, bias), [head_dim] * self.sizes.t_heads, axis=2)
 
     def _attention(self, x: str, memory: str, name: str) -> str:
-        """Attention of x to the memory, [B, T, D], before the output projection.
+        """Add the attention of x to the memory, [B, T, D], before the output projection.
 
-        Head by head: the scores of one head stay in the cache, and those of all would be the graph's largest tensor.
+        Heads are separate: the scores of one head fit the cache, and those of all heads would be the graph's largest
+        tensor.
         """
         b = self.b
         queries = self._heads(x, name, 0, (self.width // self.sizes.t_heads) ** -0.5)

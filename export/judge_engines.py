@@ -1,4 +1,4 @@
-"""Engines over published weights for the judges of an evaluation, without an exported repository."""
+"""Opens engines over published weights for evaluation judges, without an exported repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def swift_f0_engine(sizes: SwiftF0Config, path: Path) -> Engine:
     """Open swift-f0 from the ONNX file of its wheel.
 
     Raises:
-        CheckpointError: the file is another one.
+        CheckpointError: the file has other content.
     """
     return _engine(build_f0_network(sizes, open_swift_f0(path)))
 

@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from heartvoice.models.load import AnyConfig
 
 OPSET, IR_VERSION = 20, 10
-"""Newest that the containers' onnxruntime and TensorRT both load."""
+"""Newest version that the containers' onnxruntime and TensorRT both load."""
 EXTERNAL_BYTES = 256 * 2**20
-"""Weights beyond this lie in a file beside the graph."""
+"""Weights beyond this size are stored in a separate file next to the graph."""
 BATCH = "batch"
-"""Name of the axis that `max_batch_size` adds in front of a contract's own."""
+"""Name of the batch axis that `max_batch_size` adds before a contract's own axes."""
 Precision = Literal["fp32", "fp16"]
 Network = Literal[
     "lm", "codec", "separator", "speaker", "f0", "svc_content", "svc_regulator", "svc_cfm", "svc_style", "vocoder"
@@ -62,14 +62,14 @@ NETWORKS: tuple[Network, ...] = get_args(Network)
 
 @dataclass(frozen=True)
 class GraphModel:
-    """A model whose graph an export writes."""
+    """A model with a graph that the export writes."""
 
     spec: ModelSpec
     network: Network
     axes: dict[str, int]
     """Axes of the contract that the preset fixes."""
     quantize: str | None = None
-    """The `ort` dialect alone: bits of its weights, as `quantize.Quantization` reads them."""
+    """Bits of the weights, as `quantize.Quantization` parses them; for the `ort` dialect only."""
 
     @property
     def name(self) -> str:
@@ -78,12 +78,12 @@ class GraphModel:
 
     @property
     def batch(self) -> str:
-        """Name of the batch axis; empty if the contract has its own."""
+        """Name of the batch axis; empty if the contract has one."""
         return BATCH if self.spec.max_batch_size else ""
 
 
 def lm_axes(sizes: HeartMuLaConfig) -> dict[str, int]:
-    """The contract's axes that HeartMuLa's sizes fix."""
+    """Return the contract's axes that HeartMuLa's sizes fix."""
     return {
         "style": sizes.muq_dim,
         "kv_head": sizes.backbone.num_kv_heads,
@@ -93,12 +93,12 @@ def lm_axes(sizes: HeartMuLaConfig) -> dict[str, int]:
 
 
 def codec_axes(sizes: HeartCodecConfig) -> dict[str, int]:
-    """The contract's axes that HeartCodec's sizes fix."""
+    """Return the contract's axes that HeartCodec's sizes fix."""
     return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
 
 
 def separator_axes(sizes: SeparatorConfig) -> dict[str, int]:
-    """The contract's axes that the separator's sizes fix."""
+    """Return the contract's axes that the separator's sizes fix."""
     return {
         "source": len(sizes.sources),
         "segment_sample": sizes.segment_samples,
@@ -108,19 +108,19 @@ def separator_axes(sizes: SeparatorConfig) -> dict[str, int]:
 
 
 def speaker_axes(sizes: AnySpeaker) -> dict[str, int]:
-    """The contract's axes that the speaker encoder's sizes fix."""
+    """Return the contract's axes that the speaker encoder's sizes fix."""
     return {"speaker_band": sizes.n_bands, "embedding": sizes.embedding}
 
 
 def f0_axes(sizes: AnyF0) -> dict[str, int]:
-    """The contract's axes that the F0 engine fixes: samples to Hz and confidence, or mel frames to salience."""
+    """Return the contract's axes that the F0 engine fixes: samples to Hz and confidence, or mel to salience."""
     if isinstance(sizes, RmvpeConfig):
         return {"f0_feature": sizes.n_mels, "f0_bin": sizes.n_bins}
     return {"f0_feature": 1, "f0_bin": 2}
 
 
 def graph_models(preset: Preset, quantize: str | None = None) -> dict[str, GraphModel]:
-    """Every graph of a preset by name, in the order they are made.
+    """Return the graphs of a preset by name, in the order of the export.
 
     Args:
         preset: the sizes.
@@ -146,7 +146,7 @@ def graph_models(preset: Preset, quantize: str | None = None) -> dict[str, Graph
 
 
 def _of(spec: ModelSpec, axes: Mapping[str, int]) -> dict[str, int]:
-    """The axes that occur in a spec."""
+    """Return the axes that occur in a spec."""
     used = {axis.name for tensor in (*spec.inputs, *spec.outputs) for axis in tensor.shape if isinstance(axis, Axis)}
     return {name: size for name, size in axes.items() if name in used}
 
@@ -155,7 +155,7 @@ def _of(spec: ModelSpec, axes: Mapping[str, int]) -> dict[str, int]:
 
 
 def versions() -> dict[str, str | int]:
-    """Versions that may change a graph's bytes."""
+    """Return the package versions that may change a graph's bytes."""
     return {
         "heartvoice": heartvoice.__version__,
         "onnx": importlib.metadata.version("onnx"),
@@ -165,7 +165,7 @@ def versions() -> dict[str, str | int]:
 
 
 def network_sizes(preset: Preset, network: Network) -> AnyConfig:
-    """The sizes that decide what a network is."""
+    """Return the sizes that determine a network."""
     chosen: dict[Network, AnyConfig] = {
         "lm": preset.lm,
         "codec": preset.codec,
@@ -182,7 +182,7 @@ def network_sizes(preset: Preset, network: Network) -> AnyConfig:
 
 
 def sizes(preset: Preset, network: Network | None = None) -> dict[str, Any]:
-    """A preset's sizes as JSON has them: those of one network under its name, or all under the preset's fields."""
+    """Return a preset's sizes for JSON: one network's under its name, or all under the preset's fields."""
     values: dict[str, Any]
     if network is None:
         values = {key: value for key, value in asdict(preset).items() if key != "name"}
@@ -202,14 +202,14 @@ def manifest_head(
     hashes: Mapping[str, str],
     licence: str | None = None,
 ) -> dict[str, Any]:
-    """The part of a manifest that says what a graph is made from; equal parts mean an equal graph.
+    """Return the manifest entries that identify a graph; equal entries mean an equal graph.
 
     Args:
         model: the graph.
         preset: the sizes.
         precision: of the graph.
         origin: where the weights come from.
-        hashes: what identifies the weights.
+        hashes: hashes or seed of the weights.
         licence: of the weights, as far as it is known.
     """
     quantize = {} if model.quantize is None else {"quantize": model.quantize}
@@ -228,5 +228,5 @@ def manifest_head(
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """Text of a manifest: the same for the same values."""
+    """Return a manifest as text; equal values give equal text."""
     return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -1,7 +1,7 @@
-"""Whether TensorRT can take the exported graphs, as far as its parser's published table says (`operators.json`).
+"""Checks exported graphs against the published operator table of TensorRT's parser (`operators.json`).
 
-What the table does not know is reported as unknown, never as supported; what it restricts is checked where a graph
-alone tells, and else listed. The parser on the target machine has the last word.
+An operator that is not in the table is reported as unknown, never as supported. Restrictions are checked where the
+graph alone decides them, and listed otherwise. The parser on the target machine decides finally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from heartvoice.errors import ExportError
 
 Level = Literal["unsupported", "unknown", "limited"]
-"""No; the table does not say; yes, under a condition that the graph alone does not settle."""
+"""Not supported; not in the table; supported under a condition that the graph alone does not decide."""
 TABLE = Path(__file__).with_name("operators.json")
 MAX_TOPK = 3840
 _TYPES: Mapping[int, str] = {
@@ -33,14 +33,14 @@ _SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "Reshape": (1,), "Expand": (1,), "Tile": (1,), "ConstantOfShape": (0,), "Slice": (1, 2, 4), "Pad": (1,),
     "Range": (0, 1, 2), "TopK": (1,), "OneHot": (1,), "Resize": (3,), "Split": (1,),
 }  # fmt: skip
-"""Inputs whose values decide the shape of the result."""
+"""Inputs whose values determine the shape of the result."""
 _STANDARD = ("", "ai.onnx")
 _DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about a graph that is not plainly supported, and how often it occurs."""
+    """A property of a graph that is not plainly supported, and the number of occurrences."""
 
     level: Level
     operator: str
@@ -58,15 +58,15 @@ class Lint:
     n_nodes: int
     operators: dict[str, int]
     types: list[str]
-    """Of all tensors."""
+    """Bytes of all tensors."""
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, level: Level, operator: str, text: str) -> None:
-        """Add what was found elsewhere."""
+        """Merge the findings of another lint."""
         self.findings.append(Finding(level, operator, text))
 
     def count(self, level: Level) -> int:
-        """Nodes, or facts of the graph, at a level."""
+        """Return the number of findings at a level, in nodes or graph properties."""
         return sum(finding.count for finding in self.findings if finding.level == level)
 
     @property
@@ -75,24 +75,24 @@ class Lint:
         return not self.count("unsupported") and not self.count("unknown")
 
     def to_json(self) -> dict[str, Any]:
-        """For `--lint` and manifests."""
+        """Return the findings as JSON for `export lint` and manifests."""
         return {**asdict(self), "clean": self.clean}
 
 
 @cache
 def operator_table(path: Path = TABLE) -> dict[str, Any]:
-    """The committed table: TensorRT's version, its opsets, and types and restriction of each operation (or null)."""
+    """Load the committed table: TensorRT's version, opsets, and each operator's types and restriction (or null)."""
     table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return table
 
 
 def lint(path: Path, model: str, table: Mapping[str, Any] | None = None) -> Lint:
-    """Look at one graph.
+    """Check one graph.
 
     Args:
-        path: its file; weights beside it are not read.
-        model: what to call it.
-        table: another table than the committed one.
+        path: the graph's file; external weights are not read.
+        model: name of the model in the findings.
+        table: operator table; default is the committed one.
 
     Raises:
         ExportError: the file is not ONNX.
@@ -135,7 +135,7 @@ class _Linter:
         self.found[level, operator, text] += 1
 
     def _graph(self, graph: onnx.GraphProto, outer: Mapping[str, int]) -> None:
-        """Every node of a graph or of a loop's body."""
+        """Check every node of a graph or of a loop's body."""
         scope = _Scope(graph, outer)
         for name, dims in scope.dims.items():
             if dims > self.table["max_rank"]:
@@ -156,7 +156,7 @@ class _Linter:
         if node.domain not in _STANDARD:
             self._add("unsupported", kind, f"an operation of {node.domain}; TensorRT takes the standard graphs")
         if self.foreign:
-            return  # refused; no types follow from an operation that is not ONNX's
+            return  # refused; an operator outside of ONNX gives no types
         if kind not in self.table["operators"]:
             self._add("unknown", kind, f"not in the table of TensorRT {self.table['tensorrt']}")
             return
@@ -181,7 +181,7 @@ class _Linter:
             self._add("limited", kind, entry.get("restriction") or "a loop: its body becomes one of TensorRT's")
 
     def _typed(self, node: onnx.NodeProto) -> Iterator[str]:
-        """Tensors whose types the table speaks of: those of the kind of the first input or first result."""
+        """Return the tensors whose types the table restricts: those with the type of the first input or output."""
         schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
         formal = schema.inputs[0].type_str if schema.inputs else schema.outputs[0].type_str
         for parameters, names in ((schema.inputs, node.input), (schema.outputs, node.output)):
@@ -201,7 +201,7 @@ class _Linter:
 
 
 class _Scope:
-    """What is known of a graph's tensors, in the order of its nodes."""
+    """Known values and types of a graph's tensors, updated node by node."""
 
     def __init__(self, graph: onnx.GraphProto, outer: Mapping[str, int]) -> None:
         infos = [*graph.input, *graph.value_info, *graph.output]
@@ -218,19 +218,19 @@ class _Scope:
         """Tensors that depend on the values of inputs, not on their shapes alone."""
 
     def note(self, node: onnx.NodeProto) -> None:
-        """Go on past a node."""
+        """Record the outputs of a node."""
         if node.op_type == "Constant":
             self.constants.update(node.output)
         elif node.op_type not in ("Shape", "Size") and not self.from_values.isdisjoint(node.input):
             self.from_values.update(node.output)
-        # swift-f0's body states no types: where all inputs of a node agree, so does its result
+        # swift-f0's body states no types: if all inputs of a node have one type, its result has it too
         known = {self.types[name] for name in node.input if name in self.types}
         for name in node.output:
             if name and name not in self.types and len(known) == 1:
                 self.types[name] = known.copy().pop()
 
     def value(self, name: str) -> np.ndarray[Any, Any] | None:
-        """Values of a small initializer that lies in the graph."""
+        """Return the values of a small initializer stored in the graph."""
         tensor = self.initializers.get(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             return None
@@ -297,4 +297,4 @@ _RULES: Mapping[str, Callable[[onnx.NodeProto, _Scope], str | None]] = {
     "TopK": _top_k,
     "Unsqueeze": _constant_second,
 }
-"""The table's restrictions, as far as a graph tells: what is wrong, or None."""
+"""Checks of the table's restrictions that a graph decides; each returns the violation or None."""

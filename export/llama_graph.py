@@ -1,10 +1,10 @@
-"""Layers that HeartMuLa's backbone and depth decoder share, as graph operations.
+"""Graph operations for the layers that HeartMuLa's backbone and depth decoder share.
 
 Source: heartmula spec, section 4; the PyTorch twin is `heartvoice.models.llama`.
 
-Positions travel flat, [R * T, E], so that every projection is one matrix product. Query, key and value projections are
-one weight whose columns are ordered by kv head: the head's group of queries, its key, its value. One reshape then
-yields the layout of grouped-query attention, and a key is never repeated.
+Positions are flat, [R * T, E], so every projection is one matrix product. Query, key and value projections are one
+weight whose columns are ordered by kv head: the head's group of queries, its key, its value. One reshape then yields
+the layout of grouped-query attention, and a key is never repeated.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from heartvoice.models.rope import rope_frequencies
 
 Floats = npt.NDArray[np.float32]
 NEVER = float(np.finfo(np.float32).min)
-"""Added to a score that must not count: finite, so that no combination of masks yields NaN."""
+"""Added to a masked score: finite, so that no combination of masks yields NaN."""
 
 
 @dataclass(frozen=True)
 class KeyValue:
-    """Value names of keys and values, each [R, Hkv, positions, hd]."""
+    """Value names of keys and of values, each [R, Hkv, positions, hd]."""
 
     key: str
     value: str
 
 
 def group_size(sizes: TransformerConfig) -> int:
-    """Query heads of one kv head."""
+    """Return the number of query heads of one kv head."""
     return sizes.num_heads // sizes.num_kv_heads
 
 
 def fused_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:
-    """Query, key and value weights as one, [E, Hkv * (G + 2) * hd], the query's already scaled by 1/sqrt(hd)."""
+    """Merge query, key and value weights, [E, Hkv * (G + 2) * hd], queries scaled by 1/sqrt(hd)."""
     heads, width = sizes.num_kv_heads, sizes.head_dim
 
     def part(name: str) -> Floats:
@@ -50,9 +50,9 @@ def fused_projection(source: TensorSource, prefix: str, sizes: TransformerConfig
 
 
 def rope_tables(sizes: TransformerConfig, positions: int) -> tuple[Floats, Floats]:
-    """Cosines and sines, each [positions + 1, hd]; the last row turns nothing, for values.
+    """Return cosines and sines, each [positions + 1, hd]; the last row is the identity, for values.
 
-    Angles are float32 products, as in training; each stands twice, for both elements of its pair.
+    Angles are float32 products, as in training. Each angle occurs twice, for both elements of its pair.
     """
     theta = rope_frequencies(sizes.head_dim, sizes.rope_base, sizes.rope_scale_factor)
     angle = np.arange(positions, dtype=np.float32)[:, None] * theta
@@ -63,9 +63,9 @@ def rope_tables(sizes: TransformerConfig, positions: int) -> tuple[Floats, Float
 
 
 def quarter_turn(width: int) -> Floats:
-    """The matrix P with (x P)[2j] = -x[2j+1] and (x P)[2j+1] = x[2j].
+    """Return the matrix P with (x P)[2j] = -x[2j+1] and (x P)[2j+1] = x[2j].
 
-    A product with it is exact and, on a CPU, several times faster than gathering single elements.
+    The product is exact and, on a CPU, several times faster than a gather of single elements.
     """
     turn = np.zeros((width, width), dtype=np.float32)
     even = np.arange(0, width, 2)
@@ -77,7 +77,7 @@ def quarter_turn(width: int) -> Floats:
 def mlp(
     b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerConfig, residual: str | None = None
 ) -> str:
-    """`residual + w2(silu(w1 x) * (w3 x))`, gate and up in one product: [..., E] to [..., E]."""
+    """Add `residual + w2(silu(w1 x) * (w3 x))`, gate and up in one product: [..., E] to [..., E]."""
     hidden, width = sizes.intermediate_dim, sizes.embed_dim
 
     def gate_up() -> Array:
@@ -90,7 +90,7 @@ def mlp(
 
 
 def project_heads(b: GraphBuilder, x: str, source: TensorSource, prefix: str, sizes: TransformerConfig) -> str:
-    """Query, key and value projections: [N, E] to [N, Hkv * (G + 2) * hd]."""
+    """Add query, key and value projections: [N, E] to [N, Hkv * (G + 2) * hd]."""
     columns = sizes.num_kv_heads * (group_size(sizes) + 2) * sizes.head_dim
     fused = b.weight(
         f"{prefix}.qkv", (sizes.embed_dim, columns), lambda: fused_projection(source, prefix, sizes), half=True
@@ -106,7 +106,7 @@ def merge_heads(
     sizes: TransformerConfig,
     residual: str | None = None,
 ) -> str:
-    """`residual + output_proj(attended)`: [..., H * hd] to [..., E]."""
+    """Add `residual + output_proj(attended)`: [..., H * hd] to [..., E]."""
     weight = b.weight(
         f"{prefix}.output_proj",
         (sizes.embed_dim, sizes.embed_dim),
@@ -117,21 +117,21 @@ def merge_heads(
 
 
 def norm(b: GraphBuilder, x: str, source: TensorSource, name: str, sizes: TransformerConfig) -> str:
-    """RMS norm of [N, E] with the checkpoint's scale."""
+    """Add an RMS norm of [N, E] with the checkpoint's scale."""
     scale = b.weight(f"{name}.scale", (sizes.embed_dim,), lambda: source.array(f"{name}.scale"))
     return b.rms_norm(x, scale, sizes.norm_eps)
 
 
 class BackboneAttention:
-    """Attention over a cache that is only read, and the new positions: the `standard` dialect.
+    """Attention over a read-only cache and the new positions, in the `standard` dialect.
 
-    Scores against cached and new keys meet in the softmax alone, so that the cache is never copied.
+    Scores of cached and of new keys are concatenated for the softmax, so the cache is never copied.
     """
 
     def __init__(
         self, b: GraphBuilder, sizes: TransformerConfig, position: str, n_new: str, n_past: str, max_positions: int
     ) -> None:
-        """Prepare what all layers share.
+        """Prepare the values that all layers share.
 
         Args:
             b: the graph.
@@ -145,10 +145,10 @@ class BackboneAttention:
         heads, width = sizes.num_kv_heads, sizes.head_dim
         step = b.arange(n_new)
         absolute = b.op("Add", b.op("Unsqueeze", position, b.constant([1])), step)  # [R, T]
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             self.cos, self.sin = self._rotation(b, absolute, max_positions)
         self.turn = b.constant(quarter_turn(width), np.float32)
-        with b.island("softmax"):
+        with b.fp32_region("softmax"):
             self.mask = self._mask(b, position, step)
         self.split_shape = b.op(
             "Concat", b.constant([-1]), n_new, b.constant([heads, self.group + 2, width]), axis=0
@@ -160,8 +160,8 @@ class BackboneAttention:
     def __call__(self, b: GraphBuilder, projected: str, past: KeyValue, new: KeyValue) -> str:
         """Attend: projections [R * T, Hkv * (G + 2) * hd] to [R * T, H * hd]; new keys and values are named `new`."""
         heads = b.transpose(b.op("Reshape", projected, self.split_shape), 0, 2, 3, 1, 4)  # [R, Hkv, G + 2, T, hd]
-        # float32 whatever the precision: the turn must not round.
-        with b.island("rope"):
+        # Float32 at every precision: RoPE must not round.
+        with b.fp32_region("rope"):
             turned = b.op("Mul", b.op("MatMul", heads, self.turn), self.sin)
             turned = b.op("Add", b.op("Mul", heads, self.cos), turned)
         parts = b.split(turned, [self.group, 1, 1], axis=2)
@@ -170,7 +170,7 @@ class BackboneAttention:
             b.reshape(part, [0, 0, -1, self.sizes.head_dim], out=name) for part, name in zip(parts, names, strict=True)
         )  # [R, Hkv, G * T, hd] and twice [R, Hkv, T, hd]
         scores = [b.op("MatMul", query, b.transpose(keys, 0, 1, 3, 2)) for keys in (past.key, key)]
-        with b.island("softmax"):
+        with b.fp32_region("softmax"):
             weights = b.op("Softmax", b.op("Add", b.op("Concat", *scores, axis=3), self.mask), axis=3)
         from_past = b.op("MatMul", b.slice(weights, 0, self.n_past, 3), past.value)
         from_new = b.op("MatMul", b.slice(weights, self.n_past, None, 3), value)
@@ -178,7 +178,7 @@ class BackboneAttention:
         return b.reshape(b.transpose(attended, 0, 3, 1, 2, 4), [-1, self.sizes.embed_dim])
 
     def _rotation(self, b: GraphBuilder, absolute: str, max_positions: int) -> tuple[str, str]:
-        """Cosines and sines for a kv head's queries, key and value: [R, 1, G + 2, T, hd]."""
+        """Add cosines and sines for a kv head's queries, key and value, [R, 1, G + 2, T, hd]."""
         inside = b.op("Unsqueeze", b.op("Min", absolute, b.constant(max_positions - 1)), b.constant([1]))
         is_value = np.zeros((1, self.group + 2, 1), dtype=np.bool_)
         is_value[:, -1] = True
@@ -190,7 +190,7 @@ class BackboneAttention:
         return cos, sin
 
     def _mask(self, b: GraphBuilder, position: str, step: str) -> str:
-        """What is added to scores: float32 [R, 1, G * T, P + T]."""
+        """Add the mask of the scores, float32 [R, 1, G * T, P + T]."""
         zero, never = b.constant(0.0, np.float32), b.constant(NEVER, np.float32)
         cached = b.op("Less", b.arange(self.n_past), b.op("Unsqueeze", position, b.constant([1, 2, 3])))
         causal = b.op("LessOrEqual", step, b.op("Unsqueeze", step, b.constant([1])))  # [T, T]: key <= query
@@ -203,9 +203,9 @@ class BackboneAttention:
 
 
 class DepthAttention:
-    """Attention of the depth decoder: known positions, a cache that lives for one frame.
+    """Attention of the depth decoder, with known positions and a cache for one frame.
 
-    Positions being known, RoPE is a product with a constant matrix for each position.
+    Because positions are known, RoPE is a product with a constant matrix for each position.
     """
 
     def __init__(self, sizes: TransformerConfig, positions: int) -> None:
@@ -222,7 +222,7 @@ class DepthAttention:
         Args:
             b: the graph.
             projected: [R * T, Hkv * (G + 2) * hd].
-            positions: the T positions; they begin where the cache ends.
+            positions: the T positions; the first follows the cache.
             cache: earlier keys and values of this frame, or None.
 
         Returns:
@@ -232,7 +232,7 @@ class DepthAttention:
         split = b.reshape(projected, [-1, length, heads, self.group + 2, width])
         turning, value = b.split(split, [self.group + 1, 1], axis=3)
         turn = self.turns[positions.start : positions.stop, None] if length > 1 else self.turns[positions.start]
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             turned = b.op("MatMul", turning, b.constant(turn, np.float32))
         query, key = b.split(turned, [self.group, 1], axis=3)
         query = self._rows(b, query, self.group * length, length)
@@ -241,7 +241,7 @@ class DepthAttention:
             key = b.op("Concat", cache.key, key, axis=2)
             value = b.op("Concat", cache.value, value, axis=2)
         scores = b.op("MatMul", query, b.transpose(key, 0, 1, 3, 2))
-        with b.island("softmax"):
+        with b.fp32_region("softmax"):
             if length > 1:
                 scores = b.op("Add", scores, self._mask(b, positions))
             weights = b.op("Softmax", scores, axis=3)
@@ -252,11 +252,11 @@ class DepthAttention:
         return b.reshape(attended, [-1, self.sizes.embed_dim]), KeyValue(key, value)
 
     def _rows(self, b: GraphBuilder, part: str, rows: int, length: int) -> str:
-        """[R, T, Hkv, n, hd] to [R, Hkv, n * T = rows, hd]."""
+        """Reorder [R, T, Hkv, n, hd] to [R, Hkv, n * T = rows, hd]."""
         ordered = part if length == 1 else b.transpose(part, 0, 2, 3, 1, 4)
         return b.reshape(ordered, [-1, self.sizes.num_kv_heads, rows, self.sizes.head_dim])
 
     def _mask(self, b: GraphBuilder, positions: range) -> str:
-        """Causal mask of the queries [G * T, positions.stop]."""
+        """Add the causal mask of the queries, [G * T, positions.stop]."""
         visible = np.arange(positions.stop) <= np.asarray(positions)[:, None]
         return b.constant(np.tile(np.where(visible, 0.0, NEVER), (self.group, 1)), np.float32)

@@ -1,7 +1,7 @@
-"""HeartMuLa's layers in onnxruntime's own operations: the `ort` dialect of `llama_graph`.
+"""HeartMuLa's layers in onnxruntime's own operations, the `ort` dialect of `llama_graph`.
 
-GroupQueryAttention turns, caches and attends in one operation, reads each row's own length and, where its cache input
-and output share memory, writes in place. Sums and norms are one operation. Positions travel as [R, T, E].
+GroupQueryAttention applies RoPE, updates the cache and attends in one operation. It reads each row's length and writes
+in place where cache input and output share memory. Sum and norm are one operation. Positions are [R, T, E].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOMAIN = "com.microsoft"
 
 
 def packed_projection(source: TensorSource, prefix: str, sizes: TransformerConfig) -> Floats:  # noqa: ARG001 (the interface's)
-    """Query, key and value weights side by side, [E, (H + 2 Hkv) * hd]."""
+    """Concatenate query, key and value weights, [E, (H + 2 Hkv) * hd]."""
     parts = [source.array(f"{prefix}.{name}_proj.weight") for name in "qkv"]
     return np.ascontiguousarray(np.concatenate(parts).T)
 
@@ -32,18 +32,18 @@ class OrtLayers:
     ) -> None:
         """Make the RoPE tables of the first `positions` positions."""
         self.b, self.source, self.prefix, self.sizes = b, source, prefix, sizes
-        # One column for each pair; the last row of the tables is the standard dialect's own.
+        # One column for each pair; only the standard dialect uses the last row of the tables.
         self.cos, self.sin = (b.constant(table[:positions, ::2], np.float32) for table in rope_tables(sizes, positions))
 
     def run(self, x: str, attend: Callable[[str, int], str]) -> tuple[str, str]:
-        """All layers.
+        """Add all layers.
 
         Args:
             x: [R, T, E].
             attend: projections [R, T, (H + 2 Hkv) * hd] of the layer with this index to [R, T, H * hd].
 
         Returns:
-            Two [R, T, E] whose sum is the last layer's output: `final_norm` adds them.
+            Two values [R, T, E]; `final_norm` adds them to the last layer's output.
         """
         b, source, sizes = self.b, self.source, self.sizes
         branch = ""
@@ -59,18 +59,18 @@ class OrtLayers:
         return x, branch
 
     def final_norm(self, x: str, branch: str) -> str:
-        """Norm of the sum: two [..., E] to one."""
+        """Add the norm of a sum: two values [..., E] to one."""
         return self._add_norm(x, branch, f"{self.prefix}.norm")[0]
 
     def attention(
         self, projected: str, past: KeyValue | None, present: KeyValue, last: str, total: str
     ) -> tuple[str, KeyValue]:
-        """Turn queries and keys, append keys and values to the cache, attend.
+        """Apply RoPE, append keys and values to the cache, attend.
 
         Args:
             projected: [R, T, (H + 2 Hkv) * hd].
-            past: cache, or None where there is none yet.
-            present: names of the cache with the new positions; empty ones are made up.
+            past: cache, or None if there is none yet.
+            present: names of the cache with the new positions; empty names are generated.
             last: int32 [R], the position of each row's last real new position.
             total: int32 [1], the highest last position of any row plus one, padding included.
 
@@ -100,7 +100,7 @@ class OrtLayers:
         return self.b.matmul(normed, self.b.weight(f"{prefix}.qkv", (sizes.embed_dim, columns), make, half=True))
 
     def _add_norm(self, x: str, branch: str, name: str) -> tuple[str, str]:
-        """The norm of a sum, and the sum."""
+        """Add a sum and its norm; return the norm, then the sum."""
         sizes = self.sizes
         scale = self.b.weight(f"{name}.scale", (sizes.embed_dim,), lambda: self.source.array(f"{name}.scale"))
         normed, _, _, total = self.b.ops(

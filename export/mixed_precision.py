@@ -1,15 +1,15 @@
-"""A float32 graph as a strongly typed one: half precision, but for the islands that stay float32.
+"""Converts a float32 graph to a strongly typed one: half precision, except for the float32 regions.
 
 TensorRT takes the type of every layer from the graph (its networks are strongly typed), so precision is written as Cast
-nodes. Inputs and outputs stay float32. What an island is, the builders say in the names of its nodes
-(`GraphBuilder.island`); which islands are kept, measurements decide (`emulate.py`, docs/how-to/gpu.md).
+nodes. Inputs and outputs stay float32. The builders mark a region in the names of its nodes
+(`GraphBuilder.fp32_region`). The choice of regions follows from measurements (`emulate.py`, docs/how-to/gpu.md).
 
-Nodes that only move values keep the type that they find, so nothing is rounded on its way to an island. What was an
-integer stays exact: a Cast to float32 stays one. Loops (swift-f0's Scan) stay float32 with all that is in them.
+Nodes that only move values keep the type of their input, so nothing is rounded before a float32 region. Integers stay
+exact: a Cast to float32 stays one. Loops (swift-f0's Scan) stay float32 with their whole body.
 
-In fp16 both inputs of a MatMul are cast to float32 and its result back: TensorRT makes one kernel of that, with fp16
-inputs and float32 sums ("Control of Computational Precision" in its documentation), where it might sum in fp16
-otherwise. bfloat16 products are summed in float32 anyway.
+In fp16 both inputs of a MatMul are cast to float32 and its result back. TensorRT makes one kernel of that, with fp16
+inputs and float32 sums ("Control of Computational Precision" in its documentation); without the casts it might sum in
+fp16. bfloat16 products are summed in float32 in any case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from heartvoice.errors import ExportError
-from heartvoice.export.graph_builder import ISLANDS, Array, Fp32Region, Graph, Weight
+from heartvoice.export.graph_builder import FP32_REGIONS, Array, Fp32Region, Graph, Weight
 from heartvoice.export.layout import OPSET
 
 HalfPrecision = Literal["bf16", "fp16"]
@@ -37,10 +37,10 @@ ONNX_HALF: dict[HalfPrecision, int] = {"bf16": TensorProto.BFLOAT16, "fp16": Ten
 NUMPY_HALF: dict[HalfPrecision, type[np.generic]] = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 SINGLE = int(TensorProto.FLOAT)
 TYPED_OPSET: dict[HalfPrecision, int] = {"bf16": 22, "fp16": OPSET}
-"""Conv takes bfloat16 from opset 22 on; between 20 and 22, our operations gained types and nothing else."""
+"""Conv takes bfloat16 from opset 22 on; from 20 to 22, our operations gained types and nothing else."""
 
 RULES = 1
-"""Raised when the same graph is typed another way, so that plans of it are built anew."""
+"""Version of the typing rules; a higher number makes plans be built again."""
 MOVERS = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile",
      "Transpose", "Unsqueeze", "Where"}
@@ -52,28 +52,28 @@ _NEVER_HALF = frozenset({"Cast", *_LOOPS})
 
 @dataclass(frozen=True)
 class Typed:
-    """A strongly typed graph, and what became of its parts."""
+    """A strongly typed graph, with its tensor types and node counts."""
 
     graph: Graph
     types: dict[str, int]
     """ONNX element type of every tensor of the graph."""
     counts: dict[str, int]
-    """Nodes in half, in each island in float32, and casts."""
+    """Number of nodes in half, in each float32 region, and of casts."""
 
 
-def island_of(node: onnx.NodeProto) -> Fp32Region | None:
-    """The island that a node was built in."""
+def fp32_region_of(node: onnx.NodeProto) -> Fp32Region | None:
+    """Return the float32 region that a node was built in, or None."""
     prefix, dot, _ = node.name.partition(".")
-    return next((name for name in ISLANDS if name == prefix), None) if dot else None
+    return next((name for name in FP32_REGIONS if name == prefix), None) if dot else None
 
 
-def type_graph(path: Path, precision: HalfPrecision, islands: Collection[Fp32Region] = ISLANDS) -> Typed:
+def type_graph(path: Path, precision: HalfPrecision, fp32_regions: Collection[Fp32Region] = FP32_REGIONS) -> Typed:
     """Type a float32 graph.
 
     Args:
         path: its file; large weights may lie beside it, and are read when the result is written.
-        precision: of everything outside the islands.
-        islands: those that stay float32.
+        precision: of everything outside the float32 regions.
+        fp32_regions: the regions that stay float32.
 
     Raises:
         ExportError: the file is not ONNX, or holds half precision already.
@@ -82,11 +82,11 @@ def type_graph(path: Path, precision: HalfPrecision, islands: Collection[Fp32Reg
         model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False), strict_mode=True)
     except Exception as error:  # protobuf and shape inference raise several unrelated types
         raise ExportError(f"{path}: cannot be typed: {error}") from error
-    return _Typing(model, path.parent, precision, frozenset(islands)).run()
+    return _Typing(model, path.parent, precision, frozenset(fp32_regions)).run()
 
 
 def read_initializer(tensor: onnx.TensorProto, folder: Path) -> Array:
-    """Values of a tensor that may lie in a file beside its graph."""
+    """Read the values of a tensor, from the graph or its external file."""
     if tensor.data_location != TensorProto.EXTERNAL:
         return np.array(numpy_helper.to_array(tensor))
     where = ExternalDataInfo(tensor)
@@ -101,9 +101,11 @@ def read_initializer(tensor: onnx.TensorProto, folder: Path) -> Array:
 class _Typing:
     """One pass over one graph."""
 
-    def __init__(self, model: onnx.ModelProto, folder: Path, precision: HalfPrecision, islands: frozenset[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, folder: Path, precision: HalfPrecision, fp32_regions: frozenset[str]
+    ) -> None:
         source = model.graph
-        self.source, self.folder, self.precision, self.islands = source, folder, precision, islands
+        self.source, self.folder, self.precision, self.fp32_regions = source, folder, precision, fp32_regions
         self.half = int(ONNX_HALF[precision])
         self.initializers = {tensor.name: tensor for tensor in source.initializer}
         self.outputs = {info.name for info in source.output}
@@ -113,7 +115,7 @@ class _Typing:
         self.graph = Graph(source.name, precision, inputs=list(source.input), outputs=list(source.output))
         self.counts: Counter[str] = Counter()
         self._there: set[str] = set(self.types)
-        self._inside: dict[str, str] = {}  # tensors that an output's name was taken from
+        self._inside: dict[str, str] = {}  # tensors whose name an output took over
 
     def run(self) -> Typed:
         if self.half in self.before.values() or TensorProto.FLOAT16 in self.before.values():
@@ -141,11 +143,11 @@ class _Typing:
             if name in self._inside:
                 self._cast(self._inside[name], SINGLE, name)
         if any(self.before.get(name) == SINGLE for name in node.output):
-            self.counts["half" if half else island_of(node) or "moved or exact"] += 1
+            self.counts["half" if half else fp32_region_of(node) or "moved or exact"] += 1
 
     def _kind(self, node: onnx.NodeProto) -> int:
-        """The type of a node's float tensors."""
-        if node.op_type in _NEVER_HALF or island_of(node) in self.islands:
+        """Return the type of a node's float tensors."""
+        if node.op_type in _NEVER_HALF or fp32_region_of(node) in self.fp32_regions:
             return SINGLE
         if not any(self.before.get(name) == SINGLE for name in node.output):
             return SINGLE  # a comparison: its inputs stay as exact as they are
@@ -155,11 +157,11 @@ class _Typing:
         return SINGLE if SINGLE in found else self.half
 
     def _is_float(self, name: str) -> bool:
-        """Whether it is a computed tensor that was float32; a weight takes the type that it is wanted in."""
+        """Return True for a computed float32 tensor; a weight takes the type of its consumer."""
         return self.before.get(name) == SINGLE and name not in self.initializers
 
     def _name(self, name: str) -> str:
-        """Where a tensor's values are within the graph."""
+        """Return the current name of a tensor's values in the typed graph."""
         return self._inside.get(name, name)
 
     def _input(self, name: str, kind: int, *, wide: bool) -> str:
@@ -173,7 +175,7 @@ class _Typing:
         return self._cast(wanted, SINGLE, f"{wanted}.wide") if wide else wanted
 
     def _output(self, name: str, kind: int, *, wide: bool) -> str:
-        """Where a node's result goes; an output of the graph gets its name from a cast behind it."""
+        """Return the name of a node's result; a graph output takes its name from a Cast after the node."""
         if self.before.get(name) != SINGLE:
             if name:
                 self.types[name] = self.before[name]
@@ -191,7 +193,7 @@ class _Typing:
         return self.precision if kind == self.half else "fp32"
 
     def _cast(self, name: str, to: int, out: str) -> str:
-        """A tensor in another type, cast once."""
+        """Cast a tensor to another type; a repeated cast reuses the first."""
         if out not in self._there:
             self._there.add(out)
             self.types[out] = to
@@ -202,7 +204,7 @@ class _Typing:
     # ------------------------------------------------------------------------------------------------------- weights
 
     def _weight(self, name: str, kind: int) -> str:
-        """A weight in the type that is wanted; it exists once in each."""
+        """Return a weight in the requested type; it is stored once per type."""
         out = f"{name}.{self.precision}" if kind == self.half else name
         if out not in self._there:
             self._there.add(out)

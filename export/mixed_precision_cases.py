@@ -1,7 +1,7 @@
-"""Inputs on which half precision is judged (`emulate.py`): noise in each graph's own scale, as parity's is.
+"""Test inputs for half precision (`emulate.py`): noise at each graph's scale, as in the parity tests.
 
-Noise finds what rounding does to a network's sums. It finds no outliers that trained weights have and no real signal
-has; for those, arrays recorded from real songs are read from files (`recorded_inputs`).
+Noise shows the effect of rounding on a network's sums. It does not show the outliers that trained weights make of real
+signals; for those, arrays recorded from real songs are read from files (`recorded_inputs`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from heartvoice.stages.separation.transform import SegmentTransform
 
 Arrays = dict[str, Array]
 FRAMES = 96
-"""Latent, mel or filter bank frames of a case, unless more are asked for."""
+"""Latent, mel or filter bank frames of a case by default."""
 HALF_OUTPUTS: Mapping[str, tuple[str, ...]] = {"heartmula_step": ("logits",)}
-"""Outputs that are judged; default all. Codes are drawn, and keys and values are inner tensors."""
+"""Outputs that are compared; default all. Codes are drawn, and keys and values are inner tensors."""
 
 
 def half_case(model: GraphModel, preset: Preset, frames: int = FRAMES) -> Arrays:
-    """Inputs of one graph of a preset.
+    """Return the inputs of one graph of a preset.
 
     Args:
         model: the graph.
         preset: its sizes.
-        frames: length, where the graph's is free.
+        frames: length, if the graph's length is dynamic.
     """
     return _CASES[model.name](preset, frames)
 
 
 def recorded_inputs(folder: Path, model: str) -> Arrays | None:
-    """Inputs that were kept of a real run, `MODEL.npz`; None if there are none.
+    """Read inputs recorded from a real run, `MODEL.npz`; None if there are none.
 
     Raises:
         ExportError: the file is damaged.
@@ -66,7 +66,7 @@ def _condition(preset: Preset, frames: int) -> Arrays:
 
 
 def _codec_flow(preset: Preset, frames: int) -> Arrays:
-    """A guided window, half-way through its time: noise and signal in equal parts."""
+    """Make a guided window at half of the flow's time: noise and signal in equal parts."""
     sizes = preset.codec
     context = _noise("context", 2, frames, sizes.out_channels)
     context[:, frames // 3 :] = 0
@@ -85,7 +85,7 @@ def _decoder(preset: Preset, frames: int) -> Arrays:
 
 
 def _separator(preset: Preset, _frames: int) -> Arrays:
-    """One segment of a chord and noise; its length is the network's."""
+    """Make one segment of a chord and noise at the network's length."""
     from heartvoice.export.parity_separator import music
 
     mix = music(preset.separator, 1)
@@ -137,7 +137,7 @@ def _vocoder(preset: Preset, frames: int) -> Arrays:
 
 
 def _lm(preset: Preset, frames: int) -> Arrays:
-    """A guided song's prompt of `frames` positions."""
+    """Make a guided song's prompt of `frames` positions."""
     lm, backbone = preset.lm, preset.lm.backbone
     ids = (uniform(0, "half text", 0, (1, frames)) * lm.text_vocab_size).astype(np.int64)
     inputs: Arrays = {

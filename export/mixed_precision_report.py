@@ -1,4 +1,4 @@
-"""What half precision costs each graph of a repository: measured by emulation, written beside it, shown as a table."""
+"""Measures the error of half precision for each graph of a repository, by emulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.export.emulate import HalfError, compare, emulate
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region
 from heartvoice.export.layout import GraphModel, to_json
 from heartvoice.export.mixed_precision import HalfPrecision
 from heartvoice.export.mixed_precision_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
@@ -19,30 +19,30 @@ from heartvoice.runtime.repository import MANIFEST, Repository
 from heartvoice.runtime.tensorrt_plans import REPORT
 
 _MEMORY_PER_BYTE = 5
-"""Bytes of memory that a comparison takes for each byte of weights: two engines, packed, and one in the making."""
+"""Bytes of memory per byte of weights in a comparison: two packed engines and one under construction."""
 
 
 def measure(
     repository: Repository,
     model: GraphModel,
     precision: HalfPrecision,
-    islands: Collection[Fp32Region] = ISLANDS,
+    fp32_regions: Collection[Fp32Region] = FP32_REGIONS,
     *,
     inputs: Path | None = None,
     frames: int = FRAMES,
 ) -> dict[str, Any]:
-    """Compare one graph in half precision with itself in float32.
+    """Compare one graph in half precision with the same graph in float32.
 
     Args:
-        repository: holds the graph, in float32.
+        repository: contains the graph in float32.
         model: the graph.
-        precision: outside of the islands.
-        islands: what stays float32.
-        inputs: folder of recorded inputs; noise where it has none.
-        frames: length of noise.
+        precision: precision outside of the float32 regions.
+        fp32_regions: the regions that stay float32.
+        inputs: folder of recorded inputs; noise replaces missing ones.
+        frames: length of the noise.
 
     Returns:
-        `inputs`, and `errors` by output, rounded to two digits; or `skipped` and why.
+        `inputs`, and `errors` by output, rounded to two digits; or `skipped` with the reason.
     """
     size = total_bytes(read_json(repository.root / model.name / MANIFEST))
     needed, free = size * _MEMORY_PER_BYTE, available_memory()
@@ -52,7 +52,7 @@ def measure(
     values = half_case(model, repository.preset, frames) if recorded is None else recorded
     path = repository.graph(model.name)
     want = OnnxEngine(path).run(values)
-    found = compare(emulate(path, precision, islands).run(values), want, HALF_OUTPUTS.get(model.name))
+    found = compare(emulate(path, precision, fp32_regions).run(values), want, HALF_OUTPUTS.get(model.name))
     return {
         "inputs": "noise" if recorded is None else "recorded",
         "errors": {name: _summary(error) for name, error in sorted(found.items())},
@@ -68,7 +68,7 @@ def _summary(error: HalfError) -> dict[str, Any]:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping, by the kernel's own estimate."""
+    """Return the kernel's estimate of the bytes available without swapping."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -76,15 +76,15 @@ def available_memory() -> int:
 
 
 def store_report(
-    repository: Repository, precision: HalfPrecision, islands: Collection[Fp32Region], graphs: Mapping[str, Any]
+    repository: Repository, precision: HalfPrecision, fp32_regions: Collection[Fp32Region], graphs: Mapping[str, Any]
 ) -> Path:
-    """Add graphs to a repository's report; those of other precisions stay."""
+    """Add graphs to a repository's report; entries of other precisions stay."""
     path = repository.root / REPORT
     report = read_json(path)
     before = report.get(precision, {})
-    same = before.get("islands") == sorted(islands) and before.get("weights") == repository.index["weights"]
+    same = before.get("islands") == sorted(fp32_regions) and before.get("weights") == repository.index["weights"]
     report[precision] = {
-        "islands": sorted(islands),
+        "islands": sorted(fp32_regions),
         "weights": repository.index["weights"],
         "preset": repository.index["preset"],
         "method": "rounded at weights and at every tensor outside of the islands, summed in float32",
@@ -95,7 +95,7 @@ def store_report(
 
 
 def worst_text(entry: Mapping[str, Any]) -> str:
-    """`1.2e-03 (58 dB)` of a graph's worst output; or why there is no number."""
+    """Format the error of a graph's worst output, `1.2e-03 (58 dB)`, or the reason for a missing number."""
     if "skipped" in entry:
         return f"not measured: {entry['skipped']}"
     errors = list(entry["errors"].values())

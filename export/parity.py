@@ -1,7 +1,7 @@
-"""Each graph against its PyTorch module, at several lengths, before it is let into a repository.
+"""Compares each graph with its PyTorch module at several lengths before it enters a repository.
 
-Networks too large to hold beside their graph are compared piece by piece: the same builder and the same checkpoint, but
-one layer of each stack at full width.
+If network and graph do not fit into memory together, they are compared piece by piece: the same builder and checkpoint,
+but one layer of each stack at full width.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from heartvoice.runtime.engines import Engine, OnnxEngine
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest relative error ||a - b|| / ||b|| against the module in float32."""
 WHOLE_BYTES = 2 * 2**30
-"""Networks whose float32 weights exceed this are compared piece by piece."""
+"""Networks with more float32 weights, in bytes, are compared piece by piece."""
 
 
 @dataclass
@@ -36,14 +36,14 @@ class Parity:
     """The result of a comparison."""
 
     pieces: str
-    """What was compared: "whole", or which pieces."""
+    """The compared part: "whole", or the pieces."""
     errors: dict[str, float] = field(default_factory=dict)
     """Largest relative error of each quantity."""
     misses: list[str] = field(default_factory=list)
     tolerance: Mapping[Precision, float] = field(default_factory=lambda: TOLERANCE)
 
     def add(self, quantity: str, got: npt.NDArray[Any], want: npt.NDArray[Any]) -> None:
-        """Compare one array with what PyTorch returned."""
+        """Compare one array with PyTorch's result."""
         if got.shape != want.shape:
             self.misses.append(f"{quantity}: shape {list(got.shape)}, PyTorch {list(want.shape)}")
             return
@@ -52,7 +52,7 @@ class Parity:
         self.errors[quantity] = max(self.errors.get(quantity, 0.0), error if math.isfinite(error) else math.inf)
 
     def check(self, model: str, precision: Precision) -> None:
-        """Refuse the graph if it missed.
+        """Refuse the graph if an error exceeds the tolerance.
 
         Raises:
             ExportError: names the quantities, their errors and the tolerance.
@@ -64,7 +64,7 @@ class Parity:
             raise ExportError(f"{model}: differs from PyTorch by more than {limit:g} ({precision}): {found}")
 
     def summary(self, precision: Precision) -> dict[str, object]:
-        """For the manifest: errors rounded up to one digit, so that it does not depend on the machine's last bits."""
+        """Return the manifest entry; errors are rounded up to one digit, to be equal on all machines."""
         errors = {name: _rounded_up(error) for name, error in sorted(self.errors.items())}
         return {"compared": self.pieces, "tolerance": self.tolerance[precision], "relative_error": errors}
 
@@ -82,19 +82,19 @@ def _rounded_up(value: float) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """How one graph is built and compared."""
+    """Builder and comparison of one graph."""
 
     build: Callable[[Preset, TensorSource, Precision], Graph]
     compare: Comparison
     layered: bool
-    """Whether the graph has the stacks that `one_layer` cuts."""
+    """True if the graph has the stacks that `one_layer` cuts."""
     tolerance: Mapping[Precision, float] = field(default_factory=lambda: TOLERANCE)
     inspect: Callable[[Preset, TensorSource, Path], dict[str, Any]] | None = None
-    """Says for the manifest how good the graph is beyond parity, or raises ExportError; may write in the folder."""
+    """Measures quality beyond parity for the manifest, or raises ExportError; may write in the folder."""
 
 
 def one_layer(preset: Preset) -> Preset:
-    """The preset with one layer in each stack, at full width."""
+    """Return the preset with one layer in each stack, at full width."""
     lm = replace(
         preset.lm,
         backbone=replace(preset.lm.backbone, num_layers=1),
@@ -104,7 +104,7 @@ def one_layer(preset: Preset) -> Preset:
 
 
 class Reference:
-    """A PyTorch network that graphs are compared with; loaded once for all graphs of a network."""
+    """The reference PyTorch network of a comparison, loaded once for all graphs of a network."""
 
     def __init__(self, preset: Preset, network: Network, source: TensorSource) -> None:
         """Load it, cut to one layer of each stack if it is too large.
@@ -116,7 +116,7 @@ class Reference:
             from heartvoice.export.parity_f0 import f0_reference
 
             self.preset, self.whole, self.source, self.module = preset, True, source, f0_reference(preset.f0, source)
-            return  # published as a graph: that graph is what ours is compared with
+            return  # published as a graph: the published graph is the reference
         module = _build(preset, network)
         fits = sum(tensor.numel() for tensor in module.state_dict().values()) * 4 <= WHOLE_BYTES
         self.preset = preset if fits else one_layer(preset)
@@ -131,11 +131,11 @@ class Reference:
 
         Args:
             target: builder and comparison.
-            path: the graph's file; a smaller one may lie beside it for a while.
+            path: the graph's file; a smaller temporary one may be written to its folder.
             precision: of the graph.
 
         Returns:
-            What the manifest says of it.
+            The manifest entry.
 
         Raises:
             ExportError: they differ.
@@ -158,19 +158,19 @@ def _build(preset: Preset, network: Network) -> nn.Module:
 
 
 class Part(TensorSource):
-    """A checkpoint seen through the names of a network that reads fewer tensors."""
+    """A checkpoint restricted to the tensors of a smaller network."""
 
     def __init__(self, source: TensorSource, module: nn.Module) -> None:
-        """Keep what a module reads."""
+        """Keep the tensors that a module reads."""
         self._source = source
         self.names = frozenset(part for name in module.state_dict() for part in source.parts(name))
 
     def __str__(self) -> str:
-        """The checkpoint's own name."""
+        """Return the checkpoint's name."""
         return str(self._source)
 
     def where(self, name: str) -> str:
-        """The checkpoint's own answer."""
+        """Return the checkpoint's answer."""
         return self._source.where(name)
 
     def _stored_shape(self, name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""HeartCodec's graphs against their PyTorch modules, at several lengths and batch sizes."""
+"""Compares HeartCodec's graphs with their PyTorch modules at several lengths and batch sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH_LENGTHS = ((1, 1), (2, 7), (1, 40))
 
 @torch.inference_mode()
 def compare_condition(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Codes, some of them -1, through lookup and projection."""
+    """Compare conditions of codes, some of them -1."""
     assert isinstance(network, HeartCodec)
     sizes = preset.codec
     for index, (batch, length) in enumerate(_BATCH_LENGTHS):
@@ -28,7 +28,7 @@ def compare_condition(engine: Engine, network: torch.nn.Module, preset: Preset, 
 
 @torch.inference_mode()
 def compare_flow(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Velocities; each row has another time."""
+    """Compare velocities; each row has a different time."""
     assert isinstance(network, HeartCodec)
     sizes = preset.codec
     for index, (rows, length) in enumerate(((1, 2), (3, 33), (2, 96))):
@@ -43,7 +43,7 @@ def compare_flow(engine: Engine, network: torch.nn.Module, preset: Preset, parit
 
 @torch.inference_mode()
 def compare_decoder(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Audio of latents, some of them beyond 1."""
+    """Compare audio of latents, some of them beyond 1."""
     assert isinstance(network, HeartCodec)
     for index, (batch, length) in enumerate(_BATCH_LENGTHS):
         latents = normal(0, "parity latents", index, (batch, preset.codec.latent_hidden_dim, length)) * np.float32(0.5)

@@ -1,4 +1,4 @@
-"""The F0 network against what it was made from: RMVPE's module, or swift-f0's published file run by onnxruntime."""
+"""Compares the F0 graph with RMVPE's module or with swift-f0's published file in onnxruntime."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FRAMES = ((1, 32), (2, 96), (1, 160))
 
 
 class PublishedSwiftF0(nn.Module):
-    """swift-f0's own file, as the wheel runs it, where a PyTorch module would be."""
+    """swift-f0's published file with the interface of a PyTorch module."""
 
     def __init__(self, source: OnnxFile, *, threads: int = 1) -> None:
         super().__init__()
         self._engine = OnnxEngine(source.path, threads=threads)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """float32 [B, N] at 16 kHz to Hz and confidence [B, T, 2], row by row."""
+        """Map float32 [B, N] at 16 kHz to Hz and confidence [B, T, 2], row by row."""
         limits = {name: np.asarray(hz, np.float32) for name, hz in zip((LOW, HIGH), RANGE_HZ, strict=True)}
         rows = []
         for row in audio.numpy():
@@ -38,10 +38,10 @@ class PublishedSwiftF0(nn.Module):
 
 
 def f0_reference(sizes: AnyF0, source: TensorSource) -> nn.Module:
-    """What `compare_f0` compares an engine with.
+    """Return the reference of `compare_f0`.
 
     Raises:
-        CheckpointError: the source is not that of the engine, or does not fit it.
+        CheckpointError: the source belongs to another engine, or does not fit its sizes.
     """
     if isinstance(sizes, SwiftF0Config):
         if not isinstance(source, OnnxFile):
@@ -52,7 +52,7 @@ def f0_reference(sizes: AnyF0, source: TensorSource) -> nn.Module:
 
 @torch.inference_mode()
 def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parity) -> None:
-    """Activations of noise at several lengths and batch sizes; `network` is that of `f0_reference`."""
+    """Compare outputs at several lengths and batch sizes; `network` is from `f0_reference`."""
     sizes = preset.f0
     if isinstance(sizes, SwiftF0Config):
         for index, (rows, length) in enumerate(_SAMPLES):
@@ -70,7 +70,7 @@ def compare_f0(engine: Engine, network: nn.Module, preset: Preset, parity: Parit
 
 
 def voices(index: int, rows: int, length: int) -> NDArray[np.float32]:
-    """Pulse trains in a little noise, one pitch a row: confidence is near 1 there, as it is in use."""
+    """Make pulse trains in weak noise, one pitch per row: confidence is near 1, as in use."""
     time = np.arange(length)
     noise = normal(0, "parity samples", index, (rows, length)) * np.float32(0.003)
     pitches = 110.0 * 1.7 ** np.arange(rows)

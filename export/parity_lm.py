@@ -1,4 +1,4 @@
-"""HeartMuLa's graph against `HeartMuLa.step`: prompts of several lengths, then frames, songs side by side and alone."""
+"""Compares HeartMuLa's graph with `HeartMuLa.step`, for single songs and batches of songs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Song:
     n_prompt: int
     style_index: int
     cfg_scale: float
-    """1 is unguided: one row."""
+    """Guidance scale; 1 is unguided, with one row."""
 
 
 SCENARIOS: tuple[tuple[int, tuple[Song, ...]], ...] = (
@@ -36,32 +36,32 @@ SCENARIOS: tuple[tuple[int, tuple[Song, ...]], ...] = (
     (1, (Song(40, 0, 1.0),)),
     (1, (Song(1, -1, 2.0),)),
 )
-"""Frames after the prompt, and the songs that share them. Their rows stand at different positions."""
+"""Frames after the prompt, and the songs of the batch. Their rows are at different positions."""
 _SPARE = 6
-"""Positions of the cache beyond what is used."""
+"""Unused positions at the end of the cache."""
 
 
 @torch.inference_mode()
 def compare_heartmula(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Run every scenario through both, greedily; frames are fed PyTorch's codes, caches are each one's own."""
+    """Run every scenario greedily through both. Both get PyTorch's codes and keep separate caches."""
     assert isinstance(network, HeartMuLa)
     for index, (n_frames, songs) in enumerate(SCENARIOS):
         _Scenario(engine, network, preset, parity, songs, index).run(n_frames)
 
 
 def compare_heartmula_ort(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """The same for the `ort` dialect."""
+    """Run every scenario for the `ort` dialect."""
     compare_heartmula(_NewPositions(engine), network, preset, parity)
 
 
 class _NewPositions:
-    """An engine of the `ort` dialect that returns new keys and values alone, as the `standard` one does."""
+    """Wraps an `ort` engine to return only new keys and values, as the `standard` dialect does."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:  # noqa: ARG002 (as Engine.run)
-        """Run the graph once; all outputs."""
+        """Run the graph once; return all outputs."""
         results = self._engine.run(inputs)
         steps = np.arange(inputs["text_ids"].shape[1])
         new = inputs["position"].astype(np.int64)[:, None] + steps  # [R, T]
@@ -73,7 +73,7 @@ class _NewPositions:
 
 
 class _Scenario:
-    """Songs side by side, in PyTorch and in the engine."""
+    """A batch of songs in PyTorch and in the engine."""
 
     def __init__(
         self, engine: Engine, network: HeartMuLa, preset: Preset, parity: Parity, songs: tuple[Song, ...], index: int
@@ -103,7 +103,7 @@ class _Scenario:
             self.cache |= {f"{kind}_past_{layer}": np.zeros(key.shape, np.float32) for kind in "kv"}
 
     def run(self, n_frames: int) -> None:
-        """The prompt, then frames."""
+        """Compare the prompt, then the frames."""
         longest = int(self.prompts.max())
         ids = uniform(0, "parity text", self.index, (len(self.songs), longest)) * self.preset.lm.text_vocab_size
         inputs: Arrays = {
@@ -127,7 +127,7 @@ class _Scenario:
         return
 
     def _step(self, inputs: Arrays, what: str, *, n_past: int) -> npt.NDArray[np.int64]:
-        """Run both and compare; returns PyTorch's codes."""
+        """Run both and compare; return PyTorch's codes."""
         inputs = inputs | self.fixed
         n_past = min(n_past, self.torch_cache.max_positions)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
@@ -141,7 +141,7 @@ class _Scenario:
         return codes
 
     def _frames(self, what: str, codes: npt.NDArray[Any], logits: npt.NDArray[Any], want: StepOutputs) -> None:
-        """Compare logits up to the first codebook whose code differs, which a near tie alone may make."""
+        """Compare logits up to the first codebook with a different code, which only a near tie may cause."""
         want_codes, want_logits = want.codes.numpy(), want.logits.numpy()
         for song in range(len(self.songs)):
             differs = np.flatnonzero(codes[song] != want_codes[song])
@@ -158,7 +158,7 @@ class _Scenario:
                 )
 
     def _caches(self, what: str, inputs: Arrays, got: Arrays, want: StepOutputs) -> None:
-        """Compare new keys and values at real positions, and keep each side's own."""
+        """Compare new keys and values at real positions, then append them to each cache."""
         lengths = inputs["n_new"][self.rows]
         for layer, pair in enumerate(want.new):
             for kind, tensor in zip("kv", pair, strict=True):

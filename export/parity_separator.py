@@ -1,4 +1,4 @@
-"""The separator's graph against its PyTorch module."""
+"""Compares the separator's graph with its PyTorch module."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from heartvoice.models.demucs_module import Separator
 from heartvoice.runtime.engines import Engine
 
 TOLERANCE = 1e-5
-"""Largest relative error in float32. Far below what is audible, and ten times what the two add up differently."""
+"""Largest relative error in float32: far below audibility, and ten times the summation error."""
 _CHORD_HZ = (110.0, 220.5, 331.0, 442.0)
 _LOUDNESS = (1.0, 0.03)
 
 
 def music(sizes: SeparatorConfig, rows: int) -> NDArray[np.float32]:
-    """Chords with noise, float32 [rows, 2, L]: channels differ, later rows are softer."""
+    """Make chords with noise, float32 [rows, 2, L]: channels differ, later rows are softer."""
     time = np.arange(sizes.segment_samples) / sizes.samplerate
     chord = np.sin(2 * np.pi * np.outer(_CHORD_HZ, time) + np.arange(len(_CHORD_HZ))[:, None]).sum(axis=0)
     noise = normal(0, "parity mix", 0, (rows, 2, len(time)))
@@ -30,7 +30,7 @@ def music(sizes: SeparatorConfig, rows: int) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def compare_htdemucs(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Spectra and waves of two segments in one batch, one of them soft, each row for itself."""
+    """Compare spectra and waves of two segments in one batch, row by row; one segment is soft."""
     assert isinstance(network, Separator)
     mix = torch.from_numpy(music(preset.separator, 2))
     spectrum = network.spectrum_of(mix)

@@ -1,4 +1,4 @@
-"""The speaker network's graph against its PyTorch module, at several lengths and batch sizes."""
+"""Compares the speaker network's graph with its PyTorch module at several lengths and batch sizes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from heartvoice.runtime.engines import Engine
 
 _PARTIALS = ((1, 160), (5, 160), (2, 37))
 _SEGMENTS = ((1.5, 1), (2.0, 2), (2.54, 1), (7.01, 1))
-"""CAMPPlus: lengths in segments, with and without a partial one, and batch sizes."""
+"""CAMPPlus: lengths in segments, with and without a partial segment, and batch sizes."""
 
 
 @torch.inference_mode()
 def compare_speaker(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Embeddings of noise shaped as each engine's features are: mel power, or log-mel without its mean."""
+    """Compare embeddings of noise with the scale of the features: mel power, or log-mel without its mean."""
     sizes = preset.speaker
     if isinstance(sizes, CampplusConfig):
         step = 2 * sizes.segment_frames  # the network halves the frame rate before its segments

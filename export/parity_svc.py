@@ -1,4 +1,4 @@
-"""The converter's graphs against their PyTorch modules, at several lengths and batch sizes."""
+"""Compares the converter's graphs with their PyTorch modules at several lengths and batch sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REGULATED = ((1, 1), (30, 52), (200, 345), (901, 776))
 
 
 def content_inputs(sizes: WhisperConfig, rows: int) -> Arrays:
-    """Windows of noise, of which later ones end earlier in silence."""
+    """Make windows of noise; later windows have more silence at the end."""
     frames = 2 * sizes.max_source_positions
     log_mel = normal(0, "parity log-mel", 0, (rows, sizes.num_mel_bins, frames)) * np.float32(0.4)
     for row in range(1, rows):
@@ -34,7 +34,7 @@ def content_inputs(sizes: WhisperConfig, rows: int) -> Arrays:
 
 
 def regulator_case(sizes: RegulatorConfig, n_content: int, n_frames: int) -> Arrays:
-    """Content of noise and a bin for every frame, over the whole table."""
+    """Make content of noise and a bin for every frame, over the whole table."""
     return {
         "content": normal(0, "parity content", n_content, (1, n_content, sizes.in_channels)),
         "content_index": np.arange(n_frames) * n_content // n_frames,
@@ -43,7 +43,7 @@ def regulator_case(sizes: RegulatorConfig, n_content: int, n_frames: int) -> Arr
 
 
 def flow_rows(sizes: DitConfig, rows: int, length: int) -> Arrays:
-    """Rows with a prompt in their first third; the last of several is unconditional."""
+    """Make rows with a prompt in their first third; the last of several rows is unconditional."""
     shapes = {
         "x": (rows, length, sizes.in_channels),
         "prompt_x": (rows, length, sizes.in_channels),
@@ -62,7 +62,7 @@ def flow_rows(sizes: DitConfig, rows: int, length: int) -> Arrays:
 
 @torch.inference_mode()
 def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperConfig, parity: Parity) -> None:
-    """Content of one window and of two, one of them mostly silent."""
+    """Compare content of one window and of two, one of them mostly silent."""
     assert isinstance(network, ContentEncoder)
     for rows in (1, 2):
         inputs = content_inputs(sizes, rows)
@@ -72,7 +72,7 @@ def compare_content(engine: Engine, network: torch.nn.Module, sizes: WhisperConf
 
 @torch.inference_mode()
 def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: RegulatorConfig, parity: Parity) -> None:
-    """Conditions of several lengths."""
+    """Compare conditions of several lengths."""
     assert isinstance(network, Regulator)
     for n_content, n_frames in _REGULATED:
         inputs = regulator_case(sizes, n_content, n_frames)
@@ -82,7 +82,7 @@ def compare_regulator(engine: Engine, network: torch.nn.Module, sizes: Regulator
 
 @torch.inference_mode()
 def compare_svc_flow(engine: Engine, network: torch.nn.Module, sizes: DitConfig, parity: Parity) -> None:
-    """Velocities; each row has another time and is compared separately."""
+    """Compare velocities row by row; each row has a different time."""
     assert isinstance(network, Velocity)
     for rows, length in _FLOW_ROWS:
         inputs = flow_rows(sizes, rows, length)

@@ -1,4 +1,4 @@
-"""Every graph's builder and comparison. Importing it loads torch and onnx."""
+"""Builder and comparison of every graph. Importing this module loads torch and onnx."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.models.load import TensorSource
 
 _RIGHT_BUT_ROUNDED: dict[Precision, float] = {"fp32": 0.5}
-"""Tolerance of a quantised graph: only that it is the right one. How good it is, `quantize_quality` says."""
+"""Tolerance of a quantised graph, as a plausibility check; `quantize_quality` measures its quality."""
 
 TARGETS: dict[str, Target] = {
     "heartcodec_condition": Target(
@@ -95,7 +95,7 @@ TARGETS: dict[str, Target] = {
 
 
 def target_of(model: GraphModel) -> Target:
-    """A graph's target, with its quantisation if it has one."""
+    """Return a graph's target, with its quantisation if it has one."""
     if model.quantize is None:
         return TARGETS[model.name]
     chosen = Quantization.parse(model.quantize)

@@ -1,4 +1,4 @@
-"""The vocoder's and the style encoder's graphs against their PyTorch modules, at several lengths and batch sizes."""
+"""Compares the vocoder's and the style encoder's graphs with their PyTorch modules."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BATCH_LENGTHS = ((1, 1), (2, 7), (1, 24))
 
 @torch.inference_mode()
 def compare_vocoder(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Samples of noise as loud as log-mel frames of music."""
-    del preset  # the module knows its bands
+    """Compare samples for noise as loud as log-mel frames of music."""
+    del preset  # the module determines the number of bands
     assert isinstance(network, Bigvgan)
     for index, (batch, length) in enumerate(_BATCH_LENGTHS):
         mel = normal(0, "parity mel", index, (batch, network.conv_pre.in_channels, length))
@@ -32,7 +32,7 @@ def compare_vocoder(engine: Engine, network: torch.nn.Module, preset: Preset, pa
 
 
 def compare_style(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
-    """Styles of noise shaped as filter bank frames: the speaker encoder's comparison, whichever that preset has."""
+    """Compare styles of noise at the scale of filter bank frames, as `compare_speaker` does."""
     assert isinstance(network, Campplus)
     gate = next(module for module in network.modules() if isinstance(module, ContextGate))
     n_bands = network.xvector.tdnn.linear.in_channels * HEAD_STRIDE // network.head.conv1.out_channels

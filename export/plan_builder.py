@@ -1,8 +1,7 @@
-"""A strongly typed ONNX graph into a TensorRT plan, through the few calls of TensorRT's Python API that it takes.
+"""Builds a TensorRT plan from a strongly typed ONNX graph with TensorRT's Python API.
 
 Written against the documentation and the bindings of TensorRT 10.13 and 11.4 and **not yet run on a GPU**: the tests
-drive it over a fake made from those bindings' signatures. The module `tensorrt` is handed in, so nothing here imports
-it.
+use a fake made from the signatures of those bindings. The module `tensorrt` is an argument, so nothing here imports it.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ from heartvoice.export.plan_profiles import InputProfile
 
 log = logging.getLogger(__name__)
 WORKSPACE_BYTES = 4 * 2**30
-"""Scratch memory that one layer may take."""
+"""Largest scratch memory of one layer in bytes."""
 OPTIMIZATION_LEVEL = 3
-"""TensorRT's own default; 5 searches longest."""
+"""TensorRT's default; 5 searches longest."""
 
 
 class BuildProgress(Protocol):
     """Progress callbacks of a build, called from TensorRT's threads."""
 
     def phase(self, name: str, n_steps: int) -> None:
-        """A phase of so many steps begins."""
+        """Report the start of a phase with its number of steps."""
 
     def step(self, name: str, step: int) -> None:
-        """A phase has come to a step."""
+        """Report the current step of a phase."""
 
     def phase_done(self, name: str) -> None:
-        """A phase has ended."""
+        """Report the end of a phase."""
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Settings of a build, besides graph and profile."""
+    """Settings of a build, in addition to graph and profile."""
 
     tf32: bool = False
-    """Whether float32 products may be rounded to TF32: then islands would not be float32."""
+    """True lets float32 products be rounded to TF32; float32 regions are then less precise."""
     workspace_bytes: int = WORKSPACE_BYTES
     optimization_level: int = OPTIMIZATION_LEVEL
 
@@ -56,7 +55,7 @@ class Built:
 
 
 def import_tensorrt() -> Any:
-    """TensorRT's Python module.
+    """Import TensorRT's Python module.
 
     Raises:
         EngineError: it is not installed.
@@ -87,10 +86,10 @@ def build_plan(
         trt: the module `tensorrt`.
         graph: the typed ONNX file; its weights may lie beside it.
         shapes: the profile, by input.
-        options: see there.
+        options: settings of the build.
         timing_cache: of earlier builds on this GPU and version; one that does not fit is ignored with a warning.
-        progress: hears of phases and steps.
-        cancelled: looked at after every step; true ends the build.
+        progress: progress callbacks.
+        cancelled: called after every step; true ends the build.
 
     Raises:
         ExportError: TensorRT refuses the graph (with each of the parser's reasons), the profile, or the build.
@@ -134,7 +133,7 @@ def _timing_cache(config: Any, content: bytes) -> Any:
 
 
 def _add_profile(builder: Any, config: Any, network: Any, shapes: Mapping[str, InputProfile]) -> None:
-    """Set the one profile, after a look whether the parsed network has the inputs that it is for."""
+    """Check the parsed network's inputs against the profile and set it."""
     there = {network.get_input(index).name for index in range(network.num_inputs)}
     if there != set(shapes):
         raise ExportError(f"the parsed network has inputs {sorted(there)}, the contract {sorted(shapes)}")
@@ -146,7 +145,7 @@ def _add_profile(builder: Any, config: Any, network: Any, shapes: Mapping[str, I
 
 
 def _logger(trt: Any) -> Any:
-    """TensorRT's messages as this package's."""
+    """Return a logger that forwards TensorRT's messages to this package's log."""
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
@@ -166,7 +165,7 @@ def _logger(trt: Any) -> Any:
 
 
 def _monitor(trt: Any, progress: BuildProgress | None, cancelled: Callable[[], bool]) -> Any:
-    """TensorRT's progress, and the way to end a build: Ctrl-C reaches no Python code while it runs."""
+    """Return a monitor that reports progress and ends a cancelled build; Ctrl-C cannot interrupt TensorRT."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # made at run time
         def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Typed graphs and TensorRT plans into an exported repository, beside the graphs that they are made from.
+"""Adds typed graphs and TensorRT plans to an exported repository.
 
-`typed` runs anywhere: it writes the strongly typed ONNX graphs and the report of their error. `tensorrt` builds plans
-of them and runs on the GPU that will load them.
+`export_typed` runs on any machine: it writes the strongly typed ONNX graphs and the report of their error.
+`export_plans` builds plans of them and runs on the GPU that will load them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import heartvoice
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export import layout
 from heartvoice.export.atomic_repository import staged
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, to_json
 from heartvoice.export.lint import lint
 from heartvoice.export.mixed_precision import HALVES, RULES, TYPED_OPSET, HalfPrecision, type_graph
@@ -35,23 +35,23 @@ from heartvoice.runtime.tensorrt_plans import ACTIVE, PLANS, SIDECAR_SUFFIX, Pla
 
 TYPED, TYPED_MANIFEST = "typed", "typed.json"
 _PLAN_ROOM = 1.5
-"""Disk that a plan may take, by the size of its graph."""
+"""Free disk space for a plan, as a multiple of its graph's size."""
 
 
 class PlanReporter(BuildProgress, Protocol):
     """Progress callbacks."""
 
     def typing(self, model: str) -> None:
-        """A graph is being typed."""
+        """Report that a graph is being typed."""
 
     def measuring(self, model: str) -> None:
-        """Its error is being measured."""
+        """Report that its error is being measured."""
 
     def building(self, model: str) -> None:
-        """Its plan is being built."""
+        """Report that its plan is being built."""
 
     def done(self, made: Made) -> None:
-        """It is ready."""
+        """Report that it is ready."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Made:
     n_bytes: int
     seconds: float = 0.0
     error: dict[str, Any] = field(default_factory=dict)
-    """See `half_report.measure`; empty if nothing was measured."""
+    """Result of `mixed_precision_report.measure`; empty if nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,23 @@ class PlanJob:
     root: Path
     precision: PlanPrecision
     only: Collection[str] = ()
-    islands: Collection[Fp32Region] = ISLANDS
+    fp32_regions: Collection[Fp32Region] = FP32_REGIONS
     report: bool = True
-    """Whether the error is measured, which runs every graph twice on the CPU."""
+    """True measures the error, which runs every graph twice on the CPU."""
     inputs: Path | None = None
     """Folder of recorded inputs for the report."""
 
     @property
     def half(self) -> HalfPrecision | None:
-        """The half precision, if it is one."""
+        """Return the precision if it is a half precision, else None."""
         return next((known for known in HALVES if known == self.precision), None)
 
 
 def plan_models(repository: Repository, only: Collection[str] = ()) -> list[GraphModel]:
-    """The graphs of which plans are made.
+    """Return the graphs that plans are built from.
 
     Raises:
-        ExportError: one that was asked for is none of them.
+        ExportError: a requested graph is not among them.
     """
     graphs = layout.graph_models(repository.preset, quantized_as(repository.root))
     able = {name: model for name, model in graphs.items() if model.spec.plan}
@@ -146,16 +146,16 @@ def export_plans(
     timing_cache: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[Made]:
-    """Build the plans that are missing or out of date, and link them to where Triton looks.
+    """Build the plans that are missing or out of date, and link them where Triton loads them.
 
     Args:
-        job: what is asked for.
+        job: the request.
         trt: the module `tensorrt`.
         target: this machine.
-        reporter: hears of it.
+        reporter: progress callbacks.
         options: of the builds.
         timing_cache: file that is read before and written after each build.
-        cancelled: looked at between steps of a build.
+        cancelled: called between steps of a build; true ends it.
 
     Raises:
         ExportError: as `export_typed`; or TensorRT refuses a graph.
@@ -181,7 +181,7 @@ def _plan(  # noqa: PLR0913
     repository: Repository, model: GraphModel, job: PlanJob, trt: Any, target: Target, reporter: PlanReporter,
     options: PlanOptions, timing_cache: Path | None, cancelled: Callable[[], bool], scratch: Path,
 ) -> Made:  # fmt: skip
-    """One plan, unless it is there."""
+    """Build one plan if it is missing or out of date."""
     start = time.perf_counter()
     folder = repository.root / model.name / PLANS
     path = folder / plan_name(repository.index["preset"], job.precision, target)
@@ -190,7 +190,7 @@ def _plan(  # noqa: PLR0913
         "model": model.name,
         "preset": repository.index["preset"],
         "precision": job.precision,
-        "islands": sorted(job.islands) if job.half else [],
+        "islands": sorted(job.fp32_regions) if job.half else [],
         "gpu": target.device.name,
         "compute_capability": target.device.compute_capability,
         "tensorrt": target.tensorrt,
@@ -234,7 +234,7 @@ def _plan(  # noqa: PLR0913
 
 
 def _current(path: Path, head: dict[str, Any], repository: Repository, target: Target) -> bool:
-    """True if a plan exists and was made the same way."""
+    """Return True if a plan exists and was made from the same inputs."""
     about = read_json(path.with_name(path.name + SIDECAR_SUFFIX))
     if not path.is_file() or any(about.get(key) != value for key, value in head.items()):
         return False
@@ -248,7 +248,7 @@ def _current(path: Path, head: dict[str, Any], repository: Repository, target: T
 
 
 def _activate(path: Path) -> None:
-    """Link a plan and its sidecar to where Triton looks."""
+    """Link a plan and its sidecar where Triton loads them."""
     active = path.parent.parent / ACTIVE
     for source, link in (
         (path, active),
@@ -263,7 +263,7 @@ def _activate(path: Path) -> None:
 def _typed(
     repository: Repository, model: GraphModel, job: PlanJob, folder: Path, reporter: PlanReporter
 ) -> tuple[dict[str, Any], int]:
-    """Write one typed graph into an empty folder; returns what is to say of it, and its bytes."""
+    """Write one typed graph into an empty folder; return its description and its size in bytes."""
     assert job.half is not None
     reporter.typing(model.name)
     source = repository.graph(model.name)
@@ -274,7 +274,7 @@ def _typed(
             "it with --precision fp32 first"
         )
     _check_lint(source, model.name)
-    typed = type_graph(source, job.half, job.islands)
+    typed = type_graph(source, job.half, job.fp32_regions)
     _check_room(repository.root, typed.graph.nbytes)
     folder.mkdir()
     files = write_graph(typed.graph, folder, external_bytes=EXTERNAL_BYTES, opset=TYPED_OPSET[job.half])
@@ -282,7 +282,7 @@ def _typed(
     about = {
         "model": model.name,
         "precision": job.precision,
-        "islands": sorted(job.islands),
+        "islands": sorted(job.fp32_regions),
         "source": tensorrt_plans.graph_hashes(repository, model.name),
         "nodes": typed.counts,
         "files": files,
@@ -299,8 +299,8 @@ def _report(repository: Repository, model: GraphModel, job: PlanJob, reporter: P
     if not job.report or job.half is None:
         return {}
     reporter.measuring(model.name)
-    found = measure(repository, model, job.half, job.islands, inputs=job.inputs)
-    store_report(repository, job.half, job.islands, {model.name: found})
+    found = measure(repository, model, job.half, job.fp32_regions, inputs=job.inputs)
+    store_report(repository, job.half, job.fp32_regions, {model.name: found})
     over = [name for name, error in found.get("errors", {}).items() if "overflow" in error]
     if over:
         raise ExportError(f"{model.name}: {job.precision} overflows in {', '.join(over)}; take bf16 or fp32")
@@ -329,7 +329,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _clean(folder: Path) -> Iterator[Path]:
-    """A folder name that is free before and after."""
+    """Remove the folder before and after the block."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         yield folder

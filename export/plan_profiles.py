@@ -1,7 +1,7 @@
-"""Optimisation profiles: the sizes for which TensorRT builds a plan, from the contract's axes.
+"""Derives TensorRT's optimisation profiles from the axes of the contract.
 
-Axes that a preset fixes (`GraphModel.axes`) are one size; the others range from `Axis.min` to `Axis.max` and are tuned
-for `Axis.opt`; the batch is that of `ModelSpec.plan_rows`.
+Axes that a preset fixes (`GraphModel.axes`) have one size. The others range from `Axis.min` to `Axis.max` and are tuned
+for `Axis.opt`. The batch is `ModelSpec.plan_rows`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class InputProfile:
-    """Smallest, usual and largest shape of one input."""
+    """Smallest, optimal and largest shape of one input."""
 
     least: Shape
     usual: Shape
@@ -27,19 +27,19 @@ class InputProfile:
 
     @property
     def fixed(self) -> bool:
-        """True if there is one shape only."""
+        """True if all three shapes are equal."""
         return self.least == self.most
 
 
 def axis_overrides(model: GraphModel, preset: Preset) -> dict[str, Axis]:
-    """Axes whose range depends on the engine that the preset has: RMVPE hears frames, in multiples of 32."""
+    """Return axes whose range depends on the preset's engine: RMVPE takes frames in multiples of 32."""
     if model.network == "f0" and isinstance(preset.f0, RmvpeConfig):
         return {"f0_input": Axis("f0_input", RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES, RMVPE_WHOLE_FRAMES)}
     return {}
 
 
 def profile(model: GraphModel, preset: Preset) -> dict[str, InputProfile]:
-    """The profile of a graph, by input."""
+    """Return the profile of a graph by input."""
     overrides = axis_overrides(model, preset)
     return {spec.name: _input(spec, model, overrides) for spec in model.spec.inputs}
 
@@ -60,7 +60,7 @@ def _input(spec: TensorSpec, model: GraphModel, overrides: Mapping[str, Axis]) -
 
 
 def trtexec_shapes(shapes: Mapping[str, InputProfile]) -> list[str]:
-    """The profile as arguments of NVIDIA's `trtexec`, for a look without this package."""
+    """Return the profile as arguments of NVIDIA's `trtexec`, for builds without this package."""
 
     def joined(part: str) -> str:
         return ",".join(

@@ -1,9 +1,9 @@
-"""Weight-only quantisation in blocks of 32 input columns, as onnxruntime's MatMulNBits reads it.
+"""Weight-only quantisation in blocks of 32 input columns, in the format of onnxruntime's MatMulNBits.
 
 A weight [in, out] becomes unsigned integers with a scale (and, with 4 bits, an offset) for every 32 inputs of each
 output. Activations are rounded to 8 bits in the same blocks while the product is computed (accuracy level 4): without
-that, 8-bit weights are many times slower. Blocks of 32 because with larger ones a row's result depends on how many rows
-are multiplied with it (benchmarks/DIARY.md), and a song must not depend on its neighbours.
+that, 8-bit weights are many times slower. With blocks larger than 32, a row's result depends on the number of rows in
+the product (benchmarks/DIARY.md), and a song must not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PREFIXES: dict[str, Part] = {
     "codebook0_head.": "heads",
     "audio_head.": "heads",
 }
-"""Embedding tables are read a row at a time and stay as they are."""
+"""Embedding tables are read row by row and stay in float32."""
 
 
 # ------------------------------------------------------------------------------------------------------------- choice
@@ -41,16 +41,16 @@ _PREFIXES: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class Quantization:
-    """Bits of each part's weights; a part that is not named stays in float32."""
+    """Bits of each part's weights; other parts stay in float32."""
 
     bits: Mapping[Part, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Quantization:
-        """Read `none`, `int8`, `int4`, or parts: `depth-int8`, `depth-int8,backbone-int4`.
+        """Parse `none`, `int8`, `int4`, or parts: `depth-int8`, `depth-int8,backbone-int4`.
 
         Raises:
-            InvalidRequestError: it is none of these, or names a part twice.
+            InvalidRequestError: the text has another form, or names a part twice.
         """
         if text == "none":
             return NOTHING
@@ -67,14 +67,14 @@ class Quantization:
         return cls({part: bits[part] for part in PARTS if part in bits})
 
     def __str__(self) -> str:
-        """The text that `parse` reads, always the same for the same choice."""
+        """Return the canonical text that `parse` reads."""
         widths = set(self.bits.values())
         if len(widths) == 1 and len(self.bits) == len(PARTS):
             return f"int{widths.pop()}"
         return ",".join(f"{part}-int{bits}" for part, bits in self.bits.items()) or "none"
 
     def bits_of(self, weight: str) -> int | None:
-        """Bits of a weight by its name in the graph; None if it stays in float32."""
+        """Return the bits of a weight by its name in the graph; None if it stays in float32."""
         part = next((part for prefix, part in _PREFIXES.items() if weight.startswith(prefix)), None)
         return self.bits.get(part) if part else None
 
@@ -88,37 +88,37 @@ NOTHING = Quantization()
 
 @dataclass(frozen=True)
 class Blocks:
-    """A weight [in, out] in few bits: value = scale * (code - offset)."""
+    """A quantised weight [in, out]: value = scale * (code - offset)."""
 
     codes: npt.NDArray[np.uint8]
-    """[out, blocks, BLOCK * bits / 8]; of two 4-bit codes in a byte the lower half comes first."""
+    """[out, blocks, BLOCK * bits / 8]; of two 4-bit codes in a byte, the lower half is first."""
     scales: npt.NDArray[np.float32]
     """[out, blocks]."""
     offsets: npt.NDArray[np.uint8] | None
-    """[out, ceil(blocks * bits / 8)], packed like the codes; None: the middle of the range, everywhere."""
+    """[out, ceil(blocks * bits / 8)], packed like the codes; None is the middle of the range."""
 
 
 def stored_bytes(bits: int) -> float:
-    """Bytes of one weight, with its share of scale and offset."""
+    """Return the bytes of one weight, with its share of scale and offset."""
     return bits / 8 + (4 + (bits / 8 if bits < 8 else 0)) / BLOCK
 
 
 def n_blocks(inputs: int) -> int:
-    """Blocks of a weight with so many inputs; the last one is filled up with zeros."""
+    """Return the number of blocks for this number of inputs; the last block is padded with zeros."""
     return -(-inputs // BLOCK)
 
 
 def quantize(weight: npt.NDArray[np.float32], bits: int) -> Blocks:
     """Round a weight [in, out] block by block, each value to the nearest code.
 
-    8 bits are symmetric. 4 bits spend all 16 codes on the range between the least and largest value of the block. Zero
-    has a code of its own in both.
+    8 bits are symmetric. 4 bits use all 16 codes for the range from the smallest to the largest value of the block.
+    Both represent zero exactly.
     """
-    # Imported here: it takes seconds, and most exports quantise nothing.
+    # Imported here because it takes seconds and most exports quantise nothing.
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, DefaultWeightOnlyQuantizer
 
     config = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=bits == 8, bits=bits)
-    # Contiguous: the quantiser reads memory in order, whatever the strides are.
+    # Contiguous because the quantiser ignores strides.
     codes, scales, offsets = DefaultWeightOnlyQuantizer(config).qbits_block_quant(np.ascontiguousarray(weight))
     return Blocks(codes, scales, offsets if bits < 8 else None)
 
@@ -127,7 +127,7 @@ def quantize(weight: npt.NDArray[np.float32], bits: int) -> Blocks:
 
 
 class QuantizedBuilder(GraphBuilder):
-    """A builder that stores chosen weights in few bits and multiplies with them as they are."""
+    """A builder that quantises chosen weights and multiplies with the quantised values."""
 
     def __init__(self, name: str, quantization: Quantization) -> None:
         """Start an empty float32 graph."""
@@ -136,7 +136,7 @@ class QuantizedBuilder(GraphBuilder):
         self._quantized: dict[str, _Quantized] = {}
 
     def weight(self, name: str, shape: Shape, make: MakeWeight, *, half: bool = False) -> str:
-        """Declare a weight; one that may be in half precision may be in few bits too."""
+        """Declare a weight; a weight that may be in half precision may also be quantised."""
         bits = self._quantization.bits_of(name) if half else None
         if bits is None:
             return super().weight(name, shape, make, half=half)
@@ -146,7 +146,7 @@ class QuantizedBuilder(GraphBuilder):
         return name
 
     def matmul(self, x: str, y: str, *, out: str = "") -> str:
-        """Matrix product."""
+        """Add a matrix product."""
         quantized = self._quantized.get(y)
         if quantized is None:
             return super().matmul(x, y, out=out)
@@ -165,7 +165,7 @@ class QuantizedBuilder(GraphBuilder):
 
 
 class _Quantized:
-    """One weight as the tensors of its blocks. They are written in order, so the first computes them all."""
+    """The tensors of one quantised weight. They are written in order, so the first computes them all."""
 
     def __init__(self, name: str, shape: Shape, bits: int, make: MakeWeight) -> None:
         self.shape, self.bits, self._make = shape, bits, make

@@ -1,8 +1,8 @@
-"""What quantisation costs: the quantised graph against the float32 one, both fed the same song.
+"""Measures the error of quantisation: compares the quantised graph with float32 on the same songs.
 
-The float32 graph writes songs from fixed prompts with fixed random numbers; the quantised graph is fed every one of
-their codes, in the depth decoder too, so that each of its distributions is compared with the one it should be. Its
-cache is its own: errors of earlier positions count, as they do in a song.
+The float32 graph generates songs from fixed prompts with fixed random numbers. The quantised graph gets the same codes,
+in the depth decoder too, so each of its distributions is compared with the correct one. It keeps a separate cache, so
+errors of earlier positions count, as they do in a song.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where a song begins."""
+    """The prompt of a song."""
 
     text_ids: Codes
     style_index: int
@@ -53,21 +53,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class BookQuality:
-    """One codebook, over all songs and frames, after guidance, special ids left out."""
+    """Error of one codebook over all songs and frames, after guidance and without special ids."""
 
     snr_db: float
-    """Of the logits, each frame's mean taken off: a shift of all of them changes nothing."""
+    """Error of the logits without each frame's mean, because a common shift has no effect."""
     kl_nats: float
-    """Mean Kullback-Leibler divergence of the quantised distribution from the float32 one, at temperature 1."""
+    """Mean Kullback-Leibler divergence of the quantised from the float32 distribution, at temperature 1."""
     agreement: float
-    """Share of frames in which both have the same most likely code."""
+    """Share of frames in which both have the same most probable code."""
 
 
 Quality = tuple[BookQuality, ...]
 
 
 def fixed_prompts(preset: Preset) -> list[Prompt]:
-    """Four prompts of several lengths, guided and not, with and without style, from a seed."""
+    """Make four prompts from a seed: several lengths, guided and not, with and without style."""
     prompts = []
     for index, (length, style_index, scale) in enumerate(((48, 11, 1.5), (20, 4, 1.0), (64, 0, 3.0), (33, -1, 1.5))):
         ids = uniform(_SEED, "quality text", index, (length,)) * preset.lm.text_vocab_size
@@ -95,19 +95,19 @@ def measure_quality(reference: Engine, quantised: Engine, preset: Preset, n_fram
 
 
 def report(preset: Preset, source: TensorSource, quantization: Quantization, folder: Path) -> dict[str, Any]:
-    """Measure a quantisation against float32 and refuse it if it is too far off.
+    """Measure a quantisation against float32 and refuse it if the error is too large.
 
     Args:
         preset: sizes and ids.
         source: the weights.
-        quantization: which of them are stored in few bits.
-        folder: takes both graphs for a while.
+        quantization: weights to store in few bits.
+        folder: for both graphs, temporarily.
 
     Returns:
-        What the manifest says of it.
+        The manifest entry.
 
     Raises:
-        ExportError: it failed (see `MAX_KL_NATS`), or the disk is too small for both graphs.
+        ExportError: the error is too large (see `MAX_KL_NATS`), or the disk is too small for both graphs.
     """
     graphs = [build_heartmula_ort(preset, source, choice, taught=True) for choice in (NOTHING, quantization)]
     needed, free = sum(graph.nbytes for graph in graphs), shutil.disk_usage(folder).free
@@ -139,15 +139,15 @@ def compare_logits(wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float64]
 
 
 def check_quality(quality: Quality, quantize: str) -> None:
-    """Refuse what is too far off.
+    """Refuse a codebook with too large a divergence.
 
     Raises:
-        ExportError: names the codebooks, what they have and the limit.
+        ExportError: names the codebooks, their divergence and the limit.
     """
     failed = [
         f"codebook {book} {entry.kl_nats:.2f}"
         for book, entry in enumerate(quality)
-        if not entry.kl_nats <= MAX_KL_NATS  # so that NaN is refused
+        if not entry.kl_nats <= MAX_KL_NATS  # written so that NaN is refused
     ]
     if failed:
         raise ExportError(
@@ -157,7 +157,7 @@ def check_quality(quality: Quality, quantize: str) -> None:
 
 
 def summary(quality: Quality, n_frames: int = N_FRAMES) -> dict[str, Any]:
-    """For the manifest: rounded, so that it does not depend on the machine's last bits."""
+    """Return the manifest entry, rounded to be equal on all machines."""
     return {
         "frames": n_frames,
         "max_kl_nats": MAX_KL_NATS,
@@ -175,7 +175,7 @@ def summary(quality: Quality, n_frames: int = N_FRAMES) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- lyrics, by scorer
 
 LyricScorer = Callable[[npt.NDArray[np.int32], str], float]
-"""Codes [8, T] and the lyrics they should sing to an error rate: decoding and speech recognition are the caller's."""
+"""Returns the error rate of codes [8, T] against lyrics; it decodes and recognises the speech."""
 
 
 def lyric_error_rates(
@@ -187,10 +187,10 @@ def lyric_error_rates(
     n_frames: int,
     seed: int = _SEED,
 ) -> dict[str, float]:
-    """Let every engine write the same songs on its own and score what it sings. Means something on real weights only.
+    """Let every engine generate the same songs and score their lyrics. Valid for real weights only.
 
     Args:
-        engines: graphs made with `taught=True`, by name; float32 and quantised ones.
+        engines: graphs made with `taught=True`, by name, in float32 and quantised.
         preset: sizes and ids.
         songs: prompts and their lyrics.
         scorer: see `LyricScorer`.
@@ -213,12 +213,12 @@ def lyric_error_rates(
 
 
 class Songs:
-    """Songs under way, side by side, on one engine."""
+    """A batch of unfinished songs on one engine."""
 
     def __init__(
         self, engine: Engine, preset: Preset, prompts: Sequence[Prompt], seed: int, *, allow_eos: bool = False
     ) -> None:
-        """Begin with the prompts."""
+        """Start with the prompts."""
         self._engine, self._preset, self._seed = engine, preset, seed
         count = len(prompts)
         self._row_song = np.array([song for song, each in enumerate(prompts) for _ in range(1 + (each.cfg_scale > 1))])
@@ -247,10 +247,10 @@ class Songs:
         }
 
     def next_frame(self, teacher: Codes | None = None) -> tuple[Codes, Logits]:
-        """Draw a frame of every song, or take the teacher's codes for it.
+        """Draw a frame of every song, or use the teacher's codes.
 
         Returns:
-            The frame that songs go on from, int64 [S, 8], and the logits [S, 8, V].
+            The frame that the songs continue from, int64 [S, 8], and the logits [S, 8, V].
         """
         shape = self._codes.shape
         result = self._engine.run(

@@ -1,7 +1,7 @@
 """Export a preset into a complete model repository.
 
-Graphs are built, written and compared with PyTorch in a folder beside the repository; only when all of them passed do
-they replace what was there. What is already there and made from the same weights by the same code is left alone.
+Graphs are built, written and compared with PyTorch in a sibling folder of the repository. They replace the old graphs
+only after all comparisons passed. A graph made from the same weights by the same code is left unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ORT_STEP = "heartmula_step_ort"
 _HASHED_BYTES = 64 * 2**20
-"""Files up to this size are hashed before an export is skipped; of larger ones the size must do."""
+"""Files up to this size in bytes are hashed before an export is skipped; of larger files the size is compared."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,30 @@ class Exported:
     seconds: float = 0.0
     parity: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
-    """What quantisation changed, if the graph is quantised (`quantize_quality.summary`)."""
+    """Error of quantisation, if the graph is quantised (`quantize_quality.summary`)."""
 
 
 class Reporter(Protocol):
     """Progress callbacks of an export."""
 
     def hashing(self, network: Network) -> None:
-        """The files of a network's weights are being hashed."""
+        """Report that the files of a network's weights are being hashed."""
 
     def writing(self, model: str, n_bytes: int) -> None:
-        """A graph of so many weight bytes is being written."""
+        """Report that a graph is being written, with its weight bytes."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many more bytes are written."""
+        """Report the number of bytes just written."""
 
     def comparing(self, model: str) -> None:
-        """The graph is being compared with PyTorch."""
+        """Report that the graph is being compared with PyTorch."""
 
     def done(self, exported: Exported) -> None:
-        """The graph is ready."""
+        """Report that the graph is ready."""
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """A reporter without output."""
 
     def hashing(self, network: Network) -> None:
         """Ignore."""
@@ -104,18 +104,18 @@ def export_repository(
 
     Args:
         weights: the preset and its weights.
-        repository: made if missing; all or nothing of it changes.
+        repository: created if it is missing; it changes completely or not at all.
         precision: of the graphs' weights and matrix products.
-        only: graphs to make; others stay as they are. Empty means all.
-        quantize: make the LM's graph in the `ort` dialect too, with weights of so many bits (`quantize.Quantization`);
-            None keeps it as it is, where it is.
-        reporter: hears of progress.
-        external_bytes: weights beyond this lie beside their graph.
+        only: graphs to make; others stay unchanged. Empty means all.
+        quantize: make the LM's graph in the `ort` dialect too, with weights of these bits (`quantize.Quantization`);
+            None keeps an existing one.
+        reporter: progress callbacks.
+        external_bytes: weights beyond this size are stored in a separate file.
 
     Raises:
-        ExportError: a graph differs from PyTorch, quantised weights change too much what is drawn, `only` names no
-            graph or does not fit what is there, the folder holds something else, the disk is too small, or another
-            export is running.
+        ExportError: a graph differs from PyTorch, the error of quantised weights is too large, `only` names no graph or
+            does not fit the repository, the folder is no repository, the disk is too small, or another export is
+            running.
         CheckpointError: the weights are incomplete or damaged.
     """
     root = repository.resolve()
@@ -136,7 +136,7 @@ def export_repository(
 
 
 def _check_contract(preset: Preset) -> None:
-    """Refuse sizes that the contracts have as constants."""
+    """Refuse sizes that differ from the contracts' constants."""
     lm, codec, whisper = preset.lm, preset.codec, preset.svc.whisper
     for what, got, expected in (
         ("audio_num_codebooks", lm.audio_num_codebooks, N_CODEBOOKS),
@@ -150,7 +150,7 @@ def _check_contract(preset: Preset) -> None:
 
 
 def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
-    """Refuse a folder that is something else, and a part that does not fit the rest."""
+    """Refuse a folder that is no repository, and a partial export that does not fit the rest."""
     known = {*MODELS, *layout.graph_models(weights.preset), INDEX}
     foreign = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     if foreign and not known & set(foreign):
@@ -164,13 +164,13 @@ def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
 
 
 def quantized_as(root: Path) -> str | None:
-    """How the LM's graph in the `ort` dialect is quantised in a repository; None if there is none."""
+    """Return the quantisation of a repository's LM graph in the `ort` dialect; None without that graph."""
     folder = root / ORT_STEP
     return str(read_json(folder / MANIFEST).get("quantize", "none")) if folder.is_dir() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A manifest or index; empty if it is missing or damaged, which then counts as out of date."""
+    """Read a manifest or index; empty if it is missing or damaged, so it is out of date."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -197,7 +197,7 @@ class _Job:
         self._reference: tuple[Network, Reference] | None = None
 
     def hashes(self, network: Network) -> dict[str, str]:
-        """The identity of a network's weights; files are hashed once."""
+        """Return the identity of a network's weights; files are hashed once."""
         if network not in self._hashes:
             self.reporter.hashing(network)
             self._hashes[network] = self.weights.hashes(network)
@@ -206,7 +206,7 @@ class _Job:
     # ------------------------------------------------------------------------------------------------------- graphs
 
     def graph(self, model: GraphModel, *, make: bool) -> Exported | None:
-        """Bring one graph up to date; if not `make`, only its configs. None if there is and shall be no graph."""
+        """Bring one graph up to date, or only its configs without `make`. None if there is no such graph."""
         small = in_folder(configs(model.spec))
         old = read_json(self.root / model.name / MANIFEST)
         hashes = self.hashes(model.network)
@@ -231,7 +231,7 @@ class _Job:
         return None
 
     def _made(self, model: GraphModel, head: dict[str, Any], small: Mapping[str, bytes]) -> Exported:
-        """Build, write, compare."""
+        """Build a graph, write it and compare it with PyTorch."""
         from heartvoice.export.parity_targets import target_of
         from heartvoice.export.writer import write_graph
 
@@ -256,11 +256,11 @@ class _Job:
         return exported
 
     def _reference_of(self, network: Network) -> Reference:
-        """The PyTorch network; one at a time is kept."""
+        """Return the PyTorch network; only one is kept in memory."""
         from heartvoice.export.parity import Reference
 
         if self._reference is None or self._reference[0] != network:
-            self._reference = None  # the old one goes before the new one comes
+            self._reference = None  # free the old network before the new one is loaded
             self._reference = network, Reference(self.weights.preset, network, self.weights.source(network))
         return self._reference[1]
 
@@ -282,7 +282,7 @@ class _Job:
         self._keep(model.name, small, keep=())
 
     def _keep(self, model: str, small: Mapping[str, bytes], *, keep: Collection[str]) -> None:
-        """Stage a model with other small files if they changed; its large files are linked, not copied."""
+        """Stage a model with new small files if they changed; its large files are linked, not copied."""
         there = self.root / model
         if all((there / name).is_file() and (there / name).read_bytes() == text for name, text in small.items()):
             return
@@ -293,7 +293,7 @@ class _Job:
             os.link(there / name, folder / name)
 
     def index(self) -> str:
-        """Text of `repository.json`."""
+        """Return the text of `repository.json`."""
         preset = self.weights.preset
         precisions = {manifest["precision"] for manifest in self.manifests.values()}
         return layout.to_json(
@@ -323,12 +323,12 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def total_bytes(manifest: Mapping[str, Any]) -> int:
-    """Size of a graph's files."""
+    """Return the size of a graph's files in bytes."""
     return sum(int(entry["bytes"]) for entry in manifest.get("files", {}).values())
 
 
 def intact(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    """True if a graph's files match its manifest; of large files only the size is compared."""
+    """Return True if a graph's files match its manifest; of large files only the size is compared."""
     files = manifest.get("files", {})
     for name, entry in files.items():
         path = folder / "1" / name

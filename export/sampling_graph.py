@@ -1,4 +1,4 @@
-"""The sampler as graph operations: guidance, forbidden ids, top-k with ties, inverse CDF.
+"""Graph operations of the sampler: guidance, forbidden ids, top-k with ties, inverse CDF.
 
 The PyTorch twin is `heartvoice.models.sampling`. Source: heartmula spec, sections 6 and 7; design decision 13.
 """
@@ -12,10 +12,10 @@ from heartvoice.export.graph_builder import GraphBuilder
 
 
 class Sampler:
-    """Draws one code for each song from the rows' logits, one codebook a call."""
+    """Draws one code per song from the rows' logits, one codebook per call."""
 
     def __init__(self, b: GraphBuilder, sizes: HeartMuLaConfig, eos_id: int) -> None:
-        """Prepare what all codebooks share; reads the graph inputs of the same names as `HeartMuLa.step`'s."""
+        """Prepare shared values from the graph inputs, which have the names of `HeartMuLa.step`'s arguments."""
         self.b = b
         one = b.constant([1])
         ids = np.arange(sizes.audio_vocab_size)
@@ -35,7 +35,7 @@ class Sampler:
 
         Args:
             raw: float32 [R, V], a head's logits.
-            book: the codebook, which picks the uniform number.
+            book: the codebook, which selects the uniform number.
 
         Returns:
             Guided logits [S, V] and ids int64 [S].
@@ -45,7 +45,7 @@ class Sampler:
         guided = b.op("Add", blank, b.op("Mul", self.scale, b.op("Sub", conditional, blank)))
         scaled = b.op("Div", b.op("Add", guided, self.bias), self.temperature)
         largest, _ = b.ops("TopK", scaled, self.widest, outs=("", ""), axis=1)
-        threshold = b.op("GatherElements", largest, self.last_kept, axis=1)  # ties at the k-th place all stay
+        threshold = b.op("GatherElements", largest, self.last_kept, axis=1)  # all ties at rank k stay
         odds = b.op("Exp", b.op("Sub", scaled, b.slice(largest, 0, 1, 1)))
         kept = b.op("Where", b.op("GreaterOrEqual", scaled, threshold), odds, b.constant(0.0, np.float32))
         cumulative = b.op("CumSum", kept, b.constant(1))

@@ -1,8 +1,8 @@
-"""The speaker encoders' networks as graphs.
+"""Builds the ONNX graphs of the speaker encoders.
 
-Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker` and `campplus` beside it.
-A BatchNorm right after a convolution is folded into it. Segment means are a product with a matrix that is made once for
-a length, so that any last segment is averaged over itself; all longer means are means of these.
+Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker` and `campplus`.
+A BatchNorm right after a convolution is folded into it. Segment means are a product with a matrix that is made once per
+length, so that a partial last segment is averaged over its own frames. All longer means are means of these.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from heartvoice.models.speaker import MIN_NORM
 
 BATCH_NORM_EPS = 1e-5
 _GATES = (0, 3, 1, 2)
-"""ONNX's order of an LSTM's gates (input, output, forget, cell) among PyTorch's (input, forget, cell, output)."""
+"""Index of ONNX's LSTM gates (input, output, forget, cell) in PyTorch's order (input, forget, cell, output)."""
 
 
 def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.SPEAKER_NETWORK`: features [B, T, bands] to embedding [B, D].
 
     Args:
-        sizes: decide the network.
+        sizes: they determine the network.
         source: the weights.
         precision: of products and convolutions; an LSTM stays float32.
     """
@@ -57,7 +57,7 @@ def _resemblyzer(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, fe
     x, state = b.transpose(features, 1, 0, 2), ""  # [T, B, bands]
     for layer in range(sizes.num_layers):
         width = sizes.hidden if layer else sizes.n_bands
-        with b.island("recurrence"):
+        with b.fp32_region("recurrence"):
             sequence, state, _ = b.ops(
                 "LSTM", x, *_lstm(b, sizes, source, layer, width), outs=("",) * 3, hidden_size=sizes.hidden
             )
@@ -68,14 +68,14 @@ def _resemblyzer(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, fe
     )
     bias = b.weight("linear.bias", (sizes.embedding,), lambda: source.array("linear.bias"))
     raw = b.op("Relu", b.linear(hidden, weight, bias))
-    with b.island("norm"):
+    with b.fp32_region("norm"):
         square = b.op("ReduceSum", b.op("Mul", raw, raw), b.constant([1]), keepdims=1)
         norm = b.op("Max", b.op("Sqrt", square), b.constant(MIN_NORM, np.float32))
         b.op("Div", raw, norm, out=output)
 
 
 def _lstm(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, layer: int, width: int) -> tuple[str, str, str]:
-    """Weights of one layer as ONNX wants them: W [1, 4 H, width], R [1, 4 H, H], B [1, 8 H]."""
+    """Declare the weights of one layer in ONNX's form: W [1, 4 H, width], R [1, 4 H, H], B [1, 8 H]."""
     hidden = sizes.hidden
 
     def ordered(name: str) -> Array:
@@ -109,7 +109,7 @@ class _Campplus:
         pads = [TDNN_KERNEL // 2] * 2
         x = self._conv(x, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm", pads=pads, strides=[TDNN_STRIDE])
         x = b.op("Relu", x)
-        with b.island("norm"):
+        with b.fp32_region("norm"):
             self._measure(x)
         for number, (depth, dilation) in enumerate(zip(sizes.blocks, sizes.dilations, strict=True), 1):
             for layer in range(1, depth + 1):
@@ -128,7 +128,7 @@ class _Campplus:
     # ------------------------------------------------------------------------------------------------------ stages
 
     def _head(self, x: str) -> str:
-        """Spectrogram [B, 1, F, T] to [B, C * F / 8, T]."""
+        """Add the head: spectrogram [B, 1, F, T] to [B, C * F / 8, T]."""
         b, channels = self.b, self.sizes.head_channels
         square = (channels, channels, KERNEL, KERNEL)
         x = b.op("Relu", self._conv(x, "head.conv1", (channels, 1, KERNEL, KERNEL), "head.bn1", pads=[1] * 4))
@@ -145,7 +145,7 @@ class _Campplus:
         return b.reshape(x, [0, channels * self.sizes.n_bands // HEAD_STRIDE, -1])
 
     def _measure(self, x: str) -> None:
-        """What segment means need, from the length of [B, C, T]: made once, read by every layer."""
+        """Add the segment matrices for the length of [B, C, T], once for all layers."""
         b, length = self.b, self.sizes.segment_frames
         frames = b.size(x, 2)
         self.segment_of = b.op("Div", b.arange(frames), b.constant(length))  # [T]
@@ -159,8 +159,8 @@ class _Campplus:
         self.share = b.op("Unsqueeze", b.op("Div", counts, self.n_frames), b.constant([1]))  # [S, 1]
 
     def _means(self, x: str) -> tuple[str, str]:
-        """Means over each segment [B, C, S] and over all time [B, C, 1]."""
-        with self.b.island("norm"):
+        """Add means over each segment [B, C, S] and over all time [B, C, 1]."""
+        with self.b.fp32_region("norm"):
             segments = self.b.op("MatMul", x, self.mean_of_segment)
             return segments, self.b.op("MatMul", segments, self.share)
 
@@ -179,9 +179,9 @@ class _Campplus:
         return b.op("Concat", x, b.op("Mul", local, gate), axis=1)
 
     def _pool(self, x: str) -> str:
-        """Mean and unbiased deviation over time: [B, C, T] to [B, 2 C, 1]."""
+        """Add mean and unbiased deviation over time, [B, C, T] to [B, 2 C, 1]."""
         b = self.b
-        with b.island("norm"):
+        with b.fp32_region("norm"):
             mean = self._means(x)[1]
             centred = b.op("Sub", x, mean)
             biased = self._means(b.op("Mul", centred, centred))[1]
@@ -200,7 +200,7 @@ class _Campplus:
         bias: bool = False,
         **attributes: Any,
     ) -> str:
-        """A convolution, with the BatchNorm `norm` folded into it, or with a bias of its own, or with neither."""
+        """Add a convolution: with the BatchNorm `norm` folded into it, with a bias, or with neither."""
         b, source = self.b, self.source
 
         def weight() -> Array:
@@ -216,7 +216,7 @@ class _Campplus:
         )
         if b.graph.precision == "fp32":
             return b.conv(x, kernel, b.weight(f"{name}.bias", shape[:1], make), **attributes)
-        spread = (shape[0], *[1] * (len(shape) - 2))  # added in single precision, over all axes behind the channels
+        spread = (shape[0], *[1] * (len(shape) - 2))  # added in single precision, over all axes after the channels
         return b.op(
             "Add",
             b.conv(x, kernel, None, **attributes),
@@ -224,20 +224,20 @@ class _Campplus:
         )
 
     def _batch_norm(self, x: str, name: str, width: int) -> str:
-        """A BatchNorm that no convolution precedes: one product and one sum."""
+        """Add a BatchNorm without a preceding convolution: one product and one sum."""
         b = self.b
         scale = b.weight(f"{name}.scale", (width, 1), lambda: self._scale(name).reshape(-1, 1))
         shift = b.weight(f"{name}.shift", (width, 1), lambda: self._shift(name).reshape(-1, 1))
         return b.op("Add", b.op("Mul", x, scale), shift)
 
     def _scale(self, norm: str) -> Array:
-        """The scale of a BatchNorm, float64 [C]."""
+        """Return the scale of a BatchNorm, float64 [C]."""
         gain = self.source.array(f"{norm}.weight").astype(np.float64) if self.source.parts(f"{norm}.weight") else 1.0
         scale: Array = gain / np.sqrt(self.source.array(f"{norm}.running_var").astype(np.float64) + BATCH_NORM_EPS)
         return scale
 
     def _shift(self, norm: str) -> Array:
-        """The offset of a BatchNorm, float64 [C]."""
+        """Return the offset of a BatchNorm, float64 [C]."""
         offset = self.source.array(f"{norm}.bias").astype(np.float64) if self.source.parts(f"{norm}.bias") else 0.0
         shift: Array = offset - self.source.array(f"{norm}.running_mean") * self._scale(norm)
         return shift

@@ -1,7 +1,7 @@
-"""The converter's style encoder as a graph: CAMPPlus, under a contract of its own.
+"""Builds the ONNX graph of the converter's style encoder, CAMPPlus.
 
-Contract: `contracts.SVC_STYLE`. The nodes are those of the speaker encoder's graph, whose tensors have the same
-names; a repository holds both where its speaker encoder is another network. Source: seed_vc spec, section 8.
+Contract: `contracts.SVC_STYLE`. Nodes and tensor names are those of the speaker encoder's graph. A repository has both
+graphs if its speaker encoder is another network. Source: seed_vc spec, section 8.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from heartvoice.models.load import TensorSource
 
 
 def build_svc_style(sizes: CampplusConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
-    """Build the graph of `contracts.SVC_STYLE`: filter bank [B, T, bands], its mean over time removed, to style.
+    """Build the graph of `contracts.SVC_STYLE`: filter bank [B, T, bands] without its mean over time to style.
 
     Args:
-        sizes: decide the network.
+        sizes: they determine the network.
         source: the weights.
         precision: of convolutions.
     """

@@ -1,4 +1,4 @@
-"""The converter's velocity network as a graph.
+"""Builds the ONNX graph of the converter's velocity network.
 
 Contract: `contracts.SVC_FLOW`; the PyTorch twin is `heartvoice.models.seed_vc.dit`.
 Source: seed_vc spec, section 9.
@@ -33,20 +33,20 @@ def build_svc_flow(sizes: DitConfig, source: TensorSource, precision: Precision 
 
 
 class _Flow:
-    """The velocity network, part by part."""
+    """Builds the velocity network part by part."""
 
     def __init__(self, b: GraphBuilder, sizes: DitConfig, source: TensorSource, *, n_frames: str) -> None:
         self.b, self.sizes, self.source, self.dense = b, sizes, source, Dense(b, source)
         self.width, self.time = sizes.hidden_dim, ""
         theta = np.repeat(rope_frequencies(sizes.head_dim, ROPE_BASE), 2)
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             position = b.op("Unsqueeze", b.op("Cast", b.arange(n_frames), to=1), b.constant([1]))
             angle = b.op("Mul", position, b.constant(theta, np.float32))
             self.cos, self.sin = b.op("Cos", angle), b.op("Sin", angle)  # [T, hd]
         self.turn = b.constant(quarter_turn(sizes.head_dim), np.float32)
 
     def merge(self, x: str, prompt_x: str, style: str, cond: str) -> str:
-        """All that a frame begins with, [R, T, D]; the style's share is the same for every frame, so made once."""
+        """Add the merged input of the layers, [R, T, D]; the style's term is computed once for all frames."""
         b, width, frame = self.b, self.width, 2 * self.sizes.in_channels + self.width
         projected = self.dense.linear(cond, "estimator.cond_projection", self.sizes.content_dim, width)
 
@@ -62,9 +62,9 @@ class _Flow:
         return b.linear(joined, by_frame, b.op("Unsqueeze", whole, b.constant([1])))
 
     def run(self, x: str, t: str, output: str) -> None:
-        """Merged frames through the layers to the velocity."""
+        """Map merged frames through the layers to the velocity."""
         b, sizes = self.b, self.sizes
-        with b.island("time"):
+        with b.fp32_region("time"):
             self.time = self._time(t)
         outputs: list[str] = []
         for index in range(sizes.depth):
@@ -76,7 +76,7 @@ class _Flow:
         self.dense.linear(x, "estimator.final_mlp.2", self.width, sizes.in_channels, out=output)
 
     def _time(self, t: str) -> str:
-        """Time's vector [R, D] of times [R, 1]."""
+        """Add the time embedding, times [R, 1] to [R, D]."""
         b, name = self.b, f"{_TIME}.freqs"
         frequency = b.weight(name, (TIME_WIDTH // 2,), lambda: self.source.array(name))
         angle = b.op("Mul", b.op("Mul", t, b.constant(TIME_FACTOR, np.float32)), frequency)
@@ -85,9 +85,9 @@ class _Flow:
         return self.dense.linear(inner, f"{_TIME}.mlp.2", self.width, self.width)
 
     def _norm(self, x: str, name: str) -> str:
-        """An adaptive norm; there is no 1 in its scale."""
+        """Add an adaptive norm; its scale has no added 1."""
         b, width = self.b, self.width
-        with b.island("time"):
+        with b.fp32_region("time"):
             both = self.dense.linear(self.time, f"{name}.project_layer", width, 2 * width)
             scale, shift = b.split(b.op("Unsqueeze", both, b.constant([1])), [width, width], axis=2)  # [R, 1, D]
         normed = b.rms_norm(x, self.dense.vector(f"{name}.norm.weight", width), NORM_EPS)
@@ -105,7 +105,7 @@ class _Flow:
         return dense.linear(b.op("Mul", gate, up), f"{name}.feed_forward.w2", hidden, width, bias=False, residual=x)
 
     def _attention(self, x: str, name: str) -> str:
-        """Attention before its last layer, [R, T, D]."""
+        """Add the attention before its output projection, [R, T, D]."""
         b, sizes, width = self.b, self.sizes, self.width
         scale = np.repeat(np.array([sizes.head_dim**-0.5, 1, 1], np.float32), width)
         weight = b.weight(
@@ -121,8 +121,8 @@ class _Flow:
         return attend(b, tuple(queries), tuple(keys), heads[2 * sizes.num_heads :])
 
     def _turned(self, head: str) -> str:
-        """Rotary positions on [R, T, hd]; float32 whatever the precision."""
+        """Apply RoPE to [R, T, hd], in float32 at every precision."""
         b = self.b
-        with b.island("rope"):
+        with b.fp32_region("rope"):
             turned = b.op("Mul", b.op("MatMul", head, self.turn), self.sin)
             return b.op("Add", b.op("Mul", head, self.cos), turned)

@@ -1,4 +1,4 @@
-"""The converter's content encoder and length regulator as graphs.
+"""Builds the ONNX graphs of the converter's content encoder and length regulator.
 
 Contracts: `contracts.CONTENT_ENCODER` and `SVC_REGULATOR`; the PyTorch twins are in `heartvoice.models.seed_vc`.
 Source: seed_vc spec, sections 3 and 6.
@@ -16,21 +16,21 @@ from heartvoice.models.load import TensorSource
 from heartvoice.models.seed_vc import regulator, whisper
 
 SUM_FRAMES = 256
-"""Frames of a first sum over time: a plain sum over a song of ten minutes would lose digits."""
+"""Frames of a partial sum over time: one sum over a song of ten minutes would lose digits."""
 
 
 class Dense:
-    """Linear layers and convolutions of a checkpoint."""
+    """Adds linear layers and convolutions of a checkpoint."""
 
     def __init__(self, b: GraphBuilder, source: TensorSource) -> None:
         self.b, self.source = b, source
 
     def vector(self, name: str, width: int, scale: float = 1.0) -> str:
-        """A tensor of one axis, times a number."""
+        """Declare a tensor of one axis, times a number."""
         return self.b.weight(name, (width,), lambda: self.source.array(name) * np.float32(scale))
 
     def matrix(self, name: str, width_in: int, width_out: int, scale: float = 1.0) -> str:
-        """The weight of a linear layer, [in, out], times a number."""
+        """Declare the weight of a linear layer, [in, out], times a number."""
         return self.b.weight(
             f"{name}.weight",
             (width_in, width_out),
@@ -42,12 +42,12 @@ class Dense:
         self, x: str, name: str, width_in: int, width_out: int, *, bias: bool = True, scale: float = 1.0,
         residual: str | None = None, out: str = "",
     ) -> str:  # fmt: skip
-        """A linear layer, its result times a number."""
+        """Add a linear layer, its result times a number."""
         offset = self.vector(f"{name}.bias", width_out, scale) if bias else None
         return self.b.linear(x, self.matrix(name, width_in, width_out, scale), offset, residual=residual, out=out)
 
     def conv(self, x: str, name: str, shape: tuple[int, int, int], *, stride: int = 1) -> str:
-        """A convolution over time that keeps its length, but for the stride."""
+        """Add a convolution over time that keeps the length except for the stride."""
         kernel = self.b.weight(f"{name}.weight", shape, lambda: self.source.array(f"{name}.weight"), half=True)
         return self.b.conv(
             x, kernel, self.vector(f"{name}.bias", shape[0]),
@@ -96,7 +96,7 @@ class _Whisper:
         return dense.linear(inner, f"{name}.fc2", hidden, width, residual=x)
 
     def _attention(self, x: str, name: str) -> str:
-        """Attention before its last layer, [B, S, D]."""
+        """Add the attention before its output projection, [B, S, D]."""
         b, width, count = self.b, self.sizes.d_model, self.sizes.encoder_attention_heads
         head_dim = width // count
         query = self.dense.linear(x, f"{name}.q_proj", width, width, scale=head_dim**-0.5)
@@ -107,9 +107,9 @@ class _Whisper:
 
 
 def attend(b: GraphBuilder, queries: tuple[str, ...], keys: tuple[str, ...], values: tuple[str, ...]) -> str:
-    """Attention of scaled queries, [B, T, hd] for each head, to [B, T, D].
+    """Add the attention of scaled queries, [B, T, hd] for each head, to [B, T, D].
 
-    Head by head: the scores of all heads at once would be by far the graph's largest tensor.
+    Heads are separate: the scores of all heads together would be by far the graph's largest tensor.
     """
     mixed = []
     for query, key, value in zip(queries, keys, values, strict=True):
@@ -124,7 +124,7 @@ def attend(b: GraphBuilder, queries: tuple[str, ...], keys: tuple[str, ...], val
 def build_svc_regulator(sizes: RegulatorConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.SVC_REGULATOR`: content [1, S, C] and bins [1, T] to cond [1, T, D].
 
-    An index or a bin that is out of range makes the engine fail, as it must.
+    An index or a bin that is out of range is an error of the engine.
     """
     b, axes = GraphBuilder(SVC_REGULATOR.name, precision), regulator_axes(sizes)
     content, index, bins = (b.input(pinned(tensor, axes)) for tensor in SVC_REGULATOR.inputs)
@@ -143,21 +143,21 @@ class _Regulator:
         pitches = b.weight(table, (sizes.n_f0_bins, width), lambda: self.source.array(table), half=True)
         x = b.transpose(b.op("Add", x, b.embed(pitches, bins)), 0, 2, 1)  # [1, D, T]
         frames = b.size(x, 2)
-        with b.island("norm"):  # beyond what half precision holds
+        with b.fp32_region("norm"):  # exceeds the range of half precision
             count = b.op("Mul", b.single(frames), b.constant([float(width)], np.float32))
         rest = b.op("Mod", b.op("Neg", frames), b.constant([SUM_FRAMES]))
         pads = b.op("Concat", b.constant([0, 0, 0, 0, 0]), rest, axis=0)
         for stage in range(sizes.n_stages):
             first = regulator.LAYERS_PER_STAGE * stage
             x = self.dense.conv(x, f"model.{first}", (width, width, regulator.KERNEL))
-            with b.island("norm"):
+            with b.fp32_region("norm"):
                 x = self._norm(x, f"model.{first + 1}", count, pads)
             x = self._mish(x)
         x = self.dense.conv(x, f"model.{regulator.LAYERS_PER_STAGE * sizes.n_stages}", (width, width, 1))
         b.transpose(x, 0, 2, 1, out=output)
 
     def _norm(self, x: str, name: str, count: str, pads: str) -> str:
-        """Norm over all channels and frames [1, D, T], by sums of sums of sums."""
+        """Add a norm over all channels and frames [1, D, T], by nested partial sums."""
         b = self.b
 
         def mean(kind: str, values: str) -> str:
@@ -171,7 +171,7 @@ class _Regulator:
         return b.op("Add", b.op("Mul", centred, b.op("Div", gain, b.op("Sqrt", variance))), offset)
 
     def _column(self, name: str) -> str:
-        """A tensor of one axis as [D, 1]."""
+        """Declare a tensor of one axis as [D, 1]."""
         return self.b.weight(name, (self.sizes.channels, 1), lambda: self.source.array(name)[:, None])
 
     def _mish(self, x: str) -> str:

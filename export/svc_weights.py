@@ -1,4 +1,4 @@
-"""The converter's official files: `seed-vc/`, `whisper-small/` and `bigvgan/` in one folder.
+"""Opens the converter's official files: `seed-vc/`, `whisper-small/` and `bigvgan/` in one folder.
 
 Source: seed_vc spec, sections 0 and 7.
 """
@@ -17,22 +17,22 @@ from heartvoice.models.load import TensorSource
 
 _RATE: Mapping[str, Any] = {"sr": 44_100}
 _SPECTRUM: Mapping[str, Any] = {"n_fft": 2048, "win_length": 2048, "hop_length": 512, "fmin": 0, "fmax": "None"}
-"""What the mel frames are made with here; a checkpoint that learnt others would load and sing nonsense."""
+"""Our mel settings; a checkpoint trained with other settings would load and give wrong audio."""
 
 
 def open_converter(folder: Path, sizes: SvcConfig) -> tuple[SvcConfig, dict[Network, TensorSource]]:
-    """Open the converter's networks but the style encoder.
+    """Open the converter's networks except the style encoder.
 
     Args:
         folder: holds `seed-vc/` (one .pth, official or fine-tuned, with its .yml), `whisper-small/` and `bigvgan/`
             (each `config.json` and weights).
-        sizes: of flow and regulator where no .yml is; the other networks state their own.
+        sizes: of flow and regulator without a .yml; the other networks' files state their sizes.
 
     Returns:
-        The sizes found, and the networks' tensors.
+        The sizes from the files, and the networks' tensors.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or is of another kind; the networks do not fit one another.
+        CheckpointError: a file is missing, damaged or of another kind, or the networks do not fit one another.
     """
     from heartvoice.checkpoints.seed_vc import open_seed_vc, open_whisper
     from heartvoice.models.bigvgan import open_bigvgan
@@ -64,7 +64,7 @@ def _named(folder: Path, *endings: str) -> list[Path]:
 
 
 def _configured(path: Path) -> tuple[RegulatorConfig, DitConfig]:
-    """Regulator and flow as the configuration beside the checkpoint says."""
+    """Read regulator and flow from the configuration next to the checkpoint."""
     import yaml
 
     from heartvoice.checkpoints.seed_vc import dit_sizes, regulator_sizes
@@ -83,7 +83,7 @@ def _configured(path: Path) -> tuple[RegulatorConfig, DitConfig]:
 
 
 def _check(path: Path, section: str, values: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a front end of another kind; what a configuration does not say is taken to be the official one."""
+    """Refuse another front end; missing entries of a configuration take the official values."""
     for key, expected in wanted.items():
         if str(values.get(key, expected)) != str(expected):
             raise CheckpointError(f"{path}: {section}.{key}: expected {expected}, got {values[key]}")

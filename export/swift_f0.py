@@ -1,8 +1,8 @@
-"""swift-f0: the graph of its PyPI wheel under the contract's names, any number of rows at once.
+"""Converts swift-f0's published graph to the contract's names and to any batch size.
 
-The published graph hears one row of samples. It becomes the body of an ONNX Scan over the batch, node by node as it is:
-onnxruntime runs it as fast as the original, and a batch cannot mix rows. Its frequency limits, inputs
-there, become constants.
+The published graph takes one row of samples. It becomes the body of an ONNX Scan over the batch, node by node:
+onnxruntime runs it as fast as the original, and a batch cannot mix rows. Its frequency limits are inputs in the
+published graph and constants here.
 
 Source: swift-f0 0.3.0 (MIT), https://swift-f0.github.io.
 """
@@ -26,11 +26,11 @@ from heartvoice.export.layout import BATCH, OPSET, Precision, f0_axes
 AUDIO, LOW, HIGH, PITCH, CONFIDENCE = "audio", "fmin", "fmax", "pitch", "confidence"
 """Inputs and outputs of the published graph: float32 [1, N] at 16 kHz and two numbers in Hz; [1, T] each."""
 RANGE_HZ = (46.875, 2093.75)
-"""All that the network can hear: the wheel's own default."""
+"""Frequency range of the network in Hz, the wheel's default."""
 
 
 class OnnxFile(TensorSource):
-    """A published graph: its tensors, and the model that reads them."""
+    """A published graph with its tensors."""
 
     def __init__(self, path: Path, model: onnx.ModelProto) -> None:
         """Use `OnnxFile.open`."""
@@ -43,7 +43,7 @@ class OnnxFile(TensorSource):
         """Open a file with its weights inside.
 
         Raises:
-            CheckpointError: it is missing, or not an ONNX model.
+            CheckpointError: it is missing, or is not an ONNX model.
         """
         try:
             model = onnx.load(path)
@@ -53,15 +53,15 @@ class OnnxFile(TensorSource):
         return cls(path, model)
 
     def __str__(self) -> str:
-        """The file."""
+        """Return the file's path."""
         return str(self.path)
 
     def where(self, name: str) -> str:
-        """File and tensor."""
+        """Return file and tensor."""
         return f"{self.path}: {name}"
 
     def sha256(self) -> dict[str, str]:
-        """Hash of the file by its name."""
+        """Return the hash of the file by its name."""
         return {self.path.name: hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
     def _stored_shape(self, name: str) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ def open_swift_f0(path: Path) -> OnnxFile:
     """Open the wheel's `model.onnx`.
 
     Raises:
-        CheckpointError: it is missing or damaged, or its inputs and outputs are not those of swift-f0.
+        CheckpointError: it is missing or damaged, or has other inputs and outputs than swift-f0.
     """
     file = OnnxFile.open(path)
     graph = file.model.graph
@@ -88,7 +88,7 @@ def open_swift_f0(path: Path) -> OnnxFile:
 def build_swift_f0(sizes: SwiftF0Config, source: TensorSource, precision: Precision = "fp32") -> Graph:
     """Build the graph of `contracts.F0_NETWORK`: samples [B, 1, N] to Hz and confidence [B, T, 2].
 
-    T = max(1, N // hop). The graph takes 135 kB and is single precision throughout, whatever `precision` is.
+    T = max(1, N // hop). The graph takes 135 kB and is in single precision at every `precision`.
 
     Raises:
         CheckpointError: `source` is not swift-f0's file.
@@ -103,9 +103,9 @@ def build_swift_f0(sizes: SwiftF0Config, source: TensorSource, precision: Precis
 
 
 def _row(source: OnnxFile) -> onnx.GraphProto:
-    """The published graph as a function of one row, [1, N] to [T, 2].
+    """Build the Scan body from the published graph, one row [1, N] to [T, 2].
 
-    Its tensors stay inside: onnxruntime does not fold what a body takes from the graph around it (3 ms a call).
+    Its tensors are part of the body, because onnxruntime does not fold outer tensors into a body (3 ms a call).
     """
     graph = version_converter.convert_version(source.model, OPSET).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -127,7 +127,7 @@ def _row(source: OnnxFile) -> onnx.GraphProto:
 
 
 def _supported(node: onnx.NodeProto, constants: dict[str, Array]) -> list[onnx.NodeProto]:
-    """The node in operations that TensorRT has, too: it clips no integers."""
+    """Replace the node by operations that TensorRT supports: it clips no integers."""
     bounds = [constants.get(name) for name in node.input[1:]]
     if node.op_type != "Clip" or len(bounds) != 2 or any(b is None or b.dtype.kind != "i" for b in bounds):
         return [node]
@@ -137,7 +137,7 @@ def _supported(node: onnx.NodeProto, constants: dict[str, Array]) -> list[onnx.N
 
 
 def _plain(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node without names and notes of the tool that wrote it."""
+    """Return the node without the exporter's names and metadata."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     copy.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""The tokenizer of random-weight presets: one id for each byte, and one each for `<tag>` and `</tag>`."""
+"""The tokenizer of random-weight presets: one id per byte, and one each for `<tag>` and `</tag>`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TAGS = ("<tag>", "</tag>")
 
 
 def byte_tokenizer(vocabulary: int) -> str:
-    """Text of a `tokenizer.json` whose ids are all below `vocabulary`; it adds no BOS of its own.
+    """Return the text of a `tokenizer.json` with ids below `vocabulary` and without a BOS.
 
     Raises:
         ExportError: the vocabulary is too small for bytes and tags.
@@ -16,7 +16,7 @@ def byte_tokenizer(vocabulary: int) -> str:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Id 0 stays free: the prompt's style slot and the text column beside audio frames hold it.
+    # Id 0 is reserved for the prompt's style slot and the text column of audio frames.
     needed = 1 + len(alphabet) + len(TAGS)
     if vocabulary < needed:
         raise ExportError(f"text_vocab_size: a byte-level tokenizer needs {needed}, got {vocabulary}")

@@ -1,12 +1,12 @@
-"""The vocoder as a graph.
+"""Builds the vocoder's ONNX graph.
 
 Contract: `contracts.VOCODER`; the PyTorch twin is `heartvoice.models.bigvgan`. Source: seed_vc spec, section 11.
 
-Most of the time goes into the activations, which double the rate, bend, and halve it again. The double rate is never
-interleaved: its even and odd samples are two rows, made by one depthwise convolution and read by another. What is per
-channel is folded into those: the first two give a u and b u, so that only sine, square and sum stay between them and
-the last, which divides by b. Everything has rows, even where there is only one, since runtimes have their blocked
-layouts, the fast ones, for images alone. Other forms are measured in `benchmarks.vocoder`.
+Activations take most of the time: they double the rate, apply the nonlinearity and halve the rate. Samples at the
+double rate are not interleaved: even and odd samples are two rows, made by one depthwise convolution and read by
+another. Factors per channel are folded into these convolutions: the first two give a u and b u, so only sine, square
+and sum remain between them and the last one, which divides by b. All tensors have a row axis, because runtimes have
+their fast blocked layouts for images only. `benchmarks.vocoder` measures other forms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from heartvoice.export.layout import BATCH, Precision
 from heartvoice.models.load import TensorSource
 
 REACH = TAPS // 4
-"""Samples at the single rate on each side that a filter in phases reads."""
+"""Context of a phased filter on each side, in samples at the single rate."""
 _LAST = np.iinfo(np.int64).max
 
 
@@ -31,7 +31,7 @@ def build_vocoder(sizes: BigvganConfig, source: TensorSource, precision: Precisi
     """Build the graph of `contracts.VOCODER`: mel [B, M, T] to audio [B, 1, T * hop] in [-1, 1].
 
     Args:
-        sizes: decide the network.
+        sizes: they determine the network.
         source: the weights, with weight norm or folded. The filters are read now.
         precision: of the learnt convolutions; filters, sines and sums stay float32.
 
@@ -43,13 +43,13 @@ def build_vocoder(sizes: BigvganConfig, source: TensorSource, precision: Precisi
 
 
 def phases(taps: Array) -> Array:
-    """A filter at the double rate as two at the single rate.
+    """Split a filter at the double rate into two at the single rate.
 
     Args:
-        taps: [12]; a sample reads those from 5 before to 6 behind twice its position.
+        taps: [12]; a sample reads those from 5 before to 6 after twice its position.
 
     Returns:
-        What it takes from even and from odd samples, from 3 before its position to 3 behind: [2, 7].
+        Its taps for even and for odd samples, from 3 before its position to 3 after: [2, 7].
     """
     found = np.zeros((2, 2 * REACH + 1), taps.dtype)
     found[0, 1:], found[1, :-1] = taps[1::2], taps[0::2]
@@ -86,14 +86,14 @@ class _Vocoder:
     # ------------------------------------------------------------------------------------------------- convolutions
 
     def _conv(self, x: str, name: str, shape: tuple[int, int, int], *, dilation: int = 1, bias: bool = True) -> str:
-        """A convolution that keeps the length."""
+        """Add a convolution that keeps the length."""
         side = dilation * (shape[2] - 1) // 2
         return self._learnt(
             x, name, shape, shape[0] if bias else 0, "Conv", pads=[0, side, 0, side], dilations=[1, dilation]
         )
 
     def _upsample(self, x: str, name: str, channels: int, kernel: int, rate: int) -> str:
-        """Transposed convolution [B, C, 1, T] to [B, C / 2, 1, T * rate]."""
+        """Add a transposed convolution, [B, C, 1, T] to [B, C / 2, 1, T * rate]."""
         side, half = (kernel - rate) // 2, channels // 2
         shape = (channels, half, kernel)
         return self._learnt(x, name, shape, half, "ConvTranspose", pads=[0, side, 0, side], strides=[1, rate])
@@ -114,7 +114,7 @@ class _Vocoder:
         return b.op("Add", y, bias)
 
     def _block(self, x: str, index: int, channels: int, parallel: int) -> str:
-        """Residual pairs of convolutions, an activation before each."""
+        """Add residual pairs of convolutions, with an activation before each."""
         kernel, name = self.sizes.resblock_kernel_sizes[parallel], f"resblocks.{index}"
         shape = (channels, channels, kernel)
         for pair, dilation in enumerate(self.sizes.resblock_dilation_sizes[parallel]):
@@ -129,7 +129,7 @@ class _Vocoder:
 
 
 def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, channels: int) -> str:
-    """Up, x + sin(a x)^2 / b, down.
+    """Upsample, apply x + sin(a x)^2 / b, downsample.
 
     Args:
         b: takes the nodes.
@@ -147,20 +147,20 @@ def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, cha
     def depthwise(x: str, role: str, taps: Array, **attributes: Any) -> str:
         shape = (channels, 1, *taps.shape)
         weight = b.weight(f"{name}.{role}", shape, lambda: _heights(source, name, role) * taps.astype(np.float64))
-        with b.island("filter"):
+        with b.fp32_region("filter"):
             return b.op("Conv", x, weight, group=channels, kernel_shape=list(taps.shape), **attributes)
 
-    # What an input sample sends to outputs, turned round, is what an output takes from inputs. Rows in reverse: with a
-    # row of zeros above and below, the kernel's lower row makes the upper row of the result.
+    # The taps from an input to its outputs, reversed, are the taps from an output to its inputs. Rows are in reverse
+    # order: with a row of zeros above and below, the kernel's lower row makes the upper row of the result.
     kernel = phases(up)[::-1, ::-1]
     padded = b.op("Pad", x, b.constant([0, 0, 0, REACH, 0, 0, 0, REACH]), mode="edge")
     angle = depthwise(padded, "up_alpha", kernel, pads=[1, 0, 1, 0])
-    with b.island("snake"):
+    with b.fp32_region("snake"):
         turned = b.op("Sin", angle)
     straight = depthwise(padded, "up_beta", kernel, pads=[1, 0, 1, 0])
-    with b.island("snake"):
+    with b.fp32_region("snake"):
         bent = b.op("Add", b.op("Mul", turned, turned), straight)  # [B, C, 2, T], times b
-    # The double rate goes on as it ends: its first sample is even, its last is odd.
+    # The edges of the double rate are repeated: its first sample is even, its last is odd.
     axes, beside = b.constant([2, 3]), b.constant([1, 1, 2, REACH])
     first = b.op("Slice", bent, b.constant([0, 0]), b.constant([1, 1]), axes)
     last = b.op("Slice", bent, b.constant([1, -1]), b.constant([2, _LAST]), axes)
@@ -169,7 +169,7 @@ def add_activation(b: GraphBuilder, source: TensorSource, x: str, name: str, cha
 
 
 def _heights(source: TensorSource, name: str, role: str) -> Array:
-    """What a filter is multiplied by in each channel, float64 [C, 1, 1, 1]: a or b before the sine, 1 / b behind it."""
+    """Read the filter's factor per channel, float64 [C, 1, 1, 1]: a or b before the sine, 1 / b after it."""
     kind = "alpha" if role == "up_alpha" else "beta"
     values: Array = np.exp(source.array(f"{name}.act.{kind}").astype(np.float64)).reshape(-1, 1, 1, 1)
     if kind == "beta":

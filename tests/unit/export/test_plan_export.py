@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from heartvoice.cli.main import app
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.check import repository_drift
-from heartvoice.export.graph_builder import ISLANDS, Fp32Region
+from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region
 from heartvoice.export.plan_export import Made, PlanJob, export_plans, export_typed
 from heartvoice.export.repository import export_repository
 from heartvoice.export.weights import Weights
@@ -84,7 +84,7 @@ def test_plans_lie_beside_their_graph_with_a_sidecar_and_are_linked_for_triton(
     assert (repository / "vocoder" / ACTIVE).samefile(path)
     plan = open_plan(Repository(repository), "vocoder", TARGET)
     assert plan.content() == path.read_bytes()
-    assert plan.about["islands"] == sorted(ISLANDS)
+    assert plan.about["islands"] == sorted(FP32_REGIONS)
     assert plan.about["typed"]["model.onnx"]["sha256"]
     assert plan.about["error"]["errors"]["audio"]["snr_db"] > 30
     assert cache.read_bytes() == f"timings of {VERSIONS[0]}".encode()
@@ -296,5 +296,5 @@ def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
 def test_jobs_of_other_islands_are_other_plans(repository: Path) -> None:
     wanted = job(repository, "svc_style", report=False)
     build(wanted)
-    islands: tuple[Fp32Region, ...] = ("norm",)
-    assert build(replace(wanted, islands=islands))[0].written
+    fp32_regions: tuple[Fp32Region, ...] = ("norm",)
+    assert build(replace(wanted, fp32_regions=fp32_regions))[0].written
