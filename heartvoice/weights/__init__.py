@@ -1,1 +1,1 @@
-"""The official weights: what there is, fetching it, and proof that it is what it was."""
+"""Lists, fetches and verifies the official weights."""

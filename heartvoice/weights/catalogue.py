@@ -1,4 +1,4 @@
-"""The published weights that `heartvoice export --weights` reads, and where each lies on disk.
+"""Lists the published weights for `heartvoice export --weights` and their places on disk.
 
 Sources: seed_vc spec, sections 0 and 18 (files, hashes, licences); README of HeartMuLa/heartlib (repositories, folders,
 licence); `remote/files.txt` of demucs 4.1.0.
@@ -26,53 +26,53 @@ _DEMUCS_LICENCE = (
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Files that are published together and live in one folder."""
+    """Files that are published together and stored in one folder."""
 
     name: str
     origin: str
-    """Repository on the hub, `owner/name`; or the URL, with its last slash, that file names are appended to."""
+    """Repository on the hub, `owner/name`; or a base URL with a final slash."""
     folder: str
     """Below the weights folder; `.` is the weights folder itself."""
     files: tuple[str, ...]
-    """Names or patterns at the top of the repository; each must be there. Of a URL, names alone."""
+    """Required names or patterns at the top of the repository; for a URL, only names."""
     licence: str
     size: str
-    """About how large; a range where the float type that is published is not known."""
+    """Approximate size; a range if the published float type is unknown."""
     needed_by: str
-    """Which jobs, and which part of them."""
+    """The jobs, and their parts, that need the weights."""
     optional: tuple[str, ...] = ()
-    """Patterns that are fetched, too, if something fits them."""
+    """Optional patterns; matching files are fetched too."""
     known: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """sha256 of files that are known whatever a hub says; `…` stands for digits that are not known."""
+    """Known sha256 of files, independent of the hub; `…` stands for unknown digits."""
 
     @property
     def on_hub(self) -> bool:
-        """Whether the origin is a repository that has revisions."""
+        """True if the origin is a repository with revisions."""
         return not self.origin.startswith(("https://", "http://"))
 
     @property
     def licence_name(self) -> str:
-        """The licence without what is to be said about it."""
+        """The licence without its remark."""
         return self.licence.partition(" (")[0]
 
     @property
     def title(self) -> str:
-        """The origin as people know it."""
+        """The common name of the origin."""
         return self.origin if self.on_hub else self.origin.split("//", 1)[1].rstrip("/")
 
     def path(self, name: str) -> str:
-        """Where a published file lies below the weights folder."""
+        """Return the path of a published file below the weights folder."""
         return (PurePosixPath(self.folder) / name).as_posix()
 
     def chosen(self, names: Iterable[str]) -> list[str]:
-        """Those of the published names that are wanted."""
+        """Return the published names that the set contains."""
         patterns = self.files + self.optional
         return sorted(
             name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
         )
 
     def absent(self, names: Iterable[str]) -> list[str]:
-        """Names and patterns that must be there and that nothing fits."""
+        """Return the required names and patterns without a match."""
         published = list(names)
         return [pattern for pattern in self.files if not any(fnmatchcase(name, pattern) for name in published)]
 
@@ -94,7 +94,7 @@ WEIGHTS: tuple[WeightSet, ...] = (
         "demucs", "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/", "demucs",
         ("f7e0c4bc-ba3fe64a.th", "d12395a8-e57c48e6.th", "92cfc3b6-ef3bcb9c.th", "04573f0d-f3cf25b2.th"),
         _DEMUCS_LICENCE, "0.3 GB", "covers, voices: separator",
-        # A name is a signature and the first digits of the file's sha256.
+        # A name contains a signature and the first digits of the file's sha256.
         known={
             "f7e0c4bc-ba3fe64a.th": "ba3fe64a…", "d12395a8-e57c48e6.th": "e57c48e6…",
             "92cfc3b6-ef3bcb9c.th": "ef3bcb9c…", "04573f0d-f3cf25b2.th": "f3cf25b2…",
@@ -133,14 +133,14 @@ WEIGHTS: tuple[WeightSet, ...] = (
         known={"campplus_cn_common.bin": "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"},
     ),
 )  # fmt: skip
-"""In the order in which they are fetched."""
+"""In the order of fetching."""
 
 
 def select(preset: str, only: Iterable[str]) -> list[WeightSet]:
-    """The sets of a preset, or those of them that are named.
+    """Return all weight sets of a preset, or the named ones.
 
     Raises:
-        InvalidRequestError: the preset has no published weights, or a name is not that of a set.
+        InvalidRequestError: the preset has no published weights, or no set has the name.
     """
     if preset not in PRESETS:
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -158,6 +158,6 @@ def select(preset: str, only: Iterable[str]) -> list[WeightSet]:
 
 
 def fits(known: str, sha256: str) -> bool:
-    """Whether a hash is one that is known in full or by its first and last digits."""
+    """Return True if a hash matches a full or partial known hash."""
     head, _, tail = known.partition("…")
     return sha256.startswith(head) and sha256.endswith(tail)

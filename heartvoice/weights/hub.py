@@ -1,7 +1,7 @@
-"""What a publisher states about its files, and their bytes: the hub through huggingface_hub, and plain URLs.
+"""Lists and fetches published files, from the hub through huggingface_hub or from plain URLs.
 
-Files are fetched by the library's `http_get`, not by its `hf_hub_download`: that one (of 2.4.0) gives every process a
-partial file of its own, so that a download that was interrupted starts from its beginning.
+Files are fetched by the library's `http_get` and not by its `hf_hub_download`: the latter (of 2.4.0) gives every
+process a separate partial file, so that an interrupted download starts from its beginning.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ LISTING_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Listing:
-    """What is published now."""
+    """The files published now."""
 
     entry: LockedSet
     licence: str | None
-    """As the model card says, in the hub's own spelling (`gpl-3.0`)."""
+    """Licence of the model card, in the hub's spelling (`gpl-3.0`)."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where the sets come from."""
+    """The source of the weight sets."""
 
     endpoint: str | None = None
-    """A mirror of the hub; None is HF_ENDPOINT, or else the hub itself. Plain URLs have no mirror."""
+    """A mirror of the hub; None is HF_ENDPOINT, else the hub. Plain URLs have no mirror."""
 
     def listing(self, weights: WeightSet, revision: str | None) -> Listing:
-        """Files of a set, with what is stated about each; none is fetched.
+        """List the files of a set with their published facts; fetch none.
 
         Args:
             weights: the set.
-            revision: the commit to look at; None is the newest.
+            revision: the commit; None is the newest.
 
         Raises:
-            CheckpointError: there is no such revision, a file is missing, or its size is not stated.
+            CheckpointError: the revision or a file is missing, or a file's size is not stated.
             ModelUnavailableError: the publisher cannot be reached, or refuses.
         """
         with _reaching(weights.title):
@@ -88,18 +88,18 @@ class Publisher:
     def fetch(
         self, weights: WeightSet, revision: str | None, file: WeightFile, to: Path, advance: Callable[[int], None]
     ) -> None:
-        """Fetch a file, or what is still missing of it.
+        """Fetch a file, or the missing rest of it.
 
         Args:
             weights: its set.
             revision: its commit.
             file: what to fetch.
-            to: holds what an earlier attempt has left, and keeps what this one gets even if it fails.
-            advance: is told how many bytes there are more than before, counting the earlier ones first.
+            to: the partial file of an earlier attempt; it keeps the bytes of this attempt even on failure.
+            advance: called with the number of new bytes; the first call counts the bytes of earlier attempts.
 
         Raises:
-            CheckpointError: the publisher has it no longer.
-            ModelUnavailableError: the publisher cannot be reached, refuses, or sends too little or too much.
+            CheckpointError: the publisher no longer has the file.
+            ModelUnavailableError: the publisher cannot be reached, refuses, or sends too few or too many bytes.
         """
         if weights.on_hub:
             url = hf_hub_url(weights.origin, file.source, revision=revision, endpoint=self.endpoint)
@@ -143,7 +143,7 @@ def _plain(weights: WeightSet) -> Listing:
 
 @contextmanager
 def _reaching(what: str) -> Iterator[None]:
-    """Say what went wrong on the way in one sentence, and what helps."""
+    """Convert errors of the transfer to one sentence with a remedy."""
     try:
         yield
     except GatedRepoError as error:
@@ -164,14 +164,14 @@ def _reaching(what: str) -> Iterator[None]:
             f"{what}: cannot be reached ({reason}); what has come is kept: try again, or name a mirror with --mirror"
         ) from error
     except OSError as error:
-        if error.errno is not None:  # of this machine: a full disk, for one
+        if error.errno is not None:  # an error of this machine, such as a full disk
             raise
         reason = str(error).splitlines()[0]
         raise ModelUnavailableError(f"{what}: {reason} What has come is kept: try again") from error
 
 
 class _Bar:
-    """As much of a tqdm bar as `http_get` uses."""
+    """The part of tqdm's interface that `http_get` uses."""
 
     def __init__(self, advance: Callable[[int], None], *, initial: int = 0, **_: Any) -> None:
         self.update = advance

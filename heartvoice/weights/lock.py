@@ -1,4 +1,4 @@
-"""`weights.lock`: revision, size and sha256 of every file, recorded when it is first used and held to ever after."""
+"""`weights.lock`: revision, size and sha256 of every file, recorded at its first use and enforced later."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file; None is what its publisher does not state."""
+    """One published file; None where its publisher states nothing."""
 
     source: str
-    """Its name where it is published."""
+    """Published name."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str | None = None
     git_blob: str | None = None
-    """git's own hash, which the hub states of files that are too small to have a sha256 there."""
+    """git's blob hash, which the hub states for small files without a sha256."""
 
 
 @dataclass
@@ -40,14 +40,14 @@ class LockedSet:
 
 @dataclass
 class Lock:
-    """What a weights folder holds, or will when it is complete."""
+    """The files of a complete weights folder."""
 
     path: Path
     sets: dict[str, LockedSet] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Lock:
-        """The lock of a weights folder, empty if there is none yet.
+        """Read the lock of a weights folder; empty if there is none yet.
 
         Raises:
             CheckpointError: it is damaged, or of a newer version of this package.
@@ -64,14 +64,14 @@ class Lock:
             raise CheckpointError(f"{path}: not a lock of weights: {error!r}") from error
 
     def write(self) -> None:
-        """Replace the file at once: whoever reads it sees the old one or the new one."""
+        """Replace the file atomically: a reader sees the old or the new file."""
         value = {"format": _FORMAT, "sets": {name: asdict(entry) for name, entry in self.sets.items()}}
         temporary = self.path.with_name(f".{LOCK}.new")
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         temporary.replace(self.path)
 
     def missing(self, name: str) -> list[str] | None:
-        """Paths of a recorded set that are not on disk; None if the set is not recorded."""
+        """Return the paths of a recorded set that are not on disk; None if the set is not recorded."""
         entry = self.sets.get(name)
         return None if entry is None else [path for path in entry.files if not (self.path.parent / path).is_file()]
 
@@ -84,19 +84,19 @@ def _locked_set(value: dict[str, Any]) -> LockedSet:
 
 
 def check(path: Path, file: WeightFile, weights: WeightSet | None, *, label: str | None = None) -> str:
-    """Hold a file on disk to what is recorded, stated and known of it; it is read whole.
+    """Check a file on disk against its recorded, stated and known size and hashes; read it whole.
 
     Args:
         path: the file.
-        file: what it must be.
-        weights: its set, for hashes that are known beforehand; None if there is no such set (any more).
-        label: what to call it in errors; default its path.
+        file: the expected facts.
+        weights: its set, for known hashes; None if there is no such set (any more).
+        label: its name in errors; default is its path.
 
     Returns:
         Its sha256.
 
     Raises:
-        CheckpointError: names the file, what was expected and what it is.
+        CheckpointError: names the file, the expected and the actual value.
     """
     label, size = label or str(path), path.stat().st_size
     if size != file.size:
@@ -111,7 +111,7 @@ def check(path: Path, file: WeightFile, weights: WeightSet | None, *, label: str
 
 
 def check_known(weights: WeightSet | None, source: str, found: str | None, label: str) -> None:
-    """Hold a hash to the one that is known beforehand, if there is one.
+    """Compare a hash with the known hash of the file, if there is one.
 
     Raises:
         CheckpointError: names both.
@@ -122,6 +122,6 @@ def check_known(weights: WeightSet | None, source: str, found: str | None, label
 
 
 def _git_blob(path: Path) -> str:
-    """sha1 over git's header and the content; such files are a few MB at most."""
+    """Return the sha1 over git's header and the content; such files have at most a few MB."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

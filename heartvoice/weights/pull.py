@@ -1,4 +1,4 @@
-"""Fetch sets of weights into a folder: plan, check the disk, fetch what is missing, hold every byte to its hash."""
+"""Fetches weight sets into a folder: plan, check the disk, fetch missing files, check every hash."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from heartvoice.weights.hub import Publisher
 from heartvoice.weights.lock import LOCK, Lock, LockedSet, WeightFile, check, check_known
 
 INCOMPLETE = ".incomplete"
-"""Folder of files that are not whole yet, by what they will be."""
+"""Folder of partial files, named by their final content."""
 _SPARE = 64 * 2**20
 """Bytes that must stay free."""
 
 
 class Reporter(Protocol):
-    """Is told how a pull gets on."""
+    """Progress callbacks of a pull."""
 
     def fetching(self, path: str) -> None:
-        """A download starts, or goes on."""
+        """Report that a download starts or resumes."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many bytes more have come; fewer than none if they have to come again."""
+        """Report the number of new bytes; negative if bytes must be fetched again."""
 
     def checking(self, path: str) -> None:
-        """A file is being hashed."""
+        """Report that a file is being hashed."""
 
 
 @dataclass
 class Plan:
-    """What a pull will do."""
+    """The work of a pull."""
 
     folder: Path
     publisher: Publisher
@@ -45,21 +45,21 @@ class Plan:
     missing: list[tuple[WeightSet, str]] = field(default_factory=list)
     """Sets and paths of files to fetch."""
     present: list[tuple[WeightSet, str]] = field(default_factory=list)
-    """Sets and paths of files that are there, to be held to their hashes."""
+    """Sets and paths of existing files to check against their hashes."""
     card_licences: dict[str, str] = field(default_factory=dict)
-    """Licences as model cards state them now, of sets that had to be looked up."""
+    """Licences of the current model cards, for the sets that were looked up."""
 
     @property
     def n_bytes(self) -> int:
-        """Of the files to fetch, with what has come already."""
+        """Bytes of the files to fetch, including the bytes already fetched."""
         return sum(self._file(weights, path).size for weights, path in self.missing)
 
     def sets(self) -> list[WeightSet]:
-        """Those of which something is to be fetched."""
+        """Sets with files to fetch."""
         return list(dict.fromkeys(weights for weights, _ in self.missing))
 
     def check_space(self) -> None:
-        """Refuse before the first byte what would fill the disk.
+        """Refuse a pull that would fill the disk before the first byte.
 
         Raises:
             ModelUnavailableError: names both numbers.
@@ -74,19 +74,19 @@ class Plan:
             )
 
     def run(self, reporter: Reporter) -> None:
-        """Carry it out. After an error or Ctrl-C the next run goes on where this one stopped.
+        """Fetch and check the files. After an error or Ctrl-C the next run resumes where this one stopped.
 
         Raises:
-            CheckpointError: a file is not what is recorded, stated or known; it is never put in place.
-            ModelUnavailableError: the publisher cannot be reached, or breaks off.
+            CheckpointError: a file differs from its recorded, stated or known facts; it is never moved into place.
+            ModelUnavailableError: the publisher cannot be reached, or aborts the transfer.
         """
-        self.lock.write()  # From now on the revision is decided, whatever is published while this runs.
+        self.lock.write()  # The revision is fixed from now on, even if another is published meanwhile.
         for weights, path in self.present:
             reporter.checking(path)
             self._record(weights, path, self._checked(weights, path))
         for weights, path in self.missing:
             self._fetch(weights, path, reporter)
-        with contextlib.suppress(OSError):  # there is none, or another set's files are still on their way
+        with contextlib.suppress(OSError):  # the folder is missing, or has another set's partial files
             (self.folder / INCOMPLETE).rmdir()
 
     def _checked(self, weights: WeightSet, path: str) -> str:
@@ -104,11 +104,11 @@ class Plan:
         try:
             found = check(partial, file, weights, label=f"{weights.title}: {file.source}")
         except CheckpointError:
-            partial.unlink()  # nothing that could be built on
+            partial.unlink()  # no partial file is worth keeping
             raise
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The hash first: a file that is in place is always one that is recorded.
+        # The hash is recorded first, so a file in place always has a record.
         self._record(weights, path, found)
         partial.replace(target)
 
@@ -122,21 +122,21 @@ class Plan:
         return self.lock.sets[weights.name].files[path]
 
     def _partial(self, weights: WeightSet, path: str) -> Path:
-        """Named by content where that is stated, so that bytes of another revision are never built on."""
+        """Return the partial file, named by its content hash if stated, so that revisions are never mixed."""
         file = self._file(weights, path)
         return self.folder / INCOMPLETE / f"{file.sha256 or file.git_blob or file.source}.part"
 
 
 def plan(folder: Path, sets: Sequence[WeightSet], publisher: Publisher) -> Plan:
-    """Find out what is missing; a set that is complete is not asked about, so that it needs no network.
+    """Determine the missing files. A complete set needs no network.
 
     Args:
-        folder: the weights folder, which exists.
-        sets: what is wanted.
-        publisher: where it comes from.
+        folder: the existing weights folder.
+        sets: the requested sets.
+        publisher: the source of the files.
 
     Raises:
-        CheckpointError: what is published is not what `weights.lock` or heartvoice knows.
+        CheckpointError: the published files differ from `weights.lock` or from the known hashes.
         ModelUnavailableError: a publisher cannot be reached.
     """
     made = Plan(folder, publisher, Lock.read(folder))
@@ -153,7 +153,7 @@ def plan(folder: Path, sets: Sequence[WeightSet], publisher: Publisher) -> Plan:
 
 
 def _held(weights: WeightSet, locked: LockedSet | None, listed: LockedSet) -> LockedSet:
-    """What is listed, held to what is known and to what is recorded; hashes that are recorded stay."""
+    """Check listed files against known and recorded ones, and keep the recorded hashes."""
     for path, file in listed.files.items():
         check_known(weights, file.source, file.sha256, f"{weights.title}: {path}")
     if locked is None:
@@ -174,7 +174,7 @@ def _held(weights: WeightSet, locked: LockedSet | None, listed: LockedSet) -> Lo
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Make the weights folder, if need be, and keep other pulls out of it.
+    """Create the weights folder if it is missing, and lock it against other pulls.
 
     Raises:
         ModelUnavailableError: another pull is running there.

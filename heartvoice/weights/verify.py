@@ -1,4 +1,4 @@
-"""Hold a weights folder to its lock, without a network."""
+"""Checks a weights folder against its lock without a network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from heartvoice.weights.lock import LOCK, Lock, check
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of one file."""
+    """The result for one file."""
 
     path: str
-    """Below the weights folder."""
+    """Path below the weights folder."""
     problem: str | None
-    """None if it is what is recorded."""
+    """The difference from the record; None if there is none."""
 
 
 def verify(folder: Path, sets: Sequence[WeightSet], checking: Callable[[str], None]) -> Iterator[Verified]:
-    """Hash every file that is recorded, and find those that are not.
+    """Hash every recorded file, and find files without a record.
 
     Args:
         folder: the weights folder.
-        sets: all there are.
-        checking: is told each path before it is read.
+        sets: all weight sets.
+        checking: called with each path before it is read.
 
     Raises:
         CheckpointError: there is no lock, or it is damaged.
@@ -52,14 +52,14 @@ def verify(folder: Path, sets: Sequence[WeightSet], checking: Callable[[str], No
 
 
 def _unrecorded(folder: Path, sets: Sequence[WeightSet], lock: Lock) -> list[str]:
-    """Files in the sets' folders, or under their names, that the lock does not know; hidden ones are left out."""
+    """Return files of the sets' folders or names without a record; hidden files are ignored."""
     recorded = {path for entry in lock.sets.values() for path in entry.files}
     found = {path.relative_to(folder).as_posix() for weights in sets for path in _places(folder, weights)}
     return sorted(path for path in found - recorded if not any(part.startswith(".") for part in Path(path).parts))
 
 
 def _places(folder: Path, weights: WeightSet) -> Iterator[Path]:
-    """Whatever the export might read in a set's place."""
+    """Return all paths that the export could read for a set."""
     places = (
         (folder / name for name in weights.files) if weights.folder == "." else (folder / weights.folder).rglob("*")
     )
