@@ -1,1 +1,1 @@
-"""A gRPC proxy in front of Triton that may face callers: checks, authentication, limits (docs/how-to/gateway.md)."""
+"""A gRPC proxy between untrusted callers and Triton: checks, authentication, limits (docs/how-to/gateway.md)."""

@@ -1,4 +1,4 @@
-"""What is known of a call: for the access log, the metrics, and whoever ends calls that wait too long."""
+"""Records of calls, the access log and the gateway's metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("heartvoice.gateway.access")
 UNKNOWN_CALLER = "-"
 NOBODYS_PER_S = 10.0
-"""Lines in the access log of callers without a name; all are counted, but they shall not fill the disk."""
+"""Access log lines for anonymous callers; all calls are counted, but their log must not fill the disk."""
 SETTLE_S = 0.2
-"""How long a call that ended waits at most to be counted and logged, together with others: one by one, between waits
-for the network, that takes several times as long, since nothing of it is in the processor's caches then."""
+"""Longest wait in seconds before a finished call is counted and logged, together with others. One by one, between waits
+for the network, the work takes several times as long, because the processor's caches are cold."""
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 
@@ -40,27 +40,27 @@ class Call:
     requests: int = 0
     responses: int = 0
     code: str = "CANCELLED"
-    """What ends it; a caller that leaves gets no status."""
+    """The task to cancel; a caller that has left gets no status."""
     refusal: str = ""
     overdue: str = ""
-    """Why it was ended from here."""
+    """The reason if the gateway ended it."""
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
-    """Seconds since 1970."""
+    """Start in seconds since 1970."""
     seconds: float = 0.0
     writing_since: float | None = None
     quota: Quota | None = None
-    """Where it is counted until it ends."""
+    """The quota that counts it until its end."""
 
     def end(self, reason: str) -> None:
-        """Stop it; the caller hears the reason."""
+        """End the call; the status tells the caller the reason."""
         if not self.overdue:
             self.overdue = reason
             self.task.cancel()
 
 
 class Metrics:
-    """The gateway's own counts, for Prometheus."""
+    """The gateway's Prometheus metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -84,7 +84,7 @@ class Metrics:
         self._refused.labels(reason).inc()
 
     def ended(self, call: Call) -> None:
-        """Count a call and write its line into the access log, soon."""
+        """Queue a finished call for the metrics and the access log."""
         call.ended, call.seconds = time.time(), time.monotonic() - call.began
         self._over.append(call)
         if len(self._over) == 1:
@@ -96,11 +96,11 @@ class Metrics:
         for call in over:
             try:
                 self._settle(call)
-            except Exception as error:  # of the access log's file: the other calls are counted all the same
+            except Exception as error:  # an error of the access log's file: the other calls are still counted
                 log.error("%s: a call is not in the access log, %s", call.method, traceback_without_messages(error))
 
     def _settle(self, call: Call) -> None:
-        """Its counts and its line: who, what, how much, how long, never what was in it."""
+        """Count a call and log its caller, method, size and duration, never its contents."""
         self._calls.labels(call.caller, call.method, call.model, call.code).inc()
         self._bytes.labels(call.caller, "in").inc(call.bytes_in)
         self._bytes.labels(call.caller, "out").inc(call.bytes_out)

@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens by their hashes, or the names in client certificates."""
+"""Identifies callers by hashed bearer tokens or by the names in client certificates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from heartvoice.errors import InvalidRequestError, UnauthenticatedError
 
 log = logging.getLogger(__name__)
 
-TOKEN_PREFIX = "heartvoice_"  # noqa: S105 (no token)
-"""Lets scanners for leaked secrets know a token when they see one."""
+TOKEN_PREFIX = "heartvoice_"  # noqa: S105 (not a token)
+"""Prefix by which scanners for leaked secrets recognise a token."""
 ANONYMOUS = "anonymous"
-"""Every caller of a gateway without authentication."""
+"""Name of every caller of a gateway without authentication."""
 _TOKEN_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9_.@:/-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -29,8 +29,8 @@ _SCHEME = "bearer "
 class Tokens:
     """A file of callers: `name sha256-of-the-token` in each line; # begins a comment; a name may have several.
 
-    Only hashes are kept, and tokens are 256 random bits, so who can read the file learns names alone. Who can write it
-    lets callers in: a file that others may write is refused.
+    The file has only hashes, and tokens are 256 random bits, so a reader of the file learns only names. A writer of the
+    file can admit callers, so a file that other users may write is refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,11 +46,11 @@ class Tokens:
 
     @property
     def names(self) -> list[str]:
-        """The callers, each once."""
+        """The distinct names of the callers."""
         return sorted({name for name, _ in self._callers})
 
     def reload(self, *, forced: bool = False) -> None:
-        """Read the file again if it has changed; one that is wrong changes nothing and is logged."""
+        """Read the file again if it has changed; an invalid file is logged and ignored."""
         try:
             if forced or _version(self.path) != self._seen:
                 self._read()
@@ -59,7 +59,7 @@ class Tokens:
             log.error("callers stay as they were: %s", error)
 
     def caller(self, metadata: Sequence[tuple[str, str | bytes]]) -> str:
-        """Who sent these headers.
+        """Return the caller that sent these headers.
 
         Raises:
             UnauthenticatedError: no token, several, or an unknown one.
@@ -69,7 +69,7 @@ class Tokens:
             raise UnauthenticatedError("authorization: expected one header, Bearer and a token")
         digest = hashlib.sha256(headers[0][len(_SCHEME) :].strip().encode()).digest()
         found = ""
-        for name, known in self._callers:  # all of them, so that the time tells nothing
+        for name, known in self._callers:  # compare with all of them, so that the time reveals nothing
             if hmac.compare_digest(known, digest):
                 found = name
         if not found:
@@ -77,7 +77,7 @@ class Tokens:
         return found
 
     def _read(self) -> None:
-        self._seen = _version(self.path)  # before its lines: a later change is seen later
+        self._seen = _version(self.path)  # before its lines, so that a later change is noticed
         try:
             text = self.path.read_text(encoding="utf-8")
             mode = self.path.stat().st_mode
@@ -106,7 +106,7 @@ def _parse(path: Path, text: str) -> list[tuple[str, bytes]]:
         if not words:
             continue
         if len(words) != 2 or not _NAME.fullmatch(words[0]) or not _HASH.fullmatch(words[1]):
-            # Never the line itself: someone may have put the token there.
+            # Never the line itself, because it may contain a token.
             raise InvalidRequestError(f"tokens: {path}, line {number}: expected a name and the sha256 of its token")
         callers.append((words[0], bytes.fromhex(words[1])))
     if not callers:
@@ -115,10 +115,10 @@ def _parse(path: Path, text: str) -> list[tuple[str, bytes]]:
 
 
 def add_token(path: Path, name: str) -> str:
-    """Make a token for a caller and put its hash into the file, which is made if need be; returns the token.
+    """Make a token for a caller, add its hash to the file (created if missing) and return the token.
 
     Raises:
-        InvalidRequestError: the name has characters that a log should not see.
+        InvalidRequestError: the name has characters that are not allowed in a log.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(f"name: expected 1 to 64 letters, digits or any of _.@:/- , got {name[:80]!r}")
@@ -132,10 +132,10 @@ def add_token(path: Path, name: str) -> str:
 
 
 def certificate_name(peer: Mapping[str, Sequence[bytes]]) -> str:
-    """The caller that a verified client certificate names: its URI, else its common name, else another of its names.
+    """Return a verified client certificate's caller: its URI, else its common name, else another name.
 
     Raises:
-        UnauthenticatedError: it names nobody.
+        UnauthenticatedError: it has no name.
     """
     for key in ("x509_uri", "x509_common_name", "x509_subject_alternative_name"):
         for value in peer.get(key, ()):

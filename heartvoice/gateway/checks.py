@@ -1,8 +1,8 @@
-"""The checks of a request's untyped wire form, before it is read by the rules that client and server share.
+"""Checks a request's wire form before the validation that client and server share.
 
-The gateway checks that a message holds what its tensors say, that it asks for nothing that callers may not ask for, and
-that `contracts.validation` accepts it. It looks neither into encoded files nor at the values of samples: reading them
-all would keep other callers waiting, and the server reads them anyway.
+The gateway checks that a message's contents match its tensors, that callers may request them, and that
+`contracts.validation` accepts them. It reads neither encoded files nor the values of samples: that would delay other
+callers, and the server reads them in any case.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from heartvoice.errors import InvalidRequestError, UnknownModelError
 from heartvoice.gateway.request_parser import Parts
 
 INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
-"""Set by our own models alone: from outside, an `owner_pid` would outlast a drain and reveal which processes live, and
-`cancel` would end the job of anyone whose `job_id` it names."""
+"""Inputs that only our own models may set: an `owner_pid` from outside would outlast a drain and reveal live processes,
+and `cancel` would end the job of any caller by its `job_id`."""
 MAX_ID_CHARS = 128
 _CONTENTS = {
     "FP32": "fp32_contents",
@@ -37,7 +37,7 @@ _LENGTH_BYTES = 4
 
 
 def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:
-    """Check a whole request; returns the model that it is for.
+    """Check a whole request and return its model.
 
     Raises:
         UnknownModelError: there is no such model.
@@ -65,10 +65,10 @@ def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:
 
 
 def find_model(name: str, models: Mapping[str, ModelSpec]) -> ModelSpec:
-    """The model of that name, if callers may reach it.
+    """Return the model of that name if callers may reach it.
 
     Raises:
-        UnknownModelError: they may not, or there is none.
+        UnknownModelError: there is no such model, or callers may not reach it.
     """
     if name not in models:
         raise UnknownModelError(
@@ -86,7 +86,7 @@ def _check_words(head: Any) -> None:
 
 
 def _check_parameters(field: str, parameters: Mapping[str, Any], *, allowed: Sequence[str] = ()) -> None:
-    """Shared memory, classification, sequences, priorities and timeouts are all parameters."""
+    """Refuse parameters: shared memory, classification, sequences, priorities and timeouts."""
     for name in parameters:
         if name not in allowed:
             expected = ", ".join(allowed) or "none"
@@ -102,7 +102,7 @@ def _check_outputs(outputs: Sequence[Any], spec: ModelSpec) -> None:
 
 
 def _read_input(tensor: Any, raw: memoryview | None, spec: ModelSpec) -> Array:
-    """Check one tensor, and view its contents as an array; nothing is copied but typed contents."""
+    """Check one tensor and view its contents as an array; only typed contents are copied."""
     name = tensor.name
     if name in INTERNAL_INPUTS:
         raise InvalidRequestError(f"{name}: expected nothing, since only the server's own models may set it")
@@ -126,10 +126,10 @@ def _read_input(tensor: Any, raw: memoryview | None, spec: ModelSpec) -> Array:
 
 
 def _elements(name: str, raw: memoryview, n_elements: int) -> list[memoryview]:
-    """BYTES: each element is its length in four bytes, then so many bytes, and nothing follows the last."""
+    """Split BYTES contents: each element is its length in four bytes and its bytes, without a remainder."""
     at = 0
     elements: list[memoryview] = []
-    for _ in range(n_elements):  # a contract's texts have one element
+    for _ in range(n_elements):  # texts of the contracts have one element
         if at + _LENGTH_BYTES > len(raw):
             break
         size = int.from_bytes(raw[at : at + _LENGTH_BYTES], "little")
@@ -144,7 +144,7 @@ def _elements(name: str, raw: memoryview, n_elements: int) -> list[memoryview]:
 
 
 def _read_contents(tensor: Any, declared: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """Typed contents: the one list of the tensor's type, complete."""
+    """Read typed contents: one complete list of the tensor's type."""
     field, n_elements = _CONTENTS[declared.dtype], math.prod(shape)
     others = [found.name for found, _ in tensor.contents.ListFields() if found.name != field]
     values = getattr(tensor.contents, field)
@@ -157,7 +157,7 @@ def _read_contents(tensor: Any, declared: TensorSpec, shape: tuple[int, ...]) ->
 
 
 def _objects(elements: Sequence[object], shape: tuple[int, ...]) -> Array:
-    """An array of the elements themselves; `np.array` would take a memoryview apart."""
+    """Return an object array of the elements; `np.array` would split a memoryview."""
     array = np.empty(len(elements), object)
     for index, element in enumerate(elements):
         array[index] = element

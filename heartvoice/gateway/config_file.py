@@ -19,8 +19,8 @@ else:
 def read_config(path: Path) -> dict[str, Any]:
     """Read the options that a file sets.
 
-    Keys are the options' names on the command line without `--`. Relative paths count from the file's folder. Ranges
-    are checked by `GatewayOptions` and `Limits`, together with what the command line sets.
+    Keys are the command line's option names without `--`. Relative paths are relative to the file's folder.
+    `GatewayOptions` and `Limits` check ranges, together with the values of the command line.
 
     Returns:
         Values by field name.

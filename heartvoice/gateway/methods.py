@@ -1,4 +1,4 @@
-"""Which calls pass, and what is checked in each."""
+"""Lists the permitted methods and the checks of each."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from heartvoice.gateway.checks import check_request, find_model
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _SMALL_BYTES = 1000
-"""More than any request that names at most a model."""
+"""Upper limit in bytes for a request that contains at most a model's name."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A call that passes."""
+    """A permitted method."""
 
     path: str
     streamed: bool = False
     open: bool = False
-    """Whether callers need no name: what load balancers ask."""
+    """True if callers need no authentication, as for load balancers."""
     named: Any = None
-    """Message type of a request that names a model; None if its text is not looked at."""
+    """Message type of a request that names a model; None if the request is not parsed."""
 
     @property
     def name(self) -> str:
-        """Without the service."""
+        """Name without the service."""
         return self.path.rpartition("/")[2]
 
     def check(self, message: bytes, models: Mapping[str, ModelSpec], call: Call) -> None:
-        """Check a request, and note what the access log says of it.
+        """Check a request and record its facts for the access log.
 
         Raises:
             InvalidRequestError: names field, limit and value.
@@ -70,6 +70,6 @@ METHODS = {
         Method(_HEALTH_CHECK, open=True),
     )
 }
-"""All that pass. Of the others, those of the protocol (repository, shared memory, trace, logging, configuration,
-statistics) are answered PERMISSION_DENIED."""
+"""All permitted methods. The protocol's other methods (repository, shared memory, trace, logging, configuration,
+statistics) are answered with PERMISSION_DENIED."""
 DENIED = {_path(method.name) for method in SERVICE.methods} - set(METHODS)

@@ -1,4 +1,4 @@
-"""The options of a gateway: names, types, defaults and ranges of the command line and of the file. Light to import."""
+"""The gateway's options for command line and file: names, types, defaults, ranges. Light to import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.gateway.rate_limits import Limits
 
 PUBLIC_MODELS = tuple(model.name for model in MODELS.values() if model.backend == "python")
-"""What callers are meant to reach: songs, covers and each stage. Native graphs only where the operator names them."""
+"""Models for callers by default: songs, covers and each stage. Native graphs need the operator's option."""
 CALLERS, LIMITS = "Callers", "Limits of each caller"
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$|^unix:")
 
@@ -32,7 +32,7 @@ _LIMIT_HELP = {
 
 @dataclass(frozen=True)
 class Shown:
-    """An option's help, and its range."""
+    """Help text and range of an option."""
 
     help: str
     metavar: str | None = None
@@ -47,7 +47,7 @@ def _shown(text: str, **shown: Any) -> dict[str, Shown]:
 
 @dataclass(frozen=True)
 class GatewayOptions:
-    """How to run a gateway."""
+    """Settings of a gateway."""
 
     listen: str = field(default="127.0.0.1:8010", metadata=_shown("Where callers connect.", metavar="HOST:PORT"))
     upstream: str = field(
@@ -89,7 +89,7 @@ class GatewayOptions:
         default=False, metadata=_shown("Allow plain text, or callers without a name, beyond loopback.", panel=CALLERS)
     )
     limits: Limits = field(default_factory=Limits)
-    """An option for each of its fields."""
+    """Limits of each caller, with an option for each field."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -130,24 +130,24 @@ def _check_range(name: str, value: Any, shown: Shown) -> None:
 
 
 def flag(name: str) -> str:
-    """An option's name on the command line."""
+    """Return an option's name on the command line."""
     return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option, on the command line or in a file."""
+    """One option of the command line and of the file."""
 
     name: str
     """The field of `GatewayOptions` or `Limits`."""
     kind: Any
-    """Its type there."""
+    """Type of the field."""
     default: Any
     shown: Shown
 
 
 def all_options() -> tuple[Option, ...]:
-    """Every option, in the order of the help: the fields of `GatewayOptions`, then those of `Limits`."""
+    """Return all options in the order of the help: fields of `GatewayOptions`, then of `Limits`."""
     kinds = get_type_hints(GatewayOptions)
     own = [
         Option(item.name, kinds[item.name], item.default, item.metadata["shown"])
@@ -163,7 +163,7 @@ def all_options() -> tuple[Option, ...]:
 
 
 def make_options(values: Mapping[str, Any]) -> GatewayOptions:
-    """The options from values by field name, of `GatewayOptions` and `Limits` alike; others have their defaults.
+    """Build the options from values by field name; other fields of `GatewayOptions` and `Limits` keep defaults.
 
     Raises:
         InvalidRequestError: names an option, what is allowed and the value.

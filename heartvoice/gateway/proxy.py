@@ -1,4 +1,4 @@
-"""The proxy itself: each call is named, admitted, checked and passed on; answers come back as they are."""
+"""The proxy: authenticates, admits, checks and forwards each call; returns responses unchanged."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ from heartvoice.resource_errors import as_resource_error
 log = logging.getLogger(__name__)
 
 PASSED_HEADERS = frozenset({"traceparent", "tracestate"})
-"""Of a caller's headers. Not its token, and no guesses at the server's admin key."""
+"""Forwarded headers of a caller. They exclude its token and the server's admin key."""
 PROBES = "probes"
-"""Who sends calls that need no name. They are not limited: nobody could keep others' probes out by sending many."""
+"""Name for callers without authentication. They have no limit, so no caller can block others' health checks."""
 PROBE_S = 10.0
 WATCH_S = 1.0
 DRAIN_TIMEOUT_S, DRAIN_IDLE_S = 5.0, 0.5
-"""A stream whose caller has left it unread is read for so long at most before it is cancelled, and until such a pause.
-One whose caller waits for more is cancelled at once."""
+"""Limits in seconds for draining an abandoned stream before it is cancelled: total time, and pause between responses.
+A stream without unread responses is cancelled at once."""
 MAX_ERROR_BYTES = 16_384
-"""Responses above this size are payloads and are not looked at."""
+"""Responses above this size in bytes are payloads and are not inspected."""
 SHARED_MEMORY = b"shared memory"
 REFUSAL_S = 0.02
-"""Between headers and status of a stream that is refused before its first request was received: callers that use
-grpc.aio lose a status that overtakes their request, and see INTERNAL instead (1.85)."""
+"""Seconds between headers and status of a stream that is refused before its first request: grpc.aio clients lose a
+status that overtakes their request and report INTERNAL instead (1.85)."""
 _REFUSALS: dict[type[HeartvoiceError], str] = {
     InvalidRequestError: "request",
     UnknownModelError: "model",
     QuotaError: "quota",
     UnauthenticatedError: "authentication",
 }
-"""The name of each refusal in the metrics."""
+"""Metric label of each refusal."""
 _UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
 
 
 class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Passes calls on to one server."""
+    """Forwards calls to one server."""
 
     def __init__(
         self,
@@ -74,19 +74,20 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         Args:
             upstream: the `grpc.aio` channel to the server.
-            name_caller: names the caller of a call's context, or raises UnauthenticatedError.
-            models: those that callers may reach.
-            limits: of each caller.
-            metrics: where calls are counted.
+            name_caller: returns the caller of a call's context, or raises UnauthenticatedError.
+            models: the models that callers may reach.
+            limits: limits of each caller.
+            metrics: counts the calls.
         """
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
         self._quotas: dict[str, Quota] = {}
         self._live: set[Call] = set()
         metrics.live.set_function(lambda: len(self._live))
         self._leaving: set[asyncio.Task[None]] = set()
-        # A call's requests are handled as a stream, which is the same on the wire: so it is named and admitted before
-        # its first message is received. The answer of a unary call is not: its message and status go together, which
-        # saves a system call, a thread's wake-up and a turn of the loop. With identity serializers messages are bytes.
+        # Requests are handled as a stream, which is the same on the wire. A call is thus authenticated and admitted
+        # before its first message is received. The response of a unary call is not a stream: message and status are
+        # sent together, which saves a system call, a thread's wake-up and a turn of the loop. With identity
+        # serializers messages are bytes.
         self._handlers = {
             path: (
                 grpc.stream_stream_rpc_method_handler(partial(self._handle, method, upstream.stream_stream(path)))
@@ -98,16 +99,16 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._denied = {path: grpc.stream_stream_rpc_method_handler(partial(self._deny, path)) for path in DENIED}
 
     def service(self, details: Any) -> Any:
-        """The handler of a call; None is UNIMPLEMENTED."""
+        """Return the handler of a call; None is UNIMPLEMENTED."""
         return self._handlers.get(details.method) or self._denied.get(details.method)
 
     @property
     def n_live(self) -> int:
-        """Calls under way."""
+        """Calls in progress."""
         return len(self._live)
 
     async def watch(self) -> None:
-        """End calls that wait for their caller for too long. Runs until it is cancelled."""
+        """End calls that wait too long for their caller. Runs until it is cancelled."""
         limits = self._limits
         while True:
             await asyncio.sleep(WATCH_S)
@@ -141,12 +142,12 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 call.quota.end()
             self._metrics.ended(call)
 
-        # Only then is the caller's part over, too: a handler may return before a stalled caller has read its status.
+        # The call ends only now: a handler may return before a stalled caller has read its status.
         context.add_done_callback(ended)
         return call
 
     async def _handle(self, method: Method, upstream: Any, _: Any, context: Any) -> bytes | None:
-        """One call; returns the answer if it is unary."""
+        """Handle one call; return the response if it is unary."""
         call = self._begin(method.name, context, streamed=method.streamed)
         if method.open:
             call.caller = PROBES
@@ -164,9 +165,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         except grpc.aio.AioRpcError as error:
             await self._pass_status(call, context, error)
         except grpc.aio.InternalError:
-            log.debug("%s: the caller has left", call.method)  # a read or write that it no longer waits for
+            log.debug("%s: the caller has left", call.method)  # a pending read or write
             if not method.streamed:
-                raise  # None is no answer
+                raise  # None means no response
         except asyncio.CancelledError:
             if not call.overdue:
                 raise
@@ -178,7 +179,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         return None
 
     def _admit_call(self, call: Call, context: Any) -> Quota:
-        """Name the caller, and count the call until it is over."""
+        """Authenticate the caller, and count the call until its end."""
         call.caller = self._name_caller(context)
         quota = self._quotas.get(call.caller)
         if quota is None:
@@ -193,16 +194,16 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise InvalidRequestError(f"{method.name}: expected a request, got none")
         self.admit(method, message, call, quota)
         answering = upstream(message, **self.call_options(context, PROBE_S if method.open else math.inf))
-        del message  # the call has it
+        del message  # the call's record has it
         try:
             answer: bytes = await answering
             trailing = await answering.trailing_metadata()
         finally:
-            answering.cancel()  # without effect on a call that has ended
+            answering.cancel()  # no effect on a finished call
         if trailing:
             context.set_trailing_metadata(tuple(trailing))
-        # From here on nothing is left to end: a caller that does not read keeps this one answer, and its place among
-        # its calls at once, until it does or its connection ends.
+        # Nothing is left to end from here on: a caller that does not read keeps this response and its place among
+        # its concurrent calls until it reads or its connection ends.
         call.responses, call.bytes_out = 1, len(answer)
         return answer
 
@@ -219,7 +220,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         method.check(message, self._models, call)
 
     async def send(self, call: Call, context: Any, message: bytes) -> None:
-        """Send a response; returns when it is on its way, which for a caller that does not read may be never."""
+        """Send a response; return once it is sent, which may be never for a caller that does not read."""
         call.writing_since = time.monotonic()
         await context.write(message)
         call.writing_since = None
@@ -227,9 +228,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.bytes_out += len(message)
 
     def drain_and_cancel(self, stream: Any) -> None:
-        """End a stream to the server after reading what it has ready: Triton never frees what it could not send.
+        """Read a stream's ready responses, then cancel it: Triton never frees unsent responses.
 
-        What is there comes within milliseconds; a pause means that the rest has not been made yet.
+        Ready responses arrive within milliseconds; after a pause, the rest does not exist yet.
         """
 
         async def read_and_cancel() -> None:
@@ -247,18 +248,18 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         task.add_done_callback(self._leaving.discard)
 
     async def wait_drained(self) -> None:
-        """Wait for the streams that are being left."""
+        """Wait for the streams that are being drained."""
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     def call_options(self, context: Any, most_s: float = math.inf) -> dict[str, Any]:
-        """Deadline and headers of a call to the server."""
+        """Return deadline and headers of a call to the server."""
         left_s = context.time_remaining()
         limits_s = (self._limits.call_s, most_s, math.inf if left_s is None else left_s)
         headers = tuple(pair for pair in context.invocation_metadata() or () if pair[0] in PASSED_HEADERS)
         return {"timeout": min(limits_s), "metadata": headers}
 
     def refused(self, call: Call, error: HeartvoiceError) -> None:
-        """Count a refusal and keep it for the access log."""
+        """Count a refusal and record it for the access log."""
         call.refusal = str(error)
         self._metrics.refused(_REFUSALS[type(error)])
 
@@ -267,7 +268,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         await self._abort(call, context, grpc.StatusCode[codes_of(error).status], str(error))
 
     async def _pass_status(self, call: Call, context: Any, error: grpc.aio.AioRpcError) -> None:
-        """Pass the server's status on; where there was no server, say no more than that."""
+        """Forward the server's status; without a server, report only that."""
         details, code = error.details() or "", error.code()
         if code is grpc.StatusCode.UNAVAILABLE and any(text in details for text in _UNREACHABLE):
             log.warning("the server cannot be reached: %s", details)
@@ -287,19 +288,19 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class _Stream:
-    """One `ModelStreamInfer`: several requests and responses, in both directions at once."""
+    """One `ModelStreamInfer` with concurrent requests and responses."""
 
     def __init__(self, proxy: Proxy, method: Method, call: Call, quota: Quota, context: Any) -> None:
         self._proxy, self._method, self._call, self._quota, self._context = proxy, method, call, quota, context
         self._writing = asyncio.Lock()
 
     async def run(self, upstream: Any) -> None:
-        """Pass both directions on until the server ends the stream."""
+        """Forward both directions until the server ends the stream."""
         stream = upstream(**self._proxy.call_options(self._context))
         up = asyncio.create_task(self._up(stream))
         try:
             while (response := await stream.read()) is not grpc.aio.EOF:
-                async with self._writing:  # one response is in our hands: the next one is read when this is on its way
+                async with self._writing:  # one response at a time: the next one is read after this was sent
                     await self._proxy.send(self._call, self._context, self._without_names(response))
             code, trailing = await stream.code(), await stream.trailing_metadata()
             if code is not grpc.StatusCode.OK:
@@ -315,7 +316,7 @@ class _Stream:
             self._proxy.drain_and_cancel(stream)
 
     def _without_names(self, response: bytes) -> bytes:
-        """A response as it is, unless it is Triton's own error that names a region of the server's shared memory."""
+        """Return a response unchanged, except for Triton's errors that name a region of shared memory."""
         if len(response) > MAX_ERROR_BYTES or SHARED_MEMORY not in response:
             return response
         answer = service_pb2.ModelStreamInferResponse.FromString(response)
@@ -335,13 +336,13 @@ class _Stream:
         except asyncio.CancelledError:
             raise
         except asyncio.InvalidStateError:
-            pass  # the server has ended the stream: `run` says how
+            pass  # the server has ended the stream: `run` reports the status
         except BaseException:
             stream.cancel()
             raise
 
     async def _admitted(self, message: bytes) -> bool:
-        """Check a request; a refusal is an answer in the stream, which goes on."""
+        """Check a request; a refusal is a response in the stream, which continues."""
         proxy, call = self._proxy, self._call
         try:
             if call.requests >= self._quota.limits.requests_per_stream:

@@ -1,4 +1,4 @@
-"""How much one caller may ask for."""
+"""Rate limits and quotas of each caller."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError, QuotaError
 
 BURST_S = 2.0
-"""A caller that has been quiet may send so many seconds' worth of requests at once."""
+"""Seconds of a caller's rate that it may send in one burst."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of each caller, unless it says otherwise."""
+    """Limits of each caller, unless stated otherwise."""
 
     requests_per_s: float = 20.0
-    """In the long run; twice as many at once."""
+    """Long-term rate; a burst may have twice as many."""
     bytes_per_minute: int = 1_000_000_000
-    """Sent by the caller, in the long run; as many at once."""
+    """Long-term rate of bytes from the caller; a burst may have as many."""
     concurrent: int = 8
-    """Calls under way; a stream is one."""
+    """Calls in progress; a stream is one call."""
     requests_per_stream: int = 64
     max_message_bytes: int = 2 * MAX_FILE_BYTES + 2_000_000
-    """One request: room for recording, reference and the rest. A caller can make the gateway hold `concurrent` times
-    that."""
+    """Size of one request: a recording, a reference and the rest. A caller can make the gateway use `concurrent` times
+    this memory."""
     receive_s: float = 300.0
-    """How long the first request of a call may take to arrive."""
+    """Longest wait for the first request of a call."""
     stalled_s: float = 120.0
-    """How long a caller may leave a response of a stream unread. The answer of a unary call is all there is of it: it
-    waits, as one of the calls at once."""
+    """Longest time that a caller may leave a stream's response unread. A unary response waits without this limit, as
+    one of the concurrent calls."""
     call_s: float = 3600.0
-    """How long a call may take; a shorter deadline of the caller's counts."""
+    """Longest duration of a call; a shorter deadline of the caller takes precedence."""
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -47,26 +47,26 @@ class Limits:
 
 
 class Bucket:
-    """A token bucket: filled at a rate, up to its capacity, full at first."""
+    """A token bucket: starts full and refills at a rate up to its capacity."""
 
     def __init__(self, rate_per_s: float, capacity: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._capacity, self._clock = rate_per_s, capacity, clock
         self._level, self._at = capacity, clock()
 
     def wait_s(self, amount: float) -> float:
-        """Seconds until so much is there, 0 if it is."""
+        """Return the seconds until the amount is available; 0 if it is."""
         now = self._clock()
         self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
         self._at = now
         return max(0.0, (amount - self._level) / self._rate)
 
     def take(self, amount: float) -> None:
-        """Take what `wait_s` said is there."""
+        """Take an amount that is available by `wait_s`."""
         self._level -= amount
 
 
 class Quota:
-    """What one caller has asked for."""
+    """The usage of one caller."""
 
     def __init__(self, caller: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.caller, self.limits = caller, limits
@@ -78,21 +78,21 @@ class Quota:
         """Admit a call; `end` must follow.
 
         Raises:
-            QuotaError: too many are under way.
+            QuotaError: too many calls are in progress.
         """
         if self._live >= self.limits.concurrent:
             raise QuotaError(f"{self.caller}: expected at most {self.limits.concurrent} calls at once, got one more")
         self._live += 1
 
     def end(self) -> None:
-        """A call is over."""
+        """Record the end of a call."""
         self._live -= 1
 
     def request(self, size: int) -> None:
-        """Admit a request of so many bytes; one that is refused costs nothing.
+        """Admit a request of this size in bytes; a refused request costs nothing.
 
         Raises:
-            QuotaError: it comes too soon.
+            QuotaError: the request exceeds the rate.
         """
         wait_s = self._requests.wait_s(1)
         if wait_s:

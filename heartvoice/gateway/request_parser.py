@@ -1,8 +1,8 @@
-"""Take a request apart without copying its tensors: `raw_input_contents` as views, everything else parsed.
+"""Parses a request without copies of its tensors: `raw_input_contents` are views, the rest is parsed.
 
-Protobuf's own parser would copy every tensor twice while it holds the GIL, and all other callers would wait. What is
-done here is the outermost layer of the encoding alone, and only its canonical form: whatever else that layer may hold,
-though another parser might take it, is refused, so that the server cannot read a request otherwise than we do.
+Protobuf's parser would copy every tensor twice while it holds the GIL, and all other callers would wait. This module
+parses only the outermost layer of the encoding, in its canonical form. It refuses every other form of that layer, so
+that the server cannot interpret a request differently.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tritonclient.grpc import service_pb2
 from heartvoice.errors import InvalidRequestError
 
 MAX_HEAD_BYTES = 1_000_000
-"""Of a request without its `raw_input_contents`."""
+"""Size in bytes of a request without its `raw_input_contents`."""
 MAX_FIELDS = 256
-"""Inputs, tensors, wanted outputs and parameters, together; `render` has 39 inputs."""
+"""Number of inputs, tensors, requested outputs and parameters together; `render` has 39 inputs."""
 _LENGTH_DELIMITED = 2
 _KNOWN = frozenset(service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_number)
 _RAW = service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
@@ -26,17 +26,17 @@ _RAW = service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_conten
 
 @dataclass(frozen=True)
 class Parts:
-    """A `ModelInferRequest`: the message without its raw tensors, and those."""
+    """A `ModelInferRequest`: the message without its raw tensors, and the raw tensors."""
 
     head: Any
     raw: list[memoryview]
 
 
 def split(message: bytes) -> Parts:
-    """Take a serialized `ModelInferRequest` apart.
+    """Split a serialized `ModelInferRequest`.
 
     Raises:
-        InvalidRequestError: it is none, or its outermost layer is not as every protobuf library writes it.
+        InvalidRequestError: it is no such message, or its outermost layer is not in canonical form.
     """
     view, at, end = memoryview(message), 0, len(message)
     heads: list[memoryview] = []
@@ -46,7 +46,7 @@ def split(message: bytes) -> Parts:
         if len(heads) + len(raw) == MAX_FIELDS:
             raise InvalidRequestError(f"request: expected at most {MAX_FIELDS} fields, got more")
         begin, tag = at, message[at]
-        # Every field of the message is a string or a message, and has a number under 16: one byte of tag.
+        # Every field of the message is a string or a message with a number under 16, so a tag is one byte.
         if tag & 7 != _LENGTH_DELIMITED or tag >> 3 not in _KNOWN:
             raise InvalidRequestError(f"request: expected a ModelInferRequest, got tag {tag:#04x} at byte {at}")
         size, at = _varint(message, at + 1)
@@ -69,7 +69,7 @@ def parse(kind: Any, message: bytes) -> Any:
     """Parse a whole message of the protocol.
 
     Raises:
-        InvalidRequestError: it is none of that kind.
+        InvalidRequestError: it is no message of that type.
     """
     try:
         return kind.FromString(message)
@@ -78,7 +78,7 @@ def parse(kind: Any, message: bytes) -> Any:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The length at `at`, and where it ends; at most five bytes, none of them superfluous."""
+    """Return the length at `at` and its end; at most five bytes, in the shortest form."""
     value = 0
     for index in range(5):
         if at + index >= len(data):

@@ -1,4 +1,4 @@
-"""A gateway as an asyncio server: from its options to its end."""
+"""Runs a gateway as an asyncio server."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ log = logging.getLogger(__name__)
 
 TOKENS_POLL_S = 2.0
 PING_S, PING_TIMEOUT_S = 30.0, 10.0
-"""A vanished caller is noticed within the sum."""
+"""A vanished caller is detected within the sum."""
 _MALLOC = {-1: 2**27, -2: 2**26, -3: 2**25}
 """glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (its maximum)."""
 MAX_CALLS = 2000
-"""Of all callers at once."""
+"""Limit for all callers together."""
 _IDENTITY_ONLY = 1
-"""Compressed messages are refused: a small one may unpack into gigabytes, and audio does not shrink."""
+"""Compressed messages are refused: a small one may unpack into gigabytes, and audio hardly compresses."""
 
 
 class Gateway:
     """One gateway. `start` and `stop` belong to one event loop."""
 
     def __init__(self, options: GatewayOptions) -> None:
-        """Read the callers.
+        """Read the callers' file.
 
         Raises:
-            InvalidRequestError: their file is wrong.
+            InvalidRequestError: the file is invalid.
         """
         self.options = options
         self.tokens = Tokens(options.tokens) if options.tokens else None
@@ -55,10 +55,10 @@ class Gateway:
         self._metrics_server: Any = None
 
     async def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
-            ModelUnavailableError: a port is taken.
+            ModelUnavailableError: a port is in use.
             InvalidRequestError: a certificate cannot be read.
         """
         options = self.options
@@ -77,7 +77,7 @@ class Gateway:
             self._tasks.append(asyncio.create_task(self._follow_tokens(self.tokens)))
 
     async def stop(self, drain_s: float | None = None) -> None:
-        """Take no new calls, let those under way finish within `drain_s` (default: the options'), then end them."""
+        """Refuse new calls, let running calls finish within `drain_s` (default: the options'), then end them."""
         for task in self._tasks:
             task.cancel()
         if self._server is not None:
@@ -92,13 +92,13 @@ class Gateway:
             self._metrics_server.server_close()
 
     def reload(self) -> None:
-        """Read the callers again, if there is a file of them."""
+        """Read the callers' file again, if there is one."""
         if self.tokens is not None:
             self.tokens.reload(forced=True)
 
     @property
     def n_live(self) -> int:
-        """Calls under way."""
+        """Calls in progress."""
         return self._proxy.n_live if self._proxy else 0
 
     def _bind(self) -> int:
@@ -135,7 +135,7 @@ class Gateway:
 
 def _server_options(options: GatewayOptions) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # a second gateway on this port is an error
+        ("grpc.so_reuseport", 0),  # a second gateway on this port must fail
         ("grpc.max_receive_message_length", options.limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
@@ -145,9 +145,9 @@ def _server_options(options: GatewayOptions) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", round(PING_S * 1000)),
         ("grpc.keepalive_timeout_ms", round(PING_TIMEOUT_S * 1000)),
-        ("grpc.http2.ping_timeout_ms", round(PING_TIMEOUT_S * 1000)),  # else a minute, whatever the line above says
+        ("grpc.http2.ping_timeout_ms", round(PING_TIMEOUT_S * 1000)),  # otherwise a minute, in spite of the line above
         ("grpc.http2.max_pings_without_data", 0),  # a song may be silent for long
-        # A caller may ping every 10 s itself.
+        # a caller may ping every 10 s
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
@@ -157,7 +157,7 @@ def _upstream_options() -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
-        ("grpc.enable_retries", 0),  # callers decide
+        ("grpc.enable_retries", 0),  # the caller chooses
         ("grpc.enable_http_proxy", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
@@ -166,7 +166,7 @@ def _upstream_options() -> list[tuple[str, int]]:
 
 
 def _credentials(options: GatewayOptions) -> Any:
-    """TLS; certificates are read again for a connection after their files have changed."""
+    """Return TLS credentials; changed certificate files are read again for the next connection."""
     paths = [path for path in (options.private_key, options.certificate, options.client_roots) if path is not None]
     read = _read_certificates(options)
     versions = _versions(paths)
@@ -206,10 +206,10 @@ def _read_certificates(options: GatewayOptions) -> Any:
 
 
 def keep_freed_memory() -> None:
-    """Let the allocator keep what large requests leave behind, for the next: up to 256 MB more of resident memory.
+    """Let the allocator keep the memory of large requests: up to 256 MB more resident memory.
 
-    Handing it back and faulting it in again is a good part of the work of passing a large request on. Where the C
-    library is not glibc, nothing happens.
+    Returning it and faulting it in again is a large part of the work of forwarding a large request. No effect without
+    glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -218,7 +218,7 @@ def keep_freed_memory() -> None:
 
 
 async def run(options: GatewayOptions, announce: Callable[[Gateway], None]) -> None:
-    """Run a gateway until SIGINT or SIGTERM; a second one ends the calls under way. SIGHUP reads the tokens again."""
+    """Run a gateway until SIGINT or SIGTERM; a second signal ends running calls. SIGHUP rereads the tokens."""
     keep_freed_memory()
     gateway = Gateway(options)
     loop = asyncio.get_running_loop()
