@@ -146,8 +146,11 @@ def _live_state() -> Iterator[tuple[str, bytes]]:
         return LiveState(**fields).pack((1, 2, 3, 4))[3 + 4 :].tobytes()
 
     yield "first", state()
-    yield "heard", state(n_heard=100, audio=np.zeros(100, np.float32))
-    yield "pitched", state(n_heard=4410, audio=np.zeros(4410, np.float32), n_values=2, voiced=np.array([220.0], "f4"))
+    yield "received", state(n_received=100, audio=np.zeros(100, np.float32))
+    yield (
+        "pitched",
+        state(n_received=4410, audio=np.zeros(4410, np.float32), n_values=2, voiced=np.array([220.0], "f4")),
+    )
     yield "minus_zero", np.array([0, 0, -0.0, 0, 0, 0, 0, 0, 0, 0], "f4").tobytes()
 
 

@@ -69,7 +69,7 @@ def _none() -> Floats:
 class LiveState:
     """The state of a live conversion between two requests."""
 
-    n_heard: int = 0
+    n_received: int = 0
     """Samples received."""
     next_frame: int = 0
     """First frame of the next window."""
@@ -93,7 +93,7 @@ class LiveState:
 
     def pack(self, owner: tuple[int, ...]) -> Floats:
         """Pack the state as float32 [S]; `owner` identifies the conversion."""
-        numbers = [*_digits(self.n_heard), self.next_frame, self.n_windows, self.n_values, self.settled, self.shift]
+        numbers = [*_digits(self.n_received), self.next_frame, self.n_windows, self.n_values, self.settled, self.shift]
         lengths = [len(self.voiced), len(self.tail), len(self.audio)]
         head = np.array([*owner, *numbers, *lengths], np.float32)
         body = np.concatenate([head, self.voiced, self.tail, self.audio])
@@ -143,15 +143,15 @@ class LiveState:
         Raises:
             InvalidRequestError: names the inconsistency.
         """
-        seen = self.context_start // SAMPLES_PER_VALUE, self.n_heard // SAMPLES_PER_VALUE
+        seen = self.context_start // SAMPLES_PER_VALUE, self.n_received // SAMPLES_PER_VALUE
         for what, fits in (
-            (f"at most {MAX_VOCALS_SAMPLES} samples, got {self.n_heard}", self.n_heard <= MAX_VOCALS_SAMPLES),
-            ("its next frame among those that came", self.next_frame * SVC_HOP <= self.n_heard),
-            ("vocals from the context on", len(self.audio) == self.n_heard - self.context_start),
+            (f"at most {MAX_VOCALS_SAMPLES} samples, got {self.n_received}", self.n_received <= MAX_VOCALS_SAMPLES),
+            ("its next frame among those that came", self.next_frame * SVC_HOP <= self.n_received),
+            ("vocals from the context on", len(self.audio) == self.n_received - self.context_start),
             ("the end of the last window", len(self.tail) == (_TAIL if self.n_windows else 0)),
             ("a next frame behind its windows", bool(self.n_windows) == bool(self.next_frame)),
             (
-                "as many pitches as were heard",
+                "as many pitches as its samples have",
                 seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,
             ),
             ("pitches in Hz", bool(((self.voiced > VOICED_ABOVE_HZ) & (self.voiced <= SPEECH_RATE_HZ / 2)).all())),
@@ -220,8 +220,10 @@ class LiveConverter:
         if self._ended:
             raise ValueError("vocals: expected none after the last ones")
         before = self._state
-        check_vocals(vocals44, before=before.n_heard)
-        state = replace(before, audio=np.concatenate([before.audio, vocals44]), n_heard=before.n_heard + len(vocals44))
+        check_vocals(vocals44, before=before.n_received)
+        state = replace(
+            before, audio=np.concatenate([before.audio, vocals44]), n_received=before.n_received + len(vocals44)
+        )
         end = self._end(state, more)
         pieces: list[Floats] = []
         if end:
@@ -245,10 +247,10 @@ class LiveConverter:
 
     def _end(self, state: LiveState, more: bool) -> int:
         """The frame up to which the vocals are converted now; 0 if there are too few."""
-        n_frames = state.n_heard // SVC_HOP
+        n_frames = state.n_received // SVC_HOP
         if not more:
             if not n_frames:
-                raise InvalidRequestError(f"vocals: expected at least {SVC_HOP} samples in all, got {state.n_heard}")
+                raise InvalidRequestError(f"vocals: expected at least {SVC_HOP} samples in all, got {state.n_received}")
             return n_frames
         n_new = n_frames - LOOKAHEAD_FRAMES - state.next_frame
         if n_new < LEAST_FRAMES:

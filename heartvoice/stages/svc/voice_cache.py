@@ -1,4 +1,4 @@
-"""Voices that were heard before: least recently used first out, and every voice made once however many ask for it."""
+"""Caches voices by least recent use; concurrent requests for one voice compute it once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _TICK_S = 0.05
 
 
 class _Kept(Protocol):
-    """What can be cached."""
+    """A cacheable value."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes it occupies."""
+        """Size in bytes."""
         ...
 
 
@@ -40,7 +40,7 @@ def pcm_sha256(audio44: NDArray[np.float32]) -> str:
 
 
 def voice_key(pcm: str, preset: str, prompt_s: float) -> str:
-    """Name of a voice: of its reference (`pcm_sha256`), the networks that hear it, and the stretch that is taken."""
+    """Return the key of a voice, from its reference (`pcm_sha256`), its preset and the prompt's length."""
     return hashlib.sha256(f"{pcm}/{len(preset)}:{preset}/{float(prompt_s)!r}".encode()).hexdigest()
 
 

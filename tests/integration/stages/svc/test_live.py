@@ -295,8 +295,8 @@ _HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_
         (_NEXT, 3e38, "state: expected"),
         (_NEXT, 0, "state: expected a next frame behind its windows"),
         (_WINDOWS, 0, "state: expected the end of the last window"),
-        (_VALUES, 1e9, "state: expected as many pitches as were heard"),
-        (_VALUES, 0, "state: expected as many pitches as were heard"),
+        (_VALUES, 1e9, "state: expected as many pitches as its samples have"),
+        (_VALUES, 0, "state: expected as many pitches as its samples have"),
         (_SHIFT, 1e6, "state: expected a shift of at most 120 semitones"),
         (_SHIFT, np.inf, "state: expected finite"),
         (_N_VOICED, 1e9, r"state: expected \d+ samples and pitches"),
@@ -309,7 +309,7 @@ _HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_
     ],
 )
 def test_states_that_no_conversion_left_behind_are_refused(at: int, value: float, message: str) -> None:
-    restored(forged(14, 220.0))  # a pitch that could have been heard
+    restored(forged(14, 220.0))  # a plausible pitch
     with pytest.raises(InvalidRequestError, match=message):
         restored(forged(at, value))
 
@@ -323,7 +323,7 @@ def test_vocals_without_a_frame_are_refused() -> None:
 
 def test_vocals_beyond_the_longest_recording_are_refused() -> None:
     converter = LiveConverter(small_stage()[0], voice_of(), QUICK)
-    converter._state = LiveState(n_heard=MAX_VOCALS_SAMPLES - 10)
+    converter._state = LiveState(n_received=MAX_VOCALS_SAMPLES - 10)
     with pytest.raises(InvalidRequestError, match=r"vocals: expected 0 to 10 samples at 44\.1 kHz, got 11"):
         converter.push(np.zeros(11, np.float32), more=True)
 
