@@ -1,4 +1,4 @@
-"""Whether a machine is what a profile was made for, and has room for a preset; each finding says what to do."""
+"""Checks a machine against a profile and a preset's memory needs; each finding names a remedy."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _DROP = "sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
 
 
 def nvidia_smi(arguments: Sequence[str]) -> str:
-    """What nvidia-smi prints.
+    """Run nvidia-smi and return its output.
 
     Raises:
         SetupError: it is missing, fails, or does not answer.
     """
     try:
         done = subprocess.run(
-            ["nvidia-smi", *arguments],  # noqa: S607 (where the driver puts it, by PATH)
+            ["nvidia-smi", *arguments],  # noqa: S607 (the driver installs it on PATH)
             capture_output=True,
             text=True,
             timeout=_SMI_TIMEOUT_S,
@@ -66,7 +66,7 @@ def nvidia_smi(arguments: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a machine is looked at."""
+    """Paths and commands of the examined machine."""
 
     smi: Callable[[Sequence[str]], str] = nvidia_smi
     meminfo: Path = Path("/proc/meminfo")
@@ -75,10 +75,10 @@ class Machine:
     server: Path = NATIVE_SERVER
     package: Callable[[str], ModuleType] = importlib.import_module
     tensorrt: str = os.environ.get("TRT_VERSION", "")
-    """NVIDIA's images name theirs, such as 10.13.3.9+cuda13.0."""
+    """TensorRT version of NVIDIA's images, such as 10.13.3.9+cuda13.0."""
 
     def memory(self) -> dict[str, int]:
-        """Bytes by the names of /proc/meminfo.
+        """Return the values of /proc/meminfo in bytes by name.
 
         Raises:
             SetupError: it has no MemAvailable.
@@ -92,7 +92,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Gpu:
-    """What nvidia-smi says of the first GPU."""
+    """nvidia-smi's description of the first GPU."""
 
     name: str
     driver: str
@@ -103,7 +103,7 @@ class Gpu:
         """Ask nvidia-smi.
 
         Raises:
-            SetupError: there is no GPU, or the driver is too old to tell.
+            SetupError: there is no GPU, or the driver is too old for the query.
         """
         text = smi([f"--query-gpu={_FIELDS}", "--format=csv,noheader"])
         fields = [field.strip() for field in (text.strip().splitlines() or [""])[0].split(",")]
@@ -116,13 +116,13 @@ class Gpu:
 def examine_target(
     profile: Profile, repository: Path | None, ports: dict[str, int], machine: Machine | None = None
 ) -> Iterator[Finding]:
-    """Look at everything that serving on such a machine needs.
+    """Check everything that serving on such a machine needs.
 
     Args:
-        profile: the machine.
-        repository: exported; None asks for the official preset's room.
-        ports: by their options.
-        machine: where to look; default is this machine.
+        profile: the expected machine.
+        repository: exported repository; None checks the memory for the official preset.
+        ports: ports by their options.
+        machine: the machine to examine; default is this one.
     """
     machine = machine or Machine()
     yield attempt("Python", python)
@@ -143,7 +143,7 @@ def examine_target(
 
 
 def _server(profile: Profile, machine: Machine) -> str:
-    """The native server, which must know every flag that `serve` would give it; what it is asked needs no GPU."""
+    """Check that the native server knows every flag that `serve` passes; this needs no GPU."""
     files = triton_wheel.find_installed(machine.server)
     done = subprocess.run([files.binary, "--help"], capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=False)
     known = set(re.findall(r"^\s+(--[a-z0-9-]+)", done.stdout + done.stderr, re.MULTILINE))
@@ -190,7 +190,7 @@ def _cuda(profile: Profile, machine: Machine) -> str:
 
 
 def _memory(profile: Profile, root: Path | None, machine: Machine) -> str:
-    """MemAvailable, since NVML has no answer on this machine, and cudaMemGetInfo counts the page cache as used."""
+    """Check MemAvailable: NVML reports nothing here, and cudaMemGetInfo counts the page cache as used."""
     preset, songs = (PRESETS[OFFICIAL], None) if root is None else _served(root)
     songs = songs or int(HEARTMULA.parameters["max_jobs"])
     needed = _needed(preset, songs, profile)
@@ -211,7 +211,7 @@ def _memory(profile: Profile, root: Path | None, machine: Machine) -> str:
 
 
 def _plan_target(machine: Machine) -> Target | None:
-    """What plans must be made for: the GPU, and the TensorRT that its bindings or NVIDIA's image name; None unknown."""
+    """Return the target of plans: GPU, and TensorRT version of bindings or image; None if unknown."""
     try:
         gpu = Gpu.read(machine.smi)
     except SetupError:
@@ -232,9 +232,9 @@ def _needed(preset: Preset, songs: int, profile: Profile) -> int:
 
 
 def _served(root: Path) -> tuple[Preset, int | None]:
-    """A repository's preset, and how many songs at once its language model is configured for."""
+    """Return a repository's preset and its language model's configured number of concurrent songs."""
     preset, songs = Repository(root).preset, None
-    with contextlib.suppress(OSError, text_format.ParseError, KeyError):  # the finding `repository` tells
+    with contextlib.suppress(OSError, text_format.ParseError, KeyError):  # the finding `repository` reports it
         text = (root / config_path(HEARTMULA)).read_text(encoding="utf-8")
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         songs = int(config.parameters["max_jobs"].string_value)

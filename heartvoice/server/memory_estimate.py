@@ -1,7 +1,7 @@
-"""Memory that serving a preset takes on a machine whose CPU and GPU share it, derived from sizes; nothing is measured.
+"""Estimates the memory of serving a preset where CPU and GPU share memory, from sizes alone.
 
-Weights and caches are counted from the networks' own tensors. Activations are lower bounds: the largest layer's tensors
-that live at the same time. Allowances are assumptions. Needs torch.
+Nothing is measured. Weights and caches are counted from the networks' tensors. Activations are lower bounds: the
+simultaneous tensors of the largest layer. Allowances are assumptions. Needs torch.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ Kind = Literal["counted", "lower bound", "allowance"]
 CodecPrecision = Literal["fp32", "bf16"]
 BYTES = {"fp32": 4, "bf16": 2}
 HTDEMUCS_VALUES = 41_984_456
-"""Weights of one published htdemucs, for machines that demucs cannot be installed on; a test counts them."""
+"""Weights of one published htdemucs, for machines without demucs; a test counts them."""
 LIVE = 3
-"""Tensors of one layer that live at once: its input, its output, and what a residual keeps."""
+"""Simultaneous tensors of one layer: input, output and residual."""
 SNAKE_LIVE = 5
-"""The vocoder's activation works at twice the rate: its input, two tensors of twice the length."""
+"""The vocoder's activation runs at twice the rate: its input, and two tensors of twice the length."""
 CONTEXT_BYTES = 500 * 2**20
-"""Assumed of one CUDA context with cuBLAS and cuDNN."""
+"""Assumed bytes of one CUDA context with cuBLAS and cuDNN."""
 STUB_BYTES = 60 * 10**6
-"""Assumed of one process of a Python model without its networks; 54 MB were measured on x86-64."""
+"""Assumed bytes of one Python model's process without its networks; 54 MB were measured on x86-64."""
 TORCH_BYTES = 600 * 10**6
-"""Assumed of PyTorch's host libraries in the one process that imports it."""
+"""Assumed bytes of PyTorch's host libraries in the one process that imports it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class MemoryItem:
 
 
 def footprint(preset: Preset, *, songs: int, codec: CodecPrecision, pool_bytes: int = 0) -> list[MemoryItem]:
-    """What a server that holds everything takes.
+    """Estimate the memory of a server with all models loaded.
 
     Args:
         preset: its sizes.
         songs: slots of the language model, each with keys and values of a guided song of full length.
-        codec: what the codec's flow and decoder are computed in.
-        pool_bytes: of Triton's own memory pools.
+        codec: precision of the codec's flow and decoder.
+        pool_bytes: size of Triton's memory pools.
     """
     return [
         *_weights(preset, codec),
@@ -77,13 +77,13 @@ def footprint(preset: Preset, *, songs: int, codec: CodecPrecision, pool_bytes: 
 
 
 def total_bytes(parts: Iterable[MemoryItem]) -> int:
-    """Sum of the lines."""
+    """Return the sum of the lines."""
     return sum(part.n_bytes for part in parts)
 
 
 @lru_cache
 def values(sizes: AnyConfig) -> int:
-    """Weights that a network needs to make sound.
+    """Return the number of a network's weights that inference needs.
 
     Raises:
         ImportError: torch is missing; or demucs (as on aarch64), and the separator is not the published one.
@@ -96,13 +96,13 @@ def values(sizes: AnyConfig) -> int:
 
 
 def kv_bytes(sizes: TransformerConfig, *, positions: int, rows: int = 2) -> int:
-    """Keys and values in bf16 of one song's rows; two for a guided one."""
+    """Return the bytes of one song's keys and values in bf16; a guided song has two rows."""
     per_position = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * BYTES["bf16"]
     return rows * round_up(positions, POSITION_BLOCK) * per_position
 
 
 def decoder_bytes(sizes: HeartCodecConfig, *, frames: int, item: int, channels: int = 2) -> int:
-    """The scalar decoder's largest layer over so many latent frames of each audio channel."""
+    """Return the bytes of the scalar decoder's largest layer for a number of latent frames per channel."""
     width = sizes.init_channel << len(sizes.upsample_factors)
     levels = [width * frames]
     for factor in sizes.upsample_factors:
@@ -112,27 +112,27 @@ def decoder_bytes(sizes: HeartCodecConfig, *, frames: int, item: int, channels: 
 
 
 def flow_bytes(sizes: HeartCodecConfig, *, frames: int, item: int, rows: int = 2) -> int:
-    """The flow's largest layer: the gated MLP of the wide stack, or attention's scores where they are kept."""
+    """Return the bytes of the flow's largest layer: the wide stack's gated MLP or stored attention scores."""
     width = 2 * sizes.num_attention_heads * sizes.attention_head_dim
     scores = 2 * (width // sizes.attention_head_dim) * frames**2
     return rows * max(LIVE * frames * mlp_width(width), scores) * item
 
 
 def vocoder_bytes(sizes: BigvganConfig, *, frames: int) -> int:
-    """The vocoder's largest layer in float32 over so many mel frames."""
+    """Return the bytes of the vocoder's largest layer in float32 for a number of mel frames."""
     lengths = accumulate(sizes.upsample_rates, lambda length, rate: length * rate, initial=frames)
     widths = (sizes.upsample_initial_channel >> level for level in range(len(sizes.upsample_rates) + 1))
     return SNAKE_LIVE * max(width * length for width, length in zip(widths, lengths, strict=True)) * BYTES["fp32"]
 
 
 def segment_bytes(sizes: SeparatorConfig) -> int:
-    """What goes into the separator's graph for one segment, in float32: samples and spectrum."""
+    """Return the bytes of the separator graph's input for one segment in float32: samples and spectrum."""
     spectrum = 4 * (sizes.nfft // 2) * _spectrum_frames(sizes)
     return (2 * sizes.segment_samples + spectrum) * BYTES["fp32"]
 
 
 def separator_bytes(sizes: SeparatorConfig) -> int:
-    """The separator's largest layer for one segment, the first encoder's before its gate; and what goes in and out."""
+    """Return the bytes of the separator's first encoder before its gate, with inputs and outputs, for one segment."""
     first = 2 * sizes.channels * (sizes.nfft // 2 // 4) * _spectrum_frames(sizes)
     return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
 
@@ -213,5 +213,5 @@ def _processes() -> list[MemoryItem]:
 
 
 def gigabytes(n_bytes: float) -> str:
-    """As the tables write it."""
+    """Format bytes as gigabytes for the tables."""
     return f"{math.ceil(n_bytes / 1e7) / 100:.2f}"

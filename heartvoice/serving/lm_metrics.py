@@ -1,4 +1,4 @@
-"""What the scheduler of songs does, on the server's /metrics."""
+"""Metrics of the song scheduler, on the server's /metrics."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from heartvoice.stages.lm.scheduler import Timed
 
-if TYPE_CHECKING:  # it needs Triton's Python backend, which tests do not have
+if TYPE_CHECKING:  # needs Triton's Python backend, which tests do not have
     from heartvoice.serving.metrics import Metrics
 
 SETTLE_S = 0.5
-"""Metrics travel at most so often while songs are under way: each of them is a message to the server."""
+"""Seconds between reports while songs are in progress; each metric is a message to the server."""
 BOUNDS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0)
 _DESCRIPTIONS = {
     "queue": "From request to slot",
@@ -25,7 +25,7 @@ _DESCRIPTIONS = {
 
 
 class _Histogram:
-    """Durations not yet reported, by Prometheus's rules: buckets count what is at most their bound."""
+    """Durations not yet reported; a bucket counts the durations up to its bound, as in Prometheus."""
 
     def __init__(self) -> None:
         self.clear()
@@ -41,10 +41,10 @@ class _Histogram:
 
 
 class LmMetrics:
-    """An `LmObserver`. Triton 2.51 has counters and gauges only: a histogram is counters with `le` labels."""
+    """An `LmObserver`. Triton 2.51 has only counters and gauges, so a histogram is counters with `le` labels."""
 
     def __init__(self, metrics: Metrics) -> None:
-        """Declare everything, so that what has not happened yet reads 0."""
+        """Declare all metrics, so that events that have not happened yet read 0."""
         self._metrics = metrics
         self._frames = 0
         self._settled = time.monotonic()
@@ -60,19 +60,19 @@ class LmMetrics:
         self.flush(immediate=True)
 
     def timed(self, what: Timed, seconds: float) -> None:
-        """Take a duration in."""
+        """Record a duration."""
         self._histograms[what].add(seconds)
 
     def frames_made(self, count: int) -> None:
-        """Take frames in."""
+        """Record frames."""
         self._frames += count
 
     def occupied(self, *, slots: int, rows: int, waiting: int) -> None:
-        """Take the engine's load in."""
+        """Record the engine's load."""
         self._gauges = {"slots_busy": slots, "rows_busy": rows, "songs_waiting": waiting}
 
     def flush(self, *, immediate: bool) -> None:
-        """Report if it is due. A song's end makes it due: a metric sent while the server stops hangs the stub."""
+        """Report if a report is due. It is due at the end of a song: no metric may be sent while the server stops."""
         now = time.monotonic()
         if not immediate and now - self._settled < SETTLE_S:
             return

@@ -23,23 +23,23 @@ class Metrics(MetricFamilies):
             (_QUEUED_S, "Seconds that those waited for one; songs in heartmula wait for slots instead"),
         ):
             self.declare(name, description, counter=True)
-            self.change(name, 0)  # on the page from the start
+            self.change(name, 0)  # shown from the start
 
     def live(self, count: int) -> None:
         """Set the number of live jobs."""
         self.change(_LIVE, count)
 
     def refused(self) -> None:
-        """Count a job for which there was no room."""
+        """Count a job that was refused for lack of capacity."""
         self.change(_REFUSED, 1)
 
     def started(self, queue_s: float) -> None:
-        """Count a job that a thread has taken up, and the seconds that it waited."""
+        """Count a started job and the seconds that it waited."""
         self.change(_STARTED, 1)
         self.change(_QUEUED_S, queue_s)
 
     def finished(self, outcome: str) -> None:
-        """Count a job that ended; the outcome is ok or an error's code."""
+        """Count a finished job; the outcome is ok or an error's code."""
         self.change(_ENDED, 1, outcome=outcome)
 
     def frames_made(self, count: int) -> None:

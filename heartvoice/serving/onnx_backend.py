@@ -1,8 +1,9 @@
-"""The embedded server's `onnxruntime` backend: models with `backend: "onnxruntime"` over the PyPI package.
+"""The embedded server's `onnxruntime` backend, based on the PyPI package.
 
-The wheel's server has no native one. Each request is run by itself, although Triton hands over whole batches: on a CPU
-a batch gains little (htdemucs 10 %), and a request's bits must not depend on its neighbours. With the config parameter
-`join_requests: "true"` requests of equal shapes are concatenated into one run, as GPU backends do.
+It runs models with `backend: "onnxruntime"`, because the wheel's server has no native backend. Each request runs
+separately although Triton delivers whole batches: on a CPU a batch gains little (htdemucs 10 %), and a request's bits
+must not depend on its neighbours. With the config parameter `join_requests: "true"`, requests of equal shapes are
+concatenated into one run, as GPU backends do.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ JOIN = "join_requests"
 
 
 def _accelerators(config: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """CPU accelerators by name, with their parameters."""
+    """Return the configured CPU accelerators by name, with their parameters."""
     execution = config.get("optimization", {}).get("execution_accelerators", {})
     return {entry["name"]: entry.get("parameters", {}) for entry in execution.get("cpu_execution_accelerator", [])}
 
 
 def build_engine(path: Path, config: dict[str, Any]) -> Engine:
-    """The engine that the config asks for: onnxruntime, or OpenVINO by a `cpu_execution_accelerator` line.
+    """Build the configured engine: onnxruntime, or OpenVINO with a `cpu_execution_accelerator` entry.
 
-    OpenVINO's parameter `precision` is f32 or, by choice, bf16; what that costs is in benchmarks/DIARY.md.
+    OpenVINO's parameter `precision` is f32 or bf16; benchmarks/DIARY.md has the error of bf16.
     """
     configured = config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value")
     threads = int(configured) if configured else None
@@ -56,7 +57,7 @@ def build_engine(path: Path, config: dict[str, Any]) -> Engine:
 
 
 class OnnxModel:
-    """What the Python backend calls."""
+    """The model class that the Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph."""

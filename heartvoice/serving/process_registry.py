@@ -1,7 +1,7 @@
-"""The run's folder: the process of each model, files of its jobs, and flags of a server that is about to stop.
+"""The run's folder: each model's process, its jobs' files, and the flags of a stopping server.
 
-`heartvoice serve` makes the folder and names it in HEARTVOICE_RUN_DIR. In a container without that variable nothing is
-known, and every model counts as alive.
+`heartvoice serve` creates the folder and names it in HEARTVOICE_RUN_DIR. In a container without that variable there is
+no information, and every model counts as alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heartvoice.serving.workarounds.orphaned_stub import exit_with_parent
 
 VARIABLE = "HEARTVOICE_RUN_DIR"
 DRAIN, STOP = "drain", "stop"
-"""Flags of a server that is about to stop: it takes no new jobs; and it ends those under way."""
+"""Flags of a stopping server: DRAIN refuses new jobs, STOP ends the jobs in progress."""
 
 
 def folder() -> Path | None:
@@ -28,11 +28,11 @@ def folder() -> Path | None:
 
 
 def register(model: str) -> None:
-    """Note that this process serves `model`, start its heartbeat, and let it end with its server."""
+    """Register this process for `model`, start its heartbeat, and end it with its server."""
     run = folder()
     alive: Callable[[], None] = _no_beat
     if run:
-        shutil.rmtree(run / "scratch" / model, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(run / "scratch" / model, ignore_errors=True)  # files of a killed process
         alive = Heartbeat(model, run)
         path = run / "pids" / model
         path.parent.mkdir(exist_ok=True)
@@ -43,11 +43,11 @@ def register(model: str) -> None:
 
 
 def _no_beat() -> None:
-    """Without a run's folder nobody reads a heartbeat."""
+    """Do nothing: without a run's folder, no process reads a heartbeat."""
 
 
 def forget(run: Path) -> None:
-    """Drop what is known of a dead server."""
+    """Remove the files of a dead server."""
     for name in ("pids", "beats"):
         shutil.rmtree(run / name, ignore_errors=True)
 
@@ -55,7 +55,7 @@ def forget(run: Path) -> None:
 def scratch(model: str) -> tempfile.TemporaryDirectory[str]:
     """Make a folder for a job's files, as a context manager.
 
-    What a killed process leaves there is removed at its model's next start.
+    Files left by a killed process are removed at its model's next start.
     """
     run = folder()
     parent = run / "scratch" / model if run else None
@@ -65,7 +65,7 @@ def scratch(model: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def serving_pid(model: str, run: Path | None = None) -> int | None:
-    """Return the process that serves `model`, or last did."""
+    """Return the current or last process of `model`."""
     run = run or folder()
     try:
         return int((run / "pids" / model).read_text()) if run else None

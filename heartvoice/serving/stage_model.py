@@ -1,4 +1,4 @@
-"""Adapters between Triton's Python backend and stages: unpack, check, call, pack, map errors."""
+"""Adapts stages to Triton's Python backend: unpack, check, call, pack, map errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """What a model knows of its surroundings when it is built."""
+    """Environment of a model when it is built."""
 
     repository: Repository
     folder: Path
@@ -37,12 +37,12 @@ class Context:
 class StageModel(ABC):
     """A model whose jobs run in threads. Subclasses name `spec`, and define `build` and `work`.
 
-    Non-decoupled models answer through the response sender too, so that jobs and cancel requests overlap.
+    Non-decoupled models also answer through the response sender, so that jobs and cancel requests overlap.
     """
 
     spec: ClassVar[ModelSpec]
     thread_per_job: ClassVar[bool] = False
-    """Every admitted job has a thread of its own, since `work` waits for its turn by itself."""
+    """True gives every admitted job its own thread, because `work` waits for its turn itself."""
 
     @abstractmethod
     def build(self, context: Context) -> None:
@@ -53,13 +53,13 @@ class StageModel(ABC):
         """Do one job: `job.send` for each response of a stream, `job.answer` for a unary answer."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Called by Triton once per instance."""
+        """Load the model. Triton calls this once per instance."""
         restore_malloc_defaults()
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         began = time.monotonic()
         config = json.loads(args["model_config"])
         given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        parameters = {**self.spec.parameters, **given}  # a config written by hand may lack some
+        parameters = {**self.spec.parameters, **given}  # a hand-written config may lack some
         root = Path(args["model_repository"])
         context = Context(Repository(root.parent), root / args["model_version"], parameters)
         try:
@@ -84,7 +84,7 @@ class StageModel(ABC):
         )  # fmt: skip
 
     def execute(self, requests: list[Any]) -> list[None] | None:
-        """Called by Triton: take the requests in and return at once."""
+        """Queue the requests and return at once. Triton calls this."""
         for request in requests:
             job = Job(self.spec, request, self.jobs.ended)
             try:
@@ -101,5 +101,5 @@ class StageModel(ABC):
         return None if self.spec.decoupled else [None] * len(requests)
 
     def finalize(self) -> None:
-        """Called by Triton before it unloads the model."""
+        """Stop the jobs. Triton calls this before it unloads the model."""
         reference_cycles.collect()

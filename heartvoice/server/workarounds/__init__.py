@@ -1,4 +1,4 @@
-"""One module for each fault of the embedded Triton server, version 2.51.0, that the supervisor works around.
+"""Workarounds in the supervisor for faults of the embedded Triton server, version 2.51.0.
 
-The docstring of each module has the entries that `heartvoice.serving.workarounds` explains.
+Each module handles one fault. `heartvoice.serving.workarounds` explains the entries of its docstring.
 """

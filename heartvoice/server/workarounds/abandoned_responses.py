@@ -1,8 +1,8 @@
-"""Finds a server that takes no jobs because of responses that nobody will read.
+"""Detects a server that refuses jobs because of abandoned responses.
 
-Fault (Triton 2.51): what a cancelled stream's caller had not read is never freed, and counts nowhere.
-Does: if jobs are refused for that (`heartvoice.serving.workarounds.unread_responses`), and the server has had no job
-    for two minutes, the supervisor restarts it.
+Fault (Triton 2.51): the server can keep the unread responses of cancelled streams for ever.
+Does: the supervisor restarts a server that refuses jobs for that reason
+    (`heartvoice.serving.workarounds.unread_responses`) and has had no job for two minutes.
 Test: `test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work`
 Delete when: Triton frees the unread responses of a cancelled stream.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from heartvoice.serving.workarounds.unread_responses import forget_full, full, private_bytes
 
 UNREAD_S = 120.0
-"""A caller that reads nothing for so long, while that keeps others from being served, loses what is unread."""
+"""Seconds after which a caller that blocks others loses its unread responses."""
 
 
 class AbandonedResponses:
-    """Finds out when unread responses keep a server without jobs from taking any."""
+    """Detects that unread responses keep an idle server from accepting jobs."""
 
     def __init__(
         self, run: Path, server_pid: int, live_jobs: Callable[[], int], *, clock: Callable[[], float] = time.monotonic
@@ -29,7 +29,7 @@ class AbandonedResponses:
         self._since: float | None = None
 
     def stuck(self) -> bool:
-        """Return whether that has lasted for `UNREAD_S`. Cheap while no job is refused."""
+        """Return whether the server has been blocked for `UNREAD_S`. Cheap while no job is refused."""
         most = full(self._run)
         if most is None:
             return False

@@ -1,7 +1,6 @@
 """Restarts a server that crashed, but not too often.
 
-Fault (Triton 2.51): a model's process that dies with the lock of its shared memory held, or that stops while it is
-    reloaded, takes the server along (SIGABRT).
+Fault (Triton 2.51): the death of a model's process can abort the server (SIGABRT).
 Does: the supervisor restarts a server that crashed, at most three times in ten minutes. Deliberate kills (SIGTERM,
     SIGKILL) and stops are not restarted.
 Test: `test_a_server_that_crashes_in_the_middle_of_a_song_serves_the_next`, `test_one_that_crashes_too_often_stays_down`
@@ -15,7 +14,7 @@ import time
 from heartvoice.server.processes import crashed
 
 MAX_CRASHES, PERIOD_S = 3, 600.0
-"""A server that crashes more often than that, in so many seconds, stays down."""
+"""Number of restarts within this many seconds; a server that crashes more often stays down."""
 
 
 class CrashCount:
@@ -25,7 +24,7 @@ class CrashCount:
         self._times: list[float] = []
 
     def may_restart(self, status: int | None) -> bool:
-        """Count the end of a server, and return whether it may be restarted.
+        """Count the end of a server and return whether it may be restarted.
 
         Args:
             status: exit status of the process, as `subprocess` gives it.

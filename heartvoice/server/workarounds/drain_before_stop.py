@@ -1,9 +1,9 @@
-"""Waits until no job is live before the server is told to stop.
+"""Waits until no job is live before the server is stopped.
 
-Fault (Triton 2.51): after SIGTERM the songs' own calls of other models are refused, so songs under way cannot finish.
+Fault (Triton 2.51): after SIGTERM the server refuses the inner calls of songs, so songs in progress cannot finish.
 Does: the supervisor raises a flag that refuses new jobs, waits here, and sends SIGTERM afterwards.
 Test: `test_stop_may_let_songs_finish`
-Delete when: Triton accepts inner calls of requests under way after SIGTERM.
+Delete when: Triton accepts inner calls of requests in progress after SIGTERM.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Starts a server again that crashed while it loaded its models.
+"""Repeats a start once if the server crashed while it loaded its models.
 
-Fault (Triton 2.51): while a model loads, Triton asks its process for a sign of life every second. If none comes, as on
-    a host that stops for a second, Triton frees messages that the process reads next; the process reads rubbish, dies
-    with the lock of its shared memory held, and takes the server along (`boost::interprocess::lock_exception`).
+Fault (Triton 2.51): on a slow or paused host, the server can crash while a model loads
+    (`boost::interprocess::lock_exception`).
 Does: repeats such a start once.
-Test: `test_it_is_started_once_more`, `test_a_process_that_stands_still_while_it_loads_takes_triton_along`
-Delete when: a model's process that stops for 3 s while it loads does no harm.
+Test: `test_it_is_started_once_more`, `test_a_crash_during_load_is_survived_at_start_and_reload`
+Delete when: a pause of the host during a load does no harm.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def start(launch: Callable[[], None], wait_ready: Callable[[bool], bool], clean: Callable[[], None]) -> None:
-    """Start a server and wait until it is ready, twice if it crashes meanwhile.
+    """Start a server and wait until it is ready; try once more if it crashes.
 
     Args:
         launch: starts it.
-        wait_ready: returns whether it is ready; false means that it crashed, and is allowed if the argument is true.
-        clean: removes what a crashed server left.
+        wait_ready: returns whether it is ready; false means a crash, which is allowed if the argument is true.
+        clean: removes the remains of a crashed server.
     """
     launch()
     if not wait_ready(True):

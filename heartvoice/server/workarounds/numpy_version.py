@@ -1,7 +1,7 @@
 """Refuses numpy 2.
 
 Fault (Triton 2.51): with numpy 2 every output of a Python model is empty or zero, silently.
-Does: refuses to start with it.
+Does: refuses to start with numpy 2.
 Test: `test_numpy_2_is_refused`
 Delete when: the wheel carries a Triton whose Python backend is built for numpy 2.
 """

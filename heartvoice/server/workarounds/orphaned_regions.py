@@ -1,8 +1,8 @@
-"""Removes shared memory that nobody uses.
+"""Removes orphaned shared-memory regions.
 
 Fault (Triton 2.51): shared-memory regions stay after the server or a stub was killed.
-Does: regions are known by their names, which carry their owner's process and its start time; those of dead owners go at
-    the next start, those of a run at its stop, those of killed stubs at each reload.
+Does: identifies regions by their names, which contain their owner's process and its start time. It removes those of
+    dead owners at the next start, those of a run at its stop, and those of killed stubs at each reload.
 Test: `test_shared_memory_of_a_living_run_s_killed_stubs_goes`,
     `test_a_killed_server_leaves_nothing_after_the_next_start`
 Delete when: Triton unlinks its regions as soon as both sides have mapped them.

@@ -1,4 +1,4 @@
-"""Frees responses that were read.
+"""Frees responses after they were read.
 
 Fault (Triton 2.51): the responses of the last eight streams, up to a whole song each, stay allocated for reuse.
 Does: sets the size of that pool to 0.

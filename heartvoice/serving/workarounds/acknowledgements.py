@@ -1,11 +1,9 @@
-"""Back-pressure for streams inside the server: the next response is sent after the caller acknowledged the last.
+"""Back-pressure for inner streams: each response is sent after the caller acknowledged the previous one.
 
-Fault (Triton 2.51): the stub of a caller with several streams deadlocks (seen with gdb). One thread waits for a
-    response, is woken by it, and holds its stream's lock until it has the interpreter's. Triton's own thread brings a
-    second response of that stream: it holds the lock of the list of streams and waits for the stream's. A third has
-    begun another stream: it holds the interpreter's lock and waits for the list's.
-Does: one response of a stream is on its way at a time, so Triton's thread never waits for the stream's lock. An
-    acknowledgement is a byte over an abstract Unix socket, which leaves no file and reports the other side's death.
+Fault (Triton 2.51): the stub of a calling model can deadlock while it reads several streams. Three of its threads wait
+    for one another's locks: the stream's, the list of streams' and the interpreter's (seen with gdb).
+Does: sends one response of a stream at a time, so that Triton's thread never waits for the stream's lock. An
+    acknowledgement is one byte over an abstract Unix socket, which leaves no file and reports the peer's death.
 Test: `test_a_response_is_missing_until_it_is_taken`, `test_streams_inside_the_server_do_not_stop_each_other`
 Delete when: the stub does not hold a stream's lock while it waits for the interpreter's.
 """
@@ -23,7 +21,7 @@ _CREDENTIALS = "iII"  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class AckSender:
-    """The caller's side of one stream. Make it before the call. A context manager."""
+    """The caller's side of one stream, as a context manager. It must exist before the call."""
 
     def __init__(self, job_id: str) -> None:
         self._waiting = socket.socket(socket.AF_UNIX)
@@ -36,21 +34,21 @@ class AckSender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection, which wakes a callee that waits."""
+        """Close the connection, which wakes a waiting callee."""
         self._waiting.close()
         if self._sender is not None:
             self._sender.close()
 
     def take(self) -> None:
-        """Acknowledge one response. Callees connect before they send their first one."""
-        with suppress(OSError):  # it has died, or does not ask for acknowledgements
+        """Acknowledge one response. Callees connect before they send their first response."""
+        with suppress(OSError):  # the callee has died, or needs no acknowledgements
             while self._sender is None:
                 self._sender = _own(self._waiting.accept()[0])
             self._sender.send(b"1")
 
 
 def _own(peer: socket.socket) -> socket.socket | None:
-    """Return the connection if it is of this user. Every user can read the names of such sockets."""
+    """Return the connection if the peer is this user. Every user can read the names of such sockets."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
     if struct.unpack(_CREDENTIALS, credentials)[1] == os.geteuid():
         return peer
@@ -59,21 +57,21 @@ def _own(peer: socket.socket) -> socket.socket | None:
 
 
 class AckReceiver:
-    """The callee's side of one stream. Only `wait` is safe in several threads."""
+    """The callee's side of one stream. Only `wait` is thread-safe."""
 
     def __init__(self, job_id: bytes) -> None:
         self._missing = 0
         self._socket: socket.socket | None = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
         try:
-            self._socket.setblocking(False)  # first: other users may fill the queue of connections
+            self._socket.setblocking(False)  # before connecting, because other users may fill the queue of connections
             self._socket.connect(_PREFIX + job_id)
             self._poll.register(self._socket, select.POLLIN)
         except OSError:
-            self.close()  # a caller that sends none
+            self.close()  # the caller sends no acknowledgements
 
     def sent(self) -> None:
-        """Count a response that was sent."""
+        """Count a sent response."""
         self._missing += 1
 
     def complete(self) -> bool:
@@ -91,7 +89,7 @@ class AckReceiver:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait for an acknowledgement, or for the caller's end."""
+        """Wait for an acknowledgement or for the caller's death."""
         with suppress(OSError):
             self._poll.poll(seconds * 1000)
 

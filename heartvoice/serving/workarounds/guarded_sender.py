@@ -1,10 +1,9 @@
-"""A response sender that is never used after its final flag, and that sends flag and response together.
+"""Wraps a response sender: no use after its final flag, which goes with the last response.
 
-Fault (Triton 2.51): `is_cancelled` after the final flag kills the server with SIGSEGV, and so does a final flag that is
-    sent apart from its answer. A metric that is sent after the final flag can hang a stub while the server stops. An
-    error without the final flag leaves the caller's iterator open, and its model cannot be unloaded.
-Does: holds one lock for sends and questions, remembers that the sender is closed, sends the last response together with
-    the flag, and runs the caller's bookkeeping before it. The watcher's question never waits for the lock.
+Fault (Triton 2.51): the server crashes (SIGSEGV), or a stub or a caller hangs, if the end of a request is not handled
+    in one fixed order.
+Does: uses one lock for sends and `is_cancelled`, and remembers that the sender is closed. It sends the last response
+    together with the flag, and runs the caller's bookkeeping before it. The watcher's call never waits for the lock.
 Test: `test_nothing_is_sent_or_asked_after_the_final_flag`
 Delete when: Triton answers `is_cancelled` after the final flag and accepts a final flag by itself.
 """
@@ -23,23 +22,23 @@ from heartvoice.serving.workarounds.acknowledgements import AckReceiver
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
 
 ACK_POLL_S = 0.02
-"""How long one wait for an acknowledgement lasts before the lock is tried again."""
+"""Seconds of one wait for an acknowledgement before the lock is tried again."""
 
 
 class GuardedSender:
-    """The response sender of one request. Safe in all threads."""
+    """The response sender of one request. Thread-safe."""
 
     def __init__(self, request: Any, acks: AckReceiver | None) -> None:
-        """Take over the request's sender.
+        """Wrap the request's sender.
 
         Args:
             request: Triton's request.
-            acks: acknowledgements of the caller, if it is another model that streams.
+            acks: acknowledgements of the caller, if the caller is another model with a stream.
         """
         self._acks = acks
         self._lock = threading.Lock()
         self.closed = False
-        """Whether the final flag was sent or is being sent."""
+        """True once the final flag was sent or is being sent."""
         self._last_sent = time.monotonic()
         self._sending_since: float | None = None
         self._sender = request.get_response_sender()
@@ -59,7 +58,7 @@ class GuardedSender:
 
         Args:
             response: the last response, or None.
-            before: called just before the flag; a caller that has its answer may stop the server.
+            before: called just before the flag, because a caller may stop the server after its answer.
         """
         with self._turn():
             if self.closed:
@@ -76,7 +75,7 @@ class GuardedSender:
                 self._acks.close()
 
     def is_cancelled(self) -> bool:
-        """Return whether the caller has cancelled; false while that cannot be asked. Never waits for a send."""
+        """Return whether the caller has cancelled; false if that is unknown. Never waits for a send."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -84,7 +83,7 @@ class GuardedSender:
                 return False
             checkpoint = FINISHED_STREAMS.checkpoint()
             if self._sender.is_cancelled():
-                return True  # and from now on it says so without asking the stub's thread
+                return True  # from now on the answer needs no call to the stub's thread
             FINISHED_STREAMS.release(checkpoint)
             return False
         finally:
@@ -92,20 +91,20 @@ class GuardedSender:
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last send; 0 during a send, and where a send would wait for the caller."""
+        """Seconds since the last send; 0 during a send and while a send would wait for the caller."""
         if self._sending_since is not None or self._acks is not None:
             return 0.0
         return time.monotonic() - self._last_sent
 
     @property
     def sending_s(self) -> float:
-        """Seconds that the send under way has taken; 0 without one."""
+        """Seconds of the send in progress; 0 without one."""
         since = self._sending_since
         return 0.0 if since is None else time.monotonic() - since
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Hold the lock once the caller has acknowledged what was sent before."""
+        """Hold the lock after the caller has acknowledged the previous response."""
         while True:
             with self._lock:
                 if self._acks is None or self.closed or self._acks.complete():

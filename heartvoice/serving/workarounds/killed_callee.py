@@ -1,9 +1,8 @@
-"""Calls of other models in threads, so that a caller outlives a killed callee.
+"""Calls other models in threads, so that a caller survives the death of a callee.
 
-Fault (Triton 2.51): a call of another model, unary or streamed, never returns if the callee's process is killed and the
-    answer was to come through a response sender.
-Does: makes the call in a thread of its own and watches the callee's process. If it dies, the thread is left behind and
-    the caller gets an error.
+Fault (Triton 2.51): a call of another model, unary or streamed, can hang after the death of the callee's process.
+Does: makes the call in a separate thread and watches the callee's process. If the process dies, the thread is
+    abandoned and the caller gets an error.
 Test: `test_a_call_ends_when_the_callee_dies`,
     `test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works`
 Delete when: calls of a killed process fail by themselves.
@@ -20,7 +19,7 @@ from heartvoice.errors import ModelUnavailableError
 from heartvoice.serving import process_registry
 
 POLL_S = 0.02
-"""How often a waiting caller looks at its job and at the callee."""
+"""Seconds between a waiting caller's checks of its job and of the callee."""
 _END = object()
 
 
@@ -30,7 +29,7 @@ def responses(model: str, call: Callable[[], Iterator[Any]], poll: Callable[[], 
     Args:
         model: the callee.
         call: makes the call and yields its responses.
-        poll: called every `POLL_S` while nothing comes; an exception ends the waiting.
+        poll: called every `POLL_S` without a response; an exception ends the wait.
 
     Raises:
         ModelUnavailableError: the callee's process is dead or dies.

@@ -1,7 +1,7 @@
 """Custom metrics behind one lock, with families that live as long as their metrics.
 
-Fault (Triton 2.51): two threads that update one metric at the same time kill the server with SIGSEGV, because its
-    message is not locked. A metric is deleted together with its `MetricFamily` object.
+Fault (Triton 2.51): custom metrics are not thread-safe, and the server crashes (SIGSEGV). A metric is deleted together
+    with its `MetricFamily` object.
 Does: keeps the families, and makes every update under one lock.
 Test: `test_metrics_are_updated_by_one_thread_at_a_time`
 Delete when: Triton's Python backend locks metrics and a metric keeps its family.
@@ -16,10 +16,10 @@ import triton_python_backend_utils as pb_utils
 
 
 class MetricFamilies:
-    """Counters and gauges of one process. Safe in all threads."""
+    """Counters and gauges of one process. Thread-safe."""
 
     def __init__(self, **labels: str) -> None:
-        """`labels` belong to every metric."""
+        """Start without families; `labels` are set on every metric."""
         self._labels = labels
         self._lock = threading.Lock()
         self._families: dict[str, Any] = {}

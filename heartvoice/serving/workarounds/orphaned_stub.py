@@ -1,9 +1,8 @@
-"""A model's process ends when its server has died.
+"""Ends a model's process when its server has died.
 
-Fault (Triton 2.51): a stub with a call under way waits for a killed server for ever.
-Does: a thread looks at the parent process and ends this one when it changes. Each look also calls `alive`, which is how
-    the process shows that it runs. (A stub that holds Python's lock in such a call is killed by `serve` or its next
-    start: `heartvoice.server.workarounds.orphaned_stubs`.)
+Fault (Triton 2.51): a stub with a call in progress can outlive its server.
+Does: a thread polls the parent process and ends this process when the parent changes. Each poll also calls `alive`, the
+    heartbeat. `heartvoice.server.workarounds.orphaned_stubs` kills a stub in which this thread cannot run.
 Test: `test_a_killed_server_leaves_nothing_after_the_next_start`
 Delete when: stubs end with their server.
 """
@@ -16,14 +15,14 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.25
-"""How often a stub looks at its parent and says that it runs."""
+"""Seconds between a stub's polls of its parent and its heartbeats."""
 
 
 def exit_with_parent(alive: Callable[[], None]) -> None:
     """Start the thread.
 
     Args:
-        alive: called at each look.
+        alive: called at each poll.
     """
     threading.Thread(target=_watch, args=(os.getppid(), alive), name="live-with-server", daemon=True).start()
 

@@ -1,10 +1,9 @@
-"""Looks for shared memory before a unary answer is sent.
+"""Checks the free shared memory before a unary answer is sent.
 
-Fault (Triton 2.51): an answer for which there is no shared memory takes its final flag down with it, and the caller
-    waits for ever.
+Fault (Triton 2.51): a caller can wait for ever if shared memory runs out during a send.
 Does: compares the answer's size with the free space of /dev/shm, and fails the job if it does not fit.
 Test: `test_a_payload_without_room_is_refused_before_it_is_sent`
-Delete when: a send that finds no shared memory raises, and the final flag can still be sent after it.
+Delete when: a send without shared memory raises, and the final flag can still be sent after it.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from heartvoice.arrays import Array
 from heartvoice.resource_errors import SHARED_MEMORY, out_of
 
 GROWTH_BYTES = 2**20
-"""Triton's shared memory grows by so much at a time."""
+"""Growth step of Triton's shared memory in bytes."""
 _ALWAYS_FITS = 100_000
-"""Bytes that fit into the 1 MB which every process has from its start."""
+"""Bytes that fit into the initial 1 MB of every process."""
 
 
 def payload_bytes(value: Array | str | bytes) -> int:
@@ -29,7 +28,7 @@ def payload_bytes(value: Array | str | bytes) -> int:
 
 
 def check_shared_memory(model: str, n_bytes: int) -> None:
-    """Check that a payload fits, even if nothing is free in what its process has already.
+    """Check that a payload fits, assuming no free space in its process's current region.
 
     Raises:
         ModelUnavailableError: it does not fit.

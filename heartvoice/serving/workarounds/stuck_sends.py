@@ -1,8 +1,8 @@
-"""Jobs whose thread is stuck in a send give their place to a new thread.
+"""Replaces the thread of a job that is stuck in a send.
 
-Fault (Triton 2.51): a send to a calling model whose process was killed never returns.
-Does: a job that has to end, and whose send takes far longer than a send takes, is abandoned together with its thread.
-    Answers to jobs that still wait are sent by threads of their own, so that the watcher never blocks.
+Fault (Triton 2.51): a send to a calling model can hang after the death of the caller's process.
+Does: abandons an ending job together with its thread if its send takes far longer than a send normally takes. Answers
+    to jobs that still wait are sent by separate threads, so that the watcher never blocks.
 Test: `test_a_job_stuck_in_a_send_gives_its_place_to_another`,
     `test_a_killed_orchestrator_frees_its_children_and_fails_its_caller`
 Delete when: a send to a killed process fails or returns.
@@ -17,7 +17,7 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 STUCK_S = 1.0
-"""A send takes milliseconds. One that takes so long, in a job that has to end, will not return."""
+"""A send takes milliseconds. In a job that must end, a send of so many seconds will not return."""
 
 
 class _Job(Protocol):
@@ -36,7 +36,7 @@ class StuckSends:
         self._abandoned: set[object] = set()
 
     def abandon_if_stuck(self, job: _Job) -> bool:
-        """Return whether the job is stuck; then its worker's place is free."""
+        """Return whether the job is stuck; its worker is then replaced."""
         if not job.cancelled() or job.sending_s <= STUCK_S:
             return False
         log.warning("%s: a job's caller was killed during a response; its thread is left behind", job.name)
@@ -44,7 +44,7 @@ class StuckSends:
         return True
 
     def is_abandoned(self, job: object) -> bool:
-        """Return whether the job was abandoned: the thread that comes back from it must end."""
+        """Return whether the job was abandoned; a thread that returns from it must end."""
         return job in self._abandoned
 
 

@@ -1,10 +1,9 @@
-"""Admission counts the memory of responses that their callers have not read.
+"""Refuses new jobs while unread responses take too much memory of the server.
 
-Fault (Triton 2.51): what a stream's caller has not read waits in the server process without a limit (up to 92 MB for a
-    song of four minutes, after its job has ended), and is counted nowhere. What a cancelled caller had not read is
-    never freed.
-Does: refuses new jobs while the server process holds too much private memory, and notes that in the run's folder, for
-    `heartvoice.server.workarounds.abandoned_responses`. For that, freed memory must leave the process at once:
+Fault (Triton 2.51): the server process keeps unread responses of streams without a limit (up to 92 MB for a song of
+    four minutes, after its job has ended) and does not report them. It can keep those of cancelled streams for ever.
+Does: refuses new jobs while the server process has too much private memory, and records that in the run's folder for
+    `heartvoice.server.workarounds.abandoned_responses`. Freed memory must leave the process at once for that, so
     `ENVIRONMENT` gives every large block of the server its own mapping. Models' processes inherit the setting, where
     it would cost page faults at every large array; `restore_malloc_defaults` undoes it there.
 Test: `test_one_stalled_client_among_eight_delays_nobody_and_is_counted`
@@ -23,16 +22,16 @@ from heartvoice.errors import ModelUnavailableError
 from heartvoice.serving import process_registry
 
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-"""For the server process: a block of so many bytes or more gets its own mapping."""
+"""glibc setting of the server process: a block of at least this many bytes gets its own mapping."""
 FULL = "full"
-"""File in the run's folder: a job was refused while the server process held more than this many bytes."""
+"""File in the run's folder with the limit in bytes at which a job was refused."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 * 2**20
 """Final value of glibc's adaptive threshold in a process that has freed a block of that size."""
 
 
 def restore_malloc_defaults() -> None:
-    """Let this process reuse large blocks that were freed."""
+    """Let this process reuse large freed blocks."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
@@ -49,7 +48,7 @@ def private_bytes(pid: int) -> int:
 
 
 class UnreadResponseLimit:
-    """Refuses jobs while the server process holds too much more than at the first job."""
+    """Refuses jobs while the server's memory has grown too much since the first job."""
 
     def __init__(self, model: str, limit_mb: int) -> None:
         self._model, self._limit = model, limit_mb * 10**6
@@ -75,15 +74,15 @@ class UnreadResponseLimit:
 
 
 def report_full(n_bytes: int) -> None:
-    """Note in the run's folder that jobs are refused while the server process holds more than `n_bytes`."""
+    """Record in the run's folder that jobs are refused above `n_bytes` of the server process."""
     run = process_registry.folder()
     if run is not None:
-        with suppress(OSError):  # the refusal counts, not the note
+        with suppress(OSError):  # the refusal matters, not the record
             (run / FULL).write_text(str(n_bytes))
 
 
 def full(run: Path) -> int | None:
-    """Return the bytes above which jobs are refused; None if no job was refused for that."""
+    """Return the recorded limit in bytes; None if no job was refused."""
     try:
         return int((run / FULL).read_text())
     except (FileNotFoundError, ValueError):
@@ -91,5 +90,5 @@ def full(run: Path) -> int | None:
 
 
 def forget_full(run: Path) -> None:
-    """Drop the note."""
+    """Remove the record."""
     (run / FULL).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A Triton that crashes is started anew: while it serves, and while it loads a model."""
+"""A crashed Triton is restarted, both while it serves and while it loads a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if not flag.exists():
     time.sleep(1)
 """
 STAND_STILL_S = 2.5
-"""Triton's patience is 1 s."""
+"""Length of the pause in seconds."""
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_stop_while_it_starts_anew_leaves_nothing(served: EmbeddedServer) -> N
 
 
 def paused_once(repository: Repository, root: Path) -> Path:
-    """A repository whose codec takes a while to load, once it has written its process into a flag."""
+    """Make a repository whose codec loads slowly and writes its pid into a flag file."""
     shutil.copytree(repository.root, root)
     model = root / CODEC[0] / "1" / "model.py"
     model.write_text(PAUSED.format(flag=str(root / "flag")) + model.read_text())
@@ -110,7 +110,7 @@ def paused_once(repository: Repository, root: Path) -> Path:
 
 
 def stand_still(flag: Path) -> None:
-    """Stop the process that writes the flag for longer than Triton waits for it."""
+    """Pause the process of the flag file for `STAND_STILL_S`."""
     wait_until(flag.exists, 60.0, "no model is loaded")
     time.sleep(0.1)
     os.kill(int(flag.read_text()), signal.SIGSTOP)
@@ -119,10 +119,10 @@ def stand_still(flag: Path) -> None:
         os.kill(int(flag.read_text()), signal.SIGCONT)
 
 
-def test_a_process_that_stands_still_while_it_loads_takes_triton_along(
+def test_a_crash_during_load_is_survived_at_start_and_reload(
     repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The bug that crashes are repeated for: at the start, and at a reload."""
+    """Both a start and a reload survive the fault of `heartvoice.server.workarounds.load_crash`."""
     root = paused_once(repository, tmp_path / "repository")
     flag, log = root / "flag", tmp_path / "server.log"
     started = EmbeddedServer(ServerOptions(root, free_port(), free_port(), models=CODEC, log_path=log))

@@ -163,7 +163,7 @@ def test_callers_from_outside_are_not_waited_for(jobs: ModuleType) -> None:
 
 
 def test_nothing_is_sent_or_asked_after_the_final_flag(jobs: ModuleType) -> None:
-    """Triton would end with SIGSEGV: see `heartvoice.serving.workarounds.guarded_sender`."""
+    """The guard of `heartvoice.serving.workarounds.guarded_sender`."""
     used: list[str] = []
     call = request(events=np.array([True]))
     sender = call.get_response_sender()
@@ -229,7 +229,7 @@ def test_a_job_stuck_in_a_send_gives_its_place_to_another(
 
 
 def test_metrics_are_updated_by_one_thread_at_a_time(jobs: ModuleType) -> None:
-    """Triton would end with SIGSEGV: see `heartvoice.serving.workarounds.metric_families`."""
+    """The guard of `heartvoice.serving.workarounds.metric_families`."""
     inside, most = [0], [0]
 
     def update(_: float) -> None:

@@ -1,4 +1,4 @@
-"""One response of a stream on its way at a time, whoever dies."""
+"""Back-pressure between models: one response of a stream at a time, even if a process dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished streams stay until the stub has answered a question that was asked after their end."""
+"""Finished iterators are kept until the stub has answered a call made after their end."""
 
 from __future__ import annotations
 
