@@ -1,1 +1,1 @@
-"""Cli."""
+"""The commands of `heartvoice`. Each is imported only when it runs."""

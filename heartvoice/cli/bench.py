@@ -1,4 +1,4 @@
-"""`heartvoice bench`: a server under load, question by question."""
+"""The command `heartvoice bench`: measures a server under load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADERS_VARIABLE = "HEARTVOICE_HEADERS"
 
 
 class Scenario(str, Enum):
-    """What can be measured."""
+    """A kind of measurement."""
 
     stages = "stages"
     streams = "streams"
@@ -39,19 +39,19 @@ class Scenario(str, Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything."""
+    """Size of the measurements."""
 
     concurrency: Sequence[int]
     seconds: float
-    """Of each point, about."""
+    """Approximate seconds of each point."""
     most: int
-    """Requests of each point."""
+    """Largest number of requests of each point."""
     song_s: float = 30.0
-    """Of streams."""
+    """Length of streamed songs in seconds."""
     lengths: Sequence[float] = (10.0, 30.0, 60.0, 120.0, 240.0)
     cover_lengths: Sequence[float] = (10.0, 30.0, 60.0)
     shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0)
-    """Songs offered, of what the server can make."""
+    """Offered songs as shares of the server's capacity."""
     shared_s: float = 60.0
     rounds: int = 2
 
@@ -60,7 +60,7 @@ QUICK = Plan(
     concurrency=(2,), seconds=0.5, most=4, song_s=2.0, lengths=(2.0, 4.0), cover_lengths=(2.0,), shares=(0.5, 4.0),
     shared_s=6.0, rounds=1,
 )  # fmt: skip
-"""The least of everything."""
+"""The smallest plan."""
 
 
 def bench(
@@ -111,7 +111,7 @@ def bench(
     check_installed(plots=plots is not None)
     plan = QUICK if quick else Plan(read_concurrency(concurrency), seconds, requests)
     chosen = list(only or Scenario)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import, because gRPC's log would mix with our lines
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from heartvoice.config.presets import PRESETS
     from heartvoice.loadtest.harness import RESULTS, Run
@@ -159,7 +159,7 @@ def measure(
     models: Sequence[str] | None,
     stack: ExitStack,
 ) -> None:
-    """Ask every question; each point is in the run as soon as it is there."""
+    """Run all measurements; each point is saved as soon as it is measured."""
     from heartvoice.loadtest.perf import perf_analyzer
     from heartvoice.loadtest.view import view
 
@@ -188,7 +188,7 @@ def ask(
     run: Run, target: Target, sizes: Preset, plan: Plan, chosen: Sequence[Scenario], models: Sequence[str] | None,
     tool: PerfAnalyzer | None,
 ) -> Iterator[Iterator[Step]]:  # fmt: skip
-    """The chosen questions in their order, each of which measures as it is iterated."""
+    """Yield the chosen measurements in order; each one measures during its iteration."""
     from heartvoice.contracts.constants import CODES_PER_UNIT
     from heartvoice.loadtest import length as load_length
     from heartvoice.loadtest import perf as load_perf
@@ -224,7 +224,7 @@ def ask(
 
 
 def wanted_loads(sizes: Preset, models: Sequence[str] | None) -> list[Any]:
-    """The loads of these models, or all.
+    """Return the loads of these models, or all loads.
 
     Raises:
         InvalidRequestError: there is no such load.
@@ -239,7 +239,7 @@ def wanted_loads(sizes: Preset, models: Sequence[str] | None) -> list[Any]:
 
 
 def add_memory(run: Run, target: Target) -> None:
-    """One row for the server and each stub: resident at first, and at most."""
+    """Add a row for the server and each stub: initial and peak resident memory."""
     assert target.memory is not None
     target.memory.look()
     for name, size in sorted(target.memory.peak.items(), key=lambda item: -item[1]):
@@ -260,7 +260,7 @@ def _finish(run: Run, interrupted: bool, as_json: bool) -> None:
 
 
 def check_installed(*, plots: bool) -> None:
-    """Check that what a load test imports is there.
+    """Check that the packages of a load test are installed.
 
     Raises:
         ModelUnavailableError: names the packages and the extra.
@@ -273,10 +273,10 @@ def check_installed(*, plots: bool) -> None:
 
 
 def read_concurrency(text: str) -> list[int]:
-    """Numbers out of `1,2,4`.
+    """Parse numbers such as `1,2,4`.
 
     Raises:
-        InvalidRequestError: one is none, or below 1.
+        InvalidRequestError: an entry is no number, or is below 1.
     """
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -288,7 +288,7 @@ def read_concurrency(text: str) -> list[int]:
 
 
 def read_secret(path: Path | None) -> list[tuple[str, str]]:
-    """The headers of the file, or of the environment; never of the command line."""
+    """Read headers from the file or the environment, never from the command line."""
     from heartvoice.loadtest.target import read_headers
 
     if path is not None:
@@ -297,7 +297,7 @@ def read_secret(path: Path | None) -> list[tuple[str, str]]:
 
 
 def n_points(plan: Plan, chosen: Sequence[Scenario], models: Sequence[str] | None) -> int:
-    """How many points there will be, for the bar."""
+    """Return the number of points, for the progress bar."""
     sizes = {
         Scenario.stages: len(plan.concurrency) * (len(models) if models else 11),
         Scenario.streams: 4 * len(plan.concurrency),

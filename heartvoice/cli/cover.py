@@ -1,4 +1,4 @@
-"""`heartvoice cover`: a recording with another singer."""
+"""The command `heartvoice cover`: replaces the singer of a recording."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def cover(
     request = CoverRequest(
         read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
     )
-    job_inputs(request)  # refuses a wrong request before a server is started
+    job_inputs(request)  # refuse an invalid request before a server is started
     with (
         SongWriter(output, stems_folder=stems) as files,
         server.client("the cover was cancelled and no file written") as client,

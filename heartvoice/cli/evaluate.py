@@ -1,4 +1,4 @@
-"""`heartvoice evaluate`: how good covers are, from their files alone."""
+"""The command `heartvoice evaluate`: measures the quality of covers from their files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def _progress(n_steps: int) -> Progress:
-    """One bar on stderr that leaves nothing behind."""
+    """Return a transient progress bar on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
     progress.add_task("", total=n_steps)

@@ -30,7 +30,7 @@ MOVED_OPTIONS = {
     "--timing-cache": "heartvoice export plans",
     "--workspace-gb": "heartvoice export plans",
 }
-"""Options that `heartvoice export` itself had before it had sub-commands, and the command that does it now."""
+"""Former options of `heartvoice export`, and the sub-commands that replace them."""
 
 ExportedRepository = Annotated[Path, typer.Option(help="An exported repository.", metavar="DIR", file_okay=False)]
 HalfPrecision = Annotated[
@@ -53,13 +53,13 @@ Report = Annotated[bool, typer.Option(help="Measure the error by emulation on th
 
 
 class ExportGroup(TyperGroup):
-    """The group; it names the new command where one of the former options is given."""
+    """The command group; it names the replacement of a former option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Refuse former options, then parse.
 
         Raises:
-            InvalidRequestError: names the option and the command that took its place.
+            InvalidRequestError: names the option and the command that replaces it.
         """
         for argument in args:
             if argument in self.commands:
@@ -160,7 +160,7 @@ def export(
 
 
 def _refuse_options(ctx: typer.Context) -> None:
-    """Refuse options in front of a sub-command: they would be ignored."""
+    """Refuse options before a sub-command, because they would be ignored."""
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -283,7 +283,7 @@ def plans(
 
 
 def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:
-    """The preset with other engines, at their full size."""
+    """Return the preset with other engines at their full size."""
     return replace(
         preset,
         separator=SEPARATORS[separator] if separator else preset.separator,
@@ -293,7 +293,7 @@ def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0
 
 
 def _quantize(dialect: Literal["standard", "ort"], choice: str | None) -> str | None:
-    """Bits of the graph in the `ort` dialect: `--quantize`, which implies it, or none; None without that graph."""
+    """Return the quantisation of the `ort` graph by `--quantize`; None without that graph."""
     from heartvoice.export.quantize import Quantization
 
     if choice is not None:

@@ -1,4 +1,4 @@
-"""What `heartvoice export lint`, `typed` and `plans` do and print."""
+"""Runs `heartvoice export lint`, `typed` and `plans` and prints their results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNRUN = "TensorRT plans of this project have not been run on a GPU yet (docs/ho
 
 
 def lint_repository(repository: Repository) -> list[tuple[Lint, bool]]:
-    """Every graph of a repository, and whether plans are made of it."""
+    """Lint every graph of a repository; also return whether plans are built from it."""
     found = []
     for name, model in layout.graph_models(repository.preset, quantized_as(repository.root)).items():
         result = lint(repository.graph(name), name)
@@ -50,7 +50,7 @@ def lint_repository(repository: Repository) -> list[tuple[Lint, bool]]:
 
 
 def run_lint(console: Console, root: Path) -> None:
-    """Print what was found; exit 1 if a graph that plans are made of is not plainly supported."""
+    """Print the findings; exit 1 if a graph for plans is not plainly supported."""
     repository, table = Repository(root), operator_table()
     results = lint_repository(repository)
     console.print(_lint_table(results, table["tensorrt"]))
@@ -83,7 +83,7 @@ def _lint_table(results: list[tuple[Lint, bool]], version: str) -> Table:
 
 
 def make_typed(console: Console, job: PlanJob) -> None:
-    """Typed graphs and the report, with what to type to look at them without this package."""
+    """Make typed graphs and the report; print trtexec commands to build them without this package."""
     with _bars(console) as reporter:
         made = export_typed(job, reporter)
     repository = Repository(job.root)
@@ -96,7 +96,7 @@ def make_typed(console: Console, job: PlanJob) -> None:
 
 
 def make_plans(console: Console, job: PlanJob, timing_cache: Path | None, workspace_bytes: int) -> None:
-    """Plans for this machine's GPU. Ctrl-C ends a build at its next step, and nothing is left half made."""
+    """Build plans for this machine's GPU. Ctrl-C ends a build at its next step without partial files."""
     console.print(f"[yellow]{_UNRUN}[/]")
     trt = import_tensorrt()
     target = this_target(trt)
@@ -121,7 +121,7 @@ def _cache_name(target: Target) -> str:
 
 
 def _tell_errors(console: Console, repository: Repository, job: PlanJob, made: list[Made]) -> None:
-    """The report as a table."""
+    """Print the report as a table."""
     if not any(entry.error for entry in made):
         return
     table = Table(title=f"{job.precision} against float32, emulated; {repository.root / REPORT}", title_justify="left")
@@ -137,7 +137,7 @@ def _tell_errors(console: Console, repository: Repository, job: PlanJob, made: l
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets, since TensorRT's builder lets no exception through."""
+    """Yield an event set by the first Ctrl-C or SIGTERM; TensorRT's builder passes no exceptions."""
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -159,7 +159,7 @@ def _bars(console: Console) -> Iterator[_PlanBars]:
 
 
 class _PlanBars:
-    """One bar for what is done, one for each phase of TensorRT's builder."""
+    """Progress bars: one for the current graph, one for each phase of TensorRT's builder."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress, self._console = progress, console

@@ -1,4 +1,4 @@
-"""What `heartvoice export` prints: licences, a bar for each graph, the table of a quantised graph."""
+"""Prints the output of `heartvoice export`: licences, progress bars, quantisation table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def progress_bars(console: Console) -> Progress:
-    """The display for `ExportBars`; it leaves nothing behind."""
+    """Return the transient display for `ExportBars`."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 def print_licences(console: Console, weights: Weights, only: Collection[str]) -> None:
-    """Print the licence of the weights of each graph that is about to be made."""
+    """Print the licence of the weights of each graph to export."""
     from heartvoice.export.layout import graph_models
 
     made = {model.network for model in graph_models(weights.preset).values() if not only or model.name in only}
@@ -37,7 +37,7 @@ def print_licences(console: Console, weights: Weights, only: Collection[str]) ->
 
 
 def _quality_table(quality: Mapping[str, Any]) -> Table:
-    """The effect of quantisation on each codebook."""
+    """Return a table of quantisation errors per codebook."""
     title = f"against float32, {quality['frames']} frames, limit {quality['max_kl_nats']:g} nats"
     table = Table(title=title, title_justify="left")
     for name in ("codebook", "logits SNR", "KL", "same best code"):
@@ -56,7 +56,7 @@ class ExportBars:
         self._task: TaskID | None = None
 
     def hashing(self, network: str) -> None:
-        """Show whose weights are being hashed."""
+        """Show the network whose weights are being hashed."""
         self._start(f"{network} weights: hashing", None)
 
     def writing(self, model: str, n_bytes: int) -> None:

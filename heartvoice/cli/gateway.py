@@ -1,4 +1,4 @@
-"""`heartvoice gateway`: what may stand between a server and its callers. Light to import."""
+"""The command `heartvoice gateway`: runs a proxy between a server and its callers. Light to import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = typer.Typer(name="gateway", add_completion=False)
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    """An option of the command; None where it is not given."""
+    """Return an option of the command; its value is None if it is not given."""
     shown, kind = option.shown, option.kind
     text: dict[str, Any] = {"help": shown.help, "metavar": shown.metavar, "rich_help_panel": shown.panel}
     if kind == tuple[str, ...]:
@@ -42,7 +42,7 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 
 def _with_gateway_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each of `all_options`; it takes them as keyword arguments."""
+    """Add an option for each of `all_options` to a command, which takes them as keyword arguments."""
     own = inspect.signature(command, eval_str=True).parameters
     made = [_parameter(option) for option in all_options()]
     in_front = [parameter for parameter, option in zip(made, all_options(), strict=True) if option.shown.panel is None]
@@ -89,7 +89,7 @@ def gateway(
         return
     options = _options(ctx, config, arguments)
     require("gateway", "prometheus_client")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; what matters is in our own log
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; our own log has the relevant events
     from heartvoice.gateway.server import run
 
     _log_to(options.access_log)
@@ -97,7 +97,7 @@ def gateway(
 
 
 def _options(ctx: typer.Context, config: Path | None, arguments: dict[str, Any]) -> GatewayOptions:
-    """Merge defaults, file and command line; the latter wins.
+    """Merge defaults, file and command line; the command line takes precedence.
 
     Raises:
         InvalidRequestError: names the option, and the file if the value is from there.
@@ -149,14 +149,14 @@ def token(
     if output is None:
         typer.echo(add_token(tokens, name))
         return
-    # Before the hash is added: an existing file may be another's, and is kept.
+    # Before the hash is added, because an existing file may belong to another caller and is kept.
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(add_token(tokens, name) + "\n")
 
 
 def _log_to(access: Path | None) -> None:
-    """Our own log and the access log, on standard error; the latter into a file if there is one."""
+    """Send the log and the access log to standard error, or the access log to its file."""
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(plain)
@@ -165,7 +165,7 @@ def _log_to(access: Path | None) -> None:
     root.setLevel(logging.INFO)
     if access is not None:
         lines = logging.getLogger("heartvoice.gateway.access")
-        file = logging.handlers.WatchedFileHandler(access, encoding="utf-8")  # goes along with logrotate
+        file = logging.handlers.WatchedFileHandler(access, encoding="utf-8")  # compatible with logrotate
         file.setFormatter(logging.Formatter("%(message)s"))
         lines.addHandler(file)
         lines.propagate = False

@@ -1,4 +1,4 @@
-"""`heartvoice health`: one question and an exit code, for container engines and scripts."""
+"""The command `heartvoice health`: a health check with an exit code, for containers and scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heartvoice.errors import ModelUnavailableError
 
 CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
-"""HealthCheckResponse{status: SERVING}; the whole server is asked about, by an empty request."""
+"""HealthCheckResponse{status: SERVING}; an empty request asks about the whole server."""
 
 
 def health(

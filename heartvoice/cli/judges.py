@@ -26,7 +26,7 @@ def open_judges(campplus: Path | None = None) -> Judges:
         campplus: the official `campplus_cn_common.bin`.
 
     Raises:
-        CheckpointError: `campplus` is missing, damaged or another file.
+        CheckpointError: `campplus` is missing, damaged or has other content.
     """
     unavailable: dict[str, str] = {}
     speakers: dict[str, SpeakerStage] = {}

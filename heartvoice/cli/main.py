@@ -69,12 +69,12 @@ class LazyGroup(TyperGroup):
         return list(LAZY_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (typer's)
-        """Import the one command that is needed."""
+        """Import the requested command."""
         if cmd_name not in LAZY_COMMANDS:
             return None
         module, name = LAZY_COMMANDS[cmd_name]
         found = getattr(importlib.import_module(module), name)
-        if isinstance(found, typer.Typer):  # a group of its own
+        if isinstance(found, typer.Typer):  # a command group
             return typer.main.get_command(found)
         app = typer.Typer(add_completion=False)
         app.command(cmd_name)(found)
@@ -95,7 +95,7 @@ class LazyGroup(TyperGroup):
                 args=args, prog_name=prog_name, complete_var=complete_var, standalone_mode=False,
                 windows_expand_args=windows_expand_args, **extra,
             )  # fmt: skip
-            sys.stdout.flush()  # here, where a reader that has gone can still be answered
+            sys.stdout.flush()  # here, where a closed output can still be handled
         except BrokenPipeError:
             code = _hung_up()
         except (HeartvoiceError, OSError, KeyboardInterrupt, typer.Abort, _ClickException) as error:
@@ -107,13 +107,13 @@ class LazyGroup(TyperGroup):
 
 def _hung_up() -> int:
     """End quietly after the reader closed our output: nothing may be flushed at exit."""
-    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+    with contextlib.suppress(OSError, ValueError):  # a test's stream has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def _explain(error: BaseException) -> int:
-    """Print the line; return the exit code."""
+    """Print an error as one line; return the exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         typer.echo("interrupted", err=True)
         return 130

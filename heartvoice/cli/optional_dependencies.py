@@ -1,4 +1,4 @@
-"""Say which extra a missing package belongs to."""
+"""Checks for packages of optional extras."""
 
 from __future__ import annotations
 

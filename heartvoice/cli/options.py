@@ -1,4 +1,4 @@
-"""Options, recordings and signal handling of the commands that talk to a server."""
+"""Options, recordings and signal handling of the commands with a server connection."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ AutoPitchOption = Annotated[
 
 @dataclass(frozen=True)
 class ServerChoice:
-    """Which server a command talks to, and for how long; each field is an option."""
+    """Server and timeouts of a command; each field is an option."""
 
     url: Annotated[str, typer.Option(envvar="HEARTVOICE_URL", help="gRPC endpoint.", rich_help_panel=_SERVER)] = (
         DEFAULT_URL
@@ -127,8 +127,8 @@ class ServerChoice:
 
     @contextmanager
     def client(self, interrupted: str) -> Iterator[Client]:
-        """A client for the block; Ctrl-C in it prints `interrupted`, cancels on the server and exits with 130."""
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import: gRPC's log would run into our lines
+        """Yield a client; Ctrl-C prints `interrupted`, cancels on the server and exits with 130."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import, because gRPC's log would mix with our lines
         from heartvoice.client.sync import Client
 
         try:
@@ -145,10 +145,10 @@ class ServerChoice:
 
 
 def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `ServerChoice` and one for each setting, with range and default in its help.
+    """Add the options of `ServerChoice` and one per setting, with range and default in the help.
 
-    The command takes the choice as `server`, and the settings as keyword arguments. Only `stems` is no option here: a
-    `StemsOption` says that, and where they go.
+    The command takes the choice as `server`, and the settings as keyword arguments. `stems` is no option here, because
+    `StemsOption` sets it together with the folder.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -174,7 +174,7 @@ def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable
 
 
 def option_name(setting: Setting) -> str:
-    """The setting's name on the command line: `--duration` for `duration_s`."""
+    """Return the setting's name on the command line, such as `--duration` for `duration_s`."""
     name = setting.name.removesuffix("_s") if setting.unit == "s" else setting.name
     return "--" + name.replace("_", "-")
 
@@ -188,16 +188,16 @@ def _option(setting: Setting) -> inspect.Parameter:
         decls, help_text = flag, f"{setting.doc} {limits[0].upper()}{limits[1:]}. Default: {setting.default:g}."
     panel = _VOICE if setting in VOICE_SETTINGS else _SETTINGS
     option = typer.Option(decls, help=help_text, show_default=False, rich_help_panel=panel)
-    annotated: Any = Annotated  # the type is only known at run time
+    annotated: Any = Annotated  # the type is known only at run time
     annotation = annotated[_PYTHON_TYPE[setting.dtype] | None, option]
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def one_standard_input(**sources: str) -> None:
-    """Refuse more than one "-" among these.
+    """Refuse more than one "-" among these sources.
 
     Raises:
-        InvalidRequestError: naming them.
+        InvalidRequestError: names the options.
     """
     names = [name for name, source in sources.items() if source == "-"]
     if len(names) > 1:
@@ -205,7 +205,7 @@ def one_standard_input(**sources: str) -> None:
 
 
 def read_text(field: str, source: str) -> str:
-    """A text file, or standard input if `source` is "-"; no more of either is read than a request may carry.
+    """Read a text file, or standard input for "-", up to the size limit of a request.
 
     Raises:
         InvalidRequestError: it cannot be read, is too long, or is not UTF-8.
@@ -228,25 +228,25 @@ def read_text(field: str, source: str) -> str:
 
 
 def text_or_file(field: str, value: str) -> str:
-    """An option's text, or that of FILE if it is @FILE: other users of this machine can read a command line.
+    """Return an option's text, or FILE's for @FILE, because other users can read a command line.
 
     Raises:
         InvalidRequestError: the file cannot be read; see `read_text`.
     """
-    # The server strips nothing, and a file's last line break is no part of its words.
+    # The server strips nothing, and a file's final line break is not part of its text.
     return read_text(field, value[1:]).strip() if value.startswith("@") else value
 
 
 def read_voice(source: str) -> Recording:
-    """A voice reference; see `read_recording`."""
+    """Read a voice reference; see `read_recording`."""
     return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
 
 
 def read_recording(source: str, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:
-    """The file of that name, or standard input if it is "-".
+    """Read the file of that name, or standard input for "-".
 
     Raises:
-        InvalidRequestError: it cannot be read, is empty or too big.
+        InvalidRequestError: it cannot be read, is empty or too large.
     """
     if source != "-":
         return as_recording(source, field=field, limits_s=limits_s)
@@ -257,7 +257,7 @@ def read_recording(source: str, *, field: str = "recording", limits_s: Limits = 
 
 @contextmanager
 def _own_server(repository: Path) -> Iterator[str]:
-    """A server that lives as long as the block; yields its endpoint."""
+    """Run a server for the block and yield its endpoint."""
     from heartvoice.cli.serve import check_installed
     from heartvoice.server.options import ServerOptions
     from heartvoice.server.server import EmbeddedServer, free_port
@@ -271,7 +271,7 @@ def _own_server(repository: Path) -> Iterator[str]:
 
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does: cancelled on the server, no file left."""
+    """Make SIGTERM and SIGHUP end the block like Ctrl-C: cancel on the server, leave no file."""
 
     def unwind(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""A streamed song or cover into a file, and what the command says about it."""
+"""Writes a streamed song or cover to files and prints its summary."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Delivered:
 
 
 def write_song(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
-    """Stream a song into its files, showing progress; on any failure none is left.
+    """Stream a song into its files with a progress display; a failure leaves no file.
 
     Args:
-        stream: the messages; closed in any case, which cancels what is unfinished.
-        files: where the chunks go; committed in the end.
-        origin: tag of the recording that a cover is made from.
+        stream: the messages; always closed, which cancels an unfinished job.
+        files: the output files; committed at the end.
+        origin: tag of a cover's source recording.
     """
     from heartvoice.client.collect import SongCollector
 
-    # The bars go last, so that they are gone when an error is printed.
+    # The bars are the innermost context, so that they are removed before an error is printed.
     with closing(stream), progress_view(Console(stderr=True)) as view:
         collector = SongCollector()
         for message in stream:
@@ -53,20 +53,20 @@ def write_song(stream: Generator[Message, None, None], files: SongWriter, *, ori
 
 
 def print_summary(made: Delivered, *, as_json: bool) -> None:
-    """Print the result in words on standard output; or as JSON, and the words on stderr."""
+    """Print the summary on standard output; with JSON, print JSON there and the summary on stderr."""
     if as_json:
         print(json.dumps(result(made)))
     print_lines(summary(made), Console(stderr=as_json))
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
-    """Each line, without whatever a terminal would obey."""
+    """Print the lines with terminal control characters escaped."""
     for line in lines:
         console.print(escape_controls(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def file_facts(file: AudioFile) -> dict[str, Any]:
-    """A written file, for JSON."""
+    """Return the facts of a written file for JSON."""
     return {
         "file": str(file.path),
         "format": file.format,
@@ -79,7 +79,7 @@ def file_facts(file: AudioFile) -> dict[str, Any]:
 
 
 def result(made: Delivered) -> dict[str, Any]:
-    """The result that --json prints; None for parts that were not requested."""
+    """Return the result for --json; None for parts that were not requested."""
     report, files = made.report, made.files
     return {
         **file_facts(files.audio),
@@ -96,7 +96,7 @@ def result(made: Delivered) -> dict[str, Any]:
 
 
 def summary(made: Delivered) -> list[str]:
-    """The same in words, the loudest last."""
+    """Return the lines of the summary, the most important last."""
     report, timings, files = made.report, made.timings, made.files
     file = files.audio
     duration_s = file.n_samples / file.sample_rate_hz
@@ -122,14 +122,14 @@ def summary(made: Delivered) -> list[str]:
 
 
 def speed_line(duration_s: float, timings: dict[str, Any]) -> str:
-    """How long it took."""
+    """Return a line with the elapsed time."""
     total_s = timings["total_s"]
     speed = duration_s / total_s
     return f"first audio after {timings['ttfa_s']:.1f} s, all after {total_s:.1f} s, {speed:.1f}x real time"
 
 
 def _voice_lines(report: Report) -> list[str]:
-    """What the report says of the voice, as far as it could be told."""
+    """Return the report's known facts about the voice."""
     lines = []
     similarity, f0 = report.similarity, report.f0
     before, after = _number(similarity.get("before")), _number(similarity.get("after"))
@@ -152,6 +152,6 @@ def _voice_lines(report: Report) -> list[str]:
 
 
 def _number(value: object) -> float | None:
-    """A finite JSON number, else None."""
+    """Return a finite JSON number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]

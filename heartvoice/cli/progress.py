@@ -1,4 +1,4 @@
-"""How far a job is, on stderr: live bars in a terminal, a line now and then elsewhere."""
+"""Shows a job's progress on stderr: live bars in a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _View = TypeVar("_View")
 
 
 class ProgressView(Protocol):
-    """Something that shows events; a context manager, so that the terminal is left tidy."""
+    """A display of events; a context manager that restores the terminal."""
 
     def show(self, event: Event) -> None:
         """Show the next event."""
@@ -39,36 +39,36 @@ class ProgressView(Protocol):
 
 
 def describe(event: Event) -> str:
-    """`100/372 frames, 1.9x real time`: audio made by this stage over the job's seconds so far."""
+    """Format `100/372 frames, 1.9x real time`: the stage's audio over the job's elapsed seconds."""
     speed = f", {event.done / FRAMES_PER_S / event.seconds:.1f}x real time" if event.seconds > 0 and event.done else ""
     return f"{event.done}/{event.total} frames{speed}"
 
 
 def progress_view(console: Console) -> ProgressView:
-    """Bars where the console is a terminal, lines where it is a file or a pipe."""
+    """Return bars if the console is a terminal, lines if it is a file or a pipe."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
 class LiveProgress:
-    """One bar for each stage that has begun, in the order in which the audio goes through them."""
+    """One bar for each started stage, in the order of the audio's path."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<10}", markup=False), BarColumn(),
             TextColumn("{task.fields[state]}", markup=False), TimeElapsedColumn(), console=console, transient=True,
         )  # fmt: skip
-        # All at once, so that their order is not that of the first events.
+        # Add all of them now, so that their order does not depend on the first events.
         self._tasks = {stage: self._add(title) for stage, title in _TITLES.items()}
 
     def _add(self, title: str) -> TaskID:
         return self._progress.add_task(title, start=False, visible=False, state="")
 
     def show(self, event: Event) -> None:
-        """Move the stage's bar, which its first event makes visible."""
+        """Move the stage's bar; its first event makes it visible."""
         if event.stage not in self._tasks:
             self._tasks[event.stage] = self._add(escape_controls(event.stage))
         task = self._tasks[event.stage]
-        self._progress.start_task(task)  # without effect on one that has started
+        self._progress.start_task(task)  # no effect on a started bar
         self._progress.update(task, completed=event.done, total=event.total, state=describe(event), visible=True)
 
     def __enter__(self) -> LiveProgress:
@@ -82,7 +82,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line when a stage begins, when it ends, and every ten seconds in between."""
+    """Prints a line at the start and end of a stage, and every ten seconds between."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""`heartvoice separate`: a recording into a folder of stems."""
+"""The command `heartvoice separate`: separates a recording into stems."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def separate(
 def write_stems(
     stream: Generator[StemsMessage, None, None], folder: Path, file_format: str, origin: str
 ) -> tuple[StemsReport, dict[str, Any], dict[str, AudioFile]]:
-    """Stream stems into files, showing progress; on any failure no file is left. Memory is bounded."""
+    """Stream stems into files with a progress display; a failure leaves no file. Memory is bounded."""
     from heartvoice.client.collect import StemsCollector
 
     with (

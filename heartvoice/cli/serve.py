@@ -20,7 +20,7 @@ DEFAULT_REPOSITORY = Path("build/repository/tiny")
 
 
 class StopMode(str, Enum):
-    """What a stop does with songs in flight."""
+    """Treatment of running songs at a stop."""
 
     cancel = "cancel"
     finish = "finish"
@@ -115,7 +115,7 @@ def serve(
 
 
 def check_installed(*, embedded: bool = True) -> None:
-    """Check that what serving imports is there.
+    """Check that the packages of serving are installed.
 
     Raises:
         ModelUnavailableError: names the packages and the extra.

@@ -1,4 +1,4 @@
-"""`heartvoice similarity`: whether two recordings have the same voice."""
+"""The command `heartvoice similarity`: compares the voices of two recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`heartvoice song`: lyrics and tags into an audio file."""
+"""The command `heartvoice song`: makes a song from lyrics and tags."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def song(
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
-    job_inputs(request)  # refuses a wrong request before a server is started
+    job_inputs(request)  # refuse an invalid request before a server is started
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
         SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
@@ -98,7 +98,7 @@ def _load(field: str, path: Path | None) -> Array | None:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
         with path.open("rb") as file:
-            # Not np.load, which also opens archives and pickles.
+            # Not np.load, because it also opens archives and pickles.
             read: Any = np.lib.format.read_array
             array: Array = read(file, allow_pickle=False)
     except Exception as error:  # numpy raises a dozen unrelated classes for damaged headers, MemoryError among them

@@ -1,4 +1,4 @@
-"""Text from elsewhere on its way to a terminal: file names, server's messages, reports."""
+"""Escapes untrusted text for a terminal: file names, server's messages, reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNSHOWN = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def escape_controls(text: str) -> str:
-    r"""`text` with everything escaped that a terminal could obey instead of showing it.
+    r"""Return `text` with all terminal control characters escaped.
 
     Escape sequences move cursors, set titles and colours, and on some terminals type; they must not come from a file's
     name or a server's message. Control characters, lone surrogates (bytes of a name that are no UTF-8), unassigned

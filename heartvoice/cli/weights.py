@@ -1,4 +1,4 @@
-"""`heartvoice weights`: fetch the official weights, list them, verify them."""
+"""The command `heartvoice weights`: fetches, lists and verifies the official weights."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def verify(folder: Folder = DEFAULT_FOLDER) -> None:
 
 
 def _size(weights: WeightSet, lock: Lock) -> str:
-    """In bytes if it is recorded, else about."""
+    """Return the recorded size in bytes, else the approximate size."""
     entry = lock.sets.get(weights.name)
     if entry is None:
         return weights.size
@@ -139,7 +139,7 @@ def _here(weights: WeightSet, lock: Lock) -> str:
 
 
 def _tell_licences(console: Console, made: Plan) -> None:
-    """Before anything is fetched: what, how much, on which terms; with what the model card says today."""
+    """Print sets, sizes and licences before a download, with the model card's current licence."""
     for weights in made.sets():
         files = [made.lock.sets[weights.name].files[path] for owner, path in made.missing if owner is weights]
         card = made.card_licences.get(weights.name)
@@ -153,12 +153,12 @@ def _tell_licences(console: Console, made: Plan) -> None:
 
 
 def _is_gpl(weights: WeightSet, made: Plan) -> bool:
-    """Known to be under the GPL or one of its kind, or newly declared to be."""
+    """Return True for a licence of the GPL family, known or newly declared."""
     return "gpl" in f"{weights.licence_name} {made.card_licences.get(weights.name, '')}".lower()
 
 
 def _confirm(console: Console, made: Plan, agreed: bool) -> None:
-    """Have the GPL accepted for the sets that are about to be fetched under it."""
+    """Ask for acceptance of the GPL for the sets under it."""
     names = _named([weights for weights in made.sets() if _is_gpl(weights, made)])
     if not names or agreed:
         return
@@ -189,7 +189,7 @@ class _Bar:
         self._task: TaskID = progress.add_task("", total=n_bytes)
 
     def fetching(self, path: str) -> None:
-        """Name the file, for logs, too."""
+        """Show the file's name, also in logs."""
         self._progress.console.print(f"fetching {path}", markup=False, highlight=False, soft_wrap=True)
         self._progress.update(self._task, description=path)
 
@@ -198,5 +198,5 @@ class _Bar:
         self._progress.advance(self._task, n_bytes)
 
     def checking(self, path: str) -> None:
-        """Say that a hash is being made."""
+        """Show that a file is being hashed."""
         self._progress.update(self._task, description=f"{path}: verifying")
