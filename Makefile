@@ -93,7 +93,7 @@ audit: $(VENV)/.audit
 	@mkdir -p build
 	@$(BIN)/python -m pip --python $(INSPECTED) list --format=freeze --exclude heartvoice | sed 's/+.*//' > build/installed.txt
 	@$(BIN)/pip-audit --strict --vulnerability-service $(AUDIT_SERVICE) --no-deps --disable-pip --requirement build/installed.txt || { \
-	    echo "error: a vulnerability was found, or not every package could be looked up (see above); this needs pypi.org, or with AUDIT_SERVICE=osv api.osv.dev" >&2; exit 1; }
+	    echo "error: a vulnerability was found, or not every package could be looked up (see above); this needs the database of PyPI, or with AUDIT_SERVICE=osv that of OSV" >&2; exit 1; }
 
 sbom: $(VENV)/.audit
 	@mkdir -p build
