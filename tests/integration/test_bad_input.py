@@ -79,7 +79,11 @@ def test_unary_models_answer_with_a_status(server: EmbeddedServer) -> None:
     with Raw(server.url) as raw:
         for model, inputs, message in (
             ("heartcodec", {}, "codes: missing"),
-            ("heartcodec", {"codes": np.zeros((8, 373), np.int32)}, "codes: expected at most 372"),
+            (
+                "heartcodec",
+                {"codes": np.zeros((8, 373), np.int32)},
+                "codes: expected INT32 [8, window_frame of 1 to 372], got INT32 [8, 373]",
+            ),
             ("render", OK | {"format": text("exe")}, "format: expected one of wav, flac, mp3, ogg, got 'exe'"),
             ("render", OK | {"duration_s": f32(-1)}, "duration_s"),
         ):
