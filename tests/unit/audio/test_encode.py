@@ -196,17 +196,17 @@ def test_no_space_at_all_is_an_os_error(tmp_path: Path, name: str, monkeypatch: 
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import numpy as np
-from heartvoice.audio import encode
+from heartvoice.audio import encode as module
 from heartvoice.client import Client  # what a command has loaded when it writes
 
-encode = audio_files.Spool._encode
+encode = module.Spool._encode
 
 def slow(self, *arguments):
     threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
     encode(self, *arguments)
 
-audio_files.Spool._encode = slow
-with audio_files.AudioWriter(sys.argv[1]) as writer:
+module.Spool._encode = slow
+with module.AudioWriter(sys.argv[1]) as writer:
     writer.write(np.random.default_rng(0).uniform(-0.5, 0.5, (2, 60 * 48_000)))
     try:
         writer.commit("comment")
