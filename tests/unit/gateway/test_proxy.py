@@ -20,7 +20,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import Client
 from heartvoice.contracts.models import SONG
-from heartvoice.errors import DeadlineError, InvalidRequestError, ModelMissingError, ModelUnavailableError
+from heartvoice.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelMissingError,
+    ModelUnavailableError,
+    RequestCancelledError,
+)
 from heartvoice.gateway import proxy
 from heartvoice.gateway.authentication import add_token
 from heartvoice.gateway.methods import DENIED
@@ -403,7 +409,7 @@ def is_taken_in(url: str) -> bool:
     with Client(url, retries=0) as client:
         try:
             return client.server_ready()
-        except ModelUnavailableError:
+        except (ModelUnavailableError, RequestCancelledError):  # a call that meets the stop itself is cancelled
             return False
 
 
