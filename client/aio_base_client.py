@@ -52,11 +52,11 @@ class AsyncBaseClient:
         self._closed = asyncio.Event()
 
     async def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the server answers and all its models are loaded; see `Client.server_ready`."""
+        """True if the server answers and all its models are loaded; see `Client.server_ready`."""
         return await self._ready("ServerReady", service_pb2.ServerReadyRequest(), timeout_s)
 
     async def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the model is loaded; see `Client.model_ready`."""
+        """True if the model is loaded; see `Client.model_ready`."""
         return await self._ready("ModelReady", service_pb2.ModelReadyRequest(name=name), timeout_s)
 
     async def close(self) -> None:

@@ -40,7 +40,7 @@ _Bool = bool | np.bool_ | None
 
 
 class ConnectionArguments(TypedDict, total=False):
-    """How a client reaches its server; `Client` describes each argument."""
+    """Arguments that connect a client to its server; `Client` describes each."""
 
     tls: bool
     root_certificates: Pem | None

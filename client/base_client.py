@@ -72,11 +72,11 @@ class BaseClient:
         self._closed = threading.Event()
 
     def server_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the server answers and all its models are loaded; False if it cannot be reached."""
+        """True if the server answers and all its models are loaded; False if it cannot be reached."""
         return self._ready(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s)
 
     def model_ready(self, name: str = "song", *, timeout_s: float = READY_TIMEOUT_S) -> bool:
-        """Whether the model is loaded. Triton says yes even if its process has died since."""
+        """True if the model is loaded. Triton says yes even if its process has died since."""
         return self._ready(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=name), timeout_s)
 
     def close(self) -> None:

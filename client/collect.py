@@ -26,7 +26,7 @@ R = TypeVar("R", Report, StemsReport)
 
 
 class Collector(Generic[R]):
-    """What songs and stems have in common: the clock and the report."""
+    """The clock and the report, which songs and stems share."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.report: R | None = None

@@ -1,4 +1,4 @@
-"""How a client reaches its server: address, TLS, token and channel options."""
+"""The connection to a server: address, TLS, token and channel options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach a server; `Client` documents the fields."""
+    """The settings of a connection; `Client` documents the fields."""
 
     url: str = DEFAULT_URL
     tls: bool = False

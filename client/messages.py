@@ -122,7 +122,7 @@ class Song:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Who speaks or sings.
+    """The voice of a recording.
 
     Attributes:
         vector: float32 [D] of length 1, so that a dot product is a cosine.
@@ -138,12 +138,12 @@ class Embedding:
 
     @property
     def random_weights(self) -> bool:
-        """Whether the encoder's weights are random, so that cosines say nothing."""
+        """True if the encoder's weights are random, so that cosines say nothing."""
         return bool(self.raw.get("random_weights", False))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may be wrong with the recording."""
+        """Possible faults of the recording."""
         return report_warnings(self.raw)
 
     def cosine(self, other: Embedding) -> float:

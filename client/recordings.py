@@ -49,7 +49,7 @@ class Recording:
 
 
 RecordingLike = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int | np.integer[Any]] | Recording
-"""What the clients take: a path, an encoded file's bytes, or (float samples [N] or [C, N], rate in Hz)."""
+"""A recording as the clients take it: a path, an encoded file's bytes, or (float samples [N] or [C, N], rate in Hz)."""
 
 
 def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:

@@ -28,7 +28,7 @@ LARGE_BYTES = 1_000_000
 """Inputs from here on travel by shared memory; below, registering costs more than it saves."""
 TIMEOUT_S = 5.0
 IN_USE_S = 1.0
-"""How long a region may be in use by a request that has been cancelled."""
+"""Seconds for which a cancelled request may still use its region."""
 _LOCAL = re.compile(r"^(?:127\.\d+\.\d+\.\d+|localhost|\[::1\]|unix:.+):(\d+)$")
 _IN_USE = "currently in use"
 _logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class SharedMemoryRequest:
 
 
 class SharedMemory:
-    """What a client needs to send parcels. Safe for threads: a call's region is its own."""
+    """Sends tensors by shared memory. Safe for threads: each call has a region."""
 
     def __init__(self, url: str) -> None:
         """Prepare; nothing is looked for yet.

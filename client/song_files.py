@@ -19,7 +19,7 @@ from heartvoice.errors import InvalidRequestError
 
 @dataclass(frozen=True)
 class SongFiles:
-    """What was written; `stems` by name, none if they were not wanted."""
+    """The files that were written; `stems` by name, empty if none were requested."""
 
     audio: AudioFile
     stems: dict[str, AudioFile] = field(default_factory=dict)

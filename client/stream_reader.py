@@ -1,4 +1,4 @@
-"""How a stream is read: the order of its messages, its silence, and its end."""
+"""Reads a stream: checks the order of its messages, its silence and its end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StreamReader(Generic[M]):
         self._spec, self._events = spec, events
         self._name = spec.model.name
         self.received = False
-        """Whether the server has answered with anything but a refusal."""
+        """True if the server has answered with anything but a refusal."""
         self._next = dict.fromkeys(spec.payloads, 0)
         self._main = next(iter(spec.payloads))
         self._sizes: dict[str, tuple[int, ...]] = {}

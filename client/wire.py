@@ -110,7 +110,7 @@ def to_raw(array: Array, spec: TensorSpec) -> bytes:
 
 @dataclass(frozen=True)
 class StreamSpec(Generic[M]):
-    """What a streamed model sends: payloads, the first of which must come, and how each output becomes a message.
+    """Decoders of a streamed model's outputs. The first payload is required.
 
     Each of `parallel` is a payload that in the end has as many samples as the first.
     """

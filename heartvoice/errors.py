@@ -121,7 +121,7 @@ class ExportError(HeartvoiceError):
 
 @dataclass(frozen=True)
 class ErrorCodes:
-    """How one class of errors appears outside Python."""
+    """The codes of one class of errors outside Python."""
 
     error: type[HeartvoiceError]
     triton: str

@@ -138,7 +138,7 @@ class Report:
 
     @property
     def converted(self) -> bool | None:
-        """Whether the singer was replaced. None for a song without a voice."""
+        """True if the singer was replaced. None for a song without a voice."""
         return self.raw.get("converted")
 
     @property

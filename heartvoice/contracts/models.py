@@ -296,4 +296,4 @@ MODELS: dict[str, ModelSpec] = {
 number of layers and whose config is therefore written by the export."""
 
 LOADED = tuple(model.name for model in MODELS.values() if not model.local)
-"""What a server loads by default; a local graph is opened by the model that owns its loop."""
+"""Models that a server loads by default. The model that owns a loop opens its graph itself."""

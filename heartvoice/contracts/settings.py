@@ -46,7 +46,7 @@ MORE = Setting("more", "BOOL", False, doc="Another request goes on where this on
 
 SVC_SETTINGS = (SVC_STEPS, SVC_GUIDANCE, PITCH_SHIFT, PROMPT_S)
 VOICE_SETTINGS = (VOCAL_GAIN_DB, *SVC_SETTINGS, LIVE)
-"""What only a song with a voice, or a cover, has."""
+"""Settings of covers and of songs with a voice."""
 SONG_SETTINGS = (*LM_SETTINGS, CODEC_WINDOW, *CODEC_SETTINGS, RETURN_CODES, STEMS, *VOICE_SETTINGS)
 COVER_SETTINGS = (SEED, STEMS, *VOICE_SETTINGS)
 RENDER_SETTINGS = tuple(setting for setting in SONG_SETTINGS if setting not in (RETURN_CODES, STEMS))

@@ -83,5 +83,5 @@ AUTO_PITCH = TensorSpec(
     "How the vocals' median pitch moves to the voice's: off, exact, semitone (default) or octave.", optional=True,
 )  # fmt: skip
 CONVERSION_INPUTS = (*VOICE_INPUTS, AUTO_PITCH, NO_VOCALS)
-"""What a song with a voice, and a cover, have."""
+"""Inputs of covers and of songs with a voice."""
 MIX_STEMS = TensorSpec("STEMS", "FP32", (2, 2, SAMPLE), "Instrumental and vocals, which add up to the mix.")

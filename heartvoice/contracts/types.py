@@ -118,11 +118,11 @@ class ModelSpec:
     local: bool = False
     """The model that owns its loop opens the graph in its own process; Triton loads it only when asked to."""
     bf16: bool = False
-    """Whether the graph may run in bf16 on CPUs by choice: its error there is known (benchmarks/DIARY.md)."""
+    """True if the graph may run in bf16 on CPUs by choice: its error there is known (benchmarks/DIARY.md)."""
     doc: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
     plan: bool = True
-    """Whether TensorRT may run the graph: not the language model's, which has an engine of its own on GPUs."""
+    """True if TensorRT may run the graph: not the language model's, which has an engine of its own on GPUs."""
     plan_rows: tuple[int, int] = (1, 1)
     """Rows of a TensorRT plan: the usual number and the largest, for which its memory is taken."""
 

@@ -1,4 +1,4 @@
-"""How finished audio is cut into chunks that a response may carry."""
+"""Cuts finished audio into chunks that a response may carry."""
 
 from __future__ import annotations
 

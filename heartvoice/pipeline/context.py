@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class JobContext:
-    """What the pipelines of one job share. May be used from several threads.
+    """The state that all pipelines of one job share. Safe for threads.
 
     Attributes:
         check: raises RequestCancelledError if the job was cancelled. Pipelines call it between messages and while

@@ -15,7 +15,7 @@ _PUT_TIMEOUT_S = 0.05
 
 
 class Timeout:
-    """What `Prefetcher.next` returns if no item came in time."""
+    """`Prefetcher.next` returns it if no item came in time."""
 
 
 TIMEOUT = Timeout()

@@ -121,7 +121,7 @@ def _tensorrt_target() -> Target | None:
 
 
 def repository_line(root: Path) -> str:
-    """What an exported repository is; raises EngineError if it is none, or lacks a graph."""
+    """Describe an exported repository; raise EngineError if it is none, or lacks a graph."""
     repository = Repository(root)
     for model in ("heartmula_step", "heartcodec_condition", "heartcodec_flow", "heartcodec_decoder"):
         repository.graph(model)

@@ -8,7 +8,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 PROBE_S = 2.0
-"""How often the server is asked."""
+"""Seconds between two questions to the server."""
 
 
 class ServerProbe:

@@ -12,7 +12,7 @@ from heartvoice.server.triton_wheel import ServerFiles
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to run the server."""
+    """The options of a server."""
 
     repository: Path
     grpc_port: int = 8001
@@ -24,11 +24,11 @@ class ServerOptions:
     models: tuple[str, ...] | None = None
     """None loads `contracts.LOADED`."""
     start_timeout_s: float = 300.0
-    """How long loading may take, at the start and again for each model that is reloaded."""
+    """Seconds for loading, at the start and for each model that is reloaded."""
     hang_s: float = 30.0
     """A process that gives no sign of life for so long is killed: a model's is started anew, the server's is not."""
     drain_s: float = 300.0
-    """How long songs in flight may take to finish at a stop."""
+    """Seconds for songs in flight to finish at a stop."""
     log_path: Path | None = None
     """The log is appended here; None keeps it in the run's folder, which goes at the stop."""
     profile: Profile | None = None
@@ -36,11 +36,11 @@ class ServerOptions:
     address: str = LOOPBACK
     """Where it listens: loopback, or `unix:/FOLDER/NAME`; beyond loopback with a native server alone."""
     shared_memory: bool = False
-    """Whether clients of this user may hand tensors over by system shared memory."""
+    """True if clients of this user may hand tensors over by system shared memory."""
 
     @property
     def on_socket(self) -> bool:
-        """Whether it listens on a Unix socket."""
+        """True if it listens on a Unix socket."""
         return self.address.startswith(UNIX)
 
     @property

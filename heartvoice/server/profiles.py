@@ -32,7 +32,7 @@ class Profile:
     variables: tuple[Setting, ...]
     """Of the server's environment, which the models' processes inherit; what is set already stays."""
     drop_page_cache: bool
-    """Whether files are dropped from the page cache once they are loaded."""
+    """True if files are dropped from the page cache once they are loaded."""
     compute_capability: tuple[int, int]
     min_driver: int
     """Major version."""

@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
 CANCEL_S = 2.0
-"""How long cancelled jobs may take to end."""
+"""Seconds for cancelled jobs to end."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
-"""How long a server without jobs may take to stop. With all models it takes about 4 s on two idle cores."""
+"""Seconds for a server without jobs to stop. With all models it takes about 4 s on two idle cores."""
 
 
 def free_port() -> int:
@@ -76,7 +76,7 @@ class EmbeddedServer:
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
         self.ready = False
-        """Whether every model has answered."""
+        """True if every model has answered."""
         self._launch: Launch | None = None
         self._log: IO[bytes] | None = None
         self._log_path, self._log_start = Path(), 0

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 API = "shared-memory"
 REAP_S = 2.0
-"""How often the server looks for regions of dead clients."""
+"""Seconds between two searches for regions of dead clients."""
 _TIMEOUT_S = 5.0
 
 

@@ -29,7 +29,7 @@ class ServerFiles:
 
     @property
     def native(self) -> bool:
-        """Whether this is a native installation, for example the official container's."""
+        """True if this is a native installation, for example the official container's."""
         return self.stub is None
 
 

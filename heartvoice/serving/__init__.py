@@ -1,1 +1,1 @@
-"""What runs inside Triton's Python backend; nothing else imports `triton_python_backend_utils`."""
+"""The code inside Triton's Python backend; nothing else imports `triton_python_backend_utils`."""

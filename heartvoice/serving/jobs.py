@@ -39,9 +39,9 @@ from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit
 log = logging.getLogger(__name__)
 
 POLL_S = 0.02
-"""How often the watcher looks at each job."""
+"""Seconds between two looks of the watcher at each job."""
 OWNER_POLL_S = 0.25
-"""How often it looks at the owner's process and the server's flags."""
+"""Seconds between two looks at the owner's process and the server's flags."""
 EVENT_S = 1.0
 """A job with events sends one at least this often."""
 
@@ -84,7 +84,7 @@ class Job:
 
     @property
     def is_internal(self) -> bool:
-        """Whether another model calls, for a job that was admitted there."""
+        """True if another model calls, for a job that was admitted there."""
         return "owner_pid" in self.inputs
 
     @property

@@ -27,7 +27,7 @@ class Span:
     context: int
     """Samples that earlier requests have separated; a short last segment reads them."""
     more: bool
-    """Whether another span follows."""
+    """True if another span follows."""
 
 
 @dataclass(frozen=True)

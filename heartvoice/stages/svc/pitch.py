@@ -16,7 +16,7 @@ from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 Contour = NDArray[np.floating[Any]]
 Rounding = Literal["exact", "semitone", "octave"]
-"""How an automatic shift is rounded. "exact" is the original's; it puts the song between two keys of its accompaniment.
+"""Rounding of an automatic shift. "exact" is the original's; it puts the song between two keys of its accompaniment.
 "semitone" moves it to a key, and "octave" keeps its own key."""
 
 UNVOICED_HZ = 1e-5

@@ -35,7 +35,7 @@ class ConversionRequest:
     settings: ConvertSettings = field(default_factory=ConvertSettings)
     live: bool = False
     state: Array | None = None
-    """What the last request of a live conversion returned."""
+    """The state that the last request of a live conversion returned."""
     more: bool = False
     """Another request of this live conversion follows."""
 

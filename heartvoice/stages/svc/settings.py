@@ -31,7 +31,7 @@ class ConvertSettings:
     pitch_shift: float = 0.0
     """Semitones."""
     auto_pitch: AutoPitch = "semitone"
-    """How the median pitch moves to the voice's: not at all, or rounded to this (see `pitch.Rounding`)."""
+    """Shift of the median pitch to the voice's: none, or rounded to this (see `pitch.Rounding`)."""
     prompt_s: float = float(PROMPT_S.default)
 
     def __post_init__(self) -> None:

@@ -138,7 +138,7 @@ class VoiceCache(Generic[V]):
 
 
 def _waited_for(pending: Future[V], key: str, check: Check, deadline: float) -> V | None:
-    """What another one makes; None if its request was cancelled."""
+    """Wait for what another request makes; None if that was cancelled."""
     while not wait([pending], min(_TICK_S, max(0.0, deadline - time.monotonic()))).done:
         check()
         if time.monotonic() >= deadline:
