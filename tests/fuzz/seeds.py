@@ -62,10 +62,10 @@ def _request() -> Iterator[tuple[str, bytes]]:
     typed = service_pb2.ModelInferRequest(model_name="song")
     typed.inputs.add(name="lyrics", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"la")
     yield "typed", typed.SerializeToString()
-    huge = service_pb2.ModelInferRequest(model_name="svc")
-    huge.inputs.add(name="vocals", datatype="FP32", shape=[2**62])
-    huge.raw_input_contents.append(b"")
-    yield "huge", huge.SerializeToString()
+    above = service_pb2.ModelInferRequest(model_name="heartcodec")
+    above.inputs.add(name="codes", datatype="INT32", shape=[8, 3002])
+    above.raw_input_contents.append(b"")
+    yield "above-the-contract", above.SerializeToString()
 
 
 def _reply() -> Iterator[tuple[str, bytes]]:
@@ -94,7 +94,7 @@ def _safetensors() -> Iterator[tuple[str, bytes]]:
     nested = b"[" * 20_000
     yield "nested", struct.pack("<Q", len(nested)) + nested
     yield "infinite", file({"w": {"dtype": "F32", "shape": [float("inf")], "data_offsets": [0, 4]}}, b"\0" * 4)
-    yield "overflow", file({"w": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 2**66]}})
+    yield "overflow", file({"w": {"dtype": "F32", "shape": [2**20, 4], "data_offsets": [0, 2**24]}})
 
 
 def _checkpoint_index() -> Iterator[tuple[str, bytes]]:

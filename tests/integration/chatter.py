@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import NoReturn
 
 import numpy as np
 
@@ -15,11 +13,6 @@ from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 
 N_ANSWERS, N_CALLS = 20, 5
-
-
-def _busy() -> NoReturn:
-    while True:
-        sum(range(20_000))
 
 
 class Speaker(StageModel):
@@ -37,13 +30,12 @@ class Speaker(StageModel):
 
 
 class Asker(StageModel):
-    """Asks one thing after another, while another thread of its process computes in Python."""
+    """Asks one thing after another."""
 
     spec = COVER
 
     def build(self, context: Context) -> None:
-        """As a stage of another job would."""
-        threading.Thread(target=_busy, daemon=True).start()
+        """Nothing to load."""
 
     def work(self, job: Job) -> None:
         """Every answer has to come, once and in its order."""

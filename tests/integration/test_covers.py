@@ -29,7 +29,7 @@ from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 from tests.support.raw import OF_COVERS, Metrics, Raw, with_identity_converter
-from tests.support.servers import running_server
+from tests.support.servers import not_reloaded, running_server, wait_for_process
 from tests.support.speech import say
 from tests.support.waiting import wait_until
 
@@ -282,16 +282,17 @@ def test_without_a_converter_a_cover_is_refused_by_name(
 def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
     victims: EmbeddedServer, voice: bytes, victim: str
 ) -> None:
-    server, restarts = victims, victims.restarts.get(victim, 0)
+    server, old = victims, victims.stub_pids()[victim]
     long = (music.song(60.0)[0], STEM_RATE_HZ)
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
         next(stream)
-        os.kill(server.stub_pids()[victim], signal.SIGKILL)
-        with pytest.raises(ModelUnavailableError, match=victim):
-            for _ in stream:
-                pass
-        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 60.0, "not reloaded")
+        with not_reloaded(server):
+            os.kill(old, signal.SIGKILL)
+            with pytest.raises(ModelUnavailableError, match=victim):
+                for _ in stream:
+                    pass
+        wait_for_process(server, victim, old)
         assert client.cover((music.song(4.0)[0], STEM_RATE_HZ), voice, consent=CONSENT).report.raw["converted"]
     wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
@@ -308,14 +309,14 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
     victims: EmbeddedServer, voice: bytes
 ) -> None:
     """Its state travels with the requests, so a window may also go to the process that took its place."""
-    server, restarts = victims, victims.restarts.get("svc", 0)
+    server, old = victims, victims.stub_pids()["svc"]
     mix = music.song(30.0)[0]
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT, live=True)
         first = next(stream)
-        os.kill(server.stub_pids()["svc"], signal.SIGKILL)
+        os.kill(old, signal.SIGKILL)
         rest, error = rest_of(stream)
-    wait_until(lambda: server.restarts.get("svc") == restarts + 1, 60.0, "not reloaded")
+    wait_for_process(server, "svc", old)
     if error:
         assert error.startswith("svc: ")
     else:

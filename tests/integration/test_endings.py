@@ -22,7 +22,7 @@ from heartvoice.serving import process_registry
 from heartvoice.shm_regions import SHM, shm_prefix
 from tests.fakes.networks import text
 from tests.support.raw import OF_SONGS, Metrics, Raw
-from tests.support.servers import running_server
+from tests.support.servers import not_reloaded, running_server, wait_for_process
 from tests.support.waiting import wait_until
 
 LONG = {
@@ -138,34 +138,33 @@ def victims(repository: Repository) -> Iterator[EmbeddedServer]:
 
 @pytest.mark.parametrize("victim", ["heartmula", "heartcodec", "heartcodec_decoder"])
 def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: EmbeddedServer, victim: str) -> None:
-    server, restarts = victims, victims.restarts.get(victim, 0)
-    with Client(server.url, retries=0) as client:
+    old = victims.stub_pids()[victim]
+    with Client(victims.url, retries=0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
-        old = server.stub_pids()[victim]
-        os.kill(old, signal.SIGKILL)
-        with pytest.raises(ModelUnavailableError, match=victim):
-            for _ in stream:
-                pass
-        wait_until(lambda: server.restarts.get(victim) == restarts + 1, 60.0, "not reloaded")
+        with not_reloaded(victims):
+            os.kill(old, signal.SIGKILL)
+            with pytest.raises(ModelUnavailableError, match=victim):
+                for _ in stream:
+                    pass
+        wait_for_process(victims, victim, old)
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
-        assert server.stub_pids()[victim] != old
-    wait_until(lambda: idle(Metrics(server.metrics_url)), 60.0, "jobs still live")
+    wait_until(lambda: idle(Metrics(victims.metrics_url)), 60.0, "jobs still live")
 
 
 def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(victims: EmbeddedServer) -> None:
-    server, restarts = victims, victims.restarts.get("song", 0)
-    metrics = Metrics(server.metrics_url)
-    with Client(server.url, retries=0, stall_timeout_s=4.0) as client:
+    old, metrics = victims.stub_pids()["song"], Metrics(victims.metrics_url)
+    with Client(victims.url, retries=0, stall_timeout_s=4.0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
-        os.kill(server.stub_pids()["song"], signal.SIGKILL)
-        # The gauge of the killed process itself stays: it is gone with its numbers.
-        wait_until(lambda: metrics.value("heartvoice_jobs_live", model="heartmula") == 0, 60.0, "the LM goes on")
-        with pytest.raises(ModelUnavailableError, match="song"):
-            for _ in stream:
-                pass
-        wait_until(lambda: server.restarts.get("song") == restarts + 1, 60.0, "not reloaded")
+        with not_reloaded(victims):
+            os.kill(old, signal.SIGKILL)
+            # The gauge of the killed process itself stays: it is gone with its numbers.
+            wait_until(lambda: metrics.value("heartvoice_jobs_live", model="heartmula") == 0, 60.0, "the LM goes on")
+            with pytest.raises(ModelUnavailableError, match="song"):
+                for _ in stream:
+                    pass
+        wait_for_process(victims, "song", old)
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Many quick streams inside the server at once. Without receipts Triton's stub stands still within seconds."""
+"""Many quick streams inside the server at once: every response arrives, in order, and no process is lost."""
 
 from __future__ import annotations
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from heartvoice.client import Client
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
+from tests.support.waiting import wait_until
 
 
 def end(server: EmbeddedServer) -> None:
@@ -29,3 +31,22 @@ def running_server(root: Path, **options: object) -> Iterator[EmbeddedServer]:
         yield server
     finally:
         end(server)
+
+
+@contextmanager
+def not_reloaded(server: EmbeddedServer) -> Iterator[None]:
+    """Inside, the server loads no model anew: what dies is missed, however slow the machine is."""
+    with server._reloading:
+        yield
+
+
+def wait_for_process(server: EmbeddedServer, model: str, old: int) -> None:
+    """Wait until another process than `old` serves the model, after a reload or a restart of the whole server."""
+
+    def served() -> bool:
+        if server.stub_pids().get(model, old) == old:
+            return False
+        with Client(server.url, retries=0) as client:
+            return client.server_ready() and client.model_ready(model)
+
+    wait_until(served, 100.0, f"{model} is not served again")

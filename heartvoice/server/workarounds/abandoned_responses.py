@@ -3,7 +3,7 @@
 Fault (Triton 2.51): the server can keep the unread responses of cancelled streams for ever.
 Does: the supervisor restarts a server that refuses jobs for that reason
     (`heartvoice.serving.workarounds.unread_responses`) and has had no job for two minutes.
-Test: `test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work`
+Test: `test_a_server_that_unread_answers_keep_from_work_is_started_anew`
 Delete when: Triton frees the unread responses of a cancelled stream.
 """
 

@@ -1,10 +1,10 @@
 """Repeats a start once if the server crashed while it loaded its models.
 
-Fault (Triton 2.51): on a slow or paused host, the server can crash while a model loads
+Fault (Triton 2.51): on a busy host, the server can crash while a model loads
     (`boost::interprocess::lock_exception`).
 Does: repeats such a start once.
-Test: `test_it_is_started_once_more`, `test_a_crash_during_load_is_survived_at_start_and_reload`
-Delete when: a pause of the host during a load does no harm.
+Test: `test_it_is_started_once_more`, `test_one_that_crashes_while_it_reloads_a_model_is_restarted`
+Delete when: no start fails that way on a busy host.
 """
 
 from __future__ import annotations

@@ -39,8 +39,6 @@ WIRE = (wire_cases.SHAPES, wire_cases.LENGTHS, wire_cases.NAMES, wire_cases.PARA
 
 @parametrised(*WIRE)
 def test_malformed_requests_are_refused(direct: Raw, watch: Watch, hostile: Case) -> None:
-    if hostile.gateway_only:
-        pytest.skip("the embedded server dies of it (docs/explanation/security.md)")
     run(direct, watch, hostile)
 
 

@@ -22,7 +22,7 @@ from heartvoice.server.server import EmbeddedServer
 from tests.support import music
 from tests.support.faults.jobs import CONSENT, Running, cover, left_behind, recovery_s, song, wait_until_busy
 from tests.support.faults.recorder import Recorder
-from tests.support.raw import HEARTVOICE, OF_SONGS, start_cli
+from tests.support.raw import HEARTVOICE, start_cli
 from tests.support.waiting import wait_until
 
 LIMIT = resource.RLIM_INFINITY
@@ -42,32 +42,6 @@ def mapped(pid: int, what: str) -> int:
     found = re.search(rf"^{what}:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found
     return int(found[1]) * 1024
-
-
-@pytest.mark.timeout(180)
-def test_a_process_that_cannot_map_shared_memory_may_take_the_server_along_but_leaves_nothing(
-    new_server: Callable[..., EmbeddedServer], record: Recorder
-) -> None:
-    """It is ended with the lock of its shared memory held, and that ends Triton (2.51): nothing that we can catch."""
-    server = new_server(models=OF_SONGS)
-    pid = server.stub_pids()["heartcodec"]
-    with Client(server.url, retries=0, stall_timeout_s=5.0) as client:
-        limit(pid, resource.RLIMIT_AS, mapped(pid, "VmSize") + 2**20)
-        fell = time.monotonic()
-        job = Running(lambda: song(client, codec_window=372)).wait()
-        assert isinstance(job.error, ModelUnavailableError)
-        lift(pid, resource.RLIMIT_AS)
-        time.sleep(3.0)
-    status, run = server.poll(), server._run
-    assert status in (None, -signal.SIGABRT)
-    server.stop()
-    assert run is not None
-    assert not run.exists()
-    record(
-        "no address space for shared memory in heartcodec (RLIMIT_AS by prlimit)", saw=job.error,
-        after_s=job.ended_at - fell,
-        others="none" if status is None else "the server ended with SIGABRT: all jobs of the server fail alike",
-    )  # fmt: skip
 
 
 @pytest.mark.timeout(180)

@@ -19,6 +19,7 @@ from heartvoice.contracts.models import SONG
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.server.workarounds import abandoned_responses
+from heartvoice.serving.workarounds import unread_responses
 from heartvoice.serving.workarounds.unread_responses import private_bytes
 from tests.fakes.networks import text
 from tests.support.gateways import running
@@ -131,7 +132,6 @@ def test_a_client_of_ours_that_stalls_and_leaves_leaves_nothing_behind(
 
 
 def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(limited: EmbeddedServer) -> None:
-    """Straight from the server it would: Triton 2.51 never frees what a cancelled stream had not sent."""
     metrics = Metrics(limited.metrics_url)
     with running(limited.url) as gateway:
         with Raw(gateway.url) as unread:
@@ -143,19 +143,17 @@ def test_a_stalled_client_that_leaves_through_the_gateway_leaves_nothing_behind(
         wait_until(lambda: takes_songs(limited), 60.0, "what was not read is still there")
 
 
-def test_what_others_left_unread_is_freed_where_it_keeps_the_server_from_work(
+def test_a_server_that_unread_answers_keep_from_work_is_started_anew(
     limited: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A caller without our client or the gateway: Triton itself would refuse songs until it is started anew."""
+    """A record of a refused job, and a false measurement, stand in for answers that Triton keeps."""
+    run, pid = limited._run, limited.pid
+    assert run is not None
     monkeypatch.setattr(abandoned_responses, "UNREAD_S", 2.0)
-    metrics, pid = Metrics(limited.metrics_url), limited.pid
-    with Raw(limited.url) as unread:
-        stalled = unread.call("song", LONG, timeout=300.0)
-        next(stalled)
-        wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 110.0, "the unread song is not finished")
-        stalled.cancel()
-    assert not takes_songs(limited), "nothing is unread: the test shows nothing"
+    monkeypatch.setattr(abandoned_responses, "private_bytes", lambda pid: 10**9)
+    (run / unread_responses.FULL).write_text(str(LIMIT_MB * 10**6))
     wait_until(lambda: limited.pid != pid, 60.0, "not started anew")
+    monkeypatch.undo()
     assert limited.poll() is None
     wait_until(lambda: ready(limited), 60.0, "not ready")
     assert takes_songs(limited)

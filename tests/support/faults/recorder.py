@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 REPORT = "HEARTVOICE_FAULTS_REPORT"
 """If this variable is set, the session ends with the table and a file `benchmarks/results/faults-*.json`."""
+
+ROOT = next(path for path in Path(__file__).parents if (path / "pyproject.toml").is_file())
+
+
+def _without_paths(text: str) -> str:
+    """Remove this machine's folders: they say nothing to a reader of the table."""
+    temporary = rf"{re.escape(tempfile.gettempdir())}/pytest-of-[^/]+/pytest-\d+/"
+    return re.sub(temporary, "TMP/", text.replace(f"{ROOT}/", ""))
 
 
 @dataclass
@@ -37,7 +48,7 @@ class Recorder:
             recovery_s: seconds from the fault to the start of a successful job of the same kind.
             left: leaked resources.
         """
-        text = saw if isinstance(saw, str) else f"{type(saw).__name__}: {saw}"
+        text = _without_paths(saw if isinstance(saw, str) else f"{type(saw).__name__}: {saw}")
         self.rows.append(
             {
                 "fault": fault, "caller_saw": text, "after_s": after_s, "others": others, "recovery_s": recovery_s,

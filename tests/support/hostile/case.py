@@ -43,8 +43,6 @@ class Case:
     error: str
     memory_mib: float = 150.0
     """Allowed growth of any process's memory, at its peak."""
-    gateway_only: bool = False
-    """The embedded server itself crashes: only the gateway can refuse it."""
     at_gateway: str | None = None
     """Pattern of the gateway's error, for requests that the server would answer."""
     or_right: bool = False

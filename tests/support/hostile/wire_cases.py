@@ -63,32 +63,16 @@ def _many_parameters(made: Any) -> None:
 
 SHAPES = [
     raw_case("a dim of -1", "heartcodec", [("codes", "INT32", [8, -1], EIGHT)], AT_THE_DOOR),
-    raw_case("a dim of -2^63", "heartcodec", [("codes", "INT32", [8, -(2**63)], EIGHT)], AT_THE_DOOR),
-    raw_case("two negative dims", "heartcodec", [("codes", "INT32", [-8, -1], EIGHT)], AT_THE_DOOR),
     raw_case("no rank", "heartcodec", [("codes", "INT32", [], b"\0" * 4)], AT_THE_DOOR),
     raw_case("rank 5", "heartcodec", [("codes", "INT32", [8, 1, 1, 1, 1], EIGHT)], AT_THE_DOOR),
     raw_case("rank 10000", "heartcodec", [("codes", "INT32", [1] * 10_000, b"\0" * 4)], AT_THE_DOOR),
     raw_case("no codebook", "heartcodec", [("codes", "INT32", [0, 1], b"")], AT_THE_DOOR),
     raw_case("no frame", "heartcodec", [("codes", "INT32", [8, 0], b"")], "codes|" + AT_THE_DOOR),
-    raw_case("2^31 frames of no bytes", "heartcodec", [("codes", "INT32", [8, 2**31], b"")], AT_THE_DOOR),
-    raw_case("2^40 frames of 32 bytes", "heartcodec", [("codes", "INT32", [8, 2**40], EIGHT)], AT_THE_DOOR),
-    raw_case(
-        "a size that overflows to 0", "heartcodec", [("codes", "INT32", [8, 2**61], b"")], AT_THE_DOOR,
-        gateway_only=True,
-    ),
-    raw_case(
-        "2^62 samples of no bytes", "svc", [("vocals", "FP32", [2**62], b"")], AT_THE_DOOR, gateway_only=True
-    ),
-    raw_case(
-        "2^62 style values", "song", [LYRICS, ("style", "FP32", [2**62], b"")], AT_THE_DOOR, gateway_only=True
-    ),
-    raw_case(
-        "2^63-1 samples", "speaker_encoder", [("audio", "FP32", [1, 2**63 - 1], b"\0" * 4)], AT_THE_DOOR
-    ),
-    raw_case(
-        "dims whose product overflows", "demucs", [("carry", "FP32", [2**32, 2, 2**31], b"")], AT_THE_DOOR,
-        gateway_only=True,
-    ),
+    raw_case("a million frames of 32 bytes", "heartcodec", [("codes", "INT32", [8, 10**6], EIGHT)], AT_THE_DOOR),
+    raw_case("a frame more than the contract", "heartcodec", [("codes", "INT32", [8, 3002], b"\0" * 8 * 3002 * 4)],
+             "codes: expected .*3001|shape"),
+    raw_case("a million samples of 4 bytes", "svc", [("vocals", "FP32", [10**6], b"\0" * 4)], AT_THE_DOOR),
+    raw_case("a million style values of no bytes", "song", [LYRICS, ("style", "FP32", [10**6], b"")], AT_THE_DOOR),
 ]  # fmt: skip
 
 LENGTHS = [

@@ -131,11 +131,8 @@ ARRAYS: list[tuple[str, Callable[[], bytes]]] = [
     ("an archive", lambda: b"PK\x03\x04" + b"\0" * 100),
     ("half a header", lambda: npy("{'descr': '<i4'")[:20]),
     ("a header of code", lambda: npy("__import__('os').mkdir('executed')")),
-    ("2^60 values", lambda: npy("{'descr': '<i4', 'fortran_order': False, 'shape': (8, 1152921504606846976)}")),
-    (
-        "2^62 values of nothing",
-        lambda: npy("{'descr': '|V0', 'fortran_order': False, 'shape': (4611686018427387904,)}"),
-    ),
+    ("more values than bytes", lambda: npy("{'descr': '<i4', 'fortran_order': False, 'shape': (8, 3000)}")),
+    ("values of nothing", lambda: npy("{'descr': '|V0', 'fortran_order': False, 'shape': (3000,)}")),
     ("minus one value", lambda: npy("{'descr': '<i4', 'fortran_order': False, 'shape': (3, -7)}", b"\0" * 32)),
     ("a header of brackets", lambda: npy("(" * 110)),
     ("nothing", lambda: b""),

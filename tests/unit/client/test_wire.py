@@ -131,7 +131,7 @@ def broken(**change: Any) -> Any:
         (broken(shape=[8]), "AUDIO: expected FP32 [2, sample], got FP32 [8]"),
         (broken(datatype="FP64"), "AUDIO: expected FP32 [2, sample], got FP64 [2, 4]"),
         (broken(raw=b"\0" * 31), "AUDIO: expected FP32 [2, 4], got 31 bytes"),
-        (broken(shape=[2, 2**62]), f"AUDIO: expected FP32 [2, {2**62}], got 32 bytes"),
+        (broken(shape=[2, 10**6]), "AUDIO: expected FP32 [2, 1000000], got 32 bytes"),
         (broken(shape=[2, -4]), "AUDIO: expected FP32 [2, -4], got 32 bytes"),
         (broken(shape=[2, 0], raw=b""), "AUDIO: got an empty chunk at 0"),
         (broken(raw=b"\xff" * 32), "AUDIO: expected finite samples, got NaN or infinite ones in the chunk at 0"),

@@ -129,10 +129,10 @@ def test_a_stream_carries_several_requests_while_answers_come(stub: Stub, server
 
 def test_a_bad_request_in_a_stream_is_answered_there_and_the_stream_goes_on(stub: Stub, server: FakeServer) -> None:
     bad = service_pb2.ModelInferRequest(model_name="song")
-    bad.inputs.add(name="codes", datatype="INT32", shape=[2**62])
+    bad.inputs.add(name="codes", datatype="INT32", shape=[3002])
     answers = list(stub.calls.ModelStreamInfer(iter([bad, request("song", LYRICS)]), timeout=60))
     errors = [answer.error_message for answer in answers if answer.error_message]
-    assert errors == ["INVALID_ARG: codes: expected INT32 [8, frame of 1 to 3001], got INT32 [4611686018427387904]"]
+    assert errors == ["INVALID_ARG: codes: expected INT32 [8, frame of 1 to 3001], got INT32 [3002]"]
     assert len(server.requests) == 1
     assert len(answers) > 2
 
@@ -149,7 +149,7 @@ def test_an_unknown_model_is_no_reason_to_try_again(gateway: RunningGateway, ser
 
 def test_a_bad_unary_request_never_reaches_the_server(stub: Stub, server: FakeServer) -> None:
     bad = service_pb2.ModelInferRequest(model_name="render")
-    bad.inputs.add(name="codes", datatype="INT32", shape=[8, 2**62])
+    bad.inputs.add(name="codes", datatype="INT32", shape=[8, 3002])
     error = stub.refused("ModelInfer", bad)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details().startswith("codes: expected INT32 [8, frame of 1 to 3001]")
