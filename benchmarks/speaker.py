@@ -34,7 +34,7 @@ from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.load import TensorSource, load_network, random_checkpoint
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
 from heartvoice.runtime.engines import OnnxEngine, default_threads
-from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches, raise_level
+from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches
 
 Floats = npt.NDArray[np.float32]
 Variant = Literal["eager", "graph", "stage"]
@@ -104,7 +104,7 @@ def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
     """Return the network's input of each call."""
     if isinstance(sizes, CampplusConfig):
         return [part[None] for part in campplus_features(audio, sizes.n_bands)]
-    return list(partial_batches(raise_level(audio), sizes))
+    return list(partial_batches(audio, sizes))
 
 
 def _call(

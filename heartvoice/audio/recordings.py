@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.decode import decode
 from heartvoice.audio.dsp import frames, resample
+from heartvoice.audio.levels import SILENCE_DBFS, block_levels, voice_level
 from heartvoice.contracts.constants import (
     MAX_CHANNELS,
     STEM_RATE_HZ,
@@ -27,11 +29,11 @@ from heartvoice.errors import InvalidRequestError
 
 Samples = NDArray[np.float32]
 
-SILENCE_DBFS = -60.0
-"""Frames of a voice below this level count as silence."""
 ACTIVE_RANGE_DB = 30.0
-"""Frames further below the loudest frame than this count as silence: they contain the room."""
+"""Frames further below the voice's level than this count as silence: they contain the room."""
 MIN_ACTIVE_S = 1.0
+CANCELLED_DB = -10.0
+"""The mean of two channels that is this far below the louder one has lost what is in them: they cancel each other."""
 _FRAME_S = 0.02
 _SHORT_S = 10.0
 _FEW_ACTIVE = 0.4
@@ -61,9 +63,28 @@ class Recording:
         return self.audio if len(self.audio) == MAX_CHANNELS else np.repeat(self.audio, MAX_CHANNELS, axis=0)
 
     def mono(self) -> Samples:
-        """Return float32 [N], the mean of the channels."""
+        """Return float32 [N], the mean of the channels, or the louder one if they cancel each other."""
         mean: Samples = self.audio[0] if len(self.audio) == 1 else self.audio.mean(axis=0, dtype=np.float32)
-        return mean
+        loudest = self._cancelled
+        return mean if loudest is None else self.audio[loudest]
+
+    @property
+    def mono_warnings(self) -> tuple[str, ...]:
+        """`warnings`, and what `mono` lost."""
+        if self._cancelled is None:
+            return self.warnings
+        side = ("left", "right")[self._cancelled]
+        return (*self.warnings, f"channels: they cancel each other, so only the {side} one is used")
+
+    @cached_property
+    def _cancelled(self) -> int | None:
+        """Index of the louder channel if the channels cancel each other."""
+        if len(self.audio) == 1:
+            return None
+        mean = self.audio.mean(axis=0, dtype=np.float32)
+        channels = block_levels(self.audio, self.audio.shape[1])[:, 0]
+        lost_db = float(block_levels(mean, len(mean))[0] - channels.max())
+        return int(channels.argmax()) if lost_db < CANCELLED_DB else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +144,7 @@ def read_voice(inputs: Mapping[str, Array]) -> Voice:
     recording = read_recording(inputs, VOICE_REFERENCE)
     audio44 = resample(recording.mono(), recording.sample_rate_hz, STEM_RATE_HZ)
     active = _active_frames(audio44, "voice" if "voice" in inputs else "voice_audio")
-    warnings = (*recording.warnings, *_voice_warnings(recording, audio44, active))
+    warnings = (*recording.mono_warnings, *_voice_warnings(recording, audio44, active))
     digest = hashlib.sha256(np.ascontiguousarray(audio44, "<f4").tobytes()).hexdigest()
     return Voice(audio44, recording, digest, warnings)
 
@@ -135,19 +156,18 @@ def _voice_frames(audio44: Samples) -> Samples:
 
 def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
     """Mark frames of 20 ms with voice; refuse a reference with less than `MIN_ACTIVE_S`."""
-    pieces = _voice_frames(audio44 - audio44.mean(dtype=np.float64).astype(np.float32))
-    power = np.mean(np.square(pieces, dtype=np.float64), axis=-1)
-    level = 10 * np.log10(np.maximum(power, 1e-20))
+    level = block_levels(audio44, round(_FRAME_S * STEM_RATE_HZ))
     loudest = float(level.max())
     if loudest < SILENCE_DBFS:
         raise InvalidRequestError(
             f"{field}: expected a voice above {SILENCE_DBFS:g} dBFS, got {loudest:.1f} dBFS: silence"
         )
-    active: NDArray[np.bool_] = level >= max(SILENCE_DBFS, loudest - ACTIVE_RANGE_DB)
+    active: NDArray[np.bool_] = level >= max(SILENCE_DBFS, voice_level(level, 1 / _FRAME_S) - ACTIVE_RANGE_DB)
     seconds = int(active.sum()) * _FRAME_S
     if seconds < MIN_ACTIVE_S:
         raise InvalidRequestError(
-            f"{field}: expected at least {MIN_ACTIVE_S:g} s of voice above {SILENCE_DBFS:g} dBFS, got {seconds:.2f} s"
+            f"{field}: expected at least {MIN_ACTIVE_S:g} s of voice within {ACTIVE_RANGE_DB:g} dB of its level, "
+            f"got {seconds:.2f} s"
         )
     return active
 

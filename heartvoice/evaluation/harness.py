@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
+from heartvoice.audio.levels import SILENCE_DBFS, loudness_levels, voice_level
 from heartvoice.audio.recordings import Recording
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
@@ -37,6 +38,8 @@ N_STEPS = 6
 """Number of `Step` calls in one `evaluate_case`."""
 SAME_LENGTH_S = 0.1
 """Largest difference in length of source and result; above it they are unrelated or not aligned."""
+JUDGED_DBFS = -20.0
+"""Level of the voice that all judges hear: DNSMOS rates the same singing 1.1 points lower if it is 6 dB softer."""
 _STEMS = {"source": "vocals_before", "result": "vocals_after"}
 
 
@@ -150,17 +153,26 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda _doing: None) 
 
 
 def _analyse(evaluation: Evaluation, role: str, recording: Recording, judges: Judges | None) -> Side:
-    """Reduce a recording to the judges' inputs; pitch and mel spectrum need `judges`."""
+    """Reduce a recording to the judges' inputs at `JUDGED_DBFS`; pitch and mel spectrum need `judges`."""
     evaluation.seconds[role] = recording.duration_s
-    evaluation.notes += [f"{evaluation.files[role]}: {warning}" for warning in recording.warnings]
+    evaluation.notes += [f"{evaluation.files[role]}: {warning}" for warning in recording.mono_warnings]
     mono, rate_hz = recording.mono(), recording.sample_rate_hz
     audio16 = resample(mono, rate_hz, SPEECH_RATE_HZ)
     if not len(audio16):
         raise InvalidRequestError(f"{evaluation.files[role]}: expected sound, got {recording.duration_s:.3g} s")
+    offset, gain = _to_judged_level(audio16)
+    audio16, mono = ((audio - offset) * gain for audio in (audio16, mono))
     if judges is None:
         return Side(audio16)
     contour = judges.f0.track(audio16) if judges.f0 is not None else None
     return Side(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
+
+
+def _to_judged_level(audio16: Samples) -> tuple[np.float32, np.float32]:
+    """Offset of [N] at 16 kHz, and the gain that brings its voice to `JUDGED_DBFS`; 1 for a silent recording."""
+    level = voice_level(loudness_levels(audio16))
+    gain_db = JUDGED_DBFS - level if level >= SILENCE_DBFS else 0.0
+    return np.float32(audio16.mean(dtype=np.float64)), np.float32(10 ** (gain_db / 20))
 
 
 def _side(evaluation: Evaluation, case: Case, role: str, judges: Judges) -> Side:

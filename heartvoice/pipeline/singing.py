@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
+from heartvoice.audio.levels import HEARD_DB, SILENCE_DBFS, Levels, block_levels, voice_level
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.stages.f0 import median_hz, shift_semitones
+from heartvoice.stages.f0 import heard_contour, median_hz, shift_semitones
 
 Audio = NDArray[np.float32]
 
@@ -17,7 +18,8 @@ EXCERPT_S = 30.0
 """Seconds of singing that similarity and F0 are measured on."""
 BLOCKS_PER_S = 10
 _BLOCK = STEM_RATE_HZ // BLOCKS_PER_S
-_AUDIBLE_DBFS = -50.0
+_AUDIBLE_DB = -35.0
+"""Vocals that are softer than this, relative to the loud parts of the mix so far, are inaudible."""
 _BELOW_MIX_DB = -20.0
 """Vocals that are softer than this, relative to the mix, are leakage of the band."""
 
@@ -35,11 +37,11 @@ class SingingStages(Protocol):
 
 
 class SingingExcerpt:
-    """The first `EXCERPT_S` of audible singing in a stream of vocals."""
+    """The first `EXCERPT_S` of singing in a stream of vocals: seconds within `HEARD_DB` of the loudest one so far."""
 
     def __init__(self) -> None:
-        self._parts: list[Audio] = []
-        self._n_kept = 0
+        self._parts: list[tuple[float, Audio]] = []
+        self._loudest_dbfs = SILENCE_DBFS
         self.n_samples = 0
         """Samples of the stream so far."""
 
@@ -48,35 +50,45 @@ class SingingExcerpt:
         self.n_samples += len(audio)
         for start in range(0, len(audio), STEM_RATE_HZ):
             part = audio[start : start + STEM_RATE_HZ]
-            if self._n_kept < EXCERPT_S * STEM_RATE_HZ and _level_dbfs(part[None])[0] > _AUDIBLE_DBFS:
-                self._parts.append(part)
-                self._n_kept += len(part)
+            level = float(block_levels(part, len(part))[0])
+            if level > self._loudest_dbfs:
+                self._loudest_dbfs = level
+                self._parts = [kept for kept in self._parts if kept[0] > level - HEARD_DB]
+            n_kept = sum(len(kept) for _, kept in self._parts)
+            if n_kept < EXCERPT_S * STEM_RATE_HZ and level > max(self._loudest_dbfs - HEARD_DB, SILENCE_DBFS):
+                self._parts.append((level, part))
 
     def audio(self) -> Audio:
         """The kept samples, float32 [M]."""
-        return np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)
+        return np.concatenate([part for _, part in self._parts]) if self._parts else np.empty(0, np.float32)
 
 
-def count_singing_blocks(vocals: Audio, mix: Audio) -> int:
-    """Count the blocks of 0.1 s in which the vocals are audible, alone and in the mix.
+class SingingDetector:
+    """Counts the blocks of 0.1 s in which somebody sings, window by window."""
 
-    Args:
-        vocals: float32 [2, N] at 44.1 kHz.
-        mix: float32 [2, N], the recording that they were separated from.
-    """
-    n = vocals.shape[1] // _BLOCK
-    vocals_dbfs, mix_dbfs = (
-        _level_dbfs(audio[:, : n * _BLOCK].reshape(2, n, _BLOCK).transpose(1, 0, 2).reshape(n, -1))
-        for audio in (vocals, mix)
-    )
-    return int(np.sum((vocals_dbfs > _AUDIBLE_DBFS) & (vocals_dbfs > mix_dbfs + _BELOW_MIX_DB)))
+    def __init__(self) -> None:
+        self.n_blocks = 0
+        """Blocks with audible vocals so far."""
+        self._mix_dbfs = SILENCE_DBFS
+
+    def add(self, vocals: Audio, mix: Audio) -> None:
+        """Count the blocks in which the vocals are audible: beside the loud parts of the mix, and in the mix there.
+
+        Args:
+            vocals: float32 [2, N] at 44.1 kHz.
+            mix: float32 [2, N], the recording that they were separated from.
+        """
+        vocals_dbfs, mix_dbfs = (_stereo_levels(audio) for audio in (vocals, mix))
+        self._mix_dbfs = max(self._mix_dbfs, voice_level(mix_dbfs, BLOCKS_PER_S))
+        audible = vocals_dbfs > max(self._mix_dbfs + _AUDIBLE_DB, SILENCE_DBFS)
+        self.n_blocks += int(np.sum(audible & (vocals_dbfs > mix_dbfs + _BELOW_MIX_DB)))
 
 
-def _level_dbfs(blocks: Audio) -> Audio:
-    """Level of each block of float32 [B, N]."""
-    power = np.mean(np.square(blocks), axis=-1, dtype=np.float64)
-    level: Audio = (10 * np.log10(power + 1e-20)).astype(np.float32)
-    return level
+def _stereo_levels(audio: Audio) -> Levels:
+    """Level of each block of float32 [2, N], over both channels."""
+    power = np.mean(10 ** (block_levels(audio, _BLOCK) / 10), axis=0)
+    levels: Levels = 10 * np.log10(power)
+    return levels
 
 
 def compare_singing(
@@ -100,10 +112,7 @@ def compare_singing(
     if sung:
         reference = stages.embed(voice)
         similarity |= {name: round(float(reference @ stages.embed(audio)), 4) for name, audio in sung.items()}
-    contours = [
-        stages.track_f0(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ)) if len(audio) else np.zeros(1, np.float32)
-        for audio in (source, result, voice)
-    ]
+    contours = [_heard_pitch(stages, audio) for audio in (source, result, voice)]
     medians = [median_hz(contour) for contour in contours]
     names = ("source_median_hz", "result_median_hz", "voice_median_hz")
     f0: dict[str, Any] = {name: round(m, 2) if m else None for name, m in zip(names, medians, strict=True)}
@@ -112,3 +121,11 @@ def compare_singing(
         "similarity": similarity,
         "f0": f0 | {"shift_semitones": None if shift is None else round(shift, 3)},
     }
+
+
+def _heard_pitch(stages: SingingStages, audio: Audio) -> Audio:
+    """Contour of [N] at 44.1 kHz for statistics."""
+    if not len(audio):
+        return np.zeros(1, np.float32)
+    audio16 = resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ)
+    return heard_contour(stages.track_f0(audio16), audio16)

@@ -23,7 +23,7 @@ from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.pipeline.chunks import split_into_chunks
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.prefetch import Timeout
-from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingExcerpt, compare_singing, count_singing_blocks
+from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingDetector, SingingExcerpt, compare_singing
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.separation.plan import SeparationPlan
@@ -149,7 +149,7 @@ class VoiceConversionPipeline:
 
     def _convert(self, separated: Iterable[SeparatedWindow]) -> Iterator[_MixInput]:
         """Windows and their conversion. Nothing is converted before the first singing is found."""
-        found, waiting, n_singing = not self._detect, list[SeparatedWindow](), 0
+        found, waiting, singing = not self._detect, list[SeparatedWindow](), SingingDetector()
         state: Array | None = None
         sung: list[Audio] = []  # an exact conversion waits for all of it
         at = 0
@@ -158,8 +158,8 @@ class VoiceConversionPipeline:
             at += window.vocals.shape[1]
             self._post_event("separate", at / STEM_RATE_HZ)
             if not found:
-                n_singing += count_singing_blocks(window.vocals, window.mix)
-                found = n_singing >= _FOUND_BLOCKS
+                singing.add(window.vocals, window.mix)
+                found = singing.n_blocks >= _FOUND_BLOCKS
             while found and waiting:
                 window = waiting.pop(0)
                 yield _MixInput(window)
@@ -170,7 +170,7 @@ class VoiceConversionPipeline:
         if sung:
             yield from self._convert_vocals(np.concatenate(sung), None, more=False)
         if waiting:
-            self._refuse_without_vocals(n_singing)
+            self._refuse_without_vocals(singing.n_blocks)
             self._passthrough = True
             yield from (_MixInput(window, passthrough=True) for window in waiting)
 

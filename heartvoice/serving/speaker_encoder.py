@@ -27,7 +27,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
     report = repository.about_network("speaker") | {
         "encoder": sizes.engine,
         "seconds": round(recording.duration_s, 3),
-        "warnings": list(recording.warnings),
+        "warnings": list(recording.mono_warnings),
     }
     job.answer({"EMBEDDING": embedding, "REPORT": json.dumps(report)})
 

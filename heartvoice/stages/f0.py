@@ -5,6 +5,9 @@ The contour is 100 values a second in Hz, 0 = unvoiced; value j belongs to sampl
 * swift-f0 gives a pitch of 47 to 2094 Hz and a confidence every 16 ms, frame k around sample 256 k.
 * RMVPE gives the salience of 360 pitches every 10 ms, 32 to 2005 Hz, from log-mel frames.
 
+Both hear a soft recording at an ordinary level. Statistics are over the values that are `heard`: a contour of hum in
+pauses is as good a contour as that of the voice.
+
 Source: seed_vc spec, sections 4 and 5; the wheel of swift-f0 0.3.0 for its threshold, frame centres and windows.
 """
 
@@ -19,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio import dsp
+from heartvoice.audio.levels import SILENCE_DBFS, at_ordinary_level, heard, loudness_levels, voice_level
 from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.contracts.models import F0_NETWORK
@@ -34,8 +38,8 @@ VOICED_ABOVE_HZ = 1.0
 
 SWIFT_F0_THRESHOLD = 0.5
 """Least confidence of a voiced frame: the value to which the confidence is calibrated."""
-SWIFT_F0_SILENCE = 1e-3
-"""Frames whose samples all stay below this are unvoiced: the network never saw digital silence, and guesses."""
+SWIFT_F0_SILENCE_DB = -45.0
+"""Frames with a swing below this, relative to the voice's level, are unvoiced: the network guesses in silence."""
 SWIFT_F0_WINDOW, SWIFT_F0_PAST, SWIFT_F0_FUTURE = 1875, 11, 10
 """Frames of one call, and its context before and after. The context is the network's receptive field, so that windows
 change nothing."""
@@ -90,11 +94,12 @@ class F0Stage:
         self._threshold = default if threshold is None else threshold
         self._whole, self._context = whole_frames, context_frames
 
-    def track(self, audio: Samples) -> Contour:
+    def track(self, audio: Samples, level_dbfs: float | None = None) -> Contour:
         """Track the pitch.
 
         Args:
             audio: float32 [N], mono at 16 kHz, N >= 1.
+            level_dbfs: level of the voice (`levels.voice_level`), if the audio is a part of a recording.
 
         Returns:
             float32 [N // 160 + 1], Hz, 0 = unvoiced.
@@ -110,11 +115,17 @@ class F0Stage:
             )
         if not np.isfinite(audio).all():
             raise InvalidRequestError("audio: expected finite samples, got NaN or Inf")
+        level = voice_level(loudness_levels(audio)) if level_dbfs is None else level_dbfs
+        n_values = len(audio) // F0_HOP + 1
+        if level < SILENCE_DBFS:
+            return np.zeros(n_values, np.float32)
+        ordinary = at_ordinary_level(audio, level)
         if isinstance(self._sizes, SwiftF0Config):
-            hz, confidence = self._swift_frames(audio, self._sizes.hop)
-            n_values = len(audio) // F0_HOP + 1
+            hz, confidence = self._swift_frames(ordinary, self._sizes.hop)
+            silent = swings(audio, self._sizes.hop) < 10 ** ((level + SWIFT_F0_SILENCE_DB) / 20)
+            confidence[silent[: len(confidence)]] = 0.0
             return onto_grid(hz, confidence >= self._threshold, self._sizes.hop / F0_HOP, n_values)
-        return self._track_rmvpe(audio, self._sizes)
+        return self._track_rmvpe(ordinary, self._sizes)
 
     # ---------------------------------------------------------------------------------------------------- swift-f0
 
@@ -129,7 +140,6 @@ class F0Stage:
             found = self._run(audio[None, first * hop : last], 2)
             parts.append(found[start - first : end - first])
         hz, confidence = np.concatenate(parts).T
-        confidence[peaks(audio, hop)[:n_frames] < SWIFT_F0_SILENCE] = 0.0
         return hz, confidence
 
     # ------------------------------------------------------------------------------------------------------- RMVPE
@@ -157,12 +167,12 @@ class F0Stage:
 # --------------------------------------------------------------------------------------------------- swift-f0's maths
 
 
-def peaks(audio: Samples, hop: int) -> NDArray[np.float32]:
-    """Largest magnitude of each full hop of [N], [N // hop]; of all samples if there is no full hop."""
+def swings(audio: Samples, hop: int) -> NDArray[np.float32]:
+    """Half the range of each full hop of [N], [N // hop]; of all samples if there is no full hop."""
     whole = len(audio) // hop * hop
     by_hop = audio[:whole].reshape(-1, hop) if whole else audio[None]
-    highest: NDArray[np.float32] = np.maximum(by_hop.max(axis=1), -by_hop.min(axis=1))
-    return highest
+    half: NDArray[np.float32] = (by_hop.max(axis=1) - by_hop.min(axis=1)) / 2
+    return half
 
 
 def onto_grid(hz: NDArray[np.float32], voiced: NDArray[np.bool_], step: float, n_values: int) -> Contour:
@@ -261,6 +271,11 @@ def decode_salience(salience: NDArray[np.float32], threshold: float = RMVPE_THRE
 
 
 # ------------------------------------------------------------------------------------------------------------ reports
+
+
+def heard_contour(f0: Contour, audio: Samples) -> Contour:
+    """A contour [n] for statistics: 0 also where the audio [N] at 16 kHz is far below its voice's level."""
+    return np.where(heard(loudness_levels(audio)[: len(f0)]), f0, np.float32(0))
 
 
 def median_hz(f0: NDArray[np.floating[Any]]) -> float:

@@ -62,7 +62,8 @@ class ExactConversion(Iterator[Floats]):
     def _convert(self, vocals44: Floats) -> Iterator[Floats]:
         stage, settings = self._stage, self._settings
         source = stage.analyse(vocals44)
-        self._f0, self._auto = source.f0, settings.automatic_shift(source.f0, self._voice.f0)
+        self._f0 = source.heard_f0
+        self._auto = settings.automatic_shift(self._f0, self._voice.f0)
         moved = shifted(source.f0, self._auto + settings.pitch_shift)
         cond = stage.condition(source.content, moved, source.n_frames)
         del source, vocals44  # a song's content is as large as its condition

@@ -22,6 +22,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.audio.levels import heard
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import F0_RATE_HZ, MAX_LEVEL, SPEECH_RATE_HZ
 from heartvoice.contracts.field_checks import check_finite
@@ -49,11 +50,13 @@ LEAST_FRAMES = 64
 SETTLED_VALUES = 10 * F0_RATE_HZ
 """Voiced values after which the automatic shift is fixed."""
 
-_VERSION = 1
-_NUMBERS = 10
+_VERSION = 2
+_NUMBERS = 12
 """Numbers in a packed state, apart from its version, checksum and owner."""
 _SHIFT_AT = 6
-"""Index of the automatic shift, the only one that is not a count."""
+"""Index of the automatic shift. It and the level after it are the only ones that are no counts."""
+_MOST_LEVEL = 200.0
+"""dBFS, either way: beyond all that float32 samples have."""
 _MOST_SHIFT = 120.0
 """Semitones: ten octaves, more than between any two voices."""
 _BASE = 2**16
@@ -79,8 +82,12 @@ class LiveState:
     settled: bool = False
     shift: float = 0.0
     """Automatic shift of the last window in semitones."""
+    level_dbfs: float = -_MOST_LEVEL
+    """Level of the voice in the vocals so far."""
     voiced: Floats = field(default_factory=_none)
-    """The voiced ones among these values, in Hz."""
+    """The voiced ones among these values, in Hz, ..."""
+    levels: Floats = field(default_factory=_none)
+    """... and their levels in dBFS."""
     tail: Floats = field(default_factory=_none)
     """End of the last window, for the cross-fade; empty before the first window."""
     audio: Floats = field(default_factory=_none)
@@ -91,12 +98,17 @@ class LiveState:
         """First sample of the context."""
         return max(0, (self.next_frame * SVC_HOP - CONTEXT_SAMPLES) // GRID_SAMPLES * GRID_SAMPLES)
 
+    @property
+    def heard(self) -> Floats:
+        """The voiced values that count in statistics, in Hz."""
+        return self.voiced[heard(self.levels, self.level_dbfs)]
+
     def pack(self, owner: tuple[int, ...]) -> Floats:
         """Pack the state as float32 [S]; `owner` identifies the conversion."""
-        numbers = [*_digits(self.n_received), self.next_frame, self.n_windows, self.n_values, self.settled, self.shift]
-        lengths = [len(self.voiced), len(self.tail), len(self.audio)]
-        head = np.array([*owner, *numbers, *lengths], np.float32)
-        body = np.concatenate([head, self.voiced, self.tail, self.audio])
+        counts = [*_digits(self.n_received), self.next_frame, self.n_windows, self.n_values, self.settled]
+        arrays = (self.voiced, self.levels, self.tail, self.audio)
+        numbers = [*owner, *counts, self.shift, self.level_dbfs, *map(len, arrays)]
+        body = np.concatenate([np.array(numbers, np.float32), *arrays])
         return np.concatenate([np.array([_VERSION, *_digits(crc32(body.tobytes()))], np.float32), body])
 
     @classmethod
@@ -121,7 +133,7 @@ class LiveState:
         # A checksum is no signature: the caller may have written any values that follow.
         check_finite("state", body)
         numbers = body[len(owner) : n_numbers].tolist()
-        shift = numbers.pop(_SHIFT_AT)
+        shift, level = numbers.pop(_SHIFT_AT), numbers.pop(_SHIFT_AT)
         if np.signbit(numbers).any() or not all(number.is_integer() for number in numbers):  # -0.0 is no count
             raise InvalidRequestError("state: expected counts, got negative or fractional ones")
         high, low, next_frame, n_windows, n_values, settled, *lengths = map(int, numbers)
@@ -132,8 +144,9 @@ class LiveState:
                 f"state: expected {sum(lengths)} samples and pitches, got {len(body) - n_numbers}"
             )
         ends = n_numbers + np.cumsum([0, *lengths])
-        voiced, tail, audio = (body[start:end].copy() for start, end in pairwise(ends))
-        state = cls(high * _BASE + low, next_frame, n_windows, n_values, bool(settled), shift, voiced, tail, audio)
+        arrays = [body[start:end].copy() for start, end in pairwise(ends)]
+        n_received = high * _BASE + low
+        state = cls(n_received, next_frame, n_windows, n_values, bool(settled), shift, level, *arrays)
         state.check()
         return state
 
@@ -155,6 +168,8 @@ class LiveState:
                 seen[0] <= self.n_values <= seen[1] and len(self.voiced) <= self.n_values,
             ),
             ("pitches in Hz", bool(((self.voiced > VOICED_ABOVE_HZ) & (self.voiced <= SPEECH_RATE_HZ / 2)).all())),
+            ("as many levels as pitches", len(self.levels) == len(self.voiced)),
+            ("levels in dBFS", float(np.abs([self.level_dbfs, *self.levels]).max()) <= _MOST_LEVEL),
             (f"a shift of at most {_MOST_SHIFT:g} semitones, got {self.shift:g}", abs(self.shift) <= _MOST_SHIFT),
             ("samples of about -1 to 1", float(np.abs([*self.tail, *self.audio]).max(initial=0)) <= MAX_LEVEL),
         ):
@@ -234,10 +249,11 @@ class LiveConverter:
     def report(self) -> dict[str, Any]:
         """The report of an exact conversion, over the vocals so far."""
         state, settings = self._state, self._settings
-        wanted = settings.automatic_shift(state.voiced, self._voice.f0)
-        share = len(state.voiced) / max(1, state.n_values)
+        sung = state.heard
+        wanted = settings.automatic_shift(sung, self._voice.f0)
+        share = len(sung) / max(1, state.n_values)
         auto = (state.shift, wanted if state.n_windows else 0.0)
-        return make_report("live", state.n_windows, state.voiced, auto, self._voice, settings, share)
+        return make_report("live", state.n_windows, sung, auto, self._voice, settings, share)
 
     # -------------------------------------------------------------------------------------------------------- inside
 
@@ -262,7 +278,7 @@ class LiveConverter:
     def _converted(self, state: LiveState, end: int, more: bool) -> tuple[LiveState, list[Floats]]:
         """Convert frames [next_frame, end)."""
         stage, settings = self._stage, self._settings
-        source = stage.analyse(state.audio)
+        source = stage.analyse(state.audio, state.level_dbfs)
         state = self._counted(state, source, end if more else None)
         moved = shifted(source.f0, state.shift + settings.pitch_shift)
         cond = stage.condition(source.content, moved, source.n_frames)
@@ -285,9 +301,13 @@ class LiveConverter:
         """Add pitches up to frame `end` (None: all) to the statistics, and update the shift."""
         first = state.context_start // SAMPLES_PER_VALUE
         upto = first + source.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE
-        new = source.f0[state.n_values - first : upto - first]
-        voiced = np.concatenate([state.voiced, new[new > VOICED_ABOVE_HZ]])
-        shift = state.shift if state.settled else self._settings.automatic_shift(voiced, self._voice.f0)
-        return replace(
-            state, voiced=voiced, n_values=upto, shift=shift, settled=len(voiced) >= SETTLED_VALUES,
+        part = slice(state.n_values - first, upto - first)
+        new, levels = source.f0[part], source.levels[part]
+        voiced = new > VOICED_ABOVE_HZ
+        state = replace(
+            state, n_values=upto, level_dbfs=source.level_dbfs, voiced=np.concatenate([state.voiced, new[voiced]]),
+            levels=np.concatenate([state.levels, levels[voiced]]),
         )  # fmt: skip
+        sung = state.heard
+        shift = state.shift if state.settled else self._settings.automatic_shift(sung, self._voice.f0)
+        return replace(state, shift=shift, settled=state.settled or len(sung) >= SETTLED_VALUES)

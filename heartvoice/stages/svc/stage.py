@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import keyed_random
+from heartvoice.audio.levels import heard, loudness_levels, voice_level
 from heartvoice.config.svc import SVC_HOP, SvcConfig
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.graphs import SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.settings import PROMPT_S
 from heartvoice.errors import EngineError
 from heartvoice.runtime.networks import Networks
-from heartvoice.stages.f0 import Contour, F0Stage
+from heartvoice.stages.f0 import Contour, F0Stage, heard_contour
 from heartvoice.stages.speaker import campplus_features
 from heartvoice.stages.svc.content import content_features, sinc_resample
 from heartvoice.stages.svc.flow import network_velocity, sample
@@ -55,6 +56,15 @@ class SourceFeatures:
     content: Floats
     f0: Contour
     n_frames: int
+    levels: Floats
+    """A-weighted level of each value of the contour in dBFS."""
+    level_dbfs: float
+    """Level of the voice, so far."""
+
+    @property
+    def heard_f0(self) -> Contour:
+        """The contour for statistics: 0 also where the vocals are far below their level."""
+        return np.where(heard(self.levels, self.level_dbfs), self.f0, np.float32(0))
 
 
 class ConvertStage:
@@ -105,7 +115,7 @@ class ConvertStage:
         start, n = 0, min(len(audio44), round(prompt_s * STEM_RATE_HZ))
         if not from_the_start(len(audio44), prompt_s):
             whole = sinc_resample(audio44)
-            at = stretch_start(whole, self._f0.track(whole), prompt_s)
+            at = stretch_start(whole, heard_contour(self._f0.track(whole), whole), prompt_s)
             start = min(at * SAMPLES_PER_VALUE, len(audio44) - n)
         stretch = audio44[start : start + n]
         audio16 = sinc_resample(stretch)
@@ -114,10 +124,10 @@ class ConvertStage:
 
     def voice_of(self, stretch44: Floats, f0: AnyContour, style: Floats, start_s: float = 0.0) -> VoiceFeatures:
         """The features of a voice from its prompt [N], contour and style [S]; errors as for `voice`."""
-        mel = log_mel(stretch44, self._sizes.dit.in_channels)
-        content = self.content(sinc_resample(stretch44))
-        cond = self.condition(content, f0, len(mel))  # the contour as it is: 0 where unvoiced
-        return VoiceFeatures(mel, cond, style, f0, pcm_sha256(stretch44), len(stretch44) / STEM_RATE_HZ, start_s)
+        mel, audio16 = log_mel(stretch44, self._sizes.dit.in_channels), sinc_resample(stretch44)
+        cond = self.condition(self.content(audio16), f0, len(mel))  # the contour as it is: 0 where unvoiced
+        heard_f0, seconds = heard_contour(f0, audio16), len(stretch44) / STEM_RATE_HZ
+        return VoiceFeatures(mel, cond, style, heard_f0, pcm_sha256(stretch44), seconds, start_s)
 
     def style(self, audio16: Floats) -> Floats:
         """The style vector [S] of samples [N] at 16 kHz, at most 60 s."""
@@ -127,11 +137,13 @@ class ConvertStage:
 
     # -------------------------------------------------------------------------------------------------------- a song
 
-    def analyse(self, vocals44: Floats) -> SourceFeatures:
-        """The content and pitch of vocals [N]."""
+    def analyse(self, vocals44: Floats, level_dbfs: float = -np.inf) -> SourceFeatures:
+        """The content and pitch of vocals [N]; `level_dbfs` is the voice's level in what came before them."""
         audio16 = sinc_resample(vocals44)
-        f0 = self._f0.track(audio16)
-        return SourceFeatures(self.content(audio16), f0, n_mel_frames(len(vocals44)))
+        levels = loudness_levels(audio16).astype(np.float32)
+        level = max(voice_level(levels), level_dbfs)
+        f0 = self._f0.track(audio16, level)
+        return SourceFeatures(self.content(audio16), f0, n_mel_frames(len(vocals44)), levels[: len(f0)], level)
 
     def content(self, audio16: Floats) -> Floats:
         """The content [S, C] of samples at 16 kHz; see `content.content_features`."""

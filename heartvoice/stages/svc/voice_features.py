@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.audio.levels import block_levels
 from heartvoice.contracts.constants import MAX_PROMPT_S, STEM_RATE_HZ
 from heartvoice.stages.f0 import F0_HOP, VOICED_ABOVE_HZ, median_hz
 from heartvoice.stages.svc.pitch import Contour
@@ -30,7 +31,7 @@ class VoiceFeatures:
     style: Floats
     """float32 [S], not normalised."""
     f0: Contour
-    """[n], Hz, 100 a second, 0 = unvoiced."""
+    """[n], Hz, 100 a second, 0 = unvoiced, or too soft for a statistic (`f0.heard_contour`)."""
     sha256: str
     """Of the prompt's samples. It does not depend on how engines round."""
     prompt_s: float
@@ -80,14 +81,14 @@ def stretch_start(audio16: Floats, f0: Contour, prompt_s: float) -> int:
 
     Returns:
         The index of its first value in the contour; the earliest of equal ones. The sum is over magnitudes of voiced
-        hops, not powers, so that one shout does not outweigh 10 s of singing. If nothing is voiced, all hops count.
+        hops, not powers, so that one shout does not outweigh 10 s of singing; an offset is no magnitude. If nothing is
+        voiced, all hops count.
     """
     n_values = len(audio16) // F0_HOP
     last = n_values - int(np.ceil(prompt_s * STEM_RATE_HZ / SAMPLES_PER_VALUE))
     if last <= 0:
         return 0
-    hops = audio16[: n_values * F0_HOP].reshape(-1, F0_HOP)
-    level = np.sqrt(np.einsum("ij,ij->i", hops, hops, dtype=np.float64) / F0_HOP)
+    level = 10 ** (block_levels(audio16, F0_HOP) / 20)
     voiced = f0[:n_values] > VOICED_ABOVE_HZ
     if voiced.any():
         level = level * voiced

@@ -22,12 +22,13 @@ from heartvoice.stages import f0 as stage_module
 from heartvoice.stages.f0 import (
     F0Stage,
     decode_salience,
+    heard_contour,
     median_hz,
     onto_grid,
-    peaks,
     pieces,
     rmvpe_log_mel,
     shift_semitones,
+    swings,
 )
 from tests.support.cancelling import networks_until
 from tests.support.f0_engines import SMALL, SWIFT, OneNetwork, f0_engine, golden_sizes, swift_engine
@@ -81,10 +82,12 @@ def test_notes_change_within_two_frames() -> None:
     assert distance.max() <= 4
 
 
-@pytest.mark.parametrize("level_db", [0, -20, -40])
-def test_level_does_not_matter(level_db: float) -> None:
+@pytest.mark.parametrize(
+    ("level_db", "offset"), [(0, 0.0), (-20, 0.0), (-40, 0.2), (-58, 0.0), (-75, -0.01), (20, 0.0)]
+)
+def test_level_and_offset_do_not_matter(level_db: float, offset: float) -> None:
     voice = glide(80, 800)
-    contour = swift().track(voice.audio * np.float32(2 * 10 ** (level_db / 20)))
+    contour = swift().track(voice.audio * np.float32(2 * 10 ** (level_db / 20)) + np.float32(offset))
     found = score(contour, voice.contour, MARGIN)
     assert found.rpa > 0.995
     assert found.median_cents < 5.0
@@ -96,10 +99,35 @@ def test_silence_and_noise_are_unvoiced(level: float) -> None:
     assert (contour > 0).mean() < 0.01
 
 
-def test_a_voice_that_is_digitally_silent_has_no_pitch() -> None:
+@pytest.mark.parametrize(("level_db", "offset"), [(0, 0.0), (-58, 0.0), (-20, 0.1)])
+def test_a_voice_that_is_digitally_silent_has_no_pitch(level_db: float, offset: float) -> None:
     voice = vibrato(220)
-    contour = swift().track(np.concatenate([voice.audio, np.zeros(16_000, np.float32)]))
-    assert not contour[-90:].any()
+    with_gap = np.concatenate([voice.audio, np.zeros(16_000, np.float32), voice.audio])
+    contour = swift().track(with_gap * np.float32(2 * 10 ** (level_db / 20)) + np.float32(offset))
+    assert (contour[10:290] > 0).all()
+    assert not contour[310:390].any()
+
+
+def mains(n_samples: int, hz: float, dbfs: float) -> np.ndarray:
+    """Hum and its overtones, float32 [N]."""
+    time = np.arange(n_samples) / 16_000
+    wave = sum((np.sin(2 * np.pi * hz * k * time) / k for k in range(1, 8)), np.zeros(n_samples))
+    made: np.ndarray = (wave * 10 ** (dbfs / 20) / np.sqrt(np.mean(wave**2))).astype(np.float32)
+    return made
+
+
+@pytest.mark.parametrize(("hz", "dbfs"), [(50, -50), (60, -45), (50, -40), (100, -45)])
+def test_hum_in_pauses_does_not_move_the_median(hz: float, dbfs: float) -> None:
+    """12 s with 7 s of pauses, whose plain median is the hum's."""
+    voice = notes((220, 253, 294, 253, 247, 262, 253, 278, 253, 240))
+    rest = np.zeros(56_000, np.float32)
+    audio = np.concatenate([rest, voice.audio, rest])
+    audio += mains(len(audio), hz, dbfs)
+    contour = swift().track(audio)
+    assert median_hz(contour) == pytest.approx(hz, rel=0.02)
+    assert median_hz(heard_contour(contour, audio)) == pytest.approx(253, rel=0.01)
+    soft = audio * np.float32(0.005) + np.float32(0.003)
+    assert median_hz(heard_contour(swift().track(soft), soft)) == pytest.approx(253, rel=0.01)
 
 
 def test_range_is_that_of_the_engine() -> None:
@@ -167,11 +195,11 @@ def test_a_leap_is_a_step() -> None:
     assert contour.tolist() == [220, 220, 440, 440, 440]
 
 
-def test_peaks_are_those_of_whole_hops() -> None:
+def test_swings_are_those_of_whole_hops_and_know_no_offset() -> None:
     audio = single([0, -3, 1, 2, 9])
-    assert peaks(audio, 2).tolist() == [3, 2]
-    assert peaks(audio[:1], 2).tolist() == [0]
-    assert peaks(-audio, 8).tolist() == [9]
+    assert swings(audio, 2).tolist() == [1.5, 0.5]
+    assert swings(audio[:1], 2).tolist() == [0]
+    assert swings(audio + np.float32(4), 8).tolist() == [6]
 
 
 # ------------------------------------------------------------------------------------------------------------ RMVPE

@@ -223,6 +223,13 @@ def test_a_push_that_is_cancelled_changes_nothing() -> None:
     assert np.array_equal(np.concatenate(pieces + converter.push(parts[1], more=False)), expected)
 
 
+def test_soft_sounds_before_the_singing_are_forgotten_when_it_comes() -> None:
+    converter = LiveConverter(small_stage()[0], voice_of(), QUICK)
+    converter.push(np.concatenate([tone(6.0, 800.0, 0.005), tone(1.0, 220.0)]), more=True)
+    converter.push(tone(2.0, 220.0), more=False)
+    assert converter.report()["median_hz"] == pytest.approx(220, abs=20)
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -256,10 +263,10 @@ def changed(at: int, value: float) -> Floats:
     [
         (lambda: a_state()[:-1], "state: it is damaged: its checksum"),
         (lambda: np.append(a_state(), np.float32(0)), "state: it is damaged: its checksum"),
-        (lambda: a_state()[:9], r"state: expected float32 \[at least 17\], got float32 \[9\]"),
-        (lambda: a_state()[None], r"state: expected float32 \[at least 17\], got float32 \[1, \d+\]"),
+        (lambda: a_state()[:9], r"state: expected float32 \[at least 19\], got float32 \[9\]"),
+        (lambda: a_state()[None], r"state: expected float32 \[at least 19\], got float32 \[1, \d+\]"),
         (lambda: a_state().astype(np.float64), "got float64"),
-        (lambda: changed(0, 2), "state: expected version 1, got 2"),
+        (lambda: changed(0, 1), "state: expected version 2, got 1"),
         (lambda: changed(1, np.nan), "state: it is damaged: its checksum"),
         (lambda: changed(9, 100), "state: it is damaged: its checksum"),
         (lambda: changed(-5, np.nan), "state: it is damaged: its checksum"),
@@ -280,8 +287,10 @@ def forged(at: int, value: float) -> Floats:
 
 N_BEFORE = 3
 """Version and checksum."""
-_HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_AUDIO = range(4, 14)
-"""Behind the owner."""
+_HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _LEVEL, _N_VOICED, _N_LEVELS, _N_TAIL, _N_AUDIO, _PITCH = (
+    range(4, 17)
+)
+"""Behind the owner; the last one is the first pitch."""
 
 
 @pytest.mark.parametrize(
@@ -299,17 +308,18 @@ _HIGH, _LOW, _NEXT, _WINDOWS, _VALUES, _SETTLED, _SHIFT, _N_VOICED, _N_TAIL, _N_
         (_VALUES, 0, "state: expected as many pitches as its samples have"),
         (_SHIFT, 1e6, "state: expected a shift of at most 120 semitones"),
         (_SHIFT, np.inf, "state: expected finite"),
+        (_LEVEL, 1e6, "state: expected levels in dBFS"),
         (_N_VOICED, 1e9, r"state: expected \d+ samples and pitches"),
         (_N_VOICED, -1, "state: expected counts"),
         (_N_TAIL, 0, r"state: expected \d+ samples and pitches"),
         (_N_AUDIO, 3e38, r"state: expected \d+ samples and pitches"),
-        (14, -100.0, "state: expected pitches in Hz"),
-        (14, 1e30, "state: expected pitches in Hz"),
+        (_PITCH, -100.0, "state: expected pitches in Hz"),
+        (_PITCH, 1e30, "state: expected pitches in Hz"),
         (-1, 1e30, "state: expected samples of about -1 to 1"),
     ],
 )
 def test_states_that_no_conversion_left_behind_are_refused(at: int, value: float, message: str) -> None:
-    restored(forged(14, 220.0))  # a plausible pitch
+    restored(forged(_PITCH, 220.0))  # a plausible pitch
     with pytest.raises(InvalidRequestError, match=message):
         restored(forged(at, value))
 

@@ -176,12 +176,21 @@ def test_silent_vocals_are_converted_and_not_moved() -> None:
 
 
 def test_a_reference_without_a_voiced_value_moves_nothing() -> None:
-    whisper = normal(0, "whisper", 0, (4 * RATE_HZ,)) * np.float32(2e-4)
+    whisper = normal(0, "whisper", 0, (4 * RATE_HZ,)) * np.float32(1e-5)
     voice = small_stage()[0].voice(whisper, 3.0)
     assert (voice.voiced_share, voice.median_hz) == (0.0, 0.0)
     found = report_of(tone(1.0), voice, "exact")
     assert found["shift_semitones"] == 0
     assert found["voiced_share"] == 1
+
+
+def test_soft_sounds_between_notes_move_no_median() -> None:
+    voice = small_stage()[0].voice(np.concatenate([tone(1.0, 440.0), tone(2.0, 100.0, 0.002)]), 3.0)
+    assert voice.median_hz == pytest.approx(440, abs=20)
+    assert voice.voiced_share == pytest.approx(1 / 3, abs=0.03)
+    found = report_of(np.concatenate([tone(1.0), tone(2.0, 800.0, 0.005)]), voice, "octave")
+    assert found["median_hz"] == pytest.approx(220, abs=20)
+    assert found["shift_semitones"] == 12
 
 
 # --------------------------------------------------------------------------------------------------------------- voices
@@ -212,6 +221,7 @@ def test_the_stretch_with_the_most_voice_is_taken() -> None:
 def stretches(levels: list[float], voiced: list[bool], prompt_s: float) -> int:
     """Where a stretch begins in a reference of so many seconds, in seconds."""
     audio = np.repeat(np.array(levels, np.float32), 16_000)
+    audio[1::2] *= -1  # a level, not an offset
     f0 = np.append(np.repeat(np.where(voiced, 200.0, 0.0), 100), 0.0)
     start = stretch_start(audio, f0, prompt_s)
     assert start % 100 == 0
