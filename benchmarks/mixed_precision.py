@@ -73,7 +73,7 @@ def graph_of(model: GraphModel, preset: Preset, repository: Repository | None) -
 
 def variants(present: Collection[Fp32Region], *, few: bool) -> dict[str, tuple[Fp32Region, ...]]:
     """Return sets of float32 regions by name."""
-    found: dict[str, tuple[Fp32Region, ...]] = {"all islands": FP32_REGIONS, "no islands": ()}
+    found: dict[str, tuple[Fp32Region, ...]] = {"all regions": FP32_REGIONS, "no regions": ()}
     if not few:
         found |= {f"all but {name}": tuple(other for other in FP32_REGIONS if other != name) for name in present}
     return found
@@ -127,7 +127,7 @@ def whole_window(run: Run, repository: Repository) -> None:
         got_audio, got = CodecStage(emulated, sizes).decode_window(request)
         errors = compare({"latents": got, "audio": got_audio}, {"latents": latents, "audio": audio})
         facts: dict[str, Any] = {f"{name}_snr_db": error.snr_db for name, error in errors.items()}
-        run.add("ten steps, then the decoder in float32", f"{precision}, all islands", **facts)
+        run.add("ten steps, then the decoder in float32", f"{precision}, all regions", **facts)
         run.save()
 
 

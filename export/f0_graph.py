@@ -131,7 +131,7 @@ class _Rmvpe:
     def _plain_bias(self, name: str) -> Callable[[], Array]:
         return lambda: self.source.array(f"{name}.bias")
 
-    def _conv(  # noqa: PLR0913
+    def _conv(  # noqa: PLR0913 (a layer's sizes)
         self,
         x: str,
         name: str,

@@ -82,12 +82,12 @@ def store_report(
     path = repository.root / REPORT
     report = read_json(path)
     before = report.get(precision, {})
-    same = before.get("islands") == sorted(fp32_regions) and before.get("weights") == repository.index["weights"]
+    same = before.get("fp32_regions") == sorted(fp32_regions) and before.get("weights") == repository.index["weights"]
     report[precision] = {
-        "islands": sorted(fp32_regions),
+        "fp32_regions": sorted(fp32_regions),
         "weights": repository.index["weights"],
         "preset": repository.index["preset"],
-        "method": "rounded at weights and at every tensor outside of the islands, summed in float32",
+        "method": "rounded at weights and at every tensor outside of these regions, summed in float32",
         "graphs": {**(before.get("graphs", {}) if same else {}), **graphs},
     }
     path.write_text(to_json(report), encoding="utf-8")

@@ -177,7 +177,7 @@ def export_plans(
 # ------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _plan(  # noqa: PLR0913
+def _plan(  # noqa: PLR0913 (the parts of a plan)
     repository: Repository, model: GraphModel, job: PlanJob, trt: Any, target: Target, reporter: PlanReporter,
     options: PlanOptions, timing_cache: Path | None, cancelled: Callable[[], bool], scratch: Path,
 ) -> Made:  # fmt: skip
@@ -190,7 +190,7 @@ def _plan(  # noqa: PLR0913
         "model": model.name,
         "preset": repository.index["preset"],
         "precision": job.precision,
-        "islands": sorted(job.fp32_regions) if job.half else [],
+        "fp32_regions": sorted(job.fp32_regions) if job.half else [],
         "gpu": target.device.name,
         "compute_capability": target.device.compute_capability,
         "tensorrt": target.tensorrt,
@@ -282,7 +282,7 @@ def _typed(
     about = {
         "model": model.name,
         "precision": job.precision,
-        "islands": sorted(job.fp32_regions),
+        "fp32_regions": sorted(job.fp32_regions),
         "source": tensorrt_plans.graph_hashes(repository, model.name),
         "nodes": typed.counts,
         "files": files,

@@ -38,7 +38,7 @@ class Dense:
             half=True,
         )
 
-    def linear(  # noqa: PLR0913
+    def linear(  # noqa: PLR0913 (a layer's sizes)
         self, x: str, name: str, width_in: int, width_out: int, *, bias: bool = True, scale: float = 1.0,
         residual: str | None = None, out: str = "",
     ) -> str:  # fmt: skip

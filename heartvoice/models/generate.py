@@ -25,7 +25,7 @@ def max_frames_of(max_audio_length_ms: int) -> int:
 
 
 @torch.inference_mode()
-def generate(  # noqa: PLR0913
+def generate(  # noqa: PLR0913 (the reference's arguments)
     model: HeartMuLa,
     text_ids: npt.NDArray[np.int64],
     *,

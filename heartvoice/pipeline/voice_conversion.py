@@ -73,7 +73,7 @@ class _MixInput:
 class VoiceConversionPipeline:
     """Converts the singing of one recording to another voice."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(  # noqa: PLR0913 (the parts of a job)
         self,
         request: VoiceRequest,
         stages: VoiceStages,

@@ -164,7 +164,7 @@ class FlowMatching(nn.Module):
         solved: Tensor = euler(noise, context, context_length, steps, velocity)
         return solved
 
-    def inference_codes(  # noqa: PLR0913
+    def inference_codes(  # noqa: PLR0913 (the reference's arguments)
         self,
         codes: Tensor,
         true_latents: Tensor,

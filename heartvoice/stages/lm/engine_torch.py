@@ -135,7 +135,7 @@ class TorchEngine:
         self._under_way: deque[_Batch] = deque()
 
     @classmethod
-    def load(  # noqa: PLR0913
+    def load(  # noqa: PLR0913 (an engine's options)
         cls,
         source: TensorSource,
         preset: Preset,

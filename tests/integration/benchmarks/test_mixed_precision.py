@@ -10,11 +10,11 @@ from heartvoice.config.presets import PRESETS
 from heartvoice.export.graph_builder import FP32_REGIONS
 
 
-def test_variants_leave_out_one_island_each() -> None:
+def test_variants_leave_out_one_region_each() -> None:
     found = mixed_precision.variants(["norm", "time"], few=False)
-    assert list(found) == ["all islands", "no islands", "all but norm", "all but time"]
+    assert list(found) == ["all regions", "no regions", "all but norm", "all but time"]
     assert set(FP32_REGIONS) - set(found["all but time"]) == {"time"}
-    assert list(mixed_precision.variants(["norm"], few=True)) == ["all islands", "no islands"]
+    assert list(mixed_precision.variants(["norm"], few=True)) == ["all regions", "no regions"]
 
 
 def test_official_sizes_are_cut_in_depth_alone() -> None:
@@ -31,6 +31,6 @@ def test_run_of_one_graph_writes_every_variant(exported: Path, tmp_path: Path) -
     (path,) = tmp_path.glob("half-tiny-*.json")
     result = json.loads(path.read_text())
     rows = {row["variant"]: row["snr_db"] for row in result["rows"]}
-    assert set(rows) == {f"{p}, {v}" for p in ("bf16", "fp16") for v in ("all islands", "no islands", "all but norm")}
-    assert rows["fp16, all islands"] > rows["bf16, all islands"] + 10
+    assert set(rows) == {f"{p}, {v}" for p in ("bf16", "fp16") for v in ("all regions", "no regions", "all but norm")}
+    assert rows["fp16, all regions"] > rows["bf16, all regions"] + 10
     assert result["weights"] == "random seed=0"

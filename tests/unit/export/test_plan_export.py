@@ -84,7 +84,7 @@ def test_plans_lie_beside_their_graph_with_a_sidecar_and_are_linked_for_triton(
     assert (repository / "vocoder" / ACTIVE).samefile(path)
     plan = open_plan(Repository(repository), "vocoder", TARGET)
     assert plan.content() == path.read_bytes()
-    assert plan.about["islands"] == sorted(FP32_REGIONS)
+    assert plan.about["fp32_regions"] == sorted(FP32_REGIONS)
     assert plan.about["typed"]["model.onnx"]["sha256"]
     assert plan.about["error"]["errors"]["audio"]["snr_db"] > 30
     assert cache.read_bytes() == f"timings of {VERSIONS[0]}".encode()
@@ -123,7 +123,7 @@ def test_single_precision_plans_are_made_of_the_graph_itself(repository: Path, p
     assert plan_head(made.path)["tf32"] is tf32
     body = made.path.read_bytes().partition(b"\n")[2]
     assert onnx.load_from_string(body) == onnx.load(repository / "vocoder" / "1" / "model.onnx")
-    assert Plan.read(made.path).about["islands"] == []
+    assert Plan.read(made.path).about["fp32_regions"] == []
 
 
 def test_every_graph_but_the_language_model_gets_a_plan(exported: Path, tmp_path: Path) -> None:

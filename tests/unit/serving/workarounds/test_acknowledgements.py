@@ -28,7 +28,7 @@ def test_a_response_is_missing_until_it_is_taken() -> None:
         receiver.take()  # a sender that has ended needs none
 
 
-def test_waiting_ends_with_the_receipt() -> None:
+def test_waiting_ends_with_the_acknowledgement() -> None:
     job_id = uuid.uuid4().hex
     with AckSender(job_id) as receiver:
         sender = AckReceiver(job_id.encode())
@@ -70,7 +70,7 @@ with AckSender({job_id!r}):
 
 
 @pytest.mark.parametrize("job_id", [b"", b"nobody", b"\0" * 3, b"x" * 300, b"../../tmp"])
-def test_a_caller_that_gives_no_receipts_is_not_waited_for(job_id: bytes) -> None:
+def test_a_caller_that_gives_no_acknowledgements_is_not_waited_for(job_id: bytes) -> None:
     sender = AckReceiver(job_id)
     sender.sent()
     sender.wait(0.0)
