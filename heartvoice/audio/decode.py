@@ -1,61 +1,73 @@
-"""Decodes untrusted sound files within bounds: WAV, FLAC, OGG and MP3, by libsndfile.
+"""Decodes untrusted sound files within bounds: WAV, AIFF, FLAC, OGG and MP3, by libsndfile.
 
-Other formats that libsndfile reads are refused. The header's claims are checked before decoding and the decoded samples
-are counted again. So neither a false header nor a file that unpacks to hours takes more memory than the longest allowed
-recording.
+Containers are read here and no length is believed: libsndfile stops at the length that a header states or that it
+guesses, reads the first of several joined files, and refuses headers that are a little wrong. It gets pieces that it
+reads to their end, and what comes out is counted. Neither a false header nor a file that unpacks to hours takes more
+memory than the longest allowed recording. See docs/decisions/0018-decoding.md.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
+from heartvoice.audio.downmix import MOST_CHANNELS, channel_order, downmix_gains
+from heartvoice.audio.mp3_frames import mp3_parts
+from heartvoice.audio.ogg_pages import ogg_parts
+from heartvoice.audio.pcm_files import is_aiff, is_wav, pcm_parts
+from heartvoice.audio.quiet_mpg123 import quiet_mpg123
+from heartvoice.audio.sound_part import (
+    SoundPart,
+    SoundParts,
+    UnreadableError,
+    after_id3v2,
+    check_joined,
+    cut_short,
+    longer,
+)
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES
 from heartvoice.contracts.field_checks import check_file_size, check_rate
 from heartvoice.errors import InvalidRequestError
 
 Samples = NDArray[np.float32]
 
-ALLOWED = "WAV (PCM or float), FLAC, OGG (Vorbis or Opus) or MP3"
-_SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-"""Bytes per sample of each WAV encoding."""
+ALLOWED = "WAV or AIFF (PCM, float, A-law or µ-law), FLAC, OGG (Vorbis or Opus) or MP3"
+CONVERT = "convert it, for example: ffmpeg -i INPUT -ac 2 OUTPUT.flac"
 _SUBTYPES = {
-    "WAV": set(_SAMPLE_BYTES),
-    "WAVEX": set(_SAMPLE_BYTES),
+    "RAW": {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"},
     "FLAC": {"PCM_S8", "PCM_16", "PCM_24"},
     "OGG": {"VORBIS", "OPUS"},
     "MP3": {"MPEG_LAYER_III"},
 }
-_WAV_TAGS, _WAV_EXTENSIBLE = (1, 3), 0xFFFE
-"""Format tags of PCM and float, and of the extensible header."""
-_WAV_MOST_CHUNKS = 1000
-"""Limit of chunks before the samples; real files have a handful, and thousands of empty ones take many seconds."""
-_WAV_CODECS = {2: "MS_ADPCM", 6: "ALAW", 7: "ULAW", 0x11: "IMA_ADPCM", 0x31: "GSM610", 0x40: "G721", 0x55: "MP3"}
-"""Other codecs that are common in WAV files; named in the error message."""
+_SOUNDS = (
+    (re.compile(rb"caff"), "CAF"), (re.compile(rb"riff\x2e\x91\xcf\x11"), "W64"), (re.compile(rb"\.snd"), "AU"),
+    (re.compile(rb"....ftyp", re.DOTALL), "MP4 (AAC or ALAC)"), (re.compile(rb"\x1aE\xdf\xa3"), "Matroska or WebM"),
+    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "AAC"), (re.compile(rb"ADIF"), "AAC"), (re.compile(rb"wvpk"), "WavPack"),
+    (re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), "WMA"), (re.compile(rb"#!AMR"), "AMR"),
+    (re.compile(rb"MAC "), "Monkey's Audio"), (re.compile(rb"MPCK|MP\+"), "Musepack"), (re.compile(rb"TTA1"), "TTA"),
+    (re.compile(rb"DSD |FRM8"), "DSD"), (re.compile(rb"\x0b\x77"), "AC-3"), (re.compile(rb"MThd"), "MIDI"),
+    (re.compile(rb"\xff[\xe4-\xe7\xf4-\xf7\xfc-\xff]"), "MPEG audio of layer I or II"),
+    (re.compile(rb"RIFF....AVI ", re.DOTALL), "AVI"), (re.compile(rb"FLV\x01"), "FLV"),
+)  # fmt: skip
+"""What other programs read."""
 _OTHERS = (
-    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "AIFF"), (re.compile(rb"caff"), "CAF"),
-    (re.compile(rb"RF64|BW64"), "RF64"), (re.compile(rb"riff\x2e\x91\xcf\x11"), "W64"), (re.compile(rb"\.snd"), "AU"),
-    (re.compile(rb"....ftyp", re.DOTALL), "MP4"), (re.compile(rb"\x1aE\xdf\xa3"), "Matroska or WebM"),
     (re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|BM|RIFF....WEBP", re.DOTALL), "an image"),
     (re.compile(rb"%PDF"), "PDF"), (re.compile(rb"PK\x03\x04"), "a ZIP archive"), (re.compile(rb"\x1f\x8b"), "gzip"),
 )  # fmt: skip
+_FLAC_BEGINNING = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _UNKNOWN_LENGTH = 2**62
 """libsndfile's number of frames for a header that gives none."""
-_END_OF_STREAM = 4
-"""End-of-stream flag of an OGG page."""
-_STREAMED = 0x7FFFFF00
-"""Data size above which a WAV header was written by a stream, before its length was known."""
+_LEAST_READ = 4096
+_LEAST_FRAME = 576
+"""Samples of the smallest MP3 frame: a decoder that gives so many too few has left frames out."""
+_DAMAGED_MP3 = "damaged: the MP3 decoder skipped or muted parts of it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +80,7 @@ class SoundFile:
 
 
 def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_BYTES) -> SoundFile:
-    """Decode a whole file.
+    """Decode a whole file; more than two channels are mixed down to stereo by ITU-R BS.775.
 
     Args:
         data: content of the file.
@@ -82,95 +94,208 @@ def decode(data: bytes, *, field: str, max_s: float, max_bytes: int = MAX_FILE_B
     Raises:
         InvalidRequestError: the message gives field, allowed formats or limit, and the file's.
     """
-    check_file_size(field, len(data))
-    if len(data) > max_bytes:
-        raise InvalidRequestError(f"{field}: expected at most {max_bytes} bytes, got {len(data)}")
-    container = _container(data, field)
-    if container != "MP3":
-        audio, rate_hz = _read(data, field, max_s)
-        return SoundFile(audio, rate_hz, _end_warning(data, container))
-    with _quiet_mpg123() as status:
-        audio, rate_hz = _read(data, field, max_s)
-    damaged = ("damaged: the MP3 decoder skipped or muted parts of it",) if status.damaged else ()
-    return SoundFile(audio, rate_hz, damaged)
-
-
-def _container(data: bytes, field: str) -> str:
-    """Identify the container by its first bytes; libsndfile gets only allowed ones."""
-    if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
-        _check_wav_codec(data, field)
-        return "WAV"
-    for magic, name in ((b"fLaC", "FLAC"), (b"OggS", "OGG"), (b"ID3", "MP3")):
-        if data.startswith(magic):
-            return name
-    if len(data) > 3 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2:  # eleven sync bits, layer III
-        return "MP3"
-    kind = next((name for pattern, name in _OTHERS if pattern.match(data)), "")
-    raise InvalidRequestError(f"{field}: expected {ALLOWED}, got {kind or f'data that begins with {data[:8]!r}'}")
-
-
-def _check_wav_codec(data: bytes, field: str) -> None:
-    """Refuse other WAV codecs before libsndfile initialises them: those decoders are old and unneeded."""
-    for number, (name, start, _) in enumerate(_wav_chunks(data)):
-        if name == b"data":
-            return
-        if number == _WAV_MOST_CHUNKS:
-            raise InvalidRequestError(f"{field}: expected {ALLOWED}, got WAV with {number} chunks before its sound")
-        if name != b"fmt ":
-            continue
-        tag = int.from_bytes(data[start : start + 2], _byte_order(data))
-        if tag == _WAV_EXTENSIBLE:
-            tag = int.from_bytes(data[start + 24 : start + 26], _byte_order(data))  # begins the sub-format
-        if tag not in _WAV_TAGS:
-            raise InvalidRequestError(f"{field}: expected {ALLOWED}, got WAV with {_WAV_CODECS.get(tag, hex(tag))}")
-
-
-# ------------------------------------------------------------------------------------------------------------ decoding
-
-
-def _read(data: bytes, field: str, max_s: float) -> tuple[Samples, int]:
-    """Check the header, then decode in blocks of one second into one array."""
+    check_file_size(field, len(data), max_bytes)
     try:
-        with _Forward(ByteSource(data)) as file:
-            _check_header(file, field, max_s)
-            audio = _decode_blocks(file, field, max_s)
-            _check_whole(file, data, audio.shape[1], field)
-            return audio, int(file.samplerate)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(". ")
-    except soundfile.SoundFileError as error:
-        reason = str(error)
-    raise InvalidRequestError(f"{field}: expected {ALLOWED}, got a file that is damaged or cut short ({reason})")
+        parts = _parts(data)
+        with quiet_mpg123() if parts.container == "MP3" else nullcontext() as status:
+            decoder = _Decoder(parts, field, max_s)
+            audio = decoder.run()
+    except UnreadableError as error:
+        advice = f"; {CONVERT}" if error.convertible else ""
+        raise InvalidRequestError(f"{field}: expected {ALLOWED}, got {error}{advice}") from error
+    damaged = [_DAMAGED_MP3] if status is not None and status.damaged else []
+    warnings = tuple(dict.fromkeys((*parts.warnings, *decoder.warnings, *damaged)))
+    return SoundFile(audio, decoder.sample_rate_hz, warnings)
 
 
-def _check_header(file: soundfile.SoundFile, field: str, max_s: float) -> None:
-    if file.subtype not in _SUBTYPES.get(file.format, ()):
-        raise InvalidRequestError(f"{field}: expected {ALLOWED}, got {file.format} with {file.subtype}")
-    if not 1 <= file.channels <= MAX_CHANNELS:
-        raise InvalidRequestError(f"{field}: expected 1 or 2 channels, got {file.channels}")
-    check_rate(field, file.samplerate)
-    # Without a Xing header an MP3's length is estimated from its first bit rate; the decoded samples are counted.
-    limit_s = 2 * max_s if file.format == "MP3" else max_s
-    if limit_s * file.samplerate < file.frames < _UNKNOWN_LENGTH:
-        raise InvalidRequestError(f"{field}: expected at most {max_s:g} s, got {file.frames / file.samplerate:.6g} s")
+# ----------------------------------------------------------------------------------------------------------- containers
 
 
-def _decode_blocks(file: soundfile.SoundFile, field: str, max_s: float) -> Samples:
-    capacity = int(max_s * file.samplerate)
-    if file.format != "MP3":
-        capacity = min(capacity, file.frames)
-    audio = np.empty((file.channels, capacity), np.float32)  # untouched pages take no memory
-    n = 0
-    while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
-        if n + len(block) > capacity:
-            raise InvalidRequestError(f"{field}: expected at most {max_s:g} s, got more")
+def _parts(data: bytes) -> SoundParts:
+    """Identify the container by its first bytes, and take it apart; libsndfile gets only allowed ones."""
+    at = after_id3v2(data, 0)
+    if is_wav(data, at) or is_aiff(data, at):
+        return pcm_parts(data, at)
+    if data.startswith(b"fLaC", at):
+        return _flac_parts(data, at)
+    if data.startswith(b"OggS", at):
+        return ogg_parts(data, at)
+    beginning = data[at : at + 16]
+    if len(beginning) > 3 and beginning[0] == 0xFF and beginning[1] & 0xE6 == 0xE2:  # eleven sync bits, layer III
+        return mp3_parts(data, at)
+    for kinds, convertible in ((_SOUNDS, True), (_OTHERS, False)):
+        for pattern, name in kinds:
+            if pattern.match(beginning):
+                raise UnreadableError(name, convertible=convertible)
+    try:
+        return mp3_parts(data, at)  # begins with zeros, or in the middle of a frame
+    except UnreadableError as error:
+        got = str(error) if at else f"data that begins with {data[:8]!r}"
+        raise UnreadableError(got, convertible=False) from error
+
+
+def _flac_parts(data: bytes, start: int) -> SoundParts:
+    """Take joined FLAC files apart, and hide the stated lengths: libsndfile reads one file, up to its stated length."""
+    starts = [match.start() for match in _FLAC_BEGINNING.finditer(data, start)] or [start]
+    check_joined("FLAC", len(starts))
+    view = memoryview(data)
+    parts = []
+    for begin, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        info = data[
+            begin : begin + 26
+        ]  # rate, channels and bits end in the 36 bits of the length (RFC 9639, section 8.2)
+        word = int.from_bytes(info[18:26], "big")
+        if (bits := (word >> 36 & 31) + 1) > 24:
+            raise UnreadableError(f"FLAC of {bits} bits")
+        unknown = info[:18] + (word >> 36 << 36).to_bytes(8, "big") if len(info) == 26 else b""
+        parts.append(SoundPart(view[begin:end], word & (1 << 36) - 1 or None, unknown))
+    return SoundParts("FLAC", tuple(parts))
+
+
+# ------------------------------------------------------------------------------------------------------------- decoding
+
+
+class _Decoder:
+    """Decodes the parts of one file in blocks into one array, within a number of seconds."""
+
+    def __init__(self, parts: SoundParts, field: str, max_s: float) -> None:
+        self._parts, self._field, self._max_s = parts, field, max_s
+        self.sample_rate_hz = 0
+        self.warnings: list[str] = []
+        self._channels = 0
+        self._gains: Samples | None = None
+        self._audio = np.empty((0, 0), np.float32)
+        self._n = 0
+
+    def run(self) -> Samples:
+        """Return all samples, float32 [C, N]."""
+        for part in self._parts.parts:
+            if part.raw:  # before libsndfile gets numbers that it cannot hold
+                check_rate(self._field, int(part.raw["samplerate"]))
+                self._check_channels(int(part.raw["channels"]))
+            source = ByteSource(part.data, part.head)
+            with _opened(source, part) as file:
+                self._begin(file)
+                before = self._n
+                try:
+                    for block in _blocks(file, part):
+                        self._append(block)
+                except soundfile.SoundFileError as error:
+                    self._check_end(error, source, part, self._n - before)
+                self._check_count(file, part, self._n - before)
+        if self._n == 0:
+            raise InvalidRequestError(f"{self._field}: expected sound, got a file with no samples")
+        full = self._n == self._audio.shape[1]
+        return self._audio if full else np.ascontiguousarray(self._audio[:, : self._n])
+
+    def _begin(self, file: soundfile.SoundFile) -> None:
+        """Check a part's header, and make room with the first one."""
+        if file.subtype not in _SUBTYPES.get(file.format, ()):
+            raise UnreadableError(f"{file.format} with {file.subtype}")
+        if self.sample_rate_hz:
+            if (file.samplerate, file.channels) != (self.sample_rate_hz, self._channels):
+                first, then = (self._channels, self.sample_rate_hz), (file.channels, file.samplerate)
+                described = " and ".join(f"{rate} Hz, {n} channel{'s' * (n > 1)}" for n, rate in (first, then))
+                raise UnreadableError(f"{self._parts.container} joined of files with {described}")
+            self._check_length(file)
+            return
+        check_rate(self._field, file.samplerate)
+        self.sample_rate_hz, self._channels = file.samplerate, file.channels
+        self._set_channels(file.channels)
+        length = self._check_length(file)
+        capacity = int(self._max_s * self.sample_rate_hz)
+        if length is not None and self._parts.container != "FLAC":  # where the length is the header's, not our count
+            capacity = min(capacity, length)
+        self._audio = np.empty((min(file.channels, MAX_CHANNELS), capacity), np.float32)  # untouched pages: no memory
+
+    def _check_length(self, file: soundfile.SoundFile) -> int | None:
+        """Refuse a file that is too long by our count or by this part's header; return our count if there is one."""
+        counts = [part.frames for part in self._parts.parts]
+        known = [count for count in counts if count is not None]
+        length = sum(known) if len(known) == len(counts) else None
+        claimed = length if length is not None else self._n + (file.frames if file.frames < _UNKNOWN_LENGTH else 0)
+        if claimed > self._max_s * self.sample_rate_hz:
+            raise InvalidRequestError(
+                f"{self._field}: expected at most {self._max_s:g} s, got {claimed / self.sample_rate_hz:.6g} s"
+            )
+        return length
+
+    def _check_channels(self, n_channels: int) -> None:
+        if not 1 <= n_channels <= MOST_CHANNELS:
+            raise UnreadableError(f"{n_channels} channels, expected 1 to {MOST_CHANNELS}")
+
+    def _set_channels(self, n_channels: int) -> None:
+        """Prepare the mix of more than two channels."""
+        self._check_channels(n_channels)
+        if n_channels <= MAX_CHANNELS:
+            return
+        order = channel_order(n_channels, container=self._parts.container, mask=self._parts.mask)
+        if "" in order:
+            raise UnreadableError(f"{n_channels} channels at positions that ITU-R BS.775 does not mix down")
+        self._gains = downmix_gains(order)
+        names = " ".join(order)
+        self.warnings.append(f"multichannel: {n_channels} channels ({names}) were mixed down to stereo by ITU-R BS.775")
+
+    def _append(self, block: Samples) -> None:
+        end = self._n + len(block)
+        if end > self._audio.shape[1]:
+            raise InvalidRequestError(f"{self._field}: expected at most {self._max_s:g} s, got more")
         if not np.isfinite(block).all():
-            raise InvalidRequestError(f"{field}: expected finite samples, got NaN or Inf")
-        audio[:, n : n + len(block)] = block.T
-        n += len(block)
-    if n == 0:
-        raise InvalidRequestError(f"{field}: expected sound, got a file with no samples")
-    return audio if n == capacity else np.ascontiguousarray(audio[:, :n])
+            raise InvalidRequestError(f"{self._field}: expected finite samples, got NaN or Inf")
+        self._audio[:, self._n : end] = block.T if self._gains is None else self._gains @ block.T
+        self._n = end
+
+    def _check_count(self, file: soundfile.SoundFile, part: SoundPart, n_frames: int) -> None:
+        """Compare the samples with our own count, or else with what the part's header says."""
+        if file.format == "FLAC":
+            if part.frames is not None and n_frames != part.frames:
+                how = cut_short if n_frames < part.frames else longer
+                self.warnings.append(how(part.frames, n_frames, self.sample_rate_hz))
+        elif part.frames is not None:
+            if n_frames <= part.frames - _LEAST_FRAME:
+                self.warnings.append(_DAMAGED_MP3)
+        elif n_frames < file.frames < _UNKNOWN_LENGTH:
+            promised = f"{n_frames} of the {file.frames} samples that its header promises"
+            raise UnreadableError(f"a file that is damaged: {promised}", convertible=False)
+
+    def _check_end(self, error: soundfile.SoundFileError, source: ByteSource, part: SoundPart, n_frames: int) -> None:
+        """Let a FLAC file end with an error if it is complete with tags behind it, or was cut short.
+
+        Raises:
+            UnreadableError: there is sound behind the place, or it is another file.
+        """
+        complete = part.frames is not None and n_frames >= part.frames
+        if self._parts.container != "FLAC" or not n_frames or not (complete or source.left == 0):
+            raise UnreadableError(
+                f"a file that is damaged or cut short ({_reason(error)})", convertible=False
+            ) from error
+
+
+@contextmanager
+def _opened(source: ByteSource, part: SoundPart) -> Iterator[soundfile.SoundFile]:
+    try:
+        file = _Forward(source, **part.raw)
+    except soundfile.SoundFileError as error:
+        raise UnreadableError(f"a file that is damaged or cut short ({_reason(error)})", convertible=False) from error
+    with file:
+        yield file
+
+
+def _reason(error: soundfile.SoundFileError) -> str:
+    return str(getattr(error, "error_string", error)).rstrip(". ") or "no reason given"
+
+
+def _blocks(file: soundfile.SoundFile, part: SoundPart) -> Iterator[Samples]:
+    """Yield float32 [N, C] of a second, or of whole FLAC blocks: what a call that fails had read is lost."""
+    size, surplus, left = int(file.samplerate), 0, 0
+    if part.lead and part.frames is not None and file.frames < _UNKNOWN_LENGTH:
+        surplus = max(file.frames - part.frames, 0)
+    if file.format == "FLAC":
+        block_size = max(int.from_bytes(part.data[8:10], "big"), 16)
+        size, left = block_size * -(-_LEAST_READ // block_size), part.frames or 0
+    while len(block := file.read(min(size, left) if left > 0 else size, dtype="float32", always_2d=True)):
+        yield block[surplus:]
+        surplus, left = max(surplus - len(block), 0), left - len(block)
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -181,106 +306,3 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
-
-
-# -------------------------------------------------------------------------------------------------------- completeness
-
-
-def _check_whole(file: soundfile.SoundFile, data: bytes, n_frames: int, field: str) -> None:
-    """Refuse a file that holds fewer samples than its header declares."""
-    declared = file.frames
-    if file.format in ("WAV", "WAVEX"):
-        n_bytes, present = _wav_data(data)
-        if present < n_bytes < _STREAMED:
-            declared = n_bytes // (file.channels * _SAMPLE_BYTES[file.subtype])
-    known = declared < _UNKNOWN_LENGTH and (file.format != "MP3" or _has_xing(data))
-    if known and n_frames < declared:
-        raise InvalidRequestError(
-            f"{field}: expected the {declared} samples that its header promises, got {n_frames}: the file is cut"
-            " short or damaged"
-        )
-
-
-def _byte_order(data: bytes) -> Literal["big", "little"]:
-    return "big" if data.startswith(b"RIFX") else "little"
-
-
-def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's name, offset of its data and declared size."""
-    at = 12
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], _byte_order(data))
-        yield data[at : at + 4], at + 8, size
-        at += 8 + size + size % 2
-
-
-def _wav_data(data: bytes) -> tuple[int, int]:
-    """Return the declared and the present bytes of the data chunk; zeros without one."""
-    for name, start, size in _wav_chunks(data):
-        if name == b"data":
-            return size, min(size, len(data) - start)
-    return 0, 0
-
-
-def _has_xing(data: bytes) -> bool:
-    """Return True if the first MP3 frame states the exact number of frames."""
-    at = 0
-    if data.startswith(b"ID3") and len(data) > 10:
-        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-    return any(tag in data[at : at + 2048] for tag in (b"Xing", b"Info", b"VBRI"))
-
-
-def _end_warning(data: bytes, container: str) -> tuple[str, ...]:
-    """Warn of an OGG stream without an end-of-stream page; recorded broadcasts legitimately lack it."""
-    at = data.rfind(b"OggS") if container == "OGG" else -1
-    if at < 0:
-        return ()
-    header = data[at : at + 27]  # flags in byte 5, number of segments in byte 26, followed by each segment's length
-    segments = data[at + 27 : at + 27 + header[26]] if len(header) == 27 else b""
-    whole = len(header) == 27 and len(segments) == header[26] and at + 27 + header[26] + sum(segments) <= len(data)
-    if whole and header[5] & _END_OF_STREAM:
-        return ()
-    return ("no end: the OGG stream lacks its last page, it may be cut short",)
-
-
-# ------------------------------------------------------------------------------------------------------ mpg123's output
-
-_stderr_lock = threading.Lock()
-_STDERR = 2
-_MPG123 = re.compile(rb"Note: |Warning: |\[[^\]\n]*mpg123[^\]\n]*\] ")
-_DAMAGE = re.compile(rb"Note: (?:Illegal|Trying|Skipped)|\[[^\]\n]*mpg123[^\]\n]*\] error")
-
-
-@dataclass
-class _DecoderStatus:
-    """`damaged` is True if the MP3 decoder could not decode a part of the file."""
-
-    damaged: bool = False
-
-
-@contextmanager
-def _quiet_mpg123() -> Iterator[_DecoderStatus]:
-    """Keep mpg123's messages about untrusted files off the process's standard error.
-
-    libsndfile cannot silence mpg123, so the descriptor itself is redirected, for one MP3 at a time. Lines of other
-    threads in that time are written out afterwards.
-    """
-    status = _DecoderStatus()
-    with _stderr_lock, tempfile.TemporaryFile() as captured:
-        try:
-            stderr_copy = os.dup(_STDERR)
-        except OSError:  # closed: nothing can be printed
-            yield status
-            return
-        os.dup2(captured.fileno(), _STDERR)
-        try:
-            yield status
-        finally:
-            os.dup2(stderr_copy, _STDERR)
-            os.close(stderr_copy)
-            captured.seek(0)
-            for line in captured:
-                if _DAMAGE.match(line):
-                    status.damaged = True
-                elif not _MPG123.match(line):
-                    os.write(_STDERR, line)

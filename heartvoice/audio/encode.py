@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
+from heartvoice.audio.quiet_mpg123 import quiet_mpg123
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.contracts.provenance import GENERATED
 from heartvoice.errors import InvalidRequestError
@@ -32,6 +33,8 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
 _LONGEST_ORIGIN = 300
+_TAGGED = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
+"""How files of `AUDIO_FORMATS` begin."""
 _CHANNELS = 2
 _SAMPLE_BYTES = _CHANNELS * 4
 
@@ -51,10 +54,13 @@ class AudioFile:
 
 def generated_tag(data: bytes) -> str:
     """Return a file's comment if it says that the sound is AI-generated, else "". Never raises."""
+    if not data.startswith(_TAGGED):
+        return ""
+    mp3 = data.startswith((b"ID3", b"\xff"))
     try:
-        with soundfile.SoundFile(ByteSource(data)) as file:
+        with quiet_mpg123() if mp3 else nullcontext(), soundfile.SoundFile(ByteSource(data)) as file:
             comment = " ".join(file.comment.split())
-    except (soundfile.SoundFileError, TypeError):  # TypeError: raw samples, whose rate must be passed
+    except soundfile.SoundFileError:
         return ""
     return comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
 

@@ -269,16 +269,16 @@ class RecordingInputs:
 VOICE_REFERENCE = RecordingInputs("voice", "voice_audio", "voice_sample_rate", VOICE_LIMITS_S)
 
 
-def check_file_size(field: str, n_bytes: int) -> None:
-    """Refuse an encoded file that is empty or too large.
+def check_file_size(field: str, n_bytes: int, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Refuse an encoded file that is empty or too large; the default limit is that of a request.
 
     Raises:
         InvalidRequestError: names the field, the limit and the size.
     """
     if n_bytes == 0:
         raise InvalidRequestError(f"{field}: expected an encoded recording, got an empty file")
-    if n_bytes > MAX_FILE_BYTES:
-        raise InvalidRequestError(f"{field}: expected at most {MAX_FILE_BYTES} bytes, got {n_bytes}")
+    if n_bytes > max_bytes:
+        raise InvalidRequestError(f"{field}: expected at most {max_bytes} bytes, got {n_bytes}")
 
 
 def check_rate(field: str, rate_hz: int) -> None:

@@ -62,7 +62,7 @@ REPORT = TensorSpec("REPORT", "BYTES", (1,), "JSON, in the last response that is
 AUDIO = TensorSpec("AUDIO", "FP32", (2, SAMPLE), "48 kHz stereo; values may exceed 1.")
 CODES_IN = TensorSpec("codes", "INT32", (N_CODEBOOKS, FRAME), "Codes of a finished song: skips the LM.", optional=True)
 CODES_OUT = TensorSpec("CODES", "INT32", (N_CODEBOOKS, FRAME), "Code frames.")
-FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, FLAC, OGG or MP3.", optional=True)
+FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, AIFF, FLAC, OGG or MP3.", optional=True)
 AUDIO_IN = TensorSpec("audio", "FP32", (CHANNEL, INPUT_SAMPLE), "Samples, in place of `file`.", optional=True)
 SAMPLE_RATE = TensorSpec("sample_rate", "INT64", (1,), "Of `audio`, in Hz.", optional=True)
 RECORDING_INPUTS = (FILE_IN, AUDIO_IN, SAMPLE_RATE)

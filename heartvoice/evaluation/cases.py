@@ -27,7 +27,7 @@ OPTIONAL = {
     "true_vocals": "the vocals that the source was mixed from",
     "true_instrumental": "the rest that it was mixed from",
 }
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+SUFFIXES = (".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MAX_BYTES = 1_000_000_000
 """Limit of one file: ten minutes of stereo at 192 kHz in float32."""
 _KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), REPORT))

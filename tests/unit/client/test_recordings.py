@@ -164,6 +164,14 @@ def test_other_recordings_have_no_origin_to_keep(recording: Recording) -> None:
     assert recording.origin == ""
 
 
+def test_looking_for_the_origin_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """mpg123 complains about garbage between frames, and about headers that are a little wrong."""
+    data = encoded("AI-generated", "MP3")
+    assert Recording(file=data + data).origin == "AI-generated"
+    assert Recording(file=data[300:] + bytes(3000) + data).origin == ""
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_endless_comment_is_cut() -> None:
     origin = Recording(file=encoded("AI-generated;\n" + "x" * 5000, "FLAC")).origin
     assert len(origin) == 300
