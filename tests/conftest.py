@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,9 +24,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 LONGEST = (
     "integration/test_voices.py", "integration/test_covers.py", "integration/test_serve.py",
-    "integration/stages/lm/test_engines.py", "integration/stages/svc/test_live.py",
-    "integration/export/test_repository.py", "integration/export/test_htdemucs_graph.py",
-    "integration/export/test_weights.py",
+    "integration/stages/lm/test_engines.py", "integration/export/test_htdemucs_graph.py",
+    "integration/export/test_weights.py", "integration/export/test_repository.py",
+    "integration/stages/svc/test_live.py",
 )  # fmt: skip
 """What takes longest, with what shares its server, longest first: none of these may be left alone at the end."""
 SERVED = ("tests/integration/test_", "tests/integration/hostile/")
@@ -57,6 +58,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {Path(__file__).parent / name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what collection has made out of the garbage collector's later rounds: torch alone is a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

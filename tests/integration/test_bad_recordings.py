@@ -17,7 +17,7 @@ from tests.support.raw import Raw
 from tests.support.speech import say
 
 WORDS = "The lake lay still that morning, and nobody had yet thought of the boats, the nets, or the weather."
-RECORDING = music.encode(music.song(4.0)[0], STEM_RATE_HZ, "FLAC", "PCM_16")
+RECORDING = music.encode(music.song(2.0)[0], STEM_RATE_HZ, "FLAC", "PCM_16")
 
 
 def speech(seconds: float, rate_hz: int = 16_000) -> np.ndarray:

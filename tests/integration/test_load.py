@@ -15,7 +15,7 @@ BENCH = [sys.executable, "-m", "heartvoice.cli.main", "bench", "--quick"]
 
 def test_a_running_server_is_measured(server: EmbeddedServer, tmp_path: Path) -> None:
     command = [*BENCH, "--url", server.url, "--metrics-url", server.metrics_url, "--results", str(tmp_path)]
-    command += ["--only", "stages", "--model", "vocoder", "--only", "saturation", "--only", "length"]
+    command += ["--only", "stages", "--model", "vocoder"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = tmp_path.glob("load-quick-tiny-*.json")
@@ -26,10 +26,6 @@ def test_a_running_server_is_measured(server: EmbeddedServer, tmp_path: Path) ->
     by_question = {row["question"]: row for row in rows}
     assert by_question["stages"]["p50_ms"] > 0
     assert by_question["stages"]["queue_ms"] > 0
-    over = next(row for row in rows if row["variant"] == "400% offered")
-    assert over["late"] == over["broken"] == 0, "who is accepted is served"
-    assert over["refused"] == over["refused_by"] > 0
-    assert all("jobs running and" in text for text in over["refusals"])
     assert {row["variant"] for row in rows if row["question"] == "memory"} >= {"server", "song", "vocoder", "all"}
 
 

@@ -98,7 +98,7 @@ def test_events_come_when_asked_for(server: EmbeddedServer) -> None:
 
 
 def test_first_audio_comes_while_the_lm_is_writing(server: EmbeddedServer) -> None:
-    settings = {"duration_s": np.array([120.0], np.float32), "min_duration_s": np.array([120.0], np.float32)}
+    settings = {"duration_s": np.array([40.0], np.float32), "min_duration_s": np.array([40.0], np.float32)}
     with Raw(server.url) as raw:
         seen = []
         for response in raw.stream("song", SONG | settings | {"events": np.array([True])}, timeout=60):

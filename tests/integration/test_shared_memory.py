@@ -23,7 +23,7 @@ from tests.support.servers import running_server
 from tests.support.waiting import wait_until
 
 RATE = 48_000
-RECORDING = (0.1 * keyed_random.normal(3, "shared memory", 0, (2, 20 * RATE))).astype(np.float32), RATE
+RECORDING = (0.1 * keyed_random.normal(3, "shared memory", 0, (2, 9 * RATE))).astype(np.float32), RATE
 CLIENT = """
 import sys
 import numpy as np

@@ -22,7 +22,9 @@ from tests.support import music
 from tests.support.raw import Metrics, Raw
 from tests.support.waiting import wait_until
 
-STEPS = {"svc_steps": np.array([3])}
+SECONDS = 8.5
+"""More than a window of the codec and of the separator."""
+STEPS = {"svc_steps": np.array([2])}
 LIVE = {"live": np.array([True])}
 Arrays = dict[str, np.ndarray]
 
@@ -101,7 +103,7 @@ def local_payload(messages: list[Message]) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", [{}, LIVE], ids=["exact", "live"])
 def test_served_cover_is_the_local_cover(server: EmbeddedServer, repository: Repository, mode: Arrays) -> None:
-    recording = {"audio": music.song(9.0)[0], "sample_rate": np.array([STEM_RATE_HZ])}
+    recording = {"audio": music.song(SECONDS)[0], "sample_rate": np.array([STEM_RATE_HZ])}
     inputs = {**recording, **voice(), **STEPS, **mode, "stems": np.array([True])}
     responses = streamed(server, "cover", inputs)
     local = list(make_cover(repository, InProcessVoiceStages(repository), inputs))
@@ -119,8 +121,12 @@ def test_served_cover_is_the_local_cover(server: EmbeddedServer, repository: Rep
 def test_served_song_with_a_voice_is_the_local_one(
     server: EmbeddedServer, repository: Repository, mode: Arrays
 ) -> None:
-    written = {"lyrics": text("La la la"), "duration_s": np.array([9.0], np.float32), "codec_window": np.array([93])}
-    inputs = {**written, "min_duration_s": np.array([9.0], np.float32), **voice(), **STEPS, **mode}
+    written = {
+        "lyrics": text("La la la"),
+        "duration_s": np.array([SECONDS], np.float32),
+        "codec_window": np.array([93]),
+    }
+    inputs = {**written, "min_duration_s": np.array([SECONDS], np.float32), **voice(), **STEPS, **mode}
     responses = streamed(server, "song", inputs | {"return_codes": np.array([True])})
     expected = local_payload(list(make_song(repository, InProcessStages(repository), inputs)))
     audio = payload(responses, "AUDIO")
@@ -132,7 +138,7 @@ def test_served_song_with_a_voice_is_the_local_one(
 
 
 def test_covers_at_once_keep_their_own_voices(server: EmbeddedServer) -> None:
-    recording = {"audio": music.song(6.0)[0], "sample_rate": np.array([STEM_RATE_HZ])}
+    recording = {"audio": music.song(3.0)[0], "sample_rate": np.array([STEM_RATE_HZ])}
     jobs = [{**recording, **voice(seed), **STEPS} for seed in (31, 32)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda job: payload(streamed(server, "cover", job), "AUDIO"), [*jobs, *jobs]))

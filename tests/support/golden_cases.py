@@ -7,6 +7,7 @@ by its family and name (`seed_vc/dit`), since families share names; those of Hea
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -99,22 +100,32 @@ def roots() -> list[Path]:
 
 @lru_cache(maxsize=1)
 def all_folders() -> tuple[GoldenFolder, ...]:
-    """Every golden folder of every root.
+    """Every golden folder of every root; a copy of one that an earlier root holds is left out.
 
     Raises:
         FileNotFoundError: a root holds none, so a mistyped path cannot pass for a green run.
     """
-    found = []
+    found, seen = [], set()
     for root in roots():
         paths = sorted(config.parent for config in root.rglob("config.json"))
         paths = [path for path in paths if (path / "io.safetensors").is_file()]
         if not paths:
             raise FileNotFoundError(f"{root}: no golden vectors (folders with config.json and io.safetensors)")
         for path in paths:
+            content = _content(path)
+            if content in seen:
+                continue
+            seen.add(content)
             inner = path.relative_to(root)
             label = "/".join([*root.resolve().parts[-2:], *inner.parts])
             found.append(GoldenFolder(label, path, _kind(path, inner.parts[0])))
     return tuple(found)
+
+
+def _content(path: Path) -> tuple[tuple[str, str], ...]:
+    """Names and hashes of a folder's files."""
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return tuple((file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files)
 
 
 def families() -> set[str]:

@@ -11,7 +11,7 @@ from heartvoice.gateway.rate_limits import Limits
 from heartvoice.server.server import EmbeddedServer
 from tests.support.gateways import running
 from tests.support.hostile import audio_cases, tensor_cases, text_cases, wire_cases
-from tests.support.hostile.case import Case, Watch, answer, check_error, check_finite, check_good, parametrised
+from tests.support.hostile.case import GOOD, Case, Watch, answer, check_error, check_finite, check_good, parametrised
 from tests.support.raw import Raw
 
 
@@ -34,6 +34,8 @@ def door(server: EmbeddedServer) -> Iterator[Raw]:
         yield raw
 
 
+TOUCHED = set[str]()
+"""Models that got a hostile request."""
 WIRE = (wire_cases.SHAPES, wire_cases.LENGTHS, wire_cases.NAMES, wire_cases.PARAMETERS)
 
 
@@ -77,4 +79,13 @@ def run(raw: Raw, watch: Watch, hostile: Case) -> None:
             assert got
             if not hostile.or_nan:
                 check_finite(got)
-        check_good(raw, message.model_name)
+    TOUCHED.add(message.model_name)
+
+
+def test_good_requests_are_answered_after_all_of_them(direct: Raw, door: Raw, watch: Watch) -> None:
+    """Each model that got hostile requests above, and one for the models without a quick request."""
+    assert TOUCHED
+    for raw in (direct, door):
+        for model in sorted(TOUCHED & set(GOOD) | {"heartcodec"}):
+            with watch.over(150.0):
+                check_good(raw, model)

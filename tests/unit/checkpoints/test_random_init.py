@@ -101,13 +101,6 @@ def check_codec(preset: Preset) -> None:
     assert seconds.min() > 0.3 * rms
 
 
-@pytest.mark.slow
 def test_tiny_networks_are_alive() -> None:
     check_lm(TINY, 24)
     check_codec(TINY)
-
-
-@pytest.mark.slow
-def test_mid_networks_are_alive() -> None:
-    check_lm(PRESETS["mid"], 24)
-    check_codec(PRESETS["mid"])

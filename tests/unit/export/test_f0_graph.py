@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from heartvoice.config.presets import AnyF0, RmvpeConfig
+from heartvoice.config.presets import AnyF0
 from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import CheckpointError, EngineError, ExportError
 from heartvoice.export.f0_graph import build_f0_network
@@ -21,11 +20,11 @@ from heartvoice.export.swift_f0 import open_swift_f0
 from heartvoice.export.wheel_files import MEMBERS
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal
-from heartvoice.models.load import Checkpoint, load_network, random_checkpoint
+from heartvoice.models.load import Checkpoint, random_checkpoint
 from heartvoice.runtime.engines import OnnxEngine
 from tests.support.f0_engines import SMALL, SWIFT, f0_engine, golden_sizes, swift_engine, swift_file
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
-from tests.support.graphs import TINY, relative_error
+from tests.support.graphs import TINY
 
 FOLDERS = folder_params("seed_vc/rmvpe")
 
@@ -80,22 +79,6 @@ def test_frames_that_pooling_does_not_divide_fail() -> None:
     engine = f0_engine(SMALL, random_checkpoint(SMALL, 1))
     with pytest.raises(EngineError):
         engine.run({"features": np.zeros((1, 128, 33), np.float32)})
-
-
-def test_full_size_graph_holds_every_value_that_inference_reads() -> None:
-    sizes = RmvpeConfig()
-    graph = build_f0_network(sizes, random_checkpoint(sizes, 0))
-    assert 360_000_000 < graph.nbytes < 362_000_000  # 90.4 M values, less those of batch norm that are folded
-
-
-@pytest.mark.slow
-def test_full_size_salience_is_pytorchs() -> None:
-    sizes = RmvpeConfig()
-    source = random_checkpoint(sizes, 0)
-    features = normal(0, "log-mel", 0, (1, 128, 96)) * np.float32(3) - np.float32(5)
-    with torch.inference_mode():
-        want = load_network(sizes, source)(torch.from_numpy(features)).numpy()
-    assert relative_error(f0_engine(sizes, source).run({"features": features})["activations"], want) < 1e-4
 
 
 # --------------------------------------------------------------------------------------------------------- swift-f0

@@ -205,30 +205,3 @@ def test_norms_over_a_song_of_ten_minutes_keep_their_digits() -> None:
         tensors = [torch.from_numpy(value) for value in inputs.values()]
         want = network_of(REGULATOR).double()(tensors[0].double(), *tensors[1:]).numpy()
     assert relative_error(small_engine(REGULATOR).run(inputs)["cond"], want) < 5e-6
-
-
-# ------------------------------------------------------------------------------------------------------------ full size
-
-
-@pytest.mark.parametrize(
-    ("sizes", "megabytes"), [(WhisperConfig(), 352.6), (RegulatorConfig(), 33.9), (DitConfig(), 696.3)],
-    ids=["whisper", "regulator", "dit"],
-)  # fmt: skip
-def test_a_full_size_graph_holds_what_inference_reads(sizes: AnyPart, megabytes: float) -> None:
-    assert graph_of(sizes, random_source(sizes)).nbytes / 1e6 == pytest.approx(megabytes, abs=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "sizes", [WhisperConfig(), RegulatorConfig(), DitConfig()], ids=["whisper", "regulator", "dit"]
-)
-def test_a_full_size_graph_is_its_module(sizes: AnyPart) -> None:
-    parity, engine, network = Parity("whole"), svc_engine(sizes), network_of(sizes)
-    match sizes:
-        case WhisperConfig():
-            compare_content(engine, network, sizes, parity)
-        case RegulatorConfig():
-            compare_regulator(engine, network, sizes, parity)
-        case DitConfig():
-            compare_svc_flow(engine, network, sizes, parity)
-    assert max(parity.errors.values()) < 1e-5

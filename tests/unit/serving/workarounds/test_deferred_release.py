@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 
 import pytest
@@ -23,7 +22,6 @@ def kept(of: DeferredRelease, n: int) -> list[weakref.ref[Stream]]:
 
 
 def alive(refs: list[weakref.ref[Stream]]) -> list[bool]:
-    gc.collect()
     return [ref() is not None for ref in refs]
 
 
