@@ -32,7 +32,7 @@ help:
 
 song: $(READY) $(VOICE)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
-	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics examples/lyrics.txt --tags @examples/tags.txt \
+	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics @examples/lyrics.txt --tags @examples/tags.txt \
 	    --voice $(VOICE) --consent "$(CONSENT)" --duration 30 --seed 7 --output $(SONG)
 
 cover: $(READY) $(VOICE) build/recording.wav

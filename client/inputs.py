@@ -6,7 +6,7 @@ Only what a tensor cannot express is checked here: the types of Python values an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from heartvoice.arrays import Array
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import VOICE_NAMES, Recording
 from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest, as_voice
-from heartvoice.contracts.field_checks import check_codes
+from heartvoice.contracts.encoding import encode_text
+from heartvoice.contracts.field_checks import check_codes, read_consent, read_lyrics, read_tags
 from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
 from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.contracts.validation import check_request
 from heartvoice.errors import InvalidRequestError, UnknownSettingError
 
+_TEXTS: dict[str, Callable[[Mapping[str, Array]], str]] = {
+    "lyrics": read_lyrics, "tags": read_tags, "voice_consent": read_consent,
+}  # fmt: skip
 _CONSENT_INPUT, _CONSENT_ARGUMENT = "voice_consent: ", "consent: "
 
 
@@ -93,13 +97,18 @@ def _checked(model: ModelSpec, arrays: dict[str, Array]) -> dict[str, Array]:
         if not str(error).startswith(_CONSENT_INPUT):
             raise
         raise InvalidRequestError(str(error).replace(_CONSENT_INPUT, _CONSENT_ARGUMENT, 1)) from None
-    return arrays
+    # Texts are sent in the form in which the server reads them; those without words are missing.
+    forms = {name: read(arrays) for name, read in _TEXTS.items() if name in arrays}
+    return {
+        name: encode_text(forms[name]) if name in forms else array
+        for name, array in arrays.items()
+        if forms.get(name) != ""
+    }
 
 
 def _song(request: SongRequest, model: ModelSpec) -> dict[str, Array]:
     arrays = {name: _text(name, getattr(request, name)) for name in ("lyrics", "tags")}
-    # A blank text is a missing one: it makes no tensor.
-    arrays = {name: text for name, text in arrays.items() if text[0].strip()}
+    arrays = {name: text for name, text in arrays.items() if text[0]}
     if request.style is not None:
         arrays["style"] = _style(request.style)
     if request.codes is not None:

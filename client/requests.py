@@ -19,7 +19,7 @@ class SongRequest:
 
     Attributes:
         lyrics: text; section marks such as [verse] are plain text.
-        tags: text, comma separated: genre, mood, instruments.
+        tags: text, comma separated: genre, mood, instruments; blanks around commas do not matter.
         settings: by the names of `contracts.SONG.settings`, ranges as there; `contracts.VOICE_SETTINGS` with a voice.
         style: float32 [D], HeartMuLa's style slot.
         codes: int32 [8, T] of a finished song, which is then decoded again instead of being written anew.

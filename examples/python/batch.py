@@ -28,7 +28,7 @@ def main() -> None:
             return f"{target}: exists"
         try:
             client.song(text.read_text(encoding="utf-8"), "pop", duration_s=options.seconds).save(target)
-        except HeartvoiceError as error:  # one bad file does not stop the others
+        except (HeartvoiceError, OSError, UnicodeError) as error:  # one bad file does not stop the others
             return f"{text}: {error}"
         return f"{target}: made"
 

@@ -58,7 +58,7 @@ def cover(
     """
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
-    one_standard_input(recording=recording, voice=voice)
+    one_standard_input(recording=recording, voice=voice, consent=consent)
     consent = text_or_file("consent", consent)
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(

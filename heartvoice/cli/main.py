@@ -43,11 +43,11 @@ First song on this machine, with random weights (noise, but the whole path):
 
     heartvoice serve
 
-    heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt
+    heartvoice song --lyrics @examples/lyrics.txt --tags @examples/tags.txt
 
 In your own voice, as it sounds in a reference of 3 to 60 s:
 
-    heartvoice song --lyrics examples/lyrics.txt --voice reference.flac --consent "My own voice"
+    heartvoice song --lyrics @examples/lyrics.txt --voice reference.flac --consent "My own voice"
 
 With a recording:
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from heartvoice.client.sync import Client
 
 INTERRUPTED = 130
+STANDARD_INPUT = ("-", "@-")
+_TEXT_FILES = (".txt", ".md", ".lrc")
 _PYTHON_TYPE: dict[str, type] = {"FP32": float, "INT64": int, "BOOL": bool}
 _SERVER = "Server"
 _SETTINGS = "Settings"
@@ -63,9 +65,9 @@ VoiceOption = Annotated[
 ConsentOption = Annotated[
     str,
     typer.Option(
-        metavar="TEXT|@FILE",
+        metavar="TEXT|@FILE|-",
         help=f"Who consents to the use of the voice, and how; at most {MAX_CONSENT_CHARS} characters. "
-        "Required with a voice. @FILE reads a file.",
+        "Required with a voice. @FILE reads a file, - standard input.",
         rich_help_panel=_VOICE,
     ),
 ]
@@ -194,17 +196,44 @@ def _option(setting: Setting) -> inspect.Parameter:
 
 
 def one_standard_input(**sources: str) -> None:
-    """Refuse more than one "-" among these sources.
+    """Refuse more than one "-" or "@-" among these sources.
 
     Raises:
         InvalidRequestError: names the options.
     """
-    names = [name for name, source in sources.items() if source == "-"]
+    names = [name for name, source in sources.items() if source in STANDARD_INPUT]
     if len(names) > 1:
         raise InvalidRequestError(f"{', '.join(names)}: expected at most one of them on standard input, got both")
 
 
-def read_text(field: str, source: str) -> str:
+def text_or_file(field: str, value: str) -> str:
+    """Return an option's text, the file's for @FILE, or standard input for "-".
+
+    A file keeps a text off the command line, which other users can read.
+
+    Raises:
+        InvalidRequestError: the value names a file without @, or the file cannot be read; see `_read_text`.
+    """
+    if value in STANDARD_INPUT:
+        return _read_text(field, "-")
+    # Not pathlib, which raises for names that no file can have.
+    path = os.path.expanduser(value.removeprefix("@"))  # noqa: PTH111
+    if value.startswith("@"):
+        return _read_text(field, path)
+    if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
+        raise InvalidRequestError(
+            f"{field}: expected text or @FILE, got the name of a file: did you mean @{value}?"
+            " (A blank after it makes it text.)"
+        )
+    if value.lower().endswith(_TEXT_FILES) and not any(character.isspace() for character in value):
+        raise InvalidRequestError(
+            f"{field}: expected text or @FILE, got {value!r}, which looks like a file that does not exist"
+            " (a blank after it makes it text)"
+        )
+    return value
+
+
+def _read_text(field: str, source: str) -> str:
     """Read a text file, or standard input for "-", up to the size limit of a request.
 
     Raises:
@@ -217,24 +246,17 @@ def read_text(field: str, source: str) -> str:
         else:
             with Path(source).open("rb") as file:
                 data = file.read(most + 1)
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InvalidRequestError(f"{field}: expected UTF-8, got UTF-16; save the file again as UTF-8")
         if len(data) > most:
             raise InvalidRequestError(f"{field}: expected at most {MAX_TEXT_BYTES} bytes of UTF-8, got more")
         return data.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidRequestError(f"{field}: cannot read {source!r}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
-
-
-def text_or_file(field: str, value: str) -> str:
-    """Return an option's text, or FILE's for @FILE, because other users can read a command line.
-
-    Raises:
-        InvalidRequestError: the file cannot be read; see `read_text`.
-    """
-    # The server strips nothing, and a file's final line break is not part of its text.
-    return read_text(field, value[1:]).strip() if value.startswith("@") else value
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            byte = data[error.start]
+            raise InvalidRequestError(f"{field}: expected UTF-8, got byte {byte:#04x} at {error.start}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequestError(f"{field}: cannot read {source!r}: {reason}") from error
 
 
 def read_voice(source: str) -> Recording:

@@ -17,7 +17,6 @@ from heartvoice.cli.options import (
     StemsOption,
     VoiceOption,
     one_standard_input,
-    read_text,
     read_voice,
     text_or_file,
     with_options,
@@ -36,10 +35,11 @@ from heartvoice.errors import InvalidRequestError
 def song(
     *,
     lyrics: Annotated[
-        str, typer.Option(metavar="FILE", help="Text file with the lyrics; - reads standard input.")
+        str,
+        typer.Option(metavar="TEXT|@FILE|-", help="The words to sing. @FILE reads a file, - standard input."),
     ] = "",
     tags: Annotated[
-        str, typer.Option(metavar="TEXT|@FILE", help="Comma separated: genre, mood, instruments. @FILE reads a file.")
+        str, typer.Option(metavar="TEXT|@FILE|-", help="Comma separated: genre, mood, instruments. @FILE reads a file.")
     ] = "",
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The song: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
@@ -60,18 +60,18 @@ def song(
 ) -> None:
     """Make a song from lyrics and tags, sung by the voice of a reference if there is one.
 
-    For example: heartvoice song --lyrics lyrics.txt --tags "pop, piano" -o song.flac
+    For example: heartvoice song --lyrics @lyrics.txt --tags "pop, piano" -o song.flac
 
-    In your voice: heartvoice song --lyrics lyrics.txt --voice me.wav --consent "My own voice, J. Doe" --stems parts
+    In your voice: heartvoice song --lyrics @lyrics.txt --voice me.wav --consent "My own voice, J. Doe" --stems parts
 
     The file appears when the song is complete, tagged as AI-generated. Ctrl-C stops the server's work and leaves none.
 
     With --return-codes the codes are kept beside the song, as NAME.codes.npy; --codes with another --voice has the
     same song sung by that.
     """
-    one_standard_input(lyrics=lyrics, voice=voice)
+    one_standard_input(lyrics=lyrics, tags=tags, consent=consent, voice=voice)
     request = SongRequest(
-        lyrics=read_text("lyrics", lyrics) if lyrics else "",
+        lyrics=text_or_file("lyrics", lyrics),
         tags=text_or_file("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),

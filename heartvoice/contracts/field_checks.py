@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from heartvoice.contracts.constants import (
     MIN_SPEECH_S,
     MIN_VOICE_S,
 )
+from heartvoice.contracts.texts import BYTE_ORDER_MARK, canonical_line, canonical_lyrics, canonical_tags
 from heartvoice.contracts.types import NUMPY_DTYPE, Axis, ModelSpec, Setting, TensorSpec
 from heartvoice.errors import InvalidRequestError
 
@@ -212,31 +213,56 @@ def check_text(field: str, text: str, max_bytes: int = MAX_TEXT_BYTES) -> None:
 
 
 def read_prompt(inputs: Mapping[str, Array]) -> tuple[str, str]:
-    """Read lyrics and tags, as they were sent: blanks around them are kept.
+    """Read lyrics and tags in their one form (`contracts.texts`).
 
     Raises:
         InvalidRequestError: both are blank, or one of them is no plain text.
     """
-    lyrics, tags = read_text(inputs, "lyrics"), read_text(inputs, "tags")
-    for field, text in (("lyrics", lyrics), ("tags", tags)):
-        check_text(field, text)
-    if not lyrics.strip() and not tags.strip():
+    lyrics, tags = read_lyrics(inputs), read_tags(inputs)
+    if not lyrics and not tags:
         raise InvalidRequestError("lyrics, tags: expected text in at least one of them, got none")
     return lyrics, tags
+
+
+def read_lyrics(inputs: Mapping[str, Array]) -> str:
+    """Read lyrics in their one form, "" if there are none or no words in them.
+
+    Raises:
+        InvalidRequestError: too long, with control characters, or not UTF-8.
+    """
+    return _read_canonical(inputs, "lyrics", canonical_lyrics)
+
+
+def read_tags(inputs: Mapping[str, Array]) -> str:
+    """Read tags in their one form, "" if there are none or no words in them.
+
+    Raises:
+        InvalidRequestError: too long, with control characters, or not UTF-8.
+    """
+    return _read_canonical(inputs, "tags", canonical_tags)
+
+
+def _read_canonical(inputs: Mapping[str, Array], field: str, canonical: Callable[[str], str]) -> str:
+    sent = read_text(inputs, field)
+    check_text(field, sent)
+    text = canonical(sent)
+    check_text(field, text)  # composed letters may take more bytes than those that were sent
+    return text
 
 
 def read_consent(inputs: Mapping[str, Array]) -> str:
     """Read who consents to the use of the voice, and how; "" if the request has no voice.
 
-    This is the only text that is stripped: blanks around it do not count as characters, and the report is without them.
-    The text is for the report alone: neither logs nor error messages repeat it.
+    Blanks around the text and letters in parts do not count as characters, and the report is without them. The text is
+    for the report alone: neither logs nor error messages repeat it.
 
     Raises:
         InvalidRequestError: missing, too long, or with control characters, line breaks or overrides of direction.
     """
     if not {"voice", "voice_audio", "voice_key"} & set(inputs):
         return ""
-    text = read_text(inputs, "voice_consent").strip()
+    sent = read_text(inputs, "voice_consent").strip().strip(BYTE_ORDER_MARK).strip()
+    text = canonical_line(sent)
     if not text:
         raise InvalidRequestError(
             f"voice_consent: missing, expected who consents to the use of the voice and how, 1 to {MAX_CONSENT_CHARS}"
@@ -244,7 +270,7 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
         )
     if len(text) > MAX_CONSENT_CHARS:
         raise InvalidRequestError(f"voice_consent: expected at most {MAX_CONSENT_CHARS} characters, got {len(text)}")
-    for position, character in enumerate(text):
+    for position, character in enumerate(sent):
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in BIDI_CONTROLS:
             raise InvalidRequestError(
                 "voice_consent: expected text without control characters, line breaks or overrides of direction, got"

@@ -49,7 +49,10 @@ SVC_STATE = Axis("svc_state", 1, 1, 10_000_000)
 # -------------------------------------------------------------------------------------------------- shared tensors
 
 LYRICS = TensorSpec("lyrics", "BYTES", (1,), "UTF-8 text; section marks such as [verse] are plain text.", optional=True)
-TAGS = TensorSpec("tags", "BYTES", (1,), "UTF-8 text, comma separated: genre, mood, instruments.", optional=True)
+TAGS = TensorSpec(
+    "tags", "BYTES", (1,), "UTF-8 text: genre, mood, instruments, with or without blanks after the commas.",
+    optional=True,
+)  # fmt: skip
 STYLE_VECTOR = TensorSpec("style", "FP32", (STYLE,), "HeartMuLa's style slot; default zeros.", optional=True)
 JOB_ID = TensorSpec("job_id", "BYTES", (1,), "Names the job, so that `cancel` can find it.", optional=True)
 OWNER_PID = TensorSpec("owner_pid", "INT64", (1,), "Process on this host whose death ends the job.", optional=True)

@@ -24,8 +24,10 @@ from heartvoice.contracts.field_checks import (
     check_text,
     read_consent,
     read_int,
+    read_lyrics,
     read_prompt,
     read_settings,
+    read_tags,
     read_text,
     read_word,
 )
@@ -79,8 +81,8 @@ def check_song(inputs: Mapping[str, Array]) -> None:
         read_prompt(inputs)
         return
     check_codes(inputs["codes"])
-    for name in ("lyrics", "tags"):
-        check_text(name, read_text(inputs, name))
+    read_lyrics(inputs)
+    read_tags(inputs)
 
 
 def check_cover(inputs: Mapping[str, Array]) -> None:

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from heartvoice.config.presets import GenerationIds
+from heartvoice.contracts.texts import TAG_END, TAG_START
 from heartvoice.errors import CheckpointError, InvalidRequestError
-
-TAG_START, TAG_END = "<tag>", "</tag>"
 
 
 class Encoding(Protocol):
@@ -88,7 +87,10 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
 
 
 def format_tags(tags: str) -> str:
-    """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they already are; nothing is stripped."""
+    """Lower-case tags and wrap them in `<tag>` and `</tag>` unless they already are.
+
+    As the reference does, it strips nothing: requests bring their tags in the form of `contracts.texts`.
+    """
     tags = tags.lower()
     if not tags.startswith(TAG_START):
         tags = TAG_START + tags

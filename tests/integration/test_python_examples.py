@@ -58,9 +58,11 @@ def test_batch_leaves_finished_songs_alone_and_goes_on_after_a_bad_file(server: 
     lyrics.mkdir()
     for name, text in (("a", "La la"), ("b", "\a"), ("c", "Li li")):
         (lyrics / f"{name}.txt").write_text(text)
+    (lyrics / "d.txt").write_bytes(b"no UTF-8: \xff")
     printed = run("batch.py", server, str(lyrics), str(songs), *SECONDS).decode()
     assert re.findall(r"(\w+)\.(?:txt|flac): (\w+)", printed) == [("a", "made"), ("b", "lyrics"), ("c", "made")]
     assert sorted(path.name for path in songs.iterdir()) == ["a.flac", "c.flac"]
+    assert "d.txt: 'utf-8' codec can't decode byte 0xff" in printed
     (lyrics / "b.txt").unlink()
     assert run("batch.py", server, str(lyrics), str(songs), *SECONDS).count(b"exists") == 2
 

@@ -101,7 +101,7 @@ def test_a_full_disk_at_the_client_cancels_the_job_and_leaves_no_file(
     small.mkdir()
     # The song beside the stems has room enough; they have not.
     output = (tmp_path if with_stems else small) / "song.wav"
-    command = [*HEARTVOICE, "song", "--url", server.url, "--lyrics", str(lyrics), "-o", str(output)]
+    command = [*HEARTVOICE, "song", "--url", server.url, "--lyrics", f"@{lyrics}", "-o", str(output)]
     command += ["--duration", "120", "--min-duration", "120", "--codec-window", "93"]
     command += ["--stems", str(small / "stems")] if with_stems else []
     listing = f'"$@"; code=$?; ls -A {small} >&2; exit $code'

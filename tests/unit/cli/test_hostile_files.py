@@ -66,7 +66,11 @@ TEXTS: list[tuple[str, Callable[[], str], str]] = [
     ("a link to itself", lambda: made("loop", lambda path: path.symlink_to("loop")), "lyrics: cannot read 'loop'"),
     ("a terabyte of holes", lambda: sparse(Path("holes.txt"), 2**40), "lyrics: expected at most 20000 bytes"),
     ("no UTF-8", lambda: made("b", lambda path: path.write_bytes(b"la \xff")), "lyrics: expected UTF-8, got byte 0xff"),
-    ("UTF-16", lambda: made("u", lambda path: path.write_bytes("la".encode("utf-16"))), "lyrics: expected UTF-8"),
+    (
+        "UTF-16",
+        lambda: made("u", lambda path: path.write_bytes("la".encode("utf-16"))),
+        "lyrics: expected UTF-8, got UTF-16",
+    ),
     ("a name of escapes", lambda: ESCAPES, r"lyrics: cannot read .*\\x1b"),
     ("a name of 300 letters", lambda: "x" * 300, "lyrics: cannot read .*File name too long"),
     ("a name that reads backwards", lambda: "a\u202egnp.txt", r"lyrics: cannot read .*\\u202e"),
@@ -75,7 +79,7 @@ TEXTS: list[tuple[str, Callable[[], str], str]] = [
 
 @pytest.mark.parametrize(("make", "message"), [pytest.param(*rest, id=name) for name, *rest in TEXTS])
 def test_lyrics_that_are_no_text_file_are_refused(make: Callable[[], str], message: str) -> None:
-    refused(heartvoice("song", "--lyrics", make()), message, codes=(2,))
+    refused(heartvoice("song", "--lyrics", f"@{make()}"), message, codes=(2,))
     assert not Path("song.wav").exists()
 
 
@@ -84,7 +88,7 @@ def test_a_pipe_is_a_text_file(fake: FakeServer) -> None:
     os.mkfifo("pipe")
     writer = threading.Thread(target=lambda: Path("pipe").write_text("la la"), daemon=True)
     writer.start()
-    result = heartvoice("song", "--url", fake.url, "--lyrics", "pipe")
+    result = heartvoice("song", "--url", fake.url, "--lyrics", "@pipe")
     assert result.exit_code == 0, result.stderr
 
 
@@ -257,7 +261,7 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lyrics", "/dev/zero"], b"error: lyrics: expected at most 20000 bytes"),
+        (["--lyrics", "@/dev/zero"], b"error: lyrics: expected at most 20000 bytes"),
         (["--tags", "@/dev/zero"], b"error: tags: expected at most 20000 bytes"),
         (["--tags", "pop", "--codes", "/dev/zero"], b"error: codes: expected a .npy file"),
     ],

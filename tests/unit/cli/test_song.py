@@ -76,16 +76,55 @@ def test_trained_weights_are_not_called_random(server: FakeServer) -> None:
 
 
 def test_the_examples_of_the_help_work(server: FakeServer) -> None:
-    result = song(server, "--lyrics", str(EXAMPLES / "lyrics.txt"), "--tags", f"@{EXAMPLES / 'tags.txt'}")
+    result = song(server, "--lyrics", f"@{EXAMPLES / 'lyrics.txt'}", "--tags", f"@{EXAMPLES / 'tags.txt'}")
     assert result.exit_code == 0, result.stderr
     (request,) = server.requests
     assert input_bytes(request, "lyrics").startswith(b"[verse]\n")
-    assert input_bytes(request, "tags") == b"pop, piano, warm, female vocal"
+    assert input_bytes(request, "tags") == b"pop,piano,warm,female vocal"
 
 
-def test_lyrics_come_from_standard_input_without_a_byte_order_mark(server: FakeServer) -> None:
-    assert song(server, "--lyrics", "-", input="\ufeffla la".encode()).exit_code == 0
-    assert input_bytes(server.requests[0], "lyrics") == b"la la"
+WORDS = b"[verse]\nla la"
+"""The lyrics of the file `words.txt`, as they are sent."""
+
+
+@pytest.mark.parametrize("option", ["--lyrics", "--tags"])
+@pytest.mark.parametrize("source", ["@words.txt", "@./words.txt", "@~/words.txt", "-", "@-", "pop, piano", "@@"])
+def test_a_text_is_text_or_comes_from_a_file_or_standard_input(
+    server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch, option: str, source: str
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    saved = "\ufeff[verse]\r\nla  la\r\n".encode()
+    for name in ("words.txt", "@"):
+        Path(name).write_bytes(saved)
+    result = song(server, option, source, input=saved)
+    assert result.exit_code == 0, result.stderr
+    sent = input_bytes(server.requests[0], option[2:])
+    if source == "pop, piano":
+        assert sent == (b"pop,piano" if option == "--tags" else b"pop, piano")
+    else:
+        assert sent == (WORDS.replace(b"\n", b",") if option == "--tags" else WORDS)
+
+
+@pytest.mark.parametrize("field", ["lyrics", "tags", "consent"])
+@pytest.mark.parametrize("name", ["words.txt", "words", "./words", "~/words"])
+def test_a_text_that_names_a_file_is_refused(
+    server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch, field: str, name: str
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    for path in ("words", "words.txt"):
+        Path(path).write_text("la")
+    result = song(server, f"--{field}", name)
+    assert result.exit_code == 2
+    assert f"{field}: expected text or @FILE, got the name of a file: did you mean @{name}?" in result.stderr
+    assert not server.requests
+
+
+def test_a_blank_after_it_makes_a_files_name_text_and_a_folder_is_no_file(server: FakeServer) -> None:
+    Path("words").write_text("la")
+    Path("pop").mkdir()
+    assert song(server, "--lyrics", "words ", "--tags", "pop").exit_code == 0
+    (request,) = server.requests
+    assert (input_bytes(request, "lyrics"), input_bytes(request, "tags")) == (b"words", b"pop")
 
 
 def test_every_setting_is_an_option_and_reaches_the_server(server: FakeServer) -> None:
@@ -160,9 +199,11 @@ def test_the_url_comes_from_the_environment(server: FakeServer, monkeypatch: pyt
         (["--tags", "pop", "--timeout", "0"], 2, "timeout_s: expected a number above 0, got 0.0"),
         (["--tags", "pop", "-o", "song.txt"], 2, "output: expected a name ending in"),
         (["--tags", "pop", "-o", "no/song.wav"], 2, "output: no such folder: "),
-        (["--lyrics", "missing.txt"], 2, "lyrics: cannot read 'missing.txt': No such file"),
+        (["--lyrics", "@missing.txt"], 2, "lyrics: cannot read 'missing.txt': No such file"),
+        (["--lyrics", "missing.txt"], 2, "lyrics: expected text or @FILE, got 'missing.txt', which looks like a file"),
+        (["--lyrics", "-", "--tags", "@-"], 2, "lyrics, tags: expected at most one of them on standard input"),
         (["--tags", "@missing.txt"], 2, "tags: cannot read 'missing.txt': No such file"),
-        (["--lyrics", "bad.txt"], 2, "lyrics: expected UTF-8, got byte 0xff at 1"),
+        (["--lyrics", "@bad.txt"], 2, "lyrics: expected UTF-8, got byte 0xff at 1"),
         (["--codes", "bad.txt"], 2, "codes: expected a .npy file, got 'bad.txt'"),
         (["--tags", "pop", "--private-key", "bad.txt"], 2, "private_key, certificate_chain: expected both"),
     ],
@@ -257,8 +298,8 @@ def test_version() -> None:
 def test_help_teaches_the_first_song_and_lists_all_commands(arguments: list[str]) -> None:
     result = heartvoice(*arguments)
     assert result.exit_code == 0
-    first = "heartvoice song --lyrics examples/lyrics.txt --tags @examples/tags.txt"
-    own_voice = "heartvoice song --lyrics examples/lyrics.txt --voice reference.flac --consent"
+    first = "heartvoice song --lyrics @examples/lyrics.txt --tags @examples/tags.txt"
+    own_voice = "heartvoice song --lyrics @examples/lyrics.txt --voice reference.flac --consent"
     for text in (first, own_voice, *cli.LAZY_COMMANDS):
         assert text in result.stdout
 

@@ -99,6 +99,9 @@ def test_consent_may_come_from_a_file_which_no_process_list_shows(server: FakeSe
     assert run(server, (*job[:-1], "@consent.txt")).exit_code == 0
     (request,) = server.requests
     assert input_bytes(request, "voice_consent") == b"J. Doe, by letter"
+    assert "did you mean @consent.txt?" in run(server, (*job[:-1], "consent.txt")).stderr
+    assert run(server, (*job[:-1], "-"), input=b"\xef\xbb\xbfJ. Doe,  by letter\r\n").exit_code == 0
+    assert input_bytes(server.requests[-1], "voice_consent") == b"J. Doe, by letter"
     Path("consent.txt").unlink()
     assert "consent: cannot read 'consent.txt'" in run(server, (*job[:-1], "@consent.txt")).stderr
 
@@ -159,6 +162,7 @@ def test_all_stages_show_themselves(server: FakeServer) -> None:
         ((*SUNG, "--prompt", "26"), "prompt_s: expected 3 to 25 s, got 26.0"),
         ((*SUNG, "--voice", "missing"), "voice: cannot read 'missing': No such file or directory"),
         ((*SUNG, "--voice", "-", "--lyrics", "-"), "lyrics, voice: expected at most one of them on standard input"),
+        (("cover", "-", *COVER[2:-1], "@-"), "recording, consent: expected at most one of them on standard input"),
         ((*SUNG, "--stems", "voice.flac"), "stems: expected a folder, got 'voice.flac', which is something else"),
         ((*SUNG, "--stems", "no/parts"), "stems: no such folder: "),
         ((*COVER, "--stems", "no/parts"), "stems: no such folder: "),
@@ -188,8 +192,8 @@ def test_help_has_a_panel_of_all_that_is_about_the_voice() -> None:
     assert "--stems FOLDER" in re.sub(r"[│\s]+", " ", shown.partition("─ Voice ─")[0])
     assert "--duration" not in text
     examples = re.sub(r"[│\s]+", " ", shown)
-    assert "For example: heartvoice song --lyrics lyrics.txt --tags " in examples
-    assert "heartvoice song --lyrics lyrics.txt --voice me.wav --consent " in examples
+    assert "For example: heartvoice song --lyrics @lyrics.txt --tags " in examples
+    assert "heartvoice song --lyrics @lyrics.txt --voice me.wav --consent " in examples
 
 
 # ----------------------------------------------------------------------------------------------------------- stems
