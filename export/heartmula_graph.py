@@ -174,7 +174,7 @@ class StepGraph:
         return drawn
 
     def _frame(self, hidden: str, rows: Rows) -> None:
-        """Draw the eight codes; the outputs are named `next_codes` and `logits`."""
+        """Draw the eight codes; the outputs are `logits` and `next_codes`, -1 for songs whose logits are not finite."""
         b, sizes = self.b, self.sizes
         books, width = sizes.audio_num_codebooks, sizes.backbone.embed_dim
         with b.fp32_region("sampling"):
@@ -198,8 +198,11 @@ class StepGraph:
             fed = self.fed(drawn, book)
             logits.append(b.op("Unsqueeze", guided, b.constant([1])))
         columns = [b.op("Unsqueeze", code, b.constant([1])) for code in codes]
-        b.op("Concat", *columns, axis=1, out="next_codes")
-        b.op("Concat", *logits, axis=1, out="logits")
+        frame = b.op("Concat", *columns, axis=1)
+        with b.fp32_region("sampling"):
+            total = b.op("ReduceSum", b.op("Concat", *logits, axis=1, out="logits"), b.constant([1, 2]), keepdims=1)
+            finite = b.op("Less", b.op("Abs", b.reshape(total, [-1, 1])), b.constant(np.inf, np.float32))
+            b.op("Where", finite, frame, b.constant(-1), out="next_codes")
 
     def _head(self, book: int) -> str:
         """Declare the head of a codebook, [width, V]."""

@@ -20,6 +20,9 @@ DECODER_LOOKAHEAD = 2
 """Latent frames of future that reach one sample of the scalar decoder."""
 MAX_RESPONSE_SAMPLES = 3_000_000 // (2 * 4)
 """Stereo float32 samples of one streamed response: plain gRPC clients stop at 4 MB."""
+GREEDY_BELOW = 1e-4
+"""LM sampling temperature below which the likeliest code is taken: logits that differ by more than engines round leave
+no other choice there, and divisions by still smaller numbers overflow."""
 MAX_TEXT_BYTES = 20_000
 """UTF-8 bytes of lyrics, and of tags."""
 MAX_DURATION_S = 240.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heartvoice.contracts.constants import CODES_PER_UNIT, MAX_DURATION_S, MAX_PROMPT_S, MIN_PROMPT_S
+from heartvoice.contracts.constants import CODES_PER_UNIT, GREEDY_BELOW, MAX_DURATION_S, MAX_PROMPT_S, MIN_PROMPT_S
 from heartvoice.contracts.types import Setting
 
 DURATION_S = Setting("duration_s", "FP32", 30.0, 1.0, MAX_DURATION_S, "s", "Longest song; the LM may end it earlier.")
@@ -10,7 +10,10 @@ MIN_DURATION_S = Setting(
     "min_duration_s", "FP32", 0.0, 0.0, MAX_DURATION_S, "s", "The LM cannot end the song before this."
 )
 SEED = Setting("seed", "INT64", 0, 0, 2**63 - 1, "", "Same inputs and seed, same song.")
-TEMPERATURE = Setting("temperature", "FP32", 1.0, 0.0, 10.0, "", "LM sampling temperature; 0 takes the likeliest code.")
+TEMPERATURE = Setting(
+    "temperature", "FP32", 1.0, 0.0, 10.0, "",
+    f"LM sampling temperature; 0, and all below {GREEDY_BELOW:g}, takes the likeliest code.",
+)  # fmt: skip
 TOP_K = Setting("top_k", "INT64", 50, 1, 1000, "", "LM samples among this many likeliest codes.")
 CFG_SCALE = Setting(
     "cfg_scale", "FP32", 1.5, 1.0, 10.0, "", "LM guidance by the prompt; 1 is none, and costs one row less."

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.constants import GREEDY_BELOW
+from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.models.heartmula import HeartMuLa, StepInputs, StepOutputs
 from heartvoice.models.llama import KVCache
 
@@ -53,7 +54,7 @@ def generate(  # noqa: PLR0913 (the reference's arguments)
         style: float32 [muq_dim]; None leaves the slot's text embedding.
         style_index: the style's slot in the prompt; -1 none.
         cfg_scale: guidance by the prompt; values up to 1 disable it (below 1, the reference runs two equal rows).
-        temperature: 0 takes the most likely code (the reference divides by zero).
+        temperature: below `GREEDY_BELOW` the most likely code is taken (the reference divides by zero).
         top_k: at least 1; values above the vocabulary's size count as that size.
         min_frames: EOS is masked before this many frames.
         observe: called with each frame's index and outputs, also for the discarded last frame.
@@ -63,11 +64,12 @@ def generate(  # noqa: PLR0913 (the reference's arguments)
 
     Raises:
         InvalidRequestError: the prompt is empty or too long, or a setting is out of range.
+        EngineError: logits are not finite.
     """
     _check(model, text_ids, max_frames, temperature, top_k)
     books = model.sizes.audio_num_codebooks
     guided = cfg_scale > 1
-    if temperature == 0:
+    if temperature < GREEDY_BELOW:
         temperature, top_k = 1.0, 1
         uniform = _zeros(books)
     device, dtype = model.audio_head.device, model.audio_head.dtype
@@ -99,6 +101,8 @@ def generate(  # noqa: PLR0913 (the reference's arguments)
         if observe is not None:
             observe(frame, outputs)
         codes = outputs.codes
+        if bool((codes < 0).any()):
+            raise EngineError(f"heartmula: frame {frame}: logits are not finite")
         if frame > 0 and bool((codes >= eos_id).any()):
             break
         frames.append(codes[0])

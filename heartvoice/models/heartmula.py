@@ -61,7 +61,7 @@ class StepOutputs:
     """Outputs of one call of `HeartMuLa.step`."""
 
     codes: Tensor
-    """int64 [S, K]: the frame after the last valid position."""
+    """int64 [S, K]: the frame after the last valid position; -1 if the song's logits are not finite."""
     logits: Tensor
     """float32 [S, K, V]: after guidance, before special ids are masked."""
     new: list[KeyValue]
@@ -208,7 +208,8 @@ class HeartMuLa(nn.Module):
             max_top_k: largest `top_k` of the batch, if known.
 
         Returns:
-            int64 [S, K] codes and float32 [S, K, V] logits after guidance.
+            int64 [S, K] codes and float32 [S, K, V] logits after guidance. Codes are -1 for a song whose logits are not
+            all finite.
         """
         codes: list[Tensor] = []
         logits: list[Tensor] = []
@@ -231,7 +232,8 @@ class HeartMuLa(nn.Module):
             past = new if past is None else _append(past, new)
             position = position + entering.shape[1]
             draw(self.depth_logits(out[:, -1], book))
-        return torch.stack(codes, dim=1), torch.stack(logits, dim=1)
+        frame, guided_logits = torch.stack(codes, dim=1), torch.stack(logits, dim=1)
+        return frame.masked_fill(~guided_logits.sum((1, 2)).isfinite()[:, None], -1), guided_logits
 
     # ------------------------------------------------------------------------------------------------------ step
 

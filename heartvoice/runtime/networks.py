@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from heartvoice.arrays import Array
 from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import Engine, OnnxEngine, default_device
@@ -32,6 +34,33 @@ class Networks(Protocol):
             ModelUnavailableError: it is not loaded, or its process has died.
         """
         ...
+
+
+def run_finite(networks: Networks, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Run the network `name` once, and refuse results that hold NaN or infinite values.
+
+    Every stage runs its networks by this: weights that overflow in half precision, or that belong to another network,
+    must not end as samples.
+
+    Raises:
+        EngineError: the network failed, or a result is not finite; names network and output.
+    """
+    results = networks.run(name, inputs)
+    for output, value in results.items():
+        if not np.isfinite(value).all():
+            raise EngineError(f"{name}: {output}: expected finite values, got NaN or Inf")
+    return results
+
+
+def check_size(name: str, value: Array, most: float) -> None:
+    """Refuse results beyond +-`most`, which only a failed network makes.
+
+    Raises:
+        EngineError: names the network and the largest value.
+    """
+    largest = float(np.abs(value).max(initial=0.0))
+    if not largest <= most:
+        raise EngineError(f"{name}: expected values within +-{most:g}, got {largest:.4g}")
 
 
 class JobNetworks:

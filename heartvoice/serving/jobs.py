@@ -184,6 +184,8 @@ class Job:
         spec = self.spec.output(name)  # Triton does not notice a wrong name or dtype
         if isinstance(value, str | bytes):
             return text_tensor(name, value)
+        if not np.isfinite(value).all():  # of whatever stage: no caller gets NaN for a sound
+            raise EngineError(f"{self.spec.name}: {name}: expected finite values, got NaN or Inf")
         return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.dtype]))
 
 

@@ -22,7 +22,7 @@ from heartvoice.contracts.validation import check_window
 from heartvoice.errors import InvalidRequestError
 from heartvoice.models.heartcodec.solver import euler, guide
 from heartvoice.models.heartcodec.windows import DEFAULT_WINDOW
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, check_size, run_finite
 
 DECODER_CHUNK = 372
 """Latent frames of one decoder call, without its history. Bounds memory, whatever the window (benchmarks/DIARY.md)."""
@@ -120,7 +120,7 @@ class CodecStage:
 
     def solve(self, request: CodecRequest, z: Latents) -> Latents:
         """Integrate the flow from noise `z` [2 W, L] to latents [2 W, L] by Euler's method (spec, section 5)."""
-        mu = self._networks.run("heartcodec_condition", {"codes": request.codes[None]})["mu"]
+        mu = run_finite(self._networks, "heartcodec_condition", {"codes": request.codes[None]})["mu"]
         n_context, guided = len(request.context), request.guidance > 1
         context = np.zeros_like(z)[None]
         context[0, :n_context] = request.context
@@ -136,10 +136,13 @@ class CodecStage:
 
         def velocity(x: Latents, t: float) -> Latents:
             inputs = {**constant, "x": np.repeat(x, rows, axis=0), "t": np.full((rows, 1), t, np.float32)}
-            v: Latents = self._networks.run("heartcodec_flow", inputs)["velocity"].astype(np.float32, copy=False)
+            v: Latents = run_finite(self._networks, "heartcodec_flow", inputs)["velocity"].astype(
+                np.float32, copy=False
+            )
             return guide(v[:1], v[1:], request.guidance) if guided else v
 
         latents: Latents = euler(z[None], context, n_context, request.steps, velocity)[0]
+        check_size("heartcodec_flow", latents, MAX_FEATURE)  # what a next window would refuse as its caller's fault
         return latents
 
     def decode_latents(self, latents: Latents, n_history: int = 0) -> NDArray[np.float32]:
@@ -155,7 +158,7 @@ class CodecStage:
             end = min(start + DECODER_CHUNK, len(latents))
             first = max(0, start - DECODER_HISTORY)
             chunk = np.ascontiguousarray(channels[:, :, first : end + DECODER_LOOKAHEAD])
-            audio = self._networks.run("heartcodec_decoder", {"latents": chunk})["audio"]
+            audio = run_finite(self._networks, "heartcodec_decoder", {"latents": chunk})["audio"]
             pieces.append(audio[:, 0, (start - first) * hop : (end - first) * hop])
         joined: NDArray[np.float32] = np.concatenate(pieces, axis=1).astype(np.float32, copy=False)
         return joined

@@ -27,7 +27,7 @@ from heartvoice.config.presets import AnyF0, RmvpeConfig, SwiftF0Config
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.contracts.models import F0_NETWORK
 from heartvoice.errors import EngineError, InvalidRequestError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 
 Samples = NDArray[np.float32]
 Contour = NDArray[np.float32]
@@ -157,7 +157,9 @@ class F0Stage:
 
     def _run(self, features: Samples, n_bins: int) -> NDArray[np.float32]:
         """Run the network on features [F, T]; returns activations [T', D]."""
-        out = self._networks.run(F0_NETWORK.name, {"features": np.ascontiguousarray(features[None])})["activations"]
+        out = run_finite(self._networks, F0_NETWORK.name, {"features": np.ascontiguousarray(features[None])})[
+            "activations"
+        ]
         if out.ndim != 3 or out.shape[2] != n_bins:
             raise EngineError(f"{F0_NETWORK.name}: expected activations [1, T, {n_bins}], got {list(out.shape)}")
         activations: NDArray[np.float32] = out[0].astype(np.float32, copy=False)

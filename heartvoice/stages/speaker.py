@@ -30,7 +30,7 @@ from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 
 MIN_SAMPLES = 1600
 """0.1 s. A shorter recording has too few frames for any engine."""
@@ -106,7 +106,7 @@ class SpeakerStage:
         return mean
 
     def _run(self, features: Floats) -> Floats:
-        embedding = self._networks.run(SPEAKER_NETWORK.name, {"features": features})["embedding"]
+        embedding = run_finite(self._networks, SPEAKER_NETWORK.name, {"features": features})["embedding"]
         return embedding.astype(np.float32, copy=False)
 
 

@@ -125,7 +125,9 @@ class CountingEngine:
 
     def _codes(self, slot: int) -> Codes:
         self.made[slot] += 1
-        return np.array([len(self.prompts[slot].text_ids) % 256, self.made[slot], *[0] * 6], np.int64)
+        return np.array(
+            [len(self.prompts[slot].text_ids) % 256, self.made[slot] % PRESET.lm.codebook_size, *[0] * 6], np.int64
+        )
 
 
 class LmStage:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.constants import N_CODEBOOKS
+from heartvoice.contracts.constants import GREEDY_BELOW, N_CODEBOOKS
 from heartvoice.errors import EngineError
 from heartvoice.runtime.engines import Engine
 from heartvoice.stages.lm.cache import RowCache, cache_bytes, round_up
@@ -36,7 +36,7 @@ class SongPrompt:
     style_index: int
     """The prompt position that the style overwrites."""
     temperature: float
-    """0 is greedy."""
+    """Greedy below `GREEDY_BELOW`."""
     top_k: int
     cfg_scale: float
     n_positions: int
@@ -45,7 +45,7 @@ class SongPrompt:
     @property
     def greedy(self) -> bool:
         """True if every code is the likeliest one."""
-        return self.temperature == 0
+        return self.temperature < GREEDY_BELOW
 
     @property
     def guided(self) -> bool:
@@ -91,7 +91,7 @@ class LmEngine(Protocol):
         ...
 
     def prefill(self, slot: int, prompt: SongPrompt, frame: FrameInput) -> Codes:
-        """Feed a prompt into a free slot; returns the first frame's ids, int64 [8].
+        """Feed a prompt into a free slot; returns the first frame's ids, int64 [8], -1 if its logits are not finite.
 
         The caller keeps the songs in all slots within `kv_limit`. After an error the slot is free.
         """
@@ -104,7 +104,8 @@ class LmEngine(Protocol):
     def step(self, frames: Mapping[int, FrameInput]) -> dict[int, Codes]:
         """Begin the next frame of every occupied slot; returns ids int64 [8] by slot. An error changes nothing.
 
-        Without `pending` frames the result has every slot. An engine that works ahead returns what is ready.
+        Without `pending` frames the result has every slot. A song's ids are -1 if its logits are not finite. An engine
+        that works ahead returns what is ready.
         """
         ...
 

@@ -291,7 +291,15 @@ class LmScheduler:
     def _deliver(self, made: Mapping[int, Codes]) -> None:
         """Hand out frames. A finished song has left and was reported before its consumer gets the end."""
         streams = {slot: self._running[slot] for slot in made}
-        frames = {slot: stream.song.accept(made[slot]) for slot, stream in streams.items()}
+        frames: dict[int, NDArray[np.int32] | None] = {}
+        for slot, stream in list(streams.items()):
+            try:
+                frames[slot] = stream.song.accept(made[slot])
+            except EngineError as error:  # this song's alone: its neighbours' ids are theirs
+                log.error("%s", error)
+                del streams[slot]
+                self._leave(slot)
+                self._tell(stream, error)
         finished = [slot for slot, stream in streams.items() if stream.song.finished]
         for slot in finished:
             self._leave(slot)

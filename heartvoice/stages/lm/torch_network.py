@@ -92,10 +92,11 @@ class FrameNetwork:
             max_top_k: at least every `top_k`.
 
         Returns:
-            int64 [R, K].
+            int64 [R, K], -1 for a song whose logits are not finite.
         """
         network, rows = self._network, len(inputs.position)
-        codes = torch.where(inputs.given >= 0, inputs.given, last[inputs.slot])
+        # A failed frame is -1, and may be fed before the host has seen it.
+        codes = torch.where(inputs.given >= 0, inputs.given, last[inputs.slot]).clamp(min=0)
         x = network.embed_frames(codes)[inputs.row_song][:, None]
         attend = CacheAttention(self._cache.past(width, rows), inputs.position)
         hidden = self._backbone(x, inputs.position[:, None], attend)
@@ -105,13 +106,15 @@ class FrameNetwork:
         """Sample codebook after codebook from the backbone's output [R, 1, E]; see `HeartMuLa.sample_frame`."""
         network = self._network
         codes: list[Tensor] = []
+        total = torch.zeros(len(hidden), device=hidden.device)  # of all logits: finite if each is
         blank = torch.zeros(len(hidden), network.sizes.audio_vocab_size, device=hidden.device)
         forbidden = mask_special(blank, network.sizes.codebook_size, self._eos_id, inputs.allow_eos)  # 0 or -inf
 
         def draw(logits: Tensor) -> None:
-            guided = network.guide(logits, inputs.cond_row, inputs.uncond_row, inputs.cfg_scale) + forbidden
-            uniform = inputs.uniform[:, len(codes)]
-            codes.append(sample_inverse_cdf(guided, inputs.temperature, inputs.top_k, uniform, max_top_k=max_top_k))
+            guided = network.guide(logits, inputs.cond_row, inputs.uncond_row, inputs.cfg_scale)
+            total.add_(guided.sum(-1))
+            uniform, allowed = inputs.uniform[:, len(codes)], guided + forbidden
+            codes.append(sample_inverse_cdf(allowed, inputs.temperature, inputs.top_k, uniform, max_top_k=max_top_k))
 
         draw(network.codebook0_logits(hidden[:, 0]))
         for book in range(1, network.sizes.audio_num_codebooks):
@@ -121,7 +124,7 @@ class FrameNetwork:
             places = slice(book + 1 - entering.shape[1], book + 1)
             out = self._depth(network.projection(entering), places, DepthAttention(self._depth_cache, places))
             draw(network.depth_logits(out[:, -1], book))
-        return torch.stack(codes, dim=1)
+        return torch.stack(codes, dim=1).masked_fill(~total.isfinite()[:, None], -1)
 
 
 class PackedTransformer:

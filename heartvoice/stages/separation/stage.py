@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.config.presets import SeparatorConfig
-from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
+from heartvoice.contracts.constants import MAX_LEVEL, MAX_RESPONSE_BYTES
 from heartvoice.contracts.messages import StemsChunk
 from heartvoice.contracts.models import HTDEMUCS
 from heartvoice.errors import EngineError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, check_size, run_finite
 from heartvoice.stages.separation.plan import Segment, SeparationPlan
 from heartvoice.stages.separation.request import Carry, SeparationRequest
 from heartvoice.stages.separation.transform import SegmentTransform
@@ -92,10 +92,11 @@ class SeparateStage:
         mix = np.zeros((2, self.plan.segment), np.float32)
         mix[:, max(-begin, 0) : max(-begin, 0) + read.shape[1]] = read
         inputs = {"mix": mix[None], "spectrum": self._transform.forward(mix)[None]}
-        outputs = self._networks.run(HTDEMUCS.name, inputs)
+        outputs = run_finite(self._networks, HTDEMUCS.name, inputs)
         spectra, waves = (outputs[name][0][wanted].astype(np.float32, copy=False) for name in ("spectra", "waves"))
         if spectra.shape[1:] != inputs["spectrum"].shape[1:] or waves.shape[1:] != mix.shape:
             raise EngineError(f"htdemucs: unexpected spectra {list(spectra.shape)} and waves {list(waves.shape)}")
         stems = self._transform.inverse(spectra)
         stems += waves
+        check_size(HTDEMUCS.name, stems, MAX_LEVEL)
         return stems[..., segment.before : segment.before + segment.length]

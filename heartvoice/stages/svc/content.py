@@ -18,7 +18,7 @@ from heartvoice.audio import dsp
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_ENCODER
 from heartvoice.errors import EngineError, InvalidRequestError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 
 Samples = NDArray[np.float32]
 Features = NDArray[np.float32]
@@ -174,7 +174,7 @@ def content_features(
     for start in range(0, len(windows), batch):
         called = windows[start : start + batch]
         log_mel = np.stack([whisper_log_mel(audio[window.start : window.end], n_bands) for window in called])
-        found = networks.run(CONTENT_ENCODER.name, {"log_mel": log_mel})["content"]
+        found = run_finite(networks, CONTENT_ENCODER.name, {"log_mel": log_mel})["content"]
         if found.ndim != 3 or found.shape[:2] != (len(called), frames):
             raise EngineError(
                 f"{CONTENT_ENCODER.name}: expected content [{len(called)}, {frames}, D], got {list(found.shape)}"

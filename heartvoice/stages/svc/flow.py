@@ -13,7 +13,7 @@ import numpy as np
 
 from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.runtime.engines import ConstantInputs
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 
 Array = Any
 """A numpy array or a torch tensor; one call uses one kind."""
@@ -74,6 +74,6 @@ def network_velocity(networks: Networks) -> Velocity:
             "x": x, "t": np.full((len(x), 1), t, np.float32),
             **constants.views({"prompt_x": prompt_x, "style": style, "cond": cond}),
         }  # fmt: skip
-        return networks.run(SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
+        return run_finite(networks, SVC_FLOW.name, inputs)["velocity"].astype(np.float32, copy=False)
 
     return velocity

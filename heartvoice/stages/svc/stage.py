@@ -25,7 +25,7 @@ from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.graphs import SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.settings import PROMPT_S
 from heartvoice.errors import EngineError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 from heartvoice.stages.f0 import Contour, F0Stage, heard_contour
 from heartvoice.stages.speaker import campplus_features
 from heartvoice.stages.svc.content import content_features, sinc_resample
@@ -221,7 +221,7 @@ class ConvertStage:
     # -------------------------------------------------------------------------------------------------------- inside
 
     def _run(self, name: str, inputs: Any, output: str) -> Floats:
-        found: Floats = self._networks.run(name, inputs)[output].astype(np.float32, copy=False)
+        found: Floats = run_finite(self._networks, name, inputs)[output].astype(np.float32, copy=False)
         return found
 
     @staticmethod

@@ -15,7 +15,7 @@ from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.field_checks import check_finite
 from heartvoice.contracts.graphs import VOCODER
 from heartvoice.errors import InvalidRequestError
-from heartvoice.runtime.networks import Networks
+from heartvoice.runtime.networks import Networks, run_finite
 
 VOCODER_CHUNK = 256
 """Mel frames of one call without its context, 3 s. Bounds memory, whatever the length."""
@@ -90,7 +90,7 @@ class VocodeStage:
             start, end = (n_frames * part // n_chunks for part in (index, index + 1))
             first = max(0, start - self._past)
             frames = np.ascontiguousarray(mel[None, :, first : end + self._future])
-            audio = self._networks.run(VOCODER.name, {"mel": frames})["audio"]
+            audio = run_finite(self._networks, VOCODER.name, {"mel": frames})["audio"]
             yield audio[0, 0, (start - first) * hop : (end - first) * hop].astype(np.float32, copy=False)
 
     def _check(self, mel: Mel) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from heartvoice.contracts.models import SVC
-from heartvoice.errors import ModelUnavailableError
+from heartvoice.errors import EngineError, ModelUnavailableError
 from heartvoice.serving.workarounds.acknowledgements import AckSender
 from tests.support.waiting import wait_until
 
@@ -94,6 +94,14 @@ def held(jobs: ModuleType) -> Iterator[tuple[JobQueue, Callable[[], None], Calla
 
 
 Held = tuple[Any, Callable[[], None], Callable[[], None]]
+
+
+@pytest.mark.parametrize("name", ["VOCALS", "STATE"])
+def test_nan_never_leaves_a_model(jobs: ModuleType, name: str) -> None:
+    job = jobs.Job(SVC, request(), lambda *_: None)
+    for way in (job.send, job.answer):
+        with pytest.raises(EngineError, match=f"svc: {name}: expected finite values, got NaN or Inf"):
+            way({name: np.array([0.0, np.nan], np.float32)})
 
 
 def test_a_full_queue_refuses_with_the_numbers_and_counts_it(held: Held, page: Page) -> None:

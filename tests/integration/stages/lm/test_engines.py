@@ -26,6 +26,7 @@ from tests.support.lm_engine_kinds import (
     Player,
     alone,
     make,
+    next_input,
     own_codes,
     play,
     play_at_random,
@@ -182,3 +183,32 @@ def test_after_a_failed_prompt_the_slot_is_free_and_songs_go_on(kind: str) -> No
     made = player.finish()
     np.testing.assert_array_equal(made[0], own_codes(kind, 0))
     np.testing.assert_array_equal(made[1], own_codes(kind, 2))
+
+
+@engines()
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 9e-5])
+def test_a_temperature_below_the_bound_is_greedy(kind: str, temperature: float) -> None:
+    greedy, nearly = (request(3, temperature=value) for value in (0.0, temperature))
+    lm = make(kind, 1)
+    np.testing.assert_array_equal(alone(lm, nearly), alone(lm, greedy))
+
+
+@engines()
+@pytest.mark.parametrize("broken", [{"style": np.nan}, {"cfg_scale": np.inf}], ids=["NaN", "infinite"])
+def test_a_song_whose_logits_are_not_finite_fails_alone(kind: str, broken: dict[str, float]) -> None:
+    """A graph that draws code 0 for NaN would sing on, and nobody would know."""
+    player = Player(make(kind, 2))
+    player.join(0, REQUESTS[0])
+    wanted = song(5)
+    if "style" in broken:
+        broken = {"style": np.full_like(wanted.prompt.style, np.nan)}  # type: ignore[dict-item]
+    ids = player.lm.prefill(1, replace(wanted.prompt, **broken), wanted.next_input())
+    assert ids.tolist() == [-1] * 8
+    with pytest.raises(EngineError, match="heartmula: frame 0: the network's logits are not finite"):
+        wanted.accept(ids)
+    for _ in range(2):  # an engine that works ahead has begun a frame
+        codes = player.lm.step({0: next_input(player.songs[0], player.lm.pending(0)), 1: wanted.next_input()})
+        if 0 in codes:
+            player.take(0, codes[0])
+    player.lm.release(1)
+    np.testing.assert_array_equal(player.finish()[0], own_codes(kind, 0))

@@ -225,6 +225,26 @@ def test_a_failing_prompt_fails_its_song_alone(start: Start) -> None:
     assert len(read(good)) == 6
 
 
+@pytest.mark.parametrize("frame", [1, 3])
+def test_a_song_of_no_codes_fails_alone(start: Start, frame: int) -> None:
+    """The first frame comes with the prompt, a later one with those of the neighbours."""
+
+    class Broken(GatedEngine):
+        def _codes(self, slot: int) -> Codes:
+            codes = super()._codes(slot)
+            broken = self.prompts[slot].top_k == 13 and self.made[slot] == frame
+            return np.full(8, -1) if broken else codes
+
+    engine = Broken(n_slots=2)
+    scheduler = start(engine)
+    good, bad = scheduler.submit(song(6)), scheduler.submit(song(LONG, top_k=13))
+    engine.open()
+    with pytest.raises(EngineError, match=f"heartmula: frame {frame - 1}: the network's logits are not finite"):
+        list(bad)
+    assert len(read(good)) == 6
+    assert not engine.prompts
+
+
 def test_closing_ends_everything(start: Start) -> None:
     scheduler = start(CountingEngine(n_slots=1))
     streams = [scheduler.submit(song(LONG)) for _ in range(2)]
