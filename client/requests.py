@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,7 +11,8 @@ from heartvoice.arrays import Array
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import Recording, RecordingLike, as_recording
 from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.texts import canonical_lyrics, lyrics_warnings
+from heartvoice.errors import InvalidRequestError, LyricsWarning
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,13 @@ class SongRequest:
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.settings.items() if value is not None}
         object.__setattr__(self, "settings", MappingProxyType(given))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the model was not made for, known before the song; the song's report repeats it."""
+        if not isinstance(self.lyrics, str) or self.codes is not None:
+            return ()
+        return lyrics_warnings(canonical_lyrics(self.lyrics))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,8 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
 ) -> SongRequest:
     """Make a request of a client method's arguments; a `SongRequest` in the first place stands alone.
 
+    A `LyricsWarning` is issued for section marks that the model was not made for.
+
     Raises:
         InvalidRequestError: a `SongRequest` and other arguments were given together, or the voice is no recording.
             The rest is checked when the request is encoded.
@@ -93,7 +104,10 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
             raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
         return lyrics
     reference = None if voice is None else as_voice(voice)
-    return SongRequest(lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch)
+    request = SongRequest(lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch)
+    for warning in request.warnings:
+        warnings.warn(warning, LyricsWarning, stacklevel=3)  # of the caller of a client's method
+    return request
 
 
 def as_cover(

@@ -230,6 +230,12 @@ def _stems(array: Array, start: int) -> StemsChunk:
     return StemsChunk(_finite("STEMS", array, start), start)
 
 
+def _codes(array: Array, start: int) -> CodesChunk:
+    if array.min() < 0:
+        raise EngineError(f"CODES: expected codes of at least 0, got {array.min()} in the chunk at {start}")
+    return CodesChunk(array, start)
+
+
 def _finite(name: str, array: Array, start: int) -> Array:
     if not np.isfinite(array).all():
         raise EngineError(f"{name}: expected finite samples, got NaN or infinite ones in the chunk at {start}")
@@ -269,7 +275,7 @@ def job_stream(request: JobRequest) -> StreamSpec[Message]:
     model = COVER if isinstance(request, CoverRequest) else SONG
     payloads: dict[str, Callable[[Array, int], Message]] = {"AUDIO": _audio}
     if model is SONG:
-        payloads["CODES"] = CodesChunk
+        payloads["CODES"] = _codes
     stems = ("STEMS",) if request.settings.get("stems") else ()
     payloads |= dict.fromkeys(stems, _stems)
     return StreamSpec[Message](model, SAMPLE_RATE_HZ, payloads, _event, partial(_report, request=request), stems)

@@ -28,6 +28,10 @@ LONGEST_MESSAGE = 800
 """Characters of a message that cross the wire: gRPC's clients drop a status of more than 8 to 16 KB."""
 
 
+class LyricsWarning(UserWarning):
+    """The model was not made for something in the lyrics; the song is made all the same."""
+
+
 class HeartvoiceError(Exception):
     """Base of every error that heartvoice raises on purpose; `code` is its KServe name."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,14 @@ def write_song(stream: Generator[Message, None, None], files: SongWriter, *, ori
         return Delivered(report, timings, files.commit(report, collector.codes, origin))
 
 
-def print_summary(made: Delivered, *, as_json: bool) -> None:
-    """Print the summary on standard output; with JSON, print JSON there and the summary on stderr."""
+def print_summary(made: Delivered, *, as_json: bool, told: Collection[str] = ()) -> None:
+    """Print the summary on standard output; with JSON, print JSON there and the summary on stderr.
+
+    Warnings that the caller was `told` before the job are not in the summary.
+    """
     if as_json:
         print(json.dumps(result(made)))
-    print_lines(summary(made), Console(stderr=as_json))
+    print_lines(summary(made, told), Console(stderr=as_json))
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
@@ -95,8 +98,8 @@ def result(made: Delivered) -> dict[str, Any]:
     }
 
 
-def summary(made: Delivered) -> list[str]:
-    """Return the lines of the summary, the most important last."""
+def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
+    """Return the lines of the summary, the most important last, without the warnings that were `told` before."""
     report, timings, files = made.report, made.timings, made.files
     file = files.audio
     duration_s = file.n_samples / file.sample_rate_hz
@@ -112,7 +115,7 @@ def summary(made: Delivered) -> list[str]:
     if files.codes_path:
         lines.append(f"codes: {files.codes_path}")
     lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
-    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"warning: {warning}" for warning in report.warnings if warning not in told]
     if report.converted is False:
         what = "recording as it was" if report.recorded else "song as it was written"
         lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")

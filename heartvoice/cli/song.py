@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.console import Console
 
 from heartvoice.cli.options import (
     AutoPitchOption,
@@ -21,7 +22,7 @@ from heartvoice.cli.options import (
     text_or_file,
     with_options,
 )
-from heartvoice.cli.output import print_summary, write_song
+from heartvoice.cli.output import print_lines, print_summary, write_song
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.inputs import job_inputs
 from heartvoice.client.messages import Array
@@ -82,13 +83,14 @@ def song(
         auto_pitch=auto_pitch,
     )
     job_inputs(request)  # refuse an invalid request before a server is started
+    print_lines((f"warning: {warning}" for warning in request.warnings), Console(stderr=True))
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
         SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
         server.client("the song was cancelled and no file written") as client,
     ):
         made = write_song(client.stream(request, events=True), files)
-    print_summary(made, as_json=as_json)
+    print_summary(made, as_json=as_json, told=request.warnings)
 
 
 def _load(field: str, path: Path | None) -> Array | None:

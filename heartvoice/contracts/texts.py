@@ -6,6 +6,7 @@ changed, so that a text may pass several of them.
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 
@@ -21,6 +22,10 @@ _BLANKS = re.compile(r"[^\S\n]+")
 _SECTION_BREAK = re.compile(r"\n{3,}")
 _COMMA = re.compile("[,\uff0c\u3001\u060c\n]")
 """Commas of Latin, Chinese, Japanese and Arabic texts; a tag may also have a line of its own."""
+_BRACKETS = re.compile(r"[\[\u3010\uff3b][^\[\]\u3010\u3011\n]+[\]\u3011\uff3d]")
+"""A mark in brackets, also in those of Chinese and Japanese texts."""
+_NO_LETTERS = re.compile("[^a-z]")
+_SHOWN_MARKS, _SHOWN_CHARS = 4, 40
 
 
 def canonical_lyrics(text: str) -> str:
@@ -55,3 +60,34 @@ def canonical_line(text: str) -> str:
 def _composed(text: str) -> str:
     """Compose letters, unify line breaks and drop byte order marks: also those of files that were joined."""
     return unicodedata.normalize("NFC", _LINE_BREAK.sub("\n", text.replace(BYTE_ORDER_MARK, "")))
+
+
+def lyrics_warnings(lyrics: str) -> tuple[str, ...]:
+    """Say which section marks of canonical lyrics the official weights were not made for.
+
+    A mark is a text in brackets, or a line that is only a section's name in another notation, such as `Chorus:`.
+    """
+    known = [f"[{mark}]" for mark in SECTION_MARKS]
+    unknown: dict[str, str | None] = {}  # with the mark that was probably meant
+    for line in lyrics.split("\n"):
+        marks = _BRACKETS.findall(line)
+        if not marks and _NO_LETTERS.sub("", line.lower()) in SECTION_MARKS:
+            marks = [line]
+        unknown |= {mark: _nearest_mark(mark) for mark in marks if mark.lower() not in known}
+    if not unknown:
+        return ()
+    shown = [
+        f"{text[:_SHOWN_CHARS]}, probably [{meant}]" if meant else text[:_SHOWN_CHARS]
+        for text, meant in unknown.items()
+    ]
+    more = f" and {len(shown) - _SHOWN_MARKS} more" if len(shown) > _SHOWN_MARKS else ""
+    return (
+        f"lyrics: not among the section marks that the model's publisher recommends: {'; '.join(shown[:_SHOWN_MARKS])}"
+        f"{more}. The model reads them as words. Recommended, each in a line of its own: {', '.join(known)}",
+    )
+
+
+def _nearest_mark(text: str) -> str | None:
+    """Return the known mark that a caller probably meant, such as `verse` for `Verse 2`."""
+    near = difflib.get_close_matches(_NO_LETTERS.sub("", text.lower()), SECTION_MARKS, 1)
+    return near[0] if near else None

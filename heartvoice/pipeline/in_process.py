@@ -53,7 +53,7 @@ class InProcessStages:
         """
         self.networks = LocalNetworks(repository, threads=threads)
         self._preset = repository.preset
-        self._tokenizer = load_tokenizer(repository.root / "heartmula" / "1" / "tokenizer.json")
+        self._tokenizer = load_tokenizer(repository.tokenizer)
         self._scheduler = LmScheduler(open_engine(repository, engine, threads=threads), max_waiting=MAX_WAITING)
         self.codec = CodecStage(self.networks, repository.preset.codec)
 

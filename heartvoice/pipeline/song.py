@@ -22,6 +22,7 @@ from heartvoice.contracts.constants import (
     SAMPLE_RATE_HZ,
 )
 from heartvoice.contracts.messages import AudioChunk, Codes, CodesChunk, Event
+from heartvoice.errors import EngineError
 from heartvoice.models.heartcodec.windows import WindowPlan
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.prefetch import Timeout
@@ -92,7 +93,15 @@ class SongPipeline:
         if self._request.codes is not None:
             yield self._request.codes
         elif self._request.lm is not None:
-            yield from self._context.timed_items("lm_s", self._stages.write_codes(self._request.lm))
+            for codes in self._context.timed_items("lm_s", self._stages.write_codes(self._request.lm)):
+                self._check_codes(codes)
+                yield codes
+
+    def _check_codes(self, codes: Codes) -> None:
+        """Refuse codes of the language model that the codec does not have: it would blame its caller."""
+        size, low, high = self._preset.codec.codebook_size, int(codes.min()), int(codes.max())
+        if not 0 <= low <= high < size:
+            raise EngineError(f"heartmula: expected codes in [0, {size}), got {low} to {high}")
 
     def _accept(self, codes: Codes) -> Iterator[CodesChunk | Event]:
         start = self._codes.shape[1]
@@ -149,4 +158,5 @@ class SongPipeline:
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "duration_s": n_samples / SAMPLE_RATE_HZ,
             "ended_by": ended_by if self._request.lm is not None else "codes",
+            "warnings": list(self._request.warnings),
         }

@@ -15,6 +15,7 @@ from heartvoice.contracts.field_checks import check_codes, read_settings
 from heartvoice.contracts.messages import Codes
 from heartvoice.contracts.models import SONG
 from heartvoice.contracts.settings import VOICE_SETTINGS
+from heartvoice.contracts.texts import lyrics_warnings
 from heartvoice.contracts.validation import check_song
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.lm.request import LmRequest
@@ -78,6 +79,11 @@ class SongRequest:
         if self.codes is not None:
             inputs["codes"] = self.codes
         return inputs
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the model was not made for."""
+        return lyrics_warnings(self.lm.lyrics) if self.lm else ()
 
     @property
     def n_frames(self) -> int:

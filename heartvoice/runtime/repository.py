@@ -22,6 +22,7 @@ from heartvoice.config.presets import (
     SvcConfig,
 )
 from heartvoice.contracts.constants import CONTRACT
+from heartvoice.contracts.models import HEARTMULA
 from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
@@ -90,6 +91,11 @@ class Repository:
             ids=GenerationIds.from_config(sizes["ids"]),
             max_positions=sizes["max_positions"],
         )
+
+    @property
+    def tokenizer(self) -> Path:
+        """The language model's `tokenizer.json`."""
+        return self.root / HEARTMULA.name / "1" / "tokenizer.json"
 
     def origin(self, network: str) -> str:
         """Return the origin of a network's weights: `random seed=N`, `official`, or the published file."""

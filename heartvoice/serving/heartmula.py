@@ -66,7 +66,7 @@ class HeartmulaModel(StageModel):
     def build(self, context: Context) -> None:
         """Open the tokenizer and the engine."""
         self.repository = context.repository
-        self.tokenizer = load_tokenizer(context.folder / "tokenizer.json")
+        self.tokenizer = load_tokenizer(context.repository.tokenizer)
         self.n_slots, self.max_waiting = (int(context.parameters[name]) for name in ("max_jobs", "max_queue"))
         limit = context.parameters.get("kv_bytes")  # default: a song of full length in every slot
         self.engine = open_engine(

@@ -12,6 +12,7 @@ from heartvoice.contracts.field_checks import read_word
 from heartvoice.contracts.messages import AudioChunk, Message, Report
 from heartvoice.contracts.models import RENDER
 from heartvoice.errors import EngineError, InvalidRequestError
+from heartvoice.pipeline.admission import SongAdmission
 from heartvoice.serving import process_registry
 from heartvoice.serving.cover import run_cover_job
 from heartvoice.serving.jobs import Job
@@ -48,6 +49,10 @@ def render(job: Job, messages: Iterable[Message]) -> None:
         job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(facts)})
 
 
+def _is_cover(job: Job) -> bool:
+    return bool({"file", "audio"} & set(job.inputs))
+
+
 class RenderModel(StageModel):
     """Triton adapter of `render`. A request with a recording is a cover, any other a song."""
 
@@ -56,8 +61,15 @@ class RenderModel(StageModel):
     def build(self, context: Context) -> None:
         """Keep the repository."""
         self.repository = context.repository
+        self.admission = SongAdmission(context.repository.preset, context.repository.tokenizer)
+
+    def admit(self, job: Job) -> None:
+        """Refuse a song that cannot be made."""
+        super().admit(job)
+        if not _is_cover(job):
+            self.admission.check(job.inputs)
 
     def work(self, job: Job) -> None:
         """Make the song or cover, and answer with the file."""
-        run = run_cover_job if {"file", "audio"} & set(job.inputs) else run_song_job
+        run = run_cover_job if _is_cover(job) else run_song_job
         render(job, run(job, self.repository))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from heartvoice.contracts.messages import Codes, Message
 from heartvoice.contracts.models import SONG
+from heartvoice.pipeline.admission import SongAdmission
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
@@ -69,7 +70,12 @@ class SongModel(StageModel):
     def build(self, context: Context) -> None:
         """Read the preset, so that a broken repository fails the load."""
         self.repository = context.repository
-        self.repository.preset  # noqa: B018
+        self.admission = SongAdmission(context.repository.preset, context.repository.tokenizer)
+
+    def admit(self, job: Job) -> None:
+        """Refuse a song that cannot be made."""
+        super().admit(job)
+        self.admission.check(job.inputs)
 
     def work(self, job: Job) -> None:
         """Stream one song."""

@@ -14,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.types import ModelSpec
+from heartvoice.contracts.validation import check_rules
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import process_registry
@@ -51,6 +52,14 @@ class StageModel(ABC):
     @abstractmethod
     def work(self, job: Job) -> None:
         """Do one job: `job.send` for each response of a stream, `job.answer` for a unary answer."""
+
+    def admit(self, job: Job) -> None:
+        """Check a job by the contract's rules before it waits for its turn. Runs in Triton's thread: quickly.
+
+        Raises:
+            InvalidRequestError: names the field, the limit and the value.
+        """
+        check_rules(self.spec, job.inputs)
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model. Triton calls this once per instance."""
@@ -95,10 +104,19 @@ class StageModel(ABC):
                         job.answer({})
                     job.close()
                 else:
+                    self._admit(job)
                     self.jobs.submit(job)
             except Exception as error:
                 job.fail_safely(error)
         return None if self.spec.decoupled else [None] * len(requests)
+
+    def _admit(self, job: Job) -> None:
+        """Admit a job, or count its refusal."""
+        try:
+            self.admit(job)
+        except HeartvoiceError as error:
+            self.jobs.metrics.finished(error.code)
+            raise
 
     def finalize(self) -> None:
         """Stop the jobs. Triton calls this before it unloads the model."""

@@ -30,6 +30,7 @@ from heartvoice.config.presets import PRESETS, GenerationIds
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_TEXT_BYTES
 from heartvoice.contracts.field_checks import STEMS_LIMITS_S, RecordingInputs, check_inputs, check_text
 from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.texts import canonical_lyrics, canonical_tags, lyrics_warnings
 from heartvoice.contracts.types import NUMPY_DTYPE
 from heartvoice.errors import CheckpointError, HeartvoiceError, InvalidRequestError
 from heartvoice.gateway import request_parser
@@ -212,6 +213,9 @@ def prompt(data: bytes) -> None:
         tags, lyrics = first.decode("utf-8"), second.decode("utf-8")
         check_text("tags", tags, MAX_TEXT_BYTES)
         check_text("lyrics", lyrics, MAX_TEXT_BYTES)
+        tags, lyrics = canonical_tags(tags), canonical_lyrics(lyrics)
+        assert (canonical_tags(tags), canonical_lyrics(lyrics)) == (tags, lyrics)
+        lyrics_warnings(lyrics)
     except (UnicodeDecodeError, InvalidRequestError):
         return
     for tokenizer in TOKENIZERS:

@@ -108,6 +108,8 @@ def test_more_jobs_than_the_queue_are_refused_with_the_numbers(server: EmbeddedS
         assert (
             refused[0]["error"] == "UNAVAILABLE: song: 4 jobs running and 8 waiting, no room for more; try again later"
         )
+        hopeless = list(raw.stream("song", LONG | {"lyrics": text("la " * 1300)}))
+        assert "the limit is 3584" in hopeless[0]["error"], "told at once, not when its turn would have come"
         for call in calls:
             call.cancel()
         assert_all_ends(metrics, finished)

@@ -77,9 +77,14 @@ class LmRequest:
     @property
     def n_frames(self) -> int:
         """Greatest length in frames. (The reference makes one more: spec section 9.)"""
-        return math.ceil(self.duration_s * FRAMES_PER_S)
+        return _frames(self.duration_s)
 
     @property
     def min_frames(self) -> int:
         """Least length in frames: the LM cannot end the song earlier."""
-        return math.ceil(self.min_duration_s * FRAMES_PER_S)
+        return _frames(self.min_duration_s)
+
+
+def _frames(seconds: float) -> int:
+    """Whole frames that hold a duration. One that came as float32, such as 2.4 s, is no frame longer for that."""
+    return math.ceil(round(seconds * FRAMES_PER_S, 4))

@@ -146,6 +146,13 @@ def test_an_error_in_the_lm_ends_the_song(networks: TorchCodec) -> None:
         list(song_messages(request(), Broken(networks, codes(1), 1)))
 
 
+@pytest.mark.parametrize("code", [-1, PRESET.codec.codebook_size])
+def test_codes_that_the_codec_does_not_have_are_the_language_models_fault(networks: TorchCodec, code: int) -> None:
+    stages = Stages(networks, np.full((8, 2), code, np.int32), chunk=2)
+    with pytest.raises(EngineError, match=rf"heartmula: expected codes in \[0, 256\), got {code} to {code}"):
+        list(song_messages(request(), stages))
+
+
 def test_check_ends_a_song_that_waits_for_codes(networks: TorchCodec) -> None:
     release, calls = threading.Event(), itertools.count()
 

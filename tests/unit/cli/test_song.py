@@ -21,6 +21,7 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.cli import main as cli
 from heartvoice.cli.options import option_name
+from heartvoice.client.requests import SongRequest
 from heartvoice.contracts.settings import SONG_SETTINGS, STEMS
 from heartvoice.errors import EngineError
 from tests.fakes.server import (
@@ -183,6 +184,16 @@ def test_codes_go_out_to_a_file_and_come_back_in(server: FakeServer) -> None:
 def test_the_url_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARTVOICE_URL", server.url)
     assert heartvoice("song", "--tags", "pop").exit_code == 0
+
+
+def test_unknown_section_marks_are_told_once_and_before_the_job(server: FakeServer) -> None:
+    told = SongRequest("[Hook]\nla").warnings[0]
+    server.song = scripted(audio(0, 48_000), report(warnings=[told, "too short"]), final())
+    result = song(server, "--lyrics", "[Hook]\nla", "--json")
+    assert json.loads(result.stdout)["warnings"] == [told, "too short"]
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert lines == [f"warning: {told}", "warning: too short"]
+    assert result.stderr.startswith(lines[0])
 
 
 # ----------------------------------------------------------------------------------------------------------- errors

@@ -140,6 +140,10 @@ def broken(**change: Any) -> Any:
         (mix_stems(0, 4), "song: got an output that was not asked for: STEMS, START"),
         (broken(name="START"), "START: expected INT64 [1], got FP32 [2, 4]"),
         (broken(drop=True), "song: got 2 outputs with 1 raw contents"),
+        (
+            stream_response({"CODES": np.array([[0, -1]] * 8, np.int32), "START": [4]}),
+            "CODES: expected codes of at least 0, got -1 in the chunk at 4",
+        ),
         (stream_response({"START": [0]}), "song: expected AUDIO or CODES together with START, got START"),
         (stream_response({"AUDIO": samples(0, 4)}), "song: expected AUDIO or CODES together with START, got AUDIO"),
         (stream_response({"EVENT": b'{"stage": "lm"}'}), "EVENT: expected stage, done, total and seconds"),

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartvoice.client.inputs import job_inputs
-from heartvoice.client.requests import SongRequest
+from heartvoice.client.requests import SongRequest, as_request
 from heartvoice.config.presets import GenerationIds
 from heartvoice.contracts.field_checks import read_consent
-from heartvoice.contracts.texts import canonical_line, canonical_lyrics, canonical_tags
-from heartvoice.errors import InvalidRequestError
+from heartvoice.contracts.texts import canonical_line, canonical_lyrics, canonical_tags, lyrics_warnings
+from heartvoice.errors import InvalidRequestError, LyricsWarning
 from heartvoice.models.prompt import build_prompt
 from heartvoice.pipeline.song_request import SongRequest as ServerSong
 from tests.fakes.networks import BytesTokenizer, text, tiny
@@ -146,3 +146,35 @@ def test_the_official_form_of_tags_passes_unchanged() -> None:
     assert (
         ids.tolist() == build_prompt("piano,happy", "", BytesTokenizer(), GenerationIds(1000, 1001)).text_ids.tolist()
     )
+
+
+@pytest.mark.parametrize(
+    ("lyrics", "told"),
+    [
+        ("[Verse 2]\nla", "[Verse 2], probably [verse]"),
+        ("[Pre-Chorus]\nla", "[Pre-Chorus], probably [prechorus]"),
+        ("[hook]\nla", "[hook]"),
+        ("la la [x2]", "[x2]"),
+        ("Chorus:\nla", "Chorus:, probably [chorus]"),
+        ("(Bridge)\nla", "(Bridge), probably [bridge]"),
+        ("【副歌】\nla", "【副歌】"),
+        ("【Verse】\nla", "【Verse】, probably [verse]"),
+        ("[verse]\nla\n[a]\n[b]\n[a]\n[c]\n[d]\n[e]", "[a]; [b]; [c]; [d] and 1 more"),
+        (f"[{'x' * 500}]", f"[{'x' * 39}"),
+    ],
+)
+def test_marks_that_the_weights_were_not_made_for_are_told(lyrics: str, told: str) -> None:
+    (warning,) = lyrics_warnings(canonical_lyrics(lyrics))
+    assert f"model's publisher recommends: {told}. The model reads them as words." in warning
+    assert warning.endswith("[intro], [verse], [prechorus], [chorus], [bridge], [outro]")
+    with pytest.warns(LyricsWarning, match="not among the section marks"):
+        as_request(lyrics)
+
+
+@pytest.mark.parametrize(
+    "lyrics",
+    ["", "[Intro]\n\n[VERSE]\nla\n\n[prechorus]\n[chorus]\n[bridge]\n[outro]", "[verse] la", "a bridge, a verse"],
+)
+def test_recommended_marks_and_words_are_not_told(lyrics: str, recwarn: pytest.WarningsRecorder) -> None:
+    assert lyrics_warnings(canonical_lyrics(lyrics)) == as_request(lyrics, "pop").warnings == ()
+    assert not recwarn.list

@@ -57,7 +57,7 @@ RUNS: dict[str, Callable[[Networks], object]] = {
     "f0_network": lambda networks: F0Stage(networks, TINY.f0).track(TONE),
     "content_encoder": lambda networks: content_features(networks, TONE, TINY.svc.whisper.num_mel_bins),
     "svc_style": lambda networks: convert(networks).style(TONE),
-    "svc_flow": lambda networks: network_velocity(networks)(*[LATENTS[None]] * 2, 0.0, LATENTS, LATENTS[None]),
+    "svc_flow": lambda networks: network_velocity(networks)(LATENTS[None], LATENTS[None], 0.0, LATENTS, LATENTS[None]),
     "vocoder": lambda networks: VocodeStage(networks, TINY.svc.vocoder).decode(
         np.zeros((TINY.svc.vocoder.num_mels, 2), np.float32)
     ),

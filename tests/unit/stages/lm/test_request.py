@@ -129,6 +129,13 @@ def test_prompt_and_song_must_fit_the_positions(stage: LmStage) -> None:
         next(stage.frames(request(lyrics="la " * 1000, duration_s=240.0)))
 
 
+@pytest.mark.parametrize(("seconds", "frames"), [(1.0, 13), (2.4, 30), (2.41, 31), (4.08, 51), (240.0, 3000)])
+def test_a_song_is_no_frame_longer_because_its_duration_came_as_float32(seconds: float, frames: int) -> None:
+    sent = np.array([seconds], np.float32)
+    wanted = LmRequest.from_inputs({"lyrics": text("a"), "duration_s": sent, "min_duration_s": sent}, PRESET)
+    assert (wanted.n_frames, wanted.min_frames) == (frames, frames)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
