@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,9 @@ def song(
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
     )
-    job_inputs(request)  # refuse an invalid request before a server is started
+    inputs = job_inputs(request)  # refuse an invalid request before a server is started
+    if server.serve is not None:
+        _refuse_by(server.serve, inputs)
     print_lines((f"warning: {warning}" for warning in request.warnings), Console(stderr=True))
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
@@ -91,6 +94,20 @@ def song(
     ):
         made = write_song(client.stream(request, events=True), files)
     print_summary(made, as_json=as_json, told=request.warnings)
+
+
+def _refuse_by(repository: Path, inputs: Mapping[str, Array]) -> None:
+    """Refuse what an exported repository's sizes rule out, before its server is started, which takes seconds."""
+    from heartvoice.cli.serve import check_installed
+    from heartvoice.runtime.repository import INDEX, Repository
+
+    check_installed()
+    if not (repository / INDEX).is_file():
+        return  # the server says what is wrong with it
+    from heartvoice.pipeline.admission import SongAdmission
+
+    exported = Repository(repository)
+    SongAdmission(exported.preset, exported.tokenizer).check(inputs)
 
 
 def _load(field: str, path: Path | None) -> Array | None:

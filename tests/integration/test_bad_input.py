@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
+from tests.support.callers import heartvoice, listing
 from tests.support.raw import Raw
 
 OK = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32)}
@@ -91,6 +94,17 @@ def test_unary_models_answer_with_a_status(server: EmbeddedServer) -> None:
                 raw.infer(model, inputs)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert message in caught.value.details()
+
+
+def test_a_song_that_cannot_be_made_starts_no_server_of_its_own(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = heartvoice("song", "--serve", str(repository.root), "--lyrics", "la " * 1300, "--duration", "240")
+    assert (result.exit_code, listing(tmp_path)) == (2, [])
+    assert re.fullmatch(
+        r"error: duration_s: prompt .* the limit is 3584; shorten the lyrics or the song\n", result.stderr
+    )
 
 
 def test_admin_calls_need_the_key(server: EmbeddedServer) -> None:
