@@ -92,7 +92,8 @@ def _av(library: Any, data: bytes) -> Samples:
     with library.open(io.BytesIO(data)) as container:
         resampler = library.AudioResampler("fltp")
         blocks = [part.to_ndarray() for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-    return np.concatenate(blocks, axis=1).astype(np.float32)
+    audio: Samples = np.concatenate(blocks, axis=1).astype(np.float32)
+    return audio
 
 
 def _decoders() -> dict[str, Callable[[bytes], Samples]]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from heartvoice.audio.dsp import frames, resample
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels, voice_level
 from heartvoice.contracts.constants import (
     MAX_CHANNELS,
+    MAX_VOICE_S,
     STEM_RATE_HZ,
 )
 from heartvoice.contracts.field_checks import (
@@ -138,15 +140,39 @@ def read_recording(inputs: Mapping[str, Array], names: RecordingInputs | None = 
 def read_voice(inputs: Mapping[str, Array]) -> Voice:
     """Read a voice reference from the inputs `voice`, or `voice_audio` and `voice_sample_rate`.
 
+    Of one above `MAX_VOICE_S` the part with the most voice is used, and a warning says which.
+
     Raises:
-        InvalidRequestError: not audio, not 3 to 60 s, or silent; the message gives field, limit and value.
+        InvalidRequestError: not audio, not 3 to 600 s, or silent; the message gives field, limit and value.
     """
-    recording = read_recording(inputs, VOICE_REFERENCE)
+    recording = _best_part(read_recording(inputs, VOICE_REFERENCE))
     audio44 = resample(recording.mono(), recording.sample_rate_hz, STEM_RATE_HZ)
     active = _active_frames(audio44, "voice" if "voice" in inputs else "voice_audio")
     warnings = (*recording.mono_warnings, *_voice_warnings(recording, audio44, active))
     digest = hashlib.sha256(np.ascontiguousarray(audio44, "<f4").tobytes()).hexdigest()
     return Voice(audio44, recording, digest, warnings)
+
+
+def _best_part(recording: Recording) -> Recording:
+    """Cut a long reference to the `MAX_VOICE_S` that hold the most voice."""
+    rate_hz, n = recording.sample_rate_hz, recording.audio.shape[1]
+    most = int(MAX_VOICE_S * rate_hz)
+    if n <= most:
+        return recording
+    block = round(_FRAME_S * rate_hz)
+    counts = np.concatenate([[0], np.cumsum(_active(block_levels(recording.mono(), block)))])
+    n_blocks = min(most // block, len(counts) - 1)
+    start = min(int(np.argmax(counts[n_blocks:] - counts[:-n_blocks])) * block, n - most)
+    used = f"the {MAX_VOICE_S:g} s with the most voice are used, from {start / rate_hz:.1f} s"
+    warning = f"long: {recording.duration_s:.1f} s, of which {used}"
+    part = np.ascontiguousarray(recording.audio[:, start : start + most])
+    return Recording(part, rate_hz, (*recording.warnings, warning))
+
+
+def _active(level: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Mark the frames of 20 ms with voice, by their levels in dBFS."""
+    active: NDArray[np.bool_] = level >= max(SILENCE_DBFS, voice_level(level, 1 / _FRAME_S) - ACTIVE_RANGE_DB)
+    return active
 
 
 def _voice_frames(audio44: Samples) -> Samples:
@@ -162,7 +188,7 @@ def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
         raise InvalidRequestError(
             f"{field}: expected a voice above {SILENCE_DBFS:g} dBFS, got {loudest:.1f} dBFS: silence"
         )
-    active: NDArray[np.bool_] = level >= max(SILENCE_DBFS, voice_level(level, 1 / _FRAME_S) - ACTIVE_RANGE_DB)
+    active = _active(level)
     seconds = int(active.sum()) * _FRAME_S
     if seconds < MIN_ACTIVE_S:
         raise InvalidRequestError(

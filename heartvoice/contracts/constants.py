@@ -42,6 +42,7 @@ MAX_FEATURE = 1000.0
 """Largest value of a latent or of a style vector; those that networks make are below 10."""
 MIN_RECORDING_S, MAX_RECORDING_S = 1.0, 600.0
 MIN_VOICE_S, MAX_VOICE_S = 3.0, 60.0
+"""Shortest reference, and the most of a longer one that is used."""
 MIN_SPEECH_S = 0.5
 """A shorter recording says nothing about a speaker."""
 MAX_CONSENT_CHARS = 500

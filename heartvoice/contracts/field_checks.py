@@ -22,7 +22,6 @@ from heartvoice.contracts.constants import (
     MAX_LEVEL,
     MAX_RECORDING_S,
     MAX_TEXT_BYTES,
-    MAX_VOICE_S,
     MIN_INPUT_RATE_HZ,
     MIN_RECORDING_S,
     MIN_SPEECH_S,
@@ -35,7 +34,7 @@ from heartvoice.errors import InvalidRequestError
 Limits = tuple[float, float]
 """Shortest and longest duration in seconds."""
 COVER_LIMITS_S: Limits = (MIN_RECORDING_S, MAX_RECORDING_S)
-VOICE_LIMITS_S: Limits = (MIN_VOICE_S, MAX_VOICE_S)
+VOICE_LIMITS_S: Limits = (MIN_VOICE_S, MAX_RECORDING_S)
 SPEECH_LIMITS_S: Limits = (MIN_SPEECH_S, MAX_RECORDING_S)
 STEMS_LIMITS_S: Limits = (0.0, MAX_RECORDING_S)
 MAX_WORD_BYTES = 256

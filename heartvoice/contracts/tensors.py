@@ -12,7 +12,6 @@ from heartvoice.contracts.constants import (
     MAX_INPUT_RATE_HZ,
     MAX_RECORDING_S,
     MAX_RESPONSE_SAMPLES,
-    MAX_VOICE_S,
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
     STEM_RATE_HZ,
@@ -31,7 +30,7 @@ STYLE = Axis("style", 1, 512, 512)
 CONDITION = Axis("condition", 1, 512, 512)
 CHANNEL = Axis("channel", 1, 2, MAX_CHANNELS)
 INPUT_SAMPLE = Axis("input_sample", 1, 30 * SAMPLE_RATE_HZ, int(MAX_RECORDING_S) * MAX_INPUT_RATE_HZ)
-VOICE_SAMPLE = Axis("voice_sample", 1, 12 * SAMPLE_RATE_HZ, int(MAX_VOICE_S) * MAX_INPUT_RATE_HZ)
+VOICE_SAMPLE = Axis("voice_sample", 1, 12 * SAMPLE_RATE_HZ, int(MAX_RECORDING_S) * MAX_INPUT_RATE_HZ)
 STEM_SAMPLE = Axis("stem_sample", 1, 257_985, int(MAX_RECORDING_S) * STEM_RATE_HZ)
 SOURCE = Axis("source", 1, 4, 6)
 SEGMENT = Axis("segment_sample", 1, 343_980, 343_980)
@@ -69,7 +68,7 @@ FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, AIFF, FL
 AUDIO_IN = TensorSpec("audio", "FP32", (CHANNEL, INPUT_SAMPLE), "Samples, in place of `file`.", optional=True)
 SAMPLE_RATE = TensorSpec("sample_rate", "INT64", (1,), "Of `audio`, in Hz.", optional=True)
 RECORDING_INPUTS = (FILE_IN, AUDIO_IN, SAMPLE_RATE)
-VOICE = TensorSpec("voice", "BYTES", (1,), "An encoded voice reference of 3 to 60 s.", optional=True)
+VOICE = TensorSpec("voice", "BYTES", (1,), "An encoded voice reference of 3 s or more; at most 60 s of it are used.", optional=True)
 VOICE_AUDIO = TensorSpec("voice_audio", "FP32", (CHANNEL, VOICE_SAMPLE), "Samples, in place of `voice`.", optional=True)
 VOICE_SAMPLE_RATE = TensorSpec("voice_sample_rate", "INT64", (1,), "Of `voice_audio`, in Hz.", optional=True)
 VOICE_CONSENT = TensorSpec(

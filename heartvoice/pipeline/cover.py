@@ -57,6 +57,6 @@ def _run(
         "samples": n_samples,
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "duration_s": n_samples / SAMPLE_RATE_HZ,
-        "warnings": list(request.warnings),
+        "warnings": [f"recording: {each}" for each in request.warnings],
     }
     conversion.write_report()

@@ -239,7 +239,7 @@ class VoiceConversionPipeline:
             "converted": not self._passthrough,
             "voice_sha256": voice.sha256,
             "voice_consent": self._request.consent,
-            "warnings": [*report.get("warnings", ()), *voice.warnings],
+            "warnings": [*report.get("warnings", ()), *(f"voice: {each}" for each in voice.warnings)],
             **compared,
             "svc": self._svc,
             "mix": {} if self._passthrough else _rounded(asdict(self._mixer.report)),

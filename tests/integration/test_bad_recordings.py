@@ -56,15 +56,14 @@ def nan_at(audio: np.ndarray, value: float = np.nan) -> np.ndarray:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ({"voice": one(music.encode(speech(2.5), 16_000, "WAV", "PCM_16"))}, r"voice: expected 3 to 60 s, got 2\.5"),
-        ({"voice": one(music.encode(speech(61.0), 16_000, "FLAC", "PCM_16"))}, "voice: expected at most 60 s, got 61"),
+        ({"voice": one(music.encode(speech(2.5), 16_000, "WAV", "PCM_16"))}, r"voice: expected 3 to 600 s, got 2\.5"),
         ({"voice": one(music.encode(np.zeros(80_000, np.float32), 16_000, "WAV", "PCM_16"))}, "voice: .*silen"),
         ({"voice": one(music.encode(nan_at(speech(5.0)), 16_000, "WAV", "FLOAT"))}, "voice: .*(finite|NaN)"),
         ({"voice": one(wav_of(9))}, "voice: expected .*, got 9 channels, expected 1 to 8; convert it"),
         ({"voice": one(b"%PDF-1.4 not a recording at all" * 40)}, "voice: "),
         ({"voice": one(b"")}, "voice: "),
         ({"voice": one(RECORDING[:200])}, "voice: "),
-        ({"voice": one(flac_bomb())}, "voice: expected at most 60 s, got 1200"),
+        ({"voice": one(flac_bomb())}, "voice: expected at most 600 s, got 1200"),
         ({"voice_audio": nan_at(speech(5.0), np.inf)[None], "voice_sample_rate": np.array([16_000])}, "voice_audio: "),
         ({"voice_audio": speech(5.0)[None]}, "voice_sample_rate: "),
         ({"voice_audio": speech(5.0)[None], "voice_sample_rate": np.array([2**40])}, "voice_sample_rate: "),
@@ -72,7 +71,7 @@ def nan_at(audio: np.ndarray, value: float = np.nan) -> np.ndarray:
         ({}, "voice: missing"),
     ],
     ids=[
-        "short", "long", "silent", "nan", "9 channels", "pdf", "empty", "cut off", "flac bomb", "inf",
+        "short", "silent", "nan", "9 channels", "pdf", "empty", "cut off", "flac bomb", "inf",
         "no rate", "huge rate", "negative rate", "none",
     ],
 )  # fmt: skip

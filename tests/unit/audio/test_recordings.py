@@ -117,14 +117,33 @@ def test_the_same_samples_have_the_same_name_however_they_came() -> None:
     assert file.sha256 != voice_of(audio[:-1]).sha256
 
 
-@pytest.mark.parametrize(("seconds", "fits"), [(2.9, False), (3.0, True), (60.0, True), (60.1, False)])
-def test_a_voice_has_3_to_60_seconds(seconds: float, fits: bool) -> None:
-    audio = speaker(seconds, 16_000)
+@pytest.mark.parametrize(("seconds", "fits"), [(2.9, False), (3.0, True), (60.0, True), (600.1, False)])
+def test_a_voice_has_3_to_600_seconds(seconds: float, fits: bool) -> None:
+    audio = speaker(seconds, 8000)
     if fits:
-        assert voice_of(audio, 16_000).duration_s == seconds
+        assert voice_of(audio, 8000).duration_s == seconds
     else:
-        with pytest.raises(InvalidRequestError, match=f"voice_audio: expected 3 to 60 s, got {seconds} s"):
-            voice_of(audio, 16_000)
+        with pytest.raises(InvalidRequestError, match=f"voice_audio: expected 3 to 600 s, got {seconds} s"):
+            voice_of(audio, 8000)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11_025])
+def test_of_a_long_voice_the_60_s_with_the_most_voice_are_used(rate_hz: int) -> None:
+    rng = np.random.default_rng(0)
+    audio = 1e-4 * rng.standard_normal((2, 150 * rate_hz))
+    spoken = np.r_[5 : 15, 50 : 85, 90 : 111]  # seconds
+    for second in spoken:
+        audio[:, second * rate_hz : (second + 1) * rate_hz] += speaker(1, rate_hz)
+    recording = Recording(audio.astype(np.float32), rate_hz)
+    voice = read_voice({"voice_audio": recording.audio, "voice_sample_rate": np.array([rate_hz])})
+    start = round(50.9 * rate_hz)
+    assert voice.duration_s == 60.0
+    found = int(np.flatnonzero((recording.audio[0] == voice.audio.audio[0, 0]))[0])
+    assert abs(found - start) < 0.2 * rate_hz
+    assert np.array_equal(voice.audio.audio, recording.audio[:, found : found + 60 * rate_hz])
+    assert f"long: 150.0 s, of which the 60 s with the most voice are used, from {found / rate_hz:.1f} s" in voice.warnings
+    again = {"voice_audio": voice.audio.audio, "voice_sample_rate": np.array([rate_hz])}
+    assert read_voice(again).sha256 == voice.sha256
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_callers_array_may_be_used_again_at_once() -> None:
 def test_a_checked_recording_is_taken_as_it_is() -> None:
     recording = as_recording((silence(48_000), 48_000))
     assert as_recording(recording) is recording
-    assert refusal(recording, field="voice", limits_s=VOICE_LIMITS_S) == "voice: expected 3 to 60 s, got 1 s"
+    assert refusal(recording, field="voice", limits_s=VOICE_LIMITS_S) == "voice: expected 3 to 600 s, got 1 s"
 
 
 @pytest.mark.parametrize(
