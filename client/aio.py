@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 from heartvoice.client import wire
 from heartvoice.client.aio_base_client import AsyncBaseClient
@@ -16,6 +17,7 @@ from heartvoice.client.arguments import (
     SongArguments,
     Unpack,
 )
+from heartvoice.client.caller_names import caller_names, input_names, job_names, named_async_stream
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
@@ -42,7 +44,7 @@ class AsyncClient(AsyncBaseClient):
     ) -> AsyncGenerator[Message, None]:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
         request = as_request(lyrics, tags, **arguments)
-        return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
+        return self._job(request, wire.encode_job(request, events=True), timeout_s, events)
 
     async def song(
         self,
@@ -82,7 +84,7 @@ class AsyncClient(AsyncBaseClient):
     ) -> AsyncGenerator[Message, None]:
         """Replace a recording's singer and yield the messages as they come; see `Client.stream_cover`."""
         request = as_cover(recording, voice, consent=consent, **arguments)
-        return self._stream(wire.encode_job(request, events=True), wire.job_stream(request), timeout_s, events)
+        return self._job(request, wire.encode_job(request, events=True), timeout_s, events)
 
     async def cover(
         self,
@@ -121,8 +123,11 @@ class AsyncClient(AsyncBaseClient):
         timeout_s: float | None = None,
     ) -> AsyncGenerator[StemsMessage, None]:
         """Separate a recording and yield its stems as they are finished; see `Client.stream_stems`."""
-        message = wire.encode_stems(as_recording(recording), sources, events=True)
-        return self._stream(message, wire.stems_stream(sources), timeout_s, events)
+        checked = as_recording(recording)
+        stream = self._stream(
+            wire.encode_stems(checked, sources, events=True), wire.stems_stream(sources), timeout_s, events
+        )
+        return named_async_stream(stream, input_names(checked))
 
     async def separate(
         self,
@@ -137,7 +142,7 @@ class AsyncClient(AsyncBaseClient):
         message = await asyncio.to_thread(wire.encode_stems, checked, sources, events=True)
         collector = StemsCollector()
         stream = self._stream(message, wire.stems_stream(sources), timeout_s, on_event is not None)
-        async with aclosing(stream) as messages:
+        async with aclosing(named_async_stream(stream, input_names(checked))) as messages:
             async for item in messages:
                 collector.add(item)
                 if on_event is not None and isinstance(item, Event):
@@ -147,18 +152,25 @@ class AsyncClient(AsyncBaseClient):
     async def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
         """Embed the voice of a recording; see `Client.embed`."""
         checked = await asyncio.to_thread(as_recording, recording)
-        return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
+        with caller_names(input_names(checked)):
+            return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
 
     async def _whole(
         self, request: JobRequest, timeout_s: float | None, on_event: Callable[[Event], None] | None
     ) -> SongCollector:
         message = await asyncio.to_thread(wire.encode_job, request, events=True)
-        stream = self._stream(message, wire.job_stream(request), timeout_s, on_event is not None)
-        return await _collect(stream, on_event)
+        return await _collect(self._job(request, message, timeout_s, on_event is not None), on_event)
+
+    def _job(
+        self, request: JobRequest, message: Any, timeout_s: float | None, events: bool
+    ) -> AsyncGenerator[Message, None]:
+        stream = self._stream(message, wire.job_stream(request), timeout_s, events)
+        return named_async_stream(stream, job_names(request))
 
     async def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
         message = await asyncio.to_thread(wire.encode_render, request, file_format)
-        return await self._infer(message, timeout_s, partial(wire.decode_render, request=request))
+        with caller_names(job_names(request)):
+            return await self._infer(message, timeout_s, partial(wire.decode_render, request=request))
 
 
 async def _collect(stream: AsyncGenerator[Message, None], on_event: Callable[[Event], None] | None) -> SongCollector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.encode import generated_tag
-from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES
+from heartvoice.client.large_files import read_large
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES, MAX_LOCAL_FILE_BYTES
 from heartvoice.contracts.field_checks import (
     STEMS_LIMITS_S,
     Limits,
@@ -34,6 +35,12 @@ class Recording:
     file: bytes | None = None
     audio: NDArray[np.float32] | None = None
     sample_rate_hz: int | None = None
+    name: str = ""
+    """What messages call it: the argument or option, and the file."""
+    warnings: tuple[str, ...] = ()
+    """Possible faults that the server does not see, because the file was decoded here."""
+    tag: str | None = None
+    """The comment of a file that was decoded here; see `origin`."""
 
     def inputs(self, names: tuple[str, str, str] = RECORDING_NAMES) -> dict[str, NDArray[Any]]:
         """The tensors that carry it, under a model's names for file, samples and rate."""
@@ -45,6 +52,8 @@ class Recording:
     @cached_property
     def origin(self) -> str:
         """The file's own comment if that says "AI-generated", else ""; what is made from it must not lose this."""
+        if self.tag is not None:
+            return self.tag
         return "" if self.file is None else generated_tag(self.file)
 
 
@@ -54,6 +63,9 @@ RecordingLike = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[
 
 def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:
     """Check what can be known without decoding; a file is read, and left to the server to decode and resample.
+
+    A file above `MAX_FILE_BYTES`, such as ten minutes of WAV, is decoded here and sent as FLAC, which has the same
+    samples up to 24 bits, or as samples if FLAC is too large.
 
     Args:
         value: see `RecordingLike`. Samples are mono [N] or [channel, sample], one or two channels; full scale is 1.
@@ -66,12 +78,12 @@ def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Li
     if isinstance(value, Recording):
         recording = value
     elif isinstance(value, str | os.PathLike):
-        recording = Recording(file=_checked_file(_read(value, field), field))
+        recording = _from_file(_read(value, field), _file_name(value, field), limits_s)
     elif isinstance(value, bytes | bytearray | memoryview):
-        recording = Recording(file=_checked_file(bytes(value), field))
+        recording = _from_file(bytes(value), field, limits_s)
     elif isinstance(value, tuple) and len(value) == 2:
         rate_hz = _checked_rate(value[1], field)
-        recording = Recording(audio=_checked_samples(value[0], field), sample_rate_hz=rate_hz)
+        recording = Recording(audio=_checked_samples(value[0], field), sample_rate_hz=rate_hz, name=field)
     else:
         kind = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise InvalidRequestError(f"{field}: expected a path, bytes or (samples, sample_rate_hz), got {kind}")
@@ -91,16 +103,31 @@ def _read(path: str | os.PathLike[str], field: str) -> bytes:
             raise InvalidRequestError(f"{field}: expected a file, got {name!r}, which is {kind}")
         with place.open("rb") as file:
             # Before it is read; a pipe has no size yet.
-            check_file_size(field, os.fstat(file.fileno()).st_size or 1)
-            return file.read(MAX_FILE_BYTES + 1)
+            check_file_size(_file_name(path, field), os.fstat(file.fileno()).st_size or 1, MAX_LOCAL_FILE_BYTES)
+            return file.read(MAX_LOCAL_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidRequestError(f"{field}: cannot read {name!r}: {reason}") from error
 
 
-def _checked_file(data: bytes, field: str) -> bytes:
-    check_file_size(field, len(data))
-    return data
+def _file_name(path: str | os.PathLike[str], field: str) -> str:
+    """Return what messages call a file that the caller named."""
+    name = os.fspath(path)
+    return f"{field} {name if name.isprintable() else repr(name)}"
+
+
+def _from_file(data: bytes, name: str, limits_s: Limits) -> Recording:
+    """Take a file as it is, or decode it here if it is too large to be sent."""
+    check_file_size(name, len(data), MAX_LOCAL_FILE_BYTES)
+    if len(data) <= MAX_FILE_BYTES:
+        return Recording(file=data, name=name)
+    sound, flac = read_large(data, field=name, max_s=limits_s[1])
+    check_duration(name, sound.audio.shape[1] / sound.sample_rate_hz, limits_s)
+    check_samples(name, sound.audio)
+    decoded_here = Recording(name=name, warnings=sound.warnings, tag=generated_tag(data))
+    if flac is not None:
+        return replace(decoded_here, file=flac)
+    return replace(decoded_here, audio=sound.audio, sample_rate_hz=sound.sample_rate_hz)
 
 
 def _checked_rate(rate_hz: object, field: str) -> int:

@@ -15,6 +15,7 @@ from heartvoice.client.arguments import (
     Unpack,
 )
 from heartvoice.client.base_client import BaseClient
+from heartvoice.client.caller_names import caller_names, input_names, job_names, named_stream
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
@@ -167,8 +168,10 @@ class Client(BaseClient):
         Yields:
             StemsChunk without gaps, Event if asked, and at last one StemsReport, which names the stems in their order.
         """
-        message = wire.encode_stems(as_recording(recording), sources, events=True)
-        return self._stream(message, wire.stems_stream(sources), timeout_s, events)
+        checked = as_recording(recording)
+        message = wire.encode_stems(checked, sources, events=True)
+        stream = self._stream(message, wire.stems_stream(sources), timeout_s, events)
+        return named_stream(stream, input_names(checked))
 
     def separate(
         self,
@@ -194,18 +197,20 @@ class Client(BaseClient):
 
     def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
         """Embed the voice of a recording as a vector that can be compared; see `Embedding.cosine`."""
-        return self._infer(
-            wire.encode_embed(as_recording(recording, limits_s=SPEECH_LIMITS_S)), timeout_s, wire.decode_embed
-        )
+        checked = as_recording(recording, limits_s=SPEECH_LIMITS_S)
+        with caller_names(input_names(checked)):
+            return self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
 
     def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
         # Always asked for: with events on, a server that lives is never silent for long.
         message = wire.encode_job(request, events=True)
-        return self._stream(message, wire.job_stream(request), timeout_s, events)
+        stream = self._stream(message, wire.job_stream(request), timeout_s, events)
+        return named_stream(stream, job_names(request))
 
     def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
         message = wire.encode_render(request, file_format)
-        return self._infer(message, timeout_s, partial(wire.decode_render, request=request))
+        with caller_names(job_names(request)):
+            return self._infer(message, timeout_s, partial(wire.decode_render, request=request))
 
 
 def _collect(stream: Generator[Message, None, None], on_event: Callable[[Event], None] | None) -> SongCollector:

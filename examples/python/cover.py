@@ -11,7 +11,7 @@ from heartvoice.client import Client
 def main() -> None:
     """Make the cover."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("recording", help="WAV, FLAC, OGG or MP3, at most 10 minutes")
+    parser.add_argument("recording", help="WAV, AIFF, FLAC, OGG or MP3, at most 10 minutes")
     parser.add_argument("voice", help="3 to 60 s of one voice, without music")
     parser.add_argument("consent", help="whose voice it is, and that they agree")
     parser.add_argument("output", help="cover.wav, .flac, .mp3 or .ogg")

@@ -23,7 +23,7 @@ from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.constants import (
     AUTO_PITCH_MODES,
     MAX_CONSENT_CHARS,
-    MAX_FILE_BYTES,
+    MAX_LOCAL_FILE_BYTES,
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
 )
@@ -45,7 +45,7 @@ _VOICE = "Voice"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 RecordingArgument = Annotated[
-    str, typer.Argument(metavar="RECORDING", help="WAV, FLAC, OGG or MP3 file; - reads standard input.")
+    str, typer.Argument(metavar="RECORDING", help="WAV, AIFF, FLAC, OGG or MP3 file; - reads standard input.")
 ]
 StemsOption = Annotated[
     Path | None,
@@ -58,7 +58,8 @@ VoiceOption = Annotated[
     str,
     typer.Option(
         metavar="FILE",
-        help="3 to 60 s of the voice that shall sing, speaking or singing; - reads standard input.",
+        help="3 to 60 s of the voice that shall sing, speaking or singing; of more, the best 60 s are used. - reads"
+        " standard input.",
         rich_help_panel=_VOICE,
     ),
 ]
@@ -261,20 +262,26 @@ def _read_text(field: str, source: str) -> str:
 
 def read_voice(source: str) -> Recording:
     """Read a voice reference; see `read_recording`."""
-    return read_recording(source, field="voice", limits_s=VOICE_LIMITS_S)
+    return read_recording(source, field="--voice", limits_s=VOICE_LIMITS_S)
 
 
 def read_recording(source: str, *, field: str = "recording", limits_s: Limits = STEMS_LIMITS_S) -> Recording:
     """Read the file of that name, or standard input for "-".
 
+    Warnings about a file that is too large to be sent as it is are printed: it was decoded here.
+
     Raises:
         InvalidRequestError: it cannot be read, is empty or too large.
     """
     if source != "-":
-        return as_recording(source, field=field, limits_s=limits_s)
-    if sys.stdin.isatty():
+        recording = as_recording(source, field=field, limits_s=limits_s)
+    elif sys.stdin.isatty():
         raise InvalidRequestError(f"{field}: expected a file on standard input, got a terminal")
-    return as_recording(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), field=field, limits_s=limits_s)
+    else:
+        recording = as_recording(sys.stdin.buffer.read(MAX_LOCAL_FILE_BYTES + 1), field=f"{field} -", limits_s=limits_s)
+    for warning in recording.warnings:
+        typer.echo(f"warning: {escape_controls(recording.name)}: {warning}", err=True)
+    return recording
 
 
 @contextmanager

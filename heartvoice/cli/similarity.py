@@ -16,7 +16,9 @@ from heartvoice.client.messages import Embedding
 @with_options()
 def similarity(
     *,
-    first: Annotated[str, typer.Argument(metavar="A", help="WAV, FLAC, OGG or MP3 file; - reads standard input.")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="WAV, AIFF, FLAC, OGG or MP3 file; - reads standard input.")
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="The other one, likewise.")],
     as_json: JsonOption = False,
     server: ServerChoice,

@@ -51,6 +51,9 @@ BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 MAX_RESPONSE_BYTES = 3_000_000
 AUDIO_FORMATS = ("wav", "flac", "mp3", "ogg")
 MAX_FILE_BYTES = 100_000_000
+"""The largest file in a request or an answer."""
+MAX_LOCAL_FILE_BYTES = 1_000_000_000
+"""The largest file that programs read on their own machine: ten minutes of stereo at 192 kHz in float32."""
 NO_VOCALS_MODES = ("error", "passthrough", "convert")
 AUTO_PITCH_MODES = ("off", "exact", "semitone", "octave")
 MIX_STEM_NAMES = ("instrumental", "vocals")

@@ -68,7 +68,9 @@ FILE_IN = TensorSpec("file", "BYTES", (1,), "An encoded recording: WAV, AIFF, FL
 AUDIO_IN = TensorSpec("audio", "FP32", (CHANNEL, INPUT_SAMPLE), "Samples, in place of `file`.", optional=True)
 SAMPLE_RATE = TensorSpec("sample_rate", "INT64", (1,), "Of `audio`, in Hz.", optional=True)
 RECORDING_INPUTS = (FILE_IN, AUDIO_IN, SAMPLE_RATE)
-VOICE = TensorSpec("voice", "BYTES", (1,), "An encoded voice reference of 3 s or more; at most 60 s of it are used.", optional=True)
+VOICE = TensorSpec(
+    "voice", "BYTES", (1,), "An encoded voice reference of 3 s or more; at most 60 s of it are used.", optional=True
+)
 VOICE_AUDIO = TensorSpec("voice_audio", "FP32", (CHANNEL, VOICE_SAMPLE), "Samples, in place of `voice`.", optional=True)
 VOICE_SAMPLE_RATE = TensorSpec("voice_sample_rate", "INT64", (1,), "Of `voice_audio`, in Hz.", optional=True)
 VOICE_CONSENT = TensorSpec(

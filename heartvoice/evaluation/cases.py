@@ -8,7 +8,7 @@ from pathlib import Path
 
 from heartvoice.audio.decode import decode
 from heartvoice.audio.recordings import Recording
-from heartvoice.contracts.constants import MAX_RECORDING_S
+from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES, MAX_RECORDING_S
 from heartvoice.errors import InvalidRequestError
 
 REPORT = "report.json"
@@ -28,8 +28,6 @@ OPTIONAL = {
     "true_instrumental": "the rest that it was mixed from",
 }
 SUFFIXES = (".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-MAX_BYTES = 1_000_000_000
-"""Limit of one file: ten minutes of stereo at 192 kHz in float32."""
 _KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), REPORT))
 
 
@@ -50,7 +48,7 @@ class Case:
             InvalidRequestError: the file is no sound, or too long; the message names it.
         """
         path = self.files[role]
-        sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_BYTES)
+        sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_LOCAL_FILE_BYTES)
         return Recording(sound.audio, sound.sample_rate_hz, sound.warnings)
 
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES, MAX_RECORDING_S, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError, QuotaError
 
+_LONGEST_SAMPLES_BYTES = round(MAX_RECORDING_S) * SAMPLE_RATE_HZ * MAX_CHANNELS * 4
 BURST_S = 2.0
 """Seconds of a caller's rate that it may send in one burst."""
 
@@ -24,9 +25,9 @@ class Limits:
     concurrent: int = 8
     """Calls in progress; a stream is one call."""
     requests_per_stream: int = 64
-    max_message_bytes: int = 2 * MAX_FILE_BYTES + 2_000_000
-    """Size of one request: a recording, a reference and the rest. A caller can make the gateway use `concurrent` times
-    this memory."""
+    max_message_bytes: int = _LONGEST_SAMPLES_BYTES + MAX_FILE_BYTES + 2_000_000
+    """Size of one request: the longest recording as samples at 48 kHz, a reference as a file, and the rest. A caller
+    can make the gateway use `concurrent` times this memory."""
     receive_s: float = 300.0
     """Longest wait for the first request of a call."""
     stalled_s: float = 120.0

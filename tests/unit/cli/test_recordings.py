@@ -22,7 +22,8 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
 from heartvoice.cli.options import option_name
-from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.client import large_files, recordings
+from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.contracts.settings import COVER_SETTINGS, STEMS
@@ -47,6 +48,7 @@ from tests.fakes.server import (
     stems_report,
 )
 from tests.support.callers import heartvoice, listing
+from tests.support.music import encode
 
 INPUTS = ("song.mp3", "voice.flac")
 
@@ -268,11 +270,11 @@ COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
         (("cover", "--voice", "voice.flac"), "Missing argument"),
         (("cover", "missing.mp3", *COVER[2:]), "recording: cannot read 'missing.mp3': No such file or directory"),
         (("cover", ".", *COVER[2:]), "recording: expected a file, got '.', which is a folder"),
-        (("cover", "empty", *COVER[2:]), "recording: expected an encoded recording, got an empty file"),
-        (("cover", "big", *COVER[2:]), f"recording: expected at most {MAX_FILE_BYTES} bytes, got {MAX_FILE_BYTES + 1}"),
+        (("cover", "empty", *COVER[2:]), "recording empty: expected an encoded recording, got an empty file"),
+        (("cover", "big", *COVER[2:]), f"recording big: expected at most {MAX_LOCAL_FILE_BYTES} bytes, got"),
         (("cover", "-", "--voice", "-", *COVER[4:]), "recording, voice: expected at most one of them on standard"),
-        (("cover", "-", *COVER[2:]), "recording: expected an encoded recording, got an empty file"),
-        ((*COVER, "--voice", "missing"), "voice: cannot read 'missing': No such file or directory"),
+        (("cover", "-", *COVER[2:]), "recording -: expected an encoded recording, got an empty file"),
+        ((*COVER, "--voice", "missing"), "--voice: cannot read 'missing': No such file or directory"),
         ((*COVER, "--no-vocals", "keep"), "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
         ((*COVER, "--vocal-gain-db", "13"), "vocal_gain_db: expected -24 to 12 dB, got 13.0"),
         ((*COVER, "--vocal-gain-db", "nan"), "vocal_gain_db: expected -24 to 12 dB, got nan"),
@@ -294,7 +296,7 @@ COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
 def test_invalid_input_is_one_line_and_code_2(server: FakeServer, arguments: tuple[str, ...], text: str) -> None:
     Path("empty").touch()
     with Path("big").open("wb") as file:
-        file.truncate(MAX_FILE_BYTES + 1)
+        file.truncate(MAX_LOCAL_FILE_BYTES + 1)
     result = heartvoice(arguments[0], "--url", server.url, *arguments[1:])
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {text}")
@@ -324,6 +326,33 @@ def test_the_servers_errors_have_their_exit_codes_and_leave_no_file(
     assert result.stderr == f"error: {text.partition(': ')[2]}\n"
     assert not result.stdout
     assert made() == []
+
+
+@pytest.mark.parametrize(
+    ("from_server", "shown"),
+    [
+        ("file: expected WAV, got MP4", "recording song.mp3: expected WAV, got MP4"),
+        ("voice: expected WAV, got MP4", "--voice voice.flac: expected WAV, got MP4"),
+        ("seed: expected 0 or more, got -1", "seed: expected 0 or more, got -1"),
+    ],
+)
+def test_errors_name_the_option_and_the_file(server: FakeServer, from_server: str, shown: str) -> None:
+    server.cover = scripted(error_response(f"INVALID_ARG: {from_server}"))
+    result = cover(server)
+    assert (result.exit_code, result.stderr) == (2, f"error: {shown}\n")
+
+
+def test_the_faults_of_a_file_that_was_decoded_here_are_told(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(np.zeros((3, 9000), np.float32), 8000, "WAV", "PCM_16")
+    Path("song.mp3").write_bytes(data)
+    for module in (recordings, large_files):
+        monkeypatch.setattr(module, "MAX_FILE_BYTES", len(data) - 1)
+    result = cover(server)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: recording song.mp3: multichannel: 3 channels (FL FR FC)" in result.stderr
+    assert input_bytes(server.requests[0], "file").startswith(b"fLaC")
 
 
 def test_a_server_without_covers_is_code_3(server: FakeServer) -> None:

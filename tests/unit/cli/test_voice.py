@@ -160,7 +160,7 @@ def test_all_stages_show_themselves(server: FakeServer) -> None:
         ((*COVER, "--auto-pitch", "on"), "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
         ((*SUNG, "--no-vocals", "keep"), "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
         ((*SUNG, "--prompt", "26"), "prompt_s: expected 3 to 25 s, got 26.0"),
-        ((*SUNG, "--voice", "missing"), "voice: cannot read 'missing': No such file or directory"),
+        ((*SUNG, "--voice", "missing"), "--voice: cannot read 'missing': No such file or directory"),
         ((*SUNG, "--voice", "-", "--lyrics", "-"), "lyrics, voice: expected at most one of them on standard input"),
         (("cover", "-", *COVER[2:-1], "@-"), "recording, consent: expected at most one of them on standard input"),
         ((*SUNG, "--stems", "voice.flac"), "stems: expected a folder, got 'voice.flac', which is something else"),

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from heartvoice.audio.decode import decode
 from heartvoice.audio.encode import write_audio
+from heartvoice.client import large_files, recordings
 from heartvoice.client.recordings import VOICE_NAMES, Recording, as_recording
-from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES
 from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
 from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import InvalidRequestError
+from tests.support import music
 
 
 def refusal(value: Any, **options: Any) -> str:
@@ -86,8 +89,8 @@ def test_a_checked_recording_is_taken_as_it_is() -> None:
         (".", "recording: expected a file, got '.', which is a folder"),
         ("/dev/zero", "recording: expected a file, got '/dev/zero', which is something else"),
         ("a\0b", "recording: cannot read 'a\\x00b': embedded null byte"),
-        ("empty", "recording: expected an encoded recording, got an empty file"),
-        ("big", f"recording: expected at most {MAX_FILE_BYTES} bytes, got {MAX_FILE_BYTES + 1}"),
+        ("empty", "recording empty: expected an encoded recording, got an empty file"),
+        ("big", f"recording big: expected at most {MAX_LOCAL_FILE_BYTES} bytes, got {MAX_LOCAL_FILE_BYTES + 1}"),
         (b"", "recording: expected an encoded recording, got an empty file"),
         (None, "recording: expected a path, bytes or (samples, sample_rate_hz), got NoneType"),
         (silence(5), "recording: expected a path, bytes or (samples, sample_rate_hz), got ndarray"),
@@ -116,7 +119,7 @@ def test_what_is_no_recording_is_refused(
     monkeypatch.chdir(tmp_path)
     Path("empty").touch()
     with Path("big").open("wb") as file:
-        file.truncate(MAX_FILE_BYTES + 1)
+        file.truncate(MAX_LOCAL_FILE_BYTES + 1)
     assert refusal(value).startswith(text)
 
 
@@ -133,6 +136,54 @@ def test_durations_are_checked_to_the_sample(n_samples: int, seconds: str) -> No
     as_recording((silence(8000), 8000), limits_s=COVER_LIMITS_S)
     message = refusal((silence(n_samples), 8000), limits_s=COVER_LIMITS_S)
     assert message == f"recording: expected 1 to 600 s, got {seconds} s"
+
+
+SOUND = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 80_000)).astype(np.float32)
+
+
+def large(monkeypatch: pytest.MonkeyPatch, data: bytes, most: int) -> Recording:
+    """A file above the limit of `most` bytes, as it is sent."""
+    for module in (recordings, large_files):
+        monkeypatch.setattr(module, "MAX_FILE_BYTES", most)
+    return as_recording(data, field="--voice")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_file_that_is_too_large_is_sent_as_flac_with_the_same_samples(
+    subtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft = np.round(SOUND * 2**11) / 2**15
+    soft[:, 0] = (-1.0, 1.0 - 2.0**-15)
+    data = music.encode(soft.astype(np.float32), 8000, "WAV", subtype)
+    sent = large(monkeypatch, data, len(data) - 1)
+    assert sent.file is not None
+    assert sent.file.startswith(b"fLaC")
+    expected, found = (decode(each, field="file", max_s=60.0).audio for each in (data, sent.file))
+    assert np.array_equal(found, expected)
+    assert (sent.warnings, sent.name) == ((), "--voice")
+
+
+@pytest.mark.parametrize("loudest", [0.5, 1.5])
+def test_a_file_that_flac_cannot_carry_is_sent_as_samples(loudest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = SOUND * np.float32(2 * loudest)
+    data = music.encode(sound, 8000, "WAV", "FLOAT")
+    sent = large(monkeypatch, data, 300_000 if loudest < 1 else len(data) - 1)
+    assert (sent.file, sent.sample_rate_hz) == (None, 8000)
+    assert sent.audio is not None
+    assert np.array_equal(sent.audio, sound)
+
+
+def test_a_large_file_keeps_its_origin_and_what_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded("AI-generated")
+    at = data.index(b"data") + 4
+    sent = large(monkeypatch, data[:at] + (1602).to_bytes(4, "little") + data[at + 4 :], 1000)
+    assert sent.origin == "AI-generated"
+    assert sent.warnings[0].startswith("cut short: 1 samples (0.000125 s) of the 0.100125 s")
+
+
+def test_a_large_file_that_is_too_long_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRequestError, match="--voice: expected at most 600 s, got 610 s"):
+        large(monkeypatch, music.encode(np.zeros(8000 * 610, np.float32), 8000, "WAV", "PCM_U8"), 1000)
 
 
 def encoded(comment: str, file_format: str = "WAV") -> bytes:

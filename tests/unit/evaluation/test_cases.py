@@ -79,9 +79,9 @@ def test_a_file_that_is_no_sound_is_named(tmp_path: Path) -> None:
 def test_files_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (case,) = find_cases(write_case(tmp_path, **THREE))
     size = case.files["voice"].stat().st_size
-    monkeypatch.setattr(cases, "MAX_BYTES", size)
+    monkeypatch.setattr(cases, "MAX_LOCAL_FILE_BYTES", size)
     assert case.read("voice").duration_s == 2.0
-    monkeypatch.setattr(cases, "MAX_BYTES", size - 1)
+    monkeypatch.setattr(cases, "MAX_LOCAL_FILE_BYTES", size - 1)
     with pytest.raises(InvalidRequestError, match=rf"voice\.wav: expected at most {size - 1} bytes, got {size}"):
         case.read("voice")
 

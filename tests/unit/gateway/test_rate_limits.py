@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError, QuotaError
 from heartvoice.gateway.rate_limits import Bucket, Limits, Quota
 
@@ -58,3 +59,8 @@ def test_limits_are_above_zero(limit: str) -> None:
 def test_the_largest_request_must_fit_into_a_minute() -> None:
     with pytest.raises(InvalidRequestError, match="bytes_per_minute: expected at least max_message_bytes"):
         Limits(bytes_per_minute=1000)
+
+
+def test_the_longest_recording_as_samples_fits_in_a_request_with_a_reference() -> None:
+    samples = 600 * 48_000 * 2 * 4
+    assert Limits().max_message_bytes > samples + MAX_FILE_BYTES
