@@ -114,8 +114,8 @@ def test_cover_refuses_everything_else(server: EmbeddedServer, change: dict[str,
 @pytest.mark.parametrize(
     ("claimed", "warning"),
     [
-        (16_000 * 4, "length: the header says 4 s, the file holds 5 s, and all of it is read"),
-        (16_000 * 6, "cut short: 16000 samples (1 s) of the 6 s that its header promises are not in the file"),
+        (16_000 * 4, "voice: length: the header says 4 s, the file holds 5 s, and all of it is read"),
+        (16_000 * 6, "voice: cut short: 16000 samples (1 s) of the 6 s that its header promises are not in the file"),
         (2**31 - 1, None),
     ],
     ids=["less than there is", "more", "unknown, from a pipe"],
@@ -132,8 +132,10 @@ def test_headers_that_lie_are_read_to_the_end(client: Client, claimed: int, warn
     [
         (music.encode(np.clip(speech(6.0) * 30, -1, 1), 16_000, "WAV", "PCM_16"), "clip"),
         (music.encode(speech(6.0, 8_000), 8_000, "WAV", "PCM_16"), "8000|band|kHz"),
+        (music.encode(speech(61.0, 8_000), 8_000, "FLAC", "PCM_16"), "voice: long: 61.0 s, of which the 60 s with"),
+        (wav_of(6), r"voice: multichannel: 6 channels \(FL FR FC LFE BL BR\) were mixed down to stereo"),
     ],
-    ids=["clipped", "telephone"],
+    ids=["clipped", "telephone", "long", "5.1"],
 )
 def test_poor_references_are_taken_with_a_warning(client: Client, reference: bytes, warning: str) -> None:
     report = client.cover(RECORDING, reference, consent="me, here").report.raw
