@@ -86,8 +86,7 @@ class Song:
         """Write a .wav, .flac, .mp3 or .ogg file whose comment says that it is AI-generated, and how.
 
         The comment of a cover that was not converted says that instead. A song that exceeds 1 is turned down as a
-        whole, never clipped; the returned `gain_db` says by how much. If a stem exceeds 1, the song is turned down as
-        `save_stems` turns its stems down, so that their files still add up to this one.
+        whole, never clipped; the returned `gain_db` says by how much. Stems have no part in that.
 
         Raises:
             InvalidRequestError: the name ends in something else, or is no place for a file.
@@ -95,12 +94,13 @@ class Song:
         """
         with AudioWriter(path, sample_rate_hz=self.sample_rate_hz) as writer:
             writer.write(self.audio)
-            return writer.commit(self.report.comment_from(self.origin), peak=self._peak)
+            return writer.commit(self.report.comment_from(self.origin))
 
     def save_stems(self, folder: str | Path, file_format: str = "wav") -> dict[str, AudioFile]:
-        """Write FOLDER/STEM.FORMAT for both stems, or none, with the gain that `save` has.
+        """Write FOLDER/STEM.FORMAT for both stems, or none.
 
-        The folder is made if only its parent exists. The comments say which song these are parts of.
+        If the song or a stem exceeds 1, both stems are turned down together. With each file's `gain_db` undone, they
+        add up to the song. The folder is made if only its parent exists. The comments say which song these are parts of.
 
         Raises:
             InvalidRequestError: there are no stems, no such format, or `folder` is no place for a folder.
@@ -111,13 +111,7 @@ class Song:
         with StemsWriter(folder, file_format=file_format, sample_rate_hz=self.sample_rate_hz) as writer:
             writer.write(list(self.stems.values()))
             comments = {name: self.report.stem_comment(name, self.origin) for name in self.stems}
-            return writer.commit(comments, peak=self._peak)
-
-    @property
-    def _peak(self) -> float:
-        """The loudest sample of the song and its stems."""
-        parts = [self.audio, *(self.stems or {}).values()]
-        return max(float(np.abs(part).max(initial=0.0)) for part in parts)
+            return writer.commit(comments, peak=float(np.abs(self.audio).max(initial=0.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,9 @@ class SongFiles:
 class SongWriter:
     """Takes a stream's chunks to disk as they come; the files appear together when `commit` succeeds, or not at all.
 
-    Stems become FOLDER/STEM.FORMAT in the song's own format. If the song or a stem exceeds 1, all are turned down
-    together, so that the stems still add up to the song. Existing files of these names are replaced.
+    Stems become FOLDER/STEM.FORMAT in the song's own format. The song's file is the same with and without them: it is
+    turned down if the song itself exceeds 1. Stems are turned down together if the song or one of them does. Each file
+    has its `gain_db`; with these undone, the stems add up to the song. Existing files of these names are replaced.
     """
 
     def __init__(self, output: Path, *, stems_folder: Path | None = None, codes_path: Path | None = None) -> None:
@@ -78,14 +79,15 @@ class SongWriter:
         Raises:
             OSError: a file could not be written; then none is, and files that stood there before still do.
         """
-        peak = max(self._spool.peak, self._stems.peak if self._stems else 0.0)
         stems = {}
         with AtomicFiles() as files:
             with files.open(self._path) as file:
-                audio = self._spool.encode(file, self._path, self._format, peak, report.comment_from(origin))
+                audio = self._spool.encode(
+                    file, self._path, self._format, self._spool.peak, report.comment_from(origin)
+                )
             if self._stems is not None:
                 comments = {name: report.stem_comment(name, origin) for name in MIX_STEM_NAMES}
-                stems = self._stems.fill(files, comments, peak=peak)
+                stems = self._stems.fill(files, comments, peak=max(self._spool.peak, self._stems.peak))
             if self._codes_path is not None:
                 assert codes is not None, "asked for codes, and the stream is complete"
                 with files.open(self._codes_path) as file:

@@ -72,7 +72,7 @@ class StemsWriter:
     def commit(self, comments: Mapping[str, str], *, peak: float = 0.0) -> dict[str, AudioFile]:
         """Encode all stems, in the order of `comments`, which holds their names and tags, and name them together.
 
-        A `peak` above their own turns them down by that instead, as what they are stems of.
+        A `peak` above their own, that of what they are stems of, turns them down by that instead.
 
         Raises:
             OSError: one could not be written; then none is, and files that stood there before still do.

@@ -41,7 +41,7 @@ _SAMPLE_BYTES = _CHANNELS * 4
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A written file; `gain_db` is at most 0, the attenuation that keeps every peak at or below 1."""
+    """A written file; `gain_db` is at most 0: what its samples were attenuated by, so that no peak exceeds 1."""
 
     path: Path
     format: str

@@ -51,7 +51,8 @@ StemsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Also write what is mixed, as FOLDER/instrumental and FOLDER/vocals in the format of the output.",
+        help="Also write what is mixed, as FOLDER/instrumental and FOLDER/vocals in the format of the output. "
+        "They do not change the song; the summary and --json say their own gain.",
     ),
 ]
 VoiceOption = Annotated[

@@ -81,13 +81,18 @@ def file_facts(file: AudioFile) -> dict[str, Any]:
     }
 
 
+def stem_facts(stem: AudioFile, song: AudioFile) -> dict[str, Any]:
+    """Return the facts of a song's stem for JSON; with `gain_to_song_db` undone, the stems add up to the song."""
+    return {**file_facts(stem), "gain_to_song_db": stem.gain_db - song.gain_db}
+
+
 def result(made: Delivered) -> dict[str, Any]:
     """Return the result for --json; None for parts that were not requested."""
     report, files = made.report, made.files
     return {
         **file_facts(files.audio),
         "codes_file": str(files.codes_path) if files.codes_path else None,
-        "stems": {name: file_facts(stem) for name, stem in files.stems.items()} or None,
+        "stems": {name: stem_facts(stem, files.audio) for name, stem in files.stems.items()} or None,
         "seed": report.seed,
         "preset": report.preset,
         "random_weights": report.random_weights,
@@ -109,12 +114,11 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
         *_voice_lines(report),
     ]
     if file.gain_db:
-        peak = max(part.peak for part in (file, *files.stems.values()))
-        parts, whose = ("song and stems ", "the loudest") if files.stems else ("", "its")
-        lines.append(f"{parts}turned down by {-file.gain_db:.1f} dB, since {whose} peak was {peak:.2f}")
+        lines.append(f"turned down by {-file.gain_db:.1f} dB, since its peak was {file.peak:.2f}")
     if files.codes_path:
         lines.append(f"codes: {files.codes_path}")
     lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
+    lines += _stem_gain_lines(files)
     lines += [f"warning: {warning}" for warning in report.warnings if warning not in told]
     if report.converted is False:
         what = "recording as it was" if report.recorded else "song as it was written"
@@ -122,6 +126,19 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
     if report.random_weights:
         lines.append("the server's weights are RANDOM: this is noise, not music; see `heartvoice export --help`")
     return lines
+
+
+def _stem_gain_lines(files: SongFiles) -> list[str]:
+    """Return a line with the stems' gain against the song, if they have one."""
+    gains = {stem.gain_db for stem in files.stems.values()}  # one for all
+    if not gains or min(gains) == files.audio.gain_db:
+        return []
+    against = files.audio.gain_db - min(gains)
+    peak = max(stem.peak for stem in files.stems.values())
+    return [
+        f"stems turned down by {against:.1f} dB against the song, since their loudest peak was {peak:.2f}; "
+        f"raised by that, they add up to it"
+    ]
 
 
 def speed_line(duration_s: float, timings: dict[str, Any]) -> str:

@@ -223,7 +223,7 @@ def test_stems_stand_beside_the_song_in_its_format_and_add_up(
     assert np.abs(sum(parts) - samples(0, 76_800)).max() < 1e-6
 
 
-def test_json_has_the_stems_and_one_gain(server: FakeServer) -> None:
+def test_json_has_the_stems_and_their_own_gain(server: FakeServer) -> None:
     loud = mix_stem_samples(0, 4_800) + np.array([2, -1.5], np.float32)[:, None, None]
     server.song = scripted(
         stream_response({"AUDIO": loud.sum(axis=0), "START": [0]}),
@@ -234,10 +234,14 @@ def test_json_has_the_stems_and_one_gain(server: FakeServer) -> None:
     result = run(server, SUNG[:3], "--stems", "parts", "--json")
     facts = json.loads(result.stdout)
     assert list(facts["stems"]) == ["instrumental", "vocals"]
+    song_db = -20 * np.log10(max(1, np.abs(loud.sum(axis=0)).max()))
+    stems_db = -20 * np.log10(np.abs(loud).max())
+    assert facts["gain_db"] == pytest.approx(song_db)
     for name, stem in facts["stems"].items():
         assert stem["file"] == str(Path(f"parts/{name}.wav").resolve())
-        assert stem["gain_db"] == facts["gain_db"] == pytest.approx(-6.02, abs=0.05)
-    assert "song and stems turned down by 6.0 dB, since the loudest peak was 2.00" in result.stderr
+        assert stem["gain_db"] == pytest.approx(stems_db)
+        assert stem["gain_to_song_db"] == pytest.approx(stems_db - song_db)
+    assert f"stems turned down by {song_db - stems_db:.1f} dB against the song, since their loudest peak" in result.stderr
 
 
 def test_stems_go_into_an_existing_folder_and_replace_what_has_their_names(server: FakeServer) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.audio.encode import PartFile
+from heartvoice.audio.encode import AudioFile, PartFile
 from heartvoice.client import AudioChunk, Event, Report, Song, StemsChunk
 from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.song_files import SongFiles, SongWriter
@@ -42,7 +42,7 @@ def write(writer: SongWriter, stems: Any) -> None:
 
 
 def commit(folder: Path, stems: Any) -> SongFiles:
-    """A song with everything, in `folder`."""
+    """Write a song with everything into `folder`."""
     with SongWriter(folder / "song.wav", stems_folder=folder / "parts", codes_path=folder / "song.npy") as writer:
         before = listing(folder)
         write(writer, stems)
@@ -50,21 +50,24 @@ def commit(folder: Path, stems: Any) -> SongFiles:
         return writer.commit(MADE, CODES)
 
 
-def check_sum(song: Path, stems: list[Path], mixed: Any, gain: float) -> None:
-    """The files hold `mixed` with this gain, and the stems add up to the song within a step of 24 bits each."""
-    audio, *parts = (soundfile.read(path)[0].T for path in (song, *stems))
-    for part, stem in zip(parts, mixed, strict=True):
-        assert np.abs(part - stem * gain).max() < 1e-6
-    assert np.abs(sum(parts) - audio).max() < 4 * 2.0**-23
+def check_files(song: AudioFile, stems: dict[str, AudioFile], levels: tuple[float, float]) -> None:
+    """Check that each file has its own gain, and that the stems without theirs add up to the song without its own."""
+    own = max(1.0, abs(sum(levels)))
+    of_stems = max(own, *np.abs(levels))
+    assert song.gain_db == pytest.approx(-20 * np.log10(own))
+    assert [stem.gain_db for stem in stems.values()] == [pytest.approx(-20 * np.log10(of_stems))] * 2
+    audio, *parts = (soundfile.read(file.path)[0].T for file in (song, *stems.values()))
+    for part, stem in zip(parts, mix(levels), strict=True):
+        assert np.abs(part * of_stems - stem).max() < 1e-6
+    undone = [10 ** (-file.gain_db / 20) for file in (song, *stems.values())]
+    assert np.abs(parts[0] * undone[1] + parts[1] * undone[2] - audio * undone[0]).max() < 8 * 2.0**-23
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-def test_song_and_stems_have_one_gain_and_add_up(tmp_path: Path, levels: tuple[float, float]) -> None:
+def test_song_and_stems_have_their_own_gains_and_add_up(tmp_path: Path, levels: tuple[float, float]) -> None:
     files = commit(tmp_path, mix(levels))
-    gain = 1 / max(1.0, *np.abs(levels), abs(sum(levels)))
-    assert [file.gain_db for file in (files.audio, *files.stems.values())] == [pytest.approx(20 * np.log10(gain))] * 3
     assert files.audio.peak == pytest.approx(abs(sum(levels)))
-    check_sum(files.audio.path, [file.path for file in files.stems.values()], mix(levels), gain)
+    check_files(files.audio, files.stems, levels)
     assert listing(tmp_path) == ["parts", "song.npy", "song.wav"]
     assert listing(tmp_path / "parts") == ["instrumental.wav", "vocals.wav"]
     np.testing.assert_array_equal(np.load(tmp_path / "song.npy"), CODES)
@@ -76,14 +79,32 @@ def test_a_finished_song_saves_itself_and_its_stems_just_so(tmp_path: Path, leve
     song = Song(stems.sum(axis=0), MADE, {}, stems=dict(zip(MIX_STEM_NAMES, stems, strict=True)))
     stem_files = song.save_stems(tmp_path / "parts", "flac")
     written = song.save(tmp_path / "song.wav")
-    gain = 10 ** (written.gain_db / 20)
-    assert gain == pytest.approx(1 / max(1.0, *np.abs(levels), abs(sum(levels))))
-    check_sum(written.path, [file.path for file in stem_files.values()], stems, gain)
+    check_files(written, stem_files, levels)
     for name, file in stem_files.items():
         assert (file.path.name, file.sample_rate_hz) == (f"{name}.flac", 48_000)
         assert file.comment.startswith("separated by heartvoice ")
         assert file.comment.endswith(f"; source {name}; random weights; from: {written.comment}")
         assert soundfile.SoundFile(file.path).comment == file.comment
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.mp3", "song.ogg"])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_the_song_is_the_same_file_with_and_without_stems(
+    tmp_path: Path, levels: tuple[float, float], name: str
+) -> None:
+    stems, paths = mix(levels), [tmp_path / kind / name for kind in ("with", "without", "saved")]
+    for path in paths:
+        path.parent.mkdir()
+    for path, folder in zip(paths, (tmp_path / "parts", None), strict=False):
+        with SongWriter(path, stems_folder=folder) as writer:
+            writer.take(AudioChunk(stems.sum(axis=0), 0))
+            if folder is not None:
+                writer.take(StemsChunk(stems, 0))
+            writer.commit(MADE, None)
+    Song(stems.sum(axis=0), MADE, {}, stems=dict(zip(MIX_STEM_NAMES, stems, strict=True))).save(paths[2])
+    wanted, *others = (soundfile.read(path)[0] for path in paths)  # whole OGG files differ by their serial number
+    for other in others:
+        np.testing.assert_array_equal(wanted, other)
 
 
 def test_a_song_without_stems_has_none_to_save(tmp_path: Path) -> None:
