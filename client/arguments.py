@@ -61,13 +61,13 @@ class RenderCoverArguments(TypedDict, total=False):
     Attributes:
         no_vocals: what happens if nobody sings: "error", "passthrough" (the default: the report's `converted` is
             False) or "convert".
-        auto_pitch: how far the singing moves to the voice's pitch: "off", "exact", "semitone" (the default, which
-            stays in tune with the instruments) or "octave".
+        auto_pitch: how the singing moves to the voice's pitch: "octave" (the default: by whole octaves, in the band's
+            key), "semitone" (into another key), "exact" (out of tune with the band) or "off".
         seed: same inputs and seed, same samples.
         vocal_gain_db: louder or softer vocals in the mix.
         svc_steps: Euler steps of the converter's flow.
         svc_guidance: guidance of the converter's flow; 0 is none.
-        pitch_shift: semitones, added after `auto_pitch`.
+        pitch_shift: semitones, added after `auto_pitch`; only whole octaves keep the band's key.
         prompt_s: seconds of the voice reference that condition every window.
         live: convert without waiting for the whole recording: earlier first audio, other samples.
     """

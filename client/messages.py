@@ -100,7 +100,7 @@ class Song:
         """Write FOLDER/STEM.FORMAT for both stems, or none.
 
         If the song or a stem exceeds 1, both stems are turned down together. With each file's `gain_db` undone, they
-        add up to the song. The folder is made if only its parent exists. The comments say which song these are parts of.
+        add up to the song. The folder is made if only its parent exists. The comments say which song these are of.
 
         Raises:
             InvalidRequestError: there are no stems, no such format, or `folder` is no place for a folder.

@@ -1,4 +1,4 @@
-"""Streaming loudness meter, and the gain that matches the new vocals to the old ones.
+"""Streaming loudness meter, by blocks with gates.
 
 Source: ITU-R BS.1770-5, annex 1: K-weighting, blocks of 400 ms every 100 ms, gates at -70 LUFS and at -10 LU.
 """
@@ -15,7 +15,6 @@ from scipy.signal import lfilter
 
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
-Samples = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 HOPS_PER_BLOCK = 4
@@ -23,9 +22,6 @@ HOP_S = 0.1
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
 _OFFSET_LUFS = -0.691
-MAX_GAIN_DB = 12.0
-MAX_STEP_DB = 1.0
-"""Largest change of the gain in 100 ms; the first blocks of a song give an unreliable loudness."""
 
 _TABLE_RATE_HZ = 48_000
 _K_WEIGHTING = (
@@ -47,18 +43,16 @@ def k_weighting(sample_rate_hz: int) -> list[tuple[Values, Values]]:
     return filters
 
 
-class Loudness:
-    """Gated loudness of several mono streams, updated in hops of 100 ms."""
+class KWeightedPower:
+    """Power of several mono streams after K-weighting, in hops of 100 ms."""
 
     def __init__(self, n_streams: int, sample_rate_hz: int = STEM_RATE_HZ) -> None:
         self.hop = round(HOP_S * sample_rate_hz)
         self._filters = k_weighting(sample_rate_hz)
         self._state = [np.zeros((n_streams, 2)) for _ in self._filters]
-        self._hops: deque[Values] = deque(maxlen=HOPS_PER_BLOCK)
-        self._blocks, self._n_blocks = np.zeros((n_streams, 1024)), 0
 
-    def push(self, hop: NDArray[Any]) -> None:
-        """Process the next hop of every stream, [streams, hop].
+    def push(self, hop: NDArray[Any]) -> Values:
+        """Process the next hop of every stream, [streams, hop]; return its mean squares, [streams].
 
         Raises:
             ValueError: the length is not `hop`.
@@ -68,7 +62,26 @@ class Loudness:
         weighted = hop.astype(np.float64)
         for index, (top, bottom) in enumerate(self._filters):
             weighted, self._state[index] = lfilter(top, bottom, weighted, zi=self._state[index])
-        self._hops.append(np.mean(np.square(weighted), axis=1))
+        power: Values = np.mean(np.square(weighted), axis=1)
+        return power
+
+
+class Loudness:
+    """Gated loudness of several mono streams, updated in hops of 100 ms."""
+
+    def __init__(self, n_streams: int, sample_rate_hz: int = STEM_RATE_HZ) -> None:
+        self._power = KWeightedPower(n_streams, sample_rate_hz)
+        self.hop = self._power.hop
+        self._hops: deque[Values] = deque(maxlen=HOPS_PER_BLOCK)
+        self._blocks, self._n_blocks = np.zeros((n_streams, 1024)), 0
+
+    def push(self, hop: NDArray[Any]) -> None:
+        """Process the next hop of every stream, [streams, hop].
+
+        Raises:
+            ValueError: the length is not `hop`.
+        """
+        self._hops.append(self._power.push(hop))
         if len(self._hops) < HOPS_PER_BLOCK:
             return
         if self._n_blocks == self._blocks.shape[1]:
@@ -96,36 +109,3 @@ def _gated(blocks: Values) -> float:
 
 def _mean_square(lufs: float) -> float:
     return float(10.0 ** ((lufs - _OFFSET_LUFS) / 10.0))
-
-
-class LoudnessMatch:
-    """Gain that matches one stream's loudness to another's, updated every 100 ms.
-
-    Both loudnesses are measured over everything since the start. The gain is exactly 1 for equal streams and until
-    both have been measured. It stays within +-`MAX_GAIN_DB`, changes by at most `MAX_STEP_DB` a hop, and is ramped over
-    the hop.
-    """
-
-    def __init__(self) -> None:
-        self._loudness = Loudness(2)
-        self._gain_db = 0.0
-        self.lowest_db, self.highest_db = 0.0, 0.0
-
-    @property
-    def hop(self) -> int:
-        """Number of samples that `apply` takes."""
-        return self._loudness.hop
-
-    def apply(self, reference: Samples, follower: Samples) -> Samples:
-        """Scale the follower's hop [hop] to the reference's loudness."""
-        self._loudness.push(np.stack([reference, follower]))
-        wanted, actual = self._loudness.lufs()
-        before = self._gain_db
-        if math.isfinite(wanted) and math.isfinite(actual):
-            target = min(max(wanted - actual, -MAX_GAIN_DB), MAX_GAIN_DB)
-            self._gain_db += min(max(target - before, -MAX_STEP_DB), MAX_STEP_DB)
-        self.lowest_db, self.highest_db = min(self.lowest_db, self._gain_db), max(self.highest_db, self._gain_db)
-        if before == self._gain_db == 0.0:
-            return follower
-        ramp = 10.0 ** (np.linspace(before, self._gain_db, self.hop + 1)[1:] / 20.0)
-        return (follower * ramp).astype(np.float32)

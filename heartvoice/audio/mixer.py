@@ -4,20 +4,21 @@
     output       = limiter(instrumental + resampled new vocals)
 
 A converter that returns its input therefore reproduces the recording (if its true peak is below the limiter's ceiling).
-The converted mid channel is matched to the old one's loudness (`loudness`), its side channel is restored
+The converted mid channel is matched to the old one's loudness (`loudness_match`), its side channel is restored
 (`stereo_image`), and the sum is limited (`limiter`). All three use a fixed grid of 100 ms, so the output does not
 depend on the lengths of the chunks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.limiter import Limiter
-from heartvoice.audio.loudness import LoudnessMatch
+from heartvoice.audio.loudness_match import MAX_GAIN_DB, LoudnessMatch
 from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.audio.stereo_image import DELAY, StereoImage, mid_channel
 from heartvoice.contracts.constants import MAX_LEVEL, SAMPLE_RATE_HZ, STEM_RATE_HZ
@@ -33,6 +34,8 @@ FADE = STEM_RATE_HZ // 100
 """Length in samples of the fade-out of converted vocals that end early."""
 SILENCE_DBTP = -200.0
 """True peak reported for silence; JSON has no infinity."""
+_TOLERATED_DB = 1.0
+"""Difference in loudness that needs no warning."""
 _LENGTH_TOLERANCE = SAMPLE_RATE_HZ // 1000
 """Allowed difference in samples between vocals and recording, because resampling rounds."""
 
@@ -51,14 +54,15 @@ class MixPiece:
 class MixReport:
     """Measurements of the mix so far.
 
-    `loudness_gain_db` is the lowest and the highest gain of the converted vocals (before `vocal_gain_db`),
-    `limiter_reduction_db` the largest reduction (0: the limiter changed no sample), `true_peak_dbtp` the output's true
-    peak.
+    `loudness_gain_db` is the lowest and the highest gain of the converted vocals where they sing (before
+    `vocal_gain_db`), `limiter_reduction_db` the largest reduction (0: the limiter changed no sample), `true_peak_dbtp`
+    the output's true peak.
     """
 
     loudness_gain_db: tuple[float, float]
     limiter_reduction_db: float
     true_peak_dbtp: float
+    warnings: tuple[str, ...] = ()
 
 
 class Mixer:
@@ -68,26 +72,29 @@ class Mixer:
 
     Args:
         vocal_gain_db: gain of the new vocals, after the loudness match.
+        live: mix what comes at once. Otherwise nothing is mixed before all old vocals were pushed.
     """
 
-    def __init__(self, *, vocal_gain_db: float = 0.0) -> None:
+    def __init__(self, *, vocal_gain_db: float = 0.0, live: bool = False) -> None:
         import soxr
 
         self._n_out = 0
         self._gain = np.float32(10.0 ** (vocal_gain_db / 20.0))
         self._n = {"recording": 0, "vocals": 0, "converted": 0}
         self._recording, self._vocals, self._converted = SampleQueue((2,)), SampleQueue((2,)), SampleQueue()
-        self._match, self._image, self._limiter = LoudnessMatch(), StereoImage(), Limiter(2)
+        self._old_mid, self._measured = SampleQueue(), SampleQueue()  # not measured yet; converted, without a gain yet
+        self._match, self._image, self._limiter = LoudnessMatch(live=live), StereoImage(), Limiter(2)
         self._to_skip = DELAY
         self._resamplers = [soxr.ResampleStream(STEM_RATE_HZ, SAMPLE_RATE_HZ, 2, "float32", "VHQ") for _ in range(2)]
         self._old, self._new = SampleQueue((2,)), SampleQueue((2,))
-        self._finished = False
+        self._vocals_ended = self._finished = False
 
     @property
     def report(self) -> MixReport:
         """Measurements of the mix so far."""
-        gains = (self._match.lowest_db, self._match.highest_db)
-        return MixReport(gains, self._limiter.reduction_db, max(self._limiter.true_peak_dbtp, SILENCE_DBTP))
+        gains = (round(self._match.lowest_db, 4), round(self._match.highest_db, 4))
+        peak = max(self._limiter.true_peak_dbtp, SILENCE_DBTP)
+        return MixReport(gains, self._limiter.reduction_db, peak, tuple(self._warnings()))
 
     def push(
         self, recording: Samples | None = None, vocals: Samples | None = None, converted: Samples | None = None
@@ -101,20 +108,31 @@ class Mixer:
 
         Raises:
             EngineError: wrong shape or dtype; NaN, Inf or huge samples; a stream longer than the recording.
-            RuntimeError: `finish` was called before.
+            RuntimeError: `finish` was called before, or vocals follow their end.
         """
         self._check_open()
+        if self._vocals_ended and vocals is not None:
+            raise RuntimeError("mixer: expected no vocals after their end")
         streams = (("recording", recording, self._recording), ("vocals", vocals, self._vocals))
         for name, samples, queue in (*streams, ("converted", converted, self._converted)):
             if samples is not None:
                 queue.push(_checked(name, samples, 2 if queue is not self._converted else 0))
                 self._n[name] += samples.shape[-1]
-        hop = self._match.hop
-        # The last samples of the converted vocals stay queued, because they fade out if the stream ends there.
-        while len(self._vocals) >= hop and len(self._converted) >= hop + FADE:
-            self._step(self._vocals.take(hop), self._converted.take(hop))
+        if vocals is not None:
+            self._old_mid.push(mid_channel(vocals))
+        self._measure(kept=FADE)  # they stay queued, because they fade out if the stream ends there
+        self._step_all()
         limited = self._limiter.push(self._subtract_and_add())
         return self._piece(limited) if limited.shape[-1] else None
+
+    def end_vocals(self) -> None:
+        """Take note that no vocals follow. `finish` does so, too, but then an exact mix comes at once."""
+        if not self._vocals_ended:
+            self._vocals_ended = True
+            self._vocals.push(np.zeros((2, self._n_pad), np.float32))
+            self._old_mid.push(np.zeros(self._n_pad, np.float32))
+            self._measure_old()
+            self._match.end_old()
 
     def finish(self) -> MixPiece:
         """End all three streams and return the remaining samples.
@@ -127,13 +145,11 @@ class Mixer:
         self._finished = True
         self._check_lengths()
         self._pad_converted(self._n["vocals"] - self._n["converted"])
-        n_rest, hop = len(self._vocals), self._match.hop
-        # Pad to a whole block, and by one more delay to flush the stereo image.
-        n_pad = -(n_rest + DELAY) % hop + DELAY
-        self._vocals.push(np.zeros((2, n_pad), np.float32))
-        self._converted.push(np.zeros(n_pad, np.float32))
-        while len(self._vocals):
-            self._step(self._vocals.take(hop), self._converted.take(hop))
+        self.end_vocals()
+        self._converted.push(np.zeros(self._n_pad, np.float32))
+        self._measure()
+        self._match.end()
+        self._step_all()
         for resampler, queue in zip(self._resamplers, (self._old, self._new), strict=True):
             queue.push(_resample(resampler, np.zeros((2, 0), np.float32), last=True))
             queue.push(np.zeros((2, max(0, len(self._recording) - len(queue))), np.float32))
@@ -146,10 +162,44 @@ class Mixer:
         if self._finished:
             raise RuntimeError("mixer: expected no call after finish()")
 
-    def _step(self, vocals: Samples, converted: Samples) -> None:
+    @property
+    def _n_pad(self) -> int:
+        """Silence after the vocals: up to a whole block, and one more delay to flush the stereo image."""
+        return -(self._n["vocals"] + DELAY) % self._match.hop + DELAY
+
+    def _measure_old(self) -> None:
+        """Measure all whole blocks of 100 ms of old vocals."""
+        hop = self._match.hop
+        while len(self._old_mid) >= hop:
+            self._match.hear_old(self._old_mid.take(hop))
+
+    def _warnings(self) -> Iterator[str]:
+        if self._match.is_missing:
+            yield "loudness: the converter returned silence for all of the singing"
+        if self._match.missed_db > _TOLERATED_DB:
+            yield (
+                f"loudness: the new vocals are {self._match.missed_db:.0f} dB off the old ones at some place, since "
+                f"the converter was further off than the {MAX_GAIN_DB:g} dB that are made up for"
+            )
+
+    def _measure(self, *, kept: int = 0) -> None:
+        """Measure all whole blocks of 100 ms of old and new vocals; `kept` new samples wait."""
+        self._measure_old()
+        hop = self._match.hop
+        while len(self._converted) >= hop + kept:
+            block = self._converted.take(hop)
+            self._match.hear_new(block)
+            self._measured.push(block)
+
+    def _step_all(self) -> None:
+        """Mix all blocks whose gain is known."""
+        for _ in range(self._match.n_ready):
+            hop = self._match.hop
+            self._step(self._vocals.take(hop), self._match.apply(self._measured.take(hop)))
+
+    def _step(self, vocals: Samples, matched: Samples) -> None:
         """Resample one block of 100 ms of old and new vocals into their queues."""
-        old_mid = mid_channel(vocals)
-        new = self._image.push(vocals, self._match.apply(old_mid, converted))
+        new = self._image.push(vocals, matched)
         if self._to_skip:
             skip = min(self._to_skip, new.shape[1])
             self._to_skip -= skip

@@ -21,7 +21,9 @@ from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.constants import (
+    AUTO_PITCH_HELP,
     AUTO_PITCH_MODES,
+    DEFAULT_AUTO_PITCH,
     MAX_CONSENT_CHARS,
     MAX_LOCAL_FILE_BYTES,
     MAX_TEXT_BYTES,
@@ -85,7 +87,7 @@ AutoPitchOption = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(AUTO_PITCH_MODES),
-        help="How far the singing moves to the voice's pitch. Default: semitone, in tune with the instruments.",
+        help=f"{AUTO_PITCH_HELP[0].upper()}{AUTO_PITCH_HELP[1:]} Default: {DEFAULT_AUTO_PITCH}.",
         rich_help_panel=_VOICE,
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,19 +156,32 @@ def _voice_lines(report: Report) -> list[str]:
     if before is not None and after is not None:
         encoder = similarity.get("encoder") or "unknown encoder"
         lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({encoder})")
-    source, result = ("in the recording", "in the cover") if report.recorded else ("as written", "in the song")
+    lines += _pitch_lines(report.pitch)
     medians = [
         (where, _number(f0.get(name)))
         for where, name in (
-            (source, "source_median_hz"), (result, "result_median_hz"), ("in the voice", "voice_median_hz")
+            ("in the old vocals", "source_median_hz"), ("in the new vocals", "result_median_hz"),
+            ("in the reference", "voice_median_hz"),
         )
     ]  # fmt: skip
     known = [f"{hz:.0f} Hz {where}" for where, hz in medians if hz is not None]
     if known:
-        shift = _number(f0.get("shift_semitones"))
-        moved = "" if shift is None else f"; shifted by {shift:+.1f} semitones"
-        lines.append(f"median F0: {', '.join(known)}{moved}")
+        change = _number(f0.get("change_semitones"))
+        apart = "" if change is None else f"; new against old: {change:+.1f} semitones"
+        lines.append(f"measured median F0: {', '.join(known)}{apart}")
     return lines
+
+
+def _pitch_lines(pitch: Mapping[str, Any]) -> list[str]:
+    """Return a line with what the converter did to the pitch."""
+    shift = _number(pitch.get("shift_semitones"))
+    if shift is None:
+        return []
+    moved = pitch.get("shifts_semitones")
+    shifts = [_number(value) for value in moved] if isinstance(moved, list) else [shift]
+    by = ", then ".join(f"{value:+.1f}" for value in shifts if value is not None)
+    key = "in the band's key" if pitch.get("keeps_key") else "OUT OF the band's key"
+    return [f"pitch: the converter shifted by {by} semitones (auto_pitch {pitch.get('auto_pitch')}), {key}"]
 
 
 def _number(value: object) -> float | None:

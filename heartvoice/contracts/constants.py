@@ -55,7 +55,16 @@ MAX_FILE_BYTES = 100_000_000
 MAX_LOCAL_FILE_BYTES = 1_000_000_000
 """The largest file that programs read on their own machine: ten minutes of stereo at 192 kHz in float32."""
 NO_VOCALS_MODES = ("error", "passthrough", "convert")
-AUTO_PITCH_MODES = ("off", "exact", "semitone", "octave")
+AUTO_PITCH_DOES = {
+    "off": "the singing stays at its pitch",
+    "exact": "the singing moves to the voice's median pitch, out of tune with the band",
+    "semitone": "the singing moves to the voice's median pitch by whole semitones, into another key than the band's",
+    "octave": "the singing moves towards the voice's median pitch by whole octaves, and stays in the band's key",
+}
+"""What each mode of `auto_pitch` does, in the words of help, documents and reports."""
+AUTO_PITCH_MODES = tuple(AUTO_PITCH_DOES)
+AUTO_PITCH_HELP = f"{'; '.join(f'{mode}: {does}' for mode, does in AUTO_PITCH_DOES.items())}."
+DEFAULT_AUTO_PITCH = "octave"
 MIX_STEM_NAMES = ("instrumental", "vocals")
 MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
 """The longest prompt is the original's, and as there it is what the reference begins with."""

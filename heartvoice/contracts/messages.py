@@ -131,7 +131,7 @@ class Report:
             EngineError: as `from_raw`, and if `converted` or `warnings` is missing or of another type.
         """
         fields = _fields(raw, converted=bool, warnings=list)
-        for name in ("similarity", "f0"):
+        for name in ("similarity", "f0", "pitch"):
             if not isinstance(fields.get(name, {}), dict):
                 raise EngineError(f"REPORT: {name}: expected an object, got {fields[name]!r}")
         return replace(cls.from_raw(raw), recorded=recorded)
@@ -156,11 +156,21 @@ class Report:
 
     @property
     def f0(self) -> Mapping[str, Any]:
-        """Medians source_median_hz, result_median_hz, voice_median_hz, and shift_semitones; each may be None.
+        """Measured pitch: source_median_hz, result_median_hz, voice_median_hz, and change_semitones; each may be None.
 
-        Empty for a song without a voice.
+        `change_semitones` is the ratio of result and source, `measured_on` names the signals. What the converter was
+        told to do is in `pitch`. Empty for a song without a voice.
         """
         return dict(self.raw.get("f0", {}))
+
+    @property
+    def pitch(self) -> Mapping[str, Any]:
+        """What the converter did: auto_pitch, does, shift_semitones, auto_shift_semitones, keeps_key.
+
+        `does` is the mode in words. A `live` conversion whose shift moved has all its shifts in `shifts_semitones`.
+        Empty for a song without a voice.
+        """
+        return dict(self.raw.get("pitch", {}))
 
     @property
     def comment(self) -> str:

@@ -35,7 +35,10 @@ SVC_STEPS = Setting("svc_steps", "INT64", 25, 1, 100, "", "Euler steps of the co
 SVC_GUIDANCE = Setting(
     "svc_guidance", "FP32", 0.7, 0.0, 3.0, "", "Guidance of the converter's flow; 0 is none, and halves its work."
 )
-PITCH_SHIFT = Setting("pitch_shift", "FP32", 0.0, -24.0, 24.0, "semitones", "Moves the vocals, after `auto_pitch`.")
+PITCH_SHIFT = Setting(
+    "pitch_shift", "FP32", 0.0, -24.0, 24.0, "semitones",
+    "Moves the vocals, after `auto_pitch`; only whole octaves keep the band's key.",
+)  # fmt: skip
 PROMPT_S = Setting(
     "prompt_s", "FP32", 12.0, MIN_PROMPT_S, MAX_PROMPT_S, "s",
     "Stretch of the voice reference that every window hears: that with the most voice, and at 25 the first one.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from heartvoice.contracts.constants import (
+    AUTO_PITCH_HELP,
     CODES_PER_UNIT,
     DECODER_HISTORY,
+    DEFAULT_AUTO_PITCH,
     FRAME_HOP,
     MAX_CHANNELS,
     MAX_CONSENT_CHARS,
@@ -84,7 +86,7 @@ NO_VOCALS = TensorSpec(
 )
 AUTO_PITCH = TensorSpec(
     "auto_pitch", "BYTES", (1,),
-    "How the vocals' median pitch moves to the voice's: off, exact, semitone (default) or octave.", optional=True,
+    f"{AUTO_PITCH_HELP} Default: {DEFAULT_AUTO_PITCH}.", optional=True,
 )  # fmt: skip
 CONVERSION_INPUTS = (*VOICE_INPUTS, AUTO_PITCH, NO_VOCALS)
 """Inputs of covers and of songs with a voice."""

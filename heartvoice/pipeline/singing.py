@@ -16,6 +16,12 @@ Audio = NDArray[np.float32]
 
 EXCERPT_S = 30.0
 """Seconds of singing that similarity and F0 are measured on."""
+MEASURED_ON = {
+    "source": f"the separated vocals, their first {EXCERPT_S:g} s of singing",
+    "result": f"the converted vocals before the mix, their first {EXCERPT_S:g} s of singing",
+    "voice": "the whole reference",
+}
+"""Signals behind the medians of the report's `f0`."""
 BLOCKS_PER_S = 10
 _BLOCK = STEM_RATE_HZ // BLOCKS_PER_S
 _AUDIBLE_DB = -35.0
@@ -104,8 +110,9 @@ def compare_singing(
         encoder: name of the speaker encoder.
 
     Returns:
-        The report's fields `similarity` (cosines to the reference) and `f0` (medians in Hz, and the shift in
-        semitones). A value is None if there is too little singing to measure it.
+        The report's fields `similarity` (cosines to the reference) and `f0` (medians in Hz, the semitones from source
+        to result, and the signals that they were measured on). A value is None if there is too little singing to
+        measure it. What the converter did is in the report's `pitch`.
     """
     similarity: dict[str, Any] = {"encoder": encoder, "before": None, "after": None}
     sung = {name: audio for name, audio in (("before", source), ("after", result)) if len(audio) >= STEM_RATE_HZ}
@@ -116,11 +123,9 @@ def compare_singing(
     medians = [median_hz(contour) for contour in contours]
     names = ("source_median_hz", "result_median_hz", "voice_median_hz")
     f0: dict[str, Any] = {name: round(m, 2) if m else None for name, m in zip(names, medians, strict=True)}
-    shift = shift_semitones(contours[0], contours[1])
-    return {
-        "similarity": similarity,
-        "f0": f0 | {"shift_semitones": None if shift is None else round(shift, 3)},
-    }
+    change = shift_semitones(contours[0], contours[1])
+    f0 |= {"change_semitones": None if change is None else round(change, 3), "measured_on": MEASURED_ON}
+    return {"similarity": similarity, "f0": f0}
 
 
 def _heard_pitch(stages: SingingStages, audio: Audio) -> Audio:

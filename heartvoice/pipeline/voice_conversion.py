@@ -28,6 +28,7 @@ from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWi
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.separation.plan import SeparationPlan
 from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.svc.report import ConversionReports
 from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 
 Audio = NDArray[np.float32]
@@ -101,8 +102,8 @@ class VoiceConversionPipeline:
         self._encoder, self._stems, self._n_frames = encoder, stems, n_frames
         self._detect = detect_vocals and request.no_vocals != "convert"
         self._source, self._result = SingingExcerpt(), SingingExcerpt()
-        self._svc: dict[str, Any] = {}
-        self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db)
+        self._svc = ConversionReports()
+        self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live)
         self._passthrough = False
         self.n_samples = 0
         """Samples at 48 kHz that were yielded."""
@@ -190,7 +191,7 @@ class VoiceConversionPipeline:
         chunks = self._stages.convert(self._request.conversion(vocals, state, more))
         for chunk in self._context.timed_items("conversion_s", chunks):
             after = chunk.state
-            self._svc |= chunk.report or {}
+            self._svc.add(chunk.report)
             if len(chunk.vocals):
                 self._result.add(chunk.vocals)
                 self._post_event("convert", self._result.n_samples / STEM_RATE_HZ)
@@ -206,8 +207,11 @@ class VoiceConversionPipeline:
             return MixPiece(recording, recording, np.zeros_like(recording), self.n_samples)
         with self._context.timed("mix_s"):
             if window is not None:
-                return self._mixer.push(window.recording, window.vocals, None)
-            return self._mixer.push(None, None, item.converted)
+                piece = self._mixer.push(window.recording, window.vocals)
+                if window.last:
+                    self._mixer.end_vocals()
+                return piece
+            return self._mixer.push(converted=item.converted)
 
     def _emit(self, piece: MixPiece | None) -> Iterator[Message]:
         if piece is None or not piece.audio.shape[1]:
@@ -235,14 +239,17 @@ class VoiceConversionPipeline:
                 compared = compare_singing(
                     self._stages, voice.audio44, self._source.audio(), self._result.audio(), encoder=self._encoder
                 )
+        mix = {} if self._passthrough else _rounded(asdict(self._mixer.report))
+        warnings = [*(f"voice: {each}" for each in voice.warnings), *self._svc.warnings, *mix.pop("warnings", ())]
         report |= {
             "converted": not self._passthrough,
             "voice_sha256": voice.sha256,
             "voice_consent": self._request.consent,
-            "warnings": [*report.get("warnings", ()), *(f"voice: {each}" for each in voice.warnings)],
+            "warnings": [*report.get("warnings", ()), *warnings],
+            "pitch": self._svc.pitch(),
             **compared,
-            "svc": self._svc,
-            "mix": {} if self._passthrough else _rounded(asdict(self._mixer.report)),
+            "svc": self._svc.last,
+            "mix": mix,
         }
         if self._stems:
             report["stems"] = list(MIX_STEM_NAMES)

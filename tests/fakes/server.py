@@ -14,7 +14,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.wire import to_raw
-from heartvoice.contracts.constants import MIX_STEM_NAMES
+from heartvoice.contracts.constants import AUTO_PITCH_DOES, MIX_STEM_NAMES
 from heartvoice.contracts.kserve import FINAL
 from heartvoice.contracts.models import DEMUCS, RENDER, SONG, SPEAKER_ENCODER
 from heartvoice.contracts.types import ModelSpec
@@ -24,12 +24,16 @@ REPORT = {"seed": 7, "preset": "tiny", "random_weights": True, "timings": {"lm_s
 COVER_REPORT = REPORT | {
     "converted": True,
     "similarity": {"encoder": "resemblyzer", "before": 0.41, "after": 0.83},
-    "f0": {"source_median_hz": 220.0, "result_median_hz": 196.0, "voice_median_hz": 130.0, "shift_semitones": -2.0},
+    "f0": {"source_median_hz": 220.0, "result_median_hz": 196.0, "voice_median_hz": 130.0, "change_semitones": -2.0},
+    "pitch": {
+        "auto_pitch": "octave", "does": AUTO_PITCH_DOES["octave"], "shift_semitones": 0.0, "auto_shift_semitones": 0.0,
+        "keeps_key": True,
+    },
     "voice_sha256": "0123456789abcdef" * 4,
     "voice_consent": "me",
     "sample_rate_hz": 48_000,
     "warnings": [],
-}
+}  # fmt: skip
 STEMS_REPORT = {
     "preset": "tiny", "random_weights": True, "sample_rate_hz": 44_100, "warnings": [],
     "timings": {"separation_s": 0.5},

@@ -4,7 +4,8 @@ The only state between two requests is a vector that travels with them. The resu
 they were cut. With all vocals in one request it equals the exact conversion, sample by sample. Otherwise it differs:
 
 * The automatic shift is that of the vocals so far. It stays when 10 s of them were voiced, because a song keeps its key
-  when a later verse is higher. The report has the difference to the shift of all vocals.
+  when a later verse is higher. Before that, an octave stays unless the vocals are clearly nearer to another. The report
+  has the difference to the shift of all vocals.
 * The regulator's norms, the content encoder and the pitch engine use the last 5 to 10 s and the request's vocals, not
   the whole song.
 * The flow's windows begin and end with requests.
@@ -302,6 +303,7 @@ class LiveConverter:
         first = state.context_start // SAMPLES_PER_VALUE
         upto = first + source.f0.size if end is None else end * SVC_HOP // SAMPLES_PER_VALUE
         part = slice(state.n_values - first, upto - first)
+        held = state.shift if len(state.voiced) else None
         new, levels = source.f0[part], source.levels[part]
         voiced = new > VOICED_ABOVE_HZ
         state = replace(
@@ -309,5 +311,5 @@ class LiveConverter:
             levels=np.concatenate([state.levels, levels[voiced]]),
         )  # fmt: skip
         sung = state.heard
-        shift = state.shift if state.settled else self._settings.automatic_shift(sung, self._voice.f0)
+        shift = state.shift if state.settled else self._settings.automatic_shift(sung, self._voice.f0, held=held)
         return replace(state, shift=shift, settled=state.settled or len(sung) >= SETTLED_VALUES)

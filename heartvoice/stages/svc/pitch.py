@@ -12,17 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.contracts.constants import F0_RATE_HZ
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 Contour = NDArray[np.floating[Any]]
 Rounding = Literal["exact", "semitone", "octave"]
-"""Rounding of an automatic shift. "exact" is the original's; it puts the song between two keys of its accompaniment.
-"semitone" moves it to a key, and "octave" keeps its own key."""
+"""Rounding of an automatic shift. "exact" is the original's. Only "octave" keeps the key of the accompaniment."""
 
 UNVOICED_HZ = 1e-5
 LOWEST_HZ, HIGHEST_HZ = 50.0, 1100.0
 """Centres of the first and last pitch bin."""
 _ROUND_TO: dict[Rounding, int] = {"semitone": 1, "octave": 12}
+_HELD_SEMITONES = 9.0
+"""A held octave stays until the median is this far off: half an octave, and a margin against jumps in a song."""
+_LEAST_NOTE = F0_RATE_HZ // 10
+"""Values of a note, 0.1 s; shorter runs are slips of the tracker."""
 
 
 def median_log(f0: Contour) -> float | None:
@@ -31,13 +35,16 @@ def median_log(f0: Contour) -> float | None:
     return float(np.log(voiced[(len(voiced) - 1) // 2] + UNVOICED_HZ)) if len(voiced) else None
 
 
-def automatic_shift(source: Contour, reference: Contour, rounding: Rounding = "exact") -> float:
+def automatic_shift(
+    source: Contour, reference: Contour, rounding: Rounding = "exact", *, held: float | None = None
+) -> float:
     """Semitones from the median pitch of a song to that of a voice.
 
     Args:
         source: the song's contour, Hz, 0 = unvoiced.
         reference: the voice's.
         rounding: see `Rounding`.
+        held: shift of the song so far. An octave is not left for a median that is only a little nearer to the next.
 
     Returns:
         The shift; 0.0 if either has no voiced value.
@@ -46,6 +53,8 @@ def automatic_shift(source: Contour, reference: Contour, rounding: Rounding = "e
     if here is None or there is None:
         return 0.0
     semitones = 12 * (there - here) / np.log(2)
+    if rounding == "octave" and held is not None and abs(semitones - held) <= _HELD_SEMITONES:
+        return held
     step = _ROUND_TO.get(rounding)
     return float(semitones if step is None else step * np.round(semitones / step))
 
@@ -82,3 +91,41 @@ def pitch_bins(f0: Contour, n_bins: int = 256) -> NDArray[np.int64]:
     place = np.round(np.where(mel > 0, factor * mel - (factor * low - 1), mel))
     inside = np.where(place >= n_bins, 0, np.maximum(place, 1))
     return inside.astype(np.int64)
+
+
+def keeps_key(semitones: float) -> bool:
+    """True if a shift leaves the singing in the key of its accompaniment: whole octaves."""
+    return semitones % 12 == 0
+
+
+def range_warnings(source: Contour, semitones: float) -> list[str]:
+    """Describe the notes that a shift moves beyond the pitches that the converter knows, for the report.
+
+    Args:
+        source: the song's contour before the shift, Hz, 0 = unvoiced.
+        semitones: the whole shift.
+    """
+    moved = shifted(source, semitones)
+    bins, voiced = pitch_bins(moved), source > VOICED_ABOVE_HZ
+    warnings = []
+    for side, beyond, limit, advice in (
+        ("above", voiced & (bins == 0), HIGHEST_HZ, "lower pitch_shift by"),
+        ("below", voiced & (bins == 1), LOWEST_HZ, "raise pitch_shift by"),
+    ):
+        notes = _in_notes(beyond)
+        if notes.any():
+            furthest = np.abs(np.log2(moved[notes] / limit)).max()
+            warnings.append(
+                f"pitch: {notes.sum() / F0_RATE_HZ:.1f} s of the singing are {side} {limit:g} Hz after the shift of "
+                f"{semitones:+.1f} semitones, where the converter knows no pitch; {advice} {12 * np.ceil(furthest):.0f}"
+            )
+    return warnings
+
+
+def _in_notes(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the runs of marked values that are as long as a note."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]])))
+    kept = np.zeros_like(marked)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        kept[start:end] = end - start >= _LEAST_NOTE
+    return kept

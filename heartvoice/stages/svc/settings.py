@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heartvoice.arrays import Array
-from heartvoice.contracts.constants import AUTO_PITCH_MODES
+from heartvoice.contracts.constants import AUTO_PITCH_MODES, DEFAULT_AUTO_PITCH
 from heartvoice.contracts.encoding import encode_settings, encode_text
 from heartvoice.contracts.field_checks import read_settings, read_word
 from heartvoice.contracts.settings import PITCH_SHIFT, PROMPT_S, SEED, SVC_GUIDANCE, SVC_SETTINGS, SVC_STEPS
@@ -30,8 +30,8 @@ class ConvertSettings:
     seed: int = 0
     pitch_shift: float = 0.0
     """Semitones."""
-    auto_pitch: AutoPitch = "semitone"
-    """Shift of the median pitch to the voice's: none, or rounded to this (see `pitch.Rounding`)."""
+    auto_pitch: AutoPitch = DEFAULT_AUTO_PITCH  # type: ignore[assignment]
+    """Shift of the median pitch to the voice's: none, or rounded to this (see `constants.AUTO_PITCH_DOES`)."""
     prompt_s: float = float(PROMPT_S.default)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class ConvertSettings:
             guidance=float(values["svc_guidance"]),
             seed=int(values["seed"]),
             pitch_shift=float(values["pitch_shift"]),
-            auto_pitch=read_word(inputs, "auto_pitch", AUTO_PITCH_MODES) or "semitone",  # type: ignore[arg-type]
+            auto_pitch=read_word(inputs, "auto_pitch", AUTO_PITCH_MODES) or DEFAULT_AUTO_PITCH,  # type: ignore[arg-type]
             prompt_s=float(values["prompt_s"]),
         )
 
@@ -67,6 +67,6 @@ class ConvertSettings:
         }
         return {**encode_settings(values, (*SVC_SETTINGS, SEED)), "auto_pitch": encode_text(self.auto_pitch)}
 
-    def automatic_shift(self, source: Contour, reference: Contour) -> float:
-        """Semitones of the automatic shift; 0 if either contour has no voiced value."""
-        return 0.0 if self.auto_pitch == "off" else automatic_shift(source, reference, self.auto_pitch)
+    def automatic_shift(self, source: Contour, reference: Contour, *, held: float | None = None) -> float:
+        """Semitones of the automatic shift; see `pitch.automatic_shift`."""
+        return 0.0 if self.auto_pitch == "off" else automatic_shift(source, reference, self.auto_pitch, held=held)

@@ -19,6 +19,7 @@ from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelled
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
 from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.pipeline.singing import MEASURED_ON
 from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS
 from heartvoice.runtime.networks import Check, never_cancelled
 from heartvoice.stages.separation.request import SeparationRequest
@@ -69,7 +70,8 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool)
     assert float(np.abs(audio - expected).max()) <= 1e-5
     assert report["converted"] is True
     assert report["f0"] == {
-        "source_median_hz": 220.0, "result_median_hz": 220.0, "voice_median_hz": 220.0, "shift_semitones": 0.0,
+        "source_median_hz": 220.0, "result_median_hz": 220.0, "voice_median_hz": 220.0, "change_semitones": 0.0,
+        "measured_on": MEASURED_ON,
     }  # fmt: skip
     assert oracle.n_separated > 2
     assert oracle.n_converted == (oracle.n_separated if live else 1)

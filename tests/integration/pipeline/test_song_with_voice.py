@@ -122,7 +122,7 @@ def test_a_converter_that_returns_its_input_gives_the_song_back(
     assert report["samples"] == song.shape[1]
     assert report["svc"] == {"engine": "identity"}
     settings = report["settings"]
-    assert (settings["live"], settings["codec_window"], settings["auto_pitch"]) == (bool(more), 93, "semitone")
+    assert (settings["live"], settings["codec_window"], settings["auto_pitch"]) == (bool(more), 93, "octave")
     timings = report["timings"]
     assert {"lm_s", "codec_s", "separation_s", "conversion_s", "mix_s", "first_audio_s", "total_s"} <= set(timings)
 

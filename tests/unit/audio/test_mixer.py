@@ -115,24 +115,42 @@ def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) 
     assert np.array_equal(streamed.vocals, whole.vocals)
 
 
-def test_pieces_come_out_soon_after_all_streams_went_in() -> None:
+def test_live_pieces_come_out_soon_after_all_streams_went_in() -> None:
     recording, vocals, converted = streams()
-    mixer, n_out = Mixer(), 0
+    mixer, n_out = Mixer(live=True), 0
     for second in range(1, 4):
         mixer.push(recording[:, (second - 1) * 48_000 : second * 48_000])
         part = slice((second - 1) * 44_100, second * 44_100)
         piece = mixer.push(vocals=vocals[:, part], converted=converted[part])
-        assert piece is not None
-        n_out += piece.audio.shape[1]
-        assert n_out >= (second - 0.4) * 48_000
+        n_out += piece.audio.shape[1] if piece else 0
+        assert n_out >= (second - 1.4) * 48_000
 
 
 def test_nothing_comes_out_before_all_streams_went_in() -> None:
     recording, vocals, converted = streams()
-    mixer = Mixer()
+    mixer = Mixer(live=True)
     assert mixer.push(recording=recording) is None
     assert mixer.push(vocals=vocals) is None
-    assert mixer.push(converted=converted[:20_000]) is not None
+    assert mixer.push(converted=converted[:88_200]) is not None
+
+
+def test_exact_pieces_come_out_once_all_vocals_and_some_converted_ones_went_in() -> None:
+    n = 9 * 44_100
+    recording, vocals = np.zeros((2, 9 * 48_000), np.float32), np.stack([singer(9.0)[:n]] * 2)
+    converted = mid_channel(vocals)
+    mixer = Mixer()
+    assert mixer.push(recording, vocals[:, :100_000], converted[:100_000]) is None
+    assert mixer.push(vocals=vocals[:, 100_000:], converted=converted[100_000:120_000]) is None
+    mixer.end_vocals()
+    piece = mixer.push(converted=converted[120_000 : 8 * 44_100])
+    assert piece is not None
+    assert 48_000 < piece.audio.shape[1] < 4 * 48_000
+    with pytest.raises(RuntimeError, match="mixer: expected no vocals after their end"):
+        mixer.push(vocals=vocals)
+    last = mixer.push(converted=converted[8 * 44_100 :])
+    pieces = [piece, last, mixer.finish()]
+    whole = mixed(recording, vocals, converted)
+    assert np.array_equal(joined([each for each in pieces if each is not None]).audio, whole.audio)
 
 
 @pytest.mark.slow
@@ -159,7 +177,7 @@ def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
     n = full.shape[1]
     fade_start = n - round((MAX_SHORTFALL + FADE) * 48_000 / 44_100)
     before = slice(0, fade_start - 4800)  # the image and the resampler's filter reach back from the fade
-    assert np.abs(short[:, before] - full[:, before]).max() < 1e-4
+    assert np.abs(short[:, before] - full[:, before]).max() < 5e-4  # the end has a small part in the gain before it
     mono = np.repeat(vocals[:1], 2, axis=0)
     ended = mixed(silent, mono, vocals[0, :-MAX_SHORTFALL] * 0 + np.float32(0.1)).vocals
     assert np.abs(ended[:, -300:]).max() < 1e-3
@@ -225,9 +243,30 @@ def test_new_vocals_become_as_loud_as_the_old_ones_and_gain_is_added_to_that() -
         assert report.limiter_reduction_db == 0.0
         return lufs(piece.vocals)
 
-    assert level(0.2) == pytest.approx(level(0.4), abs=0.5)
-    assert level(0.2) == pytest.approx(lufs(resample(vocals, 44_100, 48_000)), abs=2.0)
+    assert level(0.2) == pytest.approx(level(0.4), abs=0.01)
+    assert level(0.2) == pytest.approx(lufs(resample(vocals, 44_100, 48_000)), abs=1.0)
     assert level(0.2, -9.0) == pytest.approx(level(0.2) - 9.0, abs=0.05)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["exact", "live"])
+@pytest.mark.parametrize("gain_db", [-30.0, 30.0])
+def test_a_converter_of_another_level_gives_the_recording_back(gain_db: float, live: bool) -> None:
+    recording, vocals, _ = streams()
+    mixer = Mixer(live=live)
+    first = mixer.push(recording, vocals, mid_channel(vocals) * np.float32(10 ** (gain_db / 20)))
+    piece = joined([each for each in (first, mixer.finish()) if each is not None])
+    assert np.abs(piece.audio - recording).max() < 1e-5
+    assert list(mixer.report.loudness_gain_db) == pytest.approx([-gain_db, -gain_db], abs=1e-3)
+    assert mixer.report.limiter_reduction_db == 0.0
+
+
+def test_a_converter_that_is_silent_or_too_far_off_is_in_the_report() -> None:
+    recording, vocals, converted = streams()
+    assert reported(recording, vocals, converted * 0)[1].warnings == (
+        "loudness: the converter returned silence for all of the singing",
+    )
+    (warning,) = reported(recording, vocals, converted * np.float32(10 ** (-50 / 20)))[1].warnings
+    assert warning.startswith("loudness: the new vocals are 10 dB off the old ones")
 
 
 def test_a_silent_mix_has_a_report_that_fits_json() -> None:

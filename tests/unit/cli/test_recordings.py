@@ -87,7 +87,9 @@ def test_cover_writes_a_tagged_file_and_says_what_changed(server: FakeServer, na
     for text in (
         f"out.{name}: 1.6 s, seed 7, preset tiny",
         "similarity to the voice: 0.41 before, 0.83 after (resemblyzer)",
-        "median F0: 220 Hz in the recording, 196 Hz in the cover, 130 Hz in the voice; shifted by -2.0 semitones",
+        "pitch: the converter shifted by +0.0 semitones (auto_pitch octave), in the band's key\n",
+        "measured median F0: 220 Hz in the old vocals, 196 Hz in the new vocals, 130 Hz in the reference; "
+        "new against old: -2.0 semitones\n",
         "the server's weights are RANDOM: this is noise, not music",
     ):
         assert text in result.stdout
@@ -143,12 +145,30 @@ def test_an_unconverted_cover_is_said_loudly_and_not_called_ai_generated(server:
 
 def test_judgements_that_could_not_be_made_are_left_out(server: FakeServer) -> None:
     nothing = {"encoder": "resemblyzer", "before": None, "after": None}
-    f0 = {"source_median_hz": None, "result_median_hz": 196.0, "voice_median_hz": None, "shift_semitones": None}
+    f0 = {"source_median_hz": None, "result_median_hz": 196.0, "voice_median_hz": None, "change_semitones": None}
     server.cover = scripted(audio(0, 48_000), cover_report(similarity=nothing, f0=f0), final())
     result = cover(server)
     assert result.exit_code == 0, result.output
     assert "similarity" not in result.stdout
-    assert "median F0: 196 Hz in the cover\n" in result.stdout
+    assert "measured median F0: 196 Hz in the new vocals\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("pitch", "line"),
+    [
+        ({"shift_semitones": -15.0, "keeps_key": False, "auto_pitch": "semitone"},
+         "pitch: the converter shifted by -15.0 semitones (auto_pitch semitone), OUT OF the band's key\n"),
+        ({"shift_semitones": 12.0, "shifts_semitones": [0.0, 12.0], "keeps_key": True, "auto_pitch": "octave"},
+         "pitch: the converter shifted by +0.0, then +12.0 semitones (auto_pitch octave), in the band's key\n"),
+    ],
+)  # fmt: skip
+def test_what_was_shifted_is_not_what_was_measured(server: FakeServer, pitch: dict[str, Any], line: str) -> None:
+    f0 = {"source_median_hz": 500.0, "result_median_hz": 42.0, "change_semitones": -42.7}
+    server.cover = scripted(audio(0, 48_000), cover_report(f0=f0, pitch=pitch), final())
+    printed = cover(server).stdout
+    assert line in printed
+    assert "in the new vocals; new against old: -42.7 semitones\n" in printed
+    assert "shifted by -42.7" not in printed
 
 
 def test_json_of_a_cover_has_the_whole_report(server: FakeServer) -> None:

@@ -76,7 +76,9 @@ def test_a_song_in_a_voice_is_tagged_and_says_what_changed(server: FakeServer) -
     for text in (
         "song.wav: 1.6 s, seed 7, preset tiny\n",
         "similarity to the voice: 0.41 before, 0.83 after (resemblyzer)\n",
-        "median F0: 220 Hz as written, 196 Hz in the song, 130 Hz in the voice; shifted by -2.0 semitones\n",
+        "pitch: the converter shifted by +0.0 semitones (auto_pitch octave), in the band's key\n",
+        "measured median F0: 220 Hz in the old vocals, 196 Hz in the new vocals, 130 Hz in the reference; "
+        "new against old: -2.0 semitones\n",
     ):
         assert text in result.stdout
     assert "NOT CONVERTED" not in result.stdout
@@ -90,7 +92,8 @@ def test_json_of_a_song_in_a_voice_has_what_a_covers_has(server: FakeServer) -> 
     for fact in facts:
         assert (fact["converted"], fact["stems"], fact["codes_file"]) == (True, None, None)
         assert fact["report"]["similarity"]["after"] == 0.83
-        assert fact["report"]["f0"]["shift_semitones"] == -2.0
+        assert fact["report"]["f0"]["change_semitones"] == -2.0
+        assert fact["report"]["pitch"]["shift_semitones"] == 0.0
 
 
 @pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
@@ -241,7 +244,9 @@ def test_json_has_the_stems_and_their_own_gain(server: FakeServer) -> None:
         assert stem["file"] == str(Path(f"parts/{name}.wav").resolve())
         assert stem["gain_db"] == pytest.approx(stems_db)
         assert stem["gain_to_song_db"] == pytest.approx(stems_db - song_db)
-    assert f"stems turned down by {song_db - stems_db:.1f} dB against the song, since their loudest peak" in result.stderr
+    assert (
+        f"stems turned down by {song_db - stems_db:.1f} dB against the song, since their loudest peak" in result.stderr
+    )
 
 
 def test_stems_go_into_an_existing_folder_and_replace_what_has_their_names(server: FakeServer) -> None:

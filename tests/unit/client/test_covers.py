@@ -64,7 +64,7 @@ def test_a_cover_arrives_whole_with_report_and_timings(server: FakeServer, calle
     np.testing.assert_array_equal(made.audio, samples(0, 76_800))
     assert made.report.converted is True
     assert made.report.similarity == {"encoder": "resemblyzer", "before": 0.41, "after": 0.83}
-    assert made.report.f0["shift_semitones"] == -2.0
+    assert (made.report.f0["change_semitones"], made.report.pitch["shift_semitones"]) == (-2.0, 0.0)
     assert made.report.warnings == ()
     assert 0 < made.timings["ttfa_s"] <= made.timings["total_s"]
     assert made.report.comment.endswith("; voice 0123456789ab; random weights")
@@ -218,9 +218,9 @@ def test_a_rendered_cover_must_say_whether_it_was_converted(server: FakeServer, 
 
 
 def test_reports_without_singing_have_empty_judgements() -> None:
-    raw = {name: value for name, value in COVER_REPORT.items() if name not in ("similarity", "f0")}
+    raw = {name: value for name, value in COVER_REPORT.items() if name not in ("similarity", "f0", "pitch")}
     made = Report.from_raw_voice(raw, recorded=True)
-    assert (made.similarity, made.f0) == ({}, {})
+    assert (made.similarity, made.f0, made.pitch) == ({}, {}, {})
 
 
 # ------------------------------------------------------------------------------------------- retries and endings

@@ -54,7 +54,7 @@ def test_a_song_in_a_voice_reports_what_a_cover_does(server: FakeServer, caller:
     np.testing.assert_array_equal(song.audio, samples(0, 76_800))
     assert (song.report.converted, song.report.recorded, song.report.warnings) == (True, False, ())
     assert song.report.similarity == {"encoder": "resemblyzer", "before": 0.41, "after": 0.83}
-    assert song.report.f0["shift_semitones"] == -2.0
+    assert (song.report.f0["change_semitones"], song.report.pitch["shift_semitones"]) == (-2.0, 0.0)
     assert song.stems is None
     assert song.report.comment == (
         f"AI-generated; heartvoice {__version__}; seed 7; voice 0123456789ab; random weights"

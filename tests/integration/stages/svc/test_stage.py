@@ -140,6 +140,7 @@ def test_the_report_says_what_was_shifted_and_heard() -> None:
     assert found["shift_semitones"] == pytest.approx(found["auto_shift_semitones"] + 2, abs=1e-3)
     assert found | {"voiced_share": 1.0, "voice_voiced_share": 1.0, "prompt_s": 3.0, "prompt_start_s": 0.0} == found
     assert (found["mode"], found["windows"], found["shift_off_semitones"]) == ("exact", 1, 0.0)
+    assert (found["auto_pitch"], found["keeps_key"], found["warnings"]) == ("exact", False, [])
 
 
 @pytest.mark.parametrize(("auto", "multiple"), [("semitone", 1), ("octave", 12)])

@@ -179,4 +179,4 @@ def test_a_cancelled_conversion_ends_at_the_next_network() -> None:
 def test_defaults_are_those_of_the_contract() -> None:
     settings = ConversionRequest.from_inputs({k: v for k, v in inputs().items() if k not in SETTINGS}).settings
     assert settings == ConvertSettings()
-    assert settings.auto_pitch == "semitone"
+    assert settings.auto_pitch == "octave", "a cover stays in the key of its band"

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.stages.svc.pitch import Rounding, automatic_shift, median_log, pitch_bins, shifted
+from heartvoice.stages.svc.pitch import (
+    Rounding,
+    automatic_shift,
+    keeps_key,
+    median_log,
+    pitch_bins,
+    range_warnings,
+    shifted,
+)
+from heartvoice.stages.svc.settings import ConvertSettings
 from tests.support.golden_cases import GoldenFolder, folder_params
 
 SHIFTS, REGULATORS = folder_params("seed_vc/f0_shift"), folder_params("seed_vc/length_regulator")
@@ -118,3 +127,63 @@ def test_a_rounded_shift_keeps_a_song_in_tune() -> None:
     moved = shifted(source, automatic_shift(source, source * 1.34, "semitone"))
     steps = [semitones_between(low, high) for low, high in pairwise(np.concatenate([source[:1], moved]))]
     assert np.abs(np.array(steps) - np.round(steps)).max() < 1e-4
+
+
+@pytest.mark.parametrize("apart", [-15, -8, -5, -3, 2, 4, 9, 6.6, 17.9, -30.2, 0])
+def test_the_default_keeps_the_key_and_only_whole_octaves_do(apart: float) -> None:
+    source, voice = contour(220, 220), contour(220 * 2 ** (apart / 12))
+    by_default = ConvertSettings().automatic_shift(source, voice)
+    assert keeps_key(by_default)
+    assert abs(by_default - apart) <= 6.01
+    by_semitones = ConvertSettings(auto_pitch="semitone").automatic_shift(source, voice)
+    assert by_semitones == round(apart)
+    assert keeps_key(by_semitones) == (round(apart) % 12 == 0)
+    assert ConvertSettings(auto_pitch="off").automatic_shift(source, voice) == 0
+
+
+@pytest.mark.parametrize(
+    ("apart", "held", "octaves"), [(7, 0.0, 0), (8.9, 0.0, 0), (9.1, 0.0, 1), (5, 12.0, 1), (2, 12.0, 0), (7, None, 1)]
+)
+def test_a_song_does_not_jump_by_an_octave_for_a_little(apart: float, held: float | None, octaves: int) -> None:
+    voice = contour(220 * 2 ** (apart / 12))
+    assert automatic_shift(contour(220), voice, "octave", held=held) == 12 * octaves
+    assert automatic_shift(contour(220), voice, "semitone", held=held) == round(apart)
+
+
+# ------------------------------------------------------------------------------------------------ the converter's range
+
+
+def notes(*runs: tuple[float, int]) -> np.ndarray:
+    """Make a contour of notes of (Hz, values)."""
+    return np.concatenate([np.full(n, hz, np.float32) for hz, n in runs])
+
+
+@pytest.mark.parametrize(
+    ("sung", "semitones", "expected"),
+    [
+        (notes((220, 300), (0, 20), (700, 50)), 0, None),
+        (notes((220, 300), (1050, 50)), 0, None),
+        (notes((220, 300), (0, 20), (700, 50)), 12, "0.5 s of the singing are above 1100 Hz after the shift of +12.0"),
+        (
+            notes((220, 300), (1500, 30), (0, 5), (1200, 20)),
+            0,
+            "0.5 s of the singing are above 1100 Hz after the shift",
+        ),
+        (notes((110, 300), (80, 25)), -12, "0.2 s of the singing are below 50 Hz after the shift of -12.0 semitones"),
+        (notes((220, 300), (1500, 9), (220, 50)), 0, None),  # a slip of the tracker
+        (notes((0, 500)), 24, None),
+    ],
+)
+def test_notes_beyond_the_range_are_a_warning(sung: np.ndarray, semitones: float, expected: str | None) -> None:
+    found = range_warnings(sung, semitones)
+    assert len(found) == (expected is not None)
+    assert (expected or "") in "".join(found)
+    if found:
+        octave = float(found[0].rpartition(" ")[2])
+        other = semitones + (-octave if "lower" in found[0] else octave)
+        assert range_warnings(sung, other) == [], "the advice brings all notes into the range"
+        assert other % 12 == 0
+
+
+def test_both_ends_of_the_range_are_warned_of() -> None:
+    assert len(range_warnings(notes((30, 50), (1200, 50)), 0)) == 2
