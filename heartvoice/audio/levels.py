@@ -110,9 +110,23 @@ def at_ordinary_level(audio: Samples, level_dbfs: float) -> Samples:
     offset = float(audio.mean(dtype=np.float64)) if len(audio) else 0.0
     gain_db = min(max(level_dbfs, low), high) - level_dbfs
     level = 10 ** (level_dbfs / 20)
-    if level_dbfs < SILENCE_DBFS or (gain_db == 0.0 and abs(offset) <= level * 10 ** (_OFFSET_DB / 20)):
+    if gain_db == 0.0 and abs(offset) <= level * 10 ** (_OFFSET_DB / 20):
         return audio
-    return ((audio - np.float32(offset)) * np.float32(10 ** (gain_db / 20))).astype(np.float32, copy=False)
+    return at_level(audio, level_dbfs, level_dbfs + gain_db)
+
+
+def at_level(audio: Samples, level_dbfs: float, wanted_dbfs: float) -> Samples:
+    """Bring a recording to a level, without its offset.
+
+    Args:
+        audio: float32 [N].
+        level_dbfs: of its voice. A silent recording is returned as it is.
+        wanted_dbfs: level of the voice in the result.
+    """
+    if level_dbfs < SILENCE_DBFS or not len(audio):
+        return audio
+    offset = np.float32(audio.mean(dtype=np.float64))
+    return ((audio - offset) * np.float32(10 ** ((wanted_dbfs - level_dbfs) / 20))).astype(np.float32, copy=False)
 
 
 def _decibels(power: Levels) -> Levels:

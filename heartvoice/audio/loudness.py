@@ -21,6 +21,8 @@ HOPS_PER_BLOCK = 4
 HOP_S = 0.1
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
+LEAKAGE_DB = -50.0
+"""Hops below this, relative to the loudest, have no part in the mean level of a voice."""
 _OFFSET_LUFS = -0.691
 
 _TABLE_RATE_HZ = 48_000
@@ -105,6 +107,17 @@ def _gated(blocks: Values) -> float:
         return -math.inf
     loud = loud[loud > loud.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)]
     return _OFFSET_LUFS + 10.0 * math.log10(loud.mean())
+
+
+def singing_power(power: Values) -> float:
+    """Return the mean power of the hops with voice among those of a recording, [hops]; 0 for digital silence.
+
+    Both gates are relative to the recording's own level, so that its gain makes no difference.
+    """
+    audible = power[power > power.max(initial=0.0) * 10.0 ** (LEAKAGE_DB / 10.0)]
+    if not len(audible):
+        return 0.0
+    return float(audible[audible >= audible.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)].mean())
 
 
 def _mean_square(lufs: float) -> float:

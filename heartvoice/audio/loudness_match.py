@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio.loudness import RELATIVE_GATE_LU, KWeightedPower
+from heartvoice.audio.loudness import KWeightedPower, singing_power
 
 Samples = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -24,10 +24,8 @@ REACH = 50
 """Hops with singing on either side that a gain is measured on."""
 LOOKAHEAD = 10
 """Hops that a live match hears before it gives a hop its gain."""
-_LEAKAGE_DB = -50.0
-"""Hops below this, relative to the loudest, have no part in the mean level of the singing."""
 _SINGING_DB = -20.0
-"""Hops above this, relative to that mean, are singing. A soft verse is; the band's leakage is not."""
+"""Hops above this, relative to the mean of the singing, are singing. A soft verse is; the band's leakage is not."""
 _ABSENT_DB = -MAX_GAIN_DB - 20.0
 """Hops of new vocals below this, relative to the old ones, are missing rather than soft."""
 
@@ -172,8 +170,4 @@ class _Growing:
 
 def _singing(power: Values) -> NDArray[np.intp]:
     """Indices of the hops with singing."""
-    audible = power[power > power.max(initial=0.0) * 10.0 ** (_LEAKAGE_DB / 10.0)]
-    if not len(audible):
-        return np.empty(0, np.intp)
-    level = audible[audible >= audible.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)].mean()
-    return np.flatnonzero(power > level * 10.0 ** (_SINGING_DB / 10.0))
+    return np.flatnonzero(power > singing_power(power) * 10.0 ** (_SINGING_DB / 10.0))

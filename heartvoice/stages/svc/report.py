@@ -34,6 +34,8 @@ class ConversionReport:
     voice_median_hz: float
     prompt_s: float
     prompt_start_s: float
+    prompt_gain_db: float
+    """What brought the prompt to its level."""
     warnings: list[str]
 
     def rounded(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def make_report(
         voice_median_hz=voice.median_hz,
         prompt_s=voice.prompt_s,
         prompt_start_s=voice.start_s,
+        prompt_gain_db=voice.gain_db,
         warnings=range_warnings(f0, shift),
     ).rounded()
 

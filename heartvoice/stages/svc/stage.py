@@ -12,14 +12,14 @@ Source: seed_vc spec, sections 1 to 12.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice import keyed_random
-from heartvoice.audio.levels import heard, loudness_levels, voice_level
+from heartvoice.audio.levels import SILENCE_DBFS, at_level, heard, loudness_levels, voice_level
 from heartvoice.config.svc import SVC_HOP, SvcConfig
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.graphs import SVC_CONTEXT, SVC_FLOW, SVC_REGULATOR, SVC_STYLE, VOCODER
@@ -45,6 +45,9 @@ from heartvoice.stages.svc.voice_features import (
 from heartvoice.stages.svc.windows import SvcWindow, plan_windows, regulator_inputs
 
 Floats = NDArray[np.float32]
+PROMPT_DBFS = -16.0
+"""Level of the voice in every prompt (`levels.voice_level`), about -20 dBFS on average: that to which corpora of speech
+are brought. A soft prompt would make a soft voice, near the floor of the log-mel."""
 Noise = Callable[[int, int], Floats]
 """Makes the flow's initial noise, float32 [T, M], from a window's number and its frames T."""
 
@@ -96,7 +99,7 @@ class ConvertStage:
     # ------------------------------------------------------------------------------------------------------- a voice
 
     def voice(self, audio44: Floats, prompt_s: float = 12.0) -> VoiceFeatures:
-        """Compute the features of a voice.
+        """Compute the features of a voice. The level of its recording makes no difference.
 
         Args:
             audio44: float32 [N], mono at 44.1 kHz, at least 0.1 s.
@@ -114,13 +117,16 @@ class ConvertStage:
         check_voice(audio44)
         start, n = 0, min(len(audio44), round(prompt_s * STEM_RATE_HZ))
         if not from_the_start(len(audio44), prompt_s):
-            whole = sinc_resample(audio44)
+            whole = sinc_resample(audio44 - audio44.mean(dtype=np.float64).astype(np.float32))
             at = stretch_start(whole, heard_contour(self._f0.track(whole), whole), prompt_s)
             start = min(at * SAMPLES_PER_VALUE, len(audio44) - n)
         stretch = audio44[start : start + n]
+        level_dbfs = voice_level(loudness_levels(sinc_resample(stretch)))
+        stretch = at_level(stretch, level_dbfs, PROMPT_DBFS)
         audio16 = sinc_resample(stretch)
         f0 = self._f0.track(audio16)  # of the stretch alone, as if it were the whole reference
-        return self.voice_of(stretch, f0, self.style(audio16), start / STEM_RATE_HZ)
+        voice = self.voice_of(stretch, f0, self.style(audio16), start / STEM_RATE_HZ)
+        return replace(voice, gain_db=PROMPT_DBFS - level_dbfs if level_dbfs > SILENCE_DBFS else 0.0)
 
     def voice_of(self, stretch44: Floats, f0: AnyContour, style: Floats, start_s: float = 0.0) -> VoiceFeatures:
         """The features of a voice from its prompt [N], contour and style [S]; errors as for `voice`."""

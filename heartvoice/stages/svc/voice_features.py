@@ -38,6 +38,8 @@ class VoiceFeatures:
     """Length of the prompt in seconds, ..."""
     start_s: float = 0.0
     """... and its start in the reference."""
+    gain_db: float = 0.0
+    """What brought the prompt to its level."""
 
     def __post_init__(self) -> None:
         for name in ("mel", "cond", "style", "f0"):

@@ -21,7 +21,7 @@ def phrases(*levels_db: float | None, seed: int = 0) -> np.ndarray:
     """Noise of one second at each level, in dBFS; None is digital silence."""
     draw = np.random.default_rng(seed)
     seconds = [np.zeros(10 * HOP) if db is None else draw.standard_normal(10 * HOP) * amplitude(db) for db in levels_db]
-    return np.concatenate(seconds).astype(np.float32)
+    return np.asarray(np.concatenate(seconds), np.float32)
 
 
 SONG = phrases(-70, -32, -20, -70, -18, -26, -70, -18, -19)

@@ -181,7 +181,7 @@ def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:
     mono = np.repeat(vocals[:1], 2, axis=0)
     ended = mixed(silent, mono, vocals[0, :-MAX_SHORTFALL] * 0 + np.float32(0.1)).vocals
     assert np.abs(ended[:, -300:]).max() < 1e-3
-    assert np.abs(np.diff(ended[0, fade_start - 100 :])).max() < 0.002  # no click
+    assert np.abs(np.diff(ended[0, fade_start - 100 :])).max() < 0.005 * np.abs(ended).max()  # no click
 
 
 @pytest.mark.parametrize(

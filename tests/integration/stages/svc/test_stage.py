@@ -219,6 +219,21 @@ def test_the_stretch_with_the_most_voice_is_taken() -> None:
     assert np.array_equal(voice.style, alone.style)
 
 
+@pytest.mark.parametrize("prompt_s", [3.0, 25.0])
+@pytest.mark.parametrize("gain_db", [-60.0, -24.0, 18.0])
+def test_the_level_of_a_reference_makes_no_difference(gain_db: float, prompt_s: float) -> None:
+    stage, _ = small_stage()
+    reference = np.concatenate([np.zeros(RATE_HZ, np.float32), tone(3.5, 300.0)])
+    voice = stage.voice(reference, prompt_s)
+    other = stage.voice(reference * np.float32(10 ** (gain_db / 20)) + np.float32(0.001), prompt_s)
+    assert other.start_s == voice.start_s
+    assert other.gain_db == pytest.approx(voice.gain_db - gain_db, abs=0.1)
+    assert other.median_hz == pytest.approx(voice.median_hz, rel=1e-3)
+    voiced = slice(100, 200)
+    np.testing.assert_allclose(other.mel[voiced, 1:], voice.mel[voiced, 1:], atol=0.2)
+    np.testing.assert_allclose(other.style, voice.style, atol=0.1 * np.abs(voice.style).max())
+
+
 def stretches(levels: list[float], voiced: list[bool], prompt_s: float) -> int:
     """Where a stretch begins in a reference of so many seconds, in seconds."""
     audio = np.repeat(np.array(levels, np.float32), 16_000)
