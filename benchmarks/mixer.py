@@ -45,7 +45,7 @@ def _mix(seconds: int, *, mono: bool) -> Callable[[], object]:
     recording = _signal("recording", 2, seconds, SAMPLE_RATE_HZ)
 
     def run() -> None:
-        mixer = Mixer()
+        mixer = Mixer(live=True)
         for second in range(seconds):
             part = slice(second * STEM_RATE_HZ, (second + 1) * STEM_RATE_HZ)
             piece = recording[:, second * SAMPLE_RATE_HZ : (second + 1) * SAMPLE_RATE_HZ]

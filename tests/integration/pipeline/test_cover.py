@@ -13,7 +13,7 @@ import pytest
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.stereo_image import mid_channel
 from heartvoice.config.presets import PRESETS
-from heartvoice.contracts.constants import MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.constants import AUTO_PITCH_DOES, MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.pipeline.context import JobContext
@@ -82,6 +82,37 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool)
     assert [w.state[0] for w in oracle.windows[1:] if w.state is not None] == list(range(1, oracle.n_converted))
 
 
+class Soft(Oracle):
+    """Returns its input at another level, and reports as a converter does."""
+
+    gain_db = 0.0
+
+    def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
+        self.n_converted += 1
+        done = {
+            "windows": 1, "auto_pitch": "octave", "shift_semitones": 12.0 if self.n_converted > 1 else 0.0,
+            "auto_shift_semitones": 12.0, "keeps_key": True, "warnings": ["pitch: too high"],
+        }  # fmt: skip
+        state = np.zeros(1, np.float32) if request.more else None
+        yield ConvertedChunk(request.vocals * np.float32(10 ** (self.gain_db / 20)), state, done)
+
+
+@pytest.mark.parametrize(("gain_db", "live"), [(-24.0, False), (20.0, False), (-24.0, True)])
+def test_a_soft_or_loud_converter_gives_the_same_cover_and_what_it_did_is_reported(gain_db: float, live: bool) -> None:
+    mix, vocals, _ = music.song(8.0)
+    oracle = Soft(vocals)
+    oracle.gain_db = gain_db
+    audio, report = run(cover(request(mix, live=np.array([live])), oracle))
+    assert float(np.abs(audio - resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-5
+    assert report["mix"]["loudness_gain_db"] == pytest.approx([-gain_db, -gain_db], abs=0.01)
+    assert report["warnings"][-1] == "pitch: too high"
+    assert report["f0"]["change_semitones"] == 0.0, "measured, whatever was done"
+    done = report["pitch"]
+    assert done["does"] == AUTO_PITCH_DOES["octave"]
+    assert (done["shift_semitones"], done.get("shifts_semitones")) == ((12.0, [0.0, 12.0]) if live else (0.0, None))
+    assert done["keeps_key"] is True
+
+
 class Silencer(Oracle):
     def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         yield ConvertedChunk(np.zeros_like(request.vocals), None, {})
@@ -94,6 +125,7 @@ def test_a_converter_that_is_silent_leaves_the_band() -> None:
     similarity = report["similarity"]
     assert similarity["before"] is not None
     assert similarity["after"] is None, "nothing audible to judge"
+    assert report["warnings"][-1] == "loudness: the converter returned silence for all of the singing"
 
 
 class Short(Oracle):

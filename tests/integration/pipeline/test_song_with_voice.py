@@ -153,9 +153,13 @@ def test_stems_of_a_song_leave_its_audio_alone(song: np.ndarray, vocals: np.ndar
     assert "svc_steps" not in plain_report["settings"]
 
 
-def test_stems_of_a_song_with_a_voice_add_up(song: np.ndarray, vocals: np.ndarray) -> None:
-    inputs = voice_inputs() | LIVE | {"stems": np.array([True])}
-    audio, stems, report = joined(messages(Written(song), Oracle(vocals), **inputs))
+@pytest.mark.parametrize("more", [{}, LIVE], ids=["exact", "live"])
+def test_stems_of_a_song_with_a_voice_add_up_and_leave_its_audio_alone(
+    song: np.ndarray, vocals: np.ndarray, more: dict[str, np.ndarray]
+) -> None:
+    inputs = voice_inputs() | more
+    audio, stems, report = joined(messages(Written(song), Oracle(vocals), **inputs, stems=np.array([True])))
+    assert np.array_equal(joined(messages(Written(song), Oracle(vocals), **inputs))[0], audio)
     assert stems is not None
     assert np.array_equal(stems[0] + stems[1], audio)
     assert report["stems"] == list(MIX_STEM_NAMES)
