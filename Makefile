@@ -123,6 +123,7 @@ docs: $(READY)
 reference: $(READY)
 	PYTHONPATH=. $(BIN)/python -m docs.scripts.reference --write
 	PYTHONPATH=. $(BIN)/python -m docs.scripts.images --write
+	PYTHONPATH=. $(BIN)/python -m docs.scripts.protos --write
 
 dist: $(READY)
 	rm -rf dist
@@ -152,5 +153,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c "from heartvoice.server.triton_wheel import shared_libpython as f; f()" 2>&1 | tail -n 1 | sed 's/^.*SetupError: /error: /' | { ! grep . ; }
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "installing into $(VENV); pip shows each package"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@

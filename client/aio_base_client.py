@@ -76,7 +76,7 @@ class AsyncBaseClient:
     def _stream(
         self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
     ) -> AsyncGenerator[M, None]:
-        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
+        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s, message), events)
 
     async def _tries(
         self, message: Any, spec: wire.StreamSpec[M], attempts: RetryState, events: bool
@@ -142,7 +142,7 @@ class AsyncBaseClient:
         reader.finish()
 
     async def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
-        attempts = self._connection.attempts(message.model_name, timeout_s)
+        attempts = self._connection.attempts(message.model_name, timeout_s, message)
         message.id = attempts.request_id
         while True:
             try:

@@ -48,7 +48,7 @@ class ConnectionArguments(TypedDict, total=False):
     certificate_chain: Pem | None
     keepalive_s: float | None
     keepalive_timeout_s: float
-    timeout_s: float
+    timeout_s: float | None
     stall_timeout_s: float
     retries: int
     metadata: Sequence[tuple[str, str]]

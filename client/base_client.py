@@ -49,7 +49,8 @@ class BaseClient:
             keepalive_s: ping a silent server after so many seconds. Off by default: Triton's own default tolerates
                 one ping in 300 s and drops callers that ping more often.
             keepalive_timeout_s: give the connection up if a ping is not answered by then.
-            timeout_s: deadline of a call that names none, retries included; math.inf for none.
+            timeout_s: deadline of a call that names none, retries included; math.inf for none. By default 600 s and
+                60 s more for each second of audio that the call brings or asks for.
             stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
             retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
             metadata: headers of every call.
@@ -96,7 +97,7 @@ class BaseClient:
     def _stream(
         self, message: Any, spec: wire.StreamSpec[M], timeout_s: float | None, events: bool
     ) -> Generator[M, None, None]:
-        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s), events)
+        return self._tries(message, spec, self._connection.attempts(spec.model.name, timeout_s, message), events)
 
     def _tries(
         self, message: Any, spec: wire.StreamSpec[M], attempts: RetryState, events: bool
@@ -140,7 +141,7 @@ class BaseClient:
         reader.finish()
 
     def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
-        attempts = self._connection.attempts(message.model_name, timeout_s)
+        attempts = self._connection.attempts(message.model_name, timeout_s, message)
         message.id = attempts.request_id
         while True:
             try:

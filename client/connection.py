@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from heartvoice.client.arguments import Pem
+from heartvoice.client.deadlines import job_timeout_s
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.retries import RetryState
 from heartvoice.contracts.constants import MAX_FILE_BYTES
@@ -35,7 +37,7 @@ class Connection:
     certificate_chain: Pem | None = None
     keepalive_s: float | None = None
     keepalive_timeout_s: float = 20.0
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    timeout_s: float | None = None
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
     retries: int = 3
     metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
@@ -91,14 +93,23 @@ class Connection:
             return None
         return grpc.ssl_channel_credentials(*(_read_pem(pem) for pem in pems))
 
-    def attempts(self, what: str, timeout_s: float | None) -> RetryState:
-        """The tries of one call to the model `what`; a timeout of None is the connection's own.
+    def attempts(self, what: str, timeout_s: float | None, message: Any = None) -> RetryState:
+        """The tries of one call to the model `what`.
+
+        Args:
+            what: the model.
+            timeout_s: its deadline; None is the connection's own, or without one, as long as the request needs.
+            message: the request.
 
         Raises:
             InvalidRequestError: the timeout is not above 0.
         """
         check_timeout(timeout_s)
-        return RetryState(what, self.url, self.timeout_s if timeout_s is None else timeout_s, self.retries)
+        if timeout_s is None:
+            timeout_s = self.timeout_s
+        if timeout_s is None:
+            timeout_s = DEFAULT_TIMEOUT_S if message is None else job_timeout_s(message)
+        return RetryState(what, self.url, timeout_s, self.retries)
 
 
 def _read_pem(pem: Pem | None) -> bytes | None:

@@ -107,4 +107,6 @@ class RetryState:
         return delay
 
     def _late(self) -> DeadlineError:
-        return DeadlineError(f"{self.what}: no complete answer within {self._timeout_s:g} s")
+        return DeadlineError(
+            f"{self.what}: no complete answer within {self._timeout_s:g} s; for longer: --timeout (timeout_s)"
+        )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from heartvoice.client import wire
+from heartvoice.client.deadlines import ProgressWatch
 from heartvoice.client.messages import (
     Chunk,
     Event,
@@ -34,6 +35,7 @@ class StreamReader(Generic[M]):
         self._name = spec.model.name
         self.received = False
         """True if the server has answered with anything but a refusal."""
+        self._progress = ProgressWatch(self._name)
         self._next = dict.fromkeys(spec.payloads, 0)
         self._main = next(iter(spec.payloads))
         self._sizes: dict[str, tuple[int, ...]] = {}
@@ -44,10 +46,12 @@ class StreamReader(Generic[M]):
         """The messages of the next response.
 
         Raises:
+            DeadlineError: the job makes no progress.
             HeartvoiceError: the server's error, or an EngineError if the stream breaks the contract.
         """
         messages, final = wire.decode_stream(response, self._spec)
         self.received = True
+        self._progress.look(messages)
         if self._final:
             raise EngineError(f"{self._name}: got a response after the final one")
         for message in messages:

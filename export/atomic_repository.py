@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from heartvoice.errors import ExportError
+from heartvoice.file_errors import write_file
 from heartvoice.runtime.repository import INDEX
 
 
@@ -51,7 +52,7 @@ class Staging:
                     (self.repository / model).replace(self._old / model)
                 done.append(model)
                 (self._new / model).replace(self.repository / model)
-            (self.root / INDEX).write_text(index, encoding="utf-8")
+            write_file(self.root / INDEX, index)
             (self.root / INDEX).replace(current)
         except BaseException:
             for model in done:

@@ -10,6 +10,7 @@ from heartvoice.contracts.adapters import ADAPTERS, adapter_text
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import ExportError
+from heartvoice.file_errors import write_file
 
 COMMITTED = Path(heartvoice.__file__).parents[1] / "model_repository"
 """Folder of the generated files in a checkout; an installation has none."""
@@ -50,7 +51,7 @@ def write_committed(folder: Path = COMMITTED) -> list[Path]:
             path = folder / name
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                write_file(path, text)
                 changed.append(path)
     return changed
 

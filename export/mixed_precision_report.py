@@ -14,6 +14,7 @@ from heartvoice.export.layout import GraphModel, to_json
 from heartvoice.export.mixed_precision import HalfPrecision
 from heartvoice.export.mixed_precision_cases import FRAMES, HALF_OUTPUTS, half_case, recorded_inputs
 from heartvoice.export.repository import read_json, total_bytes
+from heartvoice.file_errors import write_file
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.runtime.repository import MANIFEST, Repository
 from heartvoice.runtime.tensorrt_plans import REPORT
@@ -90,7 +91,7 @@ def store_report(
         "method": "rounded at weights and at every tensor outside of these regions, summed in float32",
         "graphs": {**(before.get("graphs", {}) if same else {}), **graphs},
     }
-    path.write_text(to_json(report), encoding="utf-8")
+    write_file(path, to_json(report))
     return path
 
 

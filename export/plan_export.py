@@ -29,6 +29,7 @@ from heartvoice.export.plan_builder import BuildProgress, PlanOptions, build_pla
 from heartvoice.export.plan_profiles import profile
 from heartvoice.export.repository import quantized_as, read_json
 from heartvoice.export.writer import GRAPH_FILE, write_graph
+from heartvoice.file_errors import write_file
 from heartvoice.runtime import tensorrt_plans
 from heartvoice.runtime.repository import MANIFEST, Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, PLANS, SIDECAR_SUFFIX, PlanPrecision, Target, plan_name
@@ -129,7 +130,7 @@ def export_typed(job: PlanJob, reporter: PlanReporter) -> list[Made]:
             if path.is_dir():
                 shutil.rmtree(path)
             path.parent.mkdir(exist_ok=True)
-            (folder / TYPED_MANIFEST).write_text(to_json(about), encoding="utf-8")
+            write_file(folder / TYPED_MANIFEST, to_json(about))
             folder.replace(path)
             made.append(Made(model.name, True, path / GRAPH_FILE, n_bytes, time.perf_counter() - start, error))
             reporter.done(made[-1])
@@ -323,7 +324,7 @@ def _check_room(root: Path, n_bytes: int) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(content)
+    write_file(fresh, content)
     fresh.replace(path)
 
 

@@ -27,6 +27,7 @@ from heartvoice.export.atomic_repository import Staging, staged
 from heartvoice.export.configs import configs, in_folder, model_files
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
 from heartvoice.export.weights import Weights
+from heartvoice.file_errors import write_file
 from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST
 from heartvoice.runtime.tensorrt_plans import plan_files
 
@@ -248,7 +249,7 @@ class _Job:
         quality: dict[str, Any] = {}
         if target.inspect is not None:
             manifest["quality"] = quality = target.inspect(self.weights.preset, source, folder)
-        (folder / MANIFEST).write_text(layout.to_json(manifest), encoding="utf-8")
+        write_file(folder / MANIFEST, layout.to_json(manifest))
         _write(folder, small)
         self.manifests[model.name] = manifest
         exported = Exported(model.name, True, total_bytes(manifest), time.perf_counter() - start, parity, quality)
@@ -319,7 +320,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_file(path, content)
 
 
 def total_bytes(manifest: Mapping[str, Any]) -> int:

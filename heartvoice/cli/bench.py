@@ -15,13 +15,20 @@ import typer
 from rich.console import Console
 
 from heartvoice.cli.optional_dependencies import require
+from heartvoice.cli.options import (
+    CertificateChainOption,
+    PrivateKeyOption,
+    RootCertificatesOption,
+    TlsOption,
+    TokenFileOption,
+)
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from heartvoice.config.presets import Preset
     from heartvoice.loadtest.harness import Run
     from heartvoice.loadtest.perf import PerfAnalyzer
-    from heartvoice.loadtest.target import Target
+    from heartvoice.loadtest.target import Security, Target
     from heartvoice.loadtest.view import Step
 
 HEADERS_VARIABLE = "HEARTVOICE_HEADERS"
@@ -82,6 +89,11 @@ def bench(
             "them. Without it, a server with headers is measured by our own client alone.",
         ),
     ] = False,
+    tls: TlsOption = False,
+    root_certificates: RootCertificatesOption = None,
+    private_key: PrivateKeyOption = None,
+    certificate_chain: CertificateChainOption = None,
+    token_file: TokenFileOption = None,
     only: Annotated[list[Scenario] | None, typer.Option(help="Measure this alone; may be repeated.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Of the stages, only this; may be repeated.")] = None,
     concurrency: Annotated[str, typer.Option(help="How many at once, with commas.")] = "1,2,4,8",
@@ -115,11 +127,17 @@ def bench(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from heartvoice.config.presets import PRESETS
     from heartvoice.loadtest.harness import RESULTS, Run
-    from heartvoice.loadtest.target import own_server, running_server
+    from heartvoice.loadtest.target import Target, own_server, running_server
     from heartvoice.runtime.engines import default_threads
     from heartvoice.runtime.repository import Repository
 
     secret = read_secret(headers)
+    security: Security = {
+        "tls": tls, "root_certificates": root_certificates, "private_key": private_key,
+        "certificate_chain": certificate_chain, "token_file": token_file,
+    }  # fmt: skip
+    if not url and any(security.values()):
+        raise InvalidRequestError("--tls and --token-file: expected --url, whose server they are for; got none")
     if preset not in PRESETS:
         raise InvalidRequestError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     served = None if url else Repository(repository)
@@ -134,7 +152,7 @@ def bench(
             target = stack.enter_context(
                 own_server(repository)
                 if served is not None
-                else running_server(url, metrics_url or None, secret, exposed=expose_headers)
+                else running_server(Target(url, metrics_url or None, None, secret, expose_headers, security))
             )
             measure(run, target, sizes, plan, chosen, model, stack)
         except KeyboardInterrupt:
@@ -165,7 +183,7 @@ def measure(
 
     tool = None
     if {Scenario.stages, Scenario.shared} & set(chosen):
-        if target.headers and not target.exposed:
+        if target.metadata and not target.exposed:
             typer.echo(
                 "no perf_analyzer: it would show the headers on its command line; see --expose-headers", err=True
             )

@@ -88,7 +88,7 @@ def gateway(
     if ctx.invoked_subcommand is not None:
         return
     options = _options(ctx, config, arguments)
-    require("gateway", "prometheus_client")
+    require("gateway", "prometheus_client", "grpc_reflection")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; our own log has the relevant events
     from heartvoice.gateway.server import run
 
@@ -157,9 +157,10 @@ def token(
 
 def _log_to(access: Path | None) -> None:
     """Send the log and the access log to standard error, or the access log to its file."""
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from heartvoice.log_format import formatter
+
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(plain)
+    handler.setFormatter(formatter())
     root = logging.getLogger("heartvoice")
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heartvoice.cli.terminal import escape_controls
-from heartvoice.client.messages import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.messages import DEFAULT_URL
 from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.constants import (
     AUTO_PITCH_HELP,
@@ -45,6 +45,24 @@ _SERVER = "Server"
 _SETTINGS = "Settings"
 _VOICE = "Voice"
 
+TlsOption = Annotated[
+    bool, typer.Option("--tls", help="Encrypt, trusting the system's roots.", rich_help_panel=_SERVER)
+]
+RootCertificatesOption = Annotated[
+    Path | None, typer.Option(metavar="PEM", help="Roots to trust; implies --tls.", rich_help_panel=_SERVER)
+]
+PrivateKeyOption = Annotated[
+    Path | None, typer.Option(metavar="PEM", help="Your key, for mutual TLS.", rich_help_panel=_SERVER)
+]
+CertificateChainOption = Annotated[
+    Path | None, typer.Option(metavar="PEM", help="Your certificate, likewise.", rich_help_panel=_SERVER)
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Holds your token for a gateway. Default: HEARTVOICE_TOKEN's.", rich_help_panel=_SERVER
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 RecordingArgument = Annotated[
     str, typer.Argument(metavar="RECORDING", help="WAV, AIFF, FLAC, OGG or MP3 file; - reads standard input.")
@@ -101,8 +119,13 @@ class ServerChoice:
         DEFAULT_URL
     )
     timeout: Annotated[
-        float, typer.Option(help="Seconds until all must be there; inf waits for ever.", rich_help_panel=_SERVER)
-    ] = DEFAULT_TIMEOUT_S
+        float | None,
+        typer.Option(
+            help="Seconds until all must be there; inf waits for ever. Default: ten minutes, and one more for each "
+            "second of audio.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None
     serve: Annotated[
         Path | None,
         typer.Option(
@@ -111,25 +134,11 @@ class ServerChoice:
             rich_help_panel=_SERVER,
         ),
     ] = None
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt, trusting the system's roots.", rich_help_panel=_SERVER)
-    ] = False
-    root_certificates: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Roots to trust; implies --tls.", rich_help_panel=_SERVER)
-    ] = None
-    private_key: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Your key, for mutual TLS.", rich_help_panel=_SERVER)
-    ] = None
-    certificate_chain: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Your certificate, likewise.", rich_help_panel=_SERVER)
-    ] = None
-
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Holds your token for a gateway. Default: HEARTVOICE_TOKEN's.", rich_help_panel=_SERVER
-        ),
-    ] = None
+    tls: TlsOption = False
+    root_certificates: RootCertificatesOption = None
+    private_key: PrivateKeyOption = None
+    certificate_chain: CertificateChainOption = None
+    token_file: TokenFileOption = None
 
     @contextmanager
     def client(self, interrupted: str) -> Iterator[Client]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from heartvoice.runtime.repository import Repository as ModelRepository
     from heartvoice.server.server import EmbeddedServer
 
+log = logging.getLogger(__name__)
 DEFAULT_REPOSITORY = Path("build/repository/tiny")
 
 
@@ -98,6 +100,7 @@ def serve(
         if len(signals) > 1 and triton.ready:
             triton.cancel_jobs()
 
+    _log_to_stderr()
     triton = EmbeddedServer(options)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -106,12 +109,22 @@ def serve(
         _announce(triton, ModelRepository(repository), json_output)
         while not asked.wait(0.2):
             if triton.poll() is not None:
-                typer.echo(f"error: the server ended by itself with status {triton.poll()}", err=True)
+                log.error("the server ended by itself with status %s", triton.poll())
                 raise typer.Exit(1)
-        if not json_output:
-            typer.echo(f"stopping ({on_stop.value} songs in flight)", err=True)
+        log.info("stopping (%s jobs in flight: %d)", on_stop.value, triton.live_jobs())
     finally:
         triton.stop(cancel=on_stop is StopMode.cancel or len(signals) > 1)
+
+
+def _log_to_stderr() -> None:
+    """Send what the supervisor has to say to standard error, with the time."""
+    from heartvoice.log_format import formatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter("%(levelname)s %(message)s"))
+    room = logging.getLogger("heartvoice")
+    room.addHandler(handler)
+    room.setLevel(logging.INFO)
 
 
 def check_installed(*, embedded: bool = True) -> None:
@@ -126,10 +139,13 @@ def check_installed(*, embedded: bool = True) -> None:
 
 
 def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: bool) -> None:
+    from heartvoice.log_format import timestamp
+
     index = repository.index
     if json_output:
         ready = {
             "ready": True,
+            "time": timestamp(),
             "grpc": triton.url,
             "metrics": triton.metrics_url,
             "pid": triton.pid,
@@ -139,9 +155,9 @@ def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: 
         }
         print(json.dumps(ready), flush=True)
         return
-    typer.echo(f"ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
+    typer.echo(f"{timestamp()} ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
     if repository.random_weights:
-        typer.echo(f"weights are {index['weights']}: songs will be noise")
+        typer.echo(f"{timestamp()} weights are {index['weights']}: songs will be noise")
     sys.stdout.flush()
 
 

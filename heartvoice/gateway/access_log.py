@@ -32,6 +32,8 @@ class Call:
     method: str
     streamed: bool
     task: asyncio.Task[object]
+    address: str = ""
+    """Where the call comes from, with its port; a Unix socket's callers have none."""
     caller: str = UNKNOWN_CALLER
     model: str = UNKNOWN_CALLER
     request_id: str = ""
@@ -100,7 +102,7 @@ class Metrics:
                 log.error("%s: a call is not in the access log, %s", call.method, traceback_without_messages(error))
 
     def _settle(self, call: Call) -> None:
-        """Count a call and log its caller, method, size and duration, never its contents."""
+        """Count a call and log its address, caller, method, size and duration, never its contents."""
         self._calls.labels(call.caller, call.method, call.model, call.code).inc()
         self._bytes.labels(call.caller, "in").inc(call.bytes_in)
         self._bytes.labels(call.caller, "out").inc(call.bytes_out)
@@ -114,7 +116,8 @@ class Metrics:
                 "time": datetime.datetime.fromtimestamp(call.ended, datetime.timezone.utc).isoformat(
                     timespec="milliseconds"
                 ),
-                "caller": call.caller, "method": call.method, "model": call.model, "id": call.request_id,
+                "address": call.address, "caller": call.caller,
+                "method": call.method, "model": call.model, "id": call.request_id,
                 "code": call.code, "refusal": call.refusal, "requests": call.requests, "responses": call.responses,
                 "bytes_in": call.bytes_in, "bytes_out": call.bytes_out, "seconds": round(call.seconds, 4),
             }  # fmt: skip

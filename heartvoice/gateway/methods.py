@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import InvalidRequestError
-from heartvoice.gateway import request_parser
+from heartvoice.gateway import reflection, request_parser
 from heartvoice.gateway.access_log import Call
 from heartvoice.gateway.checks import check_request, find_model
 
@@ -28,6 +28,8 @@ class Method:
     streamed: bool = False
     open: bool = False
     """True if callers need no authentication, as for load balancers."""
+    own: bool = False
+    """True if the gateway answers by itself (`own_answers`, `reflection`)."""
     named: Any = None
     """Message type of a request that names a model; None if the request is not parsed."""
 
@@ -65,9 +67,11 @@ METHODS = {
         Method(_path("ModelStreamInfer"), streamed=True),
         Method(_path("ModelReady"), named=service_pb2.ModelReadyRequest),
         Method(_path("ModelMetadata"), named=service_pb2.ModelMetadataRequest),
-        Method(_path("ServerLive"), open=True),
-        Method(_path("ServerReady"), open=True),
-        Method(_HEALTH_CHECK, open=True),
+        Method(_path("ServerLive"), open=True, own=True),
+        Method(_path("ServerReady"), open=True, own=True),
+        Method(_HEALTH_CHECK, open=True, own=True),
+        Method(_path("ServerMetadata"), own=True),
+        *(Method(path, streamed=True, own=True) for path in reflection.PATHS),
     )
 }
 """All permitted methods. The protocol's other methods (repository, shared memory, trace, logging, configuration,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -28,7 +29,9 @@ from heartvoice.errors import (
 )
 from heartvoice.gateway.access_log import Call, Metrics
 from heartvoice.gateway.methods import DENIED, METHODS, Method
+from heartvoice.gateway.own_answers import OwnAnswers
 from heartvoice.gateway.rate_limits import Limits, Quota
+from heartvoice.gateway.reflection import make_reflection
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
 
@@ -80,6 +83,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             metrics: counts the calls.
         """
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
+        self._answers, self._reflect = OwnAnswers(upstream, models), make_reflection()
         self._quotas: dict[str, Quota] = {}
         self._live: set[Call] = set()
         metrics.live.set_function(lambda: len(self._live))
@@ -133,7 +137,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         task = asyncio.current_task()
         if task is None:
             raise EngineError("a call must be handled in a task")
-        call = Call(method, streamed, task)
+        call = Call(method, streamed, task, address_of(context.peer()))
         self._live.add(call)
 
         def ended(_: object) -> None:
@@ -153,11 +157,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             call.caller = PROBES
         try:
             quota = None if method.open else self._admit_call(call, context)
-            if method.streamed and quota is not None:
-                await _Stream(self, method, call, quota, context).run(upstream)
-                answer = None
-            else:
-                answer = await self._unary(method, upstream, call, quota, context)
+            answer = await self._serve(method, upstream, call, quota, context)
             call.code = "OK"
             return answer
         except HeartvoiceError as error:
@@ -178,6 +178,17 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._abort(call, context, grpc.StatusCode.INTERNAL, "internal error; see the gateway's log")
         return None
 
+    async def _serve(
+        self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any
+    ) -> bytes | None:
+        if not method.streamed or quota is None:
+            return await self._unary(method, upstream, call, quota, context)
+        if method.own:
+            await self._reflection(method, call, quota, context)
+        else:
+            await _Stream(self, method, call, quota, context).run(upstream)
+        return None
+
     def _admit_call(self, call: Call, context: Any) -> Quota:
         """Authenticate the caller, and count the call until its end."""
         call.caller = self._name_caller(context)
@@ -189,14 +200,19 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         return quota
 
     async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any) -> bytes:
+        answer: bytes
         message = await context.read()
         if message is grpc.aio.EOF:
             raise InvalidRequestError(f"{method.name}: expected a request, got none")
         self.admit(method, message, call, quota)
+        if method.own:
+            answer = await self._answers.answer(method.name, message)
+            call.responses, call.bytes_out = 1, len(answer)
+            return answer
         answering = upstream(message, **self.call_options(context, PROBE_S if method.open else math.inf))
         del message  # the call's record has it
         try:
-            answer: bytes = await answering
+            answer = await answering
             trailing = await answering.trailing_metadata()
         finally:
             answering.cancel()  # no effect on a finished call
@@ -206,6 +222,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         # its concurrent calls until it reads or its connection ends.
         call.responses, call.bytes_out = 1, len(answer)
         return answer
+
+    async def _reflection(self, method: Method, call: Call, quota: Quota, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            self.admit(method, message, call, quota)
+            await self.send(call, context, self._reflect(message))
 
     def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> None:
         """Count and check a request.
@@ -285,6 +306,12 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             await context.send_initial_metadata(())
             await asyncio.sleep(REFUSAL_S)
         await context.abort(code, details, tuple(trailing or ()))
+
+
+def address_of(peer: str) -> str:
+    """Return the address and port of gRPC's name of a caller, such as `ipv6:%5B::1%5D:50000`; "" of a Unix socket."""
+    scheme, _, address = unquote(peer).partition(":")
+    return address if scheme in ("ipv4", "ipv6") else ""
 
 
 class _Stream:

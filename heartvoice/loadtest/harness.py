@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from heartvoice.file_errors import write_file
 from heartvoice.loadtest import machine
 
 _CHECKOUT_RESULTS = machine.ROOT / "benchmarks" / "results"
@@ -180,7 +181,7 @@ def contention(rates: Mapping[str, float], best: Mapping[str, float]) -> list[st
 def _write(path: Path, text: str) -> None:
     """Write the file atomically."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
+    write_file(fresh, text)
     fresh.replace(path)
 
 

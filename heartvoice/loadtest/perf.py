@@ -121,6 +121,7 @@ def measure(
             "--concurrency-range", str(concurrency), "--request-count", str(n), "-f", str(result), "--verbose-csv",
             *(["--streaming"] if load.streamed else []),
             *(["--shared-memory", "system", "--output-shared-memory-size", str(room)] if shared else []),
+            *target.perf_security(),
             *(part for header in headers for part in ("-H", header)),
         ]  # fmt: skip
         try:

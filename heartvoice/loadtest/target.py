@@ -9,15 +9,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 import psutil
 from tritonclient.grpc import service_pb2_grpc
 
 from heartvoice.client import Client
+from heartvoice.client.connection import Connection
 from heartvoice.client.wire import error_from_status, error_from_text
 from heartvoice.contracts.models import MODELS
 from heartvoice.errors import InvalidRequestError
@@ -128,6 +129,16 @@ class ServerStats:
         return own | {"inner_queues_ms": inner} | ({"rss_mb": sum(self.rss.values()) / 1e6} if self.rss else {})
 
 
+class Security(TypedDict, total=False):
+    """TLS and token of a connection; `Client` documents the fields."""
+
+    tls: bool
+    root_certificates: Path | None
+    private_key: Path | None
+    certificate_chain: Path | None
+    token_file: Path | None
+
+
 @dataclass
 class Target:
     """Destination of the requests."""
@@ -138,10 +149,26 @@ class Target:
     headers: Headers = ()
     exposed: bool = True
     """True if headers may appear on a command line, which every user of the machine can read."""
+    security: Security = field(default_factory=Security)
+    """TLS and token, as of a client."""
 
     def client(self, **options: Any) -> Client:
         """A client without retries, so that refusals count."""
-        return Client(self.url, metadata=self.headers, retries=0, **options)
+        return Client(self.url, metadata=self.headers, retries=0, **self.security, **options)
+
+    @property
+    def connection(self) -> Connection:
+        """The settings of a plain connection.
+
+        Raises:
+            InvalidRequestError: they contradict each other, or a file cannot be read.
+        """
+        return Connection(self.url, metadata=self.headers, **self.security)
+
+    @property
+    def metadata(self) -> Headers:
+        """All headers, with that of the token."""
+        return self.connection.metadata
 
     @property
     def port(self) -> int:
@@ -156,15 +183,21 @@ class Target:
         """
         began = time.perf_counter()
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(self.url, options) as channel:
+        connection = self.connection
+        credentials, headers = connection.credentials, connection.metadata
+        with (
+            grpc.insecure_channel(self.url, options)
+            if credentials is None
+            else grpc.secure_channel(self.url, credentials, options)
+        ) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             try:
                 if streamed:
-                    for response in stub.ModelStreamInfer(iter([message]), metadata=self.headers, timeout=TIMEOUT_S):
+                    for response in stub.ModelStreamInfer(iter([message]), metadata=headers, timeout=TIMEOUT_S):
                         if response.error_message:
                             raise error_from_text(response.error_message)
                 else:
-                    stub.ModelInfer(message, metadata=self.headers, timeout=TIMEOUT_S)
+                    stub.ModelInfer(message, metadata=headers, timeout=TIMEOUT_S)
             except grpc.RpcError as error:
                 raise error_from_status(error.code().name, error.details() or "") from error
         return time.perf_counter() - began
@@ -175,12 +208,25 @@ class Target:
         Raises:
             InvalidRequestError: a secret would become visible.
         """
-        if self.headers and not self.exposed:
+        headers = self.metadata
+        if headers and not self.exposed:
             raise InvalidRequestError(
                 "headers: perf_analyzer takes them on its command line only; see --expose-headers"
             )
         key = find_key(self.port) if shared else None
-        return [*self.headers, *([(HEADER, key)] if key else [])]
+        return [*headers, *([(HEADER, key)] if key else [])]
+
+    def perf_security(self) -> list[str]:
+        """Return the TLS options for perf_analyzer."""
+        if self.connection.credentials is None:
+            return []
+        files = (
+            ("root-certifications", self.security.get("root_certificates")),
+            ("private-key", self.security.get("private_key")),
+            ("certificate-chain", self.security.get("certificate_chain")),
+        )
+        named = [(f"--ssl-grpc-{option}-file", str(path)) for option, path in files if path is not None]
+        return ["--ssl-grpc-use-ssl", *(part for pair in named for part in pair)]
 
     def metrics(self) -> Samples:
         """Read the server's metrics; empty if unavailable."""
@@ -213,11 +259,16 @@ def own_server(repository: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def running_server(url: str, metrics_url: str | None, headers: Headers, *, exposed: bool) -> Iterator[Target]:
-    """Use a running server; memory is measured if it is local and this user's."""
-    pids = find_processes(int(url.rpartition(":")[2])) if url.startswith(("127.", "localhost:")) else None
+def running_server(target: Target) -> Iterator[Target]:
+    """Use a running server; memory is measured if it is local and this user's.
+
+    Raises:
+        InvalidRequestError: its TLS options contradict each other, or a file cannot be read.
+    """
+    target.connection  # noqa: B018
+    pids = find_processes(target.port) if target.url.startswith(("127.", "localhost:")) else None
     with _memory(pids) as memory:
-        yield Target(url, metrics_url, memory, headers, exposed)
+        yield replace(target, memory=memory)
 
 
 def find_processes(port: int) -> Callable[[], dict[str, int]] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from heartvoice.contracts.about import ABOUT
 from heartvoice.contracts.models import LOADED
 from heartvoice.server import triton_wheel
 from heartvoice.server.options import ServerOptions
@@ -32,8 +33,8 @@ class Launch:
     files: ServerFiles
     models: tuple[str, ...]
     backends: Path
-    root: Path
-    """The repository, resolved."""
+    roots: tuple[Path, ...]
+    """The repositories, resolved."""
     shm_prefix: str = ""
     run: Path = Path()
     secret: str = ""
@@ -46,7 +47,10 @@ class Launch:
         options = self.options
         command = [
             str(self.files.binary),
-            f"--model-repository={self.root}",
+            *(f"--model-repository={root}" for root in self.roots),
+            f"--id={ABOUT}",
+            # Otherwise the whole server counts as not ready while one model's process is replaced.
+            "--strict-readiness=false",
             f"--backend-directory={self.backends}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             "--disable-auto-complete-config",
@@ -95,5 +99,5 @@ class Launch:
 
 def flag_names(options: ServerOptions, files: ServerFiles) -> list[str]:
     """Return every flag of a server that is started so, without values."""
-    command = Launch(options, files, LOADED, files.binary.parent, options.repository).command()
+    command = Launch(options, files, LOADED, files.binary.parent, (options.repository,)).command()
     return list(dict.fromkeys(argument.partition("=")[0] for argument in command[1:]))

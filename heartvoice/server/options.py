@@ -26,7 +26,7 @@ class ServerOptions:
     start_timeout_s: float = 300.0
     """Seconds for loading, at the start and for each model that is reloaded."""
     hang_s: float = 30.0
-    """A process that gives no sign of life for so long is killed: a model's is started anew, the server's is not."""
+    """A process that gives no sign of life for so long is killed and started anew."""
     drain_s: float = 300.0
     """Seconds for songs in flight to finish at a stop."""
     log_path: Path | None = None

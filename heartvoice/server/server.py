@@ -10,24 +10,26 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice.contracts.about import ABOUT
 from heartvoice.contracts.models import LOADED, MODELS
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
-from heartvoice.server import cleanup, page_cache, server_log, triton_wheel
-from heartvoice.server.command_line import ADMIN_HEADER, Launch
+from heartvoice.server import about_model, cleanup, page_cache, triton_wheel
+from heartvoice.server.command_line import Launch
 from heartvoice.server.health import ServerProbe
+from heartvoice.server.loading import LoadProgress, wait_ready
+from heartvoice.server.loss_log import LossLog
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import LOOPBACK, check_address, check_port, check_socket, socket_path
 from heartvoice.server.processes import crashed, kill_group
+from heartvoice.server.repository_api import LOAD, UNLOAD, RepositoryApi
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.workarounds import load_crash, numpy_version
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 0.2
 UNLOAD_TIMEOUT_S = 30.0
+WITHDRAW_S = 2.0
+"""Longest wait in seconds until the server counts as not ready, when a stop begins."""
 CANCEL_S = 2.0
 """Seconds for cancelled jobs to end."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
@@ -65,13 +69,17 @@ class EmbeddedServer:
         self.options = options
         self.url, self.metrics_url = options.url, options.metrics_url
         self.restarts: dict[str, int] = {}
+        self._lost_with: dict[str, int] = {}
+        """The last dead process of each model whose jobs were counted."""
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
         self._owner = process_identity(os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
+        self._api = RepositoryApi(self.url, self._secret)
         self._grant: SharedMemoryGrant | None = None
+        self._probe = ServerProbe(self.url, options.hang_s)
         self._watcher = threading.Thread(target=self._watch, name="watch-stubs", daemon=True)
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
@@ -81,7 +89,8 @@ class EmbeddedServer:
         self._log: IO[bytes] | None = None
         self._log_path, self._log_start = Path(), 0
         self._crashes = CrashCount()
-        self._down, self._renewing = threading.Event(), threading.Event()
+        self._losses: LossLog | None = None
+        self._down, self._renewing, self._hung = threading.Event(), threading.Event(), threading.Event()
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -112,7 +121,10 @@ class EmbeddedServer:
             numpy_version.check_numpy()
             check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
-        log.debug("serving %s", repository.index["preset"])
+        log.info(
+            "loading %d models of preset %s, weights %s, from %s",
+            len(self.models), repository.index["preset"], repository.index["weights"], repository.root,
+        )  # fmt: skip
         self._check_graphs(repository)
         self._check_ports()
         n_regions = cleanup.remove_stale()
@@ -127,8 +139,10 @@ class EmbeddedServer:
             path = self.options.log_path or self._run / "server.log"
             # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
             self._log, self._log_path = path.open("ab"), path
+            self._losses = LossLog(self._run, self._log)
+            about = about_model.lay_out(repository, self.models, self._run / "about")
             self._launch = Launch(
-                self.options, files, self.models, backends, repository.root,
+                self.options, files, (*self.models, ABOUT), backends, (repository.root, about),
                 shm_prefix=shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
                 grant=self._grant, stop_s=self._stop_s,
             )  # fmt: skip
@@ -167,6 +181,7 @@ class EmbeddedServer:
         process = self._process
         if process is not None and self._run is not None and process.poll() is None:
             (self._run / process_registry.DRAIN).touch()
+            self._withdraw()
             if not cancel:
                 self._drain(self.options.drain_s)
             self._stopping.set()
@@ -219,7 +234,7 @@ class EmbeddedServer:
     def poll(self) -> int | None:
         """Return the server's exit status; None while it runs or is being restarted."""
         status = self._process.poll() if self._process else None
-        comes_back = crashed(status) or self._renewing.is_set()
+        comes_back = crashed(status) or self._renewing.is_set() or self._hung.is_set()
         return None if comes_back and self._watcher.is_alive() and not self._down.is_set() else status
 
     def stub_pids(self) -> dict[str, int]:
@@ -254,25 +269,11 @@ class EmbeddedServer:
         self._log_start = self._log_path.stat().st_size
         self._process = self._launch.start(self._log)
 
-    def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool = True) -> bool:
+    def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool) -> bool:
         """Wait until every model answers; return false if Triton crashed and may be started `again`."""
-        deadline = time.monotonic() + self.options.start_timeout_s
-        process = self._started()
-        with grpc.insecure_channel(self.url) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            while time.monotonic() < deadline:
-                if interrupted():
-                    raise KeyboardInterrupt
-                if again and crashed(process.poll()):
-                    return False
-                if process.poll() is not None:
-                    raise EngineError(f"the server did not start: {server_log.reason(self._log_path, self._log_start)}")
-                with contextlib.suppress(grpc.RpcError):
-                    if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
-                        return True
-                time.sleep(0.05)
-        reason = server_log.reason(self._log_path, self._log_start)
-        raise EngineError(f"the server was not ready after {self.options.start_timeout_s:g} s: {reason}")
+        progress = LoadProgress((*self.models, ABOUT), self._log_path, self._log_start)
+        timeout_s = self.options.start_timeout_s
+        return wait_ready(self._started(), self.url, progress, timeout_s, interrupted, again=again)
 
     def reload(self, name: str) -> None:
         """Unload a model and load it again, with the repository's present files.
@@ -288,12 +289,8 @@ class EmbeddedServer:
     def _watch(self) -> None:
         """Reload models whose process died or hangs, and restart a server that crashed or takes no jobs."""
         stubs, unread = self._watches()
-        probe = ServerProbe(self.url, self.options.hang_s)
         while not self._stopping.wait(WATCH_S):
-            if self._alive() and probe.hung() and not self._stopping.is_set():
-                log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
-                os.kill(self.pid, signal.SIGKILL)
-                self._started().wait()
+            self._kill_if_hung()
             if not self._alive():
                 kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
                 if not self._restart_server():
@@ -310,8 +307,20 @@ class EmbeddedServer:
                 continue
             for name in self.stub_pids():
                 self._restart_model(name, stubs)
-        probe.close()
+        self._probe.close()
         self._started().wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
+
+    def _kill_if_hung(self) -> None:
+        if self._alive() and self._probe.hung() and not self._stopping.is_set():
+            log.error("the server gave no sign of life for %g s and is killed", self.options.hang_s)
+            self._hung.set()
+            os.kill(self.pid, signal.SIGKILL)
+            self._started().wait()
+
+    def _watch_meanwhile(self) -> None:
+        """Notice a hang while the watcher itself waits for a model."""
+        if threading.current_thread() is self._watcher:
+            self._kill_if_hung()
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -325,10 +334,15 @@ class EmbeddedServer:
         run, status = self._folder(), self._started().returncode
         if (run / process_registry.DRAIN).exists():
             return False
+        n_lost = self._lose(self.models)
         if not self._renewing.is_set():
-            if not self._crashes.may_restart(status):
+            hung = self._hung.is_set()
+            if not self._crashes.may_restart(status, hung=hung):
                 return False
-            log.error("Triton crashed (%s), its jobs have failed; starting it anew", signal.Signals(-status).name)
+            fate = "hung" if hung else f"crashed ({signal.Signals(-status).name})"
+            log.error("Triton %s, its %d jobs have failed; starting it anew", fate, n_lost)
+        if self._losses is not None:
+            self._losses.server_restarted()
         process_registry.forget(run)
         unread_responses.forget_full(run)
         remove_unused(run, self._owner)
@@ -339,7 +353,12 @@ class EmbeddedServer:
             kill_group(self.pid)
             return False
         self._renewing.clear()
+        self._hung.clear()
         return True
+
+    def _lose(self, models: Sequence[str]) -> int:
+        """Count and log the jobs of processes that ended; return their number."""
+        return 0 if self._losses is None else self._losses.jobs(models)
 
     def _restart_model(self, name: str, stubs: StubHealth) -> None:
         with self._reloading:  # another thread's reload has ended
@@ -350,27 +369,31 @@ class EmbeddedServer:
             log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, fault)
             if fault != DIED:
                 os.kill(pid, signal.SIGKILL)
+            if self._lost_with.get(name) != pid:  # at the first of several tries
+                self._lost_with[name] = pid
+                self._lose([name])
             try:
                 self._reload(name)
                 self.restarts[name] = self.restarts.get(name, 0) + 1
+                if self._losses is not None:
+                    self._losses.restarted(name)
             except ModelUnavailableError as error:
                 log.error("%s; trying again in %g s", error, stubs.failed(name))
 
     def _reload(self, name: str) -> None:
-        metadata = ((ADMIN_HEADER, self._secret),)
-        with grpc.insecure_channel(self.url) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            try:
-                stub.RepositoryModelUnload(
-                    service_pb2.RepositoryModelUnloadRequest(model_name=name),
-                    metadata=metadata, timeout=UNLOAD_TIMEOUT_S,
-                )  # fmt: skip
-                stub.RepositoryModelLoad(
-                    service_pb2.RepositoryModelLoadRequest(model_name=name),
-                    metadata=metadata, timeout=self.options.start_timeout_s,
-                )  # fmt: skip
-            except grpc.RpcError as error:
-                raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
+        try:
+            self._api.call(UNLOAD, name, UNLOAD_TIMEOUT_S, self._watch_meanwhile)
+            self._api.call(LOAD, name, self.options.start_timeout_s, self._watch_meanwhile)
+        except grpc.RpcError as error:
+            raise ModelUnavailableError(f"{name}: reload failed: {error.details()}") from error
         if self._run is not None:
             remove_unused(self._run, self._owner)
             restrict_permissions(self._owner, self._run)  # the model's new region
+
+    def _withdraw(self) -> None:
+        """Have the server count as not ready, before it refuses jobs."""
+        try:
+            self._api.call(UNLOAD, ABOUT, WITHDRAW_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:  # which is one that has ended
+                log.warning("the server still counts as ready: %s", error.details())

@@ -26,7 +26,9 @@ from heartvoice.errors import (
 )
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
-from heartvoice.serving import process_registry
+from heartvoice.serving import logs, process_registry
+from heartvoice.serving.job_record import JobRecord
+from heartvoice.serving.live_jobs import LiveJobs
 from heartvoice.serving.metrics import Metrics
 from heartvoice.serving.workarounds import escaped_exceptions
 from heartvoice.serving.workarounds.acknowledgements import AckReceiver
@@ -68,10 +70,11 @@ class Job:
             on_end: called with the outcome (ok, or an error's code) before the final response is sent.
         """
         self.spec = spec
+        self.record = JobRecord(spec, request.request_id())
         self._on_end = on_end
         self.inputs: dict[str, Array] = {t.name(): t.as_numpy() for t in request.inputs()}
         self._cancelled = threading.Event()
-        self._began = self._owner_checked = time.monotonic()
+        self._owner_checked = time.monotonic()
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
         acks = AckReceiver(self.job_id) if self.is_internal and spec.decoupled else None
@@ -88,9 +91,9 @@ class Job:
         return "owner_pid" in self.inputs
 
     @property
-    def age_s(self) -> float:
-        """Seconds since the request came."""
-        return time.monotonic() - self._began
+    def is_cancel(self) -> bool:
+        """True if the request ends another job."""
+        return "cancel" in self.inputs
 
     @property
     def job_id(self) -> bytes:
@@ -135,13 +138,14 @@ class Job:
     def send(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send one response, checked against the contract. No-op once the job is closed."""
         tensors = [self._pack(name, value) for name, value in outputs.items()]
+        self.record.sent(outputs)
         self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors))
 
     def send_event(self, event: Mapping[str, Any]) -> None:
         """Send a progress event, if the caller asked for events."""
         self._last_event = dict(event)
         if self.wants_events:
-            stamped = {**event, "seconds": round(time.monotonic() - self._began, 3)}
+            stamped = {**event, "seconds": round(self.record.seconds, 3)}
             self.send({"EVENT": json.dumps(stamped)})
 
     def answer(self, outputs: Mapping[str, Array | str | bytes]) -> None:
@@ -152,6 +156,7 @@ class Job:
         """
         check_shared_memory(self.spec.name, sum(payload_bytes(value) for value in outputs.values()))
         tensors = [self._pack(name, value) for name, value in outputs.items()]
+        self.record.sent(outputs)
         self._finish(pb_utils.InferenceResponse(output_tensors=tensors), "ok")
 
     def fail(self, error: BaseException) -> None:
@@ -225,6 +230,8 @@ class JobQueue:
         self._arrived = threading.Condition(self._lock)
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # the gauge of a process that died
+        run = process_registry.folder()
+        self._shown = None if run is None else LiveJobs(spec.name, run)
         for _ in range(max_jobs + max_queue if thread_per_job else max_jobs):
             self._start_worker()
         threading.Thread(target=self._watch, name=f"{spec.name}-watch", daemon=True).start()
@@ -249,7 +256,7 @@ class JobQueue:
                 )
             self._live.add(job)
             self._waiting.append(job)
-            self.metrics.live(len(self._live))
+            self._show_live()
             self._arrived.notify()
 
     def cancel(self, job_id: bytes) -> None:
@@ -269,13 +276,24 @@ class JobQueue:
         threading.Thread(target=self._worker, name=f"{self._spec.name}-job", daemon=True).start()
 
     def ended(self, job: Job, outcome: str) -> None:
-        """Remove a job from the live ones and count it. No-op if it was refused or abandoned."""
+        """Remove a job from the live ones, count it and log it. A refused job is logged only."""
         with self._lock:
-            if job not in self._live:
-                return
-            self._live.discard(job)
-            self.metrics.live(len(self._live))
-        self.metrics.finished(outcome)
+            was_live = job in self._live
+            if was_live:
+                self._live.discard(job)
+                self._show_live()
+        if was_live:
+            self.metrics.finished(outcome, job.record)
+        if not (job.is_internal or job.is_cancel or job.record.logged):
+            job.record.logged = True
+            logs.write_job(job.record.facts(outcome))
+
+    def _show_live(self) -> None:
+        """Report the live jobs; the lock is held."""
+        self.metrics.live(len(self._live))
+        if self._shown is not None:
+            named = [(job.record.request_id, job.record.wall) for job in self._live if not job.is_internal]
+            self._shown.set(len(self._live), named)
 
     def _worker(self) -> None:
         job: Job | None = None
@@ -285,7 +303,8 @@ class JobQueue:
                 job = self._waiting.popleft()
             try:
                 job.check()
-                self.metrics.started(job.age_s)
+                job.record.started()
+                self.metrics.started(job.record.queue_s or 0.0)
                 self._work(job)
             except BaseException as error:  # the caller must get an answer
                 job.fail_safely(error)

@@ -6,8 +6,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
+from heartvoice.serving.histograms import Histogram
 from heartvoice.stages.lm.scheduler import Timed
 
 if TYPE_CHECKING:  # needs Triton's Python backend, which tests do not have
@@ -24,31 +23,15 @@ _DESCRIPTIONS = {
 }
 
 
-class _Histogram:
-    """Durations not yet reported; a bucket counts the durations up to its bound, as in Prometheus."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.count, self.sum_s = 0, 0.0
-        self.buckets = np.zeros(len(BOUNDS_S) + 1, np.int64)
-
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.sum_s += seconds
-        self.buckets[np.searchsorted(BOUNDS_S, seconds) :] += 1
-
-
 class LmMetrics:
-    """An `LmObserver`. Triton 2.51 has only counters and gauges, so a histogram is counters with `le` labels."""
+    """An `LmObserver` that reports to the server from time to time."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Declare all metrics, so that events that have not happened yet read 0."""
         self._metrics = metrics
         self._frames = 0
         self._settled = time.monotonic()
-        self._histograms: dict[Timed, _Histogram] = {what: _Histogram() for what in get_args(Timed)}
+        self._histograms: dict[Timed, Histogram] = {what: Histogram(BOUNDS_S) for what in get_args(Timed)}
         self._gauges = {"slots_busy": 0, "rows_busy": 0, "songs_waiting": 0}
         self._reported: dict[str, int] = {}
         metrics.declare("heartvoice_lm_slots_busy", "Songs that have a slot", counter=False)
@@ -85,13 +68,4 @@ class LmMetrics:
             self._metrics.frames_made(self._frames)
             self._frames = 0
         for what, histogram in self._histograms.items():
-            if histogram.count:
-                self._report(f"heartvoice_lm_{what}_seconds", histogram)
-                histogram.clear()
-
-    def _report(self, name: str, histogram: _Histogram) -> None:
-        for bound, count in zip((*BOUNDS_S, "+Inf"), histogram.buckets, strict=True):
-            if count:
-                self._metrics.change(f"{name}_bucket", int(count), le=str(bound))
-        self._metrics.change(f"{name}_sum", histogram.sum_s)
-        self._metrics.change(f"{name}_count", histogram.count)
+            histogram.report(self._metrics, f"heartvoice_lm_{what}_seconds")

@@ -22,7 +22,8 @@ from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving import process_registry
+from heartvoice.serving import logs, process_registry
+from heartvoice.serving.workarounds import quick_exit
 from heartvoice.serving.workarounds.unread_responses import restore_malloc_defaults
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ class OnnxModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph."""
         restore_malloc_defaults()
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        logs.configure()
+        quick_exit.arrange()
         config = json.loads(args["model_config"])
         self._inputs = [entry["name"] for entry in config["input"]]
         self._batched = config["max_batch_size"] > 0

@@ -17,9 +17,9 @@ from heartvoice.contracts.types import ModelSpec
 from heartvoice.contracts.validation import check_rules
 from heartvoice.errors import HeartvoiceError
 from heartvoice.runtime.repository import Repository
-from heartvoice.serving import process_registry
+from heartvoice.serving import logs, process_registry
 from heartvoice.serving.jobs import Job, JobQueue
-from heartvoice.serving.workarounds import reference_cycles
+from heartvoice.serving.workarounds import quick_exit, reference_cycles
 from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit, restore_malloc_defaults
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class StageModel(ABC):
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model. Triton calls this once per instance."""
         restore_malloc_defaults()
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        logs.configure()
+        quick_exit.arrange()
         began = time.monotonic()
         config = json.loads(args["model_config"])
         given = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
@@ -98,7 +99,7 @@ class StageModel(ABC):
             job = Job(self.spec, request, self.jobs.ended)
             try:
                 check_inputs(self.spec, job.inputs)
-                if "cancel" in job.inputs:
+                if job.is_cancel:
                     self.jobs.cancel(bytes(job.inputs["cancel"][0]))
                     if not self.spec.decoupled:
                         job.answer({})

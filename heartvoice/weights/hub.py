@@ -29,6 +29,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
 from heartvoice.errors import CheckpointError, ModelUnavailableError
+from heartvoice.file_errors import naming
 from heartvoice.weights.catalogue import WeightSet
 from heartvoice.weights.lock import LockedSet, WeightFile
 
@@ -106,7 +107,7 @@ class Publisher:
             headers = build_hf_headers()
         else:
             url, headers = weights.origin + file.source, build_hf_headers(token=False)
-        with _reaching(f"{weights.title}: {file.source}"), to.open("ab") as stream:
+        with _reaching(f"{weights.title}: {file.source}"), naming(to), to.open("ab") as stream:
             if stream.tell() > file.size:
                 stream.truncate(0)
             start = stream.tell()

@@ -10,6 +10,7 @@ from typing import Any
 
 from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.errors import CheckpointError
+from heartvoice.file_errors import write_file
 from heartvoice.weights.catalogue import WeightSet, fits
 
 LOCK = "weights.lock"
@@ -67,7 +68,7 @@ class Lock:
         """Replace the file atomically: a reader sees the old or the new file."""
         value = {"format": _FORMAT, "sets": {name: asdict(entry) for name, entry in self.sets.items()}}
         temporary = self.path.with_name(f".{LOCK}.new")
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_file(temporary, json.dumps(value, indent=1, sort_keys=True) + "\n")
         temporary.replace(self.path)
 
     def missing(self, name: str) -> list[str] | None:

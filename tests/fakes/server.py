@@ -14,6 +14,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.wire import to_raw
+from heartvoice.contracts.about import ABOUT
 from heartvoice.contracts.constants import AUTO_PITCH_DOES, MIX_STEM_NAMES
 from heartvoice.contracts.kserve import FINAL
 from heartvoice.contracts.models import DEMUCS, RENDER, SONG, SPEAKER_ENCODER
@@ -287,6 +288,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.speaker_encoder: Callable[[Any, grpc.ServicerContext], Any] = embedding
         self.render: Callable[[Any, grpc.ServicerContext], Any] = render_file
         self.ready = True
+        self.facts: dict[str, str] | None = None
+        """What the server says of itself, as `heartvoice serve` has it; None is a server that it did not start."""
         self.models = {"song", "cover", "render", "demucs", "speaker_encoder"}
         self.requests: list[Any] = []
         self.metadata: list[tuple[str, str]] = []
@@ -330,6 +333,17 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def start_later(self, port: int, after_s: float) -> None:
         """Listen on `port` after a delay."""
         threading.Timer(after_s, self.start, kwargs={"port": port}).start()
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return service_pb2.ServerMetadataResponse(name="triton" if self.facts is None else ABOUT, version="2.51.0")
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.facts is None or request.name != ABOUT:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        answer = service_pb2.ModelConfigResponse()
+        for name, value in (self.facts or {}).items():
+            answer.config.parameters[name].string_value = value
+        return answer
 
     def ModelStreamInfer(self, request_iterator: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """Answer each request by the script."""

@@ -16,7 +16,8 @@ from heartvoice.server.server import EmbeddedServer
 DEPLOY = Path(__file__).parents[2] / "deploy"
 GATEWAY, PROMETHEUS = "heartvoice_gateway_", {"up"}
 WORDS = {
-    "sum", "rate", "by", "and", "histogram_quantile", "le", "model", "outcome", "reason", "caller", "code", "direction",
+    "sum", "rate", "increase", "by", "and", "histogram_quantile", "le", "model", "outcome", "reason", "caller", "code",
+    "direction",
 }  # fmt: skip
 """Functions, operators and labels of the expressions."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,8 +42,11 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
     pid = int(str(ready["pid"]))
     owner = shm_regions.process_identity(process.pid)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert "is killed" not in said, "it had to be killed, though idle"
+    assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z INFO ", line) for line in said.splitlines()), said
+    assert "INFO loaded song, " in said
     assert not Path(f"/proc/{pid}").exists()
     assert not list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
     assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]

@@ -410,7 +410,10 @@ def test_a_full_disk_leaves_no_stem_and_the_old_ones(
 def test_a_deadline_is_code_4(server: FakeServer) -> None:
     server.demucs = silent_song
     result = separate(server, "song.mp3", "--timeout", "0.2")
-    assert (result.exit_code, result.stderr) == (4, "error: demucs: no complete answer within 0.2 s\n")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        "error: demucs: no complete answer within 0.2 s; for longer: --timeout (timeout_s)\n",
+    )
     assert made() == []
 
 

@@ -258,7 +258,10 @@ def test_no_server_is_code_3_and_names_the_url(server: FakeServer) -> None:
 def test_a_deadline_is_code_4(server: FakeServer) -> None:
     server.song = silent_song
     result = song(server, "--tags", "pop", "--timeout", "0.2")
-    assert (result.exit_code, result.stderr) == (4, "error: song: no complete answer within 0.2 s\n")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        "error: song: no complete answer within 0.2 s; for longer: --timeout (timeout_s)\n",
+    )
     assert not listing(Path())
 
 

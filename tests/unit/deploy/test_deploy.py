@@ -63,7 +63,7 @@ def test_compose_is_clean_by_dclint() -> None:
 
 @needs_promtool
 def test_prometheus_takes_its_configuration() -> None:
-    assert "8 rules found" in run(PROMTOOL, "check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
+    assert "11 rules found" in run(PROMTOOL, "check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
 
 
 @needs_promtool

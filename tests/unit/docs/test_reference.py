@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from docs.scripts import images, reference
+from docs.scripts import images, protos, reference
 
 
 def test_pages_on_models_settings_and_weights_are_current() -> None:
@@ -29,3 +29,7 @@ def test_a_contended_run_is_never_plotted() -> None:
 def test_a_missing_mark_is_an_error() -> None:
     with pytest.raises(ValueError, match="no mark 'models'"):
         reference.replaced("nothing", "models", "text")
+
+
+def test_proto_files_are_the_clients_own_protocol() -> None:
+    assert protos.outdated() == [], "run: python -m docs.scripts.protos --write"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_admin_calls_are_denied(stub: Stub, path: str) -> None:
 
 def test_unknown_calls_are_unimplemented(stub: Stub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.channel.unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(b"", timeout=60)
+        stub.channel.unary_unary("/grpc.channelz.v1.Channelz/GetServers")(b"", timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -462,6 +463,7 @@ def test_calls_are_counted_and_logged_without_what_is_in_them(
     lines = [record.getMessage() for record in caplog.records if record.name == "heartvoice.gateway.access"]
     assert len(lines) == 3
     assert '"method": "ModelStreamInfer", "model": "song"' in lines[0]
+    assert all(json.loads(line)["address"].startswith("127.0.0.1:") for line in lines)
     assert '"code": "INVALID_ARGUMENT"' in lines[2]
     assert "job_id: expected nothing" in lines[2]
     assert "kettle" not in caplog.text

@@ -25,7 +25,7 @@ NATIVE = ServerFiles(Path("/opt/tritonserver/bin/tritonserver"))
 
 def command(**options: object) -> list[str]:
     chosen = ServerOptions(Path("repository"), files=NATIVE, **options)  # type: ignore[arg-type]
-    return Launch(chosen, NATIVE, LOADED, Path("/opt/tritonserver/backends"), Path("/repository")).command()
+    return Launch(chosen, NATIVE, LOADED, Path("/opt/tritonserver/backends"), (Path("/repository"),)).command()
 
 
 def test_every_flag_of_a_profile_reaches_the_server() -> None:

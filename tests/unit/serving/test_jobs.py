@@ -76,7 +76,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, page: Page) -> Iterator[ModuleType]:
 def request(**inputs: Any) -> Any:
     tensors = [SimpleNamespace(name=lambda n=name: n, as_numpy=lambda v=value: v) for name, value in inputs.items()]
     sender = SimpleNamespace(is_cancelled=lambda: False, send=lambda *_, **__: None)
-    return SimpleNamespace(inputs=lambda: tensors, get_response_sender=lambda: sender)
+    return SimpleNamespace(inputs=lambda: tensors, get_response_sender=lambda: sender, request_id=lambda: "r1")
 
 
 @pytest.fixture

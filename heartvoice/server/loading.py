@@ -1,0 +1,105 @@
+"""Waits until a started server is ready, and says what it loads meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from heartvoice.errors import EngineError
+from heartvoice.server import server_log
+from heartvoice.server.processes import crashed
+
+log = logging.getLogger(__name__)
+REPEAT_S = 10.0
+"""Seconds without a loaded model after which the missing ones are named again."""
+_LOADED = re.compile(r"successfully loaded '([^']+)'")
+
+
+class LoadProgress:
+    """Logs each model as the server loads it, by the server's own log."""
+
+    def __init__(self, models: Sequence[str], log_path: Path, start: int) -> None:
+        """Begin.
+
+        Args:
+            models: what will be loaded.
+            log_path: the server's log.
+            start: byte of the log where this start begins.
+        """
+        self._missing, self._total = list(models), len(models)
+        self._log_path, self._start, self._at, self._rest = log_path, start, start, b""
+        self._said = time.monotonic()
+
+    def look(self) -> None:
+        """Log what was loaded since the last look; without news, from time to time what is missing."""
+        with self._log_path.open("rb") as file:
+            file.seek(self._at)
+            text = file.read()
+        self._at += len(text)
+        *lines, self._rest = (self._rest + text).split(b"\n")
+        for line in lines:
+            found = _LOADED.search(line.decode(errors="replace"))
+            if found and found[1] in self._missing:
+                self._missing.remove(found[1])
+                self._say("loaded %s, %d of %d", found[1], self._total - len(self._missing), self._total)
+        if self._missing and time.monotonic() - self._said >= REPEAT_S:
+            self._say("still loading %s", ", ".join(self._missing))
+
+    def reason(self) -> str:
+        """Return why the start failed, by the server's log."""
+        return server_log.reason(self._log_path, self._start)
+
+    def _say(self, text: str, *values: object) -> None:
+        self._said = time.monotonic()
+        log.info(text, *values)
+
+
+def wait_ready(
+    process: subprocess.Popen[bytes],
+    url: str,
+    progress: LoadProgress,
+    timeout_s: float,
+    interrupted: Callable[[], bool],
+    *,
+    again: bool,
+) -> bool:
+    """Wait until a server answers; return false if it crashed and may be started `again`.
+
+    Args:
+        process: the server.
+        url: its address.
+        progress: says what it loads.
+        timeout_s: longest wait.
+        interrupted: true ends the wait.
+        again: whether a crash is no error yet.
+
+    Raises:
+        KeyboardInterrupt: `interrupted` returned true.
+        EngineError: it ended, or was not ready in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with grpc.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        while time.monotonic() < deadline:
+            if interrupted():
+                raise KeyboardInterrupt
+            progress.look()
+            status = process.poll()
+            if again and crashed(status):
+                return False
+            if status is not None:
+                raise EngineError(f"the server did not start: {progress.reason()}")
+            with contextlib.suppress(grpc.RpcError):
+                if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
+                    progress.look()
+                    return True
+            time.sleep(0.05)
+    raise EngineError(f"the server was not ready after {timeout_s:g} s: {progress.reason()}")

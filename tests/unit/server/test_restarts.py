@@ -1,0 +1,62 @@
+"""What a start says, and which ends of a server are followed by a new start."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from heartvoice.server import loading
+from heartvoice.server.loading import LoadProgress
+from heartvoice.server.workarounds.crash_restarts import MAX_CRASHES, CrashCount
+
+
+def test_only_a_crash_and_a_hang_are_followed_by_a_start() -> None:
+    assert CrashCount().may_restart(-signal.SIGABRT)
+    assert CrashCount().may_restart(-signal.SIGKILL, hung=True)
+    assert not CrashCount().may_restart(-signal.SIGKILL), "an operator's kill"
+    assert not CrashCount().may_restart(0)
+
+
+def test_hangs_and_crashes_are_given_up_together() -> None:
+    count = CrashCount()
+    ends = [count.may_restart(-signal.SIGKILL, hung=bool(n % 2)) or not n % 2 for n in range(MAX_CRASHES)]
+    assert all(ends)
+    assert not count.may_restart(-signal.SIGKILL, hung=True)
+
+
+def test_a_start_says_what_is_loaded_and_what_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "server.log"
+    path.write_text("\"successfully loaded 'song'\" of an earlier start\n")
+    progress = LoadProgress(["song", "svc"], path, path.stat().st_size)
+    with caplog.at_level(logging.INFO, "heartvoice"), path.open("a") as log:
+        print("I0101 successfully loaded 'svc'", file=log, flush=True)
+        print("I0101 successfully loa", end="", file=log, flush=True)
+        progress.look()
+        assert caplog.messages == ["loaded svc, 1 of 2"]
+        progress.look()
+        monkeypatch.setattr(loading, "REPEAT_S", 0.0)
+        progress.look()
+        print("ded 'song'", file=log, flush=True)
+        progress.look()
+    assert caplog.messages == ["loaded svc, 1 of 2", "still loading song", "loaded song, 2 of 2"]
+
+
+def test_a_models_process_ends_when_its_interpreter_begins_to_exit() -> None:
+    code = """
+import atexit, sys
+atexit.register(print, "kept")
+from heartvoice.serving.workarounds import quick_exit
+class Slow:
+    def __del__(self): print("taken apart")
+slow = Slow()
+quick_exit.arrange()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "kept\n")
