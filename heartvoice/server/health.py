@@ -7,6 +7,8 @@ import time
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice.server.channel import open_channel
+
 PROBE_S = 2.0
 """Seconds between two questions to the server."""
 
@@ -15,7 +17,7 @@ class ServerProbe:
     """Asks the server from time to time whether it is live."""
 
     def __init__(self, url: str, hang_s: float) -> None:
-        self._channel = grpc.insecure_channel(url)
+        self._channel = open_channel(url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._hang_s, self._asked = hang_s, time.monotonic()
 

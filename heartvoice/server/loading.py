@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.errors import EngineError
 from heartvoice.server import server_log
+from heartvoice.server.channel import open_channel
 from heartvoice.server.processes import crashed
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def wait_ready(
         EngineError: it ended, or was not ready in time.
     """
     deadline = time.monotonic() + timeout_s
-    with grpc.insecure_channel(url) as channel:
+    with open_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while time.monotonic() < deadline:
             if interrupted():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice.server.channel import open_channel
 from heartvoice.server.command_line import ADMIN_HEADER
 
 POLL_S = 0.2
@@ -32,7 +33,7 @@ class RepositoryApi:
         Raises:
             grpc.RpcError: the call failed, or was too late.
         """
-        with grpc.insecure_channel(self._url) as channel:
+        with open_channel(self._url) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             request = getattr(service_pb2, f"{method}Request")(model_name=model)
             call = getattr(stub, method).future(request, metadata=self._metadata, timeout=timeout_s)

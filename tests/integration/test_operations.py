@@ -77,7 +77,7 @@ def test_processes_that_end_or_hang_are_started_anew_and_counted(new_server: Cal
 
     def shown(name: str) -> float:
         try:
-            with urllib.request.urlopen(server.metrics_url, timeout=60) as page:
+            with urllib.request.urlopen(server.metrics_url, timeout=10) as page:
                 lines = page.read().decode().splitlines()
         except OSError:  # it is being started
             return -1.0
