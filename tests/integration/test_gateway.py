@@ -90,12 +90,12 @@ def test_models_refuse_with_the_same_words(gateway: RunningGateway, client: Clie
     assert said[0] == said[1]
 
 
-def test_a_shape_above_the_contract_does_not_get_past_it(gateway: RunningGateway, server: EmbeddedServer) -> None:
+def test_a_shape_above_the_contract_does_not_get_past_it(server: EmbeddedServer) -> None:
     pids = server.stub_pids()
     above = service_pb2.ModelInferRequest(model_name="heartcodec_decoder")
     above.inputs.add(name="latents", datatype="FP32", shape=[1, LATENT_HALF.max + 1, 10])
     above.raw_input_contents.append(b"")
-    with Raw(gateway.url) as raw:
+    with running(server.url, models=("heartcodec_decoder",)) as gateway, Raw(gateway.url) as raw:
         with pytest.raises(grpc.RpcError) as caught:
             raw.stub.ModelInfer(above, timeout=60)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

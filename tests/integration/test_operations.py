@@ -14,8 +14,10 @@ import pytest
 from tritonclient.grpc import service_pb2
 from typer.testing import CliRunner
 
+import heartvoice
 from heartvoice.cli.main import app
-from heartvoice.contracts.about import ABOUT, ASK, FACTS
+from heartvoice.contracts.about import ABOUT, NAMES
+from heartvoice.contracts.constants import CONTRACT
 from heartvoice.server.repository_api import UNLOAD
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
@@ -54,13 +56,11 @@ def test_a_server_says_what_it_is(server: EmbeddedServer) -> None:
     with Raw(server.url) as raw:
         assert raw.stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=60).name == ABOUT
         parameters = raw.stub.ModelConfig(service_pb2.ModelConfigRequest(name=ABOUT), timeout=60).config.parameters
-        message = service_pb2.ModelInferRequest(model_name=ABOUT)
-        message.inputs.add(name=ASK, datatype="BOOL", shape=[1])
-        message.raw_input_contents.append(b"\0")
-        message.outputs.add(name=FACTS)
-        facts = json.loads(raw.stub.ModelInfer(message, timeout=60).raw_output_contents[0][4:])
-    assert (facts["preset"], facts["weights"], facts["random_weights"]) == ("tiny", "random seed=0", True)
-    assert parameters["contract"].string_value == facts["contract"]
+    facts = {name: parameters[name].string_value for name in NAMES}
+    assert facts == {
+        "version": heartvoice.__version__, "preset": "tiny", "contract": str(CONTRACT), "weights": "random seed=0",
+        "random_weights": "true",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "said"), [((), "ready"), (("--live",), "live"), (("--model", "svc"), "ready")])
