@@ -116,7 +116,7 @@ class StageModel(ABC):
         try:
             self.admit(job)
         except HeartvoiceError as error:
-            self.jobs.metrics.finished(error.code)
+            self.jobs.metrics.finished(error.code, job.record)
             raise
 
     def finalize(self) -> None:
