@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import soundfile
@@ -24,6 +25,7 @@ from heartvoice.audio.ogg_pages import ogg_parts
 from heartvoice.audio.pcm_files import is_aiff, is_wav, pcm_parts
 from heartvoice.audio.quiet_mpg123 import quiet_mpg123
 from heartvoice.audio.sound_part import (
+    MAX_HEADER_STEPS,
     SoundPart,
     SoundParts,
     UnreadableError,
@@ -136,7 +138,8 @@ def _parts(data: bytes) -> SoundParts:
 
 def _flac_parts(data: bytes, start: int) -> SoundParts:
     """Take joined FLAC files apart, and hide the stated lengths: libsndfile reads one file, up to its stated length."""
-    starts = [match.start() for match in _FLAC_BEGINNING.finditer(data, start)] or [start]
+    found = islice(_FLAC_BEGINNING.finditer(data, start), MAX_HEADER_STEPS + 1)
+    starts = [match.start() for match in found] or [start]
     check_joined("FLAC", len(starts))
     view = memoryview(data)
     parts = []

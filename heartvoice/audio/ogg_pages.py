@@ -17,6 +17,8 @@ _CODECS = (
 )  # fmt: skip
 """How a stream's first packet begins."""
 _SOUND = ("Vorbis", "Opus")
+_MOST_PAGES = 100_000
+"""Limit of pages: ten minutes have 30,000 if each packet of 20 ms has its own."""
 
 
 @dataclass
@@ -73,15 +75,17 @@ def _stream(data: bytes, link: _Link) -> bytes | memoryview:
 def _links(data: bytes, at: int) -> tuple[list[_Link], list[str]]:
     """Walk the pages, and sort them into links; the warnings say what was skipped."""
     links, warnings = list[_Link](), list[str]()
-    while at < len(data):
+    for _ in range(_MOST_PAGES):
+        if at >= len(data):
+            return links, warnings
         page = _Page.read(data, at)
         if page is None:
             behind = after_end_tags(data, at)
             if is_padding(data, behind) or (data.startswith(b"OggS", at) and data.find(b"OggS", at + 1) < 0):
-                break
+                return links, warnings
             at = behind if data.startswith(b"OggS", behind) and behind > at else data.find(b"OggS", max(behind, at + 1))
             if at < 0:
-                break
+                return links, warnings
             if at > behind:
                 warnings.append("damaged: parts of the OGG stream were skipped")
             continue
@@ -92,7 +96,7 @@ def _links(data: bytes, at: int) -> tuple[list[_Link], list[str]]:
         if links:
             links[-1].add(page, len(data))
         at = page.end
-    return links, warnings
+    raise UnreadableError(f"OGG of more than {_MOST_PAGES} pages")
 
 
 @dataclass(frozen=True)

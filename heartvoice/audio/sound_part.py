@@ -87,7 +87,7 @@ def after_end_tags(data: bytes, at: int) -> int:
 
 def seconds(n_samples: int, rate_hz: int) -> str:
     """Return a duration for messages."""
-    return f"{n_samples / rate_hz:.6g} s"
+    return f"{n_samples / max(rate_hz, 1):.6g} s"  # rates are checked later
 
 
 def cut_short(promised: int, present: int, rate_hz: int) -> str:

@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartvoice.audio import decode, pcm_files
+from heartvoice.audio import decode, ogg_pages, pcm_files
 from heartvoice.audio.recordings import Recording, read_recording
 from heartvoice.contracts.constants import (
     MAX_FILE_BYTES,
@@ -249,6 +249,11 @@ def test_absurd_rates_are_refused(rate_hz: int) -> None:
     assert refusal(encode(band(2), rate_hz, "WAV", "PCM_16")) == f"file: {expected}"
 
 
+def test_a_rate_of_zero_is_refused_in_a_file_that_is_cut_short() -> None:
+    data = wave_header(1, rate_hz=0) + (1000).to_bytes(4, "little") + bytes(500)
+    assert refusal(data) == "file: expected a sample rate of 8000 to 192000 Hz, got 0 Hz"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinite_samples_are_refused(value: float) -> None:
     audio = band(2).copy()
@@ -393,6 +398,15 @@ def test_files_joined_end_to_end_are_read_to_the_end(container: str, subtype: st
 def test_very_many_joined_files_are_refused() -> None:
     page = encode(np.zeros(1000), 8000, "FLAC", "PCM_16")
     assert "got FLAC joined of more than 1000 files" in refusal(page * 1001)
+
+
+def test_very_many_ogg_pages_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(band(6), format="OGG")
+    n_pages = data.count(b"OggS")
+    monkeypatch.setattr(ogg_pages, "_MOST_PAGES", n_pages + 1)
+    assert from_file(data).duration_s == 6.0
+    monkeypatch.setattr(ogg_pages, "_MOST_PAGES", n_pages)
+    assert f"got OGG of more than {n_pages} pages; convert it" in refusal(data)
 
 
 @pytest.mark.parametrize(
