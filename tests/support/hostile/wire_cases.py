@@ -69,8 +69,8 @@ SHAPES = [
     raw_case("no codebook", "heartcodec", [("codes", "INT32", [0, 1], b"")], AT_THE_DOOR),
     raw_case("no frame", "heartcodec", [("codes", "INT32", [8, 0], b"")], "codes|" + AT_THE_DOOR),
     raw_case("a million frames of 32 bytes", "heartcodec", [("codes", "INT32", [8, 10**6], EIGHT)], AT_THE_DOOR),
-    raw_case("a frame more than the contract", "heartcodec", [("codes", "INT32", [8, 3002], b"\0" * 8 * 3002 * 4)],
-             "codes: expected .*3001|shape"),
+    raw_case("a frame more than the contract", "heartcodec", [("codes", "INT32", [8, 373], b"\0" * 8 * 373 * 4)],
+             "codes: expected .*1 to 372.*373"),
     raw_case("a million samples of 4 bytes", "svc", [("vocals", "FP32", [10**6], b"\0" * 4)], AT_THE_DOOR),
     raw_case("a million style values of no bytes", "song", [LYRICS, ("style", "FP32", [10**6], b"")], AT_THE_DOOR),
 ]  # fmt: skip
