@@ -11,7 +11,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     # gRPC's default grows to two minutes while a server is being started.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # also the longest wait for a connection
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_http_proxy", 0),
 )

@@ -334,13 +334,13 @@ class EmbeddedServer:
         run, status = self._folder(), self._started().returncode
         if (run / process_registry.DRAIN).exists():
             return False
-        n_lost = self._lose(self.models)
+        self._lose(self.models)
         if not self._renewing.is_set():
             hung = self._hung.is_set()
             if not self._crashes.may_restart(status, hung=hung):
                 return False
             fate = "hung" if hung else f"crashed ({signal.Signals(-status).name})"
-            log.error("Triton %s, its %d jobs have failed; starting it anew", fate, n_lost)
+            log.error("Triton %s, its jobs have failed; starting it anew", fate)
         if self._losses is not None:
             self._losses.server_restarted()
         process_registry.forget(run)
@@ -354,11 +354,12 @@ class EmbeddedServer:
             return False
         self._renewing.clear()
         self._hung.clear()
+        self._probe.restart()
         return True
 
-    def _lose(self, models: Sequence[str]) -> int:
-        """Count and log the jobs of processes that ended; return their number."""
-        return 0 if self._losses is None else self._losses.jobs(models)
+    def _lose(self, models: Sequence[str]) -> None:
+        if self._losses is not None:
+            self._losses.jobs(models)
 
     def _restart_model(self, name: str, stubs: StubHealth) -> None:
         with self._reloading:  # another thread's reload has ended

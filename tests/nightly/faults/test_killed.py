@@ -88,12 +88,25 @@ def test_a_hung_process_is_replaced(
     assert not left
 
 
+def _started_by_hand(server: EmbeddedServer, new_server: Callable[..., EmbeddedServer], fell: float) -> float:
+    """Stop what is left, start another server, and return the seconds until it works."""
+    wait_until(lambda: server.poll() == -signal.SIGKILL, 60.0, "the server still lives")
+    pids, run = list(server.stub_pids().values()), server._run
+    server.stop()
+    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids), 60.0, "models' processes live on")
+    assert run is not None
+    assert not run.exists()
+    with Client(new_server(models=tuple(OF_SONGS_ONLY)).url) as client:
+        return recovery_s(lambda: AGAIN["song"](client), fell)
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "SIGSTOP"])
-def test_a_server_that_dies_or_hangs_ends_and_says_so(
+def test_a_server_that_is_killed_ends_and_one_that_hangs_is_started_anew(
     new_server: Callable[..., EmbeddedServer], record: Recorder, number: signal.Signals
 ) -> None:
     server = new_server(models=tuple(OF_SONGS_ONLY), hang_s=3.0)
+    pid = server.pid
     with Client(server.url, retries=0, stall_timeout_s=60.0) as client:
         job = Running(lambda: song(client, duration_s=240.0, min_duration_s=240.0))
         wait_until_busy(server.stub_pids()["heartmula"], job.ended)
@@ -101,15 +114,12 @@ def test_a_server_that_dies_or_hangs_ends_and_says_so(
         fell = time.monotonic()
         job.wait()
     assert isinstance(job.error, ModelUnavailableError)
-    wait_until(lambda: server.poll() == -signal.SIGKILL, 60.0, "the server still lives")
-    pids, run = list(server.stub_pids().values()), server._run
-    server.stop()
-    wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids), 60.0, "models' processes live on")
-    again = new_server(models=tuple(OF_SONGS_ONLY))
-    with Client(again.url) as client:
-        recovered = recovery_s(lambda: AGAIN["song"](client), fell)
-    assert run is not None
-    assert not run.exists()
+    if number == signal.SIGSTOP:
+        wait_until(lambda: server.pid != pid, 100.0, "it is not started anew")
+        with Client(server.url) as client:
+            recovered = recovery_s(lambda: AGAIN["song"](client), fell)
+    else:
+        recovered = _started_by_hand(server, new_server, fell)
     record(
         f"{number.name} of the server itself during a song", saw=job.error, after_s=job.ended_at - fell,
         others="all jobs of the server fail alike", recovery_s=recovered,

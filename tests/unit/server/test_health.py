@@ -126,6 +126,10 @@ def test_a_server_that_leaves_a_question_open_hangs(monkeypatch: pytest.MonkeyPa
         server.stop(0)
     gone = ServerProbe(f"127.0.0.1:{port}", 0.3)
     assert not gone.hung(), "a server that is gone does not hang"
+    gone._answered -= 0.4
+    assert gone.hung(), "its process is alive, or nobody would ask: it takes no connections"
+    gone.restart()
+    assert not gone.hung()
     gone.close()
 
 
