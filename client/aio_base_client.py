@@ -18,6 +18,7 @@ from heartvoice.client import wire
 from heartvoice.client.arguments import ConnectionArguments, Unpack
 from heartvoice.client.connection import READY_TIMEOUT_S, Connection
 from heartvoice.client.messages import DEFAULT_URL
+from heartvoice.client.resumption import Resumption
 from heartvoice.client.retries import RetryState
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StreamReader
@@ -83,8 +84,9 @@ class AsyncBaseClient:
     ) -> AsyncGenerator[M, None]:
         attempts.begin()
         message.id = attempts.request_id
+        resumption = Resumption[M](attempts)
         while True:
-            reader = StreamReader(spec, events=events)
+            reader = StreamReader(spec, resumption, events=events)
             try:
                 async with aclosing(self._attempt(message, attempts, reader)) as messages:
                     async for item in messages:
@@ -141,13 +143,13 @@ class AsyncBaseClient:
             call.cancel()  # without effect on a call that has ended
         reader.finish()
 
-    async def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
+    async def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any, int], T]) -> T:
         attempts = self._connection.attempts(message.model_name, timeout_s, message)
         message.id = attempts.request_id
         while True:
             try:
                 async with self._sent(message) as sent:
-                    return decode(await self._unary("ModelInfer", sent, attempts))
+                    return decode(await self._unary("ModelInfer", sent, attempts), attempts.count)
             except HeartvoiceError as error:
                 await self._wait(attempts.delay_after(error, received=False))
 

@@ -16,6 +16,7 @@ from heartvoice.client import wire
 from heartvoice.client.arguments import ConnectionArguments, Unpack
 from heartvoice.client.connection import READY_TIMEOUT_S, Connection
 from heartvoice.client.messages import DEFAULT_URL
+from heartvoice.client.resumption import Resumption
 from heartvoice.client.retries import RetryState
 from heartvoice.client.shared_memory import SharedMemory
 from heartvoice.client.stream_reader import DRAIN_IDLE_S, DRAIN_TIMEOUT_S, StallGuard, StreamReader
@@ -52,7 +53,8 @@ class BaseClient:
             timeout_s: deadline of a call that names none, retries included; math.inf for none. By default 600 s and
                 60 s more for each second of audio that the call brings or asks for.
             stall_timeout_s: give a stream up that is silent for so long: the server speaks every second while it lives.
-            retries: further tries of a call that never began: no connection, or refused as UNAVAILABLE.
+            retries: further tries of a call without connection or room, and how often a call is repeated that a dying
+                process lost. It gets a minute to begin again, and a stream goes on where it broke off; 0 forbids it.
             metadata: headers of every call.
             token_file: holds the token that a gateway knows this caller by; None takes that of the environment's
                 HEARTVOICE_TOKEN, if there is one.
@@ -104,8 +106,9 @@ class BaseClient:
     ) -> Generator[M, None, None]:
         attempts.begin()
         message.id = attempts.request_id
+        resumption = Resumption[M](attempts)
         while True:
-            reader = StreamReader(spec, events=events)
+            reader = StreamReader(spec, resumption, events=events)
             try:
                 yield from self._attempt(message, attempts, reader)
             except HeartvoiceError as error:
@@ -140,13 +143,13 @@ class BaseClient:
             call.cancel()  # without effect on a call that has ended
         reader.finish()
 
-    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any], T]) -> T:
+    def _infer(self, message: Any, timeout_s: float | None, decode: Callable[[Any, int], T]) -> T:
         attempts = self._connection.attempts(message.model_name, timeout_s, message)
         message.id = attempts.request_id
         while True:
             try:
                 with self._sent(message) as sent:
-                    return decode(self._unary(self._stub.ModelInfer, sent, attempts))
+                    return decode(self._unary(self._stub.ModelInfer, sent, attempts), attempts.count)
             except HeartvoiceError as error:
                 self._wait(attempts.delay_after(error, received=False))
 

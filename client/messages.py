@@ -140,6 +140,11 @@ class Embedding:
         """Possible faults of the recording."""
         return report_warnings(self.raw)
 
+    @property
+    def attempts(self) -> int:
+        """How often the client sent the request."""
+        return int(self.raw.get("attempts", 1))
+
     def cosine(self, other: Embedding) -> float:
         """Likeness to another voice, in [-1, 1].
 

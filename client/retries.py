@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -20,13 +21,18 @@ from heartvoice.errors import (
 
 _LOST = ("Socket closed", "Stream removed", "Connection reset")
 """gRPC's texts of a connection that ended in the middle of a call."""
+RECOVERY_S = 60.0
+"""Seconds for which a call waits until what died is served again: `serve` loads models anew and restarts Triton."""
+_RESTARTING = re.compile(r"process (?:has )?died|may have died|is not healthy|is not ready|no available versions")
+"""In the text of a call that failed because a process died or is being restarted."""
 _logger = logging.getLogger(__name__)
 
 
 class RetryState:
     """The deadline of one call and what is left of its retries.
 
-    A call is tried again only if it never began: the server could not be reached, or refused, and sent nothing.
+    A call is tried again if the server could not be reached, refused it for want of room, or lost it: a process died.
+    A lost call gets `RECOVERY_S` to begin again, in as many tries as that takes, and may be lost `retries` times.
     """
 
     def __init__(
@@ -48,6 +54,9 @@ class RetryState:
         self._clock = clock
         self._jitter = jitter
         self._began = clock()
+        self._refused = self._lost = self._failed = 0
+        """Tries without a sign of a restart, tries that had begun, and failures since the last sign of life."""
+        self._recovers_until = -math.inf
 
     def begin(self) -> None:
         """Start the deadline's clock, where that is later than the checks of the input."""
@@ -57,6 +66,11 @@ class RetryState:
     def elapsed_s(self) -> float:
         """Seconds since the call began."""
         return self._clock() - self._began
+
+    @property
+    def may_repeat(self) -> bool:
+        """True if a try that fails now may be repeated, its error permitting."""
+        return self._lost < self._retries
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, None if there is none.
@@ -93,18 +107,37 @@ class RetryState:
     def delay_after(self, error: HeartvoiceError, *, received: bool) -> float:
         """Seconds to wait before the next try: doubling from 0.2 s, halved at random.
 
+        Args:
+            error: of the try.
+            received: the server had answered with anything but a refusal.
+
         Raises:
             HeartvoiceError: `error` itself, where another try is useless, forbidden or too late.
         """
         transient = isinstance(error, ModelUnavailableError) and not isinstance(error, ModelMissingError)
-        if received or not transient or self.count > self._retries:
+        if not transient or not self._may_go_on(error, received):
             raise error
-        delay = self._jitter(0.5, 1.0) * min(0.2 * 2.0 ** (self.count - 1), 5.0)
+        delay = self._jitter(0.5, 1.0) * min(0.2 * 2.0 ** (self._failed - 1), 5.0)
         if self.elapsed_s + delay >= self._timeout_s:
             raise error
         self.count += 1
         _logger.debug("%s %s: try %d in %.2f s after: %s", self.what, self.request_id, self.count, delay, error)
         return delay
+
+    def _may_go_on(self, error: HeartvoiceError, received: bool) -> bool:
+        """Count the failure; return whether the retries allow another try."""
+        now = self._clock()
+        self._failed = 1 if received else self._failed + 1
+        if received:
+            self._lost += 1
+            self._recovers_until = now + RECOVERY_S
+            return self._lost <= self._retries
+        if math.isinf(self._recovers_until) and _RESTARTING.search(str(error)):
+            self._recovers_until = now + RECOVERY_S
+        if now < self._recovers_until:
+            return self._retries > 0
+        self._refused += 1
+        return self._refused <= self._retries
 
     def _late(self) -> DeadlineError:
         return DeadlineError(

@@ -11,15 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from heartvoice.client import wire
 from heartvoice.client.deadlines import ProgressWatch
-from heartvoice.client.messages import (
-    Chunk,
-    Event,
-    Report,
-    StemsReport,
-)
-from heartvoice.errors import (
-    EngineError,
-)
+from heartvoice.client.messages import Chunk, Event, Report, StemsReport
+from heartvoice.client.resumption import Resumption
+from heartvoice.errors import EngineError
 
 DRAIN_TIMEOUT_S, DRAIN_IDLE_S = 2.0, 0.15
 """A stream that is left before its end is read for so long at most before it is cancelled, and until such a pause:
@@ -28,10 +22,18 @@ M = TypeVar("M")
 
 
 class StreamReader(Generic[M]):
-    """One stream, checked: no gap, the report once and last, then the final response."""
+    """One try of a stream, checked: no gap, the report once and last, then the final response."""
 
-    def __init__(self, spec: wire.StreamSpec[M], *, events: bool = True) -> None:
-        self._spec, self._events = spec, events
+    def __init__(self, spec: wire.StreamSpec[M], resumption: Resumption[M], *, events: bool = True) -> None:
+        """Begin a try.
+
+        Args:
+            spec: of the stream.
+            resumption: what the tries before have delivered.
+            events: false drops events.
+        """
+        self._spec, self._events, self._resumption = spec, events, resumption
+        resumption.begin()
         self._name = spec.model.name
         self.received = False
         """True if the server has answered with anything but a refusal."""
@@ -43,7 +45,7 @@ class StreamReader(Generic[M]):
         self._final = False
 
     def feed(self, response: Any) -> list[M]:
-        """The messages of the next response.
+        """What the next response has that was not delivered by a try before.
 
         Raises:
             DeadlineError: the job makes no progress.
@@ -57,7 +59,8 @@ class StreamReader(Generic[M]):
         for message in messages:
             self._check(message)
         self._final = final
-        return messages if self._events else [m for m in messages if not isinstance(m, Event)]
+        wanted = (message for message in messages if self._events or not isinstance(message, Event))
+        return [new for message in wanted if (new := self._resumption.new(message)) is not None]
 
     def _check(self, message: M) -> None:
         if self._reported:

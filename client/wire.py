@@ -156,8 +156,8 @@ def decode_stream(response: Any, spec: StreamSpec[M]) -> tuple[list[M], bool]:
     return messages, final
 
 
-def decode_render(response: Any, request: JobRequest) -> tuple[bytes, Report]:
-    """The `ModelInferResponse` of `render` to this request: the encoded file and the report.
+def decode_render(response: Any, attempts: int, request: JobRequest) -> tuple[bytes, Report]:
+    """The `ModelInferResponse` of `render` to this request, after `attempts`: the encoded file and the report.
 
     Raises:
         EngineError: the response breaks the contract.
@@ -166,11 +166,11 @@ def decode_render(response: Any, request: JobRequest) -> tuple[bytes, Report]:
     data: bytes = outputs["FILE"][0]
     if not 0 < len(data) <= MAX_FILE_BYTES:
         raise EngineError(f"FILE: expected 1 to {MAX_FILE_BYTES} bytes, got {len(data)}")
-    return data, _report(outputs["REPORT"], request)
+    return data, _report(outputs["REPORT"], request).with_attempts(attempts)
 
 
-def decode_embed(response: Any) -> Embedding:
-    """The `ModelInferResponse` of `speaker_encoder`.
+def decode_embed(response: Any, attempts: int) -> Embedding:
+    """The `ModelInferResponse` of `speaker_encoder`, after `attempts`.
 
     Raises:
         EngineError: the response breaks the contract.
@@ -183,7 +183,7 @@ def decode_embed(response: Any) -> Embedding:
     seconds = raw.get("seconds") if isinstance(raw, dict) else None
     if not isinstance(seconds, int | float) or not isinstance(raw.get("encoder"), str):
         raise EngineError(f"REPORT: expected encoder and seconds, got {raw!r}")
-    return Embedding(vector, raw["encoder"], float(seconds), raw)
+    return Embedding(vector, raw["encoder"], float(seconds), {**raw, "attempts": attempts})
 
 
 def _outputs(response: Any, model: ModelSpec, *, complete: bool = False) -> dict[str, Array]:

@@ -137,6 +137,15 @@ class Report:
         return replace(cls.from_raw(raw), recorded=recorded)
 
     @property
+    def attempts(self) -> int:
+        """How often the client sent the request: more than 1 if a server was busy, or a process died."""
+        return int(self.raw.get("attempts", 1))
+
+    def with_attempts(self, n: int) -> Report:
+        """The same report of a job that took `n` attempts."""
+        return replace(self, raw={**self.raw, "attempts": n})
+
+    @property
     def converted(self) -> bool | None:
         """True if the singer was replaced. None for a song without a voice."""
         return self.raw.get("converted")
@@ -213,6 +222,15 @@ class StemsReport:
         if len(set(sources)) < len(sources):
             raise EngineError(f"REPORT: sources: expected each name once, got {sources!r}")
         return cls(tuple(sources), fields["preset"], fields["random_weights"], fields.get("timings", {}), fields)
+
+    @property
+    def attempts(self) -> int:
+        """As of `Report`."""
+        return int(self.raw.get("attempts", 1))
+
+    def with_attempts(self, n: int) -> StemsReport:
+        """The same report of a job that took `n` attempts."""
+        return replace(self, raw={**self.raw, "attempts": n})
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -132,7 +132,9 @@ def reply(data: bytes) -> None:
         except HeartvoiceError:
             continue
     unary = _parsed(service_pb2.ModelInferResponse, data)
-    for decoder in () if unary is None else (wire.decode_embed, lambda it: wire.decode_render(it, _ASKED)):
+    for decoder in (
+        () if unary is None else (lambda it: wire.decode_embed(it, 1), lambda it: wire.decode_render(it, 1, _ASKED))
+    ):
         with suppress(HeartvoiceError):
             decoder(unary)
 

@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from heartvoice.client import Client
+from heartvoice.client import AudioChunk, Client, CodesChunk
 from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
@@ -168,6 +169,29 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(victims: 
                     pass
         wait_for_process(victims, "song", old)
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("victim", ["heartmula", "heartcodec", "song"])
+def test_a_killed_process_costs_time_and_not_one_sample(victims: EmbeddedServer, victim: str) -> None:
+    words: dict[str, object] = {
+        "lyrics": "la la la", "duration_s": 40.0, "min_duration_s": 40.0, "codec_window": 93, "codec_steps": 1,
+        "return_codes": True,
+    }  # fmt: skip
+    old = victims.stub_pids()[victim]
+    with Client(victims.url, stall_timeout_s=4.0) as client:
+        undisturbed = client.song(**words)  # type: ignore[arg-type]
+        messages: list[Any] = []
+        for message in client.stream(**words):  # type: ignore[arg-type]
+            if isinstance(message, AudioChunk) and not message.start:
+                os.kill(old, signal.SIGKILL)
+            messages.append(message)
+    wait_for_process(victims, victim, old)
+    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
+    for kind, expected in ((AudioChunk, undisturbed.audio), (CodesChunk, undisturbed.codes)):
+        chunks = [message for message in messages if isinstance(message, kind)]
+        assert np.array_equal(np.concatenate([chunk.payload for chunk in chunks], axis=1), expected)  # type: ignore[arg-type]
+        ends = np.cumsum([chunk.length for chunk in chunks]).tolist()
+        assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
 
 
 def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callable[..., EmbeddedServer]) -> None:

@@ -241,13 +241,6 @@ def test_a_server_without_covers_is_unavailable_at_once(server: FakeServer, call
     assert len(server.requests) == 1
 
 
-def test_nothing_is_tried_again_after_the_first_response(server: FakeServer, caller: Caller) -> None:
-    server.cover = in_turn(scripted(audio(0, 5), error_response("UNAVAILABLE: svc: died")), short_cover)
-    with pytest.raises(ModelUnavailableError, match="svc: died"):
-        cover(server, caller)
-    assert len(server.requests) == 1
-
-
 @pytest.mark.parametrize("script", [silent_song, endless_song])
 def test_the_deadline_ends_the_cover_on_both_sides(server: FakeServer, caller: Caller, script: Any) -> None:
     server.cover = script

@@ -8,9 +8,16 @@ import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.connection import Connection
-from heartvoice.client.retries import RetryState
+from heartvoice.client.retries import RECOVERY_S, RetryState
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S
-from heartvoice.errors import DeadlineError, EngineError, HeartvoiceError, ModelMissingError, ModelUnavailableError
+from heartvoice.errors import (
+    DeadlineError,
+    EngineError,
+    HeartvoiceError,
+    InvalidRequestError,
+    ModelMissingError,
+    ModelUnavailableError,
+)
 
 
 class Clock:
@@ -51,9 +58,43 @@ def test_only_passing_unavailability_is_worth_a_retry(error: HeartvoiceError) ->
         attempts(Clock()).delay_after(error, received=False)
 
 
-def test_no_retry_after_a_response() -> None:
+DIED = ModelUnavailableError("heartmula: its process died in the middle of the job")
+
+
+def test_a_lost_call_may_be_lost_as_often_as_there_are_retries() -> None:
+    tries = attempts(Clock(), retries=2)
+    assert [tries.delay_after(DIED, received=True) for _ in range(2)] == [0.2, 0.2]
     with pytest.raises(ModelUnavailableError):
-        attempts(Clock()).delay_after(ModelUnavailableError("x"), received=True)
+        tries.delay_after(DIED, received=True)
+
+
+@pytest.mark.parametrize("received", [True, False])
+def test_what_died_gets_a_minute_to_be_served_again(received: bool) -> None:
+    clock = Clock()
+    tries = attempts(clock, timeout_s=600.0)
+    tries.delay_after(DIED, received=received)
+    began = clock.now
+    refused = ModelUnavailableError("host:1: failed to connect to all addresses")
+    while clock.now < began + RECOVERY_S:
+        clock.now += tries.delay_after(refused, received=False)
+    assert tries.count < 20
+    for _ in range(3):
+        tries.delay_after(refused, received=False)
+    with pytest.raises(ModelUnavailableError):
+        tries.delay_after(refused, received=False)
+
+
+def test_without_retries_nothing_is_repeated() -> None:
+    for received in (True, False):
+        with pytest.raises(ModelUnavailableError):
+            attempts(Clock(), retries=0).delay_after(DIED, received=received)
+
+
+def test_a_lost_call_is_not_repeated_after_another_error() -> None:
+    tries = attempts(Clock())
+    tries.delay_after(DIED, received=True)
+    with pytest.raises(InvalidRequestError):
+        tries.delay_after(InvalidRequestError("lyrics: no"), received=False)
 
 
 def test_no_retry_that_would_begin_after_the_deadline() -> None:

@@ -18,7 +18,7 @@ from heartvoice.client import AsyncClient, Client, Embedding, Event, Stems, Stem
 from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import DEMUCS, SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
-from heartvoice.errors import DeadlineError, EngineError, InvalidRequestError, ModelUnavailableError
+from heartvoice.errors import DeadlineError, EngineError, InvalidRequestError
 from tests.fakes.server import (
     SOURCES,
     FakeServer,
@@ -180,13 +180,6 @@ def test_a_refused_separation_is_tried_again(server: FakeServer, caller: Caller)
     server.demucs = in_turn(scripted(error_response("UNAVAILABLE: demucs: 4 of 4 jobs"), final()), short_stems)
     assert separate(server, caller).duration_s == 1.5
     assert len(server.requests) == 2
-
-
-def test_nothing_is_tried_again_after_the_first_response(server: FakeServer, caller: Caller) -> None:
-    server.demucs = in_turn(scripted(stems(0, 5), error_response("UNAVAILABLE: demucs: died")), short_stems)
-    with pytest.raises(ModelUnavailableError, match="demucs: died"):
-        separate(server, caller)
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("script", [silent_song, endless_stems])
