@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
+from itertools import starmap, zip_longest
 
+import numpy as np
+from numpy.typing import NDArray
+
+from heartvoice.audio.dsp import resample
+from heartvoice.audio.recordings import Recording
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.constants import FRAME_HOP, SAMPLE_RATE_HZ
+from heartvoice.contracts.constants import FRAME_HOP, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import Message
 from heartvoice.errors import EngineError
 from heartvoice.pipeline.context import JobContext
@@ -14,11 +21,16 @@ from heartvoice.pipeline.streaming_separation import RecordingChunk
 from heartvoice.pipeline.voice_conversion import VoiceConversionPipeline, VoiceStages
 from heartvoice.stages.separation.plan import SeparationPlan
 
+Audio = NDArray[np.float32]
+
+CHUNK_S = 10
+"""Seconds of a recording that are freed at once."""
+
 
 def run_cover(
     request: CoverRequest, stages: VoiceStages, preset: Preset, context: JobContext, *, detect_vocals: bool = True
 ) -> Generator[Message, None, None]:
-    """Make a cover.
+    """Make a cover. The recording is cut at once, everything else happens while the messages are taken.
 
     Args:
         request: the recording and the voice.
@@ -35,20 +47,44 @@ def run_cover(
         RequestCancelledError: the job was cancelled.
         EngineError: a stage failed.
     """
-    yield from context.deliver(_run(request, stages, preset, context, detect_vocals), recorded=True)
+    chunks = cut_recording(request.recording)
+    # The recording itself is freed with the caller's request. Its chunks are freed one by one, as they are separated.
+    messages = _run(request.without_samples(), chunks, stages, preset, context, detect_vocals)
+    return context.deliver(messages, recorded=True)
+
+
+def cut_recording(recording: Recording) -> deque[RecordingChunk]:
+    """Cut a recording into chunks at both rates, of which each can be freed by itself."""
+    stereo, rate_hz = recording.stereo(), recording.sample_rate_hz
+    mix = _cut(resample(stereo, rate_hz, STEM_RATE_HZ), CHUNK_S * STEM_RATE_HZ)
+    audio = _cut(resample(stereo, rate_hz, SAMPLE_RATE_HZ), CHUNK_S * SAMPLE_RATE_HZ)
+    return deque(starmap(RecordingChunk, zip_longest(audio, mix, fillvalue=np.empty((2, 0), np.float32))))
+
+
+def _cut(audio: Audio, length: int) -> list[Audio]:
+    return [audio[:, at : at + length].copy() for at in range(0, audio.shape[1], length)]
+
+
+def _taken(chunks: deque[RecordingChunk]) -> Iterator[RecordingChunk]:
+    while chunks:
+        yield chunks.popleft()
 
 
 def _run(
-    request: CoverRequest, stages: VoiceStages, preset: Preset, context: JobContext, detect_vocals: bool
+    request: CoverRequest,
+    chunks: deque[RecordingChunk],
+    stages: VoiceStages,
+    preset: Preset,
+    context: JobContext,
+    detect_vocals: bool,
 ) -> Generator[Message, None, None]:
-    audio, mix = request.audio48, request.audio44
-    n_samples = audio.shape[1]
+    n_samples = sum(chunk.audio.shape[1] for chunk in chunks)
     conversion = VoiceConversionPipeline(
         request.voice, stages, SeparationPlan(preset.separator), context,
         encoder=preset.speaker.engine, detect_vocals=detect_vocals, stems=request.stems,
         n_frames=round(n_samples / FRAME_HOP),
     )  # fmt: skip
-    yield from conversion.run(lambda: [RecordingChunk(audio, mix)])
+    yield from conversion.run(lambda: _taken(chunks))
     if conversion.n_samples != n_samples:
         raise EngineError(f"cover: the mix has {conversion.n_samples} samples, the recording {n_samples}")
     context.report |= {

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
-from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import Recording, read_recording
-from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.encoding import encode_settings
 from heartvoice.contracts.field_checks import read_settings
 from heartvoice.contracts.models import COVER
 from heartvoice.contracts.validation import check_cover
 from heartvoice.pipeline.voice_request import VoiceRequest
-
-Audio = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +48,9 @@ class CoverRequest:
             "sample_rate": np.array([self.recording.sample_rate_hz]),
         }
 
-    @cached_property
-    def audio48(self) -> Audio:
-        """The recording at 48 kHz, float32 [2, N]. The cover has the same length."""
-        return resample(self.recording.stereo(), self.recording.sample_rate_hz, SAMPLE_RATE_HZ)
-
-    @cached_property
-    def audio44(self) -> Audio:
-        """The recording at 44.1 kHz, float32 [2, M], for separation."""
-        return resample(self.recording.stereo(), self.recording.sample_rate_hz, STEM_RATE_HZ)
+    def without_samples(self) -> CoverRequest:
+        """The request without its recording's samples."""
+        return replace(self, recording=replace(self.recording, audio=self.recording.audio[:, :0].copy()))
 
     @property
     def warnings(self) -> tuple[str, ...]:

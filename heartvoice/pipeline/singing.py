@@ -62,7 +62,7 @@ class SingingExcerpt:
                 self._parts = [kept for kept in self._parts if kept[0] > level - HEARD_DB]
             n_kept = sum(len(kept) for _, kept in self._parts)
             if n_kept < EXCERPT_S * STEM_RATE_HZ and level > max(self._loudest_dbfs - HEARD_DB, SILENCE_DBFS):
-                self._parts.append((level, part))
+                self._parts.append((level, part.copy()))  # a view would keep all of `audio`
 
     def audio(self) -> Audio:
         """The kept samples, float32 [M]."""

@@ -169,7 +169,9 @@ class VoiceConversionPipeline:
                 else:
                     sung.append(mid_channel(window.vocals))
         if sung:
-            yield from self._convert_vocals(np.concatenate(sung), None, more=False)
+            vocals = np.concatenate(sung)
+            sung.clear()
+            yield from self._convert_vocals(vocals, None, more=False)
         if waiting:
             self._refuse_without_vocals(singing.n_blocks)
             self._passthrough = True

@@ -129,3 +129,11 @@ class LocalNetworks:
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the network `name` once in this process."""
         return self.engine(name).run(inputs, outputs)
+
+    def release_memory(self) -> None:
+        """Give back what the engines keep for their next run."""
+        with self._lock:
+            engines = list(self._engines.values())
+        for engine in engines:
+            if isinstance(engine, OnnxEngine):
+                engine.release_memory()

@@ -82,16 +82,17 @@ class ServedVoiceStages:
 
 def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its cover; yields the cover's messages."""
-    request = CoverRequest.from_inputs(job.inputs)
-    preset = repository.preset
+    context, preset = JobContext(repository.about, job.check), repository.preset
     with closing(BlsClient(job.check)) as caller:
-        yield from run_cover(
-            request,
+        messages = run_cover(
+            CoverRequest.from_inputs(job.inputs),
             ServedVoiceStages(caller, preset),
             preset,
-            JobContext(repository.about, job.check),
+            context,
             detect_vocals=not repository.is_random("separator"),
         )
+        job.forget_inputs("file", "audio")  # up to 100 MB, or a whole song, which the job has as samples now
+        yield from messages
 
 
 def stream_cover(job: Job, repository: Repository) -> None:

@@ -18,12 +18,12 @@ class HeartcodecModel(StageModel):
     def build(self, context: Context) -> None:
         """Open the graphs that run in this process."""
         self.sizes = context.repository.preset.codec
-        self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
-        self.local.load("heartcodec_condition", "heartcodec_flow")
+        self.networks = self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
+        self.networks.load("heartcodec_condition", "heartcodec_flow")
 
     def work(self, job: Job) -> None:
         """Decode one window."""
-        networks = JobNetworks(ServedNetworks(BlsClient(job.check), self.local), job.check)
+        networks = JobNetworks(ServedNetworks(BlsClient(job.check), self.networks), job.check)
         stage = CodecStage(networks, self.sizes)
         audio, latents = stage.decode_window(CodecRequest.from_inputs(job.inputs, self.sizes))
         job.answer({"AUDIO": audio, "LATENTS": latents})

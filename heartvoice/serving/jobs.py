@@ -27,6 +27,7 @@ from heartvoice.errors import (
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
 from heartvoice.serving import logs, process_registry
+from heartvoice.serving.idle_memory import IdleMemory
 from heartvoice.serving.job_record import JobRecord
 from heartvoice.serving.live_jobs import LiveJobs
 from heartvoice.serving.metrics import Metrics
@@ -104,6 +105,11 @@ class Job:
     def sending_s(self) -> float:
         """Seconds that the send under way has taken; 0 without one."""
         return self._sender.sending_s
+
+    def forget_inputs(self, *names: str) -> None:
+        """Free inputs that are no longer needed."""
+        for name in names:
+            self.inputs.pop(name, None)
 
     def cancel(self) -> None:
         """Ask the job to end."""
@@ -210,6 +216,7 @@ class JobQueue:
         *,
         thread_per_job: bool = False,
         unread: UnreadResponseLimit | None = None,
+        memory: IdleMemory | None = None,
     ) -> None:
         """Start the threads.
 
@@ -220,6 +227,7 @@ class JobQueue:
             max_queue: jobs that wait.
             thread_per_job: jobs that wait have threads, too, because the model itself makes them wait.
             unread: refuses jobs while too many responses wait to be read.
+            memory: is told of each job's end.
         """
         self._spec, self._work, self._max_jobs, self._max_queue = spec, work, max_jobs, max_queue
         self._unread = unread
@@ -228,6 +236,7 @@ class JobQueue:
         self._stuck = StuckSends()
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
+        self._memory = memory
         self.metrics = Metrics(spec.name)
         self.metrics.live(0)  # the gauge of a process that died
         run = process_registry.folder()
@@ -296,8 +305,7 @@ class JobQueue:
             self._shown.set(len(self._live), named)
 
     def _worker(self) -> None:
-        job: Job | None = None
-        while not self._stuck.is_abandoned(job):
+        while True:
             with self._arrived:
                 self._arrived.wait_for(lambda: self._waiting)
                 job = self._waiting.popleft()
@@ -311,6 +319,11 @@ class JobQueue:
             finally:
                 with suppress(Exception):
                     job.close()
+            if self._stuck.is_abandoned(job):
+                return
+            del job  # its inputs, up to a whole recording, must not wait for the next one
+            if self._memory is not None:
+                self._memory.worked()
 
     def _watch(self) -> None:
         while True:
@@ -318,13 +331,16 @@ class JobQueue:
             with self._lock:
                 jobs = list(self._live)
             FINISHED_STREAMS.release(0)
-            for job in jobs:
-                job.refresh()
-                if self._stuck.abandon_if_stuck(job):
-                    self.ended(job, "LOST")
-                    self._start_worker()
-                elif job.cancelled():
-                    self._drop(job)
+            while jobs:
+                self._look_at(jobs.pop())  # the list must not keep ended jobs, whose inputs are large
+
+    def _look_at(self, job: Job) -> None:
+        job.refresh()
+        if self._stuck.abandon_if_stuck(job):
+            self.ended(job, "LOST")
+            self._start_worker()
+        elif job.cancelled():
+            self._drop(job)
 
     def _drop(self, job: Job) -> None:
         """End a cancelled job that still waits, so that it frees its place at once."""

@@ -23,6 +23,7 @@ from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import logs, process_registry
+from heartvoice.serving.idle_memory import IdleMemory, trim
 from heartvoice.serving.workarounds import quick_exit
 from heartvoice.serving.workarounds.unread_responses import restore_malloc_defaults
 
@@ -79,8 +80,14 @@ class OnnxModel:
         except HeartvoiceError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._name: str = args["model_name"]
+        self._memory = IdleMemory(self._release_memory)
         process_registry.register(self._name)
         log.info("loaded %s on %s", args["model_name"], type(self._engine).__name__)
+
+    def _release_memory(self) -> None:
+        if isinstance(self._engine, OnnxEngine):
+            self._engine.release_memory()
+        trim()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request; with `join_requests`, equal shapes run together up to `max_batch_size`."""
@@ -95,6 +102,7 @@ class OnnxModel:
         for (_, outputs), members in groups.items():
             for batch in self._split(members, unpacked):
                 self._run(batch, unpacked, list(outputs), responses)
+        self._memory.worked()
         return responses
 
     def _split(self, members: list[int], unpacked: list[dict[str, Array]]) -> list[list[int]]:

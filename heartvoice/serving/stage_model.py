@@ -16,8 +16,10 @@ from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.contracts.validation import check_rules
 from heartvoice.errors import HeartvoiceError
+from heartvoice.runtime.networks import LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving import logs, process_registry
+from heartvoice.serving.idle_memory import IdleMemory, trim
 from heartvoice.serving.jobs import Job, JobQueue
 from heartvoice.serving.workarounds import quick_exit, reference_cycles
 from heartvoice.serving.workarounds.unread_responses import UnreadResponseLimit, restore_malloc_defaults
@@ -44,6 +46,9 @@ class StageModel(ABC):
     spec: ClassVar[ModelSpec]
     thread_per_job: ClassVar[bool] = False
     """True gives every admitted job its own thread, because `work` waits for its turn itself."""
+
+    local: LocalNetworks | None = None
+    """Networks that run in this process, if there are any."""
 
     @abstractmethod
     def build(self, context: Context) -> None:
@@ -86,12 +91,18 @@ class StageModel(ABC):
             unread=UnreadResponseLimit(self.spec.name, int(parameters["max_unread_mb"]))
             if self.spec.decoupled
             else None,
+            memory=IdleMemory(self._release_memory),
         )
         process_registry.register(self.spec.name)
         log.info(
             "loaded %s preset=%s weights=%s in %.1f s",
             self.spec.name, index["preset"], index["weights"], time.monotonic() - began,
         )  # fmt: skip
+
+    def _release_memory(self) -> None:
+        if self.local is not None:
+            self.local.release_memory()
+        trim()
 
     def execute(self, requests: list[Any]) -> list[None] | None:
         """Queue the requests and return at once. Triton calls this."""

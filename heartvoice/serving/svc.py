@@ -53,10 +53,10 @@ class SvcModel(StageModel):
     def build(self, context: Context) -> None:
         """Open the flow's graph."""
         self.repository = context.repository
-        self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
-        self.local.load(SVC_FLOW.name)
+        self.networks = self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
+        self.networks.load(SVC_FLOW.name)
         self.converter = Converter(context.repository.preset)
 
     def work(self, job: Job) -> None:
         """Convert one piece of vocals."""
-        stream_conversion(job, self.converter, self.local, self.repository)
+        stream_conversion(job, self.converter, self.networks, self.repository)

@@ -25,14 +25,19 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """glibc setting of the server process: a block of at least this many bytes gets its own mapping."""
 FULL = "full"
 """File in the run's folder with the limit in bytes at which a job was refused."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST_THRESHOLD = 32 * 2**20
 """Final value of glibc's adaptive threshold in a process that has freed a block of that size."""
 
 
 def restore_malloc_defaults() -> None:
-    """Let this process reuse large freed blocks."""
+    """Let this process reuse large freed blocks.
+
+    All threads share one arena: glibc gives the free end of any other back to the system only when it exceeds the trim
+    threshold, not when it is asked to (`heartvoice.serving.idle_memory`).
+    """
     libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 

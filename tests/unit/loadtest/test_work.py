@@ -65,7 +65,7 @@ def test_a_cover_converts_whatever_the_separator_finds() -> None:
     request = CoverRequest.from_inputs(received("cover"))
     assert request.voice.no_vocals == "convert"
     assert request.voice.convert.steps == load_work.FLOW_STEPS
-    assert request.audio48.shape == (2, round(LOADS["cover"].audio_s * 48_000))
+    assert request.recording.duration_s == LOADS["cover"].audio_s
 
 
 def test_a_song_has_a_voice_and_may_not_end_early() -> None:

@@ -242,5 +242,4 @@ def test_a_cover_survives(voice: Inputs, stems: bool, audio: tuple[int, int]) ->
     check_inputs(COVER, request.to_inputs())
     again = CoverRequest.from_inputs(request.to_inputs())
     assert same(again, request)
-    assert np.array_equal(again.audio48, request.audio48)
-    assert np.array_equal(again.audio44, request.audio44)
+    assert np.array_equal(again.recording.audio, request.recording.audio)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
 import time
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -123,6 +125,16 @@ def test_callers_from_outside_take_no_room_from_other_models(held: Held, page: P
     with pytest.raises(ModelUnavailableError, match="no room"):
         inner()
     assert page["heartvoice_jobs_live"] == 6
+
+
+def test_a_worker_that_waits_keeps_no_job(jobs: ModuleType) -> None:
+    """Its inputs may be a whole recording."""
+    queue = jobs.JobQueue(SVC, lambda job: None, 1, 2)
+    job = jobs.Job(SVC, request(), queue.ended)
+    ended = weakref.ref(job)
+    queue.submit(job)
+    del job
+    wait_until(lambda: gc.collect() >= 0 and ended() is None, 60.0, "the job is kept")
 
 
 def test_waiting_is_counted_when_a_job_begins(held: Held, page: Page) -> None:
