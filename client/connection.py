@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from heartvoice.client.arguments import Pem
+from heartvoice.client.connection_errors import check_pem
 from heartvoice.client.deadlines import job_timeout_s
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.retries import RetryState
@@ -46,6 +47,8 @@ class Connection:
     def __post_init__(self) -> None:
         if not self.url or re.match(r"https?://|grpcs?://", self.url):
             raise InvalidRequestError(f"url: expected host:port of the gRPC endpoint, got {self.url!r}")
+        if re.fullmatch(r"[^:/,]+|\[[^\]]*\]", self.url):  # gRPC would take port 443
+            raise InvalidRequestError(f"url: expected host:port of the gRPC endpoint, got {self.url!r} without a port")
         if (self.private_key is None) != (self.certificate_chain is None):
             raise InvalidRequestError("private_key, certificate_chain: expected both or neither, got one")
         check_timeout(self.timeout_s)
@@ -86,12 +89,22 @@ class Connection:
         return options
 
     @property
+    def secure(self) -> bool:
+        """True if the connection is encrypted."""
+        pems = (self.root_certificates, self.private_key, self.certificate_chain)
+        return self.tls or any(pem is not None for pem in pems)
+
+    @property
     def credentials(self) -> grpc.ChannelCredentials | None:
         """TLS credentials, or None for plain text."""
-        pems = (self.root_certificates, self.private_key, self.certificate_chain)
-        if not self.tls and all(pem is None for pem in pems):
+        if not self.secure:
             return None
-        return grpc.ssl_channel_credentials(*(_read_pem(pem) for pem in pems))
+        pems = (
+            ("root_certificates", "CERTIFICATE"),
+            ("private_key", "PRIVATE KEY"),
+            ("certificate_chain", "CERTIFICATE"),
+        )
+        return grpc.ssl_channel_credentials(*(_read_pem(name, getattr(self, name), kind) for name, kind in pems))
 
     def attempts(self, what: str, timeout_s: float | None, message: Any = None) -> RetryState:
         """The tries of one call to the model `what`.
@@ -109,16 +122,20 @@ class Connection:
             timeout_s = self.timeout_s
         if timeout_s is None:
             timeout_s = DEFAULT_TIMEOUT_S if message is None else job_timeout_s(message)
-        return RetryState(what, self.url, timeout_s, self.retries)
+        return RetryState(
+            what, self.url, timeout_s, self.retries, secure=self.secure, certified=self.private_key is not None
+        )
 
 
-def _read_pem(pem: Pem | None) -> bytes | None:
-    if pem is None or isinstance(pem, bytes):
-        return pem
+def _read_pem(field: str, pem: Pem | None, kind: str) -> bytes | None:
+    if pem is None:
+        return None
     try:
-        return Path(pem).read_bytes()
+        content = pem if isinstance(pem, bytes) else Path(pem).read_bytes()
     except OSError as error:
-        raise InvalidRequestError(f"certificate: cannot read {str(pem)!r}: {error.strerror}") from error
+        raise InvalidRequestError(f"{field}: cannot read {str(pem)!r}: {error.strerror}") from error
+    check_pem(field, content, kind, "" if isinstance(pem, bytes) else str(pem))
+    return content
 
 
 def read_token(path: str | Path | None) -> str:

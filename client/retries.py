@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 
 from heartvoice.client import wire
+from heartvoice.client.connection_errors import connection_error
 from heartvoice.errors import (
     DeadlineError,
     HeartvoiceError,
@@ -21,6 +22,9 @@ from heartvoice.errors import (
 
 _LOST = ("Socket closed", "Stream removed", "Connection reset")
 """gRPC's texts of a connection that ended in the middle of a call."""
+AT_ONCE_S = 2.0
+"""Seconds from a call's beginning in which a lost connection says that the server refuses the caller."""
+_NO_TOKEN = "give your token by HEARTVOICE_TOKEN, or --token-file FILE, or ask the gateway's operator for one"  # noqa: S105
 RECOVERY_S = 60.0
 """Seconds for which a call waits until what died is served again: `serve` loads models anew and restarts Triton."""
 _RESTARTING = re.compile(r"process (?:has )?died|may have died|is not healthy|is not ready|no available versions")
@@ -35,13 +39,15 @@ class RetryState:
     A lost call gets `RECOVERY_S` to begin again, in as many tries as that takes, and may be lost `retries` times.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the facts of one call)
         self,
         what: str,
         url: str,
         timeout_s: float,
         retries: int,
         *,
+        secure: bool = False,
+        certified: bool = False,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -51,6 +57,7 @@ class RetryState:
         self._url = url
         self._timeout_s = timeout_s
         self._retries = retries
+        self._secure, self._certified = secure, certified
         self._clock = clock
         self._jitter = jitter
         self._began = clock()
@@ -98,10 +105,18 @@ class RetryState:
         # gRPC's own deadline text, not one that a model or a proxy sent
         if status == "DEADLINE_EXCEEDED" and self.elapsed_s >= self._timeout_s * 0.99:
             return self._late()
-        if status == "UNAVAILABLE" and "connect" in details:
-            details = f"{self._url}: {details}"
+        if status == "UNAVAILABLE":
+            unconnected = connection_error(self._url, details, secure=self._secure)
+            if unconnected is not None:
+                return unconnected
         if status == "UNAVAILABLE" and any(lost in details for lost in _LOST):
-            details = f"{self.what}: the connection to {self._url} was lost ({details}); the server may have died"
+            # With TLS 1.3 a server refuses a caller without certificate only after the handshake.
+            hint = "the server may have died"
+            if self._secure and not self._certified and self.elapsed_s < AT_ONCE_S:
+                hint = "it may ask for a client's certificate, --private-key and --certificate-chain"
+            details = f"{self.what}: the connection to {self._url} was lost ({details}); {hint}"
+        if status == "UNAUTHENTICATED":
+            details = f"{self._url}: {details.removeprefix('UNAUTHENTICATED: ')}; {_NO_TOKEN}"
         return wire.error_from_status(status, details)
 
     def delay_after(self, error: HeartvoiceError, *, received: bool) -> float:

@@ -10,6 +10,7 @@ import typer
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client.connection import READY_TIMEOUT_S, Connection
+from heartvoice.client.connection_errors import connection_error
 from heartvoice.client.messages import DEFAULT_URL
 from heartvoice.contracts.about import ABOUT, EXTENSION
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
@@ -60,7 +61,9 @@ def health(
             if not (_live(channel, timeout) if live else _ready(channel, model, timeout)):
                 raise ModelUnavailableError(f"{url}: {model or 'the server'} is not ready")
         except grpc.RpcError as error:
-            raise ModelUnavailableError(f"{url}: no answer: {error.code().name}: {error.details()}") from error
+            status, details = error.code().name, error.details() or ""
+            unconnected = connection_error(url, details, secure=connection.secure)
+            raise unconnected or ModelUnavailableError(f"{url}: no answer: {status}: {details}") from error
     typer.echo("live" if live else "ready")
 
 

@@ -145,6 +145,8 @@ class Certificates:
     client_key: Path
     client: Path
     other_root: Path
+    client_elsewhere: Path
+    """A certificate for another host, of the client's key."""
 
 
 @pytest.fixture(scope="session")
@@ -165,5 +167,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
             "x509", "-req", "-in", f"{name}.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial",
             "-days", "30", "-extfile", "san.cnf", "-out", f"{name}.pem",
         )  # fmt: skip
-    names = ("root.pem", "server.key", "server.pem", "client.key", "client.pem", "other_root.pem")
+    (folder / "elsewhere.cnf").write_text("subjectAltName=DNS:elsewhere.example\n")
+    openssl(
+        "x509", "-req", "-in", "client.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial",
+        "-days", "30", "-extfile", "elsewhere.cnf", "-out", "elsewhere.pem",
+    )  # fmt: skip
+    names = ("root.pem", "server.key", "server.pem", "client.key", "client.pem", "other_root.pem", "elsewhere.pem")
     return Certificates(*(folder / name for name in names))

@@ -252,7 +252,7 @@ def test_no_server_is_code_3_and_names_the_url(server: FakeServer) -> None:
     server.stop()
     result = song(server, "--tags", "pop", "--timeout", "1")
     assert result.exit_code == 3
-    assert result.stderr.startswith(f"error: {server.url}: failed to connect")
+    assert result.stderr.startswith(f"error: {server.url}: nothing listens there")
 
 
 def test_a_deadline_is_code_4(server: FakeServer) -> None:

@@ -121,7 +121,7 @@ def test_each_try_gets_what_is_left_of_the_deadline() -> None:
 
 def test_a_lost_connection_names_the_server() -> None:
     error = attempts(Clock()).failure("UNAVAILABLE", "failed to connect to all addresses")
-    assert str(error) == "host:1: failed to connect to all addresses"
+    assert str(error) == "host:1: no connection: failed to connect to all addresses"
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_one_client_serves_many_threads(server: FakeServer) -> None:
         ({"timeout_s": float("nan")}, "timeout_s: expected a number above 0, got nan"),
         ({"retries": -1}, "retries: expected 0 or more, got -1"),
         ({"private_key": b"x"}, "private_key, certificate_chain: expected both or neither"),
-        ({"root_certificates": "/nowhere.pem"}, "certificate: cannot read '/nowhere.pem'"),
+        ({"root_certificates": "/nowhere.pem"}, "root_certificates: cannot read '/nowhere.pem'"),
     ],
 )
 def test_bad_connection_arguments_are_refused(arguments: dict[str, object], text: str) -> None:
