@@ -149,11 +149,13 @@ class AsyncClient(AsyncBaseClient):
                     on_event(item)
         return collector.stems(checked.origin)
 
-    async def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
+    async def embed(
+        self, recording: RecordingLike, *, reference_check: str | None = None, timeout_s: float | None = None
+    ) -> Embedding:
         """Embed the voice of a recording; see `Client.embed`."""
         checked = await asyncio.to_thread(as_recording, recording)
         with caller_names(input_names(checked)):
-            return await self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
+            return await self._infer(wire.encode_embed(checked, reference_check), timeout_s, wire.decode_embed)
 
     async def _whole(
         self, request: JobRequest, timeout_s: float | None, on_event: Callable[[Event], None] | None

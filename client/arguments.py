@@ -64,6 +64,9 @@ class RenderCoverArguments(TypedDict, total=False):
         auto_pitch: how the singing moves to the voice's pitch: "octave" (the default: by whole octaves, in the band's
             key), "semitone" (into another key), "exact" (out of tune with the band) or "off".
         seed: same inputs and seed, same samples.
+        reference_check: what a reference with a second voice or music in it does: "warn" (the default) tells the
+            report, "strict" refuses. Both refuse one in which nobody speaks or sings; "off" checks nothing.
+        reference_separate: separate the voice of the reference from music behind it first.
         vocal_gain_db: louder or softer vocals in the mix.
         svc_steps: Euler steps of the converter's flow.
         svc_guidance: guidance of the converter's flow; 0 is none.
@@ -74,6 +77,7 @@ class RenderCoverArguments(TypedDict, total=False):
 
     no_vocals: str | None
     auto_pitch: str | None
+    reference_check: str | None
     seed: _Int
     vocal_gain_db: _Float
     svc_steps: _Int
@@ -81,6 +85,7 @@ class RenderCoverArguments(TypedDict, total=False):
     pitch_shift: _Float
     prompt_s: _Float
     live: _Bool
+    reference_separate: _Bool
 
 
 class CoverArguments(RenderCoverArguments, total=False):

@@ -64,13 +64,16 @@ def stems_inputs(recording: Recording, sources: Sequence[str] | str | None) -> d
     return _checked(DEMUCS, arrays)
 
 
-def embed_inputs(recording: Recording) -> dict[str, Array]:
-    """The checked tensors of a request to `speaker_encoder`.
+def embed_inputs(recording: Recording, reference_check: str | None = None) -> dict[str, Array]:
+    """The checked tensors of a request to `speaker_encoder`; `reference_check` is one of `REFERENCE_CHECK_MODES`.
 
     Raises:
         InvalidRequestError: naming the field, its limit and the value.
     """
-    return _checked(SPEAKER_ENCODER, recording.inputs())
+    arrays = recording.inputs()
+    if reference_check is not None:
+        arrays["reference_check"] = _text("reference_check", reference_check)
+    return _checked(SPEAKER_ENCODER, arrays)
 
 
 def as_sources(sources: Sequence[str] | str) -> tuple[str, ...]:
@@ -127,7 +130,7 @@ def _voice(request: JobRequest) -> dict[str, Array]:
         arrays = as_voice(request.voice).inputs(VOICE_NAMES)
     if request.voice is not None or request.consent:
         arrays["voice_consent"] = _text("consent", request.consent)
-    for name in ("no_vocals", "auto_pitch"):
+    for name in ("no_vocals", "auto_pitch", "reference_check"):
         mode = getattr(request, name)
         if mode is not None:
             arrays[name] = _text(name, mode)

@@ -29,6 +29,7 @@ class SongRequest:
         consent: who consents to the use of the voice, and how; with a voice only, and then required.
         no_vocals: what a song in which nobody sings becomes, one of `contracts.NO_VOCALS_MODES`; with a voice only.
         auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`; likewise.
+        reference_check: what a doubtful reference does, one of `contracts.REFERENCE_CHECK_MODES`; likewise.
     """
 
     lyrics: str = ""
@@ -40,6 +41,7 @@ class SongRequest:
     consent: str = ""
     no_vocals: str | None = None
     auto_pitch: str | None = None
+    reference_check: str | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.settings.items() if value is not None}
@@ -64,6 +66,7 @@ class CoverRequest:
         no_vocals: what a recording without vocals becomes, one of `contracts.NO_VOCALS_MODES`.
         settings: by the names of `contracts.COVER.settings`, ranges as there.
         auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`.
+        reference_check: what a doubtful reference does, one of `contracts.REFERENCE_CHECK_MODES`.
     """
 
     recording: Recording
@@ -72,6 +75,7 @@ class CoverRequest:
     no_vocals: str | None = None
     settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
     auto_pitch: str | None = None
+    reference_check: str | None = None
 
 
 JobRequest = SongRequest | CoverRequest
@@ -88,6 +92,7 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
     consent: str = "",
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
+    reference_check: str | None = None,
     **settings: SettingValue | None,
 ) -> SongRequest:
     """Make a request of a client method's arguments; a `SongRequest` in the first place stands alone.
@@ -99,12 +104,14 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
             The rest is checked when the request is encoded.
     """
     if isinstance(lyrics, SongRequest):
-        others = (style, codes, voice, no_vocals, auto_pitch)
+        others = (style, codes, voice, no_vocals, auto_pitch, reference_check)
         if tags or consent or settings or any(other is not None for other in others):
             raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
         return lyrics
     reference = None if voice is None else as_voice(voice)
-    request = SongRequest(lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch)
+    request = SongRequest(
+        lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch, reference_check
+    )
     for warning in request.warnings:
         warnings.warn(warning, LyricsWarning, stacklevel=3)  # of the caller of a client's method
     return request
@@ -117,6 +124,7 @@ def as_cover(
     consent: str,
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
+    reference_check: str | None = None,
     **settings: SettingValue | None,
 ) -> CoverRequest:
     """Make a request of a client method's arguments.
@@ -125,7 +133,7 @@ def as_cover(
         InvalidRequestError: the recording or the voice is none. The rest is checked when the request is encoded.
     """
     checked = as_recording(recording, limits_s=COVER_LIMITS_S)
-    return CoverRequest(checked, as_voice(voice), consent, no_vocals, settings, auto_pitch)
+    return CoverRequest(checked, as_voice(voice), consent, no_vocals, settings, auto_pitch, reference_check)
 
 
 def as_voice(voice: RecordingLike) -> Recording:

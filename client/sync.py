@@ -195,11 +195,19 @@ class Client(BaseClient):
                     on_event(message)
         return collector.stems(checked.origin)
 
-    def embed(self, recording: RecordingLike, *, timeout_s: float | None = None) -> Embedding:
-        """Embed the voice of a recording as a vector that can be compared; see `Embedding.cosine`."""
+    def embed(
+        self, recording: RecordingLike, *, reference_check: str | None = None, timeout_s: float | None = None
+    ) -> Embedding:
+        """Embed the voice of a recording as a vector that can be compared; see `Embedding.cosine`.
+
+        Args:
+            recording: speech or singing.
+            reference_check: what a second voice or music in it does, as for a cover; default "off".
+            timeout_s: None is the client's own.
+        """
         checked = as_recording(recording, limits_s=SPEECH_LIMITS_S)
         with caller_names(input_names(checked)):
-            return self._infer(wire.encode_embed(checked), timeout_s, wire.decode_embed)
+            return self._infer(wire.encode_embed(checked, reference_check), timeout_s, wire.decode_embed)
 
     def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
         # Always asked for: with events on, a server that lives is never silent for long.

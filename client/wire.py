@@ -67,9 +67,9 @@ def encode_stems(
     return _encode_stream(DEMUCS, stems_inputs(recording, sources), request_id, events)
 
 
-def encode_embed(recording: Recording, *, request_id: str = "") -> Any:
+def encode_embed(recording: Recording, reference_check: str | None = None, *, request_id: str = "") -> Any:
     """A `ModelInferRequest` to `speaker_encoder`."""
-    return _encode(SPEAKER_ENCODER, embed_inputs(recording), request_id)
+    return _encode(SPEAKER_ENCODER, embed_inputs(recording, reference_check), request_id)
 
 
 def encode_render(request: JobRequest, file_format: str, *, request_id: str = "") -> Any:

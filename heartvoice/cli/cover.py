@@ -13,6 +13,7 @@ from heartvoice.cli.options import (
     JsonOption,
     NoVocalsOption,
     RecordingArgument,
+    ReferenceCheckOption,
     ServerChoice,
     StemsOption,
     VoiceOption,
@@ -45,6 +46,7 @@ def cover(
     consent: ConsentOption = "",
     no_vocals: NoVocalsOption = None,
     auto_pitch: AutoPitchOption = None,
+    reference_check: ReferenceCheckOption = None,
     server: ServerChoice,
     **settings: SettingValue | None,
 ) -> None:
@@ -62,8 +64,9 @@ def cover(
     consent = text_or_file("consent", consent)
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
-        read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch
-    )
+        read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch,
+        reference_check,
+    )  # fmt: skip
     job_inputs(request)  # refuse an invalid request before a server is started
     with (
         SongWriter(output, stems_folder=stems) as files,
@@ -71,7 +74,7 @@ def cover(
     ):
         stream = client.stream_cover(
             request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
-            events=True, **wanted,
+            reference_check=reference_check, events=True, **wanted,
         )  # fmt: skip
         made = write_song(stream, files, origin=request.recording.origin)
     print_summary(made, as_json=as_json)

@@ -28,6 +28,7 @@ from heartvoice.contracts.constants import (
     MAX_LOCAL_FILE_BYTES,
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
+    REFERENCE_CHECK_MODES,
 )
 from heartvoice.contracts.field_checks import STEMS_LIMITS_S, VOICE_LIMITS_S, Limits
 from heartvoice.contracts.settings import STEMS, VOICE_SETTINGS
@@ -98,6 +99,14 @@ NoVocalsOption = Annotated[
     typer.Option(
         metavar="|".join(NO_VOCALS_MODES),
         help="What becomes of music in which nobody sings. Default: passthrough, it stays as it was.",
+        rich_help_panel=_VOICE,
+    ),
+]
+ReferenceCheckOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(REFERENCE_CHECK_MODES),
+        help="What a second voice or music in a reference does. Default: warn; strict refuses it.",
         rich_help_panel=_VOICE,
     ),
 ]

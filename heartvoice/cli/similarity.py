@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from heartvoice.cli.options import JsonOption, ServerChoice, one_standard_input, read_recording, with_options
+from heartvoice.cli.options import (
+    JsonOption,
+    ReferenceCheckOption,
+    ServerChoice,
+    one_standard_input,
+    read_recording,
+    with_options,
+)
 from heartvoice.cli.output import print_lines
 from heartvoice.client.messages import Embedding
+from heartvoice.client.recordings import Recording
+from heartvoice.contracts.constants import DEFAULT_REFERENCE_CHECK
+from heartvoice.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from heartvoice.client.sync import Client
 
 
 @with_options()
@@ -21,6 +34,7 @@ def similarity(
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="The other one, likewise.")],
     as_json: JsonOption = False,
+    reference_check: ReferenceCheckOption = None,
     server: ServerChoice,
 ) -> None:
     """Compare the voices of two recordings, of speech or of singing without instruments.
@@ -32,13 +46,22 @@ def similarity(
     one_standard_input(A=first, B=second)
     recordings = [read_recording(name, field=field) for field, name in (("A", first), ("B", second))]
     with server.client("nothing was compared") as client:
-        one, other = (client.embed(recording) for recording in recordings)
+        one, other = (
+            _embed(client, field, recording, reference_check) for field, recording in zip("AB", recordings, strict=True)
+        )
     made = _result(one, other)
     if as_json:
         print(json.dumps(made))
     lines = [f"cosine {made['cosine']:.3f} ({one.encoder})", made["meaning"]]
     lines += [f"warning: {warning}" for warning in made["warnings"]]
     print_lines(lines, Console(stderr=as_json))
+
+
+def _embed(client: Client, field: str, recording: Recording, reference_check: str | None) -> Embedding:
+    try:
+        return client.embed(recording, reference_check=reference_check or DEFAULT_REFERENCE_CHECK)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{field}: {error}") from None
 
 
 def _result(one: Embedding, other: Embedding) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from heartvoice.cli.options import (
     ConsentOption,
     JsonOption,
     NoVocalsOption,
+    ReferenceCheckOption,
     ServerChoice,
     StemsOption,
     VoiceOption,
@@ -57,6 +58,7 @@ def song(
     consent: ConsentOption = "",
     no_vocals: NoVocalsOption = None,
     auto_pitch: AutoPitchOption = None,
+    reference_check: ReferenceCheckOption = None,
     server: ServerChoice,
     **settings: SettingValue | None,
 ) -> None:
@@ -82,6 +84,7 @@ def song(
         consent=text_or_file("consent", consent),
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
+        reference_check=reference_check,
     )
     inputs = job_inputs(request)  # refuse an invalid request before a server is started
     if server.serve is not None:

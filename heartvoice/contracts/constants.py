@@ -65,6 +65,8 @@ AUTO_PITCH_DOES = {
 AUTO_PITCH_MODES = tuple(AUTO_PITCH_DOES)
 AUTO_PITCH_HELP = f"{'; '.join(f'{mode}: {does}' for mode, does in AUTO_PITCH_DOES.items())}."
 DEFAULT_AUTO_PITCH = "octave"
+REFERENCE_CHECK_MODES = ("warn", "strict", "off")
+DEFAULT_REFERENCE_CHECK = "warn"
 MIX_STEM_NAMES = ("instrumental", "vocals")
 MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
 """The longest prompt is the original's, and as there it is what the reference begins with."""

@@ -44,6 +44,7 @@ from heartvoice.contracts.tensors import (
     LYRICS,
     MIX_STEMS,
     RECORDING_INPUTS,
+    REFERENCE_CHECK,
     REPORT,
     SAMPLE,
     SEGMENT,
@@ -209,7 +210,7 @@ SPEAKER_NETWORK = ModelSpec(
 SPEAKER_ENCODER = ModelSpec(
     "speaker_encoder",
     "python",
-    inputs=(*RECORDING_INPUTS, *JOB_INPUTS),
+    inputs=(*RECORDING_INPUTS, REFERENCE_CHECK, *JOB_INPUTS),
     outputs=(TensorSpec("EMBEDDING", "FP32", (EMBEDDING,), "Unit vector: a dot product is a cosine."), REPORT),
     parameters={"max_jobs": "4", "max_queue": "32"},
     doc="Who speaks or sings, as a unit vector.",

@@ -47,11 +47,14 @@ LIVE = Setting(
     "live", "BOOL", False,
     doc="Convert by the pitch and content so far, not of the whole recording: earlier first audio, other samples.",
 )  # fmt: skip
+REFERENCE_SEPARATE = Setting(
+    "reference_separate", "BOOL", False, doc="Separate the voice of the reference from music behind it first."
+)
 STEMS = Setting("stems", "BOOL", False, doc="Also send the mix's instrumental and vocals.")
 MORE = Setting("more", "BOOL", False, doc="Another request goes on where this one ends.")
 
 SVC_SETTINGS = (SVC_STEPS, SVC_GUIDANCE, PITCH_SHIFT, PROMPT_S)
-VOICE_SETTINGS = (VOCAL_GAIN_DB, *SVC_SETTINGS, LIVE)
+VOICE_SETTINGS = (VOCAL_GAIN_DB, *SVC_SETTINGS, LIVE, REFERENCE_SEPARATE)
 """Settings of covers and of songs with a voice."""
 SONG_SETTINGS = (*LM_SETTINGS, CODEC_WINDOW, *CODEC_SETTINGS, RETURN_CODES, STEMS, *VOICE_SETTINGS)
 COVER_SETTINGS = (SEED, STEMS, *VOICE_SETTINGS)

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from heartvoice.arrays import Array
-from heartvoice.contracts.constants import AUDIO_FORMATS, AUTO_PITCH_MODES, MAX_FEATURE, NO_VOCALS_MODES
+from heartvoice.contracts.constants import (
+    AUDIO_FORMATS,
+    AUTO_PITCH_MODES,
+    MAX_FEATURE,
+    NO_VOCALS_MODES,
+    REFERENCE_CHECK_MODES,
+)
 from heartvoice.contracts.field_checks import (
     MAX_WORD_BYTES,
     SPEECH_LIMITS_S,
@@ -115,6 +121,7 @@ def check_voice(inputs: Mapping[str, Array]) -> None:
     read_settings(inputs, VOICE_SETTINGS)
     read_word(inputs, "auto_pitch", AUTO_PITCH_MODES)
     read_word(inputs, "no_vocals", NO_VOCALS_MODES)
+    read_word(inputs, "reference_check", REFERENCE_CHECK_MODES)
     if not {"voice", "voice_audio"} & set(inputs):
         raise InvalidRequestError("voice: missing, expected a reference of the voice that shall sing")
     read_consent(inputs)
@@ -160,6 +167,7 @@ def check_speech(inputs: Mapping[str, Array]) -> None:
     Raises:
         InvalidRequestError: names the field, the limit and the value.
     """
+    read_word(inputs, "reference_check", REFERENCE_CHECK_MODES)
     check_recording(inputs, RecordingInputs(limits_s=SPEECH_LIMITS_S))
 
 

@@ -16,7 +16,7 @@ from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.harness import Evaluation, Evidence, Samples
 from heartvoice.evaluation.measures import MEL_RANGE_DB, N_MELS, cents_between
-from heartvoice.evaluation.similarity import CALIBRATIONS
+from heartvoice.stages.calibration import CALIBRATIONS
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 SHOWN_S = 20.0

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from heartvoice import __version__
 from heartvoice.evaluation.harness import Evaluation
-from heartvoice.evaluation.similarity import CALIBRATIONS
+from heartvoice.stages.calibration import CALIBRATIONS
 
 _DIGITS = 4
 _DAGGER = "†"

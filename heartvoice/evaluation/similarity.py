@@ -1,16 +1,11 @@
-"""Meaning of a cosine between two voices, by measurement. Pure Python; part of the base install.
-
-Source: seed_vc spec, section 20: 21 recordings of speech and singing. "Same" are two parts of one recording, made with
-one microphone in one session, which is the best case; "different" are all 210 pairs of different recordings.
-"""
+"""Meaning of a cosine between two voices, by measurement. Pure Python; part of the base install."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
 from typing import Literal
 
 from heartvoice.errors import InvalidRequestError
+from heartvoice.stages.calibration import CALIBRATIONS
 
 RELIABLE_S = 5.0
 """Least length of the shorter recording; below it the cosines of one voice vary too much."""
@@ -19,75 +14,6 @@ RARE = 0.05
 """Least share of different voices that reach a cosine, for the verdict "different"."""
 _ROUNDING = 1e-3
 """Tolerance for cosines above 1, by rounding."""
-
-
-@dataclass(frozen=True)
-class SameVoice:
-    """Cosines between two parts of one recording."""
-
-    seconds: float
-    """Least length of two recordings for a comparison with these cosines."""
-    parts: str
-    minimum: float
-    median: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Measured cosines of one encoder."""
-
-    title: str
-    same: tuple[SameVoice, ...]
-    """From long to short; the last one applies to all shorter recordings."""
-    different: tuple[tuple[float, float], ...]
-    """Cosine, and the share of different voices that reach it; the last is the highest of all pairs."""
-    n_different: int = 210
-
-    @property
-    def highest_different(self) -> float:
-        """Highest cosine of any pair of different recordings."""
-        return self.different[-1][0]
-
-    def same_voice(self, seconds: float) -> SameVoice:
-        """Return the measured cosines of two parts of one recording of this length."""
-        return next((same for same in self.same if seconds >= same.seconds), self.same[-1])
-
-    def share_reached(self, cosine: float) -> float:
-        """Share of pairs of different voices that reach the cosine, interpolated linearly."""
-        if cosine <= self.different[0][0]:
-            return self.different[0][1]
-        for (low, more), (high, fewer) in itertools.pairwise(self.different):
-            if cosine <= high:
-                return more + (fewer - more) * (cosine - low) / (high - low)
-        return 0.0
-
-
-_HALVES = "the halves of one recording"
-_FIVE, _THREE = (f"the first and last {seconds} s of one recording" for seconds in (5, 3))
-CALIBRATIONS: dict[str, Calibration] = {
-    "campplus": Calibration(
-        "CAMPPlus",
-        (
-            SameVoice(10.0, _HALVES, 0.765, 0.852),
-            SameVoice(5.0, _FIVE, 0.662, 0.794),
-            SameVoice(3.0, _THREE, 0.553, 0.677),
-        ),
-        ((-0.02, 0.95), (0.22, 0.5), (0.5, 0.067), (0.52, 0.05), (0.59, 0.01), (0.648, 1 / 210)),
-    ),
-    "resemblyzer": Calibration(
-        "Resemblyzer",
-        (
-            SameVoice(10.0, _HALVES, 0.817, 0.898),
-            SameVoice(5.0, _FIVE, 0.788, 0.851),
-            SameVoice(3.0, _THREE, 0.586, 0.783),
-        ),
-        (
-            (0.45, 0.95), (0.5, 0.89), (0.6, 0.56), (0.62, 0.5), (0.78, 0.05), (0.8, 0.029), (0.83, 0.01),
-            (0.845, 1 / 210),
-        ),
-    ),
-}  # fmt: skip
-"""Calibrations by the engine's name in the preset. The halves were 3 to 14 s long."""
 
 
 def verdict(engine: str, cosine: float, seconds: float) -> Verdict:

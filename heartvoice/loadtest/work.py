@@ -90,7 +90,11 @@ def text(data: bytes) -> Array:
 
 def flac(seconds: float, seed: int) -> bytes:
     """Encode noise as FLAC; speed does not depend on its spectrum."""
-    audio = 0.1 * keyed_random.normal(seed, "load", 0, (round(seconds * SAMPLE_RATE_HZ), 2))
+    return flac_of(0.1 * keyed_random.normal(seed, "load", 0, (round(seconds * SAMPLE_RATE_HZ), 2)))
+
+
+def flac_of(audio: Array) -> bytes:
+    """Encode samples [N, 2] at 48 kHz as FLAC."""
     file = io.BytesIO()
     soundfile.write(file, np.clip(audio, -1, 1), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return file.getvalue()
@@ -104,8 +108,9 @@ def recording(seconds: float) -> bytes:
 
 @lru_cache(1)
 def reference() -> bytes:
-    """Recording of the voice reference."""
-    return flac(REFERENCE_S, 2)
+    """Recording of the voice reference: a melody, because noise is refused."""
+    audio = resample(melody(REFERENCE_S).audio, SPEECH_RATE_HZ, SAMPLE_RATE_HZ)
+    return flac_of(np.repeat(audio[:, None], 2, axis=1))
 
 
 def graph_inputs(preset: Preset, model: str, **lengths: int) -> dict[str, Array]:

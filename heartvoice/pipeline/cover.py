@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Container, Generator, Iterator
 from itertools import starmap, zip_longest
 
 import numpy as np
@@ -28,7 +28,13 @@ CHUNK_S = 10
 
 
 def run_cover(
-    request: CoverRequest, stages: VoiceStages, preset: Preset, context: JobContext, *, detect_vocals: bool = True
+    request: CoverRequest,
+    stages: VoiceStages,
+    preset: Preset,
+    context: JobContext,
+    *,
+    detect_vocals: bool = True,
+    random_networks: Container[str] = (),
 ) -> Generator[Message, None, None]:
     """Make a cover. The recording is cut at once, everything else happens while the messages are taken.
 
@@ -38,6 +44,7 @@ def run_cover(
         preset: sizes of the networks.
         context: of the job.
         detect_vocals: see `VoiceConversionPipeline`.
+        random_networks: likewise.
 
     Yields:
         Chunks and events as they come, and the report at the end. The audio is as long as the recording.
@@ -49,7 +56,7 @@ def run_cover(
     """
     chunks = cut_recording(request.recording)
     # The recording itself is freed with the caller's request. Its chunks are freed one by one, as they are separated.
-    messages = _run(request.without_samples(), chunks, stages, preset, context, detect_vocals)
+    messages = _run(request.without_samples(), chunks, stages, preset, context, detect_vocals, random_networks)
     return context.deliver(messages, recorded=True)
 
 
@@ -77,12 +84,13 @@ def _run(
     preset: Preset,
     context: JobContext,
     detect_vocals: bool,
+    random_networks: Container[str],
 ) -> Generator[Message, None, None]:
     n_samples = sum(chunk.audio.shape[1] for chunk in chunks)
     conversion = VoiceConversionPipeline(
         request.voice, stages, SeparationPlan(preset.separator), context,
-        encoder=preset.speaker.engine, detect_vocals=detect_vocals, stems=request.stems,
-        n_frames=round(n_samples / FRAME_HOP),
+        encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
+        stems=request.stems, n_frames=round(n_samples / FRAME_HOP),
     )  # fmt: skip
     yield from conversion.run(lambda: _taken(chunks))
     if conversion.n_samples != n_samples:

@@ -87,6 +87,7 @@ def make_song(
     return run_song(
         request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset,
         JobContext(repository.about), detect_vocals=not repository.is_random("separator"),
+        random_networks=repository.random_networks,
     )  # fmt: skip
 
 
@@ -141,4 +142,5 @@ def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str,
         repository.preset,
         JobContext(repository.about),
         detect_vocals=not repository.is_random("separator"),
+        random_networks=repository.random_networks,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import MIX_STEM_NAMES
@@ -30,6 +30,7 @@ def run_song(
     context: JobContext,
     *,
     detect_vocals: bool,
+    random_networks: Container[str] = (),
 ) -> Generator[Message, None, None]:
     """Make a song.
 
@@ -40,6 +41,7 @@ def run_song(
         preset: sizes of the networks.
         context: of the job.
         detect_vocals: see `VoiceConversionPipeline`.
+        random_networks: likewise.
 
     Yields:
         Chunks and events as they come, and the report at the end.
@@ -59,7 +61,8 @@ def run_song(
         return
     conversion = VoiceConversionPipeline(
         request.voice, voice_stages(), plan, context,
-        encoder=preset.speaker.engine, detect_vocals=detect_vocals, stems=request.stems, n_frames=request.n_frames,
+        encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
+        stems=request.stems, n_frames=request.n_frames,
     )  # fmt: skip
     yield from context.deliver(_run_with_voice(song, conversion, context))
 

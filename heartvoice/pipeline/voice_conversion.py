@@ -7,17 +7,19 @@ not wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
+from heartvoice.audio.dsp import resample
 from heartvoice.audio.mixer import Mixer, MixPiece
+from heartvoice.audio.recordings import Voice
 from heartvoice.audio.stereo_image import mid_channel
-from heartvoice.contracts.constants import FRAMES_PER_S, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.constants import FRAMES_PER_S, MIX_STEM_NAMES, SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import Event, Message
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.pipeline.chunks import split_into_chunks
@@ -26,10 +28,12 @@ from heartvoice.pipeline.prefetch import Timeout
 from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingDetector, SingingExcerpt, compare_singing
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.pipeline.voice_request import VoiceRequest
+from heartvoice.stages.reference import ReferenceCheck
 from heartvoice.stages.separation.plan import SeparationPlan
 from heartvoice.stages.separation.request import SeparationRequest
 from heartvoice.stages.svc.report import ConversionReports
 from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
+from heartvoice.stages.svc.voice_cache import pcm_sha256
 
 Audio = NDArray[np.float32]
 
@@ -83,6 +87,7 @@ class VoiceConversionPipeline:
         *,
         encoder: str = "",
         detect_vocals: bool = True,
+        random_networks: Container[str] = (),
         stems: bool = False,
         n_frames: int = 0,
     ) -> None:
@@ -95,12 +100,16 @@ class VoiceConversionPipeline:
             context: of the job.
             encoder: name of the speaker encoder, for the report.
             detect_vocals: false where the separator has random weights: then everything is converted.
+            random_networks: of "f0" and "speaker"; the reference is not checked by a network with random weights.
             stems: also yield the mix's stems.
             n_frames: greatest possible length of the recording in LM frames, for progress events.
         """
         self._request, self._stages, self._plan, self._context = request, stages, plan, context
         self._encoder, self._stems, self._n_frames = encoder, stems, n_frames
         self._detect = detect_vocals and request.no_vocals != "convert"
+        self._random, self._voice = random_networks, request.voice
+        self._reference = ReferenceCheck(np.empty(0, np.float32), "off")
+        self._compared = False
         self._source, self._result = SingingExcerpt(), SingingExcerpt()
         self._svc = ConversionReports()
         self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live)
@@ -116,11 +125,14 @@ class VoiceConversionPipeline:
             source: makes the recording; iterated in its own thread.
 
         Raises:
-            InvalidRequestError: nobody sings in the recording, and `no_vocals` is "error".
+            InvalidRequestError: nobody sings in the recording, and `no_vocals` is "error"; or the reference holds
+                something else than one voice (see `ReferenceCheck`).
             RequestCancelledError: the job was cancelled.
             EngineError: a stage failed or broke its contract.
         """
         context = self._context
+        with context.timed("reference_s"):
+            self._take_reference()
         with (
             context.prefetch(
                 lambda: self._separate(source()), name="voice-separate", max_ahead=MAX_AHEAD_WINDOWS
@@ -138,6 +150,35 @@ class VoiceConversionPipeline:
             with context.timed("mix_s"):
                 last = self._mixer.finish()
             yield from self._emit(last)
+
+    # ---------------------------------------------------------------------------------------------------- reference
+
+    def _take_reference(self) -> None:
+        """Separate and check the reference, as far as it can be refused."""
+        request = self._request
+        if request.reference_separate:
+            self._voice = self._separated_voice(request.voice)
+        audio16 = resample(self._voice.audio44, STEM_RATE_HZ, SPEECH_RATE_HZ)
+        self._reference = ReferenceCheck(audio16, request.reference_check)
+        if "f0" not in self._random:
+            self._reference.hear(self._stages.track_f0)
+        if request.reference_check == "strict":  # the others are warned at the end, and need not wait
+            self._compare_reference()
+
+    def _compare_reference(self) -> None:
+        if self._compared or "speaker" in self._random:
+            return
+        self._compared = True
+        self._reference.compare(
+            lambda part: self._stages.embed(resample(part, SPEECH_RATE_HZ, STEM_RATE_HZ)), self._encoder
+        )
+
+    def _separated_voice(self, voice: Voice) -> Voice:
+        """The vocals of a reference, as another voice."""
+        stereo = np.repeat(voice.audio44[None], 2, axis=0)
+        windows = self._separate([RecordingChunk(stereo, stereo)])
+        audio44 = np.concatenate([mid_channel(window.vocals) for window in windows])
+        return replace(voice, audio44=audio44, sha256=pcm_sha256(audio44))
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -190,7 +231,7 @@ class VoiceConversionPipeline:
         """Send one request to the converter; returns the state for the next one."""
         self._source.add(vocals)
         after: Array | None = None
-        chunks = self._stages.convert(self._request.conversion(vocals, state, more))
+        chunks = self._stages.convert(self._request.conversion(vocals, state, more, voice=self._voice))
         for chunk in self._context.timed_items("conversion_s", chunks):
             after = chunk.state
             self._svc.add(chunk.report)
@@ -237,17 +278,19 @@ class VoiceConversionPipeline:
         voice, report = self._request.voice, self._context.report
         compared: dict[str, Any] = {}
         with self._context.timed("judging_s"):
+            self._compare_reference()
             if not self._passthrough:
                 compared = compare_singing(
-                    self._stages, voice.audio44, self._source.audio(), self._result.audio(), encoder=self._encoder
+                    self._stages, self._voice.audio44, self._source.audio(), self._result.audio(), encoder=self._encoder
                 )
         mix = {} if self._passthrough else _rounded(asdict(self._mixer.report))
         warnings = [*(f"voice: {each}" for each in voice.warnings), *self._svc.warnings, *mix.pop("warnings", ())]
         report |= {
             "converted": not self._passthrough,
             "voice_sha256": voice.sha256,
+            "reference": {"separated": self._request.reference_separate, **self._reference.facts},
             "voice_consent": self._request.consent,
-            "warnings": [*report.get("warnings", ()), *warnings],
+            "warnings": [*report.get("warnings", ()), *warnings, *self._reference.warnings],
             "pitch": self._svc.pitch(),
             **compared,
             "svc": self._svc.last,

@@ -106,6 +106,11 @@ class Repository:
         return self.origin(network).startswith("random")
 
     @property
+    def random_networks(self) -> frozenset[str]:
+        """Networks with random weights."""
+        return frozenset(name for name in self.index["origins"] if self.is_random(name))
+
+    @property
     def random_weights(self) -> bool:
         """True if any network has random weights, which makes the output noise."""
         return any(self.is_random(network) for network in self.index["origins"])

@@ -90,6 +90,7 @@ def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
             preset,
             context,
             detect_vocals=not repository.is_random("separator"),
+            random_networks=repository.random_networks,
         )
         job.forget_inputs("file", "audio")  # up to 100 MB, or a whole song, which the job has as samples now
         yield from messages

@@ -54,6 +54,7 @@ def run_song_job(job: Job, repository: Repository) -> Iterator[Message]:
             preset,
             JobContext(repository.about, job.check),
             detect_vocals=not repository.is_random("separator"),
+            random_networks=repository.random_networks,
         )
 
 

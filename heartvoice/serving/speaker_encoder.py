@@ -1,4 +1,4 @@
-"""The model `speaker_encoder`: whose voice a recording is, over the native graph `speaker_network`."""
+"""The model `speaker_encoder`: whose voice a recording is, over `speaker_network` and `f0_network`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from contextlib import closing
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
-from heartvoice.contracts.constants import SPEECH_RATE_HZ
-from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, RecordingInputs
+from heartvoice.contracts.constants import REFERENCE_CHECK_MODES, SPEECH_RATE_HZ
+from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, RecordingInputs, read_word
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.stages.f0 import F0Stage
+from heartvoice.stages.reference import ReferenceCheck
 from heartvoice.stages.speaker import SpeakerStage
 
 
@@ -22,18 +24,26 @@ def answer_embedding(job: Job, repository: Repository) -> None:
     sizes = repository.preset.speaker
     recording = read_recording(job.inputs, RecordingInputs(limits_s=SPEECH_LIMITS_S))
     audio = resample(recording.mono(), recording.sample_rate_hz, SPEECH_RATE_HZ)
+    mode = read_word(job.inputs, "reference_check", REFERENCE_CHECK_MODES) or "off"
+    reference = ReferenceCheck(audio, mode, field="file" if "file" in job.inputs else "audio")
     with closing(BlsClient(job.check)) as caller:
-        embedding = SpeakerStage(caller, sizes).embed(audio)
+        speaker = SpeakerStage(caller, sizes)
+        embedding = speaker.embed(audio)
+        if mode != "off" and not repository.is_random("f0"):
+            reference.hear(F0Stage(caller, repository.preset.f0).track)
+        if not repository.is_random("speaker"):
+            reference.compare(speaker.embed, sizes.engine)
     report = repository.about_network("speaker") | {
         "encoder": sizes.engine,
         "seconds": round(recording.duration_s, 3),
-        "warnings": list(recording.mono_warnings),
+        "warnings": [*recording.mono_warnings, *reference.warnings],
+        "reference": reference.facts,
     }
     job.answer({"EMBEDDING": embedding, "REPORT": json.dumps(report)})
 
 
 class SpeakerEncoderModel(StageModel):
-    """Triton adapter of `speaker_encoder`. It calls the native graph `speaker_network`."""
+    """Triton adapter of `speaker_encoder`. It calls the native graphs `speaker_network` and `f0_network`."""
 
     spec = SPEAKER_ENCODER
 

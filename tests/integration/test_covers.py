@@ -225,6 +225,22 @@ def test_the_same_voice_is_nearer_than_another(client: Client) -> None:
     assert float(np.linalg.norm(embed(first, "en"))) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_recordings_are_checked_if_asked_for(client: Client) -> None:
+    words = [
+        say("Nobody remembers who built the bridge, but all of us have crossed it.", voice=v) for v in ("en", "en+f3")
+    ]
+    both = (np.concatenate(words), 16_000)
+    (warning,) = client.embed(both, reference_check="warn").warnings
+    assert warning.startswith("audio: two voices")
+    with pytest.raises(InvalidRequestError, match="recording: expected one voice alone, got two voices"):
+        client.embed(both, reference_check="strict")
+    band = (music.band(4.0, 16_000), 16_000)
+    with pytest.raises(InvalidRequestError, match="recording: expected somebody who speaks or sings"):
+        client.embed(band, reference_check="warn")
+    with pytest.raises(InvalidRequestError, match="voice: expected somebody who speaks or sings"):
+        client.cover((music.song(2.0)[0], STEM_RATE_HZ), band, consent="nobody")
+
+
 # ------------------------------------------------------------------------------------------------------------- endings
 
 

@@ -17,9 +17,9 @@ from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording, read_voice
 from heartvoice.config.presets import SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
-from heartvoice.evaluation.similarity import CALIBRATIONS
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.models.speaker import open_resemblyzer
+from heartvoice.stages.calibration import CALIBRATIONS
 from heartvoice.stages.f0 import F0_HOP, F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 from tests.support import f0_engines, weights_files

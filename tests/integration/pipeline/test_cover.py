@@ -276,6 +276,72 @@ def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
         run(cover(request(mix), Failing(vocals)))
 
 
+def test_a_reference_without_a_voice_is_refused_before_the_job() -> None:
+    class Noise(Oracle):
+        def track_f0(self, audio: np.ndarray) -> np.ndarray:
+            contour: np.ndarray = np.where(np.arange(len(audio) // 160 + 1) % 25, 0.0, 220.0).astype(np.float32)
+            return contour
+
+    mix, vocals, _ = music.song(8.0)
+    stages = Noise(vocals)
+    with pytest.raises(
+        InvalidRequestError, match=r"voice: expected somebody who speaks or sings at least 5% .* got [34]\."
+    ):
+        run(cover(request(mix), stages))
+    assert stages.n_separated == 0
+    run(cover(request(mix, reference_check=text("off")), Noise(vocals)))
+
+
+@pytest.mark.parametrize("mode", ["warn", "strict"])
+def test_two_voices_are_a_warning_or_refused_before_the_job(mode: str) -> None:
+    class Two(Oracle):
+        n_embedded = 0
+
+        def embed(self, audio: np.ndarray) -> np.ndarray:
+            self.n_embedded += 1
+            vector: np.ndarray = np.eye(3, dtype=np.float32)[self.n_embedded % 2]
+            return vector
+
+    mix, vocals, _ = music.song(8.0)
+    stages = Two(vocals)
+    made = cover(request(mix, reference_check=text(mode)), stages)
+    if mode == "strict":
+        with pytest.raises(InvalidRequestError, match="voice: expected one voice alone, got two voices"):
+            run(made)
+        assert stages.n_separated == 0
+        return
+    _, report = run(made)
+    assert any(warning.startswith("voice: two voices") for warning in report["warnings"])
+    assert report["reference"]["halves_cosine"] == 0.0
+
+
+def test_a_reference_is_separated_if_asked_for() -> None:
+    voice = music.singer(6.0, STEM_RATE_HZ, seed=3)
+
+    class Separating(Oracle):
+        """Separates the reference first, to half of it."""
+
+        def separate(self, request: SeparationRequest) -> tuple[np.ndarray, np.ndarray | None]:
+            if self.n_separated < 2:
+                kept, self.vocals = self.vocals, 0.5 * np.stack([voice, voice])
+                stems, carry = super().separate(request)
+                self.vocals, self.at = kept, 0 if carry is None else self.at
+                return stems.astype(np.float32), carry
+            return super().separate(request)
+
+    mix, vocals, _ = music.song(8.0)
+    stages = Separating(vocals)
+    _, plain = run(cover(request(mix), Oracle(vocals)))
+    _, report = run(cover(request(mix, reference_separate=np.array([True])), stages))
+    (window,) = stages.windows
+    assert window.voice is not None
+    np.testing.assert_allclose(window.voice.audio44, 0.5 * voice, atol=1e-6)
+    assert window.voice_key == window.voice.sha256 != report["voice_sha256"]
+    assert report["voice_sha256"] == plain["voice_sha256"], "the reference that was sent"
+    assert report["reference"]["separated"] is True
+    assert report["settings"]["reference_separate"] is True
+
+
 def test_poor_references_are_named_in_the_report() -> None:
     mix, vocals, _ = music.song(8.0)
     quiet = music.singer(4.0, 8_000, seed=1)

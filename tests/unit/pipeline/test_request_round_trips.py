@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS
-from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES, STEM_RATE_HZ
+from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES, REFERENCE_CHECK_MODES, STEM_RATE_HZ
 from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SVC
 from heartvoice.contracts.settings import LM_SETTINGS, SEED, SVC_SETTINGS, VOICE_SETTINGS
@@ -112,6 +112,7 @@ def voice_inputs(draw: st.DrawFn) -> Inputs:
         **draw(chosen((*VOICE_SETTINGS, SEED))),
         **draw(one_of("auto_pitch", AUTO_PITCH_MODES)),
         **draw(one_of("no_vocals", NO_VOCALS_MODES)),
+        **draw(one_of("reference_check", REFERENCE_CHECK_MODES)),
         "voice_audio": reference(rate_hz, channels),
         "voice_sample_rate": np.array([rate_hz]),
         "voice_consent": draw(st.sampled_from(["me", " Ada Ö., by mail, 2026 "]).map(text)),
