@@ -14,7 +14,7 @@ from tests.support.hostile.case import RIGHT, Case, case, one
 
 ALLOWED = "^INVALID_ARGUMENT: INVALID_ARG: file: expected "
 DAMAGED = ALLOWED + ".*(damaged|cut short|header promises|no samples|at least|0.5 to 600 s)"
-FORMATS = ALLOWED + r"WAV \(PCM or float\), FLAC, OGG"
+FORMATS = ALLOWED + r"WAV or AIFF \(PCM, float, A-law or µ-law\), FLAC, OGG"
 SILENCE = "^INVALID_ARGUMENT: INVALID_ARG: .*silence"
 RATE_HZ = 16_000
 
@@ -80,25 +80,25 @@ WAVS = [
     sound("a WAV of 7999 Hz", lambda: wav(chunk(b"fmt ", pcm(rate=7999))), ALLOWED + "a sample rate of 8000"),
     sound("a WAV of no channel", lambda: wav(chunk(b"fmt ", pcm(n_channels=0))), ALLOWED),
     sound("a WAV of 65535 channels", lambda: wav(chunk(b"fmt ", pcm(n_channels=65535))), ALLOWED),
-    sound("a WAV of 0 bits", lambda: wav(chunk(b"fmt ", pcm(bits=0))), ALLOWED),
+    sound("a WAV of 0 bits", lambda: wav(chunk(b"fmt ", pcm(bits=0))), ALLOWED, or_right=True),
     sound("a WAV of 65535 bits", lambda: wav(chunk(b"fmt ", pcm(bits=65535, align=8192))), ALLOWED),
     sound("a WAV of no alignment", lambda: wav(chunk(b"fmt ", pcm(align=0))), ALLOWED, or_right=True),
     sound("a WAV of GSM", lambda: wav(chunk(b"fmt ", pcm(kind=0x31))), ALLOWED),
     sound("a WAV of MP3", lambda: wav(chunk(b"fmt ", pcm(kind=0x55))), ALLOWED),
-    sound("a WAV of mu-law", lambda: encoded("WAV", "ULAW"), ALLOWED),
+    sound("a WAV of mu-law", lambda: encoded("WAV", "ULAW"), RIGHT),
     sound("a WAV of ADPCM", lambda: encoded("WAV", "MS_ADPCM"), ALLOWED),
     sound("a WAV with half a format", lambda: wav(chunk(b"fmt ", pcm()[:8])), ALLOWED),
     sound("a WAV without a format", lambda: wav(b""), ALLOWED),
     sound("a WAV without data", lambda: wav(data=b""), ALLOWED),
     sound("a WAV of no data", lambda: wav(data=chunk(b"data", b"")), ALLOWED),
-    sound("a WAV that says 1 GB", lambda: wav(data=chunk(b"data", SAMPLES, 10**9)), ALLOWED + ".*header promises"),
+    sound("a WAV that says 1 GB", lambda: wav(data=chunk(b"data", SAMPLES, 10**9)), RIGHT),
     sound("a WAV that says 4 GB and means unknown", lambda: wav(data=chunk(b"data", SAMPLES, 2**32 - 1)), RIGHT),
     sound("a WAV whose RIFF says nothing", lambda: wav(riff=0), RIGHT),
     sound("a WAV with a chunk of 4 GB", lambda: wav(extra=chunk(b"LIST", b"INFO", 2**32 - 1)), ALLOWED),
     sound("a WAV with ten thousand chunks", lambda: wav(extra=chunk(b"junk", b"") * 10_000), ALLOWED, or_right=True),
     sound("a WAV with its data twice", lambda: wav(extra=chunk(b"data", b"\1\0" * 9000)), ALLOWED, or_right=True),
     sound("a WAV whose cue points lie", lambda: wav(extra=chunk(b"cue ", b"\xff" * 4)), ALLOWED, or_right=True),
-    sound("an RF64", lambda: encoded("RF64"), FORMATS + ".*RF64"),
+    sound("an RF64", lambda: encoded("RF64"), RIGHT),
     sound("an RF64 that says RIFF", lambda: patched(encoded("RF64"), 0, b"RIFF"), ALLOWED, or_right=True),
     sound("a W64", lambda: encoded("W64"), FORMATS + ".*W64"),
     sound("a WAV of NaN", lambda: floats(np.nan), ALLOWED + "finite samples"),
@@ -106,9 +106,13 @@ WAVS = [
     sound("a WAV of 1e300", lambda: floats(1e300), ALLOWED + "finite samples"),
     sound("a WAV of 1e30", lambda: floats(1e30), ALLOWED + "samples of about -1 to 1"),
     sound("a WAV of denormals", lambda: floats(1e-45), SILENCE),
-    sound("a WAV of 100 channels", lambda: wav(chunk(b"fmt ", pcm(n_channels=100, align=200))), ALLOWED + "1 or 2"),
+    sound(
+        "a WAV of 100 channels",
+        lambda: wav(chunk(b"fmt ", pcm(n_channels=100, align=200))),
+        ALLOWED + ".*expected 1 to 8",
+    ),
     *(
-        sound(f"a WAV cut after {n} bytes", lambda n=n: wav()[:n], ALLOWED)  # type: ignore[misc]
+        sound(f"a WAV cut after {n} bytes", lambda n=n: wav()[:n], ALLOWED, or_right=n >= 1000)  # type: ignore[misc]
         for n in (1, 4, 11, 12, 19, 20, 30, 40, 44, 1000)
     ),
 ]
@@ -141,7 +145,7 @@ FLACS = [
     sound("a FLAC of 655350 Hz", lambda: flac_info(rate=655_350), ALLOWED),
     sound("a FLAC of eight channels", lambda: flac_info(n_channels=8), ALLOWED),
     sound("a FLAC of 2^36-1 samples", lambda: flac_info(n_samples=2**36 - 1), ALLOWED + "at most 600 s"),
-    sound("a FLAC that says one sample more", lambda: flac_info(n_samples=RATE_HZ + 1), ALLOWED),
+    sound("a FLAC that says one sample more", lambda: flac_info(n_samples=RATE_HZ + 1), RIGHT),
     sound("a FLAC of unknown length", lambda: flac_info(n_samples=0), RIGHT),
     sound("a FLAC of eleven minutes' silence", lambda: silence("FLAC", 660.0), ALLOWED + ".*600 s"),
     sound("eleven minutes that say a second", lambda: _short_flac(), SILENCE + "|" + ALLOWED),
@@ -151,7 +155,7 @@ FLACS = [
     sound("a FLAC behind an ID3 tag", lambda: b"ID3\4\0\0\0\0\0\0" + encoded("FLAC"), ALLOWED, or_right=True),
     sound("a FLAC of noise after its header", lambda: encoded("FLAC")[:60] + b"\xa5" * 20_000, DAMAGED),
     *(
-        sound(f"a FLAC cut after {n} bytes", lambda n=n: encoded("FLAC")[:n], ALLOWED)  # type: ignore[misc]
+        sound(f"a FLAC cut after {n} bytes", lambda n=n: encoded("FLAC")[:n], ALLOWED, or_right=n >= 1000)  # type: ignore[misc]
         for n in (4, 8, 20, 42, 200, 5000)
     ),
 ]
@@ -241,14 +245,14 @@ MP3S = [
     sound("an MP3 behind five megabytes of tag", lambda: id3(5 * 2**20, b"\0" * (5 * 2**20)) + mp3(), RIGHT),
     sound("an MP3 behind a hundred tags", lambda: id3(10, b"\0" * 10) * 100 + mp3(), ALLOWED, or_right=True),
     sound("a tag alone", lambda: id3(1000, b"\0" * 1000), ALLOWED),
-    sound("an MP3 of 2^32-1 frames", lambda: _xing_frames(2**32 - 1), ALLOWED),
+    sound("an MP3 of 2^32-1 frames", lambda: _xing_frames(2**32 - 1), RIGHT),
     sound("an MP3 of one frame", lambda: _xing_frames(1), ALLOWED, or_right=True),
     sound("sync bytes alone", lambda: b"\xff\xfb" * 20_000, ALLOWED),
     sound("an MP3 of no bit rate", lambda: b"\xff\xfb\x00\x00" + b"\0" * 20_000, ALLOWED),
     sound("an MP3 of layer I", lambda: b"\xff\xff\x90\x00" + b"\0" * 20_000, ALLOWED),
     sound("MP3s of several rates in one", lambda: mp3() + silence("MP3", 2.0), ALLOWED, or_right=True),
     *(
-        sound(f"an MP3 cut after {n} bytes", lambda n=n: mp3()[:n], ALLOWED)  # type: ignore[misc]
+        sound(f"an MP3 cut after {n} bytes", lambda n=n: mp3()[:n], ALLOWED, or_right=n >= 1000)  # type: ignore[misc]
         for n in (4, 10, 100, 1000)
     ),
 ]
@@ -259,7 +263,6 @@ OTHERS = [
     *(
         sound(f"{container}, which libsndfile reads", lambda c=container: encoded(c), FORMATS)  # type: ignore[misc]
         for container in (
-            "AIFF",
             "CAF",
             "AU",
             "VOC",
@@ -274,6 +277,7 @@ OTHERS = [
             "HTK",
         )
     ),
+    sound("an AIFF", lambda: encoded("AIFF"), RIGHT),
     sound("nothing", lambda: b"", "file: expected an encoded recording, got an empty file"),
     sound("a byte", lambda: b"\xff", FORMATS),
     sound("ten megabytes of zeros", lambda: b"\0" * 10**7, FORMATS),
