@@ -46,7 +46,7 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
     assert process.returncode == 0
     assert "is killed" not in said, "it had to be killed, though idle"
     assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z INFO ", line) for line in said.splitlines()), said
-    assert "INFO loaded song, " in said
+    assert f"INFO loaded {models[0]}, " in said
     assert not Path(f"/proc/{pid}").exists()
     assert not list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
     assert not [f for f in Path(tempfile.gettempdir()).glob("heartvoice-run-*") if (f / "owner").read_text() == owner]

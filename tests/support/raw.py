@@ -51,9 +51,8 @@ _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.b
 
 HEARTVOICE = [sys.executable, "-m", "heartvoice.cli.main"]
 _OF_MODELS = """
-from heartvoice.contracts.models import HEARTMULA
-from heartvoice.contracts.models import LOADED
-LOADED = {models}
+from heartvoice.server import server
+server.LOADED = {models}
 from heartvoice.cli.main import main
 main()
 """

@@ -16,6 +16,7 @@ from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, MAX_CONSENT_CHARS, NO_VOCALS_MODES
 from heartvoice.contracts.models import COVER, RENDER, SONG
 from heartvoice.contracts.settings import COVER_SETTINGS, RENDER_SETTINGS, SONG_SETTINGS, VOICE_SETTINGS
+from heartvoice.contracts.texts import canonical_line
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.errors import InvalidRequestError
 
@@ -87,7 +88,11 @@ def check(message: Any, model: ModelSpec, request: JobRequest, others: dict[str,
     else:
         np.testing.assert_array_equal(arrays.pop("voice_audio"), voice.audio)
         assert arrays.pop("voice_sample_rate") == [voice.sample_rate_hz]
-    texts = {"voice_consent": request.consent, "no_vocals": request.no_vocals, "auto_pitch": request.auto_pitch}
+    texts = {
+        "voice_consent": canonical_line(request.consent),
+        "no_vocals": request.no_vocals,
+        "auto_pitch": request.auto_pitch,
+    }
     others = others | {name: text.encode() for name, text in texts.items() if text is not None}
     for name, text in others.items():
         assert arrays.pop(name).tolist() == [text]
@@ -139,6 +144,6 @@ def test_without_a_voice_whatever_is_about_one_is_refused(
 
 @FEW
 @given(CONSENT)
-def test_any_consent_in_plain_words_is_kept_as_it_is(consent: str) -> None:
+def test_any_consent_in_plain_words_is_kept_in_its_one_form(consent: str) -> None:
     request = CoverRequest(Recording(file=b"song"), Recording(file=b"voice"), consent)
-    assert job_inputs(request)["voice_consent"][0].decode() == consent
+    assert job_inputs(request)["voice_consent"][0].decode() == canonical_line(consent)
