@@ -111,6 +111,7 @@ class VoiceConversionPipeline:
         self._reference = ReferenceCheck(np.empty(0, np.float32), "off")
         self._compared = False
         self._source, self._result = SingingExcerpt(), SingingExcerpt()
+        self._singing = SingingDetector()
         self._svc = ConversionReports()
         self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live)
         self._passthrough = False
@@ -191,7 +192,7 @@ class VoiceConversionPipeline:
 
     def _convert(self, separated: Iterable[SeparatedWindow]) -> Iterator[_MixInput]:
         """Windows and their conversion. Nothing is converted before the first singing is found."""
-        found, waiting, singing = not self._detect, list[SeparatedWindow](), SingingDetector()
+        found, waiting = not self._detect, list[SeparatedWindow]()
         state: Array | None = None
         sung: list[Audio] = []  # an exact conversion waits for all of it
         at = 0
@@ -199,9 +200,8 @@ class VoiceConversionPipeline:
             waiting.append(window)
             at += window.vocals.shape[1]
             self._post_event("separate", at / STEM_RATE_HZ)
-            if not found:
-                singing.add(window.vocals, window.mix)
-                found = singing.n_blocks >= _FOUND_BLOCKS
+            self._singing.add(window.vocals, window.mix)
+            found = found or self._singing.n_blocks >= _FOUND_BLOCKS
             while found and waiting:
                 window = waiting.pop(0)
                 yield _MixInput(window)
@@ -214,7 +214,7 @@ class VoiceConversionPipeline:
             sung.clear()
             yield from self._convert_vocals(vocals, None, more=False)
         if waiting:
-            self._refuse_without_vocals(singing.n_blocks)
+            self._refuse_without_vocals(self._singing.n_blocks)
             self._passthrough = True
             yield from (_MixInput(window, passthrough=True) for window in waiting)
 
@@ -280,8 +280,9 @@ class VoiceConversionPipeline:
         with self._context.timed("judging_s"):
             self._compare_reference()
             if not self._passthrough:
+                sung = self._source.audio() if self._singing.n_blocks else np.empty(0, np.float32)
                 compared = compare_singing(
-                    self._stages, self._voice.audio44, self._source.audio(), self._result.audio(), encoder=self._encoder
+                    self._stages, self._voice.audio44, sung, self._result.audio(), encoder=self._encoder
                 )
         mix = {} if self._passthrough else _rounded(asdict(self._mixer.report))
         warnings = [*(f"voice: {each}" for each in voice.warnings), *self._svc.warnings, *mix.pop("warnings", ())]

@@ -19,6 +19,8 @@ from heartvoice.server.channel import open_channel
 from heartvoice.server.processes import crashed
 
 log = logging.getLogger(__name__)
+UNHEALTHY = "is not healthy"
+"""Triton's words for a model's process that gave no sign of life for a second, as on a busy host."""
 REPEAT_S = 10.0
 """Seconds without a loaded model after which the missing ones are named again."""
 _LOADED = re.compile(r"successfully loaded '([^']+)'")
@@ -72,7 +74,7 @@ def wait_ready(
     *,
     again: bool,
 ) -> bool:
-    """Wait until a server answers; return false if it crashed and may be started `again`.
+    """Wait until a server answers; return false if it may be started `again`: a crash, or a process that stood still.
 
     Args:
         process: the server.
@@ -80,7 +82,7 @@ def wait_ready(
         progress: says what it loads.
         timeout_s: longest wait.
         interrupted: true ends the wait.
-        again: whether a crash is no error yet.
+        again: whether these are no error yet.
 
     Raises:
         KeyboardInterrupt: `interrupted` returned true.
@@ -94,7 +96,7 @@ def wait_ready(
                 raise KeyboardInterrupt
             progress.look()
             status = process.poll()
-            if again and crashed(status):
+            if again and (crashed(status) or (status is not None and UNHEALTHY in progress.reason())):
                 return False
             if status is not None:
                 raise EngineError(f"the server did not start: {progress.reason()}")

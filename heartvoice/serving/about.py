@@ -32,8 +32,11 @@ class AboutModel:
         facts["random_weights"] = facts["random_weights"] == "true"
         self._facts = json.dumps(facts).encode()
         self._stopped = threading.Event()
-        models = json.loads(parameters["models"]["string_value"])
-        threading.Thread(target=self._follow, args=(models,), name="losses", daemon=True).start()
+        # Declared in this thread: what another one sends while a model loads could come too early for the server.
+        self._run, self._metrics = process_registry.folder(), MetricFamilies()
+        self._shown = Losses() if self._run is None else read_losses(self._run)
+        self._declare(json.loads(parameters["models"]["string_value"]))
+        threading.Thread(target=self._follow, name="losses", daemon=True).start()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request with the facts, which are in the configuration, too."""
@@ -44,18 +47,19 @@ class AboutModel:
         """End the metrics: one that is sent while the server stops would block this process."""
         self._stopped.set()
 
-    def _follow(self, models: list[str]) -> None:
-        metrics = MetricFamilies()
+    def _declare(self, models: list[str]) -> None:
+        metrics, shown = self._metrics, self._shown
         metrics.declare(_RESTARTS, "Processes of models that were started anew", counter=True)
         metrics.declare(_LOST, "Jobs that ended with their process, calls of other models included", counter=True)
         metrics.declare(_SERVER_RESTARTS, "Starts of the server itself after a crash or a hang", counter=True)
-        run = process_registry.folder()
-        shown = Losses() if run is None else read_losses(run)
         for model in models:  # the whole counts at once: a scrape in between would count them twice
             metrics.change(_RESTARTS, shown.restarts.get(model, 0), model=model)
             metrics.change(_LOST, shown.lost.get(model, 0), model=model)
         metrics.change(_SERVER_RESTARTS, shown.server_restarts)
-        while run is not None:
+
+    def _follow(self) -> None:
+        metrics, shown, run = self._metrics, self._shown, self._run
+        while run is not None and not self._stopped.wait(POLL_S):
             now = read_losses(run)
             for name, before, after in (
                 (_RESTARTS, shown.restarts, now.restarts),
@@ -67,5 +71,3 @@ class AboutModel:
             if now.server_restarts > shown.server_restarts:
                 metrics.change(_SERVER_RESTARTS, now.server_restarts - shown.server_restarts)
             shown = now
-            if self._stopped.wait(POLL_S):
-                return

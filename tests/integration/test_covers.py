@@ -92,7 +92,9 @@ def test_cover_by_an_identity_converter_is_the_recording(
     report = song.report.raw
     assert report["converted"] is True
     assert report["voice_consent"] == CONSENT
-    assert report["f0"]["change_semitones"] == pytest.approx(0.0, abs=0.01)
+    assert (
+        report["f0"]["source_median_hz"] == report["f0"]["result_median_hz"]
+    )  # None: random weights may leave no pitch
     assert report["similarity"]["before"] == pytest.approx(report["similarity"]["after"], abs=1e-3)
     assert report["similarity"]["encoder"] == "resemblyzer"
     assert report["svc"] == {"engine": "identity", "samples": round(SECONDS * STEM_RATE_HZ)}

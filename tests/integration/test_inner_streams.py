@@ -14,7 +14,11 @@ from tests.support.raw import Raw
 from tests.support.servers import running_server
 
 CHATTER = Path(__file__).with_name("chatter.py")
-INPUTS = {"audio": np.zeros((1, 48_000), np.float32), "sample_rate": np.array([48_000])}
+INPUTS = {
+    "audio": np.zeros((1, 144_000), np.float32), "sample_rate": np.array([48_000]),
+    "voice_audio": np.zeros((1, 144_000), np.float32), "voice_sample_rate": np.array([48_000]),
+    "voice_consent": np.array([b"nobody's"], object),
+}  # fmt: skip
 N_JOBS = 6
 
 
@@ -26,7 +30,8 @@ def test_streams_inside_the_server_do_not_stop_each_other(repository: Repository
 
     def job(_: int) -> list[str]:
         with Raw(server.url) as raw:
-            return [name for response in raw.stream(COVER.name, INPUTS, timeout=100.0) for name in response]
+            answers = list(raw.stream(COVER.name, INPUTS, timeout=100.0))
+            return [str(answer.get("error", name)) for answer in answers for name in answer]
 
     with running_server(root, models=models, hang_s=30.0) as server:
         pids = server.stub_pids()

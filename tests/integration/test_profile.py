@@ -36,7 +36,7 @@ def test_server_takes_every_flag_of_the_profile(
 
 def test_cuda_that_is_not_there_is_the_reason_that_is_told(new_server: Callable[..., EmbeddedServer]) -> None:
     with pytest.raises(Exception, match="HEARTVOICE_DEVICE is cuda, but onnxruntime"):
-        new_server(profile=GB10, models=("heartcodec_decoder",))
+        new_server(profile=GB10, models=("heartcodec",))
 
 
 def test_health_by_grpcs_own_protocol(server: EmbeddedServer) -> None:

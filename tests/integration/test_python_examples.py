@@ -77,7 +77,7 @@ def test_cover(server: EmbeddedServer, tmp_path: Path) -> None:
         "--stems", str(tmp_path / "stems"),
     )  # fmt: skip
     assert b"converted: True" in printed
-    assert b"warning: short" in printed
+    assert b"warning: voice: short" in printed
     assert soundfile.info(tmp_path / "cover.flac").frames == 96_000
     assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == ["instrumental.flac", "vocals.flac"]
 

@@ -1,7 +1,7 @@
-"""Repeats a start once if the server crashed while it loaded its models.
+"""Repeats a start once if the server crashed or gave up while it loaded its models.
 
 Fault (Triton 2.51): on a busy host, the server can crash while a model loads
-    (`boost::interprocess::lock_exception`).
+    (`boost::interprocess::lock_exception`), or end because a model's process "is not healthy".
 Does: repeats such a start once.
 Test: `test_it_is_started_once_more`, `test_one_that_crashes_while_it_reloads_a_model_is_restarted`
 Delete when: no start fails that way on a busy host.
@@ -26,6 +26,6 @@ def start(launch: Callable[[], None], wait_ready: Callable[[bool], bool], clean:
     launch()
     if not wait_ready(True):
         clean()
-        log.warning("Triton crashed while it loaded the models; starting it once more")
+        log.warning("Triton crashed or gave up while it loaded the models; starting it once more")
         launch()
         wait_ready(False)

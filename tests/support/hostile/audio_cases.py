@@ -96,7 +96,7 @@ WAVS = [
     sound("a WAV whose RIFF says nothing", lambda: wav(riff=0), RIGHT),
     sound("a WAV with a chunk of 4 GB", lambda: wav(extra=chunk(b"LIST", b"INFO", 2**32 - 1)), ALLOWED),
     sound("a WAV with ten thousand chunks", lambda: wav(extra=chunk(b"junk", b"") * 10_000), ALLOWED, or_right=True),
-    sound("a WAV with its data twice", lambda: wav(extra=chunk(b"data", b"\1\0" * 9000)), ALLOWED, or_right=True),
+    sound("a WAV with its data twice", lambda: wav(extra=chunk(b"data", b"\1\0" * 9000)), SILENCE, or_right=True),
     sound("a WAV whose cue points lie", lambda: wav(extra=chunk(b"cue ", b"\xff" * 4)), ALLOWED, or_right=True),
     sound("an RF64", lambda: encoded("RF64"), RIGHT),
     sound("an RF64 that says RIFF", lambda: patched(encoded("RF64"), 0, b"RIFF"), ALLOWED, or_right=True),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.errors import EngineError
 from heartvoice.server import loading
 from heartvoice.server.loading import LoadProgress
 from heartvoice.server.workarounds.crash_restarts import MAX_CRASHES, CrashCount
@@ -60,3 +61,18 @@ quick_exit.arrange()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "kept\n")
+
+
+def test_a_start_that_failed_because_a_process_stood_still_may_be_repeated_once(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text(
+        "E0101 model_lifecycle.cc:642] \"failed to load 'song' version 1: Internal: Stub process 'song_0_0' is not"
+        ' healthy."\n'
+    )
+    progress = LoadProgress(["song"], path, 0)
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as ended:
+        ended.wait()
+        arguments = (ended, "127.0.0.1:1", progress, 60.0, lambda: False)
+        assert not loading.wait_ready(*arguments, again=True)
+        with pytest.raises(EngineError, match="is not healthy"):
+            loading.wait_ready(*arguments, again=False)
