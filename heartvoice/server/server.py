@@ -50,7 +50,7 @@ WITHDRAW_S = 2.0
 """Longest wait in seconds until the server counts as not ready, when a stop begins."""
 CANCEL_S = 2.0
 """Seconds for cancelled jobs to end."""
-STOP_S, STOP_PER_MODEL_S = 10.0, 0.5
+STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
 """Seconds for a server without jobs to stop. With all models it takes about 4 s on two idle cores."""
 
 

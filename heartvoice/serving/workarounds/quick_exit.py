@@ -3,7 +3,7 @@
 Fault (Triton 2.51): at a stop the server waits until the interpreter of every model's process was taken apart. With all
     models that are seconds of processor time: 4 s on two idle cores, more than 12 s on busy ones.
 Does: ends the process when the interpreter's exit begins. The model was finalized then, and its messages were sent.
-Test: `test_serve_says_when_it_is_ready_and_stops_on_a_signal`
+Test: `test_a_models_process_ends_when_its_interpreter_begins_to_exit`
 Delete when: Triton stops all models within a second.
 """
 
