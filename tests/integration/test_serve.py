@@ -44,7 +44,7 @@ def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z INFO ", line) for line in said.splitlines()), said
+    assert all(re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z (INFO|WARNING) ", line) for line in said.splitlines()), said
     assert f"INFO loaded {models[0]}, " in said
     assert not Path(f"/proc/{pid}").exists()
     assert not list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
