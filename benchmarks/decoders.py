@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import lameenc
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -27,22 +26,10 @@ from numpy.typing import NDArray
 from heartvoice.audio.decode import decode
 from heartvoice.audio.quiet_mpg123 import quiet_mpg123
 from heartvoice.errors import InvalidRequestError
-from tests.support.music import band, encode
+from tests.support.music import band, encode, lame
 
 Samples = NDArray[np.float32]
 RATE_HZ = 44_100
-
-
-def _lame(audio: Samples, *, variable: bool) -> bytes:
-    """MP3 without a header frame, as LAME writes it to a pipe."""
-    encoder = lameenc.Encoder()
-    encoder.set_in_sample_rate(RATE_HZ)
-    encoder.set_channels(len(audio))
-    encoder.silence()
-    if variable:
-        encoder.set_vbr(4)
-        encoder.set_vbr_quality(4)
-    return bytes(encoder.encode((audio * 32_767).astype("<i2").T.tobytes())) + bytes(encoder.flush())
 
 
 def _files(seconds: int) -> dict[str, tuple[bytes, int, bool]]:
@@ -55,8 +42,8 @@ def _files(seconds: int) -> dict[str, tuple[bytes, int, bool]]:
     at = wav.index(b"data") + 4
     return {
         "MP3 with a header frame": (mp3, n, True),
-        "MP3, constant, without": (_lame(swell, variable=False), n, True),
-        "MP3, variable, without": (_lame(swell, variable=True), n, False),
+        "MP3, constant, without": (lame(swell, variable=False), n, True),
+        "MP3, variable, without": (lame(swell), n, False),
         "MP3, two joined": (mp3 + mp3, 2 * n, False),
         "MP3, begins within a frame": (mp3[700:], n - 3 * 1152, False),
         "MP3 behind zeros": (bytes(5000) + mp3, n, False),

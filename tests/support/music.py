@@ -6,6 +6,7 @@ import io
 import math
 from functools import lru_cache
 
+import lameenc
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -194,3 +195,16 @@ def encode(
         for block in np.array_split(audio.T, max(1, len(audio.T) // sample_rate_hz)):  # libvorbis takes little at once
             out.write(block)
     return file.getvalue()
+
+
+def lame(audio: np.ndarray, rate_hz: int = 44_100, *, variable: bool = True) -> bytes:
+    """MP3 without a Xing header, as LAME writes it to a pipe."""
+    encoder = lameenc.Encoder()
+    encoder.set_in_sample_rate(rate_hz)
+    encoder.set_channels(len(audio))
+    encoder.silence()
+    if variable:
+        encoder.set_vbr(4)
+        encoder.set_vbr_quality(4)
+    pcm = (np.clip(audio, -1, 1) * 32_767).astype("<i2").T.tobytes()
+    return bytes(encoder.encode(pcm)) + bytes(encoder.flush())

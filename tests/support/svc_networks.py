@@ -19,6 +19,8 @@ from heartvoice.checkpoints.seed_vc import dit_sizes, prefixed, regulator_sizes,
 from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.graph_builder import Graph
 from heartvoice.export.layout import Precision
+from heartvoice.export.parity import Parity
+from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
 from heartvoice.models.load import Checkpoint, TensorSource, load_module
@@ -68,6 +70,17 @@ def network_of(sizes: AnyPart, source: TensorSource | None = None) -> nn.Module:
         network = build_part(sizes)
     load_module(network, source or random_source(sizes))
     return network.eval()
+
+
+def compare_part(engine: Engine, network: nn.Module, sizes: AnyPart, parity: Parity) -> None:
+    """Compare a part's graph with its module."""
+    match sizes:
+        case WhisperConfig():
+            compare_content(engine, network, sizes, parity)
+        case RegulatorConfig():
+            compare_regulator(engine, network, sizes, parity)
+        case DitConfig():
+            compare_svc_flow(engine, network, sizes, parity)
 
 
 def graph_of(sizes: AnyPart, source: TensorSource | None = None, precision: Precision = "fp32") -> Graph:

@@ -12,14 +12,13 @@ from heartvoice.config.presets import RmvpeConfig
 from heartvoice.config.svc import BigvganConfig, DitConfig, RegulatorConfig, WhisperConfig
 from heartvoice.export.f0_graph import build_f0_network
 from heartvoice.export.parity import Parity
-from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
 from heartvoice.export.vocoder_graph import build_vocoder
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import load_network, random_checkpoint
 from heartvoice.models.seed_vc.build import AnyPart
 from tests.support.f0_engines import f0_engine
 from tests.support.graphs import engine_of, relative_error
-from tests.support.svc_networks import graph_of, network_of, svc_engine
+from tests.support.svc_networks import compare_part, graph_of, network_of, svc_engine
 from tests.support.svc_networks import random_source as random_part
 from tests.support.vocoders import log_mel, random_source, vocoder
 
@@ -37,14 +36,8 @@ def test_a_converter_graph_holds_what_inference_reads(sizes: AnyPart, megabytes:
 
 @pytest.mark.parametrize("sizes", [sizes for sizes, _ in PARTS], ids=NAMES)
 def test_a_converter_graph_is_its_module(sizes: AnyPart) -> None:
-    parity, engine, network = Parity("whole"), svc_engine(sizes), network_of(sizes)
-    match sizes:
-        case WhisperConfig():
-            compare_content(engine, network, sizes, parity)
-        case RegulatorConfig():
-            compare_regulator(engine, network, sizes, parity)
-        case DitConfig():
-            compare_svc_flow(engine, network, sizes, parity)
+    parity = Parity("whole")
+    compare_part(svc_engine(sizes), network_of(sizes), sizes, parity)
     assert max(parity.errors.values()) < 1e-5
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 
-import lameenc
 import numpy as np
 import pytest
 import soundfile
@@ -15,23 +14,10 @@ from heartvoice.audio.decode import SoundFile, decode
 from heartvoice.audio.mp3_frames import mp3_parts
 from heartvoice.audio.quiet_mpg123 import quiet_mpg123
 from heartvoice.errors import InvalidRequestError
-from tests.support.music import band, encode
+from tests.support.music import band, encode, lame
 
 SWELL = np.concatenate([0.003 * band(2), band(2)], axis=1)
 """Soft and then loud: by its beginning a variable bit rate promises a short file."""
-
-
-def lame(audio: np.ndarray, rate_hz: int = 44_100, *, variable: bool = True) -> bytes:
-    """MP3 without a Xing header, as LAME writes it to a pipe."""
-    encoder = lameenc.Encoder()
-    encoder.set_in_sample_rate(rate_hz)
-    encoder.set_channels(len(audio))
-    encoder.silence()
-    if variable:
-        encoder.set_vbr(4)
-        encoder.set_vbr_quality(4)
-    pcm = (np.clip(audio, -1, 1) * 32_767).astype("<i2").T.tobytes()
-    return bytes(encoder.encode(pcm)) + bytes(encoder.flush())
 
 
 def read(data: bytes, max_s: float = 600.0) -> SoundFile:

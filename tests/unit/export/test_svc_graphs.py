@@ -11,12 +11,12 @@ import onnx
 import pytest
 import torch
 
-from heartvoice.config.svc import DitConfig, RegulatorConfig, WhisperConfig
+from heartvoice.config.svc import DitConfig
 from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_FLOW, SVC_REGULATOR
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.errors import EngineError, ExportError
 from heartvoice.export.parity import Parity
-from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow, flow_rows, regulator_case
+from heartvoice.export.parity_svc import compare_svc_flow, flow_rows, regulator_case
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import TensorSource
@@ -31,6 +31,7 @@ from tests.support.svc_networks import (
     REGULATOR,
     WHISPER,
     case_number,
+    compare_part,
     frames_last,
     golden_dit,
     golden_regulator,
@@ -52,14 +53,7 @@ EVERY = pytest.mark.parametrize("quantity", PARTS)
 
 def compared(quantity: str, engine: Engine, source: TensorSource | None = None) -> Parity:
     parity, sizes = Parity("whole"), PARTS[quantity][0]
-    network = network_of(sizes, source)
-    match sizes:
-        case WhisperConfig():
-            compare_content(engine, network, sizes, parity)
-        case RegulatorConfig():
-            compare_regulator(engine, network, sizes, parity)
-        case DitConfig():
-            compare_svc_flow(engine, network, sizes, parity)
+    compare_part(engine, network_of(sizes, source), sizes, parity)
     return parity
 
 
