@@ -146,7 +146,8 @@ clean:
 	rm -rf build dist $(SONG) $(COVER) *.egg-info
 
 # The embedded server needs a Python with a shared library: said before anything is downloaded.
-# uv installs several times as fast as pip. Of pip's settings it is told the indexes and the folders of wheels.
+# uv installs several times as fast as pip. It takes a package from the first index that has it, whatever the wheel: so it
+# is told pip's main index and folders of wheels, and of further indexes only those that the caller names.
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install it or name one: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" \
@@ -157,7 +158,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV)"
 	@setting() { printenv "PIP_$$1" || $(BIN)/python -m pip config get "global.$$2" 2>/dev/null; }; set --; \
 	    for url in $$(setting INDEX_URL index-url); do set -- "$$@" --default-index "$$url"; done; \
-	    for url in $$(setting EXTRA_INDEX_URL extra-index-url); do set -- "$$@" --index "$$url"; done; \
+	    for url in $$PIP_EXTRA_INDEX_URL; do set -- "$$@" --index "$$url"; done; \
 	    for folder in $$(setting FIND_LINKS find-links); do set -- "$$@" --find-links "$$folder"; done; \
 	    $(BIN)/uv pip install --python $(BIN)/python --index-strategy unsafe-best-match "$$@" \
 	        --constraint constraints.txt --editable '.[dev]' \
