@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from heartvoice.checkpoints.bigvgan import RandomBigvgan
 from heartvoice.checkpoints.random_f0 import rmvpe_init
 from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartcodec_init, heartmula_init
+from heartvoice.checkpoints.random_roformer import roformer_init
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.speaker import speaker_init
 from heartvoice.config.presets import (
@@ -29,6 +30,7 @@ from heartvoice.config.presets import (
     SwiftF0Config,
     WhisperConfig,
 )
+from heartvoice.config.roformer import RoformerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import build_separator, separator_init
 from heartvoice.models.seed_vc.build import AnyPart, build_part
@@ -50,7 +52,7 @@ __all__ = [
     "random_checkpoint",
 ]  # fmt: skip
 
-_Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | AnySpeaker | AnyF0 | AnyPart
+_Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | RoformerConfig | AnySpeaker | AnyF0 | AnyPart
 """Networks whose random weights follow from an `InitFn` alone; the vocoder has fixed filters too."""
 AnyConfig = _Drawn | BigvganConfig
 
@@ -77,8 +79,8 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 from heartvoice.models.heartcodec.codec import HeartCodec
 
                 return HeartCodec(sizes, decode_only=decode_only)
-            case SeparatorConfig():
-                return build_separator(sizes)
+            case SeparatorConfig() | RoformerConfig():
+                return _build_separator(sizes)
             case SpeakerConfig():
                 from heartvoice.models.speaker import Resemblyzer
 
@@ -99,6 +101,14 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 return Bigvgan(sizes)
             case SwiftF0Config():
                 raise TypeError("sizes: expected a network with a PyTorch module, got swift-f0, a published graph")
+
+
+def _build_separator(sizes: SeparatorConfig | RoformerConfig) -> nn.Module:
+    if isinstance(sizes, SeparatorConfig):
+        return build_separator(sizes)
+    from heartvoice.models.roformer.network import Roformer
+
+    return Roformer(sizes)
 
 
 def manifest(sizes: AnyConfig) -> dict[str, tuple[int, ...]]:
@@ -211,6 +221,8 @@ def _init_fn(sizes: _Drawn) -> InitFn:
             return heartcodec_init(sizes)
         case SeparatorConfig():
             return separator_init(sizes)
+        case RoformerConfig():
+            return roformer_init(sizes)
         case SpeakerConfig() | CampplusConfig():
             return speaker_init(sizes)
         case RmvpeConfig():

@@ -1,0 +1,1 @@
+"""BS-RoFormer and MelBand-RoFormer, separators of vocals or several stems."""
