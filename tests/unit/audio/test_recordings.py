@@ -117,6 +117,15 @@ def test_the_same_samples_have_the_same_name_however_they_came() -> None:
     assert file.sha256 != voice_of(audio[:-1]).sha256
 
 
+@pytest.mark.parametrize(("left", "right", "used"), [(1.0, -1.0, 0), (1.0, -0.7, 0), (-0.7, 1.0, 1)])
+def test_a_voice_whose_channels_cancel_is_its_louder_channel(left: float, right: float, used: int) -> None:
+    audio = np.stack([left * speaker(4), right * speaker(4)]).astype(np.float32)
+    voice = voice_of(audio)
+    assert np.array_equal(voice.audio44, audio[used])
+    side = ("left", "right")[used]
+    assert f"channels: they cancel each other, so only the {side} one is used" in voice.warnings
+
+
 @pytest.mark.parametrize(("seconds", "fits"), [(2.9, False), (3.0, True), (60.0, True), (600.1, False)])
 def test_a_voice_has_3_to_600_seconds(seconds: float, fits: bool) -> None:
     audio = speaker(seconds, 8000)

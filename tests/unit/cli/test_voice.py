@@ -33,6 +33,7 @@ from tests.fakes.server import (
     event,
     final,
     input_bytes,
+    input_raw,
     job_report,
     mix_stem_samples,
     mix_stems,
@@ -118,6 +119,19 @@ def test_voice_consent_and_modes_reach_the_server(server: FakeServer) -> None:
     assert input_bytes(request, "auto_pitch") == b"octave"
     run(server, SUNG)
     assert {tensor.name for tensor in server.requests[1].inputs} == {"tags", "voice", "voice_consent", "events"}
+
+
+@pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
+def test_how_a_reference_is_checked_reaches_the_server(server: FakeServer, job: tuple[str, ...]) -> None:
+    assert run(server, job, "--reference-check", "strict", "--reference-separate").exit_code == 0
+    (request,) = server.requests
+    assert input_bytes(request, "reference_check") == b"strict"
+    assert input_raw(request, "reference_separate") == b"\x01"
+    refused = run(server, job, "--reference-check", "loose")
+    assert refused.exit_code == 2
+    assert "reference_check: expected one of " in refused.stderr
+    assert "got 'loose'" in refused.stderr
+    assert len(server.requests) == 1, "refused before the job"
 
 
 def test_the_voice_comes_from_standard_input(server: FakeServer) -> None:

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from heartvoice.errors import InvalidRequestError
 from heartvoice.evaluation.cases import find_cases
+from heartvoice.evaluation.dnsmos import Dnsmos
 from heartvoice.evaluation.harness import N_STEPS, Evaluation, evaluate_case
 from heartvoice.evaluation.judges import Judges
 from heartvoice.evaluation.results import as_json, dumps, medians, show
-from tests.fakes.judges import judges, tone, write_case
+from tests.fakes.judges import Scores, judges, tone, write_case
 
 LOW, HIGH = tone(200.0), tone(1000.0)
 BAND = tone(60.0, level=0.3)
@@ -102,6 +103,21 @@ def test_a_silent_result_is_no_voice(tmp_path: Path) -> None:
     assert made.level["result"].loudness_lufs is None
     json.loads(dumps([made]))
     words(made)
+
+
+@pytest.mark.parametrize("gain_db", [-30.0, -6.0, 12.0])
+def test_gain_leaves_every_rating_equal(tmp_path: Path, gain_db: float) -> None:
+    def heard(folder: str, gain: float) -> tuple[Evaluation, np.ndarray]:
+        scores = Scores()
+        made = evaluated(tmp_path / folder, replace(judges(), dnsmos=Dnsmos(scores)), result=gain * LOW)
+        return made, np.stack(scores.windows)
+
+    (plain, windows), (louder, louder_windows) = heard("a", 1.0), heard("b", 10 ** (gain_db / 20))
+    assert np.allclose(louder_windows, windows, atol=1e-5), "the network rates the same samples"
+    assert louder.dnsmos == plain.dnsmos
+    assert louder.mel_distance_db == pytest.approx(plain.mel_distance_db, abs=1e-3)
+    after, plain_after = louder.similarity["resemblyzer"].after, plain.similarity["resemblyzer"].after
+    assert after == pytest.approx(plain_after, abs=1e-3)
 
 
 def test_without_judges_the_rest_is_measured(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, SVC
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.server.loss_log import LossLog
 from heartvoice.serving.histograms import Histogram
 from heartvoice.serving.job_record import JobRecord, payload_of
@@ -35,6 +36,27 @@ def test_a_job_is_described_by_times_and_amounts_alone() -> None:
     assert record.first_audio_s is not None
     assert record.rtf is not None
     assert record.rtf < record.seconds
+
+
+PRIVATE = "the words of a song, who agreed, and secret-name.wav"
+
+
+@pytest.mark.parametrize("spec", [SONG, COVER, RENDER, DEMUCS, SVC, SPEAKER_ENCODER], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("outcome", ["ok", "INVALID_ARG", "CANCELLED"])
+def test_the_line_of_no_job_holds_what_the_caller_sent_or_got(spec: ModelSpec, outcome: str) -> None:
+    record = JobRecord(spec, "id")
+    record.started()
+    report = {
+        "lyrics": PRIVATE, "tags": PRIVATE, "voice_consent": PRIVATE, "warnings": [PRIVATE], "preset": PRIVATE,
+        "timings": {"lm_s": PRIVATE, "mix_s": 0.5}, "sample_rate_hz": 48_000, "samples": 480,
+    }  # fmt: skip
+    for tensor in spec.outputs:
+        record.sent({tensor.name: json.dumps(report) if tensor.name == "REPORT" else PRIVATE})
+    facts = record.facts(outcome)
+    assert PRIVATE not in json.dumps(facts)
+    assert facts["stages"] == ({"mix_s": 0.5} if any(tensor.name == "REPORT" for tensor in spec.outputs) else {})
+    texts = {name: value for name, value in facts.items() if isinstance(value, str) and name != "time"}
+    assert texts == {"id": "id", "model": spec.name, "outcome": outcome}
 
 
 def test_a_job_that_ends_with_a_file_has_audio_by_its_report() -> None:
