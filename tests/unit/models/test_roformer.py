@@ -17,14 +17,11 @@ from heartvoice.models.load import Checkpoint, load_module, load_network, manife
 from heartvoice.models.roformer.bands import overlap_table
 from heartvoice.models.roformer.network import Roformer
 from heartvoice.stages.separation.roformer_transform import RoformerTransform
-from tests.support.golden_cases import GoldenFolder, all_folders, assert_close
+from tests.support.golden_cases import GoldenFolder, assert_close
+from tests.support.roformers import golden_roformers, golden_sizes
 
 TOLERANCE = 2e-5
-FOLDERS = [
-    pytest.param(folder, id=folder.label)
-    for folder in all_folders()
-    if folder.kind.startswith("roformer/") and (folder.path / "weights.safetensors").is_file()
-]
+FOLDERS = [pytest.param(folder, id=folder.label) for folder in golden_roformers()]
 ASSETS = Path(__file__).parents[2] / "assets"
 SMALL = {
     "bs": RoformerConfig.from_config(
@@ -41,11 +38,7 @@ SMALL = {
 @lru_cache(maxsize=8)
 def network_of(folder: GoldenFolder) -> Roformer:
     source = Checkpoint.open(folder.path / "weights.safetensors")
-    config = dict(folder.config)
-    if "num_bands" in config and "bands_first_last_bin" not in config:
-        bands = mel_bands(config["num_bands"], config.get("sample_rate", 44_100), config["stft_n_fft"])
-        config["bands_first_last_bin"] = [list(band) for band in bands]
-    network = load_network(RoformerConfig.from_config(config), source)
+    network = load_network(golden_sizes(folder), source)
     assert isinstance(network, Roformer)
     return network
 
