@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2_grpc
+
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.server import Gateway
 
@@ -54,3 +58,23 @@ def running(upstream: str, **options: Any) -> Iterator[RunningGateway]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)
         loop.close()
+
+
+class Stub:
+    """The protocol's own stub, to a gateway."""
+
+    def __init__(self, url: str, *options: tuple[str, Any]) -> None:
+        self.channel = grpc.insecure_channel(url, [("grpc.max_receive_message_length", -1), *options])
+        self.calls = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    def __enter__(self) -> Stub:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def refused(self, method: str, message: Any, **options: Any) -> grpc.RpcError:
+        """Make a call that must fail, and return its error."""
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(self.calls, method)(message, timeout=10, **options)
+        return caught.value
