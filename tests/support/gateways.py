@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.server import Gateway
+
+LYRICS = {"lyrics": np.array([b"la la"], object)}
+"""Inputs of `song`; those of `render` are `FILE`."""
+FILE = LYRICS | {"format": np.array([b"wav"], object)}
 
 
 class RunningGateway:

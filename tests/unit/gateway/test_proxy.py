@@ -42,12 +42,9 @@ from tests.fakes.server import (
     stream_response,
 )
 from tests.support.callers import AsyncCaller, Caller, SyncCaller
-from tests.support.gateways import RunningGateway, Stub, running
+from tests.support.gateways import FILE, LYRICS, RunningGateway, Stub, running
 from tests.support.raw import request
 from tests.support.waiting import wait_until
-
-LYRICS = {"lyrics": np.array([b"la la"], object)}
-FILE = LYRICS | {"format": np.array([b"wav"], object)}
 
 
 @pytest.fixture(params=[SyncCaller(), AsyncCaller()], ids=["sync", "async"])

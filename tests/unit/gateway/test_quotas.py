@@ -14,22 +14,13 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from heartvoice.client import Client
-from heartvoice.errors import (
-    InvalidRequestError,
-    ModelUnavailableError,
-)
+from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 from heartvoice.gateway.authentication import add_token
 from heartvoice.gateway.rate_limits import Limits
-from tests.fakes.server import (
-    FakeServer,
-    silent_song,
-)
-from tests.support.gateways import RunningGateway, Stub, running
+from tests.fakes.server import FakeServer, silent_song
+from tests.support.gateways import FILE, LYRICS, RunningGateway, Stub, running
 from tests.support.raw import request
 from tests.support.waiting import wait_until
-
-LYRICS = {"lyrics": np.array([b"la la"], object)}
-FILE = LYRICS | {"format": np.array([b"wav"], object)}
 
 
 def test_compressed_messages_are_refused(gateway: RunningGateway, server: FakeServer) -> None:

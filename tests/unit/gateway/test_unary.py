@@ -11,10 +11,9 @@ import pytest
 from heartvoice.gateway import proxy
 from heartvoice.gateway.rate_limits import Limits
 from tests.fakes.server import FakeServer, infer_response
-from tests.support.gateways import RunningGateway, Stub, running
+from tests.support.gateways import FILE, RunningGateway, Stub, running
 from tests.support.raw import request
 from tests.support.waiting import wait_until
-from tests.unit.gateway.test_proxy import FILE
 
 LABELS = {"caller": "anonymous", "method": "ModelInfer", "model": "render", "code": "OK"}
 

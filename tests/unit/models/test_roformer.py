@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.audio.mel_bands import mel_bands
 from heartvoice.config.roformer import MEL_BANDS, ROFORMERS, RoformerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.load import Checkpoint, load_module, load_network, manifest, random_checkpoint
@@ -18,7 +17,7 @@ from heartvoice.models.roformer.bands import overlap_table
 from heartvoice.models.roformer.network import Roformer
 from heartvoice.stages.separation.roformer_transform import RoformerTransform
 from tests.support.golden_cases import GoldenFolder, assert_close
-from tests.support.roformers import golden_roformers, golden_sizes
+from tests.support.roformers import golden_roformers, golden_sizes, mel_bands
 
 TOLERANCE = 2e-5
 FOLDERS = [pytest.param(folder, id=folder.label) for folder in golden_roformers()]
