@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arithmetic import decoder_flop, flow_flop, frame_bytes, prefill_flop
-from heartvoice.config.presets import PRESETS, Preset, RmvpeConfig
+from heartvoice.config.presets import PRESETS, AnySeparator, Preset, RmvpeConfig, SpleeterConfig
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import FRAMES_PER_S, LATENTS_PER_FRAME
 from heartvoice.contracts.graphs import SVC_CONTEXT
@@ -106,12 +106,20 @@ def song_work(preset: Preset, duration_s: float) -> Iterable[Work]:
     yield from _voice_work(preset, duration_s)
 
 
-def _voice_work(preset: Preset, duration_s: float) -> Iterable[Work]:
-    separator, svc = preset.separator, preset.svc
+def _separation(separator: AnySeparator, duration_s: float) -> Work:
     segments = math.ceil(duration_s * separator.samplerate / separator.stride_samples)
-    spectrum = (1, 4, separator.nfft // 2, -(-separator.segment_samples // (separator.nfft // 4)))
-    one = _counted(separator, lambda module: module.core(_zeros(1, 2, separator.segment_samples), _zeros(*spectrum)))
-    yield _bound("Demucs", segments * one, f"{segments} segments, {separator.n_models} networks", fp32_only=True)
+    if isinstance(separator, SpleeterConfig):
+        one = _counted(separator, lambda module: module(_zeros(1, 2, separator.frames, separator.bins)))
+        return _bound("Spleeter", segments * one, f"{segments} segments", fp32_only=True)
+    mix = 1, 2, separator.segment_samples
+    spectrum = 1, 4, separator.nfft // 2, -(-separator.segment_samples // (separator.nfft // 4))
+    one = _counted(separator, lambda module: module.core(_zeros(*mix), _zeros(*spectrum)))
+    return _bound("Demucs", segments * one, f"{segments} segments, {separator.n_models} networks", fp32_only=True)
+
+
+def _voice_work(preset: Preset, duration_s: float) -> Iterable[Work]:
+    svc = preset.svc
+    yield _separation(preset.separator, duration_s)
 
     whisper = _counted(svc.whisper, lambda module: module(_zeros(1, svc.whisper.num_mel_bins, 3000)))
     prompt = round(_default(SVC_SETTINGS, "prompt_s") * MEL_FRAMES_PER_S)

@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from heartvoice.arrays import Array
-from heartvoice.config.presets import PRESETS, SEPARATORS, Preset
+from heartvoice.config.presets import PRESETS, Preset, htdemucs_of
 from heartvoice.errors import HeartvoiceError
 from heartvoice.export.emulate import compare, emulate
 from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region
@@ -56,7 +56,7 @@ def few_layers(preset: Preset) -> Preset:
         whisper=replace(preset.svc.whisper, encoder_layers=_FULL_WIDTH_LAYERS),
         dit=replace(preset.svc.dit, depth=2 * _FULL_WIDTH_LAYERS + 1),
     )
-    return replace(one_layer(preset), svc=svc, separator=SEPARATORS["htdemucs"])
+    return replace(one_layer(preset), svc=svc, separator=htdemucs_of("oss-3b"))
 
 
 @contextmanager

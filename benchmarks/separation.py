@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ import torch
 
 from heartvoice import keyed_random
 from heartvoice.arrays import Array
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
+from heartvoice.config.presets import SeparatorConfig, htdemucs_of
 from heartvoice.contracts.messages import StemsChunk
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.writer import GRAPH_FILE, write_graph
@@ -41,10 +42,10 @@ from heartvoice.stages.separation.stage import SeparateStage
 
 Floats = npt.NDArray[np.float32]
 PRESET_SIZES: dict[str, SeparatorConfig] = {
-    "tiny": PRESETS["tiny"].separator,
-    "mid": PRESETS["mid"].separator,
-    "full": SEPARATORS["htdemucs"],
-    "full-ft": SEPARATORS["htdemucs_ft"],
+    "tiny": htdemucs_of("tiny"),
+    "mid": htdemucs_of("mid"),
+    "full": htdemucs_of("oss-3b"),
+    "full-ft": replace(htdemucs_of("oss-3b"), n_models=4),
 }
 APPLY_MODEL, ONNXRUNTIME = "apply_model fp32", "onnxruntime fp32"
 OPENVINO = {"openvino fp32": "f32", "openvino bf16": "bf16"}

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from heartvoice.errors import ExportError
@@ -34,8 +34,12 @@ class Staging:
         """Remove the prepared folder of a model."""
         shutil.rmtree(self._new / model)
 
-    def commit(self, index: str) -> None:
+    def commit(self, index: str, gone: Iterable[str] = ()) -> None:
         """Replace the models by the prepared ones, then write the index; restore the old state on failure.
+
+        Args:
+            index: its text.
+            gone: models that the repository does not have any more.
 
         The index is absent while models are moved, so a reader never sees a mixture as a finished export.
         """
@@ -52,6 +56,9 @@ class Staging:
                     (self.repository / model).replace(self._old / model)
                 done.append(model)
                 (self._new / model).replace(self.repository / model)
+            for model in gone:
+                if (self.repository / model).exists():
+                    (self.repository / model).replace(self._old / model)
             write_file(self.root / INDEX, index)
             (self.root / INDEX).replace(current)
         except BaseException:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.models import HEARTMULA, MODELS
+from heartvoice.contracts.models import HEARTMULA, MODELS, models_with
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import EngineError, HeartvoiceError
 from heartvoice.export import layout
@@ -51,10 +51,11 @@ def repository_drift(root: Path) -> list[str]:
         for name, text in configs(model.spec).items():
             found += _generated(root, name, text, _ADVICE)
         found += _graph(root, model, preset, index)
-    for name in MODELS:
+    models = models_with(preset.separator.engine)
+    for name, spec in models.items():
         if name not in graphs:
-            found += _plain(root, MODELS[name])
-    known = {*MODELS, *graphs, INDEX, REPORT}
+            found += _plain(root, spec)
+    known = {*models, *graphs, INDEX, REPORT}
     found += _plans(repository, tuple(graphs))
     found += [f"{path.name}: no contract has this model" for path in sorted(root.iterdir()) if path.name not in known]
     return found

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import heartvoice
 from heartvoice.config.presets import (
     AnyF0,
+    AnySeparator,
     AnySpeaker,
     HeartCodecConfig,
     HeartMuLaConfig,
     Preset,
     RmvpeConfig,
-    SeparatorConfig,
+    SpleeterConfig,
 )
 from heartvoice.contracts.graphs import (
     CONTENT_ENCODER,
@@ -37,7 +38,7 @@ from heartvoice.contracts.models import (
     HEARTCODEC_CONDITION,
     HEARTCODEC_DECODER,
     HEARTCODEC_FLOW,
-    HTDEMUCS,
+    SEPARATOR_GRAPHS,
     SPEAKER_NETWORK,
 )
 from heartvoice.contracts.types import Axis, ModelSpec
@@ -97,8 +98,10 @@ def codec_axes(sizes: HeartCodecConfig) -> dict[str, int]:
     return {"latent": sizes.out_channels, "latent_half": sizes.latent_hidden_dim, "condition": sizes.dim}
 
 
-def separator_axes(sizes: SeparatorConfig) -> dict[str, int]:
+def separator_axes(sizes: AnySeparator) -> dict[str, int]:
     """Return the contract's axes that the separator's sizes fix."""
+    if isinstance(sizes, SpleeterConfig):
+        return {"source": len(sizes.sources), "magnitude_frame": sizes.frames, "magnitude_bin": sizes.bins}
     return {
         "source": len(sizes.sources),
         "segment_sample": sizes.segment_samples,
@@ -128,7 +131,7 @@ def graph_models(preset: Preset, quantize: str | None = None) -> dict[str, Graph
     """
     codec = (HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER)
     models = [GraphModel(spec, "codec", _of(spec, codec_axes(preset.codec))) for spec in codec]
-    models.append(GraphModel(HTDEMUCS, "separator", separator_axes(preset.separator)))
+    models.append(GraphModel(SEPARATOR_GRAPHS[preset.separator.engine], "separator", separator_axes(preset.separator)))
     models.append(GraphModel(SPEAKER_NETWORK, "speaker", speaker_axes(preset.speaker)))
     models.append(GraphModel(F0_NETWORK, "f0", f0_axes(preset.f0)))
     svc = preset.svc

@@ -15,7 +15,7 @@ from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
 from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
-from heartvoice.config.presets import CampplusConfig, Preset, SwiftF0Config
+from heartvoice.config.presets import CampplusConfig, Preset, SeparatorConfig, SpleeterConfig, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
@@ -84,10 +84,19 @@ def _decoder(preset: Preset, frames: int) -> Arrays:
     return {"latents": _noise("latents", 2, preset.codec.latent_hidden_dim, frames, scale=0.5)}
 
 
-def _separator(preset: Preset, _frames: int) -> Arrays:
+def _spleeter(preset: Preset, _frames: int) -> Arrays:
+    """Make the magnitudes of one segment of a chord and noise."""
+    from heartvoice.export.parity_separator import magnitudes
+
+    assert isinstance(preset.separator, SpleeterConfig)
+    return {"magnitudes": magnitudes(preset.separator, 1)}
+
+
+def _htdemucs(preset: Preset, _frames: int) -> Arrays:
     """Make one segment of a chord and noise at the network's length."""
     from heartvoice.export.parity_separator import music
 
+    assert isinstance(preset.separator, SeparatorConfig)
     mix = music(preset.separator, 1)
     return {"mix": mix, "spectrum": SegmentTransform(preset.separator).forward(mix[0])[None]}
 
@@ -164,7 +173,8 @@ _CASES: Mapping[str, Callable[[Preset, int], Arrays]] = {
     "heartcodec_condition": _condition,
     "heartcodec_flow": _codec_flow,
     "heartcodec_decoder": _decoder,
-    "htdemucs": _separator,
+    "htdemucs": _htdemucs,
+    "spleeter": _spleeter,
     "speaker_network": _speaker,
     "f0_network": _f0,
     "content_encoder": _content,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from heartvoice.config.presets import Preset
+from typing import TypeVar
+
+from heartvoice.config.presets import Preset, SeparatorConfig, SpleeterConfig
 from heartvoice.errors import ExportError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.f0_graph import build_f0_network
@@ -17,13 +19,14 @@ from heartvoice.export.parity_codec import compare_condition, compare_decoder, c
 from heartvoice.export.parity_f0 import compare_f0
 from heartvoice.export.parity_lm import compare_heartmula, compare_heartmula_ort
 from heartvoice.export.parity_separator import TOLERANCE as SEPARATOR_TOLERANCE
-from heartvoice.export.parity_separator import compare_htdemucs
+from heartvoice.export.parity_separator import compare_htdemucs, compare_spleeter
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
 from heartvoice.export.parity_vocoder import compare_style, compare_vocoder
 from heartvoice.export.quantize import NOTHING, Quantization
 from heartvoice.export.quantize_quality import report
 from heartvoice.export.speaker_graph import build_speaker_network
+from heartvoice.export.spleeter_graph import build_spleeter
 from heartvoice.export.style_graph import build_svc_style
 from heartvoice.export.svc_flow_graph import build_svc_flow
 from heartvoice.export.svc_graphs import build_content_encoder, build_svc_regulator
@@ -32,6 +35,15 @@ from heartvoice.models.load import TensorSource
 
 _RIGHT_BUT_ROUNDED: dict[Precision, float] = {"fp32": 0.5}
 """Tolerance of a quantised graph, as a plausibility check; `quantize_quality` measures its quality."""
+
+_Sizes = TypeVar("_Sizes", SeparatorConfig, SpleeterConfig)
+
+
+def _sizes(preset: Preset, engine: type[_Sizes]) -> _Sizes:
+    """The separator's sizes, which are those of the graph's engine."""
+    assert isinstance(preset.separator, engine)
+    return preset.separator
+
 
 TARGETS: dict[str, Target] = {
     "heartcodec_condition": Target(
@@ -50,8 +62,14 @@ TARGETS: dict[str, Target] = {
         layered=False,
     ),
     "htdemucs": Target(
-        lambda preset, source, precision: build_htdemucs(preset.separator, source, precision),
+        lambda preset, source, precision: build_htdemucs(_sizes(preset, SeparatorConfig), source, precision),
         compare_htdemucs,
+        layered=False,
+        tolerance=TOLERANCE | {"fp32": SEPARATOR_TOLERANCE},
+    ),
+    "spleeter": Target(
+        lambda preset, source, precision: build_spleeter(_sizes(preset, SpleeterConfig), source, precision),
+        compare_spleeter,
         layered=False,
         tolerance=TOLERANCE | {"fp32": SEPARATOR_TOLERANCE},
     ),

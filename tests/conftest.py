@@ -68,8 +68,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny preset, exported with random weights. Not to be changed by a test."""
-    from heartvoice.config.presets import PRESETS
+    """The tiny preset, exported with random weights, the separator's too: a quick one. Not to be changed by a test."""
+    from heartvoice.config.presets import PRESETS, with_separator
     from heartvoice.export.repository import export_repository
     from heartvoice.export.weights import random_weights
     from heartvoice.runtime.repository import INDEX
@@ -82,7 +82,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (shared / "exported" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / INDEX).exists():  # the last file of an export
-            export_repository(random_weights(PRESETS["tiny"], 0), root)
+            export_repository(random_weights(with_separator(PRESETS["tiny"], "htdemucs"), 0), root)
     return root
 
 

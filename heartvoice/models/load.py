@@ -15,8 +15,10 @@ from heartvoice.checkpoints.random_init import InitFn, RandomCheckpoint, heartco
 from heartvoice.checkpoints.random_roformer import roformer_init
 from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource, listed
 from heartvoice.checkpoints.speaker import speaker_init
+from heartvoice.checkpoints.spleeter import spleeter_init
 from heartvoice.config.presets import (
     AnyF0,
+    AnySeparator,
     AnySpeaker,
     BigvganConfig,
     CampplusConfig,
@@ -27,6 +29,7 @@ from heartvoice.config.presets import (
     RmvpeConfig,
     SeparatorConfig,
     SpeakerConfig,
+    SpleeterConfig,
     SwiftF0Config,
     WhisperConfig,
 )
@@ -52,7 +55,7 @@ __all__ = [
     "random_checkpoint",
 ]  # fmt: skip
 
-_Drawn = HeartMuLaConfig | HeartCodecConfig | SeparatorConfig | RoformerConfig | AnySpeaker | AnyF0 | AnyPart
+_Drawn = HeartMuLaConfig | HeartCodecConfig | AnySeparator | RoformerConfig | AnySpeaker | AnyF0 | AnyPart
 """Networks whose random weights follow from an `InitFn` alone; the vocoder has fixed filters too."""
 AnyConfig = _Drawn | BigvganConfig
 
@@ -79,7 +82,7 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 from heartvoice.models.heartcodec.codec import HeartCodec
 
                 return HeartCodec(sizes, decode_only=decode_only)
-            case SeparatorConfig() | RoformerConfig():
+            case SeparatorConfig() | SpleeterConfig() | RoformerConfig():
                 return _build_separator(sizes)
             case SpeakerConfig():
                 from heartvoice.models.speaker import Resemblyzer
@@ -103,9 +106,13 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 raise TypeError("sizes: expected a network with a PyTorch module, got swift-f0, a published graph")
 
 
-def _build_separator(sizes: SeparatorConfig | RoformerConfig) -> nn.Module:
+def _build_separator(sizes: AnySeparator | RoformerConfig) -> nn.Module:
     if isinstance(sizes, SeparatorConfig):
         return build_separator(sizes)
+    if isinstance(sizes, SpleeterConfig):
+        from heartvoice.models.spleeter import Spleeter
+
+        return Spleeter(sizes)
     from heartvoice.models.roformer.network import Roformer
 
     return Roformer(sizes)
@@ -223,6 +230,8 @@ def _init_fn(sizes: _Drawn) -> InitFn:
             return separator_init(sizes)
         case RoformerConfig():
             return roformer_init(sizes)
+        case SpleeterConfig():
+            return spleeter_init()
         case SpeakerConfig() | CampplusConfig():
             return speaker_init(sizes)
         case RmvpeConfig():

@@ -19,7 +19,7 @@ from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.streaming_separation import RecordingChunk
 from heartvoice.pipeline.voice_conversion import VoiceConversionPipeline, VoiceStages
-from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.stage import plan_of
 
 Audio = NDArray[np.float32]
 
@@ -88,7 +88,7 @@ def _run(
 ) -> Generator[Message, None, None]:
     n_samples = sum(chunk.audio.shape[1] for chunk in chunks)
     conversion = VoiceConversionPipeline(
-        request.voice, stages, SeparationPlan(preset.separator), context,
+        request.voice, stages, plan_of(preset.separator), context,
         encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
         stems=request.stems, n_frames=round(n_samples / FRAME_HOP),
     )  # fmt: skip

@@ -19,7 +19,8 @@ from heartvoice.pipeline.streaming_separation import (
     resample_stream,
 )
 from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS, POLL_S, VoiceConversionPipeline, VoiceStages
-from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.plan import Plan
+from heartvoice.stages.separation.stage import plan_of
 
 
 def run_song(
@@ -55,7 +56,7 @@ def run_song(
     if request.voice is None and not request.stems:
         yield from context.deliver(song.run())
         return
-    plan = SeparationPlan(preset.separator)
+    plan = plan_of(preset.separator)
     if request.voice is None:
         yield from context.deliver(_run_with_stems(song, voice_stages(), plan, context))
         return
@@ -75,7 +76,7 @@ def _run_with_voice(
 
 
 def _run_with_stems(
-    song: SongPipeline, stages: VoiceStages, plan: SeparationPlan, context: JobContext
+    song: SongPipeline, stages: VoiceStages, plan: Plan, context: JobContext
 ) -> Generator[Message, None, None]:
     """A song with its stems; its audio is the same as without them."""
     separator, splitter = StreamingSeparator(stages.separate, plan), StemSplitter()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heartvoice.audio.mixer import MixPiece
 from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.plan import Plan
 from heartvoice.stages.separation.request import SeparationRequest
 
 Audio = NDArray[np.float32]
@@ -71,7 +71,7 @@ def resample_stream(pieces: Iterable[Audio]) -> Iterator[RecordingChunk]:
 class _Windows:
     """Cuts a recording, as it comes, into the separator's requests."""
 
-    def __init__(self, plan: SeparationPlan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._first = self._base = 0
         """Number of the next segment, and the first sample of `_audio`."""
@@ -80,12 +80,13 @@ class _Windows:
     def push(self, mix: Audio) -> Iterator[tuple[Audio, int]]:
         """Add [2, M]; yields audio and context of each complete request but the last one."""
         self._audio = mix if not self._audio.shape[1] else np.concatenate([self._audio, mix], axis=1)
-        plan = self._plan
-        while self._base + self._audio.shape[1] > self._first * plan.stride + plan.segment:
-            start = self._first * plan.stride
-            yield self._audio[:, start - self._base : start - self._base + plan.segment], 0
+        while True:
+            start, end = self._plan.window(self._first)
+            if self._base + self._audio.shape[1] <= end:
+                return
+            yield self._audio[:, start - self._base : end - self._base], 0
             self._first += 1
-            keep = max(0, self._first * plan.stride - plan.segment)  # context of a short last segment
+            keep = self._plan.kept(self._first)
             self._audio, self._base = self._audio[:, keep - self._base :], keep
 
     def finish(self) -> tuple[Audio, int]:
@@ -102,9 +103,7 @@ class StreamingSeparator:
         plan: of the separator.
     """
 
-    def __init__(
-        self, separate: Callable[[SeparationRequest], tuple[Audio, Audio | None]], plan: SeparationPlan
-    ) -> None:
+    def __init__(self, separate: Callable[[SeparationRequest], tuple[Audio, Audio | None]], plan: Plan) -> None:
         self._separate, self._windows = separate, _Windows(plan)
         self._carry: Audio | None = None
         self._recording, self._mix = SampleQueue((2,)), SampleQueue((2,))

@@ -29,7 +29,7 @@ from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingDetector, SingingEx
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.reference import ReferenceCheck
-from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.plan import Plan
 from heartvoice.stages.separation.request import SeparationRequest
 from heartvoice.stages.svc.report import ConversionReports
 from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
@@ -82,7 +82,7 @@ class VoiceConversionPipeline:
         self,
         request: VoiceRequest,
         stages: VoiceStages,
-        plan: SeparationPlan,
+        plan: Plan,
         context: JobContext,
         *,
         encoder: str = "",

@@ -12,17 +12,18 @@ from typing import Any
 from heartvoice.checkpoints.file_hash import sha256 as sha256
 from heartvoice.config.presets import (
     F0S,
+    SEPARATORS,
     SPEAKERS,
     CampplusConfig,
     GenerationIds,
     HeartCodecConfig,
     HeartMuLaConfig,
     Preset,
-    SeparatorConfig,
     SvcConfig,
 )
 from heartvoice.contracts.constants import CONTRACT
-from heartvoice.contracts.models import HEARTMULA
+from heartvoice.contracts.models import HEARTMULA, models_with
+from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
@@ -78,12 +79,12 @@ class Repository:
     def preset(self) -> Preset:
         """The preset, with the sizes that the export found in the checkpoints."""
         sizes = self.index["sizes"]
-        speaker, f0 = sizes["speaker"], sizes["f0"]
+        speaker, f0, separator = sizes["speaker"], sizes["f0"], sizes["separator"]
         return Preset(
             name=self.index["preset"],
             lm=HeartMuLaConfig.from_config(sizes["lm"]),
             codec=HeartCodecConfig.from_config(sizes["codec"]),
-            separator=SeparatorConfig.from_config(sizes["separator"]),
+            separator=SEPARATORS[separator.get("engine", "htdemucs")].from_config(separator),
             speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
             f0=F0S[f0["engine"]].from_config(f0),
             svc=SvcConfig.from_config(sizes["svc"]),
@@ -91,6 +92,11 @@ class Repository:
             ids=GenerationIds.from_config(sizes["ids"]),
             max_positions=sizes["max_positions"],
         )
+
+    @property
+    def models(self) -> dict[str, ModelSpec]:
+        """The contracts' models that it has, by name."""
+        return models_with(self.preset.separator.engine)
 
     @property
     def tokenizer(self) -> Path:

@@ -16,15 +16,17 @@ from typing import Literal
 
 from heartvoice.config.presets import (
     SEPARATORS,
+    AnySeparator,
     HeartCodecConfig,
     Preset,
     SeparatorConfig,
+    SpleeterConfig,
     SwiftF0Config,
     TransformerConfig,
 )
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.contracts.constants import LATENTS_PER_FRAME
-from heartvoice.contracts.models import HTDEMUCS, MODELS
+from heartvoice.contracts.models import MODELS, SEPARATOR_GRAPHS
 from heartvoice.contracts.tensors import LATENT_FRAME, WINDOW
 from heartvoice.models.heartcodec.estimator import mlp_width
 from heartvoice.models.load import AnyConfig, build_module
@@ -125,14 +127,22 @@ def vocoder_bytes(sizes: BigvganConfig, *, frames: int) -> int:
     return SNAKE_LIVE * max(width * length for width, length in zip(widths, lengths, strict=True)) * BYTES["fp32"]
 
 
-def segment_bytes(sizes: SeparatorConfig) -> int:
-    """Return the bytes of the separator graph's input for one segment in float32: samples and spectrum."""
+def segment_bytes(sizes: AnySeparator) -> int:
+    """Return the bytes of the separator graph's input for one segment in float32."""
+    if isinstance(sizes, SpleeterConfig):
+        return 2 * sizes.frames * sizes.bins * BYTES["fp32"]
     spectrum = 4 * (sizes.nfft // 2) * _spectrum_frames(sizes)
     return (2 * sizes.segment_samples + spectrum) * BYTES["fp32"]
 
 
-def separator_bytes(sizes: SeparatorConfig) -> int:
-    """Return the bytes of the separator's first encoder before its gate, with inputs and outputs, for one segment."""
+def separator_bytes(sizes: AnySeparator) -> int:
+    """Return the bytes of the separator's widest layer, with inputs and outputs, for one segment.
+
+    htdemucs' is its first encoder before the gate, Spleeter's the first convolution or the last transposed one.
+    """
+    if isinstance(sizes, SpleeterConfig):
+        first = sizes.filters[0] * (sizes.frames // 2) * (sizes.bins // 2)
+        return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
     first = 2 * sizes.channels * (sizes.nfft // 2 // 4) * _spectrum_frames(sizes)
     return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
 
@@ -141,12 +151,16 @@ def _spectrum_frames(sizes: SeparatorConfig) -> int:
     return -(-sizes.segment_samples // (sizes.nfft // 4))
 
 
+def _separator_name(sizes: AnySeparator) -> str:
+    return "Spleeter's weights" if isinstance(sizes, SpleeterConfig) else f"{sizes.n_models} htdemucs' weights"
+
+
 def _weights(preset: Preset, codec: CodecPrecision) -> list[MemoryItem]:
     svc = preset.svc
     lines: list[tuple[str, AnyConfig, Literal["fp32", "bf16"]]] = [
         ("HeartMuLa's weights", preset.lm, "bf16"),
         ("HeartCodec's weights", preset.codec, codec),
-        (f"{preset.separator.n_models} htdemucs' weights", preset.separator, "fp32"),
+        (_separator_name(preset.separator), preset.separator, "fp32"),
         ("content encoder's weights (Whisper)", svc.whisper, "fp32"),
         ("converter's flow and regulator", svc.dit, "fp32"),
         ("vocoder's weights (BigVGAN)", svc.vocoder, "fp32"),
@@ -171,7 +185,7 @@ def _working(preset: Preset, songs: int, codec: CodecPrecision) -> list[MemoryIt
     window = LATENTS_PER_FRAME * WINDOW.max
     past, future = context_frames(preset.svc.vocoder)
     chunk = past + VOCODER_CHUNK + future
-    batch = min(songs, HTDEMUCS.max_batch_size)
+    batch = min(songs, SEPARATOR_GRAPHS[preset.separator.engine].max_batch_size)
     return [
         MemoryItem(
             f"keys and values, {songs} song{'s' if songs > 1 else ''}", songs * one, "counted",

@@ -22,7 +22,7 @@ class ServerOptions:
     config_name: str = ""
     """Variant of the configs, for example "cpu"; "" takes config.pbtxt."""
     models: tuple[str, ...] | None = None
-    """None loads `contracts.LOADED`."""
+    """None loads those of `contracts.LOADED` that the repository has."""
     start_timeout_s: float = 300.0
     """Seconds for loading, at the start and for each model that is reloaded."""
     hang_s: float = 30.0

@@ -18,7 +18,7 @@ from typing import IO
 import grpc
 
 from heartvoice.contracts.about import ABOUT
-from heartvoice.contracts.models import LOADED, MODELS
+from heartvoice.contracts.models import LOADED
 from heartvoice.errors import EngineError, HeartvoiceError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
 from heartvoice.server import about_model, cleanup, page_cache, triton_wheel
@@ -121,6 +121,8 @@ class EmbeddedServer:
             numpy_version.check_numpy()
             check_address(self.options.address)
         repository = Repository(self.options.repository.resolve())
+        if self.options.models is None:
+            self.models = tuple(name for name in LOADED if name in repository.models)
         log.info(
             "loading %d models of preset %s, weights %s, from %s",
             len(self.models), repository.index["preset"], repository.index["weights"], repository.root,
@@ -159,10 +161,10 @@ class EmbeddedServer:
         self._watcher.start()
 
     def _check_graphs(self, repository: Repository) -> None:
-        for name in LOADED:
-            if name in self.models and not (repository.root / name / "config.pbtxt").is_file():
+        for name in self.models:
+            if name in LOADED and not (repository.root / name / "config.pbtxt").is_file():
                 raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
-        for name in (m.name for m in MODELS.values() if m.backend == "onnxruntime"):
+        for name in (m.name for m in repository.models.values() if m.backend == "onnxruntime"):
             repository.graph(name)
 
     def _check_ports(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from heartvoice.arrays import Array
-from heartvoice.config.presets import PRESETS, Preset
+from heartvoice.config.presets import PRESETS, Preset, with_separator
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartmula import HeartMuLa, StepInputs
 from heartvoice.models.load import load_network, random_checkpoint
@@ -72,7 +72,7 @@ class TorchCodec:
 
 
 def tiny() -> Preset:
-    return PRESETS["tiny"]
+    return with_separator(PRESETS["tiny"], "htdemucs")
 
 
 def torch_step(preset: Preset, seed: int = 0) -> TorchStep:

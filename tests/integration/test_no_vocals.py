@@ -13,7 +13,7 @@ import pytest
 
 from heartvoice.audio.dsp import resample
 from heartvoice.client import Client
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, htdemucs_of, with_separator
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.export.repository import export_repository
@@ -25,7 +25,7 @@ from tests.support.raw import OF_CONVERSION, OF_COVERS
 from tests.support.servers import running_server
 from tests.support.speech import say
 
-SEPARATOR = PRESETS["tiny"].separator
+SEPARATOR = htdemucs_of("tiny")
 CONSENT = "the author of these tests, for these tests"
 
 
@@ -59,7 +59,7 @@ class Silent(TensorSource):
 
 @pytest.fixture(scope="module")
 def client(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    weights = random_weights(PRESETS["tiny"], 0)
+    weights = random_weights(with_separator(PRESETS["tiny"], "htdemucs"), 0)
     source = Silent(weights.source("separator"))
     known = replace(
         weights, opened={**weights.opened, "separator": lambda: source},

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from heartvoice.config.presets import PRESETS, GenerationIds, HeartCodecConfig, HeartMuLaConfig, Preset
+from heartvoice.config.presets import PRESETS, GenerationIds, HeartCodecConfig, HeartMuLaConfig, Preset, with_separator
 from heartvoice.export.graph_builder import Graph
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.keyed_random import normal, uniform
@@ -18,7 +18,7 @@ from heartvoice.runtime.engines import OnnxEngine
 from tests.support.golden_cases import GoldenFolder
 
 Arrays = dict[str, npt.NDArray[Any]]
-TINY = PRESETS["tiny"]
+TINY = with_separator(PRESETS["tiny"], "htdemucs")
 
 
 def engine_of(graph: Graph, folder: Path, **options: Any) -> OnnxEngine:

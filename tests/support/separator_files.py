@@ -13,11 +13,11 @@ import torch
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 
-from heartvoice.config.presets import PRESETS, SeparatorConfig
+from heartvoice.config.presets import SeparatorConfig, htdemucs_of
 from heartvoice.models.demucs import module_kwargs
 from heartvoice.models.load import TensorSource, random_checkpoint
 
-TINY = replace(PRESETS["tiny"].separator, segment="1/2")
+TINY = replace(htdemucs_of("tiny"), segment="1/2")
 SMALLEST = replace(TINY, nfft=1024, depth=3, segment="1/5")
 FT = ("f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d")
 Package = dict[str, Any]

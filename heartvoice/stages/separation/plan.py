@@ -1,6 +1,6 @@
-"""Where a recording is cut into the separator's segments, and how segments are weighted.
+"""Where a recording is cut into the separator's segments, and how htdemucs weights them.
 
-Segments overlap and are joined with triangular weights, as `demucs.apply.apply_model` does with shifts 0.
+htdemucs' segments overlap and are joined with triangular weights, as `demucs.apply.apply_model` does with shifts 0.
 
 Source: demucs 4.1.0, `apply`; Rouard, Massa and Defossez, "Hybrid transformers for music source separation", 2023.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,31 @@ class Segment:
     """Samples of the segment before them: the recording's, or zeros before its start."""
 
 
+class Plan(Protocol):
+    """How an engine cuts a recording into windows of one segment, one request each."""
+
+    overlap: int
+    """Samples of a carry."""
+
+    def window(self, index: int) -> tuple[int, int]:
+        """Return start and end of the audio of request `index`, if more samples follow that end."""
+        ...
+
+    def kept(self, index: int) -> int:
+        """Return the first sample that request `index`, or the last one in its place, may read."""
+        ...
+
+    def spans(self, n_samples: int, segments_per_window: int = 1) -> list[Span]:
+        """Cut a recording of `n_samples`, at least 1, into the requests of these windows."""
+        ...
+
+    def fault(self, n_new: int, context: int, /, *, carried: bool, more: bool) -> str:
+        """Return what is wrong with a request of `n_new` samples after its context, as field and message; or ""."""
+        ...
+
+
 class SeparationPlan:
-    """The segments of a recording, and their weights."""
+    """The segments of a recording for htdemucs, and their weights."""
 
     def __init__(self, sizes: SeparatorConfig, *, all_chunks: bool = False) -> None:
         """Make the weights.
@@ -80,6 +104,24 @@ class SeparationPlan:
             length = min(self.segment, n_samples - offset)
             found.append(Segment(offset, length, (self.segment - length) // 2))
         return found
+
+    def window(self, index: int) -> tuple[int, int]:
+        """See `Plan.window`."""
+        return index * self.stride, index * self.stride + self.segment
+
+    def kept(self, index: int) -> int:
+        """See `Plan.kept`: a short last segment reads what lies before it."""
+        return max(0, index * self.stride - self.segment)
+
+    def fault(self, n_new: int, context: int, *, carried: bool, more: bool) -> str:
+        """See `Plan.fault`."""
+        if more and (n_new < self.segment or (n_new - self.segment) % self.stride):
+            return f"more: expected {self.segment} new samples and a multiple of {self.stride}, got {n_new}"
+        segments = self.segments(n_new, carried=carried, more=more)
+        needed = max((segment.before - segment.offset for segment in segments), default=0)
+        if carried and context < needed:
+            return f"context: expected at least {needed} samples, got {context}"
+        return ""
 
     def spans(self, n_samples: int, segments_per_window: int = 1) -> list[Span]:
         """Cut a recording into windows for one request each, each with the carry of the one before it.

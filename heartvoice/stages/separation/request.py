@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
-from heartvoice.config.presets import SeparatorConfig
+from heartvoice.config.presets import SEPARATORS, AnySeparator
 from heartvoice.contracts.constants import MAX_LEVEL, STEM_RATE_HZ
 from heartvoice.contracts.encoding import encode_text
 from heartvoice.contracts.field_checks import (
@@ -25,7 +25,7 @@ from heartvoice.contracts.field_checks import (
 from heartvoice.contracts.models import DEMUCS
 from heartvoice.contracts.validation import check_separation
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.separation.plan import SeparationPlan
+from heartvoice.stages.separation.plan import Plan
 
 Samples = NDArray[np.float32]
 
@@ -42,12 +42,12 @@ class SeparationRequest:
     sources: tuple[str, ...] = ()
     """Wanted stems in the order of the answer; none means all."""
     more: bool = False
-    """Another request follows: the audio ends where a segment does (see `SeparationPlan.spans`)."""
+    """Another request follows: the audio ends where a segment does (see `Plan.spans`)."""
     warnings: tuple[str, ...] = ()
     """Possible faults of the recording."""
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Array], sizes: SeparatorConfig) -> SeparationRequest:
+    def from_inputs(cls, inputs: Mapping[str, Array], sizes: AnySeparator) -> SeparationRequest:
         """Read and check a request's tensors. A recording at another rate is resampled.
 
         Raises:
@@ -86,7 +86,7 @@ class SeparationRequest:
             inputs["carry"] = self.carry
         return inputs
 
-    def check(self, sizes: SeparatorConfig, plan: SeparationPlan) -> None:
+    def check(self, sizes: AnySeparator, plan: Plan) -> None:
         """Refuse a request that the separator cannot serve.
 
         Raises:
@@ -99,22 +99,17 @@ class SeparationRequest:
         if self.context < 0 or n_new < 1:
             raise InvalidRequestError(f"context: expected 0 <= context < {shape[1]} samples, got {self.context}")
         check_finite("audio", self.audio)
-        unknown = [name for name in self.sources if name not in sizes.sources]
-        if unknown or len(set(self.sources)) != len(self.sources):
+        _check_known(self.sources, sizes)
+        if len(set(self.sources)) != len(self.sources):
             raise InvalidRequestError(
                 f"sources: expected different ones of {', '.join(sizes.sources)}, got {', '.join(self.sources)}"
             )
         self._check_carry(len(self.sources or sizes.sources), plan)
-        if self.more and (n_new < plan.segment or (n_new - plan.segment) % plan.stride):
-            raise InvalidRequestError(
-                f"more: expected {plan.segment} new samples and a multiple of {plan.stride}, got {n_new}"
-            )
-        segments = plan.segments(n_new, carried=self.carry is not None, more=self.more)
-        needed = max((segment.before - segment.offset for segment in segments), default=0)
-        if self.carry is not None and self.context < needed:
-            raise InvalidRequestError(f"context: expected at least {needed} samples, got {self.context}")
+        fault = plan.fault(n_new, self.context, carried=self.carry is not None, more=self.more)
+        if fault:
+            raise InvalidRequestError(fault)
 
-    def _check_carry(self, n_sources: int, plan: SeparationPlan) -> None:
+    def _check_carry(self, n_sources: int, plan: Plan) -> None:
         if self.carry is None:
             if self.context:
                 raise InvalidRequestError(f"carry: missing, expected with a context of {self.context} samples")
@@ -127,13 +122,28 @@ class SeparationRequest:
         check_finite("carry", self.carry)
 
 
-def _read_sources(inputs: Mapping[str, Array], sizes: SeparatorConfig) -> tuple[str, ...]:
+def _read_sources(inputs: Mapping[str, Array], sizes: AnySeparator) -> tuple[str, ...]:
     """The wanted sources in the model's order; all if none is named."""
     named = [name.strip() for name in read_text(inputs, "sources").split(",") if name.strip()]
-    unknown = [name for name in named if name not in sizes.sources]
-    if unknown:
-        raise InvalidRequestError(f"sources: expected some of {', '.join(sizes.sources)}, got {', '.join(unknown)}")
+    _check_known(named, sizes)
     return tuple(name for name in sizes.sources if not named or name in named)
+
+
+def _check_known(names: Sequence[str], sizes: AnySeparator) -> None:
+    """Refuse sources that this separator lacks, and say which one has them.
+
+    Raises:
+        InvalidRequestError: names the engine and its sources, and the engines that have the others.
+    """
+    unknown = [name for name in names if name not in sizes.sources]
+    if not unknown:
+        return
+    message = f"sources: expected some of {', '.join(sizes.sources)} ({sizes.engine}), got {', '.join(unknown)}"
+    having = [name for name, other in SEPARATORS.items() if set(unknown) <= set(other.sources)]
+    if having:
+        choices = " or ".join(f"`heartvoice export --separator {name}`" for name in having)
+        message += f"; a server has them after {choices}"
+    raise InvalidRequestError(message)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
+from heartvoice.config.presets import SeparatorConfig, htdemucs_of
 from heartvoice.errors import CheckpointError
 from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.layout import BATCH
@@ -22,13 +22,13 @@ from heartvoice.models.load import TensorSource, load_network, random_checkpoint
 from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
 from tests.support.graphs import TINY, Arrays, engine_of, relative_error
 
-SHORT = replace(TINY.separator, segment="1/2")
+SHORT = replace(htdemucs_of("tiny"), segment="1/2")
 SMALLEST = replace(SHORT, nfft=1024, depth=3, segment="1/5")
 BAG = replace(SMALLEST, sources=("a", "b"), n_models=2)
 VARIANTS = {
     "tiny": SHORT,
     "bag": BAG,
-    "mid": replace(PRESETS["mid"].separator, segment="1/2", t_layers=1),
+    "mid": replace(htdemucs_of("mid"), segment="1/2", t_layers=1),
     "no bottom, three layers, wide context": replace(SHORT, bottom_channels=0, t_layers=3, context=2, context_enc=1),
     "no embedding, encoder branches alone": replace(SHORT, freq_emb=0.0, dconv_mode=1, dconv_depth=3),
     "other sources, depth": replace(SMALLEST, sources=("a", "b"), segment="7/10"),
@@ -125,7 +125,7 @@ def test_two_exports_are_byte_identical(tmp_path: Path) -> None:
 
 
 def test_boundary_is_the_contract_with_the_presets_sizes() -> None:
-    graph = build_htdemucs(SEPARATORS["htdemucs"], source_of(SEPARATORS["htdemucs"]))
+    graph = build_htdemucs(SeparatorConfig(), source_of(SeparatorConfig()))
 
     def shape(value: object) -> list[int | str]:
         dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
@@ -153,6 +153,6 @@ def test_a_network_that_the_graph_does_not_cover_is_refused() -> None:
 
 @pytest.mark.timeout(600)
 def test_the_official_width_is_its_module(tmp_path: Path) -> None:
-    sizes = replace(SEPARATORS["htdemucs"], segment="39/20")  # a quarter of the official length is enough to compare
+    sizes = replace(SeparatorConfig(), segment="39/20")  # a quarter of the official length is enough to compare
     write_graph(build_htdemucs(sizes, source_of(sizes)), tmp_path)
     assert max(compared(OnnxEngine(tmp_path / GRAPH_FILE), sizes).values()) <= TOLERANCE

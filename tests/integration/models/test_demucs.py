@@ -18,7 +18,7 @@ import yaml
 from demucs.apply import apply_model
 from demucs.repo import AnyModelRepo, BagOnlyRepo, LocalRepo
 
-from heartvoice.config.presets import PRESETS, SEPARATORS, SeparatorConfig
+from heartvoice.config.presets import SeparatorConfig, htdemucs_of
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import open_separator
 from heartvoice.models.demucs_module import Separator
@@ -49,7 +49,7 @@ def loaded(folder: Path, sizes: SeparatorConfig) -> tuple[SeparatorConfig, Separ
 @pytest.mark.parametrize("write", [write_th, write_safetensors])
 def test_official_files_give_the_packages_own_samples(write: Callable[..., Path], tmp_path: Path) -> None:
     write(tmp_path, "955717e8", package_of())
-    sizes, module = loaded(tmp_path, SEPARATORS["htdemucs"])  # everything but the number is the checkpoint's own
+    sizes, module = loaded(tmp_path, SeparatorConfig())  # everything but the number is the checkpoint's own
     assert sizes == TINY
     mix = torch.from_numpy(band(1.0).copy())[None]
     if write is write_th:  # as demucs reads it
@@ -66,7 +66,7 @@ def test_official_files_give_the_packages_own_samples(write: Callable[..., Path]
 def test_a_bag_of_four_has_its_networks_in_the_order_of_the_yaml(tmp_path: Path) -> None:
     for seed, signature in enumerate(FT):
         (write_th if seed % 2 else write_safetensors)(tmp_path, signature, package_of(SMALLEST, seed=seed))
-    sizes, module = loaded(tmp_path, SEPARATORS["htdemucs_ft"])
+    sizes, module = loaded(tmp_path, SeparatorConfig(n_models=4))
     assert sizes == replace(SMALLEST, n_models=4)
     state = module.state_dict()
     for seed in range(len(FT)):
@@ -79,7 +79,7 @@ def test_a_bag_of_four_has_its_networks_in_the_order_of_the_yaml(tmp_path: Path)
 def test_a_yaml_beside_the_files_is_used(tmp_path: Path) -> None:
     write_th(tmp_path, "cafe0001", package_of())
     (tmp_path / "mine.yaml").write_text("models: ['cafe0001']\nsegment: 0.25\n")
-    sizes, source = open_separator(tmp_path, SEPARATORS["htdemucs_ft"])
+    sizes, source = open_separator(tmp_path, SeparatorConfig(n_models=4))
     assert (sizes.n_models, sizes.segment) == (1, "1/4")
     assert source.where("models.0.encoder.0.conv.weight").endswith("encoder.0.conv.weight")
     hashes = source.sha256()
@@ -96,7 +96,7 @@ def test_half_precision_states_are_read_in_single(tmp_path: Path) -> None:
 
 
 def test_the_official_network_has_the_sizes_of_the_preset() -> None:
-    module = build_module(SEPARATORS["htdemucs"])
+    module = build_module(SeparatorConfig())
     assert sum(tensor.numel() for tensor in module.parameters()) == 41_984_456
     assert all(tensor.device.type == "meta" for tensor in module.parameters())
 
@@ -177,7 +177,7 @@ def test_networks_of_different_sizes_are_no_bag(tmp_path: Path) -> None:
     for index, signature in enumerate(FT):
         write_th(tmp_path, signature, package_of(replace(SMALLEST, t_layers=1 + (index == 2))))
     with pytest.raises(CheckpointError, match="92cfc3b6 and f7e0c4bc are networks of different sizes"):
-        open_separator(tmp_path, SEPARATORS["htdemucs_ft"])
+        open_separator(tmp_path, SeparatorConfig(n_models=4))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_quantized_state_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["tiny", "mid"])
 def test_random_weights_give_stems_as_loud_as_the_mix(preset: str) -> None:
-    sizes = replace(PRESETS[preset].separator, segment="1/2")
+    sizes = replace(htdemucs_of(preset), segment="1/2")
     module = load_network(sizes, random_checkpoint(sizes, 0))
     assert isinstance(module, Separator)
     mix = torch.from_numpy(band(0.5).copy())[None]

@@ -12,7 +12,7 @@ import pytest
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.stereo_image import mid_channel
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.contracts.constants import AUTO_PITCH_DOES, MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
@@ -29,7 +29,7 @@ from tests.support import music
 from tests.support.cancelling import cancelled_when
 from tests.support.voice_stages import LIVE, Oracle, voice_inputs
 
-PRESET = PRESETS["tiny"]
+PRESET = with_separator(PRESETS["tiny"], "htdemucs")
 ABOUT = {"preset": "tiny", "random_weights": True}
 SECONDS = 16.0
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import resample
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.contracts.constants import (
     CODES_PER_UNIT,
     FRAME_HOP,
@@ -36,7 +36,7 @@ from tests.support import music
 from tests.support.cancelling import cancelled_when
 from tests.support.voice_stages import LIVE, Oracle, voice_inputs
 
-PRESET = PRESETS["tiny"]
+PRESET = with_separator(PRESETS["tiny"], "htdemucs")
 N_FRAMES = 230
 SECONDS = N_FRAMES * FRAME_HOP / SAMPLE_RATE_HZ
 ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}

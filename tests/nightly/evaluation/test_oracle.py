@@ -17,7 +17,7 @@ import pytest
 
 from heartvoice.audio.dsp import resample
 from heartvoice.cli.judges import open_judges
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, htdemucs_of
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Report, StemsChunk
 from heartvoice.evaluation.cases import find_cases
@@ -37,7 +37,7 @@ IMAGE = np.array([[0.8], [0.6]], np.float32)
 IN_TUNE_CENTS = 20.0
 RISE = 0.2
 """Of Resemblyzer's cosine to the reference; 0.31 was measured."""
-SIZES = PRESETS["tiny"].separator
+SIZES = htdemucs_of("tiny")
 
 
 def judges() -> Judges:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from heartvoice.cli.main import app
-from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset
+from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset, with_separator
 from heartvoice.export.layout import OPSET, graph_models
 from heartvoice.export.lint import Finding, Lint, lint, operator_table
 from heartvoice.export.mixed_precision import HALVES, TYPED_OPSET, HalfPrecision, type_graph
@@ -158,7 +158,7 @@ def test_command_prints_a_table_and_json_and_fails_only_for_graphs_that_plans_ar
     assert run.exit_code == 0, run.output
     report = json.loads(run.stdout.splitlines()[-1])
     graphs = {graph["model"]: graph for graph in report["graphs"]}
-    assert set(graphs) == set(graph_models(PRESETS["tiny"]))
+    assert set(graphs) == set(graph_models(with_separator(PRESETS["tiny"], "htdemucs")))
     assert not graphs["heartmula_step"]["plan"]
     assert {
         "level": "limited",

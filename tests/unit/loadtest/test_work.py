@@ -12,7 +12,7 @@ import pytest
 
 from heartvoice.arrays import Array
 from heartvoice.audio.recordings import read_recording
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.contracts.models import DEMUCS, MODELS, SPEAKER_ENCODER
 from heartvoice.contracts.types import TensorSpec
 from heartvoice.loadtest import work as load_work
@@ -20,7 +20,7 @@ from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.stages.svc.request import ConversionRequest
 
-TINY = PRESETS["tiny"]
+TINY = with_separator(PRESETS["tiny"], "htdemucs")
 LOADS = {load.name: load for load in load_work.loads(TINY)}
 DTYPES: dict[str, Any] = {"FP32": np.float32, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
 

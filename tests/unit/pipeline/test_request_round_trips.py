@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from heartvoice.arrays import Array
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES, REFERENCE_CHECK_MODES, STEM_RATE_HZ
 from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SVC
@@ -33,7 +33,7 @@ from tests.support import music
 
 Inputs = dict[str, Array]
 
-PRESET = PRESETS["tiny"]
+PRESET = with_separator(PRESETS["tiny"], "htdemucs")
 SEPARATOR = PRESET.separator
 FEW = settings(max_examples=15, deadline=None)
 

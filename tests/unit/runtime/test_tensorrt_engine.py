@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.errors import EngineError
 from heartvoice.export.layout import graph_models
 from heartvoice.export.mixed_precision_cases import half_case
@@ -27,7 +27,7 @@ from heartvoice.stages.svc.flow import network_velocity, sample
 from tests.fakes.tensorrt import VERSIONS, fake_tensorrt
 from tests.unit.export.test_plan_export import Heard
 
-TINY = PRESETS["tiny"]
+TINY = with_separator(PRESETS["tiny"], "htdemucs")
 GRAPHS = ("heartcodec_condition", "heartcodec_flow", "svc_flow")
 
 

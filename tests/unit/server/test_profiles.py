@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from heartvoice.cli.optional_dependencies import require
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
 from heartvoice.errors import ModelUnavailableError, SetupError
@@ -100,6 +100,7 @@ def test_keys_and_values_are_those_of_the_engine() -> None:
 
 def test_separator_is_counted_without_demucs_as_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = PRESETS["oss-3b"].separator
+    assert isinstance(sizes, SeparatorConfig)
     counted = memory_estimate.values.__wrapped__(sizes)
     monkeypatch.setattr("heartvoice.server.memory_estimate.importlib.util.find_spec", lambda _: None)
     assert memory_estimate.values.__wrapped__(sizes) == counted == sizes.n_models * memory_estimate.HTDEMUCS_VALUES

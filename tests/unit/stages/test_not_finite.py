@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heartvoice.arrays import Array
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, htdemucs_of, with_separator
 from heartvoice.contracts.models import MODELS
 from heartvoice.errors import EngineError
 from heartvoice.runtime.networks import Networks
@@ -22,7 +22,7 @@ from heartvoice.stages.svc.flow import network_velocity
 from heartvoice.stages.svc.stage import ConvertStage
 from heartvoice.stages.svc.vocoder import VocodeStage
 
-TINY = PRESETS["tiny"]
+TINY = with_separator(PRESETS["tiny"], "htdemucs")
 TONE = 0.3 * np.sin(2 * np.pi * 220 * np.arange(16_000) / 16_000).astype(np.float32)
 LATENTS = np.zeros((2, TINY.codec.out_channels), np.float32)
 ONE = CodecRequest(np.zeros((8, 1), np.int32), LATENTS[:0], LATENTS[:0])
@@ -51,7 +51,7 @@ RUNS: dict[str, Callable[[Networks], object]] = {
     "heartcodec_flow": lambda networks: CodecStage(networks, TINY.codec).decode_window(ONE),
     "heartcodec_decoder": lambda networks: CodecStage(networks, TINY.codec).decode_latents(LATENTS),
     "htdemucs": lambda networks: list(
-        SeparateStage(networks, TINY.separator).separate(SeparationRequest(np.zeros((2, 100), np.float32)))
+        SeparateStage(networks, htdemucs_of("tiny")).separate(SeparationRequest(np.zeros((2, 100), np.float32)))
     ),
     "speaker_network": lambda networks: SpeakerStage(networks, TINY.speaker).embed(TONE),
     "f0_network": lambda networks: F0Stage(networks, TINY.f0).track(TONE),
@@ -77,7 +77,7 @@ class Loud:
 
     def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         if name == "htdemucs":
-            shape = (1, len(TINY.separator.sources))
+            shape = (1, len(htdemucs_of("tiny").sources))
             return {
                 "spectra": np.zeros((*shape, *inputs["spectrum"].shape[1:]), np.float32),
                 "waves": np.full((*shape, *inputs["mix"].shape[1:]), 1e6, np.float32),

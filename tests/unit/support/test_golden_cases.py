@@ -12,9 +12,9 @@ import pytest
 from tests.support import golden_cases
 from tests.support.golden_cases import OWN_ROOT, all_folders, case_params, families, folders
 
-READ = {"heartlib", "roformer", "seed_vc"}
+READ = {"heartlib", "roformer", "seed_vc", "spleeter"}
 UNREAD = {
-    "heartcodec_encoder", "rvc", "so_vits_svc", "soulx_svc", "speaker_encoders", "spleeter",
+    "heartcodec_encoder", "rvc", "so_vits_svc", "soulx_svc", "speaker_encoders",
     "yingmusic_svc",
 }  # fmt: skip
 """Families of vectors for which heartvoice has no network yet."""
