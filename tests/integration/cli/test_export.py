@@ -66,7 +66,7 @@ def test_module_is_light() -> None:
 
 
 def test_up_to_date_export_says_so(repository: Path) -> None:
-    result = run("--preset", "tiny", "--random-weights", "0", "--repository", repository)
+    result = run("--preset", "tiny", "--random-weights", "0", "--separator", "htdemucs", "--repository", repository)
     assert result.exit_code == 0, result.output
     assert "0 graphs written, 12 up to date" in result.output
     assert "noise" in result.output
