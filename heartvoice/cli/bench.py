@@ -215,7 +215,7 @@ def ask(
     from heartvoice.loadtest import streams as load_streams
 
     loads = wanted_loads(sizes, models)
-    graph = next(load for load in wanted_loads(sizes, None) if load.name == "htdemucs")
+    graph = next(load for load in wanted_loads(sizes, None) if load.name == sizes.separator.engine)
     points: dict[Scenario, Callable[[], Iterator[Step]]] = {
         Scenario.streams: lambda: load_streams.measure_streams(
             run, target, load_streams.jobs(plan.song_s), concurrency=plan.concurrency, seconds=plan.seconds,
