@@ -45,7 +45,7 @@ def block_levels(audio: NDArray[np.floating[Any]], length: int) -> Levels:
     blocks = audio[..., : n * length].reshape(*audio.shape[:-1], n, length)
     power = np.einsum("...j,...j->...", blocks, blocks, dtype=np.float64) / length
     power -= np.square(blocks.mean(axis=-1, dtype=np.float64))
-    return _decibels(power)
+    return power_levels(power)
 
 
 def loudness_levels(audio16: Samples) -> Levels:
@@ -71,7 +71,7 @@ def loudness_levels(audio16: Samples) -> Levels:
     middle = np.arange(len(audio16) // _HOP + 1)
     low = np.maximum(middle - _WINDOW // 2, 0)
     high = np.minimum(middle + _WINDOW // 2, n_hops)
-    return _decibels((total[high] - total[low]) / (np.maximum(high - low, 1) * _HOP))
+    return power_levels((total[high] - total[low]) / (np.maximum(high - low, 1) * _HOP))
 
 
 def voice_level(levels: NDArray[np.floating[Any]], per_s: float = F0_RATE_HZ) -> float:
@@ -129,7 +129,8 @@ def at_level(audio: Samples, level_dbfs: float, wanted_dbfs: float) -> Samples:
     return ((audio - offset) * np.float32(10 ** ((wanted_dbfs - level_dbfs) / 20))).astype(np.float32, copy=False)
 
 
-def _decibels(power: Levels) -> Levels:
+def power_levels(power: Levels) -> Levels:
+    """Levels in dBFS of mean squares, at least -140."""
     levels: Levels = 10 * np.log10(np.maximum(power, _LEAST_POWER))
     return levels
 

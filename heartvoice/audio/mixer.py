@@ -5,8 +5,8 @@
 
 A converter that returns its input therefore reproduces the recording (if its true peak is below the limiter's ceiling).
 The converted mid channel is matched to the old one's loudness (`loudness_match`), its side channel is restored
-(`stereo_image`), and the sum is limited (`limiter`). All three use a fixed grid of 100 ms, so the output does not
-depend on the lengths of the chunks.
+(`stereo_image`), and the sum is limited (`limiter`). Vocals whose channels cancel are matched with the right one turned
+(`polarity`). All of these use a fixed grid of 100 ms, so the output does not depend on the lengths of the chunks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.limiter import Limiter
 from heartvoice.audio.loudness_match import MAX_GAIN_DB, LoudnessMatch
+from heartvoice.audio.polarity import PolarityFollower, turned
 from heartvoice.audio.sample_queue import SampleQueue
 from heartvoice.audio.stereo_image import DELAY, StereoImage, mid_channel
 from heartvoice.contracts.constants import MAX_LEVEL, SAMPLE_RATE_HZ, STEM_RATE_HZ
@@ -73,9 +74,10 @@ class Mixer:
     Args:
         vocal_gain_db: gain of the new vocals, after the loudness match.
         live: mix what comes at once. Otherwise nothing is mixed before all old vocals were pushed.
+        inverted: the channels of the old vocals cancel at their beginning (see `PolarityFollower`).
     """
 
-    def __init__(self, *, vocal_gain_db: float = 0.0, live: bool = False) -> None:
+    def __init__(self, *, vocal_gain_db: float = 0.0, live: bool = False, inverted: bool = False) -> None:
         import soxr
 
         self._n_out = 0
@@ -85,6 +87,8 @@ class Mixer:
         self._old_mid, self._measured = SampleQueue(), SampleQueue()  # not measured yet; converted, without a gain yet
         self._match, self._image, self._limiter = LoudnessMatch(live=live), StereoImage(), Limiter(2)
         self._to_skip = DELAY
+        self._heard, self._placed = PolarityFollower(inverted=inverted), PolarityFollower(inverted=inverted)
+        self._signs: Samples = np.full(DELAY, -1.0 if inverted else 1.0, np.float32)  # of the right channel, delayed
         self._resamplers = [soxr.ResampleStream(STEM_RATE_HZ, SAMPLE_RATE_HZ, 2, "float32", "VHQ") for _ in range(2)]
         self._old, self._new = SampleQueue((2,)), SampleQueue((2,))
         self._vocals_ended = self._finished = False
@@ -104,7 +108,7 @@ class Mixer:
         Args:
             recording: float32 [2, N] at 48 kHz.
             vocals: float32 [2, M] at 44.1 kHz, the separator's vocals.
-            converted: float32 [K] at 44.1 kHz, `mid_channel(vocals)` in another voice.
+            converted: float32 [K] at 44.1 kHz, the mid channel of the aligned vocals in another voice.
 
         Raises:
             EngineError: wrong shape or dtype; NaN, Inf or huge samples; a stream longer than the recording.
@@ -119,7 +123,7 @@ class Mixer:
                 queue.push(_checked(name, samples, 2 if queue is not self._converted else 0))
                 self._n[name] += samples.shape[-1]
         if vocals is not None:
-            self._old_mid.push(mid_channel(vocals))
+            self._old_mid.push(mid_channel(turned(vocals, self._heard.push(vocals))))
         self._measure(kept=FADE)  # they stay queued, because they fade out if the stream ends there
         self._step_all()
         limited = self._limiter.push(self._subtract_and_add())
@@ -199,7 +203,8 @@ class Mixer:
 
     def _step(self, vocals: Samples, matched: Samples) -> None:
         """Resample one block of 100 ms of old and new vocals into their queues."""
-        new = self._image.push(vocals, matched)
+        signs = self._placed.push(vocals)
+        new = self._turn_back(self._image.push(turned(vocals, signs), matched), signs)
         if self._to_skip:
             skip = min(self._to_skip, new.shape[1])
             self._to_skip -= skip
@@ -208,6 +213,13 @@ class Mixer:
             new = new * self._gain
         self._old.push(_resample(self._resamplers[0], vocals))
         self._new.push(_resample(self._resamplers[1], new))
+
+    def _turn_back(self, new: Samples, signs: Samples | None) -> Samples:
+        """Give the right channel, `DELAY` samples late, the sign of the old one."""
+        coming = np.ones(new.shape[1], np.float32) if signs is None else signs
+        delayed = np.concatenate([self._signs, coming])
+        self._signs = delayed[new.shape[1] :]
+        return new if (delayed == 1).all() else turned(new, delayed[: new.shape[1]])
 
     def _subtract_and_add(self) -> Samples:
         """Instrumental and new vocals, [2, 2, n], up to the end of the shortest stream."""

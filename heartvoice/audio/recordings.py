@@ -15,6 +15,7 @@ from heartvoice.arrays import Array
 from heartvoice.audio.decode import decode
 from heartvoice.audio.dsp import frames, resample
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels, voice_level
+from heartvoice.audio.polarity import cancelled_side
 from heartvoice.contracts.constants import (
     MAX_CHANNELS,
     MAX_VOICE_S,
@@ -34,8 +35,6 @@ Samples = NDArray[np.float32]
 ACTIVE_RANGE_DB = 30.0
 """Frames further below the voice's level than this count as silence: they contain the room."""
 MIN_ACTIVE_S = 1.0
-CANCELLED_DB = -10.0
-"""The mean of two channels that is this far below the louder one has lost what is in them: they cancel each other."""
 _FRAME_S = 0.02
 _SHORT_S = 10.0
 _FEW_ACTIVE = 0.4
@@ -78,15 +77,15 @@ class Recording:
         side = ("left", "right")[self._cancelled]
         return (*self.warnings, f"channels: they cancel each other, so only the {side} one is used")
 
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels cancel each other, so that their mean is no use."""
+        return self._cancelled is not None
+
     @cached_property
     def _cancelled(self) -> int | None:
         """Index of the louder channel if the channels cancel each other."""
-        if len(self.audio) == 1:
-            return None
-        mean = self.audio.mean(axis=0, dtype=np.float32)
-        channels = block_levels(self.audio, self.audio.shape[1])[:, 0]
-        lost_db = float(block_levels(mean, len(mean))[0] - channels.max())
-        return int(channels.argmax()) if lost_db < CANCELLED_DB else None
+        return None if len(self.audio) == 1 else cancelled_side(self.audio, self.sample_rate_hz)
 
 
 @dataclass(frozen=True, eq=False)

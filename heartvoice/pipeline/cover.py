@@ -54,9 +54,16 @@ def run_cover(
         RequestCancelledError: the job was cancelled.
         EngineError: a stage failed.
     """
+    inverted = request.recording.cancels
     chunks = cut_recording(request.recording)
     # The recording itself is freed with the caller's request. Its chunks are freed one by one, as they are separated.
-    messages = _run(request.without_samples(), chunks, stages, preset, context, detect_vocals, random_networks)
+    conversion = VoiceConversionPipeline(
+        request.voice, stages, plan_of(preset.separator), context,
+        encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
+        stems=request.stems, n_frames=round(sum(chunk.audio.shape[1] for chunk in chunks) / FRAME_HOP),
+        inverted=inverted,
+    )  # fmt: skip
+    messages = _run(request.without_samples(), chunks, conversion, context)
     return context.deliver(messages, recorded=True)
 
 
@@ -78,20 +85,9 @@ def _taken(chunks: deque[RecordingChunk]) -> Iterator[RecordingChunk]:
 
 
 def _run(
-    request: CoverRequest,
-    chunks: deque[RecordingChunk],
-    stages: VoiceStages,
-    preset: Preset,
-    context: JobContext,
-    detect_vocals: bool,
-    random_networks: Container[str],
+    request: CoverRequest, chunks: deque[RecordingChunk], conversion: VoiceConversionPipeline, context: JobContext
 ) -> Generator[Message, None, None]:
     n_samples = sum(chunk.audio.shape[1] for chunk in chunks)
-    conversion = VoiceConversionPipeline(
-        request.voice, stages, plan_of(preset.separator), context,
-        encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
-        stems=request.stems, n_frames=round(n_samples / FRAME_HOP),
-    )  # fmt: skip
     yield from conversion.run(lambda: _taken(chunks))
     if conversion.n_samples != n_samples:
         raise EngineError(f"cover: the mix has {conversion.n_samples} samples, the recording {n_samples}")

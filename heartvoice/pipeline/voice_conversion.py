@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.mixer import Mixer, MixPiece
+from heartvoice.audio.polarity import PolarityFollower, turned
 from heartvoice.audio.recordings import Voice
 from heartvoice.audio.stereo_image import mid_channel
 from heartvoice.contracts.constants import FRAMES_PER_S, MIX_STEM_NAMES, SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
@@ -90,6 +91,7 @@ class VoiceConversionPipeline:
         random_networks: Container[str] = (),
         stems: bool = False,
         n_frames: int = 0,
+        inverted: bool = False,
     ) -> None:
         """Prepare; nothing runs before `run`.
 
@@ -103,6 +105,7 @@ class VoiceConversionPipeline:
             random_networks: of "f0" and "speaker"; the reference is not checked by a network with random weights.
             stems: also yield the mix's stems.
             n_frames: greatest possible length of the recording in LM frames, for progress events.
+            inverted: the recording's channels cancel each other (see `PolarityFollower`).
         """
         self._request, self._stages, self._plan, self._context = request, stages, plan, context
         self._encoder, self._stems, self._n_frames = encoder, stems, n_frames
@@ -113,7 +116,8 @@ class VoiceConversionPipeline:
         self._source, self._result = SingingExcerpt(), SingingExcerpt()
         self._singing = SingingDetector()
         self._svc = ConversionReports()
-        self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live)
+        self._polarity = PolarityFollower(inverted=inverted)
+        self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live, inverted=inverted)
         self._passthrough = False
         self.n_samples = 0
         """Samples at 48 kHz that were yielded."""
@@ -205,10 +209,11 @@ class VoiceConversionPipeline:
             while found and waiting:
                 window = waiting.pop(0)
                 yield _MixInput(window)
+                mid = mid_channel(turned(window.vocals, self._polarity.push(window.vocals)))
                 if self._request.live:
-                    state = yield from self._convert_vocals(mid_channel(window.vocals), state, more=not window.last)
+                    state = yield from self._convert_vocals(mid, state, more=not window.last)
                 else:
-                    sung.append(mid_channel(window.vocals))
+                    sung.append(mid)
         if sung:
             vocals = np.concatenate(sung)
             sung.clear()
@@ -285,7 +290,12 @@ class VoiceConversionPipeline:
                     self._stages, self._voice.audio44, sung, self._result.audio(), encoder=self._encoder
                 )
         mix = {} if self._passthrough else _rounded(asdict(self._mixer.report))
-        warnings = [*(f"voice: {each}" for each in voice.warnings), *self._svc.warnings, *mix.pop("warnings", ())]
+        warnings = [
+            *(f"voice: {each}" for each in voice.warnings),
+            *self._polarity.warnings(),
+            *self._svc.warnings,
+            *mix.pop("warnings", ()),
+        ]
         report |= {
             "converted": not self._passthrough,
             "voice_sha256": voice.sha256,

@@ -82,6 +82,22 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool)
     assert [w.state[0] for w in oracle.windows[1:] if w.state is not None] == list(range(1, oracle.n_converted))
 
 
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("what", ["recording", "vocals"])
+def test_singing_whose_channels_cancel_is_converted_and_stays_where_it_was(what: str, live: bool) -> None:
+    _, vocals, band = music.song(8.0)
+    turned = np.array([[1.0], [-0.9]], np.float32)
+    vocals, band = vocals[:1] * turned, band * turned if what == "recording" else band
+    oracle = Oracle(vocals)
+    audio, report = run(cover(request(vocals + band, live=np.array([live])), oracle))
+    expected = resample(vocals + band, STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    assert float(np.abs(audio - expected).max()) <= 1e-5
+    heard = np.concatenate([window.vocals for window in oracle.windows])
+    assert np.linalg.norm(heard) == pytest.approx(0.95 * np.linalg.norm(vocals[0]), rel=0.03)
+    assert any(each.startswith("vocals: left and right cancel each other") for each in report["warnings"])
+    assert report["similarity"]["after"] is not None
+
+
 class Soft(Oracle):
     """Returns its input at another level, and reports as a converter does."""
 

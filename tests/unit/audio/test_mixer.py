@@ -15,6 +15,7 @@ from scipy.signal import coherence
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.limiter import CEILING_DBTP
 from heartvoice.audio.mixer import FADE, MAX_SHORTFALL, Mixer, MixPiece, MixReport, mid_channel
+from heartvoice.audio.polarity import PolarityFollower, turned
 from heartvoice.audio.stereo_image import HOP, StereoImage
 from heartvoice.errors import EngineError
 from tests.support.music import room, singer, song, speaker, true_peak_dbtp
@@ -56,6 +57,11 @@ def reported(
     return joined(pieces), mixer.report
 
 
+def aligned_mid(vocals: np.ndarray) -> np.ndarray:
+    """What the converter hears."""
+    return mid_channel(turned(vocals, PolarityFollower().push(vocals)))
+
+
 PLACES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "in a room": lambda voice: voice,
     "mono": lambda voice: np.stack([voice[0], voice[0]]),
@@ -71,7 +77,7 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(place: str)
     recording, vocals, _ = streams()
     vocals = np.ascontiguousarray(PLACES[place](vocals))
     assert true_peak_dbtp(recording) <= CEILING_DBTP
-    piece, report = reported(recording, vocals, mid_channel(vocals))
+    piece, report = reported(recording, vocals, aligned_mid(vocals))
     assert piece.audio.shape == recording.shape
     assert np.abs(piece.audio - recording).max() < 1e-6
     assert np.abs(piece.instrumental + piece.vocals - piece.audio).max() < 1e-6
@@ -359,3 +365,17 @@ def test_a_side_that_comes_and_goes_is_rebuilt_without_a_trace() -> None:
     assert np.abs(mixed(recording, vocals, mid_channel(vocals)).audio - recording).max() < 1e-6
     late = mixed(np.zeros((2, n), np.float32), vocals, another_voice(4)).vocals[:, 3 * 48_000 :]
     assert np.array_equal(late[0], late[1])
+
+
+@pytest.mark.parametrize(("right", "inverted"), [(-1.0, True), (-0.8, False)])
+def test_a_new_voice_stands_where_the_old_one_did_though_its_channels_cancel(right: float, inverted: bool) -> None:
+    voice = singer(3)
+    vocals = np.stack([voice, right * voice]).astype(np.float32)
+    recording = resample(vocals, 44_100, 48_000)
+    mixer = Mixer(inverted=inverted)
+    first = mixer.push(recording, vocals, another_voice(3))
+    new = joined([piece for piece in (first, mixer.finish()) if piece is not None]).vocals[:, 48_000:-4800]
+    assert np.corrcoef(new)[0, 1] < -0.999
+    assert np.linalg.norm(new[1]) / np.linalg.norm(new[0]) == pytest.approx(-right, rel=0.02)
+    old = np.linalg.norm(recording[0, 48_000:-4800])
+    assert 20 * np.log10(np.linalg.norm(new[0]) / old) == pytest.approx(0, abs=2)
