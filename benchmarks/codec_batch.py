@@ -19,6 +19,7 @@ import numpy as np
 from heartvoice.arrays import Array
 from heartvoice.contracts.constants import CODES_PER_UNIT, LATENTS_PER_FRAME
 from heartvoice.contracts.models import HEARTCODEC_FLOW
+from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.keyed_random import normal
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
 from heartvoice.runtime.engines import default_threads
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     repository = Repository(args.repository or Path("build/repository") / args.preset)
     run = Run("codec-batch", repository.preset.name, str(repository.index["precision"]), args.threads,
-              results=args.results, about=dict(repository.about))  # fmt: skip
+              results=args.results, about=repository.about(*NETWORKS))  # fmt: skip
     for window in (CODES_PER_UNIT,) if args.quick else (CODES_PER_UNIT, 4 * CODES_PER_UNIT):
         measure(run, repository, window, n=1 if args.quick else args.n)
     run.finish()

@@ -40,6 +40,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from benchmarks.gateway_cancel import bare_server, cancel
 from heartvoice import keyed_random
 from heartvoice.contracts.models import HEARTMULA, LOADED, MODELS, SONG, SPEAKER_ENCODER, SPEAKER_NETWORK
+from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.errors import EngineError
 from heartvoice.gateway.authentication import add_token
 from heartvoice.loadtest import machine
@@ -307,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     repository = Repository(args.repository or Path("build/repository") / args.preset)
     run = Run("gateway", repository.preset.name, str(repository.index["precision"]), default_threads(),
-              results=args.results, about=dict(repository.about) | {"callers": CALLERS})  # fmt: skip
+              results=args.results, about=repository.about(*NETWORKS) | {"callers": CALLERS})  # fmt: skip
     served = ServerOptions(repository.root, free_port(), free_port())
     n = 20 if args.quick else args.n
     cancellations(run, max(n // 2, 1))

@@ -28,6 +28,7 @@ from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_voice
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Codes, Message, Report
+from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.loadtest.harness import RESULTS, Run, Timing, alternate
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.loadtest.signals import agreement, melody
@@ -159,7 +160,9 @@ class Job:
         }
         preset = repository.preset
         request = SongRequest.from_inputs(inputs, preset)
-        return run_song(request, song, lambda: voice, preset, JobContext(repository.about), detect_vocals=False)
+        return run_song(
+            request, song, lambda: voice, preset, JobContext(repository.about(*request.networks)), detect_vocals=False
+        )
 
     def _inputs(self) -> dict[str, Array]:
         return voice_inputs() | {"svc_steps": np.array([self.steps]), "no_vocals": _text("convert")}
@@ -320,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     args = _parse(arguments)
     repository = Repository(args.repository or Path("build/repository") / args.preset)
-    about = repository.about | {"steps": args.steps, "seconds": args.seconds, "reference_s": REFERENCE_S}
+    about = repository.about(*NETWORKS) | {"steps": args.steps, "seconds": args.seconds, "reference_s": REFERENCE_S}
     preset, precision = repository.preset.name, str(repository.index["precision"])
     run = Run("voice", preset, precision, args.threads, results=args.results, about=about)
     stages = Stages(repository, args.threads)

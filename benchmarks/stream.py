@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.song_with_voice import LYRICS, TAGS, finished, voice_inputs
 from heartvoice.arrays import Array
 from heartvoice.contracts.constants import CODES_PER_UNIT
+from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.loadtest.harness import RESULTS, Run, Timing
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_song
 from heartvoice.runtime.engines import default_threads
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     args = _parse(arguments)
     repository = Repository(args.repository or Path("build/repository") / args.preset)
-    about = repository.about | {"seconds": args.seconds, "steps": args.steps, "svc_steps": args.svc_steps}
+    about = repository.about(*NETWORKS) | {"seconds": args.seconds, "steps": args.steps, "svc_steps": args.svc_steps}
     run = Run("stream", repository.preset.name, str(repository.index["precision"]), args.threads,
               results=args.results, about=about)  # fmt: skip
     song = {

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import heartvoice
 from heartvoice.config.presets import (
@@ -41,6 +41,7 @@ from heartvoice.contracts.models import (
     SEPARATOR_GRAPHS,
     SPEAKER_NETWORK,
 )
+from heartvoice.contracts.network_names import Network
 from heartvoice.contracts.types import Axis, ModelSpec
 from heartvoice.export.code_hash import code_hash
 from heartvoice.runtime.repository import sha256 as sha256  # re-exported for export and tests
@@ -55,10 +56,6 @@ EXTERNAL_BYTES = 256 * 2**20
 BATCH = "batch"
 """Name of the batch axis that `max_batch_size` adds before a contract's own axes."""
 Precision = Literal["fp32", "fp16"]
-Network = Literal[
-    "lm", "codec", "separator", "speaker", "f0", "svc_content", "svc_regulator", "svc_cfm", "svc_style", "vocoder"
-]
-NETWORKS: tuple[Network, ...] = get_args(Network)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from torch import nn
 
 from heartvoice.config.presets import Preset, SwiftF0Config
+from heartvoice.contracts.network_names import Network
 from heartvoice.errors import ExportError
 from heartvoice.export.graph_builder import Graph
-from heartvoice.export.layout import Network, Precision, network_sizes
+from heartvoice.export.layout import Precision, network_sizes
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.load import TensorSource, build_module, load_module
 from heartvoice.runtime.engines import Engine, OnnxEngine

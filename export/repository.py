@@ -20,12 +20,13 @@ from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import FRAME_HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
 from heartvoice.contracts.graphs import CONTENT_POSITION
 from heartvoice.contracts.models import HEARTMULA, MODELS, SEPARATOR_GRAPHS, models_with
+from heartvoice.contracts.network_names import NETWORKS, Network
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import ExportError
 from heartvoice.export import layout
 from heartvoice.export.atomic_repository import Staging, staged
 from heartvoice.export.configs import configs, in_folder, model_files
-from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Network, Precision
+from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Precision
 from heartvoice.export.weights import Weights
 from heartvoice.file_errors import write_file
 from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST
@@ -303,8 +304,8 @@ class _Job:
                 "preset": preset.name,
                 "precision": precisions.pop() if len(precisions) == 1 else "mixed",
                 "weights": self.weights.origin,
-                "sources": {network: self.hashes(network) for network in layout.NETWORKS},
-                "origins": {network: self.weights.origin_of(network) for network in layout.NETWORKS},
+                "sources": {network: self.hashes(network) for network in NETWORKS},
+                "origins": {network: self.weights.origin_of(network) for network in NETWORKS},
                 "licences": dict(self.weights.licences),
                 "sizes": layout.sizes(preset),
                 "versions": layout.versions(),

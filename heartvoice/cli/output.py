@@ -16,6 +16,7 @@ from heartvoice.cli.progress import progress_view
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event, Report
 from heartvoice.client.song_files import SongFiles, SongWriter
+from heartvoice.contracts.network_names import describe
 
 if TYPE_CHECKING:
     from heartvoice.client.messages import Message
@@ -124,8 +125,21 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
         what = "recording as it was" if report.recorded else "song as it was written"
         lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")
     if report.random_weights:
-        lines.append("the server's weights are RANDOM: this is noise, not music; see `heartvoice export --help`")
+        lines += random_weights_lines(report.networks, "this is noise, not music")
     return lines
+
+
+def random_weights_lines(networks: Mapping[str, str], meaning: str) -> list[str]:
+    """Return lines on a server with random weights, part by part where some of them are real.
+
+    Args:
+        networks: the origin of the weights by network, of a report.
+        meaning: of the result.
+    """
+    lines, real = [], describe(networks, random=False)
+    if real:
+        lines = [f"real weights: {real}", f"random weights: {describe(networks, random=True)}"]
+    return [*lines, f"the server's weights are RANDOM: {meaning}; see `heartvoice export --help`"]
 
 
 def _stem_gain_lines(files: SongFiles) -> list[str]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
-from heartvoice.cli.output import file_facts, print_lines, speed_line
+from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, speed_line
 from heartvoice.cli.progress import progress_view
 from heartvoice.client.inputs import as_sources
 from heartvoice.client.messages import Event, StemsChunk, StemsReport
@@ -106,5 +106,5 @@ def _summary(report: StemsReport, timings: dict[str, Any], files: dict[str, Audi
         lines.append(f"all turned down by {-first.gain_db:.1f} dB, since the loudest peak was {loudest:.2f}")
     lines += [f"warning: {warning}" for warning in report.warnings]
     if report.random_weights:
-        lines.append("the server's weights are RANDOM: nothing was separated; see `heartvoice export --help`")
+        lines += random_weights_lines(report.networks, "nothing was separated")
     return lines

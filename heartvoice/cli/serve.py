@@ -139,6 +139,7 @@ def check_installed(*, embedded: bool = True) -> None:
 
 
 def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: bool) -> None:
+    from heartvoice.contracts.network_names import describe
     from heartvoice.log_format import timestamp
 
     index = repository.index
@@ -157,7 +158,9 @@ def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: 
         return
     typer.echo(f"{timestamp()} ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
     if repository.random_weights:
-        typer.echo(f"{timestamp()} weights are {index['weights']}: songs will be noise")
+        real = describe(index["origins"], random=False)
+        but = f", but for {real}" if real else ""
+        typer.echo(f"{timestamp()} weights are {index['weights']}{but}: songs will be noise")
     sys.stdout.flush()
 
 

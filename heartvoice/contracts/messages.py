@@ -156,6 +156,11 @@ class Report:
         return report_warnings(self.raw)
 
     @property
+    def networks(self) -> Mapping[str, str]:
+        """The origin of the weights of each network that the job ran; `random seed=N` for random ones."""
+        return dict(self.raw.get("networks", {}))
+
+    @property
     def similarity(self) -> Mapping[str, Any]:
         """The encoder, and the cosines to the voice `before` and `after` conversion.
 
@@ -236,6 +241,11 @@ class StemsReport:
     def warnings(self) -> tuple[str, ...]:
         """Possible faults of the recording."""
         return report_warnings(self.raw)
+
+    @property
+    def networks(self) -> Mapping[str, str]:
+        """As of `Report`."""
+        return dict(self.raw.get("networks", {}))
 
     def comment(self, source: str, origin: str = "") -> str:
         """The comment tag of a stem's file; `origin` is the tag of an AI-generated recording."""

@@ -31,7 +31,7 @@ class JobContext:
         """Start the job's clock.
 
         Args:
-            about: the networks' fields of the report: preset, precision, weights, random_weights.
+            about: the networks' fields of the report: preset, precision, weights, networks, random_weights.
             check: see the class.
         """
         self.check = check

@@ -15,6 +15,7 @@ from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import Codes, Message
+from heartvoice.contracts.network_names import COVER_NETWORKS
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
@@ -86,7 +87,7 @@ def make_song(
     request = SongRequest.from_inputs(inputs, preset)
     return run_song(
         request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset,
-        JobContext(repository.about), detect_vocals=not repository.is_random("separator"),
+        JobContext(repository.about(*request.networks)), detect_vocals=not repository.is_random("separator"),
         random_networks=repository.random_networks,
     )  # fmt: skip
 
@@ -140,7 +141,7 @@ def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str,
         CoverRequest.from_inputs(inputs),
         stages,
         repository.preset,
-        JobContext(repository.about),
+        JobContext(repository.about(*COVER_NETWORKS)),
         detect_vocals=not repository.is_random("separator"),
         random_networks=repository.random_networks,
     )

@@ -14,6 +14,7 @@ from heartvoice.contracts.encoding import encode_settings
 from heartvoice.contracts.field_checks import check_codes, read_settings
 from heartvoice.contracts.messages import Codes
 from heartvoice.contracts.models import SONG
+from heartvoice.contracts.network_names import COVER_NETWORKS, Network
 from heartvoice.contracts.settings import VOICE_SETTINGS
 from heartvoice.contracts.texts import lyrics_warnings
 from heartvoice.contracts.validation import check_song
@@ -79,6 +80,14 @@ class SongRequest:
         if self.codes is not None:
             inputs["codes"] = self.codes
         return inputs
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Networks that make it, the writing one first."""
+        writers: tuple[Network, ...] = ("lm", "codec") if self.lm is not None else ("codec",)
+        if self.voice is not None:
+            return (*writers, *COVER_NETWORKS)
+        return (*writers, "separator") if self.stems else writers
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from heartvoice.config.presets import (
 )
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.contracts.models import HEARTMULA, models_with
+from heartvoice.contracts.network_names import RANDOM
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import EngineError
 
@@ -109,7 +110,7 @@ class Repository:
 
     def is_random(self, network: str) -> bool:
         """Return True if a network's weights are random, which makes its output meaningless."""
-        return self.origin(network).startswith("random")
+        return self.origin(network).startswith(RANDOM)
 
     @property
     def random_networks(self) -> frozenset[str]:
@@ -121,20 +122,15 @@ class Repository:
         """True if any network has random weights, which makes the output noise."""
         return any(self.is_random(network) for network in self.index["origins"])
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """Facts about the networks for every report."""
-        return {key: self.index[key] for key in ("preset", "precision", "weights")} | {
-            "random_weights": self.random_weights,
-            "contract": CONTRACT,
-        }
-
-    def about_network(self, network: str, *others: str) -> dict[str, Any]:
-        """Return the facts for the report of a model over one network and its helpers `others`."""
+    def about(self, network: str, *others: str) -> dict[str, Any]:
+        """Return the facts for the report of a job that runs these networks; `weights` is the first one's origin."""
+        names = (network, *others)
         return {
             "preset": self.index["preset"],
+            "precision": self.index["precision"],
             "weights": self.origin(network),
-            "random_weights": any(self.is_random(name) for name in (network, *others)),
+            "random_weights": any(self.is_random(name) for name in names),
+            "networks": {name: self.origin(name) for name in names},
             "contract": CONTRACT,
         }
 

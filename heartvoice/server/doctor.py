@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartvoice.contracts.network_names import RANDOM
 from heartvoice.errors import EngineError, HeartvoiceError, SetupError
 from heartvoice.runtime.repository import Repository
 from heartvoice.runtime.tensorrt_plans import ACTIVE, Target, find_device, plan_findings
@@ -49,6 +50,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
         yield attempt(f"port {number}", lambda o=option, p=number: port(o, p))  # type: ignore[misc]
     if repository is not None:
         yield attempt("repository", lambda: repository_line(repository))
+        yield from weights(repository)
         yield from plans(repository, _tensorrt_target)
 
 
@@ -118,6 +120,21 @@ def _tensorrt_target() -> Target | None:
         return Target(find_device(), tensorrt.__version__)
     except (EngineError, ImportError):
         return None
+
+
+def weights(root: Path) -> Iterator[Finding]:
+    """Where each network's weights came from, with licence and hash; nothing for a folder that is no export."""
+    try:
+        index = Repository(root).index
+    except EngineError:
+        return  # said by `repository_line`
+    for name, origin in index["origins"].items():
+        if origin.startswith(RANDOM):
+            yield Finding(f"weights of {name}", True, origin)
+            continue
+        licence = index["licences"].get(name, "unknown")
+        files = ", ".join(f"{file} sha256 {found}" for file, found in index["sources"][name].items())
+        yield Finding(f"weights of {name}", True, f"{origin}, licence {licence}: {files}")
 
 
 def repository_line(root: Path) -> str:

@@ -14,6 +14,7 @@ from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import STEM_RATE_HZ
 from heartvoice.contracts.messages import Message
 from heartvoice.contracts.models import COVER
+from heartvoice.contracts.network_names import COVER_NETWORKS
 from heartvoice.errors import EngineError, VoiceNotFoundError
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
@@ -82,7 +83,7 @@ class ServedVoiceStages:
 
 def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
     """Check a job's inputs and make its cover; yields the cover's messages."""
-    context, preset = JobContext(repository.about, job.check), repository.preset
+    context, preset = JobContext(repository.about(*COVER_NETWORKS), job.check), repository.preset
     with closing(BlsClient(job.check)) as caller:
         messages = run_cover(
             CoverRequest.from_inputs(job.inputs),

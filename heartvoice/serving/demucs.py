@@ -33,7 +33,8 @@ def stream_stems(job: Job, repository: Repository) -> None:
             n_done += item.length
             done, total = (round(n / STEM_RATE_HZ * FRAMES_PER_S) for n in (n_done, n_total))
             job.send_event({"stage": "separate", "done": done, "total": total})
-    report = repository.about_network("separator") | {
+    report = repository.about("separator") | {
+        "separator": sizes.engine,
         "sources": list(request.sources),
         "sample_rate_hz": STEM_RATE_HZ,
         "samples": n_done,

@@ -48,7 +48,7 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
                 flush()
         flush()
     timings = {"lm_s": time.monotonic() - began, "queue_s": stream.queue_s}
-    report = repository.about | {
+    report = repository.about("lm") | {
         "seed": request.seed,
         "frames": n_sent,
         "ended_by": "eos" if n_sent < request.n_frames else "length",

@@ -52,7 +52,7 @@ def run_song_job(job: Job, repository: Repository) -> Iterator[Message]:
             ServedStages(caller),
             lambda: ServedVoiceStages(caller, preset),
             preset,
-            JobContext(repository.about, job.check),
+            JobContext(repository.about(*request.networks), job.check),
             detect_vocals=not repository.is_random("separator"),
             random_networks=repository.random_networks,
         )

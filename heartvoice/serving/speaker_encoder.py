@@ -33,7 +33,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
             reference.hear(F0Stage(caller, repository.preset.f0).track)
         if not repository.is_random("speaker"):
             reference.compare(speaker.embed, sizes.engine)
-    report = repository.about_network("speaker") | {
+    report = repository.about("speaker") | {
         "encoder": sizes.engine,
         "seconds": round(recording.duration_s, 3),
         "warnings": [*recording.mono_warnings, *reference.warnings],

@@ -11,6 +11,7 @@ from heartvoice.arrays import Array
 from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STEM_RATE_HZ
 from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.contracts.models import SVC
+from heartvoice.contracts.network_names import CONVERTER_NETWORKS
 from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient, ServedNetworks
@@ -27,7 +28,7 @@ def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repo
     """Answer a job of the model `svc`: converted vocals as they are finished."""
     request = ConversionRequest.from_inputs(job.inputs)
     total = round(len(request.vocals) / STEM_RATE_HZ * FRAMES_PER_S)
-    about = repository.about_network("svc_cfm", "svc_content", "svc_regulator", "svc_style", "vocoder")
+    about = repository.about(*CONVERTER_NETWORKS)
     about |= {"voice_sha256": request.voice_key, "voice_consent": request.consent}
     n_sent = 0
     with closing(BlsClient(job.check)) as caller:

@@ -17,11 +17,11 @@ import pytest
 
 from heartvoice.contracts import triton_config
 from heartvoice.contracts.models import models_with
+from heartvoice.contracts.network_names import Network
 from heartvoice.errors import CheckpointError, ExportError
 from heartvoice.export import atomic_repository as staging
 from heartvoice.export import layout
 from heartvoice.export import repository as module
-from heartvoice.export.layout import Network
 from heartvoice.export.repository import Exported, export_repository
 from heartvoice.export.weights import Weights, random_weights
 from heartvoice.models.load import TensorSource

@@ -15,6 +15,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from heartvoice.config.presets import PRESETS, CampplusConfig, GenerationIds
+from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
 from heartvoice.export.check import repository_drift
@@ -77,7 +78,7 @@ def check_sources(repository: Repository, release: Path) -> None:
         "svc_cfm": "seed-vc/*.pth", "svc_style": "campplus/*", "vocoder": "bigvgan/*.pt",
     }  # fmt: skip
     sources = repository.index["sources"]
-    assert set(folders) == set(layout.NETWORKS) - {"speaker"}  # that is Resemblyzer's, out of its wheel
+    assert set(folders) == set(NETWORKS) - {"speaker"}  # that is Resemblyzer's, out of its wheel
     for network, pattern in folders.items():
         assert sources[network] == {path.name: layout.sha256(path) for path in release.glob(pattern)}
 

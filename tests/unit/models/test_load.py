@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from heartvoice.config.presets import PRESETS, HeartCodecConfig, HeartMuLaConfig, TransformerConfig
+from heartvoice.contracts.network_names import NETWORKS, Network
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
 from heartvoice.models.heartcodec.codec import HeartCodec
@@ -328,8 +329,8 @@ def test_manifest_is_the_module_s_own() -> None:
     assert random_checkpoint(LM, 0).shape("audio_head") == (7, 16, 21)
 
 
-@pytest.mark.parametrize("network", [name for name in layout.NETWORKS if name != "f0"])  # that is a published graph
-def test_every_network_loads_its_random_weights(network: layout.Network) -> None:
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "f0"])  # that is a published graph
+def test_every_network_loads_its_random_weights(network: Network) -> None:
     sizes = layout.network_sizes(PRESETS["tiny"], network)
     source, other = random_checkpoint(sizes, 3), random_checkpoint(sizes, 4)
     state = load_network(sizes, source).state_dict()
