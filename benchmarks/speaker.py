@@ -1,10 +1,10 @@
 """How much time does a speaker encoder need, as graph, PyTorch module and whole stage?
 
-    python -m benchmarks.speaker [--engine resemblyzer] [--engine campplus] [--seconds 12] [--campplus FILE]
+    python -m benchmarks.speaker [--engine NAME ...] [--seconds 12] [--campplus FILE] [--ecapa FILE]
 
 It alternates the network in both engines in one process, then the stage with its numpy front end. Peak memory of each
-is measured in a separate process. Resemblyzer has its published weights; CAMPPlus has random ones unless its file is
-given. It exits with 1 if a graph and its module disagree.
+is measured in a separate process. Resemblyzer has its published weights; the others have random ones unless their file
+is given. It exits with 1 if a graph and its module disagree.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import nn
 
 from heartvoice import keyed_random
 from heartvoice.arrays import Array
-from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig
+from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export import wheel_files
 from heartvoice.export.parity import TOLERANCE
@@ -32,9 +32,9 @@ from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.load import TensorSource, load_network, random_checkpoint
-from heartvoice.models.speaker import open_campplus, open_resemblyzer
+from heartvoice.models.speaker import open_campplus, open_ecapa, open_resemblyzer
 from heartvoice.runtime.engines import OnnxEngine, default_threads
-from heartvoice.stages.speaker import SpeakerStage, campplus_features, partial_batches
+from heartvoice.stages.speaker import SpeakerStage, speaker_batches, trim_pauses
 
 Floats = npt.NDArray[np.float32]
 Variant = Literal["eager", "graph", "stage"]
@@ -56,13 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
-    about = {"seconds": args.seconds, "campplus_weights": "official" if args.campplus else "random seed=0"}
+    files = {"campplus": args.campplus, "ecapa": args.ecapa}
+    given = {f"{name}_weights": "official" if file else "random seed=0" for name, file in files.items()}
+    about = {"seconds": args.seconds} | given
     run = Run("speaker", "all", "fp32", args.threads, results=args.results, about=about)
     right = True
     for engine in args.engine:
         with TemporaryDirectory() as folder:
-            write_graph(build_speaker_network(SPEAKERS[engine], source_of(engine, args.campplus)), Path(folder))
-            right &= measure(run, engine, Path(folder) / GRAPH_FILE, args)
+            write_graph(build_speaker_network(SPEAKERS[engine], source_of(engine, files.get(engine))), Path(folder))
+            right &= measure(run, engine, Path(folder) / GRAPH_FILE, files.get(engine), args)
         run.save()
     run.finish()
     if not right:
@@ -73,15 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def source_of(engine: str, official: Path | None) -> TensorSource:
     """Return the weights of an engine."""
     sizes = SPEAKERS[engine]
-    if isinstance(sizes, CampplusConfig):
-        return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
-    return open_resemblyzer(wheel_files.member("resemblyzer"))
+    match sizes:
+        case SpeakerConfig():
+            return open_resemblyzer(wheel_files.member("resemblyzer"))
+        case CampplusConfig():
+            return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
+        case EcapaConfig():
+            return open_ecapa(official, sizes) if official else random_checkpoint(sizes, 0)
 
 
-def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool:
+def measure(run: Run, engine: str, path: Path, official: Path | None, args: argparse.Namespace) -> bool:
     """Measure all variants of one engine; adds rows. Returns True if graph and module agree."""
     sizes, audio = SPEAKERS[engine], recording(args.seconds)
-    network = load_network(sizes, source_of(engine, args.campplus))
+    network = load_network(sizes, source_of(engine, official))
     calls = {variant: _call(variant, sizes, audio, path, network, args.threads) for variant in VARIANTS}
     error = difference(calls["graph"](), calls["eager"]())
     timings = alternate({str(name): call for name, call in calls.items()}, n=args.n, warmup=2, limit_s=LIMIT_S)
@@ -89,7 +95,7 @@ def measure(run: Run, engine: str, path: Path, args: argparse.Namespace) -> bool
         timing = timings[variant]
         row = run.add(engine, variant, timing, baseline=None if variant == "eager" else timings["eager"])
         row["rtf"] = timing.median / args.seconds
-        peak = peak_in_child(build, variant, engine, args.seconds, path, args.campplus, args.threads)
+        peak = peak_in_child(build, variant, engine, args.seconds, path, official, args.threads)
         row |= {"loaded_mb": peak.loaded / 1e6, "run_mb": peak.growth / 1e6}
         row |= error if variant == "graph" else {}
     return error["relative_error"] <= TOLERANCE["fp32"]
@@ -102,9 +108,7 @@ def recording(seconds: float) -> Floats:
 
 def _features(sizes: AnySpeaker, audio: Floats) -> list[Floats]:
     """Return the network's input of each call."""
-    if isinstance(sizes, CampplusConfig):
-        return [part[None] for part in campplus_features(audio, sizes.n_bands)]
-    return list(partial_batches(audio, sizes))
+    return list(speaker_batches(audio, trim_pauses(audio), sizes))
 
 
 def _call(
@@ -145,6 +149,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=SPEAKERS, action="append", help="measure only this one; may be repeated")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the audio in seconds")
     parser.add_argument("--campplus", type=Path, help="campplus_cn_common.bin")
+    parser.add_argument("--ecapa", type=Path, help="embedding_model.ckpt")
     parser.add_argument("-n", type=int, default=15, help="rounds")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")

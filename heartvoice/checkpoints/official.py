@@ -1,4 +1,6 @@
-"""File names, folders and licences of the official checkpoints. Source: seed_vc spec, sections 0 and 18."""
+"""File names, folders and licences of the official checkpoints. Source: seed_vc spec, sections 0 and 18;
+speaker_encoders spec, section 0.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Mapping
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
 """In the weights folder itself."""
 CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
+ECAPA = "ecapa/embedding_model.ckpt"
 SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
 """Folders of the converter's files."""
 _SEED_VC_LICENCE = "GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too"
@@ -17,7 +20,11 @@ LICENCES: Mapping[str, str] = {
     "svc_content": "Apache-2.0 (model card of openai/whisper-small)",
     "svc_style": _CAMPPLUS_LICENCE,
     "vocoder": "MIT (model card of nvidia/bigvgan_v2_44khz_128band_512x)",
-    "speaker": _CAMPPLUS_LICENCE,
     "f0": "MIT (model card of lj1995/VoiceConversionWebUI; the terms of its training data are unclear)",
 }
 """By network, as the publishers state them."""
+SPEAKER_LICENCES: Mapping[str, str] = {
+    "campplus": _CAMPPLUS_LICENCE,
+    "ecapa": "Apache-2.0 (model card of speechbrain/spkrec-ecapa-voxceleb)",
+}
+"""By engine of the speaker encoder, of those whose weights no wheel contains."""

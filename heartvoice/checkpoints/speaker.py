@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from heartvoice.checkpoints.random_init import InitFn, InitSpec
 from heartvoice.checkpoints.safetensors_reader import TensorSource, listed
-from heartvoice.config.presets import AnySpeaker
+from heartvoice.config.presets import AnySpeaker, SpeakerConfig
 from heartvoice.errors import CheckpointError
 
 BATCHES = ".num_batches_tracked"
 """Suffix of BatchNorm's counter, which inference does not use."""
-_BATCH_NORMS = (".bn", "batchnorm.", "shortcut.1.")
+_BANK_DB = 10.0
+"""Deviation of ECAPA's features, which are not logarithms but decibels."""
+_BATCH_NORMS = (".bn", "batchnorm.", "shortcut.1.", "norm.norm.", "asp_bn.norm.")
 
 
 def speaker_init(sizes: AnySpeaker) -> InitFn:
@@ -23,7 +25,7 @@ def speaker_init(sizes: AnySpeaker) -> InitFn:
             return InitSpec(1 / math.sqrt(shape[1]))
         return InitSpec(0.1) if name.startswith("lstm.") else InitSpec(1 / math.sqrt(shape[-1]))
 
-    def campplus(name: str, shape: tuple[int, ...]) -> InitSpec:
+    def convolutions(name: str, shape: tuple[int, ...]) -> InitSpec:
         if name.endswith(BATCHES):
             return InitSpec(0.0)
         if any(part in name for part in _BATCH_NORMS):
@@ -32,9 +34,10 @@ def speaker_init(sizes: AnySpeaker) -> InitFn:
             return InitSpec(0.1, mean=1.0) if name.endswith(".weight") else InitSpec(0.1)
         if name.endswith(".bias"):
             return InitSpec(0.1)
-        return InitSpec(math.sqrt(2 / math.prod(shape[1:])))  # half of a ReLU's outputs are zero
+        deviation = math.sqrt(2 / math.prod(shape[1:]))  # half of a ReLU's outputs are zero
+        return InitSpec(deviation / _BANK_DB if name.startswith("blocks.0.") else deviation)
 
-    return campplus if sizes.engine == "campplus" else lstm
+    return lstm if isinstance(sizes, SpeakerConfig) else convolutions
 
 
 def check_tensors(source: TensorSource, wanted: Mapping[str, tuple[int, ...]]) -> None:

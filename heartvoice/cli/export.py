@@ -81,7 +81,8 @@ def export(
         Path | None,
         typer.Option(
             help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, seed-vc/, "
-            "whisper-small/, bigvgan/, campplus/, and rmvpe/ where that engine is used. Sizes are read from the files.",
+            "whisper-small/, bigvgan/, campplus/, and rmvpe/ and ecapa/ where those engines are used. Sizes are read "
+            "from the files.",
             metavar="DIR",
             exists=True,
             file_okay=False,
@@ -99,8 +100,11 @@ def export(
         ),
     ] = None,
     speaker: Annotated[
-        Literal["resemblyzer", "campplus"] | None,
-        typer.Option(help="Another speaker encoder than the preset's; Resemblyzer's weights come from PyPI."),
+        Literal["resemblyzer", "campplus", "ecapa"] | None,
+        typer.Option(
+            "--speaker-encoder",
+            help="Another speaker encoder than the preset's; Resemblyzer's weights come from PyPI.",
+        ),
     ] = None,
     f0: Annotated[
         Literal["swift-f0", "rmvpe"] | None,

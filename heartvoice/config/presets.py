@@ -20,6 +20,7 @@ from heartvoice.config.voice import (
     AnySeparator,
     AnySpeaker,
     CampplusConfig,
+    EcapaConfig,
     RmvpeConfig,
     SeparatorConfig,
     SpeakerConfig,
@@ -30,10 +31,9 @@ from heartvoice.errors import CheckpointError
 
 __all__ = [
     "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySeparator", "AnySpeaker", "BigvganConfig",
-    "CampplusConfig",
-    "DitConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset", "RegulatorConfig", "RmvpeConfig",
-    "SeparatorConfig", "SpeakerConfig", "SpleeterConfig", "SvcConfig", "SwiftF0Config", "TransformerConfig",
-    "WhisperConfig", "htdemucs_of", "with_separator",
+    "CampplusConfig", "DitConfig", "EcapaConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset",
+    "RegulatorConfig", "RmvpeConfig", "SeparatorConfig", "SpeakerConfig", "SpleeterConfig", "SvcConfig",
+    "SwiftF0Config", "TransformerConfig", "WhisperConfig", "htdemucs_of", "with_separator",
 ]  # fmt: skip
 
 

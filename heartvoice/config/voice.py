@@ -120,6 +120,33 @@ class CampplusConfig(FromConfig):
 
 
 @dataclass(frozen=True)
+class EcapaConfig(FromConfig):
+    """ECAPA-TDNN; defaults are those of the published VoxCeleb checkpoint (speaker_encoders spec, section 2)."""
+
+    engine: str = "ecapa"
+    input_size: int = 80
+    """Bands of the filter bank."""
+    channels: tuple[int, ...] = (1024, 1024, 1024, 1024, 3072)
+    kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 1)
+    dilations: tuple[int, ...] = (1, 2, 3, 4, 1)
+    attention_channels: int = 128
+    lin_neurons: int = 192
+    """Width of the embedding."""
+    res2net_scale: int = 8
+    se_channels: int = 128
+
+    @property
+    def n_bands(self) -> int:
+        """Bands of the filter bank, by the other encoders' name."""
+        return self.input_size
+
+    @property
+    def embedding(self) -> int:
+        """Width of the embedding, by the other encoders' name."""
+        return self.lin_neurons
+
+
+@dataclass(frozen=True)
 class SwiftF0Config(FromConfig):
     """swift-f0: the published graph from its PyPI wheel."""
 
@@ -143,7 +170,7 @@ class RmvpeConfig(FromConfig):
     n_bins: int = 360
 
 
-AnySpeaker = SpeakerConfig | CampplusConfig
+AnySpeaker = SpeakerConfig | CampplusConfig | EcapaConfig
 AnyF0 = SwiftF0Config | RmvpeConfig
 AnySeparator = SeparatorConfig | SpleeterConfig
 SEPARATORS: dict[str, AnySeparator] = {
@@ -151,5 +178,9 @@ SEPARATORS: dict[str, AnySeparator] = {
     "htdemucs": SeparatorConfig(),
     "htdemucs_ft": SeparatorConfig(n_models=4),
 }
-SPEAKERS: dict[str, AnySpeaker] = {"resemblyzer": SpeakerConfig(), "campplus": CampplusConfig()}
+SPEAKERS: dict[str, AnySpeaker] = {
+    "resemblyzer": SpeakerConfig(),
+    "campplus": CampplusConfig(),
+    "ecapa": EcapaConfig(),
+}
 F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Config(), "rmvpe": RmvpeConfig()}

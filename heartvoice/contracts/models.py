@@ -220,7 +220,7 @@ SPEAKER_NETWORK = ModelSpec(
     max_batch_size=64,
     kind="KIND_AUTO",
     plan_rows=(8, 16),
-    doc="The network of the speaker encoder.",
+    doc="The network of the speaker encoder: Resemblyzer, CAMPPlus or ECAPA-TDNN.",
 )
 
 SPEAKER_ENCODER = ModelSpec(

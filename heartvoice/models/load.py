@@ -23,6 +23,7 @@ from heartvoice.config.presets import (
     BigvganConfig,
     CampplusConfig,
     DitConfig,
+    EcapaConfig,
     HeartCodecConfig,
     HeartMuLaConfig,
     RegulatorConfig,
@@ -84,14 +85,10 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 return HeartCodec(sizes, decode_only=decode_only)
             case SeparatorConfig() | SpleeterConfig() | RoformerConfig():
                 return _build_separator(sizes)
-            case SpeakerConfig():
-                from heartvoice.models.speaker import Resemblyzer
+            case SpeakerConfig() | CampplusConfig() | EcapaConfig():
+                from heartvoice.models.speaker import build_speaker
 
-                return Resemblyzer(sizes)
-            case CampplusConfig():
-                from heartvoice.models.campplus import Campplus
-
-                return Campplus(sizes)
+                return build_speaker(sizes)
             case RmvpeConfig():
                 from heartvoice.models.rmvpe import Rmvpe
 
@@ -232,7 +229,7 @@ def _init_fn(sizes: _Drawn) -> InitFn:
             return roformer_init(sizes)
         case SpleeterConfig():
             return spleeter_init()
-        case SpeakerConfig() | CampplusConfig():
+        case SpeakerConfig() | CampplusConfig() | EcapaConfig():
             return speaker_init(sizes)
         case RmvpeConfig():
             return rmvpe_init(sizes)

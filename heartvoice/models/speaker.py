@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from heartvoice.checkpoints.speaker import check_tensors
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.models.campplus import Campplus
+from heartvoice.models.ecapa import Ecapa
 
 MIN_NORM = 1e-12
 """Projections shorter than this are not normalised; they stay a zero vector."""
@@ -48,7 +49,13 @@ class Resemblyzer(nn.Module):
 
 def build_speaker(sizes: AnySpeaker) -> nn.Module:
     """Build a speaker encoder on the default device; it maps [B, T, bands] to [B, D]."""
-    return Campplus(sizes) if isinstance(sizes, CampplusConfig) else Resemblyzer(sizes)
+    match sizes:
+        case SpeakerConfig():
+            return Resemblyzer(sizes)
+        case CampplusConfig():
+            return Campplus(sizes)
+        case EcapaConfig():
+            return Ecapa(sizes)
 
 
 def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
@@ -88,4 +95,19 @@ def open_campplus(path: Path, sizes: CampplusConfig | None = None) -> TorchFile:
     """
     source = TorchFile.open(path)
     check_tensors(source, speaker_manifest(sizes or CampplusConfig()))
+    return source
+
+
+def open_ecapa(path: Path, sizes: EcapaConfig | None = None) -> TorchFile:
+    """Open the published `embedding_model.ckpt`.
+
+    Args:
+        path: the file.
+        sizes: sizes of the network; default those of the published weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or does not fit.
+    """
+    source = TorchFile.open(path)
+    check_tensors(source, speaker_manifest(sizes or EcapaConfig()))
     return source

@@ -1,18 +1,20 @@
 """The speaker encoder as a stage: it embeds a recording of a voice as a vector.
 
-The preset's sizes choose one of two engines:
+The preset's sizes choose the engine:
 
 * Resemblyzer: trimmed pauses, one level, mel power of overlapping partials of 1.6 s, mean of their vectors.
 * CAMPPlus: one level, log filter bank minus its mean over time, the whole utterance at once.
+* ECAPA-TDNN: one level, another log filter bank minus its mean over time, the whole utterance at once.
 
 The level is that of the voice: gain, offset and pauses do not move a vector. Resemblyzer's package only raises levels,
 to -30 dBFS, and its vector of a voice at -20 dBFS has a cosine of about 0.9 to that of the same voice 20 dB softer.
 With one level the halves of 21 recordings are told from different ones no worse (benchmarks/references.py).
 
-Source: export baselines, section 2; seed_vc spec, section 8. Resemblyzer's package trims pauses with WebRTC's voice
-detector. A threshold between noise floor and voice does as well: for 72 recordings of six synthetic voices with pauses
-of 0.3 to 3 s and noise down to 25 dB below the voice, the cosine to the package's vector is at least 0.996 (mean
-0.998). Without trimming it falls to 0.80.
+Source: export baselines, section 2; seed_vc spec, section 8; speaker_encoders spec, section 1.
+
+Resemblyzer's package trims pauses with WebRTC's voice detector. A threshold between noise floor and voice does as well:
+for 72 recordings of six synthetic voices with pauses of 0.3 to 3 s and noise down to 25 dB below the voice, the cosine
+to the package's vector is at least 0.996 (mean 0.998). Without trimming it falls to 0.80.
 """
 
 from __future__ import annotations
@@ -25,17 +27,18 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, stft
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks, run_finite
+from heartvoice.stages.ecapa_features import ecapa_features
 
 MIN_SAMPLES = 1600
 """0.1 s. A shorter recording has too few frames for any engine."""
 HOP = 160
-"""Samples between two frames, of both engines."""
+"""Samples between two frames, of all engines."""
 
 MEL_FFT = 400
 PARTIAL_FRAMES = 160
@@ -45,13 +48,13 @@ MIN_COVERAGE = 0.75
 """The last partial is dropped if less of it than this lies in the recording, unless it is the only one."""
 RESEMBLYZER_DBFS = -30.0
 """Level of the voice that Resemblyzer hears: the one to which its package raises softer ones."""
-CAMPPLUS_DBFS = -20.0
-"""Level of the voice that CAMPPlus hears: that of most recordings, because its filter bank has a floor."""
+WHOLE_DBFS = -20.0
+"""Level of the voice that the others hear: that of most recordings, because their filter banks have a floor."""
 BATCH = 16
 """Partials of one call. Bounds memory, whatever the length of the recording."""
 
 PIECE_FRAMES = SPEAKER_FRAME.max
-"""Longest utterance of one CAMPPlus call. A longer one is split into equal parts."""
+"""Longest utterance of one call of CAMPPlus or ECAPA. A longer one is split into equal parts."""
 
 _WINDOW = 480
 """Samples of one decision about a pause, 30 ms."""
@@ -96,12 +99,7 @@ class SpeakerStage:
         """The vector before normalisation; arguments as for `embed`. The converter uses that of CAMPPlus."""
         _check(audio)
         voice = trim_pauses(audio)
-        if isinstance(self._sizes, CampplusConfig):
-            whole = to_level(audio, voice, CAMPPLUS_DBFS)
-            rows = [self._run(features[None]) for features in campplus_features(whole, self._sizes.n_bands)]
-        else:
-            batches = partial_batches(to_level(voice, voice, RESEMBLYZER_DBFS), self._sizes)
-            rows = [self._run(batch) for batch in batches]
+        rows = [self._run(batch) for batch in speaker_batches(audio, voice, self._sizes)]
         mean: Floats = np.concatenate(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
@@ -122,6 +120,30 @@ def _check(audio: Samples) -> None:
         raise InvalidRequestError(
             f"audio: expected a voice above {SILENCE_DBFS:g} dBFS, got {loudest:.1f} dBFS: silence"
         )
+
+
+def speaker_batches(audio: Samples, voice: Samples, sizes: AnySpeaker) -> Iterator[Floats]:
+    """Compute the network's inputs for a recording, float32 [B, T, bands] of each call.
+
+    Args:
+        audio: float32 [N], mono at 16 kHz.
+        voice: float32 [M], the audio without its pauses.
+        sizes: they name the engine.
+    """
+    match sizes:
+        case SpeakerConfig():
+            yield from partial_batches(to_level(voice, voice, RESEMBLYZER_DBFS), sizes)
+        case CampplusConfig():
+            whole = to_level(audio, voice, WHOLE_DBFS)
+            yield from (features[None] for features in campplus_features(whole, sizes.n_bands))
+        case EcapaConfig():
+            for part in _parts(to_level(audio, voice, WHOLE_DBFS), PIECE_FRAMES * HOP - 1):
+                yield ecapa_features(part, sizes.n_bands)[None]
+
+
+def _parts(audio: Samples, most: int) -> list[Samples]:
+    """Split a recording into the fewest equal parts of at most `most` samples."""
+    return np.array_split(audio, -(-len(audio) // most))
 
 
 # -------------------------------------------------------------------------------------------------------------- levels
@@ -205,7 +227,6 @@ def campplus_features(audio: Samples, n_bands: int) -> Iterator[Floats]:
 
     A recording of up to 60 s is one part. Only full frames count, so that up to 25 ms at the end are not used.
     """
-    n_parts = -(-len(audio) // (PIECE_FRAMES * HOP))
-    for part in np.array_split(audio, n_parts):
+    for part in _parts(audio, PIECE_FRAMES * HOP):
         features = kaldi_fbank(part, SPEECH_RATE_HZ, n_bands)
         yield features - features.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -1,7 +1,7 @@
 """Lists the published weights for `heartvoice export --weights` and their places on disk.
 
 Sources: seed_vc spec, sections 0 and 18 (files, hashes, licences); README of HeartMuLa/heartlib (repositories, folders,
-licence); `remote/files.txt` of demucs 4.1.0.
+licence); speaker_encoders spec, section 0; `remote/files.txt` of demucs 4.1.0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from heartvoice.checkpoints.official import BIGVGAN, CAMPPLUS, GENERATION, LICENCES, RMVPE, SEED_VC, TOKENIZER, WHISPER
+from heartvoice.checkpoints.official import (
+    BIGVGAN,
+    CAMPPLUS,
+    ECAPA,
+    GENERATION,
+    LICENCES,
+    RMVPE,
+    SEED_VC,
+    SPEAKER_LICENCES,
+    TOKENIZER,
+    WHISPER,
+)
 from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
 
@@ -44,6 +55,8 @@ class WeightSet:
     """Optional patterns; matching files are fetched too."""
     known: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Known sha256 of files, independent of the hub; `…` stands for unknown digits."""
+    on_request: bool = False
+    """Fetched only if it is named: no engine of the official preset needs it."""
 
     @property
     def on_hub(self) -> bool:
@@ -132,12 +145,17 @@ WEIGHTS: tuple[WeightSet, ...] = (
         LICENCES["svc_style"], "28 MB", "covers, voices: style",
         known={"campplus_cn_common.bin": "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"},
     ),
+    WeightSet(
+        "ecapa", "speechbrain/spkrec-ecapa-voxceleb", PurePosixPath(ECAPA).parent.name, (PurePosixPath(ECAPA).name,),
+        SPEAKER_LICENCES["ecapa"], "83 MB", "speaker encoder ecapa (on request)", on_request=True,
+        known={"embedding_model.ckpt": "0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a2"},
+    ),
 )  # fmt: skip
 """In the order of fetching."""
 
 
 def select(preset: str, only: Iterable[str]) -> list[WeightSet]:
-    """Return all weight sets of a preset, or the named ones.
+    """Return the weight sets that a preset needs, or the named ones.
 
     Raises:
         InvalidRequestError: the preset has no published weights, or no set has the name.
@@ -154,7 +172,7 @@ def select(preset: str, only: Iterable[str]) -> list[WeightSet]:
     if unknown:
         names = ", ".join(each.name for each in WEIGHTS)
         raise InvalidRequestError(f"--only: expected names among {names}, got {', '.join(sorted(unknown))}")
-    return [each for each in WEIGHTS if not wanted or each.name in wanted]
+    return [each for each in WEIGHTS if each.name in wanted or not (wanted or each.on_request)]
 
 
 def fits(known: str, sha256: str) -> bool:

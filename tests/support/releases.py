@@ -19,6 +19,7 @@ from heartvoice.config.presets import (
     PRESETS,
     SEPARATORS,
     CampplusConfig,
+    EcapaConfig,
     HeartCodecConfig,
     HeartMuLaConfig,
     Preset,
@@ -39,6 +40,7 @@ LM = replace(TINY.lm, muq_dim=24, backbone=replace(TINY.lm.backbone, num_layers=
 CODEC = replace(TINY.codec, num_layers=1)
 IDS = {"text_bos_id": 310, "text_eos_id": 311, "audio_eos_id": 258}
 F0 = RmvpeConfig(n_blocks=1, en_de_layers=2, inter_layers=1, en_out_channels=4, gru_hidden=16)
+ECAPA = EcapaConfig(channels=(16, 16, 16, 16, 24), attention_channels=8, lin_neurons=192, se_channels=8)
 STYLE = CampplusConfig(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 1, 2))
 SVC = SvcConfig(
     whisper=WhisperConfig(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32),
@@ -122,10 +124,11 @@ def write_release(root: Path, release: Release = REDUCED) -> None:
 
 
 def write_voice_path(root: Path, release: Release = REDUCED) -> None:
-    """Write separator, F0, style encoder and converter."""
+    """Write separator, F0, style encoder, ECAPA and converter."""
     write_th(root / "demucs", "955717e8", package_of(release.separator))
     _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(release.f0)).items()})
     _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(release.style)))
+    _save(root / "ecapa" / "embedding_model.ckpt", _torch(tensors_of(ECAPA)))
     write_seed_vc(root / "seed-vc", release.svc)
     write_whisper(root / "whisper-small", release.svc.whisper)
     write_bigvgan(root / "bigvgan", release.svc.vocoder)

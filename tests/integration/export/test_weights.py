@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
+from heartvoice.checkpoints.official import SPEAKER_LICENCES
 from heartvoice.config.presets import PRESETS, CampplusConfig, GenerationIds
 from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.errors import CheckpointError
@@ -27,6 +28,7 @@ from heartvoice.models.load import Checkpoint
 from heartvoice.runtime.repository import FORMAT, INDEX, MANIFEST, Repository
 from tests.support.releases import (
     CODEC,
+    ECAPA,
     IDS,
     LM,
     PRESET,
@@ -194,6 +196,14 @@ def test_both_encoders_may_be_the_same_file(release: Path) -> None:
     assert isinstance(weights.preset.speaker, CampplusConfig)
     assert weights.hashes("speaker") == weights.hashes("svc_style")
     assert weights.licences["speaker"] == weights.licences["svc_style"]
+    assert weights.origin_of("speaker") == "official"
+
+
+def test_ecapa_is_read_where_the_preset_names_it(release: Path) -> None:
+    weights = official_weights(release, replace(PRESET, speaker=ECAPA))
+    assert weights.preset.speaker == ECAPA
+    assert list(weights.hashes("speaker")) == ["embedding_model.ckpt"]
+    assert weights.licences["speaker"] == SPEAKER_LICENCES["ecapa"]
     assert weights.origin_of("speaker") == "official"
 
 

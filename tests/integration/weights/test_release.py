@@ -62,6 +62,8 @@ def test_pulled_release_is_what_the_export_reads(
 
     result = pull(hub, weights, arguments=("--yes-gpl",))
     assert result.exit_code == 0, result.stderr
+    assert not (weights / "ecapa").exists()  # on request
+    assert pull(hub, weights, "ecapa").exit_code == 0
     assert verify(weights).exit_code == 0
 
     preset = replace(PRESET, separator=SeparatorConfig(n_models=4))

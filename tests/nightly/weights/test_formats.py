@@ -59,6 +59,7 @@ def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setattr(catalogue, "WEIGHTS", publish(hub, folder / "release"))
         result = pull(hub, weights, arguments=("--yes-gpl",))
         assert result.exit_code == 0, result.stderr
+        assert pull(hub, weights, "ecapa").exit_code == 0
         assert verify(weights).exit_code == 0
     return weights
 
@@ -68,6 +69,7 @@ def test_narrow_release_has_every_official_tensor(pulled: Path) -> None:
     assert safetensors(pulled / "HeartCodec-oss") == set(official("heartcodec"))
     assert set(plain(pulled / "rmvpe" / "rmvpe.pt")) == set(official("rmvpe"))
     assert set(plain(pulled / "campplus" / "campplus_cn_common.bin")) == set(official("campplus"))
+    assert set(plain(pulled / "ecapa" / "embedding_model.ckpt")) == set(official("ecapa"))
     assert set(plain(pulled / "bigvgan" / "bigvgan_generator.pt", "generator")) == set(official("bigvgan_44k"))
     (checkpoint,) = (pulled / "seed-vc").glob("*.pth")
     for part, names in official("seed_vc_dit")["net"].items():

@@ -48,6 +48,14 @@ def test_every_set_has_a_place_of_its_own() -> None:
     assert all(set(each.known) <= set(each.files) for each in WEIGHTS)
 
 
+def test_a_set_on_request_is_fetched_only_by_its_name() -> None:
+    asked = {each.name for each in WEIGHTS if each.on_request}
+    assert "ecapa" in asked
+    assert {each.name for each in catalogue.select("oss-3b", [])} == {each.name for each in WEIGHTS} - asked
+    assert [each.name for each in catalogue.select("oss-3b", ["ecapa"])] == ["ecapa"]
+    assert all("on request" in each.needed_by for each in WEIGHTS if each.on_request)
+
+
 @pytest.mark.parametrize(
     ("known", "fits"), [("abcd", True), ("ab…", True), ("ab…cd", True), ("ab…ce", False), ("bb…", False)]
 )
@@ -146,7 +154,7 @@ def test_damaged_lock_is_refused(weights: Path, text: str) -> None:
     [
         (("--preset", "tiny"), "tiny has no published weights"),
         (("--preset", "huge"), "expected one of"),
-        (("--only", "ecapa"), "got ecapa"),
+        (("--only", "x-vector"), "got x-vector"),
         (("--mirror", "hub.example"), "--mirror: expected a URL"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_init
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.contracts.tensors import SPEAKER_FRAME
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity
@@ -33,7 +33,10 @@ CAMPPLUS = CampplusConfig(
     n_bands=16, embedding=24, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 3),
     dilations=(1, 2), segment_frames=10,
 )  # fmt: skip
-BOTH = pytest.mark.parametrize("sizes", [LSTM, CAMPPLUS], ids=["resemblyzer", "campplus"])
+ECAPA = EcapaConfig(
+    input_size=16, channels=(32, 32, 48, 32, 40), attention_channels=12, lin_neurons=24, se_channels=8
+)  # one block has a shortcut
+ALL = pytest.mark.parametrize("sizes", [LSTM, CAMPPLUS, ECAPA], ids=["resemblyzer", "campplus", "ecapa"])
 
 
 def source_of(sizes: AnySpeaker, seed: int = 0) -> TensorSource:
@@ -59,17 +62,17 @@ def compared(sizes: AnySpeaker, source: TensorSource, folder: Path, precision: P
     return parity
 
 
-@BOTH
+@ALL
 def test_the_graph_is_its_module(sizes: AnySpeaker, tmp_path: Path) -> None:
     assert compared(sizes, source_of(sizes), tmp_path).errors["embedding"] < 2e-5
 
 
-@BOTH
+@ALL
 def test_the_half_precision_graph_is_close(sizes: AnySpeaker, tmp_path: Path) -> None:
     assert 0 < compared(sizes, source_of(sizes), tmp_path, "fp16").errors["embedding"] < 2e-2
 
 
-@BOTH
+@ALL
 def test_a_graph_of_other_weights_is_refused(sizes: AnySpeaker, tmp_path: Path) -> None:
     parity, engine = Parity("whole"), graph_of(sizes, source_of(sizes, 1), tmp_path)
     compare_speaker(engine, network_of(sizes, source_of(sizes)), replace(TINY, speaker=sizes), parity)
@@ -86,17 +89,18 @@ def test_campplus_takes_any_length(length: int, tmp_path: Path) -> None:
     assert relative_error(got, want) < 2e-5
 
 
-def test_statistics_over_the_longest_input_keep_their_precision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [CAMPPLUS, ECAPA], ids=["campplus", "ecapa"])
+def test_statistics_over_the_longest_input_keep_their_precision(sizes: AnySpeaker, tmp_path: Path) -> None:
     """Features far from zero: sums over time that lose digits would show."""
-    source = source_of(CAMPPLUS)
-    features = 3 + normal(0, "long", 0, (1, SPEAKER_FRAME.max, CAMPPLUS.n_bands))
+    source = source_of(sizes)
+    features = 3 + normal(0, "long", 0, (1, SPEAKER_FRAME.max, sizes.n_bands))
     with torch.inference_mode():
-        want = network_of(CAMPPLUS, source).double()(torch.from_numpy(features).double()).numpy()
-    got = graph_of(CAMPPLUS, source, tmp_path).run({"features": features})["embedding"]
+        want = network_of(sizes, source).double()(torch.from_numpy(features).double()).numpy()
+    got = graph_of(sizes, source, tmp_path).run({"features": features})["embedding"]
     assert relative_error(got, want) < 1e-5
 
 
-@BOTH
+@ALL
 def test_two_exports_are_the_same_bytes(sizes: AnySpeaker, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -118,6 +122,15 @@ def test_the_graph_with_official_weights_is_the_reference(folder: GoldenFolder, 
     fbank = io["synthetic.fbank"]
     features = (fbank - fbank.mean(axis=0))[None]
     assert_close(engine.run({"features": features})["embedding"], io["synthetic.embedding"], 1e-4)
+
+
+@pytest.mark.parametrize("folder", folder_params("speaker_encoders/ecapa"))
+def test_the_graph_of_ecapa_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
+    sizes = EcapaConfig.from_config(folder.config)
+    engine = graph_of(sizes, Checkpoint.open(folder.path / "weights.safetensors"), tmp_path)
+    for case in ("", "short."):
+        features = folder.io["fbank_normalised" if not case else "short.features"]
+        assert_close(engine.run({"features": features})["embedding"], folder.io[f"{case}embedding"], 1e-4)
 
 
 def test_the_graph_with_published_resemblyzer_weights_is_its_module(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_init
-from heartvoice.config.presets import SPEAKERS, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import SPEAKERS, SpeakerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.keyed_random import normal
 from heartvoice.models.load import TensorSource, load_module
@@ -99,5 +99,5 @@ def test_the_published_file_fits() -> None:
 
 def test_each_engine_has_its_network() -> None:
     with torch.device("meta"):
-        names = [type(build_speaker(sizes)).__name__ for sizes in (SpeakerConfig(), CampplusConfig())]
-    assert names == ["Resemblyzer", "Campplus"]
+        names = [type(build_speaker(sizes)).__name__ for sizes in SPEAKERS.values()]
+    assert names == ["Resemblyzer", "Campplus", "Ecapa"]

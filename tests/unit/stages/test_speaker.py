@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import kaldi_fbank
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig
+from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.evaluation.similarity import verdict
 from heartvoice.export.speaker_graph import build_speaker_network
+from heartvoice.models.load import random_checkpoint
 from heartvoice.models.speaker import open_campplus, open_resemblyzer
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.stages import speaker
@@ -42,7 +44,7 @@ REFERENCE: dict[str, Any] = json.loads((Path(__file__).parents[2] / "assets/rese
 CASES = REFERENCE["cases"]
 FIRST = "The kettle hums and the rain keeps time on the window, while the city sleeps."
 SECOND = "Seven wide rivers run down to the harbour, and every boat there has a name."
-RESEMBLYZER, CAMPPLUS = SpeakerConfig(), CampplusConfig()
+RESEMBLYZER, CAMPPLUS, ECAPA = SpeakerConfig(), CampplusConfig(), EcapaConfig()
 
 
 class OneNetwork:
@@ -83,6 +85,14 @@ def resemblyzer(tmp_path_factory: pytest.TempPathFactory) -> OneNetwork:
 def campplus(tmp_path_factory: pytest.TempPathFactory) -> OneNetwork:
     source = open_campplus(weights_files.campplus())
     return OneNetwork(engine_of(build_speaker_network(CAMPPLUS, source), tmp_path_factory.mktemp("campplus")))
+
+
+@pytest.fixture(scope="module")
+def ecapa(tmp_path_factory: pytest.TempPathFactory) -> OneNetwork:
+    """ECAPA, small and with random weights."""
+    sizes = replace(ECAPA, channels=(16, 16, 16, 16, 24), attention_channels=8, res2net_scale=4, se_channels=8)
+    graph = build_speaker_network(sizes, random_checkpoint(sizes, 0))
+    return OneNetwork(engine_of(graph, tmp_path_factory.mktemp("ecapa")))
 
 
 def long_voice(seconds: int) -> np.ndarray:
@@ -170,10 +180,9 @@ def test_a_voice_of_ordinary_level_has_the_packages_vector(case: dict[str, Any],
     assert SpeakerStage(resemblyzer, RESEMBLYZER).embed(audio) @ np.array(case["embedding"]) > 0.99
 
 
-@pytest.mark.parametrize("network", ["resemblyzer", "campplus"])
+@pytest.mark.parametrize("network", ["resemblyzer", "campplus", "ecapa"])
 def test_neither_gain_nor_an_offset_moves_a_vector(network: str, request: pytest.FixtureRequest) -> None:
-    sizes: AnySpeaker = RESEMBLYZER if network == "resemblyzer" else CAMPPLUS
-    stage = SpeakerStage(request.getfixturevalue(network), sizes)
+    stage = SpeakerStage(request.getfixturevalue(network), SPEAKERS[network])
     audio = with_pauses(pause_s=0.5, noise_db=-55.0)
     whole = stage.embed(audio)
     for gain_db, offset in ((-20, 0.0), (-48, 0.0), (12, 0.0), (0, 0.1), (-40, 0.01), (-20, -0.5)):
@@ -257,12 +266,23 @@ def test_campplus_features_have_no_mean_over_time() -> None:
     np.testing.assert_allclose(features, fbank - fbank.mean(axis=0), atol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [RESEMBLYZER, CAMPPLUS], ids=["resemblyzer", "campplus"])
-def test_the_shortest_recording_is_heard(sizes: AnySpeaker) -> None:
+def test_ecapa_hears_up_to_a_minute_at_once_and_both_ends_of_it() -> None:
+    network = FakeNetwork(ECAPA)
+    stage = SpeakerStage(network, ECAPA)
+    longest = PIECE_FRAMES * HOP - 1
+    stage.embed(long_voice(60)[:longest])
+    stage.embed(long_voice(60))
+    assert [shape[1] for shape in network.shapes] == [PIECE_FRAMES, PIECE_FRAMES // 2 + 1, PIECE_FRAMES // 2 + 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_frames"), [(RESEMBLYZER, PARTIAL_FRAMES), (CAMPPLUS, 8), (ECAPA, 11)], ids=list(SPEAKERS)
+)
+def test_the_shortest_recording_is_heard(sizes: AnySpeaker, n_frames: int) -> None:
     network = FakeNetwork(sizes)
     embedding = SpeakerStage(network, sizes).embed(synthetic_voice(MIN_SAMPLES, level=0.1))
     assert np.isfinite(embedding).all()
-    assert network.shapes[0][1] == (PARTIAL_FRAMES if sizes is RESEMBLYZER else 8)
+    assert network.shapes[0][1] == n_frames
 
 
 # ------------------------------------------------------------------------------------------------------------- the ends
