@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arithmetic import decoder_flop, flow_flop, frame_bytes, prefill_flop
-from heartvoice.config.presets import PRESETS, AnySeparator, Preset, RmvpeConfig, SpleeterConfig
+from heartvoice.config.presets import PRESETS, AnySeparator, Preset, RmvpeConfig, RoformerConfig, SpleeterConfig
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import FRAMES_PER_S, LATENTS_PER_FRAME
 from heartvoice.contracts.graphs import SVC_CONTEXT
@@ -111,6 +111,9 @@ def _separation(separator: AnySeparator, duration_s: float) -> Work:
     if isinstance(separator, SpleeterConfig):
         one = _counted(separator, lambda module: module(_zeros(1, 2, separator.frames, separator.bins)))
         return _bound("Spleeter", segments * one, f"{segments} segments", fp32_only=True)
+    if isinstance(separator, RoformerConfig):
+        one = _counted(separator, lambda module: module(_zeros(1, separator.n_frames, separator.n_features)))
+        return _bound(separator.name, segments * one, f"{segments} chunks", fp32_only=True)
     mix = 1, 2, separator.segment_samples
     spectrum = 1, 4, separator.nfft // 2, -(-separator.segment_samples // (separator.nfft // 4))
     one = _counted(separator, lambda module: module.core(_zeros(*mix), _zeros(*spectrum)))

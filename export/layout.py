@@ -17,6 +17,7 @@ from heartvoice.config.presets import (
     HeartMuLaConfig,
     Preset,
     RmvpeConfig,
+    RoformerConfig,
     SpleeterConfig,
 )
 from heartvoice.contracts.graphs import (
@@ -99,6 +100,8 @@ def separator_axes(sizes: AnySeparator) -> dict[str, int]:
     """Return the contract's axes that the separator's sizes fix."""
     if isinstance(sizes, SpleeterConfig):
         return {"source": len(sizes.sources), "magnitude_frame": sizes.frames, "magnitude_bin": sizes.bins}
+    if isinstance(sizes, RoformerConfig):
+        return {"stem": len(sizes.stems), "chunk_frame": sizes.n_frames, "chunk_value": sizes.n_features}
     return {
         "source": len(sizes.sources),
         "segment_sample": sizes.segment_samples,

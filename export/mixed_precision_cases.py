@@ -15,7 +15,14 @@ from heartvoice.arrays import Array
 from heartvoice.checkpoints.bigvgan import LOG_MEL_MEAN, LOG_MEL_STD
 from heartvoice.checkpoints.random_f0 import LOG_MEL_MEAN as F0_MEL_MEAN
 from heartvoice.checkpoints.random_f0 import LOG_MEL_VARIANCE as F0_MEL_VARIANCE
-from heartvoice.config.presets import Preset, SeparatorConfig, SpeakerConfig, SpleeterConfig, SwiftF0Config
+from heartvoice.config.presets import (
+    Preset,
+    RoformerConfig,
+    SeparatorConfig,
+    SpeakerConfig,
+    SpleeterConfig,
+    SwiftF0Config,
+)
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
 from heartvoice.keyed_random import normal, uniform
@@ -90,6 +97,14 @@ def _spleeter(preset: Preset, _frames: int) -> Arrays:
 
     assert isinstance(preset.separator, SpleeterConfig)
     return {"magnitudes": magnitudes(preset.separator, 1)}
+
+
+def _roformer(preset: Preset, _frames: int) -> Arrays:
+    """Make the features of one chunk of a chord and noise."""
+    from heartvoice.export.parity_separator import features
+
+    assert isinstance(preset.separator, RoformerConfig)
+    return {"features": features(preset.separator, 1)}
 
 
 def _htdemucs(preset: Preset, _frames: int) -> Arrays:
@@ -176,6 +191,7 @@ _CASES: Mapping[str, Callable[[Preset, int], Arrays]] = {
     "heartcodec_decoder": _decoder,
     "htdemucs": _htdemucs,
     "spleeter": _spleeter,
+    "roformer": _roformer,
     "speaker_network": _speaker,
     "f0_network": _f0,
     "content_encoder": _content,

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heartvoice.config.presets import AnySeparator, Preset, SeparatorConfig, SpleeterConfig
+from heartvoice.config.presets import AnySeparator, Preset, RoformerConfig, SeparatorConfig, SpleeterConfig
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal
 from heartvoice.runtime.engines import Engine
+from heartvoice.stages.separation.roformer_transform import RoformerTransform
 from heartvoice.stages.separation.spleeter import SpleeterTransform
 
 TOLERANCE = 1e-5
@@ -44,6 +45,21 @@ def compare_spleeter(engine: Engine, network: torch.nn.Module, preset: Preset, p
     got = engine.run({"magnitudes": inputs})
     for row in range(len(inputs)):
         parity.add("estimates", got["estimates"][row], estimates[row].numpy())
+
+
+def features(sizes: RoformerConfig, rows: int) -> NDArray[np.float32]:
+    """Make the features of `music`, float32 [rows, T, V]."""
+    transform = RoformerTransform(sizes)
+    return np.stack([transform.features(mix[: sizes.channels]) for mix in music(sizes, rows)])
+
+
+@torch.inference_mode()
+def compare_roformer(engine: Engine, network: torch.nn.Module, preset: Preset, parity: Parity) -> None:
+    """Compare the masks of two chunks, one call each; one chunk is soft."""
+    assert isinstance(preset.separator, RoformerConfig)
+    for row in features(preset.separator, 2):
+        masks = network(torch.from_numpy(row[None]))
+        parity.add("masks", engine.run({"features": row[None]})["masks"], masks.numpy())
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from heartvoice.config.presets import Preset, SeparatorConfig, SpleeterConfig
+from heartvoice.config.presets import Preset, RoformerConfig, SeparatorConfig, SpleeterConfig
 from heartvoice.errors import ExportError
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.f0_graph import build_f0_network
@@ -19,12 +19,13 @@ from heartvoice.export.parity_codec import compare_condition, compare_decoder, c
 from heartvoice.export.parity_f0 import compare_f0
 from heartvoice.export.parity_lm import compare_heartmula, compare_heartmula_ort
 from heartvoice.export.parity_separator import TOLERANCE as SEPARATOR_TOLERANCE
-from heartvoice.export.parity_separator import compare_htdemucs, compare_spleeter
+from heartvoice.export.parity_separator import compare_htdemucs, compare_roformer, compare_spleeter
 from heartvoice.export.parity_speaker import compare_speaker
 from heartvoice.export.parity_svc import compare_content, compare_regulator, compare_svc_flow
 from heartvoice.export.parity_vocoder import compare_style, compare_vocoder
 from heartvoice.export.quantize import NOTHING, Quantization
 from heartvoice.export.quantize_quality import report
+from heartvoice.export.roformer_graph import build_roformer
 from heartvoice.export.speaker_graph import build_speaker_network
 from heartvoice.export.spleeter_graph import build_spleeter
 from heartvoice.export.style_graph import build_svc_style
@@ -36,7 +37,7 @@ from heartvoice.models.load import TensorSource
 _RIGHT_BUT_ROUNDED: dict[Precision, float] = {"fp32": 0.5}
 """Tolerance of a quantised graph, as a plausibility check; `quantize_quality` measures its quality."""
 
-_Sizes = TypeVar("_Sizes", SeparatorConfig, SpleeterConfig)
+_Sizes = TypeVar("_Sizes", SeparatorConfig, SpleeterConfig, RoformerConfig)
 
 
 def _sizes(preset: Preset, engine: type[_Sizes]) -> _Sizes:
@@ -72,6 +73,11 @@ TARGETS: dict[str, Target] = {
         compare_spleeter,
         layered=False,
         tolerance=TOLERANCE | {"fp32": SEPARATOR_TOLERANCE},
+    ),
+    "roformer": Target(
+        lambda preset, source, precision: build_roformer(_sizes(preset, RoformerConfig), source, precision),
+        compare_roformer,
+        layered=False,
     ),
     "speaker_network": Target(
         lambda preset, source, precision: build_speaker_network(preset.speaker, source, precision),

@@ -18,20 +18,18 @@ from collections.abc import Callable
 import numpy as np
 
 from heartvoice.config.roformer import RoformerConfig
-from heartvoice.contracts.types import TensorSpec
-from heartvoice.export.graph_builder import Array, Graph, GraphBuilder
-from heartvoice.export.layout import BATCH, Precision
+from heartvoice.contracts.models import ROFORMER
+from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
+from heartvoice.export.layout import BATCH, Precision, separator_axes
 from heartvoice.models.load import TensorSource
 from heartvoice.models.roformer.bands import overlap_table
 from heartvoice.models.roformer.network import EXPANSION, NORM_FLOOR
-
-NAME = "roformer"
 
 
 def build_roformer(
     sizes: RoformerConfig, source: TensorSource, precision: Precision = "fp32", *, n_frames: int | None = None
 ) -> Graph:
-    """Build the graph: features [B, T, V] to masks [B, stems, T, V], V = bins * channels * 2.
+    """Build the graph of `contracts.ROFORMER`: features [B, T, V] to masks [B, stems, T, V], V = bins * channels * 2.
 
     Args:
         sizes: of the network.
@@ -44,13 +42,14 @@ def build_roformer(
 
 class _Roformer:
     def __init__(self, sizes: RoformerConfig, source: TensorSource, precision: Precision, n_frames: int) -> None:
-        self.b, self.sizes, self.source, self.n_frames = GraphBuilder(NAME, precision), sizes, source, n_frames
+        self.b, self.sizes, self.source, self.n_frames = GraphBuilder(ROFORMER.name, precision), sizes, source, n_frames
         self.n_bands, self.table = len(sizes.bands), overlap_table(sizes)
 
     def build(self) -> Graph:
-        b, sizes, frame = self.b, self.sizes, (self.n_frames, self.sizes.n_features)
-        features = b.input(TensorSpec("features", "FP32", frame), batch=BATCH)
-        output = b.output(TensorSpec("masks", "FP32", (len(sizes.stems), *frame)), batch=BATCH)
+        b, sizes = self.b, self.sizes
+        axes = separator_axes(sizes) | {"chunk_frame": self.n_frames}
+        features = b.input(pinned(ROFORMER.inputs[0], axes), batch=BATCH)
+        output = b.output(pinned(ROFORMER.outputs[0], axes), batch=BATCH)
         x = self._band_split(features)  # [B, T, bands, dim]
         for layer in range(sizes.depth):
             x = b.reshape(b.transpose(x, 0, 2, 1, 3), [-1, self.n_frames, sizes.dim])

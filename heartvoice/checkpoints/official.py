@@ -28,3 +28,4 @@ SPEAKER_LICENCES: Mapping[str, str] = {
     "ecapa": "Apache-2.0 (model card of speechbrain/spkrec-ecapa-voxceleb)",
 }
 """By engine of the speaker encoder, of those whose weights no wheel contains."""
+ROFORMER_LICENCE = "unknown (no licence is stated for these weights; whoever pulls them answers for their use)"

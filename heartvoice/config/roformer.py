@@ -17,6 +17,9 @@ Bands = tuple[tuple[int, int], ...]
 """First and last bin of each band, both inclusive."""
 Kind = Literal["bs", "mel"]
 _MEL_RATE, _MEL_FFT = 44_100, 2048
+MAX_OVERLAP = 16
+"""Most chunks that may cover a sample; published configurations have 2 to 8."""
+_RESIDUALS = {"vocals": "instrumental", "instrumental": "vocals"}
 
 # fmt: off
 BS_BAND_WIDTHS: tuple[int, ...] = (*[2] * 24, *[4] * 12, *[12] * 8, *[24] * 8, *[48] * 8, 128, 129)
@@ -52,6 +55,9 @@ BS_BANDS: Bands = consecutive(BS_BAND_WIDTHS)
 class RoformerConfig(FromConfig):
     """A RoFormer separator; defaults are those of BS-RoFormer viperx 1297."""
 
+    engine: str = "roformer"
+    name: str = "bs_roformer"
+    """Its name among the separators, and its folder among the weights."""
     kind: Kind = "bs"
     bands: Bands = BS_BANDS
     dim: int = 512
@@ -72,7 +78,7 @@ class RoformerConfig(FromConfig):
     """Chunks that cover a sample."""
 
     def __post_init__(self) -> None:
-        """Check that bands cover all bins in order, and that a chunk is a multiple of the hop."""
+        """Check that bands cover all bins in order, and that chunks overlap and are a multiple of the hop."""
         covered = -1
         for first, last in self.bands:
             if not 0 <= first <= covered + 1 or last < max(first, covered):
@@ -82,6 +88,30 @@ class RoformerConfig(FromConfig):
             raise ValueError(f"bands: expected {self.n_bins} bins, got {covered + 1}")
         if self.chunk_size % self.stft_hop_length:
             raise ValueError(f"chunk_size: expected a multiple of {self.stft_hop_length}, got {self.chunk_size}")
+        if self.chunk_size <= self.stft_n_fft // 2:
+            raise ValueError(f"chunk_size: expected more than {self.stft_n_fft // 2}, got {self.chunk_size}")
+        if not 2 <= self.num_overlap <= MAX_OVERLAP:
+            raise ValueError(f"num_overlap: expected 2 to {MAX_OVERLAP}, got {self.num_overlap}")
+
+    @property
+    def residual(self) -> str:
+        """What a network with one stem leaves of a recording; "" if it has several."""
+        return "" if len(self.stems) > 1 else _RESIDUALS.get(self.stems[0], f"no_{self.stems[0]}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Stems, then the residual if there is one."""
+        return (*self.stems, self.residual) if self.residual else self.stems
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of a chunk."""
+        return self.chunk_size
+
+    @property
+    def stride_samples(self) -> int:
+        """Samples between the starts of neighbouring chunks."""
+        return self.chunk_size // self.num_overlap
 
     @property
     def channels(self) -> int:
@@ -115,7 +145,7 @@ class RoformerConfig(FromConfig):
         return self.mask_estimator_depth + (self.kind == "mel")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> RoformerConfig:
+    def from_published(cls, config: Mapping[str, Any]) -> RoformerConfig:
         """Read the `model` section of a published configuration.
 
         `freqs_per_bands` marks BS-RoFormer. MelBand-RoFormer has `num_bands`; bands other than the published 60 need
@@ -163,8 +193,12 @@ def _bands(values: Mapping[str, Any]) -> tuple[Kind, list[list[int]]]:
 ROFORMERS: dict[str, RoformerConfig] = {
     "bs_roformer": RoformerConfig(),
     "bs_roformer_sw": RoformerConfig(
-        dim=256, stems=("bass", "drums", "other", "vocals", "guitar", "piano"), stft_hop_length=512, chunk_size=588_800
+        name="bs_roformer_sw",
+        dim=256,
+        stems=("bass", "drums", "other", "vocals", "guitar", "piano"),
+        stft_hop_length=512,
+        chunk_size=588_800,
     ),
-    "mel_band_roformer": RoformerConfig("mel", MEL_BANDS, dim=384, depth=6),
+    "mel_band_roformer": RoformerConfig(name="mel_band_roformer", kind="mel", bands=MEL_BANDS, dim=384, depth=6),
 }
 """The published networks whose tensors are known: BS-RoFormer viperx 1297 and SW, MelBand-RoFormer of Kim."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from heartvoice.config.base import FromConfig
+from heartvoice.config.roformer import ROFORMERS, RoformerConfig
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,12 @@ class RmvpeConfig(FromConfig):
 
 AnySpeaker = SpeakerConfig | CampplusConfig | EcapaConfig
 AnyF0 = SwiftF0Config | RmvpeConfig
-AnySeparator = SeparatorConfig | SpleeterConfig
+AnySeparator = SeparatorConfig | SpleeterConfig | RoformerConfig
 SEPARATORS: dict[str, AnySeparator] = {
     "spleeter": SpleeterConfig(),
     "htdemucs": SeparatorConfig(),
     "htdemucs_ft": SeparatorConfig(n_models=4),
+    **ROFORMERS,
 }
 SPEAKERS: dict[str, AnySpeaker] = {
     "resemblyzer": SpeakerConfig(),

@@ -27,6 +27,8 @@ from heartvoice.contracts.settings import (
 from heartvoice.contracts.tensors import (
     AUDIO,
     AUTO_PITCH,
+    CHUNK_FRAME,
+    CHUNK_VALUE,
     CODES_IN,
     CODES_OUT,
     CONDITION,
@@ -56,6 +58,7 @@ from heartvoice.contracts.tensors import (
     SPECTRUM_BIN,
     SPECTRUM_FRAME,
     START,
+    STEM,
     STEM_SAMPLE,
     STYLE_VECTOR,
     SVC_STATE,
@@ -184,7 +187,20 @@ SPLEETER = ModelSpec(
     doc="Spleeter's U-nets, one a source: magnitudes of one segment into those of its sources.",
 )
 
-SEPARATOR_GRAPHS: dict[str, ModelSpec] = {spec.name: spec for spec in (HTDEMUCS, SPLEETER)}
+ROFORMER = ModelSpec(
+    "roformer",
+    "onnxruntime",
+    inputs=(
+        TensorSpec("features", "FP32", (CHUNK_FRAME, CHUNK_VALUE), "One chunk's STFT: bin, channel, real, imaginary."),
+    ),
+    outputs=(TensorSpec("masks", "FP32", (STEM, CHUNK_FRAME, CHUNK_VALUE), "Complex masks of its stems, likewise."),),
+    max_batch_size=2,
+    kind="KIND_AUTO",
+    plan_rows=(1, 2),
+    doc="BS-RoFormer or MelBand-RoFormer without STFT: one chunk into the masks of its stems.",
+)
+
+SEPARATOR_GRAPHS: dict[str, ModelSpec] = {spec.name: spec for spec in (HTDEMUCS, SPLEETER, ROFORMER)}
 """The separators' graphs by engine; a repository has the one of its preset."""
 
 DEMUCS = ModelSpec(
@@ -305,7 +321,7 @@ MODELS: dict[str, ModelSpec] = {
     model.name: model
     for model in (
         SONG, COVER, RENDER, HEARTMULA, HEARTCODEC, HEARTCODEC_CONDITION, HEARTCODEC_FLOW, HEARTCODEC_DECODER,
-        DEMUCS, HTDEMUCS, SPLEETER, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
+        DEMUCS, HTDEMUCS, SPLEETER, ROFORMER, SPEAKER_ENCODER, SPEAKER_NETWORK, F0_NETWORK,
         SVC, CONTENT_ENCODER, SVC_REGULATOR, SVC_FLOW, SVC_STYLE, VOCODER,
     )
 }  # fmt: skip

@@ -28,13 +28,13 @@ from heartvoice.config.presets import (
     HeartMuLaConfig,
     RegulatorConfig,
     RmvpeConfig,
+    RoformerConfig,
     SeparatorConfig,
     SpeakerConfig,
     SpleeterConfig,
     SwiftF0Config,
     WhisperConfig,
 )
-from heartvoice.config.roformer import RoformerConfig
 from heartvoice.errors import CheckpointError
 from heartvoice.models.demucs import build_separator, separator_init
 from heartvoice.models.seed_vc.build import AnyPart, build_part
@@ -56,7 +56,7 @@ __all__ = [
     "random_checkpoint",
 ]  # fmt: skip
 
-_Drawn = HeartMuLaConfig | HeartCodecConfig | AnySeparator | RoformerConfig | AnySpeaker | AnyF0 | AnyPart
+_Drawn = HeartMuLaConfig | HeartCodecConfig | AnySeparator | AnySpeaker | AnyF0 | AnyPart
 """Networks whose random weights follow from an `InitFn` alone; the vocoder has fixed filters too."""
 AnyConfig = _Drawn | BigvganConfig
 
@@ -103,7 +103,7 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 raise TypeError("sizes: expected a network with a PyTorch module, got swift-f0, a published graph")
 
 
-def _build_separator(sizes: AnySeparator | RoformerConfig) -> nn.Module:
+def _build_separator(sizes: AnySeparator) -> nn.Module:
     if isinstance(sizes, SeparatorConfig):
         return build_separator(sizes)
     if isinstance(sizes, SpleeterConfig):

@@ -12,7 +12,6 @@ from typing import Any
 from heartvoice.checkpoints.file_hash import sha256 as sha256
 from heartvoice.config.presets import (
     F0S,
-    SEPARATORS,
     SPEAKERS,
     CampplusConfig,
     GenerationIds,
@@ -20,6 +19,7 @@ from heartvoice.config.presets import (
     HeartMuLaConfig,
     Preset,
     SvcConfig,
+    separator_sizes,
 )
 from heartvoice.contracts.constants import CONTRACT
 from heartvoice.contracts.models import HEARTMULA, models_with
@@ -80,12 +80,12 @@ class Repository:
     def preset(self) -> Preset:
         """The preset, with the sizes that the export found in the checkpoints."""
         sizes = self.index["sizes"]
-        speaker, f0, separator = sizes["speaker"], sizes["f0"], sizes["separator"]
+        speaker, f0 = sizes["speaker"], sizes["f0"]
         return Preset(
             name=self.index["preset"],
             lm=HeartMuLaConfig.from_config(sizes["lm"]),
             codec=HeartCodecConfig.from_config(sizes["codec"]),
-            separator=SEPARATORS[separator.get("engine", "htdemucs")].from_config(separator),
+            separator=separator_sizes(sizes["separator"]),
             speaker=SPEAKERS[speaker["engine"]].from_config(speaker),
             f0=F0S[f0["engine"]].from_config(f0),
             svc=SvcConfig.from_config(sizes["svc"]),

@@ -19,6 +19,7 @@ from heartvoice.config.presets import (
     AnySeparator,
     HeartCodecConfig,
     Preset,
+    RoformerConfig,
     SeparatorConfig,
     SpleeterConfig,
     SwiftF0Config,
@@ -131,6 +132,8 @@ def segment_bytes(sizes: AnySeparator) -> int:
     """Return the bytes of the separator graph's input for one segment in float32."""
     if isinstance(sizes, SpleeterConfig):
         return 2 * sizes.frames * sizes.bins * BYTES["fp32"]
+    if isinstance(sizes, RoformerConfig):
+        return sizes.n_frames * sizes.n_features * BYTES["fp32"]
     spectrum = 4 * (sizes.nfft // 2) * _spectrum_frames(sizes)
     return (2 * sizes.segment_samples + spectrum) * BYTES["fp32"]
 
@@ -138,11 +141,16 @@ def segment_bytes(sizes: AnySeparator) -> int:
 def separator_bytes(sizes: AnySeparator) -> int:
     """Return the bytes of the separator's widest layer, with inputs and outputs, for one segment.
 
-    htdemucs' is its first encoder before the gate, Spleeter's the first convolution or the last transposed one.
+    htdemucs' is its first encoder before the gate, Spleeter's the first convolution or the last transposed one, a
+    RoFormer's a feed-forward layer or the scores of attention over time, before and after softmax.
     """
     if isinstance(sizes, SpleeterConfig):
         first = sizes.filters[0] * (sizes.frames // 2) * (sizes.bins // 2)
         return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
+    if isinstance(sizes, RoformerConfig):
+        rows = len(sizes.bands) * sizes.n_frames
+        widest = max((4 + 4 + 1) * sizes.dim * rows, 2 * sizes.heads * sizes.n_frames * rows)
+        return widest * BYTES["fp32"] + (1 + len(sizes.stems)) * segment_bytes(sizes)
     first = 2 * sizes.channels * (sizes.nfft // 2 // 4) * _spectrum_frames(sizes)
     return LIVE * first * BYTES["fp32"] + (1 + len(sizes.sources)) * segment_bytes(sizes)
 
@@ -152,6 +160,8 @@ def _spectrum_frames(sizes: SeparatorConfig) -> int:
 
 
 def _separator_name(sizes: AnySeparator) -> str:
+    if isinstance(sizes, RoformerConfig):
+        return f"weights of {sizes.name}"
     return "Spleeter's weights" if isinstance(sizes, SpleeterConfig) else f"{sizes.n_models} htdemucs' weights"
 
 

@@ -21,7 +21,7 @@ def golden_sizes(folder: GoldenFolder) -> RoformerConfig:
     if "num_bands" in config and "bands_first_last_bin" not in config:
         bands = mel_bands(config["num_bands"], config.get("sample_rate", 44_100), config["stft_n_fft"])
         config["bands_first_last_bin"] = [list(band) for band in bands]
-    return RoformerConfig.from_config(config)
+    return RoformerConfig.from_published(config)
 
 
 def mel_bands(num_bands: int, sample_rate_hz: int, n_fft: int) -> Bands:

@@ -64,6 +64,16 @@ class Plan(Protocol):
         ...
 
 
+def adjacent_spans(plan: Plan, n_samples: int, segments_per_window: int) -> list[Span]:
+    """Return `Plan.spans` of a plan whose last request reads nothing before its window."""
+    found, first = list[Span](), 0
+    while plan.window(first + segments_per_window - 1)[1] < n_samples:
+        start = plan.window(first)[0]
+        first += segments_per_window
+        found.append(Span(start, plan.window(first - 1)[1], 0, True))
+    return [*found, Span(plan.window(first)[0], n_samples, 0, False)]
+
+
 class SeparationPlan:
     """The segments of a recording for htdemucs, and their weights."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.errors import InvalidRequestError
+from heartvoice.stages.separation.request import Carry
 
 Samples = NDArray[np.float32]
 Network = Callable[[Samples], Samples]
@@ -60,34 +61,51 @@ class ChunkLoop:
         """Network calls for a recording."""
         return -(-(n_samples + 2 * self.padding(n_samples)) // self.step)
 
-    def run(self, mix: Samples, network: Network) -> Iterator[Samples]:
-        """Separate a recording.
+    @property
+    def first_calls(self) -> int:
+        """Fewest network calls of a first part: all later overlaps have equal weights, and its length is decided."""
+        long_enough = -(-(3 * self.border - self.chunk) // self.step)
+        return 1 + max(self.num_overlap - 1, long_enough)
+
+    def run(
+        self, mix: Samples, network: Network, *, carry: Samples | None = None, more: bool = False
+    ) -> Iterator[Samples | Carry]:
+        """Separate a recording, or a part of one that comes in several.
 
         Args:
-            mix: samples [C, L]; an array in a mapped file works, too.
+            mix: samples [C, L]; an array in a mapped file works, too. A later part begins where its first chunk does.
             network: is called once for each chunk, in order.
+            carry: what the part before this one left, [..., C, border].
+            more: another part follows. This one ends where a chunk does; a first one has `first_calls` or more.
 
         Yields:
-            Stems [..., C, n], one after the other, L samples in all.
+            Stems [..., C, n], one after the other, L samples in all; with `more` L - border, then the carry.
         """
         n_samples = mix.shape[-1]
-        padding = self.padding(n_samples)
-        n_padded = n_samples + 2 * padding
+        padding = self.padding(n_samples) if carry is None and not more else self.border
+        before, after = padding if carry is None else 0, 0 if more else padding
+        n_padded = before + n_samples + after
         total, weight = np.zeros((), np.float32), np.zeros(self.chunk, np.float32)
-        for start in range(0, n_padded, self.step):
+        if carry is not None:
+            total = np.zeros((*carry.shape[:-1], self.chunk), np.float32)
+            total[..., : self.border], weight[: self.border] = carry, self._carried_weight()
+        for start in range(0, n_padded - self.border if more else n_padded, self.step):
             length = min(self.chunk, n_padded - start)
-            part = _reflected(mix, start - padding, length)
+            part = _reflected(mix, start - before, length)
             stems = network(self._filled(part))[..., :length]
-            fade = self._fade(start, n_padded)[:length]
+            is_first, is_last = carry is None and not start, not more and start + self.chunk >= n_padded
+            fade = self._fade(is_first=is_first, is_last=is_last)[:length]
             if not total.ndim:
                 total = np.zeros((*stems.shape[:-1], self.chunk), np.float32)
             total[..., :length] += stems * fade
             weight[:length] += fade
             done = min(self.step, n_padded - start)
-            first, last = (min(max(padding - start, 0), done), min(done, padding + n_samples - start))
+            first, last = (min(max(before - start, 0), done), min(done, before + n_samples - start))
             if first < last:
                 yield _ratio(total[..., first:last], weight[first:last])
             total, weight = _shifted(total, self.step), _shifted(weight, self.step)
+        if more:
+            yield Carry(total[..., : self.border].copy())
 
     def _filled(self, part: Samples) -> Samples:
         """Fill a short chunk at its end: by reflection if it is long enough, else with zeros."""
@@ -97,16 +115,23 @@ class ChunkLoop:
         long_enough = part.shape[-1] > self.chunk // 2 + 1
         return np.pad(part, ((0, 0), (0, missing)), mode="reflect" if long_enough else "constant")
 
-    def _fade(self, start: int, n_padded: int) -> Samples:
+    def _carried_weight(self) -> Samples:
+        """Sums of the weights that a carry holds, added up as they were."""
+        weight, fade = np.zeros(self.chunk, np.float32), self._fade(is_first=False, is_last=False)
+        for _ in range(self.num_overlap):
+            weight = _shifted(weight + fade, self.step)
+        return weight[: self.border]
+
+    def _fade(self, *, is_first: bool, is_last: bool) -> Samples:
         """Weights of a chunk."""
         length = self.chunk // 10
         ramp = np.linspace(0, 1, length, dtype=np.float32)
         if not self.as_published:
             ramp = np.maximum(ramp, _LEAST_WEIGHT)
         weights = np.ones(self.chunk, np.float32)
-        if start:
+        if not is_first:
             weights[:length] = ramp
-        if not start or start + self.chunk < n_padded:
+        if is_first or not is_last:
             weights[-length:] = ramp[::-1]
         return weights
 

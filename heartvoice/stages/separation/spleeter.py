@@ -19,7 +19,7 @@ from heartvoice.contracts.constants import MAX_LEVEL
 from heartvoice.contracts.models import SPLEETER
 from heartvoice.errors import EngineError
 from heartvoice.runtime.networks import Networks, check_size, run_finite
-from heartvoice.stages.separation.plan import Span
+from heartvoice.stages.separation.plan import Span, adjacent_spans
 from heartvoice.stages.separation.request import Carry, SeparationRequest
 
 Samples = NDArray[np.float32]
@@ -61,12 +61,7 @@ class SpleeterPlan:
 
     def spans(self, n_samples: int, segments_per_window: int = 1) -> list[Span]:
         """See `Plan.spans`."""
-        found, first = list[Span](), 0
-        while self.window(first + segments_per_window - 1)[1] < n_samples:
-            start = self.window(first)[0]
-            first += segments_per_window
-            found.append(Span(start, self.window(first - 1)[1], 0, True))
-        return [*found, Span(self.window(first)[0], n_samples, 0, False)]
+        return adjacent_spans(self, n_samples, segments_per_window)
 
 
 class SpleeterTransform:

@@ -12,13 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.config.presets import AnySeparator, SpleeterConfig
+from heartvoice.config.presets import AnySeparator, RoformerConfig, SpleeterConfig
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES
 from heartvoice.contracts.messages import StemsChunk
 from heartvoice.runtime.networks import Networks
 from heartvoice.stages.separation.htdemucs import HtdemucsEngine
 from heartvoice.stages.separation.plan import Plan, SeparationPlan
 from heartvoice.stages.separation.request import Carry, SeparationRequest
+from heartvoice.stages.separation.roformer import RoformerEngine, RoformerPlan
 from heartvoice.stages.separation.spleeter import SpleeterEngine, SpleeterPlan
 
 Samples = NDArray[np.float32]
@@ -49,12 +50,16 @@ class SeparationEngine(Protocol):
 
 def plan_of(sizes: AnySeparator) -> Plan:
     """Return how the separator of these sizes cuts recordings."""
-    return SpleeterPlan(sizes) if isinstance(sizes, SpleeterConfig) else SeparationPlan(sizes)
+    if isinstance(sizes, SpleeterConfig):
+        return SpleeterPlan(sizes)
+    return RoformerPlan(sizes) if isinstance(sizes, RoformerConfig) else SeparationPlan(sizes)
 
 
 def _engine(networks: Networks, sizes: AnySeparator, *, all_chunks: bool) -> SeparationEngine:
     if isinstance(sizes, SpleeterConfig):
         return SpleeterEngine(networks, sizes)
+    if isinstance(sizes, RoformerConfig):
+        return RoformerEngine(networks, sizes)
     return HtdemucsEngine(networks, sizes, all_chunks=all_chunks)
 
 

@@ -32,7 +32,7 @@ SMALL = {
 @pytest.mark.parametrize("n_frames", [1, 13])
 @pytest.mark.parametrize("name", SMALL)
 def test_masks_are_pytorchs(name: str, n_frames: int, precision: Precision, limit: float, tmp_path: Path) -> None:
-    sizes = RoformerConfig.from_config(COMMON | SMALL[name])
+    sizes = RoformerConfig.from_published(COMMON | SMALL[name])
     source = random_checkpoint(sizes, 1)
     engine = engine_of(build_roformer(sizes, source, precision, n_frames=n_frames), tmp_path)
     network = load_network(sizes, source)

@@ -23,11 +23,11 @@ TOLERANCE = 2e-5
 FOLDERS = [pytest.param(folder, id=folder.label) for folder in golden_roformers()]
 ASSETS = Path(__file__).parents[2] / "assets"
 SMALL = {
-    "bs": RoformerConfig.from_config(
+    "bs": RoformerConfig.from_published(
         {"dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "freqs_per_bands": [2, 3, 12], "stft_n_fft": 32,
          "stft_hop_length": 8, "num_stems": 2}
     ),
-    "mel": RoformerConfig.from_config(
+    "mel": RoformerConfig.from_published(
         {"dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "num_bands": 3, "stft_n_fft": 32, "stft_hop_length": 8,
          "bands_first_last_bin": [[0, 4], [2, 9], [5, 16]], "stereo": False}
     ),
@@ -118,4 +118,4 @@ def test_a_missing_or_other_tensor_is_refused() -> None:
 )
 def test_a_configuration_that_does_not_fit_is_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        RoformerConfig.from_config({"stft_n_fft": 32, "stft_hop_length": 8, **changed})
+        RoformerConfig.from_published({"stft_n_fft": 32, "stft_hop_length": 8, **changed})

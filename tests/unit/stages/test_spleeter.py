@@ -19,25 +19,24 @@ from heartvoice.arrays import Array
 from heartvoice.checkpoints.safetensors_reader import Checkpoint
 from heartvoice.checkpoints.spleeter import SpleeterTensors, open_spleeter
 from heartvoice.config.presets import SpleeterConfig
-from heartvoice.contracts.messages import StemsChunk
 from heartvoice.errors import CheckpointError, EngineError, InvalidRequestError
 from heartvoice.evaluation.measures import si_sdr_db
 from heartvoice.export.spleeter_graph import build_spleeter
 from heartvoice.models.load import load_network, random_checkpoint
-from heartvoice.stages.separation.request import Carry, SeparationRequest
+from heartvoice.stages.separation.request import SeparationRequest
 from heartvoice.stages.separation.spleeter import SpleeterTransform
 from heartvoice.stages.separation.stage import SeparateStage
 from tests.support import weights_files
 from tests.support.golden_cases import GoldenFolder, all_folders
 from tests.support.graphs import engine_of
 from tests.support.music import band, song
+from tests.support.separation import Samples, separate, separate_in_windows
 
 OFFICIAL = SpleeterConfig()
 WAVE_ERROR, CORE_ERROR = 1e-5, 1e-4
 FILTERS = (2, 3, 4, 5, 6, 7)
 SMALL = SpleeterConfig(n_fft=256, hop=64, frames=64, bins=64, filters=FILTERS)
 """For fakes: 4096 samples between segments."""
-Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def of_family(wanted: str) -> list[Any]:
@@ -71,13 +70,6 @@ class Fake:
 def official(bins: int) -> Network:
     sizes = replace(OFFICIAL, bins=bins)
     return Network(load_network(sizes, open_spleeter(weights_files.spleeter(), sizes)))
-
-
-def separate(stage: SeparateStage, audio: Samples, **request: Any) -> Samples:
-    chunks = [
-        item.stems for item in stage.separate(SeparationRequest(audio, **request)) if isinstance(item, StemsChunk)
-    ]
-    return np.concatenate(chunks, axis=2)
 
 
 def wave_of(folder: GoldenFolder) -> Samples:
@@ -198,14 +190,7 @@ def test_windows_give_the_samples_of_the_whole_bit_for_bit(
     audio, stage = np.resize(band(1.0), (2, n_samples)).astype(np.float32), SeparateStage(Fake(), SMALL)
     whole = separate(stage, audio, sources=sources)
     assert whole.shape == (len(sources) or 2, 2, n_samples)
-    carry, parts = None, []
-    for span in stage.plan.spans(n_samples, segments_per_window):
-        request = SeparationRequest(audio[:, span.start : span.end], span.context, carry, sources, span.more)
-        *pieces, last = stage.separate(request)
-        carry = last.carry if isinstance(last, Carry) else None
-        assert (carry is not None) == span.more
-        parts += [piece.stems for piece in [*pieces, last] if isinstance(piece, StemsChunk)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=2), whole)
+    np.testing.assert_array_equal(separate_in_windows(stage, audio, segments_per_window, sources), whole)
 
 
 def test_stems_add_up_to_the_recording() -> None:
