@@ -1,7 +1,7 @@
 """Lists the published weights for `heartvoice export --weights` and their places on disk.
 
 Sources: seed_vc spec, sections 0 and 18 (files, hashes, licences); README of HeartMuLa/heartlib (repositories, folders,
-licence); speaker_encoders spec, section 0; `remote/files.txt` of demucs 4.1.0.
+licence); speaker_encoders and roformer specs, section 0; `remote/files.txt` of demucs 4.1.0.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from heartvoice.checkpoints.official import (
     GENERATION,
     LICENCES,
     RMVPE,
+    ROFORMER_LICENCE,
     SEED_VC,
     SPEAKER_LICENCES,
     TOKENIZER,
@@ -149,6 +150,39 @@ WEIGHTS: tuple[WeightSet, ...] = (
         "ecapa", "speechbrain/spkrec-ecapa-voxceleb", PurePosixPath(ECAPA).parent.name, (PurePosixPath(ECAPA).name,),
         SPEAKER_LICENCES["ecapa"], "83 MB", "speaker encoder ecapa (on request)", on_request=True,
         known={"embedding_model.ckpt": "0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a2"},
+    ),
+    WeightSet(  # a copy: its first place, a release on GitHub, does not state its size before the download
+        "bs_roformer", "Blane187/all_public_uvr_models", "bs_roformer",
+        ("model_bs_roformer_ep_317_sdr_12.9755.ckpt",),
+        ROFORMER_LICENCE, "0.6 GB", "separator bs_roformer (on request)", on_request=True,
+        optional=("model_bs_roformer_ep_317_sdr_12.9755.yaml",),
+        known={
+            "model_bs_roformer_ep_317_sdr_12.9755.ckpt":
+                "5b84f37e8d444c8cb30c79d77f613a41c05868ff9c9ac6c7049c00aefae115aa",
+        },
+    ),
+    WeightSet(
+        "bs_roformer_sw", "jarredou/BS-ROFO-SW-Fixed", "bs_roformer_sw", ("BS-Rofo-SW-Fixed.ckpt",),
+        ROFORMER_LICENCE, "0.7 GB", "separator bs_roformer_sw (on request)", on_request=True,
+        optional=("BS-Rofo-SW-Fixed.yaml",),
+        known={"BS-Rofo-SW-Fixed.ckpt": "24e7d35ee9c64415673d3fd33e06a67cac2c103c5df6267ba1576459c775916e"},
+    ),
+    WeightSet(
+        "mel_band_roformer", "KimberleyJSN/melbandroformer", "mel_band_roformer", ("MelBandRoformer.ckpt",),
+        ROFORMER_LICENCE, "0.9 GB", "separator mel_band_roformer (on request)", on_request=True,
+        known={"MelBandRoformer.ckpt": "87201f4d31afb5bc79993230fc49446918425574db48c01c405e44f365c7559e"},
+    ),
+    WeightSet(
+        "mel_band_roformer_ft2", "pcunwa/Kim-Mel-Band-Roformer-FT", "mel_band_roformer_ft2", ("kimmel_unwa_ft2.ckpt",),
+        ROFORMER_LICENCE, "0.9 GB", "separator mel_band_roformer, another file (on request)", on_request=True,
+        optional=("config_kimmel_unwa_ft.yaml",),
+        known={"kimmel_unwa_ft2.ckpt": "5ed7b9e4c2eebbec7a7e5e8113058f7b68ba5e6048db8eaccfbbeb884c7884c0"},
+    ),
+    WeightSet(
+        "mel_band_roformer_big", "pcunwa/Mel-Band-Roformer-big", "mel_band_roformer_big",
+        ("big_beta5e.ckpt", "big_beta5e.yaml"),
+        ROFORMER_LICENCE, "1.5 GB", "separator mel_band_roformer, another file (on request)", on_request=True,
+        known={"big_beta5e.ckpt": "32b876e1163716a9a007438b5a5107069586aa9b9ca653a5f63013b1edf6920c"},
     ),
 )  # fmt: skip
 """In the order of fetching."""

@@ -24,6 +24,7 @@ from heartvoice.config.presets import (
     HeartMuLaConfig,
     Preset,
     RmvpeConfig,
+    RoformerConfig,
     SeparatorConfig,
     TransformerConfig,
 )
@@ -41,6 +42,10 @@ CODEC = replace(TINY.codec, num_layers=1)
 IDS = {"text_bos_id": 310, "text_eos_id": 311, "audio_eos_id": 258}
 F0 = RmvpeConfig(n_blocks=1, en_de_layers=2, inter_layers=1, en_out_channels=4, gru_hidden=16)
 ECAPA = EcapaConfig(channels=(16, 16, 16, 16, 24), attention_channels=8, lin_neurons=192, se_channels=8)
+ROFORMER = RoformerConfig(
+    bands=((0, 1), (2, 4), (5, 16)), dim=8, depth=1, dim_head=4, heads=2, stft_n_fft=32, stft_hop_length=8,
+    chunk_size=64,
+)  # fmt: skip
 STYLE = CampplusConfig(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 1, 2))
 SVC = SvcConfig(
     whisper=WhisperConfig(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32),
@@ -124,14 +129,26 @@ def write_release(root: Path, release: Release = REDUCED) -> None:
 
 
 def write_voice_path(root: Path, release: Release = REDUCED) -> None:
-    """Write separator, F0, style encoder, ECAPA and converter."""
+    """Write separators, F0, style encoder, ECAPA and converter."""
     write_th(root / "demucs", "955717e8", package_of(release.separator))
     _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(release.f0)).items()})
     _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(release.style)))
     _save(root / "ecapa" / "embedding_model.ckpt", _torch(tensors_of(ECAPA)))
+    write_roformer(root / "bs_roformer" / "model_bs_roformer_ep_317_sdr_12.9755.ckpt")
     write_seed_vc(root / "seed-vc", release.svc)
     write_whisper(root / "whisper-small", release.svc.whisper)
     write_bigvgan(root / "bigvgan", release.svc.vocoder)
+
+
+def write_roformer(path: Path) -> None:
+    """Write `ROFORMER` with its configuration beside it."""
+    _save(path, _torch(tensors_of(ROFORMER)))
+    model = {
+        "dim": ROFORMER.dim, "depth": ROFORMER.depth, "dim_head": ROFORMER.dim_head, "heads": ROFORMER.heads,
+        "num_stems": 1, "freqs_per_bands": (2, 3, 12), "stft_n_fft": 32, "stft_hop_length": 8,
+    }  # fmt: skip
+    sections = {"model": model, "audio": {"chunk_size": 64}, "training": {"target_instrument": "vocals"}}
+    path.with_suffix(".yaml").write_text(yaml.dump(sections))
 
 
 def write_seed_vc(folder: Path, svc: SvcConfig = SVC) -> None:

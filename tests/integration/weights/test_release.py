@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from heartvoice.config.presets import SeparatorConfig
+from heartvoice.config.roformer import ROFORMERS
 from heartvoice.export.layout import graph_models
 from heartvoice.export.parity import Reference
 from heartvoice.export.parity_targets import target_of
@@ -19,7 +20,7 @@ from heartvoice.weights.catalogue import WeightSet
 from heartvoice.weights.lock import LOCK
 from tests.fakes.hub import HubServer
 from tests.support.published import named, on_disk, plain_demucs, pull, verify
-from tests.support.releases import CODEC, LM, PRESET, SVC, write_release
+from tests.support.releases import CODEC, LM, PRESET, ROFORMER, SVC, write_release
 from tests.support.separator_files import FT, SMALLEST, package_of, write_th
 
 SEPARATOR = replace(SMALLEST, t_layers=1, dconv_mode=1, dconv_depth=1)
@@ -31,14 +32,15 @@ OTHERS = {"README.md": b"a card", ".gitattributes": b"", "pytorch_model.bin": b"
 
 def publish(hub: HubServer, release: Path) -> tuple[WeightSet, ...]:
     """Every set on the stand-in; returns the catalogue without the hashes of the real files."""
-    for each in catalogue.WEIGHTS:
+    sets = [each for each in catalogue.WEIGHTS if not each.on_request or (release / each.folder).is_dir()]
+    for each in sets:
         if each.on_hub:
             folder = release if each.folder == "." else release / each.folder
             files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
             hub.publish(each.origin, OTHERS | official_names(each, files), LICENCES.get(each.name, "apache-2.0"))
     networks = {path.name.partition("-")[0]: path.read_bytes() for path in (release / "demucs").iterdir()}
     demucs = plain_demucs(hub, networks)
-    return tuple(replace(each, known={}) if each.on_hub else demucs for each in catalogue.WEIGHTS)
+    return tuple(replace(each, known={}) if each.on_hub else demucs for each in sets)
 
 
 def official_names(weights: WeightSet, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -62,8 +64,9 @@ def test_pulled_release_is_what_the_export_reads(
 
     result = pull(hub, weights, arguments=("--yes-gpl",))
     assert result.exit_code == 0, result.stderr
-    assert not (weights / "ecapa").exists()  # on request
-    assert pull(hub, weights, "ecapa").exit_code == 0
+    for name in ("ecapa", "bs_roformer"):
+        assert not (weights / name).exists()  # on request
+        assert pull(hub, weights, name).exit_code == 0
     assert verify(weights).exit_code == 0
 
     preset = replace(PRESET, separator=SeparatorConfig(n_models=4))
@@ -75,6 +78,10 @@ def test_pulled_release_is_what_the_export_reads(
     assert [file for file in on_disk(weights) if file.startswith("seed-vc")] == sorted(
         f"seed-vc/{name}" for name in named("seed-vc").files
     )
+
+    roformer = official_weights(weights, replace(PRESET, separator=ROFORMERS["bs_roformer"]))
+    assert roformer.preset.separator == ROFORMER
+    assert roformer.licences["separator"].startswith("unknown")
 
     (model,) = (model for model in graph_models(opened.preset).values() if model.network == "separator")
     target, source = target_of(model), opened.source("separator")
