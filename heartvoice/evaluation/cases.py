@@ -1,4 +1,7 @@
-"""Finds evaluation cases in a folder of recordings; a file's name gives its role."""
+"""Finds evaluation cases in a folder of recordings; a file's name gives its role.
+
+A case is a cover, with voice, source and result; or a song, a result with its lyrics.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from pathlib import Path
 
 from heartvoice.audio.decode import decode
 from heartvoice.audio.recordings import Recording
-from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES, MAX_RECORDING_S
+from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES, MAX_RECORDING_S, MAX_TEXT_BYTES
+from heartvoice.contracts.field_checks import check_text
 from heartvoice.errors import InvalidRequestError
 
-REPORT = "report.json"
+REPORT, LYRICS = "report.json", "lyrics.txt"
 RESULTS = "evaluation.json"
 OUTPUT = "evaluation"
 """Default folder of the results; a folder that contains `RESULTS` is no case."""
@@ -28,18 +32,20 @@ OPTIONAL = {
     "true_instrumental": "the rest that it was mixed from",
 }
 SUFFIXES = (".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-_KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), REPORT))
+_KNOWN = ", ".join((*(f"{role}.*" for role in (*REQUIRED, *OPTIONAL)), LYRICS, REPORT))
+_OF_SOURCE = ("vocals_before", "instrumental", "true_vocals", "true_instrumental")
 
 
 @dataclass(frozen=True)
 class Case:
-    """Files of one cover to be evaluated."""
+    """Files of one cover or song to be evaluated."""
 
     name: str
     files: dict[str, Path]
-    """Files by role; all required roles are present."""
+    """Files by role; all required roles are present, but of a case with lyrics only `result`."""
     random_weights: bool | None
     """True if the system that made the cover has random weights; None if unknown."""
+    lyrics: str | None = None
 
     def read(self, role: str) -> Recording:
         """Decode one file, up to `MAX_RECORDING_S`.
@@ -84,8 +90,11 @@ def _visible_files(folder: Path) -> list[Path]:
 
 def _case(folder: Path, random_weights: bool | None) -> Case:
     files: dict[str, Path] = {}
-    said = random_weights
+    said, lyrics = random_weights, None
     for path in _visible_files(folder):
+        if path.name == LYRICS:
+            lyrics = _read_lyrics(path)
+            continue
         if path.name == REPORT:
             said = _says_random(path) or bool(random_weights)
             continue
@@ -97,10 +106,31 @@ def _case(folder: Path, random_weights: bool | None) -> Case:
         if role in files:
             raise InvalidRequestError(f"{path}: ambiguous, {files[role].name} is there too; keep one of them")
         files[role] = path
-    missing = [f"{role}.* ({meaning})" for role, meaning in REQUIRED.items() if role not in files]
+    _check_roles(folder, files, with_lyrics=lyrics is not None)
+    return Case(folder.resolve().name, files, said, lyrics)
+
+
+def _check_roles(folder: Path, files: dict[str, Path], *, with_lyrics: bool) -> None:
+    """Refuse a case that lacks what it needs: a song its result, a cover all three, parts of a source the source."""
+    needed = ["result"] if with_lyrics else list(REQUIRED)
+    if with_lyrics and any(role in files for role in _OF_SOURCE):
+        needed.append("source")
+    missing = [f"{role}.* ({REQUIRED[role]})" for role in needed if role not in files]
     if missing:
-        raise InvalidRequestError(f"{folder}: missing {', '.join(missing)}")
-    return Case(folder.resolve().name, files, said)
+        of_its_own = "" if with_lyrics else f"; a song with its {LYRICS} needs result.* alone"
+        raise InvalidRequestError(f"{folder}: missing {', '.join(missing)}{of_its_own}")
+
+
+def _read_lyrics(path: Path) -> str:
+    """Read lyrics within the limits of a request."""
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise InvalidRequestError(f"{path}: expected at most {MAX_TEXT_BYTES} bytes, got {path.stat().st_size}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{path}: expected UTF-8 text: {error}") from error
+    check_text(str(path), text)
+    return text
 
 
 def _says_random(path: Path) -> bool:

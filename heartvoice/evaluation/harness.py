@@ -18,7 +18,8 @@ from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.evaluation.cases import Case
 from heartvoice.evaluation.dnsmos import Opinion
-from heartvoice.evaluation.judges import Judges
+from heartvoice.evaluation.judges import LYRICS, Judges
+from heartvoice.evaluation.lyrics import Lyrics
 from heartvoice.evaluation.measures import (
     MIN_COMPARED_S,
     F0Comparison,
@@ -34,7 +35,7 @@ from heartvoice.evaluation.similarity import Verdict, meaning, verdict
 Samples = NDArray[np.float32]
 Step = Callable[[str], None]
 
-N_STEPS = 6
+N_STEPS = 7
 """Number of `Step` calls in one `evaluate_case`."""
 SAME_LENGTH_S = 0.1
 """Largest difference in length of source and result; above it they are unrelated or not aligned."""
@@ -83,6 +84,7 @@ class Evaluation:
     dnsmos: dict[str, Opinion] = field(default_factory=dict)
     separation: dict[str, Separation] = field(default_factory=dict)
     level: dict[str, Level] = field(default_factory=dict)
+    lyrics: Lyrics | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -91,8 +93,12 @@ class Evaluation:
         """JSON keys of meaningless values: random weights made the evaluated audio."""
         if not self.random_weights:
             return ()
-        separated = ("similarity.before", "dnsmos.before") if "vocals_before" in self.files else ()
-        return ("similarity.after", "f0", "mel_distance_db", "dnsmos.after", "separation", *separated)
+        if "source" not in self.files:
+            return ("similarity.after", "dnsmos.after", "lyrics.after")
+        separated = ("similarity.before", "dnsmos.before", "lyrics.before") if "vocals_before" in self.files else ()
+        return (
+            "similarity.after", "f0", "mel_distance_db", "dnsmos.after", "lyrics.after", "separation", *separated
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,8 @@ class Side:
 class Evidence:
     """Data of the plots."""
 
-    before: Side
+    before: Side | None
+    """None of a song, which has no source."""
     after: Side
 
 
@@ -130,16 +137,22 @@ def evaluate_case(case: Case, judges: Judges, step: Step = lambda _doing: None) 
     evaluation = Evaluation(case.name, {role: path.name for role, path in case.files.items()}, case.random_weights)
     evaluation.skipped |= judges.unavailable
     step("reading the reference")
-    voice = _analyse(evaluation, "voice", case.read("voice"), None)
+    voice = _analyse(evaluation, "voice", case.read("voice"), None) if "voice" in case.files else None
     step("analysing the source")
-    before = _side(evaluation, case, "source", judges)
+    before = _side(evaluation, case, "source", judges) if "source" in case.files else None
     step("analysing the result")
     after = _side(evaluation, case, "result", judges)
+    sides = {"after": after} if before is None else {"before": before, "after": after}
     step("comparing voices and pitch")
-    _compare(evaluation, judges, voice, before, after)
+    if voice is not None:
+        _compare_voices(evaluation, judges, voice, sides)
+    if before is not None:
+        _compare_sound(evaluation, before, after)
     step("rating with DNSMOS")
     if judges.dnsmos is not None:
-        evaluation.dnsmos = {"before": judges.dnsmos.rate(before.audio16), "after": judges.dnsmos.rate(after.audio16)}
+        evaluation.dnsmos = {name: judges.dnsmos.rate(side.audio16) for name, side in sides.items()}
+    step("hearing the words")
+    _hear_words(evaluation, case.lyrics, judges, sides)
     step("comparing with the truth")
     for stem, truth, source in (
         ("vocals_before", "true_vocals", "vocals"), ("instrumental", "true_instrumental", "instrumental")
@@ -193,23 +206,36 @@ def _side(evaluation: Evaluation, case: Case, role: str, judges: Judges) -> Side
 # ----------------------------------------------------------------------------------------------------------- comparison
 
 
-def _compare(evaluation: Evaluation, judges: Judges, voice: Side, before: Side, after: Side) -> None:
+def _compare_voices(evaluation: Evaluation, judges: Judges, voice: Side, sides: dict[str, Side]) -> None:
     for name, speaker in judges.speakers.items():
         vectors = {}
-        for side, analysed in (("voice", voice), ("before", before), ("after", after)):
+        for side, analysed in {"voice": voice, **sides}.items():
             try:
                 vectors[side] = speaker.embed(analysed.audio16)
             except InvalidRequestError as error:  # silence, or too short
                 evaluation.skipped[f"{name} {side}"] = str(error)
         if "voice" in vectors:
-            seconds = min(len(voice.audio16), len(after.audio16)) / SPEECH_RATE_HZ
+            seconds = min(len(voice.audio16), len(sides["after"].audio16)) / SPEECH_RATE_HZ
             evaluation.similarity[name] = _similarity(name, vectors, seconds)
+
+
+def _compare_sound(evaluation: Evaluation, before: Side, after: Side) -> None:
     if before.contour is not None and after.contour is not None:
         evaluation.f0 = compare_f0(before.contour, after.contour)
         if evaluation.f0 is None:
             evaluation.skipped["f0"] = f"less than {MIN_COMPARED_S:g} s is voiced both before and after"
     if before.mel_db is not None and after.mel_db is not None:
         evaluation.mel_distance_db = mel_distance_db(before.mel_db, after.mel_db)
+
+
+def _hear_words(evaluation: Evaluation, lyrics: str | None, judges: Judges, sides: dict[str, Side]) -> None:
+    """Compute the lyric errors, if the case has lyrics that the judge can judge."""
+    if lyrics is None or judges.lyrics is None:
+        return
+    try:
+        evaluation.lyrics = judges.lyrics.judge(lyrics, {name: side.audio16 for name, side in sides.items()})
+    except InvalidRequestError as error:
+        evaluation.skipped[LYRICS] = f"not judged: {error}"
 
 
 def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Similarity:
@@ -223,6 +249,8 @@ def _similarity(engine: str, vectors: dict[str, Samples], seconds: float) -> Sim
 
 def _separate(evaluation: Evaluation, case: Case, stem: str, truth: str, source: str) -> None:
     """Compute the SI-SDR of one stem over the shorter length, if stem and truth are given."""
+    if "source" not in case.files:
+        return
     missing = [f"{role}.*" for role in (stem, truth) if role not in case.files]
     if missing:
         evaluation.skipped[f"si_sdr {source}"] = f"no {', '.join(missing)}"
@@ -249,13 +277,14 @@ def _ratio_db(evaluation: Evaluation, case: Case, role: str, truth: str, true: R
 
 def _note(evaluation: Evaluation) -> None:
     """Add the notes that a reader needs to interpret the numbers."""
-    source_s, result_s = evaluation.seconds["source"], evaluation.seconds["result"]
+    result_s = evaluation.seconds["result"]
+    source_s = evaluation.seconds.get("source", result_s)
     if abs(source_s - result_s) > SAME_LENGTH_S:
         evaluation.notes.append(
             f"the source lasts {source_s:.2f} s, the result {result_s:.2f} s: pitch and mel distance compare frames"
             " at equal times"
         )
-    if ("vocals_before" in evaluation.files) != ("vocals_after" in evaluation.files):
+    if "source" in evaluation.files and ("vocals_before" in evaluation.files) != ("vocals_after" in evaluation.files):
         evaluation.notes.append("vocals alone are compared with a whole recording: pitch and mel distance mean little")
     if evaluation.random_weights:
         evaluation.notes.append(

@@ -1,4 +1,4 @@
-"""The judges of an evaluation: speaker encoders, an F0 estimator and DNSMOS."""
+"""The judges of an evaluation: speaker encoders, an F0 estimator, DNSMOS and Whisper."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from heartvoice.arrays import Array
 from heartvoice.evaluation.dnsmos import Dnsmos
+from heartvoice.evaluation.lyrics import LyricJudge
 from heartvoice.runtime.engines import Engine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 
 RESEMBLYZER, CAMPPLUS, SWIFT_F0, DNSMOS = "resemblyzer", "campplus", "swift-f0", "dnsmos"
+LYRICS = "lyrics"
 
 
 class OneNetwork:
@@ -35,3 +37,4 @@ class Judges:
     dnsmos: Dnsmos | None
     unavailable: dict[str, str]
     """Reasons by judge name."""
+    lyrics: LyricJudge | None = None

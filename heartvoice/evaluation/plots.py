@@ -14,7 +14,7 @@ from heartvoice.audio.dsp import hz_to_mel
 from heartvoice.audio.encode import replacing
 from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
-from heartvoice.evaluation.harness import Evaluation, Evidence, Samples
+from heartvoice.evaluation.harness import Evaluation, Evidence, Samples, Side
 from heartvoice.evaluation.measures import MEL_RANGE_DB, N_MELS, cents_between
 from heartvoice.stages.calibration import CALIBRATIONS
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
@@ -38,12 +38,12 @@ def draw(evaluation: Evaluation, evidence: Evidence, folder: Path) -> list[Path]
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start_s, end_s = shown(evidence)
-    drawn = {
-        "f0.png": _f0(evaluation, evidence, start_s, end_s),
-        "mels.png": _mels(evaluation, evidence, start_s, end_s),
-        "similarity.png": _similarity(evaluation),
-    }
+    drawn: dict[str, Figure | None] = {}
+    if evidence.before is not None:
+        start_s, end_s = shown(evidence.before, evidence.after)
+        drawn["f0.png"] = _f0(evaluation, evidence.before, evidence.after, start_s, end_s)
+        drawn["mels.png"] = _mels(evaluation, evidence.before, evidence.after, start_s, end_s)
+    drawn["similarity.png"] = _similarity(evaluation)
     paths = []
     for name, figure in drawn.items():
         if figure is not None:
@@ -54,10 +54,10 @@ def draw(evaluation: Evaluation, evidence: Evidence, folder: Path) -> list[Path]
     return paths
 
 
-def shown(evidence: Evidence) -> tuple[float, float]:
+def shown(one: Side, other: Side) -> tuple[float, float]:
     """Return start and end in seconds of the `SHOWN_S` with the most frames voiced in both."""
-    before, after = evidence.before.contour, evidence.after.contour
-    total_s = max(len(side.audio16) for side in (evidence.before, evidence.after)) / SPEECH_RATE_HZ
+    before, after = one.contour, other.contour
+    total_s = max(len(side.audio16) for side in (one, other)) / SPEECH_RATE_HZ
     if total_s <= SHOWN_S or before is None or after is None:
         return 0.0, min(total_s, SHOWN_S)
     n = min(len(before), len(after))
@@ -71,8 +71,8 @@ def shown(evidence: Evidence) -> tuple[float, float]:
 # --------------------------------------------------------------------------------------------------------------- pitch
 
 
-def _f0(evaluation: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
-    before, after = evidence.before.contour, evidence.after.contour
+def _f0(evaluation: Evaluation, one: Side, other: Side, start_s: float, end_s: float) -> Figure | None:
+    before, after = one.contour, other.contour
     if before is None or after is None:
         return None
     figure = Figure(figsize=(11, 5.5), layout="constrained")
@@ -116,13 +116,13 @@ def _note_name(note: float) -> str:
 # ---------------------------------------------------------------------------------------------------------------- mels
 
 
-def _mels(evaluation: Evaluation, evidence: Evidence, start_s: float, end_s: float) -> Figure | None:
-    if evidence.before.mel_db is None or evidence.after.mel_db is None:
+def _mels(evaluation: Evaluation, one: Side, other: Side, start_s: float, end_s: float) -> Figure | None:
+    if one.mel_db is None or other.mel_db is None:
         return None
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
     part = slice(int(start_s * _MEL_RATE_HZ), int(end_s * _MEL_RATE_HZ) + 1)
-    shown = [side.mel_db[part] for side in (evidence.before, evidence.after) if side.mel_db is not None]
+    shown = [side.mel_db[part] for side in (one, other) if side.mel_db is not None]
     loudest = max(float(mel.max(initial=-MEL_RANGE_DB)) for mel in shown)
     for axes, mel, title in zip(both, shown, ("before", "after"), strict=True):
         image = axes.imshow(

@@ -12,11 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from heartvoice import __version__
-from heartvoice.evaluation.harness import Evaluation
+from heartvoice.evaluation.harness import Evaluation, Level
+from heartvoice.evaluation.lyrics import Lyrics
 from heartvoice.stages.calibration import CALIBRATIONS
 
 _DIGITS = 4
 _DAGGER = "†"
+_SHOWN_CHARS = 300
+"""Characters of a transcript in the table's notes; the JSON has all."""
 Number = float | None
 
 
@@ -47,12 +50,15 @@ def rows(evaluation: Evaluation) -> Iterator[Row]:
         yield Row("F0: voicing agreement", "f0", change=f0.voicing_agreement, unit="of frames", form=".1%")
     yield Row("mel distance", "mel_distance_db", change=evaluation.mel_distance_db, unit="dB")
     if evaluation.dnsmos:
-        before, after = evaluation.dnsmos["before"], evaluation.dnsmos["after"]
+        before, after = evaluation.dnsmos.get("before"), evaluation.dnsmos["after"]
         for part in ("signal", "background", "overall"):
-            yield _pair(f"DNSMOS, {part}", "dnsmos", getattr(before, part), getattr(after, part), "1 to 5")
+            yield _pair(f"DNSMOS, {part}", "dnsmos", getattr(before, part, None), getattr(after, part), "1 to 5")
+    if (lyrics := evaluation.lyrics) is not None:
+        sung, wrong = (lyrics.errors[side].error if side in lyrics.errors else None for side in ("before", "after"))
+        yield _pair("lyric error", "lyrics", sung, wrong, f"of {lyrics.n_units} {lyrics.unit}s", ".1%")
     for source, ratio in evaluation.separation.items():
         yield _pair(f"SI-SDR of the {source}", "separation", ratio.mixture_db, ratio.stem_db, "dB", ".1f")
-    was, now = evaluation.level["source"], evaluation.level["result"]
+    was, now = evaluation.level.get("source", Level(None, None)), evaluation.level["result"]
     yield _pair("loudness", "level", was.loudness_lufs, now.loudness_lufs, "LUFS", ".1f")
     yield _pair("true peak", "level", was.true_peak_dbtp, now.true_peak_dbtp, "dBTP", ".1f")
 
@@ -72,6 +78,8 @@ def show(evaluations: Sequence[Evaluation], console: Console) -> None:
         for name, cosine in evaluation.similarity.items():
             if cosine.meaning:
                 _say(console, f"{CALIBRATIONS[name].title}, after: {cosine.meaning}")
+        for line in _words(evaluation.lyrics) if evaluation.lyrics else ():
+            _say(console, line)
         for what, reason in evaluation.skipped.items():
             _say(console, f"not measured: {what}: {reason}")
         for note in evaluation.notes:
@@ -79,6 +87,17 @@ def show(evaluations: Sequence[Evaluation], console: Console) -> None:
         console.print()
     if len(evaluations) > 1:
         console.print(_medians(evaluations))
+
+
+def _words(lyrics: Lyrics) -> Iterator[str]:
+    """Say what was heard, and what was wrong with it."""
+    for side, made in lyrics.errors.items():
+        if not made.heard:
+            yield f"{lyrics.judge.name}, {side}: no words"
+            continue
+        counts = f"{made.substituted} substituted, {made.deleted} deleted, {made.inserted} inserted"
+        heard = made.heard if len(made.heard) <= _SHOWN_CHARS else f"{made.heard[:_SHOWN_CHARS]}..."
+        yield f"{lyrics.judge.name}, {side}: {counts}; heard: {heard}"
 
 
 def _say(console: Console, line: str) -> None:

@@ -184,6 +184,18 @@ WEIGHTS: tuple[WeightSet, ...] = (
         ROFORMER_LICENCE, "1.5 GB", "separator mel_band_roformer, another file (on request)", on_request=True,
         known={"big_beta5e.ckpt": "32b876e1163716a9a007438b5a5107069586aa9b9ca653a5f63013b1edf6920c"},
     ),
+    WeightSet(
+        "faster-whisper-small", "Systran/faster-whisper-small", "faster-whisper-small",
+        ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"), "MIT (model card)", "0.5 GB",
+        "evaluate: lyrics in 99 languages (on request)",
+        known={
+            "config.json": "b55496ac7940a7ae47d2c01eab40edfd8701feec1229d9cce3b40014383fb828",
+            "model.bin": "3e305921506d8872816023e4c273e75d2419fb89b24da97b4fe7bce14170d671",
+            "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+            "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+        },
+        on_request=True,
+    ),
 )  # fmt: skip
 """In the order of fetching."""
 

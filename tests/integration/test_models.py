@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 import soundfile
 
+from heartvoice.audio.dsp import resample
 from heartvoice.client import Client
-from heartvoice.contracts.constants import DECODER_HISTORY, FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.contracts.constants import (
+    DECODER_HISTORY,
+    FRAME_HOP,
+    MAX_RESPONSE_SAMPLES,
+    SAMPLE_RATE_HZ,
+    SPEECH_RATE_HZ,
+)
 from heartvoice.contracts.messages import AudioChunk, CodesChunk
 from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
 from tests.support.raw import Raw
+from tests.support.weights_files import tiny_en
 
 LYRICS, TAGS = "[verse]\nÜnder the 歌 moon", "pop, warm"
 SHORT = {
@@ -56,6 +64,14 @@ def test_served_song_is_the_local_song(client: Client, expected: tuple[np.ndarra
     assert song.report.raw["weights"] == "random seed=0"
     assert np.isfinite(song.audio).all()
     assert 0.01 < float(np.sqrt((song.audio**2).mean())) < 1.0
+
+
+def test_no_words_are_heard_in_a_song_of_random_weights(expected: tuple[np.ndarray, np.ndarray]) -> None:
+    made = tiny_en().judge(
+        "the river carries every song we knew", {"after": resample(expected[0].mean(0), SAMPLE_RATE_HZ, SPEECH_RATE_HZ)}
+    )
+    assert made.errors["after"].heard == ""
+    assert made.errors["after"].error == 1.0
 
 
 def test_protocol_of_a_song_by_raw_grpc(server: EmbeddedServer, expected: tuple[np.ndarray, np.ndarray]) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from heartvoice.cli.judges import open_tiny_en
 from heartvoice.errors import ExportError
+from heartvoice.evaluation.lyrics import LyricJudge
 from heartvoice.export import wheel_files
 from tests.support.golden_cases import roots
 
@@ -43,3 +45,12 @@ def campplus(sha256: str = CAMPPLUS_SHA256) -> Path:
                 if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
                     return path
     pytest.skip(f"no weights/{name} beside the golden vectors")
+
+
+@lru_cache(maxsize=1)
+def tiny_en() -> LyricJudge:
+    """Return the lyric judge with its published weights; skip the test without cache and network."""
+    try:
+        return open_tiny_en(threads=1)
+    except ExportError as error:
+        pytest.skip(f"needs Whisper tiny.en: {error}")

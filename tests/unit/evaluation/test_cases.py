@@ -48,6 +48,33 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
         find_cases(folder)
 
 
+def test_a_song_is_a_result_with_its_lyrics(tmp_path: Path) -> None:
+    folder = write_case(tmp_path, result=tone(301))
+    (folder / "lyrics.txt").write_text("[verse]\nHello", encoding="utf-8")
+    (case,) = find_cases(folder)
+    assert set(case.files) == {"result"}
+    assert case.lyrics == "[verse]\nHello"
+
+
+def test_a_song_without_its_recording_or_parts_of_a_source_without_it_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "lyrics.txt").write_text("Hello")
+    with pytest.raises(InvalidRequestError, match=r"missing result\.\*"):
+        find_cases(tmp_path)
+    write_case(tmp_path, result=tone(301), vocals_before=tone(300))
+    with pytest.raises(InvalidRequestError, match=r"missing source\.\*"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"\xff\xfeh", "expected UTF-8"), (b"a" * 20_001, "at most 20000 bytes, got 20001"), (b"a\x00", "U\\+0000")],
+)
+def test_lyrics_that_are_no_text_are_refused_by_name(content: bytes, problem: str, tmp_path: Path) -> None:
+    (write_case(tmp_path, result=tone(301)) / "lyrics.txt").write_bytes(content)
+    with pytest.raises(InvalidRequestError, match=rf"lyrics\.txt: .*{problem}"):
+        find_cases(tmp_path)
+
+
 def test_an_unknown_file_is_named_with_what_is_known(tmp_path: Path) -> None:
     folder = write_case(tmp_path, vocal_before=tone(300), **THREE)
     with pytest.raises(InvalidRequestError, match=r"vocal_before\.wav: unknown, expected one of .*vocals_before"):

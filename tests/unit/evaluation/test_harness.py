@@ -19,6 +19,7 @@ from heartvoice.evaluation.harness import N_STEPS, Evaluation, evaluate_case
 from heartvoice.evaluation.judges import Judges
 from heartvoice.evaluation.results import as_json, dumps, medians, show
 from tests.fakes.judges import Scores, judges, tone, write_case
+from tests.fakes.whisper import Said, lyric_judge
 
 LOW, HIGH = tone(200.0), tone(1000.0)
 BAND = tone(60.0, level=0.3)
@@ -154,6 +155,75 @@ def test_every_step_is_told(tmp_path: Path) -> None:
     told: list[str] = []
     evaluate_case(case, judges(), told.append)
     assert len(told) == len(set(told)) == N_STEPS
+
+
+# -------------------------------------------------------------------------------------------------------------- lyrics
+
+LAMP = "[chorus]\nLeave a lamp on for me"
+
+
+def sung(
+    folder: Path, lyrics: str | None, *lines: Said, random_weights: bool | None = None, **sounds: Any
+) -> Evaluation:
+    write_case(folder, **sounds)
+    if lyrics is not None:
+        (folder / "lyrics.txt").write_text(lyrics)
+    (case,) = find_cases(folder, random_weights=random_weights)
+    return evaluate_case(case, replace(judges(), lyrics=lyric_judge(*lines)))[0]
+
+
+def test_a_song_is_measured_without_a_source(tmp_path: Path) -> None:
+    made = sung(tmp_path, LAMP, Said("Leave the lamp on for me."), result=LOW)
+    assert made.lyrics is not None
+    assert made.lyrics.errors["after"].error == pytest.approx(1 / 6)
+    assert set(made.level) == set(made.seconds) == {"result"}
+    assert set(made.dnsmos) == {"after"}
+    assert made.f0 is None
+    assert not made.similarity
+    assert not made.skipped
+    text = words(made)
+    assert "lyric error" in text
+    assert "16.7%" in text
+    assert "of 6 words" in text
+    assert "Whisper fake, after: 1 substituted, 0 deleted, 0 inserted; heard: Leave the lamp on for me." in text
+    (case,) = json.loads(dumps([made]))["cases"]
+    assert case["lyrics"]["errors"]["after"]["heard"] == "Leave the lamp on for me."
+    assert case["lyrics"]["judge"]["sha256"] == "0" * 64
+
+
+def test_a_song_in_a_voice_is_compared_with_it(tmp_path: Path) -> None:
+    made = sung(tmp_path, LAMP, Said("leave a lamp on for me"), result=LOW, voice=LOW)
+    cosine = made.similarity["resemblyzer"]
+    assert cosine.before is None
+    assert cosine.after == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_cover_keeps_its_words_or_loses_them(tmp_path: Path) -> None:
+    lines = (Said("leave a lamp on for me"), Said("You", no_speech=0.9))
+    made = sung(tmp_path, LAMP, *lines, voice=LOW, source=HIGH, result=LOW)
+    assert made.lyrics is not None
+    assert [made.lyrics.errors[side].error for side in ("before", "after")] == [0.0, 1.0]
+    assert "Whisper fake, after: no words" in words(made)
+
+
+def test_lyrics_in_a_language_that_the_judge_does_not_know_get_no_number(tmp_path: Path) -> None:
+    made = sung(tmp_path, "Mein Herz schlägt für dich in der Nacht", Said("my"), result=LOW)
+    assert made.lyrics is None
+    assert "not judged: Whisper fake does not know 'de'" in made.skipped["lyrics"]
+    assert "lyric error" not in words(made)
+
+
+def test_without_lyrics_nobody_listens_to_words(tmp_path: Path) -> None:
+    made = sung(tmp_path, None, Said("never said"), voice=LOW, source=HIGH, result=LOW)
+    assert made.lyrics is None
+    assert not any("lyrics" in what for what in made.skipped)
+
+
+def test_with_random_weights_the_words_of_the_result_say_nothing(tmp_path: Path) -> None:
+    made = sung(tmp_path, LAMP, Said("hello"), random_weights=True, result=LOW)
+    assert made.inconclusive == ("similarity.after", "dnsmos.after", "lyrics.after")
+    line = next(line for line in words(made).splitlines() if "lyric error" in line)
+    assert "†" in line
 
 
 # ------------------------------------------------------------------------------------------------------ random weights

