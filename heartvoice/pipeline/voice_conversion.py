@@ -198,7 +198,7 @@ class VoiceConversionPipeline:
         """Windows and their conversion. Nothing is converted before the first singing is found."""
         found, waiting = not self._detect, list[SeparatedWindow]()
         state: Array | None = None
-        sung: list[Audio] = []  # an exact conversion waits for all of it
+        sung = list[Audio]()  # an exact conversion waits for all of it
         at = 0
         for window in separated:
             waiting.append(window)
@@ -210,14 +210,11 @@ class VoiceConversionPipeline:
                 window = waiting.pop(0)
                 yield _MixInput(window)
                 mid = mid_channel(turned(window.vocals, self._polarity.push(window.vocals)))
+                sung.append(mid)
                 if self._request.live:
-                    state = yield from self._convert_vocals(mid, state, more=not window.last)
-                else:
-                    sung.append(mid)
+                    state = yield from self._convert_vocals(sung, state, more=not window.last)
         if sung:
-            vocals = np.concatenate(sung)
-            sung.clear()
-            yield from self._convert_vocals(vocals, None, more=False)
+            yield from self._convert_vocals(sung, None, more=False)
         if waiting:
             self._refuse_without_vocals(self._singing.n_blocks)
             self._passthrough = True
@@ -231,12 +228,17 @@ class VoiceConversionPipeline:
             )
 
     def _convert_vocals(
-        self, vocals: Audio, state: Array | None, *, more: bool
+        self, sung: list[Audio], state: Array | None, *, more: bool
     ) -> Generator[_MixInput, None, Array | None]:
-        """Send one request to the converter; returns the state for the next one."""
+        """Send one request to the converter; returns the state for the next one.
+
+        `sung` is emptied, so that its arrays are freed as soon as the converter has them.
+        """
+        vocals = _joined(sung)
         self._source.add(vocals)
         after: Array | None = None
         chunks = self._stages.convert(self._request.conversion(vocals, state, more, voice=self._voice))
+        del vocals
         for chunk in self._context.timed_items("conversion_s", chunks):
             after = chunk.state
             self._svc.add(chunk.report)
@@ -309,6 +311,16 @@ class VoiceConversionPipeline:
         }
         if self._stems:
             report["stems"] = list(MIX_STEM_NAMES)
+
+
+def _joined(pieces: list[Audio]) -> Audio:
+    """Concatenate pieces [N] and free each as it is copied."""
+    joined, at = np.empty(sum(map(len, pieces)), np.float32), 0
+    while pieces:
+        piece = pieces.pop(0)
+        joined[at : at + len(piece)] = piece
+        at += len(piece)
+    return joined
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

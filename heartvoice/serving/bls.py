@@ -25,7 +25,8 @@ from heartvoice.resource_errors import as_resource_error
 from heartvoice.runtime.networks import Check, LocalNetworks, never_cancelled
 from heartvoice.serving import process_registry
 from heartvoice.serving.workarounds import killed_callee
-from heartvoice.serving.workarounds.acknowledgements import AckSender
+from heartvoice.serving.workarounds.acknowledgements import MORE_INPUTS, AckSender
+from heartvoice.serving.workarounds.array_frames import large_arrays
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
 
 
@@ -44,16 +45,32 @@ def _unary_response(request: Any) -> Iterator[Any]:
     yield request.exec()
 
 
-def _stream_responses(request: Any, job_id: str) -> Iterator[Any]:
-    """Yield the responses of a decoupled model, acknowledging each."""
-    with AckSender(job_id) as acks:
+def _stream_responses(
+    request: Any, job_id: str, inputs: dict[str, Array] | None = None
+) -> Iterator[tuple[Any, dict[str, Array]]]:
+    """Yield the responses of a decoupled model with the arrays that come beside them, acknowledging each.
+
+    Raises:
+        ConnectionError: the callee died while it sent arrays.
+    """
+    failed: ConnectionError | None = None
+    with AckSender(job_id, inputs) as acks:
         responses = request.exec(decoupled=True)
         try:
             for response in responses:
+                arrays: dict[str, Array] = {}
+                try:
+                    if failed is None and not response.has_error() and response.output_tensors():
+                        arrays = acks.arrays()
+                except ConnectionError as error:
+                    failed = error  # an iterator that is left before its end would block whoever frees it
                 acks.take()
-                yield response
+                if failed is None:
+                    yield response, arrays
         finally:
             FINISHED_STREAMS.hold(responses)
+    if failed is not None:
+        raise failed
 
 
 def _error(model: str, error: Any) -> HeartvoiceError:
@@ -96,14 +113,25 @@ class BlsClient:
     def stream(self, name: str, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Call a decoupled model and yield the outputs of each response that has any."""
         self._check()
-        job_id = uuid.uuid4().hex
-        request = self._request(name, inputs, [tensor.name for tensor in MODELS[name].outputs], job_id)
-        for response in self._call(name, job_id, lambda: _stream_responses(request, job_id)):
-            if response.has_error():
-                raise _error(name, response.error())
-            tensors = {t.name(): t.as_numpy() for t in response.output_tensors()}
-            if tensors:
-                yield tensors
+        spec = MODELS[name]
+        apart = {
+            key: np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.input(key).dtype])
+            for key, value in large_arrays(inputs).items()
+            if spec.input(key).optional
+        }
+        job_id = uuid.uuid4().hex + (MORE_INPUTS.decode() if apart else "")
+        sent = {key: value for key, value in inputs.items() if key not in apart}
+        request = self._request(name, sent, [tensor.name for tensor in spec.outputs], job_id)
+        del inputs, sent
+        try:
+            for response, arrays in self._call(name, job_id, lambda: _stream_responses(request, job_id, apart)):
+                if response.has_error():
+                    raise _error(name, response.error())
+                tensors = {t.name(): t.as_numpy() for t in response.output_tensors()} | arrays
+                if tensors:
+                    yield tensors
+        except ConnectionError as error:
+            raise ModelUnavailableError(f"{name}: its process died in the middle of the job") from error
 
     def _request(self, name: str, inputs: Mapping[str, Array], outputs: list[str], job_id: str) -> Any:
         tensors = [_tensor(name, key, value) for key, value in inputs.items()]

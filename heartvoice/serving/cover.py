@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,22 +54,26 @@ class ServedVoiceStages:
 
     def convert(self, request: ConversionRequest) -> Iterator[ConvertedChunk]:
         """Converted vocals from the model `svc`. It is sent the reference only if it has not cached the voice."""
-        try:
-            yield from self._convert(request.to_inputs(named=True))
-            return
-        except VoiceNotFoundError:
-            pass
-        yield from self._convert(request.to_inputs())
-
-    def _convert(self, inputs: dict[str, Array]) -> Iterator[ConvertedChunk]:
         empty, state = np.empty(0, np.float32), None
-        for response in self._caller.stream("svc", inputs):
+        responses = self._accepted(request)
+        del request  # its vocals, up to a whole song's
+        for response in responses:
             if "VOCALS" in response:
                 yield ConvertedChunk(response["VOCALS"].astype(np.float32))
             if "STATE" in response:
                 state = response["STATE"].astype(np.float32)
             if "REPORT" in response:
                 yield ConvertedChunk(empty, state, json.loads(bytes(response["REPORT"][0])))
+
+    def _accepted(self, request: ConversionRequest) -> Iterator[dict[str, Array]]:
+        """Responses to a request of which the first has come."""
+        responses = self._caller.stream("svc", request.to_inputs(named=True))
+        try:
+            first = list(islice(responses, 1))
+        except VoiceNotFoundError:
+            responses = self._caller.stream("svc", request.to_inputs())
+            first = list(islice(responses, 1))
+        return chain(first, responses)
 
     def embed(self, audio: Audio) -> Audio:
         """The vector of the model `speaker_encoder`."""

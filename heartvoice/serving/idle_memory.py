@@ -24,7 +24,10 @@ def trim() -> None:
 
 
 class IdleMemory:
-    """Calls a function in a thread, once after each stretch of work. Safe in all threads."""
+    """Calls a function in a thread, once after each stretch of work. Safe in all threads.
+
+    The first stretch is what came before it: loading a model frees as much as work does.
+    """
 
     def __init__(self, release: Callable[[], None] = trim, *, idle_s: float = IDLE_S) -> None:
         """Start the thread.
@@ -35,6 +38,7 @@ class IdleMemory:
         """
         self._idle_s, self._release = idle_s, release
         self._worked, self._again = threading.Event(), threading.Event()
+        self._worked.set()
         threading.Thread(target=self._wait, name="idle-memory", daemon=True).start()
 
     def worked(self) -> None:

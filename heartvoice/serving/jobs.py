@@ -32,7 +32,8 @@ from heartvoice.serving.job_record import JobRecord
 from heartvoice.serving.live_jobs import LiveJobs
 from heartvoice.serving.metrics import Metrics
 from heartvoice.serving.workarounds import escaped_exceptions
-from heartvoice.serving.workarounds.acknowledgements import AckReceiver
+from heartvoice.serving.workarounds.acknowledgements import MORE_INPUTS, AckReceiver
+from heartvoice.serving.workarounds.array_frames import large_arrays
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
 from heartvoice.serving.workarounds.guarded_sender import GuardedSender
 from heartvoice.serving.workarounds.response_space import check_shared_memory, payload_bytes
@@ -78,8 +79,8 @@ class Job:
         self._owner_checked = time.monotonic()
         self._last_event: dict[str, Any] = {"stage": "queued", "done": 0, "total": 1}
         self.wants_events = bool(self.inputs["events"][0]) if "events" in self.inputs else False
-        acks = AckReceiver(self.job_id) if self.is_internal and spec.decoupled else None
-        self._sender = GuardedSender(request, acks)  # last: Triton answers what fails before
+        self._acks = AckReceiver(self.job_id) if self.is_internal and spec.decoupled else None
+        self._sender = GuardedSender(request, self._acks)  # last: Triton answers what fails before
 
     @property
     def name(self) -> str:
@@ -105,6 +106,18 @@ class Job:
     def sending_s(self) -> float:
         """Seconds that the send under way has taken; 0 without one."""
         return self._sender.sending_s
+
+    def receive_inputs(self) -> None:
+        """Take the inputs that another model sends beside the request (see `array_frames`).
+
+        Raises:
+            ModelUnavailableError: it has died.
+        """
+        if self._acks is not None and self.job_id.endswith(MORE_INPUTS):
+            try:
+                self.inputs |= self._acks.inputs()
+            except ConnectionError as error:
+                raise ModelUnavailableError(f"{self.spec.name}: its inputs did not come: {error}") from error
 
     def forget_inputs(self, *names: str) -> None:
         """Free inputs that are no longer needed."""
@@ -143,9 +156,13 @@ class Job:
 
     def send(self, outputs: Mapping[str, Array | str | bytes]) -> None:
         """Send one response, checked against the contract. No-op once the job is closed."""
-        tensors = [self._pack(name, value) for name, value in outputs.items()]
         self.record.sent(outputs)
-        self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors))
+        apart = large_arrays(outputs) if self._sender.sends_arrays else {}
+        if len(apart) == len(outputs):  # a response needs something
+            apart = {}
+        tensors = [self._pack(name, value) for name, value in outputs.items() if name not in apart]
+        arrays = {name: self._checked(name, value) for name, value in apart.items()}
+        self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors), arrays if outputs else None)
 
     def send_event(self, event: Mapping[str, Any]) -> None:
         """Send a progress event, if the caller asked for events."""
@@ -192,12 +209,16 @@ class Job:
         self._sender.finish(response, count)
 
     def _pack(self, name: str, value: Array | str | bytes) -> Any:
-        spec = self.spec.output(name)  # Triton does not notice a wrong name or dtype
         if isinstance(value, str | bytes):
-            return text_tensor(name, value)
+            return text_tensor(self.spec.output(name).name, value)
+        checked = self._checked(name, value)
+        return pb_utils.Tensor(name, checked)
+
+    def _checked(self, name: str, value: Array) -> Array:
+        spec = self.spec.output(name)  # Triton does not notice a wrong name or dtype
         if not np.isfinite(value).all():  # of whatever stage: no caller gets NaN for a sound
             raise EngineError(f"{self.spec.name}: {name}: expected finite values, got NaN or Inf")
-        return pb_utils.Tensor(name, np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.dtype]))
+        return np.ascontiguousarray(value, dtype=NUMPY_DTYPE[spec.dtype])
 
 
 class JobQueue:

@@ -109,6 +109,7 @@ class StageModel(ABC):
         for request in requests:
             job = Job(self.spec, request, self.jobs.ended)
             try:
+                job.receive_inputs()
                 check_inputs(self.spec, job.inputs)
                 if job.is_cancel:
                     self.jobs.cancel(bytes(job.inputs["cancel"][0]))

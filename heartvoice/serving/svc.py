@@ -27,13 +27,16 @@ _MAX_RESPONSE_VOCALS = MAX_RESPONSE_BYTES // 4
 def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repository: Repository) -> None:
     """Answer a job of the model `svc`: converted vocals as they are finished."""
     request = ConversionRequest.from_inputs(job.inputs)
+    job.forget_inputs("vocals", "voice", "voice_audio")
     total = round(len(request.vocals) / STEM_RATE_HZ * FRAMES_PER_S)
     about = repository.about(*CONVERTER_NETWORKS)
     about |= {"voice_sha256": request.voice_key, "voice_consent": request.consent}
     n_sent = 0
+    requests = [request]
+    del request  # the converter frees its vocals, up to a whole song's
     with closing(BlsClient(job.check)) as caller:
         networks = JobNetworks(ServedNetworks(caller, local), job.check)
-        for chunk in converter.convert(networks, request):
+        for chunk in converter.convert(networks, requests.pop()):
             for at in range(0, len(chunk.vocals), _MAX_RESPONSE_VOCALS):
                 part = chunk.vocals[at : at + _MAX_RESPONSE_VOCALS]
                 job.send({"VOCALS": part, "START": np.array([n_sent])})

@@ -14,16 +14,30 @@ import os
 import select
 import socket
 import struct
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
 
+from heartvoice.arrays import Array
+from heartvoice.serving.workarounds.array_frames import read_frame, write_frame
+
 _PREFIX = b"\0heartvoice-receipts-"  # a leading zero: an abstract name, not a file (unix(7))
+MORE_INPUTS = b"+"
+"""End of the job id of a call whose inputs come in part over its socket."""
 _CREDENTIALS = "iII"  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class AckSender:
     """The caller's side of one stream, as a context manager. It must exist before the call."""
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, inputs: dict[str, Array] | None = None) -> None:
+        """Listen. `inputs` are sent in a thread as soon as the callee has connected (see `array_frames`).
+
+        The dictionary is emptied then: the arrays may be a whole song's.
+        """
+        self._connecting = threading.Lock()
+        self._ended = threading.Event()
+        self._feeder = threading.Thread(target=self._feed, args=(inputs,), daemon=True) if inputs else None
         self._waiting = socket.socket(socket.AF_UNIX)
         self._waiting.bind(_PREFIX + job_id.encode())
         self._waiting.listen(4)
@@ -31,20 +45,56 @@ class AckSender:
         self._sender: socket.socket | None = None
 
     def __enter__(self) -> AckSender:
+        if self._feeder is not None:
+            self._feeder.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the connection, which wakes a waiting callee."""
+        self._ended.set()
+        if self._sender is not None:
+            with suppress(OSError):
+                self._sender.shutdown(socket.SHUT_RDWR)
+        if self._feeder is not None:
+            self._feeder.join()  # before its descriptors are closed
         self._waiting.close()
         if self._sender is not None:
             self._sender.close()
 
+    def arrays(self) -> dict[str, Array]:
+        """Read the arrays that follow a response with outputs; none from a callee that needs no acknowledgements.
+
+        Raises:
+            ConnectionError: the callee has died.
+        """
+        connection = self._connect()
+        return {} if connection is None else read_frame(connection)
+
     def take(self) -> None:
-        """Acknowledge one response. Callees connect before they send their first response."""
-        with suppress(OSError):  # the callee has died, or needs no acknowledgements
+        """Acknowledge one response."""
+        connection = self._connect()
+        if connection is not None:
+            with suppress(OSError):  # the callee has died
+                connection.send(b"1")
+
+    def _connect(self) -> socket.socket | None:
+        """Return the callee's connection, which it makes before its first response; None without one."""
+        with self._connecting, suppress(OSError):
             while self._sender is None:
                 self._sender = _own(self._waiting.accept()[0])
-            self._sender.send(b"1")
+        return self._sender
+
+    def _feed(self, inputs: dict[str, Array]) -> None:
+        coming = select.poll()
+        coming.register(self._waiting, select.POLLIN)
+        while not self._ended.is_set():
+            connection = self._connect()
+            if connection is not None:
+                with suppress(OSError):  # the call has ended
+                    write_frame(connection, inputs)
+                inputs.clear()
+                return
+            coming.poll(50)
 
 
 def _own(peer: socket.socket) -> socket.socket | None:
@@ -70,9 +120,29 @@ class AckReceiver:
         except OSError:
             self.close()  # the caller sends no acknowledgements
 
-    def sent(self) -> None:
-        """Count a sent response."""
+    @property
+    def connected(self) -> bool:
+        """Whether the caller listens."""
+        return self._socket is not None
+
+    def inputs(self) -> dict[str, Array]:
+        """Receive the inputs that the caller sends apart.
+
+        Raises:
+            ConnectionError: it has died, or sends none.
+        """
+        if self._socket is None:
+            raise ConnectionError("the caller does not listen")
+        return read_frame(self._socket)
+
+    def sent(self, arrays: Mapping[str, Array] | None = None) -> None:
+        """Count a sent response; `arrays` follow one with outputs."""
         self._missing += 1
+        if arrays is not None and self._socket is not None:
+            try:
+                write_frame(self._socket, arrays)
+            except OSError:
+                self.close()
 
     def complete(self) -> bool:
         """Return whether every response was acknowledged, or the caller has ended."""

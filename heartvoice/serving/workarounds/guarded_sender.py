@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from heartvoice.arrays import Array
 from heartvoice.serving.workarounds.acknowledgements import AckReceiver
 from heartvoice.serving.workarounds.deferred_release import FINISHED_STREAMS
 
@@ -43,15 +44,25 @@ class GuardedSender:
         self._sending_since: float | None = None
         self._sender = request.get_response_sender()
 
-    def send(self, response: Any) -> None:
-        """Send one response. No-op once the sender is closed."""
+    @property
+    def sends_arrays(self) -> bool:
+        """Whether the caller reads arrays beside a response."""
+        return self._acks is not None and self._acks.connected
+
+    def send(self, response: Any, arrays: Mapping[str, Array] | None = None) -> None:
+        """Send one response. No-op once the sender is closed.
+
+        Args:
+            response: Triton's.
+            arrays: the other outputs of one with outputs; none unless the sender `sends_arrays` (see `array_frames`).
+        """
         with self._turn():
             if not self.closed:
                 self._last_sent = self._sending_since = time.monotonic()
                 self._sender.send(response)
-                self._sending_since = None
                 if self._acks is not None:
-                    self._acks.sent()
+                    self._acks.sent(arrays)
+                self._sending_since = None
 
     def finish(self, response: Any | None, before: Callable[[], None]) -> None:
         """Send the final flag, with the last response if there is one. No-op once the sender is closed.

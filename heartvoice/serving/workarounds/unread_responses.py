@@ -5,7 +5,8 @@ Fault (Triton 2.51): the server process keeps unread responses of streams withou
 Does: refuses new jobs while the server process has too much private memory, and records that in the run's folder for
     `heartvoice.server.workarounds.abandoned_responses`. Freed memory must leave the process at once for that, so
     `ENVIRONMENT` gives every large block of the server its own mapping. Models' processes inherit the setting, where
-    it would cost page faults at every large array; `restore_malloc_defaults` undoes it there.
+    it would cost page faults at every large array; `restore_malloc_defaults` undoes it there. They also inherit that
+    there is one arena, which must hold before Triton's stub starts its first thread.
 Test: `test_one_stalled_client_among_eight_delays_nobody_and_is_counted`
 Delete when: Triton limits or reports the responses that wait to be read.
 """
@@ -21,23 +22,20 @@ from pathlib import Path
 from heartvoice.errors import ModelUnavailableError
 from heartvoice.serving import process_registry
 
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-"""glibc setting of the server process: a block of at least this many bytes gets its own mapping."""
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "1"}
+"""glibc settings of the server process: a block of at least so many bytes gets its own mapping, and all threads share
+one arena. glibc gives the free end of any other back to the system only above the trim threshold, not when it is asked
+to (`heartvoice.serving.idle_memory`)."""
 FULL = "full"
 """File in the run's folder with the limit in bytes at which a job was refused."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_THRESHOLD = 32 * 2**20
 """Final value of glibc's adaptive threshold in a process that has freed a block of that size."""
 
 
 def restore_malloc_defaults() -> None:
-    """Let this process reuse large freed blocks.
-
-    All threads share one arena: glibc gives the free end of any other back to the system only when it exceeds the trim
-    threshold, not when it is asked to (`heartvoice.serving.idle_memory`).
-    """
+    """Let this process reuse large freed blocks."""
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_ARENA_MAX, 1)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
     libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 

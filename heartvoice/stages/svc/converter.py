@@ -65,6 +65,7 @@ class Converter:
             yield ConvertedChunk(_no_samples(), live.state() if request.more else None, report(live.report()))
             return
         exact = ExactConversion(stage, request.vocals, voice, settings)
+        del request  # its vocals, up to a whole song's, are not needed after their analysis
         yield from map(ConvertedChunk, exact)
         yield ConvertedChunk(_no_samples(), None, report(exact.report()))
 

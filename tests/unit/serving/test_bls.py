@@ -15,6 +15,7 @@ import pytest
 
 from heartvoice.errors import ModelUnavailableError, RequestCancelledError
 from heartvoice.serving import process_registry
+from heartvoice.serving.workarounds.acknowledgements import MORE_INPUTS, AckReceiver
 from tests.support.cancelling import cancelled_when
 
 Sent = list[tuple[str, list[str]]]
@@ -38,6 +39,7 @@ class Request:
 
     def __init__(self, model_name: str, inputs: list[Tensor], **_: Any) -> None:
         self.sent.append((model_name, [tensor.name() for tensor in inputs]))
+        self.tensors = {tensor.name(): tensor.as_numpy() for tensor in inputs}
 
     def exec(self, decoupled: bool = False) -> Any:
         answer = SimpleNamespace(has_error=lambda: False, output_tensors=lambda: [Tensor("X", np.zeros(1))])
@@ -80,6 +82,56 @@ def test_streams_that_were_left_are_cancelled(bls: ModuleType) -> None:
         next(stream)
     caller.close()
     assert cancelled() == ["heartmula"] * 2
+
+
+def test_large_optional_inputs_go_over_the_streams_socket(bls: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocals, consent = np.arange(300_000, dtype=np.float64), np.array([b"me"], np.object_)
+    got: list[dict[str, np.ndarray]] = []
+
+    def answer(request: Request, decoupled: bool = False) -> Any:
+        job_id = request.tensors["job_id"][0]
+        callee = AckReceiver(job_id)
+        assert job_id.endswith(MORE_INPUTS)
+        got.append(callee.inputs())
+
+        def responses() -> Iterator[Any]:
+            for n in (1, 2):
+                threading.Thread(target=callee.sent, args=({"VOCALS": np.full(200_000, n, np.float32)},)).start()
+                yield SimpleNamespace(has_error=lambda: False, output_tensors=lambda: [Tensor("START", np.zeros(1))])
+                while not callee.complete():
+                    callee.wait(1)
+            yield SimpleNamespace(has_error=lambda: False, output_tensors=list)
+
+        return responses()
+
+    monkeypatch.setattr(Request, "exec", answer)
+    answers = list(bls.BlsClient().stream("svc", {"vocals": vocals, "voice_consent": consent}))
+    assert [sorted(each) for each in answers] == [["START", "VOCALS"]] * 2
+    assert [float(each["VOCALS"][-1]) for each in answers] == [1.0, 2.0]
+    assert np.array_equal(got[0]["vocals"], vocals.astype(np.float32)), "with the contract's type"
+    assert Request.sent == [("svc", ["voice_consent", "job_id", "owner_pid"])]
+
+
+def test_a_callee_that_dies_while_it_sends_an_array_fails_its_caller_alone(
+    bls: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def answer(request: Request, decoupled: bool = False) -> Any:
+        callee = AckReceiver(request.tensors["job_id"][0])
+
+        def responses() -> Iterator[Any]:
+            callee.close()
+            for _ in range(3):
+                yield SimpleNamespace(has_error=lambda: False, output_tensors=lambda: [Tensor("START", np.zeros(1))])
+            ended.append(True)
+
+        return responses()
+
+    monkeypatch.setattr(Request, "exec", answer)
+    with pytest.raises(ModelUnavailableError, match="svc: its process died in the middle of the job"):
+        list(bls.BlsClient().stream("svc", {"seed": np.array([1])}))
+    assert ended == [True], "an iterator that was left before its end would block whoever frees it"
 
 
 def test_a_cancelled_job_calls_nobody(bls: ModuleType) -> None:

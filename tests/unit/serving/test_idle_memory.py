@@ -14,11 +14,12 @@ from heartvoice.serving.idle_memory import IdleMemory, trim
 from heartvoice.serving.workarounds.unread_responses import private_bytes
 
 
-def test_memory_is_given_back_once_after_each_stretch_of_work() -> None:
+def test_memory_is_given_back_once_after_the_load_and_after_each_stretch_of_work() -> None:
     released = threading.Semaphore(0)
     memory = IdleMemory(lambda: released.release(), idle_s=0.01)
-    for _ in range(2):
-        memory.worked()
+    for stretch in range(3):
+        if stretch:
+            memory.worked()
         assert released.acquire(timeout=60)
         assert not released.acquire(timeout=0.05)
 
