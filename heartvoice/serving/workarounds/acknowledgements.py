@@ -51,7 +51,8 @@ class AckSender:
 
     def __exit__(self, *_: object) -> None:
         """Close the connection, which wakes a waiting callee."""
-        self._ended.set()
+        with self._connecting:  # from here on nobody accepts a connection, and what there is can be shut down
+            self._ended.set()
         if self._sender is not None:
             with suppress(OSError):
                 self._sender.shutdown(socket.SHUT_RDWR)
@@ -80,7 +81,7 @@ class AckSender:
     def _connect(self) -> socket.socket | None:
         """Return the callee's connection, which it makes before its first response; None without one."""
         with self._connecting, suppress(OSError):
-            while self._sender is None:
+            while self._sender is None and not self._ended.is_set():
                 self._sender = _own(self._waiting.accept()[0])
         return self._sender
 
