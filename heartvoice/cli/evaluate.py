@@ -49,6 +49,8 @@ def evaluate(
 ) -> None:
     """Measure covers and songs: similarity to the reference, pitch, separation, loudness, DNSMOS, lyrics.
 
+    Another command compares separators: heartvoice evaluate separators --help
+
     A case is a folder with three recordings, named by their part (.wav, .flac, .ogg or .mp3, up to 10 minutes):
 
         voice.*     the reference: the voice that shall sing
@@ -104,7 +106,7 @@ def evaluate(
     _check_lyrics(cases, lyrics)
     target.mkdir(parents=True, exist_ok=True)
     evaluations = []
-    with _progress(len(cases) * (N_STEPS + 1) + 1) as progress:
+    with progress_bar(len(cases) * (N_STEPS + 1) + 1) as progress:
         task = progress.task_ids[0]
         progress.update(task, description="opening the judges")
         judges = open_judges(campplus, lyrics if any(case.lyrics is not None for case in cases) else None)
@@ -168,7 +170,7 @@ def _gate(evaluations: Sequence[Evaluation], limit: float) -> None:
         raise HeartvoiceError(f"lyric error: expected at most {limit:g}, got more in {', '.join(failed)}")
 
 
-def _progress(n_steps: int) -> Progress:
+def progress_bar(n_steps: int) -> Progress:
     """Return a transient progress bar on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)

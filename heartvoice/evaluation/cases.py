@@ -53,9 +53,17 @@ class Case:
         Raises:
             InvalidRequestError: the file is no sound, or too long; the message names it.
         """
-        path = self.files[role]
-        sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_LOCAL_FILE_BYTES)
-        return Recording(sound.audio, sound.sample_rate_hz, sound.warnings)
+        return read_sound(self.files[role])
+
+
+def read_sound(path: Path) -> Recording:
+    """Decode a file, up to `MAX_RECORDING_S`.
+
+    Raises:
+        InvalidRequestError: the file is no sound, or too long; the message names it.
+    """
+    sound = decode(path.read_bytes(), field=str(path), max_s=MAX_RECORDING_S, max_bytes=MAX_LOCAL_FILE_BYTES)
+    return Recording(sound.audio, sound.sample_rate_hz, sound.warnings)
 
 
 def find_cases(folder: Path, *, random_weights: bool | None = None) -> list[Case]:
@@ -70,7 +78,7 @@ def find_cases(folder: Path, *, random_weights: bool | None = None) -> list[Case
     """
     if not folder.is_dir():
         raise InvalidRequestError(f"{folder}: expected a folder, got {'a file' if folder.exists() else 'nothing'}")
-    if _visible_files(folder):
+    if visible_files(folder):
         return [_case(folder, random_weights)]
     folders = [
         path
@@ -84,14 +92,15 @@ def find_cases(folder: Path, *, random_weights: bool | None = None) -> list[Case
     return [_case(path, random_weights) for path in folders]
 
 
-def _visible_files(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
+    """Return a folder's files but hidden ones, sorted by name."""
     return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
 
 
 def _case(folder: Path, random_weights: bool | None) -> Case:
     files: dict[str, Path] = {}
     said, lyrics = random_weights, None
-    for path in _visible_files(folder):
+    for path in visible_files(folder):
         if path.name == LYRICS:
             lyrics = _read_lyrics(path)
             continue

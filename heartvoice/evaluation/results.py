@@ -179,7 +179,7 @@ def _median(of: Sequence[Row], number: Callable[[Row], Number]) -> Number:
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Return everything, ready for `json.dumps`: floats to four digits, missing values None."""
     several = len(evaluations) > 1
-    found: dict[str, Any] = _rounded(
+    found: dict[str, Any] = rounded(
         {
             "heartvoice": __version__,
             "cases": [
@@ -200,14 +200,15 @@ def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return found
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Round floats at any depth to the digits of results."""
     match value:
         case float():
             return round(value, _DIGITS)
         case dict():
-            return {key: _rounded(item) for key, item in value.items()}
+            return {key: rounded(item) for key, item in value.items()}
         case list():
-            return [_rounded(item) for item in value]
+            return [rounded(item) for item in value]
     return value
 
 
