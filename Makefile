@@ -10,6 +10,8 @@ CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export OMP_WAIT_POLICY = PASSIVE
+# uv leaves it to the first import to compile: without bytecode each process of each server would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')
 ALL = --dist loadfile --no-loadscope-reorder -m "$(NO_GPU)"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import bilinear_zpk, sosfilt, sosfreqz, zpk2sos
 
+from heartvoice.audio.biquads import Biquads
 from heartvoice.audio.dsp import Samples
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 
@@ -59,12 +59,11 @@ def loudness_levels(audio16: Samples) -> Levels:
     """
     n_hops = -(-len(audio16) // _HOP)
     sums = np.zeros(n_hops)
-    sos = _a_weighting()
+    weighting = Biquads(_a_weighting(), 1)
     first = float(audio16[:1].mean()) if len(audio16) else 0.0
-    state = np.zeros((len(sos), 2))
     for start in range(0, n_hops, _BLOCK):
         block = audio16[start * _HOP : (start + _BLOCK) * _HOP].astype(np.float64) - first  # an offset makes no step
-        weighted, state = sosfilt(sos, block, zi=state)
+        weighted = weighting.push(block[None])[0]
         squares = np.square(np.pad(weighted, (0, -len(block) % _HOP))).reshape(-1, _HOP)
         sums[start : start + len(squares)] = squares.sum(axis=1)
     total = np.concatenate([[0.0], np.cumsum(sums)])
@@ -137,10 +136,12 @@ def power_levels(power: Levels) -> Levels:
 
 @lru_cache(maxsize=1)
 def _a_weighting() -> NDArray[np.float64]:
-    """Second-order sections at 16 kHz, 0 dB at 1 kHz."""
+    """Second-order sections at 16 kHz by the bilinear transform, 0 dB at 1 kHz."""
     poles = -2 * np.pi * np.array(_A_POLES_HZ)
-    sos = zpk2sos(*bilinear_zpk(np.zeros(4), poles, 1.0, SPEECH_RATE_HZ))
-    _, gain = sosfreqz(sos, [1000.0], fs=SPEECH_RATE_HZ)
-    sos[0, :3] /= np.abs(gain[0])
-    designed: NDArray[np.float64] = sos
-    return designed
+    poles = (2 * SPEECH_RATE_HZ + poles) / (2 * SPEECH_RATE_HZ - poles)
+    zeros = np.repeat([1.0, 1.0, -1.0], 2)  # four of the analogue filter at 0 Hz, two at infinity
+    pairs = [np.array([np.poly(pair) for pair in roots.reshape(3, 2)]) for roots in (zeros, poles)]
+    sections: NDArray[np.float64] = np.concatenate(pairs, axis=1)
+    at_1_khz = np.exp(-2j * np.pi * 1000.0 / SPEECH_RATE_HZ) ** np.arange(3)
+    sections[0, :3] /= np.abs(np.prod((sections[:, :3] @ at_1_khz) / (sections[:, 3:] @ at_1_khz)))
+    return sections

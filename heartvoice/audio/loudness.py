@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
+from heartvoice.audio.biquads import Biquads
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
 Values = NDArray[np.float64]
@@ -50,8 +50,7 @@ class KWeightedPower:
 
     def __init__(self, n_streams: int, sample_rate_hz: int = STEM_RATE_HZ) -> None:
         self.hop = round(HOP_S * sample_rate_hz)
-        self._filters = k_weighting(sample_rate_hz)
-        self._state = [np.zeros((n_streams, 2)) for _ in self._filters]
+        self._filters = Biquads(np.array([np.concatenate(stage) for stage in k_weighting(sample_rate_hz)]), n_streams)
 
     def push(self, hop: NDArray[Any]) -> Values:
         """Process the next hop of every stream, [streams, hop]; return its mean squares, [streams].
@@ -61,10 +60,7 @@ class KWeightedPower:
         """
         if hop.shape[1] != self.hop:
             raise ValueError(f"hop: expected {self.hop} samples, got {hop.shape[1]}")
-        weighted = hop.astype(np.float64)
-        for index, (top, bottom) in enumerate(self._filters):
-            weighted, self._state[index] = lfilter(top, bottom, weighted, zi=self._state[index])
-        power: Values = np.mean(np.square(weighted), axis=1)
+        power: Values = np.mean(np.square(self._filters.push(hop)), axis=1)
         return power
 
 

@@ -21,6 +21,7 @@ for model in ADAPTERS:
     adapter = names["TritonPythonModel"]
     assert issubclass(adapter, StageModel) and adapter.spec is MODELS[model], model
     adapter()  # nothing abstract is left
+assert "scipy.signal" not in sys.modules  # 1.3 s and 47 MB in each process
 print(len(ADAPTERS))
 """
 
