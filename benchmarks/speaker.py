@@ -1,6 +1,6 @@
 """How much time does a speaker encoder need, as graph, PyTorch module and whole stage?
 
-    python -m benchmarks.speaker [--engine NAME ...] [--seconds 12] [--campplus FILE] [--ecapa FILE]
+    python -m benchmarks.speaker [--engine NAME ...] [--seconds 12] [--campplus FILE] [--ecapa FILE] [--wavlm DIR]
 
 It alternates the network in both engines in one process, then the stage with its numpy front end. Peak memory of each
 is measured in a separate process. Resemblyzer has its published weights; the others have random ones unless their file
@@ -23,7 +23,7 @@ from torch import nn
 
 from heartvoice import keyed_random
 from heartvoice.arrays import Array
-from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
+from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.export import wheel_files
 from heartvoice.export.parity import TOLERANCE
@@ -32,7 +32,7 @@ from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.loadtest.harness import RESULTS, Run, alternate, difference
 from heartvoice.loadtest.machine import peak_in_child
 from heartvoice.models.load import TensorSource, load_network, random_checkpoint
-from heartvoice.models.speaker import open_campplus, open_ecapa, open_resemblyzer
+from heartvoice.models.speaker import open_campplus, open_ecapa, open_resemblyzer, open_wavlm
 from heartvoice.runtime.engines import OnnxEngine, default_threads
 from heartvoice.stages.speaker import SpeakerStage, speaker_batches, trim_pauses
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status."""
     args = _parse(arguments)
     torch.set_num_threads(args.threads)
-    files = {"campplus": args.campplus, "ecapa": args.ecapa}
+    files = {"campplus": args.campplus, "ecapa": args.ecapa, "wavlm": args.wavlm}
     given = {f"{name}_weights": "official" if file else "random seed=0" for name, file in files.items()}
     about = {"seconds": args.seconds} | given
     run = Run("speaker", "all", "fp32", args.threads, results=args.results, about=about)
@@ -82,6 +82,8 @@ def source_of(engine: str, official: Path | None) -> TensorSource:
             return open_campplus(official, sizes) if official else random_checkpoint(sizes, 0)
         case EcapaConfig():
             return open_ecapa(official, sizes) if official else random_checkpoint(sizes, 0)
+        case WavlmConfig():
+            return open_wavlm(official)[1] if official else random_checkpoint(sizes, 0)
 
 
 def measure(run: Run, engine: str, path: Path, official: Path | None, args: argparse.Namespace) -> bool:
@@ -150,6 +152,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the audio in seconds")
     parser.add_argument("--campplus", type=Path, help="campplus_cn_common.bin")
     parser.add_argument("--ecapa", type=Path, help="embedding_model.ckpt")
+    parser.add_argument("--wavlm", type=Path, help="folder of wavlm-base-plus-sv")
     parser.add_argument("-n", type=int, default=15, help="rounds")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")

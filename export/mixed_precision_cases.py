@@ -22,6 +22,7 @@ from heartvoice.config.presets import (
     SpeakerConfig,
     SpleeterConfig,
     SwiftF0Config,
+    WavlmConfig,
 )
 from heartvoice.errors import ExportError
 from heartvoice.export.layout import GraphModel
@@ -121,6 +122,8 @@ def _speaker(preset: Preset, frames: int) -> Arrays:
 
     sizes = preset.speaker
     batch, length = (2, 160) if isinstance(sizes, SpeakerConfig) else (1, 2 * frames)
+    if isinstance(sizes, WavlmConfig):
+        length = 16_000
     return {"features": speaker_noise(sizes, batch, length, 0)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, Preset, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, Preset, SpeakerConfig, WavlmConfig
 from heartvoice.export.parity import Parity
 from heartvoice.keyed_random import normal
 from heartvoice.runtime.engines import Engine
@@ -14,6 +14,8 @@ from heartvoice.runtime.engines import Engine
 _PARTIALS = ((1, 160), (5, 160), (2, 37))
 _UTTERANCES = ((1, 160), (2, 11), (1, 611))
 """ECAPA-TDNN: batch sizes and lengths."""
+_WAVE = 32_123
+"""WavLM: samples of the longest wave."""
 _BANK_DB = 10.0
 """Deviation of ECAPA's features."""
 _SEGMENTS = ((1.5, 1), (2.0, 2), (2.54, 1), (7.01, 1))
@@ -31,7 +33,7 @@ def compare_speaker(engine: Engine, network: torch.nn.Module, preset: Preset, pa
 
 
 def speaker_noise(sizes: AnySpeaker, batch: int, length: int, seed: int) -> npt.NDArray[np.float32]:
-    """Noise with the scale of an engine's features, float32 [batch, length, bands]: mel power, or log bands."""
+    """Noise with the scale of an engine's features, float32 [batch, length, bands]: mel power, log bands or samples."""
     noise = normal(0, "parity speaker", seed, (batch, length, sizes.n_bands))
     match sizes:
         case SpeakerConfig():
@@ -40,6 +42,8 @@ def speaker_noise(sizes: AnySpeaker, batch: int, length: int, seed: int) -> npt.
             return 2 * noise
         case EcapaConfig():
             return np.float32(_BANK_DB) * noise
+        case WavlmConfig():
+            return noise
 
 
 def _cases(sizes: AnySpeaker) -> list[tuple[int, int]]:
@@ -52,3 +56,5 @@ def _cases(sizes: AnySpeaker) -> list[tuple[int, int]]:
             return [(batch, round(segments * step)) for segments, batch in _SEGMENTS] + [(1, 3)]
         case EcapaConfig():
             return list(_UTTERANCES)
+        case WavlmConfig():
+            return [(1, sizes.least_samples), (2, 2 * sizes.least_samples + 123), (1, _WAVE)]

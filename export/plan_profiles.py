@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heartvoice.config.presets import Preset, RmvpeConfig
+from heartvoice.config.presets import Preset, RmvpeConfig, WavlmConfig
+from heartvoice.contracts.tensors import MAX_BANK_FRAMES, SPEAKER_FRAME
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.export.layout import GraphModel
 from heartvoice.stages.f0 import RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES
@@ -32,9 +33,17 @@ class InputProfile:
 
 
 def axis_overrides(model: GraphModel, preset: Preset) -> dict[str, Axis]:
-    """Return axes whose range depends on the preset's engine: RMVPE takes frames in multiples of 32."""
+    """Return axes whose range depends on the preset's engine.
+
+    RMVPE takes frames in multiples of 32; WavLM takes samples where other speaker encoders take filter bank frames.
+    """
     if model.network == "f0" and isinstance(preset.f0, RmvpeConfig):
         return {"f0_input": Axis("f0_input", RMVPE_MULTIPLE, RMVPE_WHOLE_FRAMES, RMVPE_WHOLE_FRAMES)}
+    if model.network == "speaker":
+        speaker, frame = preset.speaker, SPEAKER_FRAME
+        if isinstance(speaker, WavlmConfig):
+            return {frame.name: Axis(frame.name, speaker.least_samples, frame.max, frame.max)}
+        return {frame.name: Axis(frame.name, frame.min, frame.opt, MAX_BANK_FRAMES)}
     return {}
 
 

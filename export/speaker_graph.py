@@ -1,6 +1,7 @@
 """Builds the ONNX graphs of the speaker encoders.
 
-Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker`, `campplus` and `ecapa`.
+Contract: `contracts.SPEAKER_NETWORK`; the PyTorch twins are `heartvoice.models.speaker`, `campplus`, `ecapa` and
+`wavlm`.
 A BatchNorm right after a convolution is folded into it. Segment means are a product with a matrix that is made once per
 length, so that a partial last segment is averaged over its own frames. All longer means are means of these.
 """
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.export.ecapa_graph import EcapaGraph
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
 from heartvoice.export.layout import BATCH, Precision, speaker_axes
 from heartvoice.export.normed_convs import NormedConvs
+from heartvoice.export.wavlm_graph import WavlmGraph
 from heartvoice.models.campplus import (
     GATE_REDUCTION,
     HEAD_STRIDE,
@@ -48,6 +50,8 @@ def build_speaker_network(sizes: AnySpeaker, source: TensorSource, precision: Pr
             _Campplus(b, sizes, source).build(features, output)
         case EcapaConfig():
             EcapaGraph(b, sizes, source).build(features, output)
+        case WavlmConfig():
+            WavlmGraph(b, sizes, source).build(features, output)
     return b.graph
 
 

@@ -19,6 +19,7 @@ from heartvoice.checkpoints.official import (
     ROFORMER_LICENCE,
     SPEAKER_LICENCES,
     TOKENIZER,
+    WAVLM,
 )
 from heartvoice.config.presets import (
     SEPARATORS,
@@ -35,6 +36,7 @@ from heartvoice.config.presets import (
     SpeakerConfig,
     SpleeterConfig,
     SwiftF0Config,
+    WavlmConfig,
 )
 from heartvoice.contracts.network_names import NETWORKS, Network
 from heartvoice.errors import CheckpointError
@@ -181,14 +183,17 @@ def _campplus(folder: Path, sizes: CampplusConfig) -> TensorSource:
     return open_campplus(folder / CAMPPLUS, sizes)
 
 
-def _speaker(folder: Path, sizes: AnySpeaker) -> TensorSource:
-    from heartvoice.models.speaker import open_ecapa
+def _speaker(folder: Path, sizes: AnySpeaker) -> tuple[AnySpeaker, TensorSource]:
+    """Open the speaker encoder, with the sizes that its files state if they do."""
+    from heartvoice.models.speaker import open_ecapa, open_wavlm
 
     match sizes:
         case CampplusConfig():
-            return _campplus(folder, sizes)
+            return sizes, _campplus(folder, sizes)
         case EcapaConfig():
-            return open_ecapa(folder / ECAPA, sizes)
+            return sizes, open_ecapa(folder / ECAPA, sizes)
+        case WavlmConfig():
+            return open_wavlm(folder / WAVLM)
         case SpeakerConfig():
             raise TypeError("sizes: expected an engine whose weights no wheel contains, got Resemblyzer")
 
@@ -206,7 +211,7 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
         folder: holds `HeartMuLa-oss-3B/` and `HeartCodec-oss/` (each `config.json` and safetensors, one file or
             shards), `tokenizer.json` and `gen_config.json`, what `open_converter` reads,
             `campplus/campplus_cn_common.bin`, and where the preset names those engines `demucs/`, a folder of a
-            RoFormer's name, `rmvpe/rmvpe.pt` and `ecapa/embedding_model.ckpt`.
+            RoFormer's name, `rmvpe/rmvpe.pt`, `ecapa/embedding_model.ckpt` and `wavlm-base-plus-sv/`.
         preset: gives the name, the largest number of positions, and the sizes that the files do not state.
         separator: checkpoint of the preset's RoFormer, or its folder, in place of the one in `folder`.
 
@@ -238,7 +243,8 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
     sources |= {network: opener() for network, (_, opener) in published.items()}
     sources["svc_style"] = _campplus(folder, sized.style)
     if "speaker" not in sources:
-        sources["speaker"] = _speaker(folder, sized.speaker)
+        speaker_sizes, sources["speaker"] = _speaker(folder, sized.speaker)
+        sized = replace(sized, speaker=speaker_sizes)
     if "f0" not in sources:
         sources["f0"] = _f0(folder)
     for network, source in sources.items():

@@ -10,6 +10,8 @@ TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
 """In the weights folder itself."""
 CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
 ECAPA = "ecapa/embedding_model.ckpt"
+WAVLM = "wavlm-base-plus-sv"
+"""Folder of WavLM's files."""
 SEED_VC, WHISPER, BIGVGAN = "seed-vc", "whisper-small", "bigvgan"
 """Folders of the converter's files."""
 _SEED_VC_LICENCE = "GPL-3.0 (model card of Plachta/Seed-VC), which holds for graphs made from them, too"
@@ -26,6 +28,8 @@ LICENCES: Mapping[str, str] = {
 SPEAKER_LICENCES: Mapping[str, str] = {
     "campplus": _CAMPPLUS_LICENCE,
     "ecapa": "Apache-2.0 (model card of speechbrain/spkrec-ecapa-voxceleb)",
+    "wavlm": "CC BY-SA 3.0, share-alike (UniSpeech's licence, to which the model card points); what is made from these "
+    "weights is shared under the same terms, graphs included",
 }
 """By engine of the speaker encoder, of those whose weights no wheel contains."""
 ROFORMER_LICENCE = "unknown (no licence is stated for these weights; whoever pulls them answers for their use)"

@@ -81,8 +81,8 @@ def export(
         Path | None,
         typer.Option(
             help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, seed-vc/, "
-            "whisper-small/, bigvgan/, campplus/, and rmvpe/ and ecapa/ where those engines are used. Sizes are read "
-            "from the files.",
+            "whisper-small/, bigvgan/, campplus/, and rmvpe/, ecapa/ and wavlm-base-plus-sv/ where those engines are "
+            "used. Sizes are read from the files.",
             metavar="DIR",
             exists=True,
             file_okay=False,
@@ -110,10 +110,11 @@ def export(
         ),
     ] = None,
     speaker: Annotated[
-        Literal["resemblyzer", "campplus", "ecapa"] | None,
+        Literal["resemblyzer", "campplus", "ecapa", "wavlm"] | None,
         typer.Option(
             "--speaker-encoder",
-            help="Another speaker encoder than the preset's; Resemblyzer's weights come from PyPI.",
+            help="Another speaker encoder than the preset's; Resemblyzer's weights come from PyPI; "
+            "WavLM's, the slowest, are share-alike.",
         ),
     ] = None,
     f0: Annotated[

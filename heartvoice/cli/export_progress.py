@@ -30,7 +30,7 @@ def print_licences(console: Console, weights: Weights, only: Collection[str]) ->
         if network in made:
             by_licence.setdefault(licence, []).append(network)
     for licence, networks in by_licence.items():
-        style = "yellow" if licence.startswith("GPL") else None
+        style = "yellow" if licence.startswith(("GPL", "CC BY-SA")) else None
         console.print(
             f"weights of {', '.join(networks)}: {licence}", style=style, markup=False, highlight=False, soft_wrap=True
         )

@@ -27,6 +27,7 @@ from heartvoice.config.voice import (
     SpeakerConfig,
     SpleeterConfig,
     SwiftF0Config,
+    WavlmConfig,
 )
 from heartvoice.errors import CheckpointError
 
@@ -34,7 +35,7 @@ __all__ = [
     "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySeparator", "AnySpeaker", "BigvganConfig",
     "CampplusConfig", "DitConfig", "EcapaConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset",
     "RegulatorConfig", "RmvpeConfig", "RoformerConfig", "SeparatorConfig", "SpeakerConfig", "SpleeterConfig",
-    "SvcConfig", "SwiftF0Config", "TransformerConfig", "WhisperConfig", "htdemucs_of",
+    "SvcConfig", "SwiftF0Config", "TransformerConfig", "WavlmConfig", "WhisperConfig", "htdemucs_of",
     "separator_sizes", "with_separator",
 ]  # fmt: skip
 

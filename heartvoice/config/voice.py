@@ -148,6 +148,58 @@ class EcapaConfig(FromConfig):
 
 
 @dataclass(frozen=True)
+class WavlmConfig(FromConfig):
+    """WavLM with its x-vector head; defaults are those of the published base plus SV.
+
+    Source: speaker_encoders spec, section 3. Fields are the keys of `config.json`; the last is of
+    `preprocessor_config.json`.
+    """
+
+    engine: str = "wavlm"
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    feat_extract_norm: str = "group"
+    """"group": the first convolution has a norm over time; "layer": each has one over channels."""
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    do_stable_layer_norm: bool = False
+    """Norms before attention and feed-forward in place of after them."""
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    num_buckets: int = 320
+    max_bucket_distance: int = 800
+    layer_norm_eps: float = 1e-5
+    tdnn_dim: tuple[int, ...] = (512, 512, 512, 512, 1500)
+    tdnn_kernel: tuple[int, ...] = (5, 3, 3, 1, 1)
+    tdnn_dilation: tuple[int, ...] = (1, 2, 3, 1, 1)
+    xvector_output_dim: int = 512
+    do_normalize: bool = False
+    """Whether the wave is brought to mean 0 and variance 1."""
+
+    @property
+    def n_bands(self) -> int:
+        """Values of a frame of the network's input, which is samples."""
+        return 1
+
+    @property
+    def embedding(self) -> int:
+        """Width of the embedding, by the other encoders' name."""
+        return self.xvector_output_dim
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest wave: two frames reach the pooling, which needs a deviation."""
+        n = 2 + sum((kernel - 1) * step for kernel, step in zip(self.tdnn_kernel, self.tdnn_dilation, strict=True))
+        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
+            n = (n - 1) * stride + kernel
+        return n
+
+
+@dataclass(frozen=True)
 class SwiftF0Config(FromConfig):
     """swift-f0: the published graph from its PyPI wheel."""
 
@@ -171,7 +223,7 @@ class RmvpeConfig(FromConfig):
     n_bins: int = 360
 
 
-AnySpeaker = SpeakerConfig | CampplusConfig | EcapaConfig
+AnySpeaker = SpeakerConfig | CampplusConfig | EcapaConfig | WavlmConfig
 AnyF0 = SwiftF0Config | RmvpeConfig
 AnySeparator = SeparatorConfig | SpleeterConfig | RoformerConfig
 SEPARATORS: dict[str, AnySeparator] = {
@@ -184,5 +236,6 @@ SPEAKERS: dict[str, AnySpeaker] = {
     "resemblyzer": SpeakerConfig(),
     "campplus": CampplusConfig(),
     "ecapa": EcapaConfig(),
+    "wavlm": WavlmConfig(),
 }
 F0S: dict[str, AnyF0] = {"swift-f0": SwiftF0Config(), "rmvpe": RmvpeConfig()}

@@ -231,12 +231,16 @@ DEMUCS = ModelSpec(
 SPEAKER_NETWORK = ModelSpec(
     "speaker_network",
     "onnxruntime",
-    inputs=(TensorSpec("features", "FP32", (SPEAKER_FRAME, SPEAKER_BAND), "Filter bank frames."),),
+    inputs=(
+        TensorSpec(
+            "features", "FP32", (SPEAKER_FRAME, SPEAKER_BAND), "Filter bank frames; WavLM: samples, one a frame."
+        ),
+    ),
     outputs=(TensorSpec("embedding", "FP32", (EMBEDDING,), "As the network gives it."),),
     max_batch_size=64,
     kind="KIND_AUTO",
     plan_rows=(8, 16),
-    doc="The network of the speaker encoder: Resemblyzer, CAMPPlus or ECAPA-TDNN.",
+    doc="The network of the speaker encoder: Resemblyzer, CAMPPlus, ECAPA-TDNN or WavLM.",
 )
 
 SPEAKER_ENCODER = ModelSpec(

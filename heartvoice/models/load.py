@@ -33,6 +33,7 @@ from heartvoice.config.presets import (
     SpeakerConfig,
     SpleeterConfig,
     SwiftF0Config,
+    WavlmConfig,
     WhisperConfig,
 )
 from heartvoice.errors import CheckpointError
@@ -85,7 +86,7 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
                 return HeartCodec(sizes, decode_only=decode_only)
             case SeparatorConfig() | SpleeterConfig() | RoformerConfig():
                 return _build_separator(sizes)
-            case SpeakerConfig() | CampplusConfig() | EcapaConfig():
+            case SpeakerConfig() | CampplusConfig() | EcapaConfig() | WavlmConfig():
                 from heartvoice.models.speaker import build_speaker
 
                 return build_speaker(sizes)
@@ -229,7 +230,7 @@ def _init_fn(sizes: _Drawn) -> InitFn:
             return roformer_init(sizes)
         case SpleeterConfig():
             return spleeter_init()
-        case SpeakerConfig() | CampplusConfig() | EcapaConfig():
+        case SpeakerConfig() | CampplusConfig() | EcapaConfig() | WavlmConfig():
             return speaker_init(sizes)
         case RmvpeConfig():
             return rmvpe_init(sizes)

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from heartvoice.checkpoints.speaker import check_tensors
 from heartvoice.checkpoints.torch_reader import TorchFile
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
+from heartvoice.checkpoints.wavlm import wavlm_sizes
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.models.campplus import Campplus
 from heartvoice.models.ecapa import Ecapa
+from heartvoice.models.wavlm import Wavlm, training_only
 
 MIN_NORM = 1e-12
 """Projections shorter than this are not normalised; they stay a zero vector."""
+WAVLM_FILE = "pytorch_model.bin"
 _TRAINING_ONLY = frozenset({"similarity_weight", "similarity_bias"})
 """Scale and offset of the training loss."""
 
@@ -56,6 +59,8 @@ def build_speaker(sizes: AnySpeaker) -> nn.Module:
             return Campplus(sizes)
         case EcapaConfig():
             return Ecapa(sizes)
+        case WavlmConfig():
+            return Wavlm(sizes)
 
 
 def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
@@ -111,3 +116,21 @@ def open_ecapa(path: Path, sizes: EcapaConfig | None = None) -> TorchFile:
     source = TorchFile.open(path)
     check_tensors(source, speaker_manifest(sizes or EcapaConfig()))
     return source
+
+
+def open_wavlm(folder: Path) -> tuple[WavlmConfig, TorchFile]:
+    """Open a published WavLM x-vector model; tensors of training alone are dropped by name.
+
+    Args:
+        folder: holds `config.json`, `preprocessor_config.json` and `pytorch_model.bin`.
+
+    Returns:
+        The sizes that the files state, and the tensors.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or does not fit the others.
+    """
+    sizes = wavlm_sizes(folder)
+    source = TorchFile.open(folder / WAVLM_FILE, rename=lambda name: None if training_only(name) else name)
+    check_tensors(source, speaker_manifest(sizes))
+    return sizes, source

@@ -5,12 +5,13 @@ The preset's sizes choose the engine:
 * Resemblyzer: trimmed pauses, one level, mel power of overlapping partials of 1.6 s, mean of their vectors.
 * CAMPPlus: one level, log filter bank minus its mean over time, the whole utterance at once.
 * ECAPA-TDNN: one level, another log filter bank minus its mean over time, the whole utterance at once.
+* WavLM: one level, the samples themselves, in parts of at most 10 s.
 
 The level is that of the voice: gain, offset and pauses do not move a vector. Resemblyzer's package only raises levels,
 to -30 dBFS, and its vector of a voice at -20 dBFS has a cosine of about 0.9 to that of the same voice 20 dB softer.
 With one level the halves of 21 recordings are told from different ones no worse (benchmarks/references.py).
 
-Source: export baselines, section 2; seed_vc spec, section 8; speaker_encoders spec, section 1.
+Source: export baselines, section 2; seed_vc spec, section 8; speaker_encoders spec, sections 1 and 3.
 
 Resemblyzer's package trims pauses with WebRTC's voice detector. A threshold between noise floor and voice does as well:
 for 72 recordings of six synthetic voices with pauses of 0.3 to 3 s and noise down to 25 dB below the voice, the cosine
@@ -27,16 +28,16 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, stft
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.contracts.models import SPEAKER_NETWORK
-from heartvoice.contracts.tensors import SPEAKER_FRAME
+from heartvoice.contracts.tensors import MAX_BANK_FRAMES, SPEAKER_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.runtime.networks import Networks, run_finite
 from heartvoice.stages.ecapa_features import ecapa_features
 
 MIN_SAMPLES = 1600
-"""0.1 s. A shorter recording has too few frames for any engine."""
+"""0.1 s. A shorter recording has too few frames for any engine; WavLM needs more."""
 HOP = 160
 """Samples between two frames, of all engines."""
 
@@ -53,8 +54,10 @@ WHOLE_DBFS = -20.0
 BATCH = 16
 """Partials of one call. Bounds memory, whatever the length of the recording."""
 
-PIECE_FRAMES = SPEAKER_FRAME.max
+PIECE_FRAMES = MAX_BANK_FRAMES
 """Longest utterance of one call of CAMPPlus or ECAPA. A longer one is split into equal parts."""
+WAVLM_SAMPLES = SPEAKER_FRAME.max
+"""Longest utterance of one call of WavLM, 10 s: its attention grows with the square of it."""
 
 _WINDOW = 480
 """Samples of one decision about a pause, 30 ms."""
@@ -97,7 +100,7 @@ class SpeakerStage:
 
     def embed_raw(self, audio: Samples) -> Floats:
         """The vector before normalisation; arguments as for `embed`. The converter uses that of CAMPPlus."""
-        _check(audio)
+        _check(audio, self._sizes.least_samples if isinstance(self._sizes, WavlmConfig) else MIN_SAMPLES)
         voice = trim_pauses(audio)
         rows = [self._run(batch) for batch in speaker_batches(audio, voice, self._sizes)]
         mean: Floats = np.concatenate(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -108,10 +111,10 @@ class SpeakerStage:
         return embedding.astype(np.float32, copy=False)
 
 
-def _check(audio: Samples) -> None:
-    if audio.ndim != 1 or len(audio) < MIN_SAMPLES:
+def _check(audio: Samples, least: int) -> None:
+    if audio.ndim != 1 or len(audio) < least:
         raise InvalidRequestError(
-            f"audio: expected [N] with at least {MIN_SAMPLES} samples at {SPEECH_RATE_HZ} Hz, got {list(audio.shape)}"
+            f"audio: expected [N] with at least {least} samples at {SPEECH_RATE_HZ} Hz, got {list(audio.shape)}"
         )
     if not np.isfinite(audio).all():
         raise InvalidRequestError("audio: expected finite values, got NaN or Inf")
@@ -139,6 +142,17 @@ def speaker_batches(audio: Samples, voice: Samples, sizes: AnySpeaker) -> Iterat
         case EcapaConfig():
             for part in _parts(to_level(audio, voice, WHOLE_DBFS), PIECE_FRAMES * HOP - 1):
                 yield ecapa_features(part, sizes.n_bands)[None]
+        case WavlmConfig():
+            for part in _parts(to_level(audio, voice, WHOLE_DBFS), WAVLM_SAMPLES):
+                yield wavlm_features(part, sizes)[None]
+
+
+def wavlm_features(audio: Samples, sizes: WavlmConfig) -> Floats:
+    """Samples as WavLM hears them, float32 [N, 1]: with mean 0 and variance 1 if its configuration says so."""
+    if sizes.do_normalize:
+        mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
+        audio = ((audio - mean) / np.sqrt(variance + 1e-7)).astype(np.float32)
+    return audio[:, None]
 
 
 def _parts(audio: Samples, most: int) -> list[Samples]:

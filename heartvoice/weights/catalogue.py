@@ -22,6 +22,7 @@ from heartvoice.checkpoints.official import (
     SEED_VC,
     SPEAKER_LICENCES,
     TOKENIZER,
+    WAVLM,
     WHISPER,
 )
 from heartvoice.config.presets import PRESETS
@@ -150,6 +151,11 @@ WEIGHTS: tuple[WeightSet, ...] = (
         "ecapa", "speechbrain/spkrec-ecapa-voxceleb", PurePosixPath(ECAPA).parent.name, (PurePosixPath(ECAPA).name,),
         SPEAKER_LICENCES["ecapa"], "83 MB", "speaker encoder ecapa (on request)", on_request=True,
         known={"embedding_model.ckpt": "0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a2"},
+    ),
+    WeightSet(
+        "wavlm-sv", "microsoft/wavlm-base-plus-sv", WAVLM,
+        ("config.json", "preprocessor_config.json", "pytorch_model.bin"),
+        SPEAKER_LICENCES["wavlm"], "0.4 GB", "speaker encoder wavlm (on request)", on_request=True,
     ),
     WeightSet(  # a copy: its first place, a release on GitHub, does not state its size before the download
         "bs_roformer", "Blane187/all_public_uvr_models", "bs_roformer",

@@ -27,6 +27,7 @@ from heartvoice.config.presets import (
     RoformerConfig,
     SeparatorConfig,
     TransformerConfig,
+    WavlmConfig,
 )
 from heartvoice.config.svc import BigvganConfig, DitConfig, RegulatorConfig, SvcConfig, WhisperConfig
 from heartvoice.export.tokenizer_file import byte_tokenizer
@@ -45,6 +46,11 @@ ECAPA = EcapaConfig(channels=(16, 16, 16, 16, 24), attention_channels=8, lin_neu
 ROFORMER = RoformerConfig(
     bands=((0, 1), (2, 4), (5, 16)), dim=8, depth=1, dim_head=4, heads=2, stft_n_fft=32, stft_hop_length=8,
     chunk_size=64,
+)  # fmt: skip
+WAVLM = WavlmConfig(
+    conv_dim=(8,) * 7, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+    num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, num_buckets=32, max_bucket_distance=80,
+    tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=192,
 )  # fmt: skip
 STYLE = CampplusConfig(embedding=20, head_channels=4, init_channels=16, growth=4, bottleneck=16, blocks=(2, 1, 2))
 SVC = SvcConfig(
@@ -129,15 +135,28 @@ def write_release(root: Path, release: Release = REDUCED) -> None:
 
 
 def write_voice_path(root: Path, release: Release = REDUCED) -> None:
-    """Write separators, F0, style encoder, ECAPA and converter."""
+    """Write separators, F0, style encoder, ECAPA, WavLM and converter."""
     write_th(root / "demucs", "955717e8", package_of(release.separator))
     _save(root / "rmvpe" / "rmvpe.pt", {name: value.half() for name, value in _torch(tensors_of(release.f0)).items()})
     _save(root / "campplus" / "campplus_cn_common.bin", _torch(tensors_of(release.style)))
     _save(root / "ecapa" / "embedding_model.ckpt", _torch(tensors_of(ECAPA)))
+    write_wavlm(root / "wavlm-base-plus-sv")
     write_roformer(root / "bs_roformer" / "model_bs_roformer_ep_317_sdr_12.9755.ckpt")
     write_seed_vc(root / "seed-vc", release.svc)
     write_whisper(root / "whisper-small", release.svc.whisper)
     write_bigvgan(root / "bigvgan", release.svc.vocoder)
+
+
+def write_wavlm(folder: Path, sizes: WavlmConfig = WAVLM, **preprocessor: Any) -> None:
+    """Write a WavLM x-vector model with what it was trained by, and its two configurations."""
+    tensors = tensors_of(sizes) | {"objective.weight": np.ones((8, 2), np.float32)}
+    spelled = {name.replace("parametrizations.weight.original0", "weight_g"): value for name, value in tensors.items()}
+    named = {name.replace("parametrizations.weight.original1", "weight_v"): value for name, value in spelled.items()}
+    _save(folder / "pytorch_model.bin", _torch(named))
+    config = {name: value for name, value in asdict(sizes).items() if name not in ("engine", "do_normalize")}
+    (folder / "config.json").write_text(json.dumps({"hidden_act": "gelu", "use_weighted_layer_sum": True} | config))
+    settings = {"do_normalize": sizes.do_normalize, "sampling_rate": 16_000} | preprocessor
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
 def write_roformer(path: Path) -> None:

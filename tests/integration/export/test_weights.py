@@ -15,7 +15,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from heartvoice.checkpoints.official import SPEAKER_LICENCES
-from heartvoice.config.presets import PRESETS, CampplusConfig, GenerationIds
+from heartvoice.config.presets import PRESETS, SPEAKERS, CampplusConfig, GenerationIds
 from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
@@ -34,10 +34,12 @@ from tests.support.releases import (
     PRESET,
     STYLE,
     SVC,
+    WAVLM,
     seed_vc_config,
     shards,
     tensors_of,
     write_release,
+    write_wavlm,
 )
 from tests.support.separator_files import SMALLEST
 
@@ -205,6 +207,16 @@ def test_ecapa_is_read_where_the_preset_names_it(release: Path) -> None:
     assert list(weights.hashes("speaker")) == ["embedding_model.ckpt"]
     assert weights.licences["speaker"] == SPEAKER_LICENCES["ecapa"]
     assert weights.origin_of("speaker") == "official"
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_wavlm_has_the_sizes_and_the_normalisation_of_its_files(normalise: bool, release: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(release, tmp_path / "release")
+    write_wavlm(root / "wavlm-base-plus-sv", replace(WAVLM, do_normalize=normalise))
+    weights = official_weights(root, replace(PRESET, speaker=SPEAKERS["wavlm"]))
+    assert weights.preset.speaker == replace(WAVLM, do_normalize=normalise)
+    assert list(weights.hashes("speaker")) == ["pytorch_model.bin"]
+    assert weights.licences["speaker"].startswith("CC BY-SA 3.0, share-alike")
 
 
 def test_damaged_value_is_refused_by_file_and_name(release: Path, tmp_path: Path) -> None:

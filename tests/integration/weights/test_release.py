@@ -64,7 +64,7 @@ def test_pulled_release_is_what_the_export_reads(
 
     result = pull(hub, weights, arguments=("--yes-gpl",))
     assert result.exit_code == 0, result.stderr
-    for name in ("ecapa", "bs_roformer"):
+    for name in ("ecapa", "wavlm-sv", "bs_roformer"):
         assert not (weights / name).exists()  # on request
         assert pull(hub, weights, name).exit_code == 0
     assert verify(weights).exit_code == 0

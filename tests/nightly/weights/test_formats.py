@@ -59,7 +59,7 @@ def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setattr(catalogue, "WEIGHTS", publish(hub, folder / "release"))
         result = pull(hub, weights, arguments=("--yes-gpl",))
         assert result.exit_code == 0, result.stderr
-        assert pull(hub, weights, "ecapa").exit_code == 0
+        assert pull(hub, weights, "ecapa", "wavlm-sv").exit_code == 0
         assert verify(weights).exit_code == 0
     return weights
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from heartvoice.config.presets import F0S, PRESETS, Preset
+from heartvoice.config.presets import F0S, PRESETS, SPEAKERS, Preset
 from heartvoice.contracts import triton_config
 from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_FLOW, heartmula_step
 from heartvoice.contracts.models import HEARTCODEC_FLOW, SPEAKER_NETWORK
@@ -35,7 +35,7 @@ def test_profiles_follow_the_contract_and_the_preset(preset: str, name: str) -> 
                 assert (least, most) == (axis, axis)
             elif axis.name in model.axes:
                 assert (least, most) == (model.axes[axis.name],) * 2
-            elif axis.name != "f0_input":
+            elif axis.name not in ("f0_input", "speaker_frame"):
                 assert (least, usual, most) == (axis.min, axis.opt, axis.max)
 
 
@@ -44,6 +44,14 @@ def test_rmvpe_hears_whole_multiples_of_its_stride() -> None:
     entry = profile(graph_models(preset)["f0_network"], preset)["features"]
     lengths = {shape[2] for shape in (entry.least, entry.usual, entry.most)}
     assert lengths == {f0.RMVPE_MULTIPLE, f0.RMVPE_WHOLE_FRAMES}
+
+
+@pytest.mark.parametrize("engine", SPEAKERS)
+def test_speaker_encoders_hear_frames_or_samples(engine: str) -> None:
+    preset: Preset = replace(PRESETS["tiny"], speaker=SPEAKERS[engine])
+    entry = profile(graph_models(preset)["speaker_network"], preset)["features"]
+    lengths = [shape[1] for shape in (entry.least, entry.usual, entry.most)]
+    assert lengths == ([5200, 160_000, 160_000] if engine == "wavlm" else [1, 160, speaker.PIECE_FRAMES])
 
 
 def test_no_stage_sends_more_rows_than_a_plan_takes() -> None:

@@ -12,8 +12,8 @@ from torch import nn
 
 from heartvoice.checkpoints.random_init import RandomCheckpoint
 from heartvoice.checkpoints.speaker import speaker_init
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
-from heartvoice.contracts.tensors import SPEAKER_FRAME
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
+from heartvoice.contracts.tensors import MAX_BANK_FRAMES, SPEAKER_FRAME
 from heartvoice.export.layout import Precision
 from heartvoice.export.parity import Parity
 from heartvoice.export.parity_speaker import compare_speaker
@@ -36,7 +36,15 @@ CAMPPLUS = CampplusConfig(
 ECAPA = EcapaConfig(
     input_size=16, channels=(32, 32, 48, 32, 40), attention_channels=12, lin_neurons=24, se_channels=8
 )  # one block has a shortcut
-ALL = pytest.mark.parametrize("sizes", [LSTM, CAMPPLUS, ECAPA], ids=["resemblyzer", "campplus", "ecapa"])
+WAVLM = WavlmConfig(
+    conv_dim=(16,) * 7, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+    num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, num_buckets=32, max_bucket_distance=80,
+    tdnn_dim=(24, 24, 24, 24, 40), xvector_output_dim=20,
+)  # fmt: skip
+STABLE = replace(WAVLM, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True)
+ALL = pytest.mark.parametrize(
+    "sizes", [LSTM, CAMPPLUS, ECAPA, WAVLM, STABLE], ids=["resemblyzer", "campplus", "ecapa", "wavlm", "stable wavlm"]
+)
 
 
 def source_of(sizes: AnySpeaker, seed: int = 0) -> TensorSource:
@@ -93,7 +101,7 @@ def test_campplus_takes_any_length(length: int, tmp_path: Path) -> None:
 def test_statistics_over_the_longest_input_keep_their_precision(sizes: AnySpeaker, tmp_path: Path) -> None:
     """Features far from zero: sums over time that lose digits would show."""
     source = source_of(sizes)
-    features = 3 + normal(0, "long", 0, (1, SPEAKER_FRAME.max, sizes.n_bands))
+    features = 3 + normal(0, "long", 0, (1, MAX_BANK_FRAMES, sizes.n_bands))
     with torch.inference_mode():
         want = network_of(sizes, source).double()(torch.from_numpy(features).double()).numpy()
     got = graph_of(sizes, source, tmp_path).run({"features": features})["embedding"]
@@ -131,6 +139,25 @@ def test_the_graph_of_ecapa_is_the_reference(folder: GoldenFolder, tmp_path: Pat
     for case in ("", "short."):
         features = folder.io["fbank_normalised" if not case else "short.features"]
         assert_close(engine.run({"features": features})["embedding"], folder.io[f"{case}embedding"], 1e-4)
+
+
+@pytest.mark.parametrize(
+    "folder", folder_params("speaker_encoders/wavlm") + folder_params("speaker_encoders/wavlm_layer_norm")
+)
+def test_the_graph_of_wavlm_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
+    sizes, io = WavlmConfig.from_config(folder.config), folder.io
+    engine = graph_of(sizes, Checkpoint.open(folder.path / "weights.safetensors"), tmp_path)
+    for wave, want in (("wave_16k", "embedding"), ("wave_zero_mean_unit_variance", "embedding_of_normalised")):
+        assert_close(engine.run({"features": io[wave][..., None]})["embedding"], io[want], 1e-4)
+
+
+def test_wavlm_takes_the_longest_wave(tmp_path: Path) -> None:
+    source = source_of(WAVLM)
+    features = normal(0, "long", 0, (1, SPEAKER_FRAME.max, 1))
+    with torch.inference_mode():
+        want = network_of(WAVLM, source)(torch.from_numpy(features)).numpy()
+    got = graph_of(WAVLM, source, tmp_path).run({"features": features})["embedding"]
+    assert relative_error(got, want) < 1e-5
 
 
 def test_the_graph_with_published_resemblyzer_weights_is_its_module(tmp_path: Path) -> None:

@@ -100,4 +100,4 @@ def test_the_published_file_fits() -> None:
 def test_each_engine_has_its_network() -> None:
     with torch.device("meta"):
         names = [type(build_speaker(sizes)).__name__ for sizes in SPEAKERS.values()]
-    assert names == ["Resemblyzer", "Campplus", "Ecapa"]
+    assert names == ["Resemblyzer", "Campplus", "Ecapa", "Wavlm"]

@@ -32,11 +32,13 @@ from heartvoice.stages.speaker import (
     mel_power,
     partial_batches,
     partial_starts,
+    speaker_batches,
     trim_pauses,
 )
 from tests.support import weights_files
 from tests.support.cancelling import networks_until
 from tests.support.graphs import engine_of
+from tests.support.releases import WAVLM
 from tests.support.speech import say
 from tests.support.synthetic_voice import synthetic_voice
 
@@ -93,6 +95,13 @@ def ecapa(tmp_path_factory: pytest.TempPathFactory) -> OneNetwork:
     sizes = replace(ECAPA, channels=(16, 16, 16, 16, 24), attention_channels=8, res2net_scale=4, se_channels=8)
     graph = build_speaker_network(sizes, random_checkpoint(sizes, 0))
     return OneNetwork(engine_of(graph, tmp_path_factory.mktemp("ecapa")))
+
+
+@pytest.fixture(scope="module")
+def wavlm(tmp_path_factory: pytest.TempPathFactory) -> OneNetwork:
+    """WavLM, small and with random weights."""
+    graph = build_speaker_network(WAVLM, random_checkpoint(WAVLM, 0))
+    return OneNetwork(engine_of(graph, tmp_path_factory.mktemp("wavlm")))
 
 
 def long_voice(seconds: int) -> np.ndarray:
@@ -180,7 +189,7 @@ def test_a_voice_of_ordinary_level_has_the_packages_vector(case: dict[str, Any],
     assert SpeakerStage(resemblyzer, RESEMBLYZER).embed(audio) @ np.array(case["embedding"]) > 0.99
 
 
-@pytest.mark.parametrize("network", ["resemblyzer", "campplus", "ecapa"])
+@pytest.mark.parametrize("network", ["resemblyzer", "campplus", "ecapa", "wavlm"])
 def test_neither_gain_nor_an_offset_moves_a_vector(network: str, request: pytest.FixtureRequest) -> None:
     stage = SpeakerStage(request.getfixturevalue(network), SPEAKERS[network])
     audio = with_pauses(pause_s=0.5, noise_db=-55.0)
@@ -275,8 +284,24 @@ def test_ecapa_hears_up_to_a_minute_at_once_and_both_ends_of_it() -> None:
     assert [shape[1] for shape in network.shapes] == [PIECE_FRAMES, PIECE_FRAMES // 2 + 1, PIECE_FRAMES // 2 + 1]
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+def test_wavlm_hears_samples_in_equal_parts_of_at_most_ten_seconds(normalise: bool) -> None:
+    sizes = replace(WAVLM, do_normalize=normalise)
+    audio = long_voice(24)
+    parts = list(speaker_batches(audio, audio, sizes))
+    assert [part.shape for part in parts] == [(1, 128_000, 1)] * 3
+    for part in parts:
+        assert abs(float(part.mean())) < (1e-6 if normalise else 0.01)
+        assert float(part.std()) == pytest.approx(1.0 if normalise else 0.1, rel=1e-5 if normalise else 0.1)
+
+
+def test_wavlm_refuses_what_its_pooling_cannot_hear() -> None:
+    with pytest.raises(InvalidRequestError, match=r"at least 5200 samples at 16000 Hz, got \[5199\]"):
+        SpeakerStage(FakeNetwork(WAVLM), WAVLM).embed(long_voice(1)[:5199])
+
+
 @pytest.mark.parametrize(
-    ("sizes", "n_frames"), [(RESEMBLYZER, PARTIAL_FRAMES), (CAMPPLUS, 8), (ECAPA, 11)], ids=list(SPEAKERS)
+    ("sizes", "n_frames"), [(RESEMBLYZER, PARTIAL_FRAMES), (CAMPPLUS, 8), (ECAPA, 11)], ids=lambda value: str(value)[:9]
 )
 def test_the_shortest_recording_is_heard(sizes: AnySpeaker, n_frames: int) -> None:
     network = FakeNetwork(sizes)
