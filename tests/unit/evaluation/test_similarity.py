@@ -14,8 +14,12 @@ from heartvoice.evaluation.similarity import meaning, verdict
 from heartvoice.stages.calibration import CALIBRATIONS
 
 
-def test_every_engine_of_the_presets_was_measured() -> None:
-    assert set(CALIBRATIONS) == set(SPEAKERS)
+def test_engines_were_measured_or_say_that_they_were_not() -> None:
+    unmeasured = SPEAKERS.keys() - CALIBRATIONS.keys()
+    assert unmeasured == {"ecapa", "wavlm"}
+    for engine in unmeasured:
+        assert verdict(engine, 0.99, 20) == "undecided"
+        assert "nothing was measured" in meaning(engine, 0.99, 20)
 
 
 @pytest.mark.parametrize(
