@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from heartvoice.audio.dsp import resample
 from heartvoice.client import AudioChunk, Client
-from heartvoice.client.messages import Message
+from heartvoice.client.messages import Message, Song
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.pipeline.in_process import InProcessVoiceStages, make_cover
@@ -35,6 +35,7 @@ from tests.support.waiting import wait_until
 
 CONSENT = "the author of these tests, for these tests"
 SECONDS = 17.0
+SHORT_S = 4.0
 FORMAT_S = 2.0
 """Length of a recording of each format."""
 
@@ -49,9 +50,6 @@ def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
     log = tmp_path_factory.mktemp("server") / "server.log"
     with running_server(repository.root, log_path=log, models=OF_COVERS) as running:
         yield running
-
-
-OF_SEPARATION = ("demucs", "htdemucs")
 
 
 @pytest.fixture
@@ -72,6 +70,24 @@ def recording(mix: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def short(mix: np.ndarray) -> bytes:
+    """For what does not depend on the number of windows."""
+    return music.encode(mix[:, : round(SHORT_S * STEM_RATE_HZ)], STEM_RATE_HZ, "WAV", "FLOAT")
+
+
+@pytest.fixture(scope="module")
+def minute(mix: np.ndarray) -> tuple[np.ndarray, int]:
+    """The same band again and again, long enough for a cover to be in progress whatever the machine does."""
+    return np.tile(mix, 4)[:, : 60 * STEM_RATE_HZ], STEM_RATE_HZ
+
+
+@pytest.fixture(scope="module")
+def covered(server: EmbeddedServer, recording: bytes, voice: bytes) -> Song:
+    with Client(server.url) as client:
+        return client.cover(recording, voice, consent=CONSENT)
+
+
+@pytest.fixture(scope="module")
 def voice() -> bytes:
     words = "The lake lay still that morning, and nobody had yet thought of the boats, the nets, or the weather."
     return music.encode(say(words, voice="en"), 16_000, "FLAC", "PCM_16")
@@ -89,10 +105,8 @@ def cover_inputs(recording: bytes, voice: bytes, **more: np.ndarray) -> dict[str
     } | more  # fmt: skip
 
 
-def test_cover_by_an_identity_converter_is_the_recording(
-    client: Client, recording: bytes, mix: np.ndarray, voice: bytes
-) -> None:
-    song = client.cover(recording, voice, consent=CONSENT)
+def test_cover_by_an_identity_converter_is_the_recording(covered: Song, mix: np.ndarray) -> None:
+    song = covered
     expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert song.audio.shape == expected.shape
     assert float(np.abs(song.audio - expected).max()) <= 1e-5
@@ -117,16 +131,14 @@ def test_large_arrays_of_a_stream_take_no_shared_memory(
     assert region_bytes(server.stub_pids()["svc"]) < SECONDS * STEM_RATE_HZ * 4, "the vocals went through it"
 
 
-def test_served_cover_is_the_local_cover(
-    client: Client, repository: Repository, recording: bytes, voice: bytes
-) -> None:
+def test_served_cover_is_the_local_cover(covered: Song, repository: Repository, recording: bytes, voice: bytes) -> None:
     def identity(request: ConversionRequest) -> Iterator[ConvertedChunk]:
         yield ConvertedChunk(request.vocals, None, {})
 
     stages = InProcessVoiceStages(repository, identity)
     messages = list(make_cover(repository, stages, cover_inputs(recording, voice)))
     local = np.concatenate([m.audio for m in messages if isinstance(m, AudioChunk)], axis=1)
-    assert np.array_equal(client.cover(recording, voice, consent=CONSENT).audio, local)
+    assert np.array_equal(covered.audio, local)
 
 
 def test_first_audio_comes_while_later_windows_are_separated(
@@ -142,19 +154,19 @@ def test_first_audio_comes_while_later_windows_are_separated(
     assert max(index for index, stage in events if stage == "separate") > audio[0], "separated before the first audio"
 
 
-def test_vocals_are_mixed_louder_and_softer(client: Client, recording: bytes, voice: bytes, mix: np.ndarray) -> None:
-    same = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
-    louder = client.cover(recording, voice, consent=CONSENT, vocal_gain_db=6.0).audio
-    softer = client.cover(recording, voice, consent=CONSENT, vocal_gain_db=-24.0).audio
+def test_vocals_are_mixed_louder_and_softer(client: Client, short: bytes, voice: bytes, mix: np.ndarray) -> None:
+    same = resample(mix[:, : round(SHORT_S * STEM_RATE_HZ)], STEM_RATE_HZ, SAMPLE_RATE_HZ)
+    louder = client.cover(short, voice, consent=CONSENT, vocal_gain_db=6.0).audio
+    softer = client.cover(short, voice, consent=CONSENT, vocal_gain_db=-24.0).audio
     assert not np.allclose(louder, same, atol=1e-3)
     assert not np.allclose(softer, same, atol=1e-3)
     assert music.true_peak_dbtp(louder) <= -1.0 + 1e-3
 
 
-def test_render_makes_a_cover_of_a_recording(client: Client, recording: bytes, voice: bytes) -> None:
-    data, report = client.render_cover(recording, voice, consent=CONSENT, file_format="flac")
+def test_render_makes_a_cover_of_a_recording(client: Client, short: bytes, voice: bytes) -> None:
+    data, report = client.render_cover(short, voice, consent=CONSENT, file_format="flac")
     audio, rate = soundfile.read(io.BytesIO(data), always_2d=True)
-    assert (rate, audio.shape) == (SAMPLE_RATE_HZ, (round(SECONDS * SAMPLE_RATE_HZ), 2))
+    assert (rate, audio.shape) == (SAMPLE_RATE_HZ, (round(SHORT_S * SAMPLE_RATE_HZ), 2))
     assert report.raw["format"] == "flac"
     assert f"voice {report.raw['voice_sha256'][:12]}" in soundfile.SoundFile(io.BytesIO(data)).comment
 
@@ -217,19 +229,6 @@ def test_several_separations_at_once_are_those_alone(client: Client) -> None:
         assert np.array_equal(together[index], stem)
 
 
-def test_separation_in_bf16_by_choice(new_server: Callable[..., EmbeddedServer], client: Client) -> None:
-    mix = (music.song(6.0)[0], STEM_RATE_HZ)
-    exact = client.separate(mix)
-    server = new_server(config_name="cpu_bf16", models=OF_SEPARATION)
-    with Client(server.url) as coarse:
-        stems = coarse.separate(mix)
-    assert tuple(stems) == tuple(exact)
-    assert all(np.isfinite(stem).all() for stem in stems.values())
-    assert any(not np.array_equal(stems[name], exact[name]) for name in exact), "another engine was at work"
-    assert server.options.log_path is not None
-    assert "OpenVINO in bf16" in Path(server.options.log_path).read_text(errors="replace")
-
-
 def test_the_same_voice_is_nearer_than_another(client: Client) -> None:
     def embed(words: str, voice: str) -> np.ndarray:
         return client.embed((say(words, voice=voice), 16_000)).vector
@@ -271,20 +270,19 @@ def test_cancelled_cover_frees_every_stage(
         wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
-def test_deadline_ends_a_cover(client: Client, metrics: Metrics, voice: bytes) -> None:
+def test_deadline_ends_a_cover(client: Client, metrics: Metrics, minute: tuple[np.ndarray, int], voice: bytes) -> None:
     with pytest.raises(DeadlineError):
-        client.cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, timeout_s=1.5)
+        client.cover(minute, voice, consent=CONSENT, timeout_s=1.5)
     wait_until(lambda: metrics.value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
 @pytest.mark.parametrize("victim", ["demucs", "htdemucs"])
 def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
-    victims: EmbeddedServer, voice: bytes, victim: str
+    victims: EmbeddedServer, minute: tuple[np.ndarray, int], voice: bytes, victim: str
 ) -> None:
     server, old = victims, victims.stub_pids()[victim]
-    long = (music.song(60.0)[0], STEM_RATE_HZ)
     with Client(server.url, retries=0) as client:
-        stream = client.stream_cover(long, voice, consent=CONSENT, live=True)
+        stream = client.stream_cover(minute, voice, consent=CONSENT, live=True)
         next(stream)
         with not_reloaded(server):
             os.kill(old, signal.SIGKILL)
@@ -305,11 +303,11 @@ def rest_of(stream: Iterator[Message]) -> tuple[list[Message], str]:
 
 
 def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time(
-    victims: EmbeddedServer, voice: bytes
+    victims: EmbeddedServer, mix: np.ndarray, voice: bytes
 ) -> None:
     """Its state travels with the requests, so a window may also go to the process that took its place."""
     server, old = victims, victims.stub_pids()["svc"]
-    mix = music.song(30.0)[0]
+    mix = np.tile(mix, 2)[:, : 30 * STEM_RATE_HZ]
     with Client(server.url, retries=0) as client:
         stream = client.stream_cover((mix, STEM_RATE_HZ), voice, consent=CONSENT, live=True)
         first = next(stream)
@@ -326,12 +324,16 @@ def test_a_converter_that_dies_fails_the_cover_by_name_unless_it_is_back_in_time
 
 @pytest.mark.parametrize("victim", ["svc", "demucs", "speaker_encoder"])
 def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
-    victims: EmbeddedServer, voice: bytes, victim: str, monkeypatch: pytest.MonkeyPatch
+    victims: EmbeddedServer,
+    minute: tuple[np.ndarray, int],
+    voice: bytes,
+    victim: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = victims
     monkeypatch.setattr(server, "_reload", lambda name: None)  # an operator took it away, it stays away
     with Client(server.url, retries=0) as client:
-        stream = client.stream_cover((music.song(60.0)[0], STEM_RATE_HZ), voice, consent=CONSENT, live=True)
+        stream = client.stream_cover(minute, voice, consent=CONSENT, live=True)
         next(stream)
         with Raw(server.url) as raw:
             raw.stub.RepositoryModelUnload(
@@ -350,9 +352,9 @@ def test_a_stage_unloaded_in_the_middle_fails_the_cover_by_name(
         wait_until(lambda: client.model_ready(victim), 110.0, "the watch does not load it again")
 
 
-def test_log_holds_neither_consent_nor_file_names(server: EmbeddedServer, recording: bytes, voice: bytes) -> None:
+def test_log_holds_neither_consent_nor_file_names(server: EmbeddedServer, short: bytes, voice: bytes) -> None:
     with Client(server.url) as client:
-        client.cover(recording, voice, consent="Zebediah Quill, by letter")
+        client.cover(short, voice, consent="Zebediah Quill, by letter")
     assert server.options.log_path is not None
     assert "Quill" not in Path(server.options.log_path).read_text(errors="replace")
 

@@ -131,8 +131,9 @@ def test_served_song_with_a_voice_is_the_local_one(
     expected = local_payload(list(make_song(repository, InProcessStages(repository), inputs)))
     audio = payload(responses, "AUDIO")
     assert np.array_equal(audio, expected)
-    again = {"codes": payload(responses, "CODES"), "codec_window": np.array([93]), **voice(), **STEPS, **mode}
-    assert np.array_equal(payload(streamed(server, "song", again), "AUDIO"), audio), "re-voiced without the LM"
+    if "live" in mode:
+        again = {"codes": payload(responses, "CODES"), "codec_window": np.array([93]), **voice(), **STEPS, **mode}
+        assert np.array_equal(payload(streamed(server, "song", again), "AUDIO"), audio), "re-voiced without the LM"
     facts = report(responses)
     assert {"similarity", "f0", "svc", "voice_sha256", "frames"} <= set(facts)
 

@@ -19,16 +19,13 @@ from heartvoice.export.parity_separator import TOLERANCE, compare_htdemucs, musi
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.demucs_module import Separator
 from heartvoice.models.load import TensorSource, load_network, random_checkpoint
-from heartvoice.runtime.engines import Engine, OnnxEngine, OpenVinoEngine
+from heartvoice.runtime.engines import Engine, OpenVinoEngine
 from tests.support.graphs import TINY, Arrays, engine_of, relative_error
 
 SHORT = replace(htdemucs_of("tiny"), segment="1/2")
 SMALLEST = replace(SHORT, nfft=1024, depth=3, segment="1/5")
-BAG = replace(SMALLEST, sources=("a", "b"), n_models=2)
 VARIANTS = {
     "tiny": SHORT,
-    "bag": BAG,
-    "mid": replace(htdemucs_of("mid"), segment="1/2", t_layers=1),
     "no bottom, three layers, wide context": replace(SHORT, bottom_channels=0, t_layers=3, context=2, context_enc=1),
     "no embedding, encoder branches alone": replace(SHORT, freq_emb=0.0, dconv_mode=1, dconv_depth=3),
     "other sources, depth": replace(SMALLEST, sources=("a", "b"), segment="7/10"),
@@ -64,7 +61,11 @@ def inputs_of(sizes: SeparatorConfig, rows: int) -> Arrays:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_graph_is_its_module(variant: str, tmp_path: Path) -> None:
-    sizes = VARIANTS[variant]
+    check_graph(VARIANTS[variant], tmp_path)
+
+
+def check_graph(sizes: SeparatorConfig, tmp_path: Path) -> None:
+    """Compare the graph with its module."""
     engine = engine_of(build_htdemucs(sizes, source_of(sizes)), tmp_path)
     assert max(compared(engine, sizes).values()) <= TOLERANCE
 
@@ -149,10 +150,3 @@ def test_a_network_that_the_graph_does_not_cover_is_refused() -> None:
     ):
         with pytest.raises(CheckpointError, match=message):
             build_htdemucs(replace(SHORT, **changes), source)  # type: ignore[arg-type]
-
-
-@pytest.mark.timeout(600)
-def test_the_official_width_is_its_module(tmp_path: Path) -> None:
-    sizes = replace(SeparatorConfig(), segment="39/20")  # a quarter of the official length is enough to compare
-    write_graph(build_htdemucs(sizes, source_of(sizes)), tmp_path)
-    assert max(compared(OnnxEngine(tmp_path / GRAPH_FILE), sizes).values()) <= TOLERANCE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,13 @@ import onnx
 import pytest
 import torch
 
+from heartvoice.config.presets import Preset, htdemucs_of
 from heartvoice.config.svc import RegulatorConfig
 from heartvoice.contracts.types import TensorSpec
 from heartvoice.errors import ExportError
 from heartvoice.export.emulate import HalfError, compare, emulate
 from heartvoice.export.graph_builder import FP32_REGIONS, Fp32Region, GraphBuilder
+from heartvoice.export.htdemucs_graph import build_htdemucs
 from heartvoice.export.layout import graph_models
 from heartvoice.export.mixed_precision import (
     HALVES,
@@ -211,12 +213,19 @@ def test_every_half_dtype_has_an_onnx_type() -> None:
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_separator_is_typed_and_near_float32(exported: Path, tmp_path: Path, precision: HalfPrecision) -> None:
-    path = tmp_path / GRAPH_FILE
-    shutil.copy(exported / "htdemucs" / "1" / GRAPH_FILE, path)
-    typed_model(path, precision, tmp_path / "typed")
-    inputs = half_case(MODELS["htdemucs"], TINY)
-    errors = compare(emulate(path, precision).run(inputs), OnnxEngine(path).run(inputs))
+def test_separator_is_typed(tmp_path: Path, precision: HalfPrecision) -> None:
+    sizes = replace(htdemucs_of("tiny"), nfft=1024, depth=3, segment="1/5")
+    write_graph(build_htdemucs(sizes, random_checkpoint(sizes, 0)), tmp_path)
+    types = types_of(typed_model(tmp_path / GRAPH_FILE, precision, tmp_path / "typed"))
+    assert list(types.values()).count(ONNX_HALF[precision]) > 100
+
+
+def check_separator(preset: Preset, folder: Path, precision: HalfPrecision) -> None:
+    """Type the separator's graph in a folder, and compare what half precision makes of it with float32."""
+    path = folder / GRAPH_FILE
+    typed_model(path, precision, folder / "typed")
+    inputs = half_case(MODELS["htdemucs"], preset)
+    errors = compare(emulate(path, precision, threads=1).run(inputs), OnnxEngine(path, threads=1).run(inputs))
     assert min(error.snr_db for error in errors.values()) > (27 if precision == "bf16" else 45)
 
 

@@ -80,7 +80,7 @@ def test_connecting_to_an_http_port_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("spec", [*SONG.all_inputs, *SONG.outputs], ids=lambda s: s.name)
 def test_every_tensor_of_the_contract_survives_the_wire(spec: TensorSpec) -> None:
-    shape = tuple(axis.max if isinstance(axis, Axis) else axis for axis in spec.shape)
+    shape = tuple(min(axis.max, 10_000) if isinstance(axis, Axis) else axis for axis in spec.shape)
     random = np.random.default_rng(0)
     array: Any
     if spec.dtype == "BYTES":
