@@ -7,6 +7,7 @@ the running statistics folded in. The networks are not joined into grouped convo
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from heartvoice.models.spleeter import LEAK, NORM_EPS, check_sizes
 
 _SAME = [1, 1, 2, 2]
 """TensorFlow's "same" padding of stride 2 and five taps; transposed convolutions are cropped by it."""
+Taps = tuple[int, ...]
+_TAPS: tuple[Taps, Taps] = ((3, 1), (4, 2, 0))
+"""Taps of a transposed convolution that reach an even and an odd place, from the sample before to the one after."""
 
 
 def build_spleeter(sizes: SpleeterConfig, source: TensorSource, precision: Precision = "fp32") -> Graph:
@@ -63,9 +67,9 @@ class _UNet:
         for level, width in enumerate(up):
             if level:
                 x = b.op("Concat", skips.pop(), x, axis=1)
-            shape = (up_input_width(self.sizes, level), width, KERNEL, KERNEL)
-            x = self._conv(f"up.{level}", x, shape, kind="ConvTranspose", strides=[2, 2], pads=_SAME)
-            x = self._norm(f"up_norm.{level}", b.op("Elu" if self.sizes.elu else "Relu", x), width)
+            x = self._norm(
+                f"up_norm.{level}", self._up(f"up.{level}", x, up_input_width(self.sizes, level), width), width
+            )
         return self._conv("last", x, (2, 1, LAST_KERNEL, LAST_KERNEL), dilations=[2, 2], pads=[3, 3, 3, 3])
 
     def _conv(self, name: str, x: str, shape: tuple[int, ...], *, kind: str = "Conv", **attributes: Any) -> str:
@@ -73,6 +77,30 @@ class _UNet:
         weight = self._weight(f"{name}.weight", shape, lambda: self._tensor(f"{name}.weight"))
         bias = self._weight(f"{name}.bias", (width,), lambda: self._tensor(f"{name}.bias"))
         return self.b.op(kind, x, weight, bias, kernel_shape=list(shape[2:]), **attributes)
+
+    def _up(self, name: str, x: str, width_in: int, width: int) -> str:
+        """Add a transposed convolution of stride 2 and its activation.
+
+        It is a convolution for each of the four places that a sample becomes, laid side by side: onnxruntime runs
+        these a tenth faster. Of one channel it does not.
+        """
+        b, activation = self.b, "Elu" if self.sizes.elu else "Relu"
+        if width == 1:
+            shape = (width_in, width, KERNEL, KERNEL)
+            return b.op(activation, self._conv(name, x, shape, kind="ConvTranspose", strides=[2, 2], pads=_SAME))
+        bias = self._weight(f"{name}.bias", (width,), lambda: self._tensor(f"{name}.bias"))
+        places = []
+        for rows, columns in product(_TAPS, _TAPS):
+
+            def make(rows: Taps = rows, columns: Taps = columns) -> Array:
+                weight = self._tensor(f"{name}.weight").swapaxes(0, 1)
+                return np.ascontiguousarray(weight[:, :, rows][..., columns])
+
+            kernel = [len(rows), len(columns)]
+            weight = self._weight(f"{name}.weight.{kernel[0]}x{kernel[1]}", (width, width_in, *kernel), make)
+            pads = [1, 1, kernel[0] - 2, kernel[1] - 2]
+            places.append(b.op(activation, b.op("Conv", x, weight, bias, kernel_shape=kernel, pads=pads)))
+        return b.op("DepthToSpace", b.op("Concat", *places, axis=1), blocksize=2)
 
     def _norm(self, name: str, x: str, width: int) -> str:
         def gain() -> Array:
