@@ -50,6 +50,8 @@ MAX_COMPRESSION = 2.4
 """A text that zlib compresses better than this is a loop: its window is halved and heard again."""
 MIN_HALVED_S = 6.0
 """A shorter window with a loop has no words."""
+_TIMESTAMP = SPEECH_RATE_HZ // 50
+"""Samples at 16 kHz between neighbouring timestamps."""
 _QUIET_S = 0.2
 _STEP = SPEECH_RATE_HZ // 100
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -93,6 +95,7 @@ class Transcriber:
         self._model, self._tokenizer = model, tokenizer
         special = tokenizer.get_vocab(with_added_tokens=True)
         self._start, self._last_text = special["<|startoftranscript|>"], special["<|endoftext|>"] - 1
+        self._first_timestamp = special["<|notimestamps|>"] + 1
         self._transcribe = special["<|transcribe|>"]
         self._languages = {
             found[1]: token for name, token in special.items() if (found := _LANGUAGE.fullmatch(name)) is not None
@@ -150,17 +153,24 @@ class Transcriber:
         return [heard for start, end in windows(audio) for heard in self._hear(audio, start, end, language)]
 
     def _hear(self, audio: Samples, start: int, end: int, language: str) -> Iterator[Heard]:
-        """Hear one window; a loop is heard again in halves, whose other beginnings often end it."""
-        heard = self._window(audio, start, end, language)
+        """Hear one window.
+
+        A text may break off early: its timestamps tell where, and the rest is heard as a window of its own. A loop is
+        heard again in halves, whose other beginnings often end it.
+        """
+        heard, until = self._window(audio, start, end, language)
         if not heard.is_loop or end - start < MIN_HALVED_S * SPEECH_RATE_HZ:
             yield heard
+            if until < end:
+                yield from self._hear(audio, until, end, language)
             return
         quarter = (end - start) // 4
         middle = quietest(audio, start + quarter, end - quarter)
         for part in ((start, middle), (middle, end)):
             yield from self._hear(audio, *part, language)
 
-    def _window(self, audio: Samples, start: int, end: int, language: str) -> Heard:
+    def _window(self, audio: Samples, start: int, end: int, language: str) -> tuple[Heard, int]:
+        """Transcribe one window; returns also the sample where its text breaks off, `end` if it does not."""
         from ctranslate2 import StorageView
 
         prompt = [self._start]
@@ -173,12 +183,22 @@ class Transcriber:
             )
         except Exception as error:  # the library raises RuntimeError and ValueError
             raise EngineError(f"the lyric judge failed: {error}") from error
-        text = self._tokenizer.decode([token for token in result.sequences_ids[0] if token <= self._last_text]).strip()
+        tokens = result.sequences_ids[0]
+        until = self._break(tokens, start, end)
+        text = self._tokenizer.decode([token for token in tokens if token <= self._last_text]).strip()
         stored = text.encode()
-        return Heard(
-            start / SPEECH_RATE_HZ, end / SPEECH_RATE_HZ, text, result.no_speech_prob, result.scores[0],
+        heard = Heard(
+            start / SPEECH_RATE_HZ, until / SPEECH_RATE_HZ, text, result.no_speech_prob, result.scores[0],
             len(stored) / len(zlib.compress(stored)),
         )  # fmt: skip
+        return heard, until
+
+    def _break(self, tokens: list[int], start: int, end: int) -> int:
+        """Return the sample at which the text breaks off: two timestamps at its end begin what it leaves out."""
+        if len(tokens) < 2 or min(tokens[-2:]) < self._first_timestamp:
+            return end
+        at = start + (tokens[-1] - self._first_timestamp) * _TIMESTAMP
+        return at if start + SPEECH_RATE_HZ <= at <= end - SPEECH_RATE_HZ else end
 
 
 def windows(audio: Samples) -> list[tuple[int, int]]:

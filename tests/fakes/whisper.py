@@ -14,9 +14,9 @@ from heartvoice.evaluation.transcriber import Transcriber
 
 _FIRST_SPECIAL = 0x110000
 """Text tokens are code points."""
-_NAMES = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|zh|>", "<|transcribe|>")
+_NAMES = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|fr|>", "<|zh|>", "<|transcribe|>", "<|notimestamps|>")
 SPECIAL = {name: _FIRST_SPECIAL + place for place, name in enumerate(_NAMES)}
-TIMESTAMP = _FIRST_SPECIAL + 100
+FIRST_TIMESTAMP = SPECIAL["<|notimestamps|>"] + 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Said:
     text: str
     no_speech: float = 0.1
     log_probability: float = -0.3
+    breaks_off_at_s: float | None = None
+    """In the window."""
 
 
 class FakeWhisper:
@@ -41,7 +43,9 @@ class FakeWhisper:
         assert np.asarray(features).shape == (1, 80, 3000)
         self.prompts += prompts
         said = self._lines.pop(0) if len(self._lines) > 1 else self._lines[0]
-        ids = [TIMESTAMP, *(ord(each) for each in said.text), TIMESTAMP + 1]
+        ids = [FIRST_TIMESTAMP, *(ord(each) for each in said.text), FIRST_TIMESTAMP + 1]
+        if said.breaks_off_at_s is not None:
+            ids += [FIRST_TIMESTAMP + round(50 * said.breaks_off_at_s)] * 2
         return [SimpleNamespace(sequences_ids=[ids], scores=[said.log_probability], no_speech_prob=said.no_speech)]
 
     def get_vocab(self, *, with_added_tokens: bool) -> dict[str, int]:

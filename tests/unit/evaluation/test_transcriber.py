@@ -80,6 +80,20 @@ def test_a_loop_is_heard_again_in_halves() -> None:
     ]  # fmt: skip
 
 
+def test_a_text_that_breaks_off_goes_on_where_it_did() -> None:
+    judge, _ = transcriber(Said("leave a", breaks_off_at_s=12.5), Said("lamp", breaks_off_at_s=2.0), Said("on"))
+    heard = judge.hear(silence(20.0), "en")
+    assert [(each.start_s, each.end_s, each.text) for each in heard] == [
+        (0.0, 12.5, "leave a"), (12.5, 14.5, "lamp"), (14.5, 20.0, "on")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.9, 19.1, 20.0, 30.0])
+def test_nothing_is_heard_again_at_a_window_s_ends(at_s: float) -> None:
+    (heard,) = transcriber(Said("leave a lamp", breaks_off_at_s=at_s))[0].hear(silence(20.0), "en")
+    assert heard.end_s == 20.0
+
+
 def test_a_model_of_many_languages_is_told_which_one() -> None:
     judge, model = transcriber(Said("bonjour"), multilingual=True)
     assert judge.languages == {"en", "fr", "zh"}
