@@ -24,6 +24,13 @@ _NUMBER = re.compile(r"(\$?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d+))?(st|nd|rd|th|s)?
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc\u0060\u00b4]")
 _DROPPED_G = re.compile(r"(?<=[a-z]in)['\u2018\u2019\u02bc](?![a-z])")
 """The apostrophe of `runnin'`."""
+_SPELLINGS = (
+    (re.compile(r"(?<=[a-z]{2})our(?=(s|ed|ing|ful|less|ite|ites)?\b)"), "or"),
+    (re.compile(r"(?<=[a-z]{3})is(?=(e|es|ed|er|ing)\b)"), "iz"),
+    (re.compile(r"(?<=[a-z]{2})tre(?=s?\b)"), "ter"),
+    (re.compile(r"\bgrey"), "gray"),
+)
+"""British spellings and what they become, on both sides; `promise` becomes `promize` on both and stays equal."""
 _SPOKEN_SIGNS = {"&": " and ", "%": " percent ", "+": " plus "}
 
 
@@ -36,7 +43,7 @@ def words(text: str, language: str) -> list[str]:
     """Return the comparable units of a text: words, or characters of `CHARACTER_LANGUAGES`.
 
     Case, punctuation and apostrophes are gone and numbers are words, as far as the language's are known. English loses
-    its few accents, too, and `runnin'` becomes `running`.
+    its few accents, too, and its two spellings; `runnin'` becomes `running`.
 
     Args:
         text: any text.
@@ -50,6 +57,8 @@ def words(text: str, language: str) -> list[str]:
         text = "".join(each for each in unicodedata.normalize("NFD", text) if unicodedata.category(each) != "Mn")
     text = _NUMBER.sub(lambda found: f" {_spoken(found, language)} ", text).lower()
     text = _APOSTROPHES.sub("", text)
+    for spelling, other in _SPELLINGS if language == "en" else ():
+        text = spelling.sub(other, text)
     kept = "".join(each if unicodedata.category(each)[0] in "LNM" else " " for each in text)
     if language in CHARACTER_LANGUAGES:
         return list("".join(kept.split()))

@@ -1,4 +1,4 @@
-"""A short song of the voice bank: its stems, its words, and the pitch that a tracker hears."""
+"""A short song of the voice bank: its stems, its words, and what a tracker and a listener hear."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.support import f0_engines, music
 from tests.support.bank_songs import bank_song
 from tests.support.voice_bank import BankSong
 from tests.support.voice_bank.songs import PEAK_DBTP, RATE_HZ
+from tests.support.weights_files import tiny_en
 
 SECONDS = 8.0
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine fetches 140 MB
@@ -32,6 +33,12 @@ def test_the_stems_are_as_loud_as_each_other_and_the_mix_is_not_clipped(song: Ba
     assert levels[0] == pytest.approx(levels[1], rel=1e-3)
     assert not song.vocals[:, : sung.start].any()
     assert music.true_peak_dbtp(song.mix) == pytest.approx(PEAK_DBTP, abs=0.01)
+
+
+def test_a_listener_hears_the_words(song: BankSong) -> None:
+    heard = tiny_en().judge(song.lyrics, {"sung": resample(song.vocals.mean(axis=0), RATE_HZ, SPEECH_RATE_HZ)})
+    assert heard.errors["sung"].error <= 0.25
+    assert heard.n_units == 7
 
 
 def test_what_a_tracker_hears_is_the_pitch_that_was_synthesised(song: BankSong) -> None:

@@ -25,6 +25,8 @@ ENGLISH = (Path(__file__).parents[3] / "examples/lyrics.txt").read_text()
         ("call 8675309867", "call eight six seven five three zero nine eight six seven"),
         ("agent 007", "agent zero zero seven"),
         ("♪ oh... (oh)", "oh oh"),
+        ("the harbour's colours, realised in grey theatres", "the harbors colors realized in gray theaters"),
+        ("our hours, four of your tours, are wise", "our hours four of your tours are wise"),
         ("", ""),
     ],
 )
