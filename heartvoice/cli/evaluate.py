@@ -26,6 +26,15 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Official campplus_cn_common.bin: a second judge of similarity."),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of `weights pull`: CAMPPlus, ECAPA and WavLM in it are further judges. Default: weights.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
     lyric_model: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A Whisper in CTranslate2's format. Default: tiny.en, which knows English."),
@@ -109,7 +118,8 @@ def evaluate(
     with progress_bar(len(cases) * (N_STEPS + 1) + 1) as progress:
         task = progress.task_ids[0]
         progress.update(task, description="opening the judges")
-        judges = open_judges(campplus, lyrics if any(case.lyrics is not None for case in cases) else None)
+        wanted = lyrics if any(case.lyrics is not None for case in cases) else None
+        judges = open_judges(campplus, wanted, weights)
         for case in cases:
 
             def step(doing: str, name: str = case.name) -> None:

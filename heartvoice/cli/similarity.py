@@ -53,6 +53,8 @@ def similarity(
     if as_json:
         print(json.dumps(made))
     lines = [f"cosine {made['cosine']:.3f} ({one.encoder})", made["meaning"]]
+    if not made["random_weights"]:
+        lines.append(f"One judge alone: {one.encoder}. `heartvoice evaluate` asks a second one.")
     lines += [f"warning: {warning}" for warning in made["warnings"]]
     print_lines(lines, Console(stderr=as_json))
 

@@ -30,7 +30,7 @@ from heartvoice.evaluation.measures import (
     si_sdr_db,
     true_peak_dbtp,
 )
-from heartvoice.evaluation.similarity import Verdict, meaning, verdict
+from heartvoice.evaluation.similarity import Decision, Verdict, decide, meaning, verdict
 
 Samples = NDArray[np.float32]
 Step = Callable[[str], None]
@@ -79,6 +79,8 @@ class Evaluation:
     random_weights: bool | None
     seconds: dict[str, float] = field(default_factory=dict)
     similarity: dict[str, Similarity] = field(default_factory=dict)
+    same_voice: Decision | None = None
+    """Whether the result has the reference's voice, by all calibrated judges; None without a reference."""
     f0: F0Comparison | None = None
     mel_distance_db: float | None = None
     dnsmos: dict[str, Opinion] = field(default_factory=dict)
@@ -94,10 +96,11 @@ class Evaluation:
         if not self.random_weights:
             return ()
         if "source" not in self.files:
-            return ("similarity.after", "dnsmos.after", "lyrics.after")
+            return ("similarity.after", "same_voice", "dnsmos.after", "lyrics.after")
         separated = ("similarity.before", "dnsmos.before", "lyrics.before") if "vocals_before" in self.files else ()
         return (
-            "similarity.after", "f0", "mel_distance_db", "dnsmos.after", "lyrics.after", "separation", *separated
+            "similarity.after", "same_voice", "f0", "mel_distance_db", "dnsmos.after", "lyrics.after", "separation",
+            *separated,
         )  # fmt: skip
 
 
@@ -217,6 +220,11 @@ def _compare_voices(evaluation: Evaluation, judges: Judges, voice: Side, sides: 
         if "voice" in vectors:
             seconds = min(len(voice.audio16), len(sides["after"].audio16)) / SPEECH_RATE_HZ
             evaluation.similarity[name] = _similarity(name, vectors, seconds)
+    said = {name: each.verdict for name, each in evaluation.similarity.items() if each.verdict is not None}
+    silent = {
+        name: evaluation.skipped[f"{name} after"] for name in judges.speakers if f"{name} after" in evaluation.skipped
+    }
+    evaluation.same_voice = decide(said, judges.unavailable | silent)
 
 
 def _compare_sound(evaluation: Evaluation, before: Side, after: Side) -> None:

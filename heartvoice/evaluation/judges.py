@@ -12,7 +12,8 @@ from heartvoice.runtime.engines import Engine
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.speaker import SpeakerStage
 
-RESEMBLYZER, CAMPPLUS, SWIFT_F0, DNSMOS = "resemblyzer", "campplus", "swift-f0", "dnsmos"
+RESEMBLYZER, CAMPPLUS, ECAPA, WAVLM = "resemblyzer", "campplus", "ecapa", "wavlm"
+SWIFT_F0, DNSMOS = "swift-f0", "dnsmos"
 LYRICS = "lyrics"
 
 

@@ -16,7 +16,7 @@ from heartvoice.config.svc import SVC_HOP
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.harness import Evaluation, Evidence, Samples, Side
 from heartvoice.evaluation.measures import MEL_RANGE_DB, N_MELS, cents_between
-from heartvoice.stages.calibration import CALIBRATIONS
+from heartvoice.stages.calibration import CALIBRATIONS, TITLES
 from heartvoice.stages.f0 import VOICED_ABOVE_HZ
 
 SHOWN_S = 20.0
@@ -152,12 +152,13 @@ def _similarity(evaluation: Evaluation) -> Figure | None:
         cosines = [getattr(cosine, side) for cosine in evaluation.similarity.values()]
         heights = np.array([np.nan if value is None else value for value in cosines], float)
         axes.bar_label(axes.bar(places + offset, heights, 0.36, color=colour, label=side), fmt="%.2f", fontsize="small")
-    known = [CALIBRATIONS[name] for name in evaluation.similarity]
-    same = [calibration.same_voice(evaluation.seconds["voice"]).median for calibration in known]
-    different = [calibration.highest_different for calibration in known]
-    axes.hlines(same, places - 0.45, places + 0.45, "black", "solid", lw=1, label="same voice, median")
-    axes.hlines(different, places - 0.45, places + 0.45, "black", "dashed", lw=1, label="different voices, maximum")
-    axes.set_xticks(places, [calibration.title for calibration in known])
+    known = {place: CALIBRATIONS[name] for place, name in enumerate(evaluation.similarity) if name in CALIBRATIONS}
+    same = [calibration.same_voice(evaluation.seconds["voice"]).median for calibration in known.values()]
+    different = [calibration.highest_different for calibration in known.values()]
+    left, right = (np.array(list(known), float) + side for side in (-0.45, 0.45))
+    axes.hlines(same, left, right, "black", "solid", lw=1, label="same voice, median")
+    axes.hlines(different, left, right, "black", "dashed", lw=1, label="different voices, maximum")
+    axes.set_xticks(places, [TITLES[name] for name in evaluation.similarity])
     lowest = min((v for c in evaluation.similarity.values() for v in (c.before, c.after) if v is not None), default=0.0)
     axes.set(ylabel="cosine to the reference", ylim=(min(0.0, lowest - 0.05), 1.0), title=evaluation.name)
     axes.axhline(0.0, color="black", lw=0.8)

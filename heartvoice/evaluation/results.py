@@ -14,7 +14,7 @@ from rich.table import Table
 from heartvoice import __version__
 from heartvoice.evaluation.harness import Evaluation, Level
 from heartvoice.evaluation.lyrics import Lyrics
-from heartvoice.stages.calibration import CALIBRATIONS
+from heartvoice.stages.calibration import TITLES
 
 _DIGITS = 4
 _DAGGER = "†"
@@ -40,7 +40,7 @@ class Row:
 def rows(evaluation: Evaluation) -> Iterator[Row]:
     """Yield the rows of one case; missing measures have none."""
     for name, cosine in evaluation.similarity.items():
-        title = f"similarity, {CALIBRATIONS[name].title}"
+        title = f"similarity, {TITLES[name]}"
         yield _pair(title, "similarity", cosine.before, cosine.after, "cosine", ".3f")
     if (f0 := evaluation.f0) is not None:
         yield Row("F0: shift", "f0", change=f0.shift_semitones, unit="semitones", form="+.2f")
@@ -77,7 +77,9 @@ def show(evaluations: Sequence[Evaluation], console: Console) -> None:
         console.print(_table(evaluation))
         for name, cosine in evaluation.similarity.items():
             if cosine.meaning:
-                _say(console, f"{CALIBRATIONS[name].title}, after: {cosine.meaning}")
+                _say(console, f"{TITLES[name]}, after: {cosine.meaning}")
+        if evaluation.same_voice is not None:
+            _say(console, f"the reference's voice in the result: {evaluation.same_voice.text}")
         for line in _words(evaluation.lyrics) if evaluation.lyrics else ():
             _say(console, line)
         for what, reason in evaluation.skipped.items():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.calibration import CALIBRATIONS
+from heartvoice.stages.calibration import CALIBRATIONS, TITLES
 
 RELIABLE_S = 5.0
 """Least length of the shorter recording; below it the cosines of one voice vary too much."""
 Verdict = Literal["same", "different", "undecided"]
 RARE = 0.05
 """Least share of different voices that reach a cosine, for the verdict "different"."""
+DEFAULT_JUDGES = ("resemblyzer", "campplus")
+"""Engines that decide together wherever the weights of both are there."""
 _ROUNDING = 1e-3
 """Tolerance for cosines above 1, by rounding."""
 
@@ -32,6 +36,54 @@ def verdict(engine: str, cosine: float, seconds: float) -> Verdict:
         return "same"
     common = calibration.share_reached(cosine) >= RARE
     return "different" if common and cosine < calibration.same_voice(seconds).minimum else "undecided"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the judges say together."""
+
+    verdict: Verdict
+    """That of all who were asked, if they agree; else undecided."""
+    judges: dict[str, Verdict]
+    """What each says, by engine. Judges of whom nothing was measured are not asked."""
+    missing: dict[str, str]
+    """Default judges who could not be asked, by engine, and why."""
+
+    @property
+    def text(self) -> str:
+        """The decision in words, with the judges' names."""
+        if not self.judges:
+            return f"no judge decided; missing: {self._missing}"
+        said = ", ".join(f"{TITLES[engine]} {verdict}" for engine, verdict in self.judges.items())
+        if len(self.judges) > 1:
+            return f"{self.verdict} ({said})"
+        return f"{self.verdict}, by one judge alone ({said}); missing: {self._missing}"
+
+    @property
+    def _missing(self) -> str:
+        return "; ".join(f"{TITLES[engine]}: {why}" for engine, why in self.missing.items()) or "none"
+
+
+def decide(verdicts: Mapping[str, Verdict], reasons: Mapping[str, str]) -> Decision:
+    """Decide by several judges.
+
+    Args:
+        verdicts: of each judge, by engine.
+        reasons: why other judges could not be asked, by engine.
+    """
+    asked = {engine: said for engine, said in verdicts.items() if engine in CALIBRATIONS}
+    missing = {engine: reasons.get(engine, "not asked") for engine in DEFAULT_JUDGES if engine not in asked}
+    agreed = set(asked.values())
+    return Decision(agreed.pop() if len(agreed) == 1 else "undecided", asked, missing)
+
+
+def thresholds(engine: str) -> str:
+    """Describe the thresholds of equal error of a judge; empty if nothing was measured of it."""
+    calibration = CALIBRATIONS.get(engine)
+    if calibration is None:
+        return ""
+    each = [f"{made.threshold:.2f} of {made.material} ({made.rate:.1%} wrong)" for made in calibration.equal_errors]
+    return f"{calibration.title}'s threshold of equal error: {', '.join(each)}."
 
 
 def meaning(engine: str, cosine: float, seconds: float) -> str:
@@ -64,6 +116,7 @@ def meaning(engine: str, cosine: float, seconds: float) -> str:
         )
     else:
         text = f"Undecided: {reached}; {same.parts} came down to {same.minimum:.3f}, and two recordings may go lower."
+    text += f" {thresholds(engine)}"
     if seconds < RELIABLE_S:
         text += f" Only {seconds:.1f} s long: under {RELIABLE_S:g} s the same voice scatters widely."
     return text

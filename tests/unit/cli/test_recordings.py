@@ -239,11 +239,13 @@ def test_stems_of_an_ai_generated_song_say_so(server: FakeServer) -> None:
 
 # ------------------------------------------------------------------------------------------------------- similarity
 
+ALONE = "One judge alone: resemblyzer. `heartvoice evaluate` asks a second one."
+
 
 def test_similarity_prints_the_cosine_and_what_it_means(server: FakeServer) -> None:
     result = heartvoice("similarity", "--url", server.url, "song.mp3", "song.mp3")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"cosine 1.000 (resemblyzer)\n{meaning('resemblyzer', 1.0, 6.0)}\n"
+    assert result.stdout == f"cosine 1.000 (resemblyzer)\n{meaning('resemblyzer', 1.0, 6.0)}\n{ALONE}\n"
     assert [request.model_name for request in server.requests] == ["speaker_encoder"] * 2
     assert made() == []
 
@@ -271,6 +273,7 @@ def test_random_encoders_say_nothing(server: FakeServer) -> None:
     server.speaker_encoder = lambda request, context: infer_response(outputs, SPEAKER_ENCODER)
     result = heartvoice("similarity", "--url", server.url, "voice.flac", "song.mp3")
     assert result.stdout.startswith("cosine 1.000 (resemblyzer)\nthe encoder's weights are RANDOM: this says nothing")
+    assert "judge" not in result.stdout
 
 
 # ----------------------------------------------------------------------------------------------------------- errors

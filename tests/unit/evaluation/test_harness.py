@@ -92,6 +92,21 @@ def test_what_lacks_its_files_is_left_out_with_a_reason(tmp_path: Path) -> None:
     assert "not measured: campplus: give it with --campplus" in words(made)
 
 
+def test_two_judges_decide_and_a_missing_one_is_said(tmp_path: Path) -> None:
+    alone = evaluated(tmp_path / "a", judges(campplus="no file"))
+    assert alone.same_voice is not None
+    assert alone.same_voice.judges == {"resemblyzer": "same"}
+    assert "by one judge alone (Resemblyzer same); missing: CAMPPlus: no file" in words(alone)
+    fake = judges().speakers["resemblyzer"]
+    two = evaluated(tmp_path / "b", replace(judges(), speakers={"resemblyzer": fake, "campplus": fake, "ecapa": fake}))
+    assert two.same_voice is not None
+    assert two.same_voice.verdict == "same"
+    assert set(two.same_voice.judges) == {"resemblyzer", "campplus"}
+    assert "the reference's voice in the result: same (Resemblyzer same, CAMPPlus same)" in words(two)
+    assert "similarity, ECAPA-TDNN" in words(two)
+    assert json.loads(dumps([two]))["cases"][0]["same_voice"]["verdict"] == "same"
+
+
 def test_a_silent_result_is_no_voice(tmp_path: Path) -> None:
     made = evaluated(tmp_path, result=np.zeros_like(LOW))
     cosine = made.similarity["resemblyzer"]
@@ -99,6 +114,9 @@ def test_a_silent_result_is_no_voice(tmp_path: Path) -> None:
     assert cosine.after is None
     assert cosine.meaning is None
     assert "silence" in made.skipped["resemblyzer after"]
+    assert made.same_voice is not None
+    assert made.same_voice.judges == {}
+    assert "silence" in made.same_voice.missing["resemblyzer"]
     assert made.f0 is None
     assert "voiced both before and after" in made.skipped["f0"]
     assert made.level["result"].loudness_lufs is None
@@ -221,7 +239,7 @@ def test_without_lyrics_nobody_listens_to_words(tmp_path: Path) -> None:
 
 def test_with_random_weights_the_words_of_the_result_say_nothing(tmp_path: Path) -> None:
     made = sung(tmp_path, LAMP, Said("hello"), random_weights=True, result=LOW)
-    assert made.inconclusive == ("similarity.after", "dnsmos.after", "lyrics.after")
+    assert made.inconclusive == ("similarity.after", "same_voice", "dnsmos.after", "lyrics.after")
     line = next(line for line in words(made).splitlines() if "lyric error" in line)
     assert "†" in line
 

@@ -10,8 +10,8 @@ import pytest
 
 from heartvoice.config.presets import SPEAKERS
 from heartvoice.errors import InvalidRequestError
-from heartvoice.evaluation.similarity import meaning, verdict
-from heartvoice.stages.calibration import CALIBRATIONS
+from heartvoice.evaluation.similarity import DEFAULT_JUDGES, Decision, Verdict, decide, meaning, thresholds, verdict
+from heartvoice.stages.calibration import CALIBRATIONS, TITLES
 
 
 def test_engines_were_measured_or_say_that_they_were_not() -> None:
@@ -90,3 +90,54 @@ def test_it_needs_the_base_install_alone() -> None:
     code = "import sys, heartvoice.evaluation.similarity; print({'torch', 'onnx', 'scipy', 'soxr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# ------------------------------------------------------------------------------------------------------ several judges
+
+
+def test_every_engine_has_a_title() -> None:
+    assert set(TITLES) == set(SPEAKERS)
+    assert all(calibration.title == TITLES[engine] for engine, calibration in CALIBRATIONS.items())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"resemblyzer": "same", "campplus": "same"}, "same"),
+        ({"resemblyzer": "different", "campplus": "different"}, "different"),
+        ({"resemblyzer": "same", "campplus": "different"}, "undecided"),
+        ({"resemblyzer": "same", "campplus": "undecided"}, "undecided"),
+        ({"campplus": "same"}, "same"),
+        ({}, "undecided"),
+    ],
+)
+def test_judges_decide_together_or_not_at_all(said: dict[str, Verdict], expected: str) -> None:
+    made = decide(said, {})
+    assert made.verdict == expected
+    assert made.judges == said
+    assert set(made.missing) == set(DEFAULT_JUDGES) - set(said)
+
+
+def test_a_judge_of_whom_nothing_was_measured_does_not_decide() -> None:
+    made = decide({"resemblyzer": "same", "ecapa": "undecided"}, {"campplus": "no file"})
+    assert made == Decision("same", {"resemblyzer": "same"}, {"campplus": "no file"})
+    assert made.text == "same, by one judge alone (Resemblyzer same); missing: CAMPPlus: no file"
+
+
+def test_a_decision_names_its_judges() -> None:
+    assert decide({"resemblyzer": "same", "campplus": "different"}, {}).text == (
+        "undecided (Resemblyzer same, CAMPPlus different)"
+    )
+    assert decide({}, {}).text == "no judge decided; missing: Resemblyzer: not asked; CAMPPlus: not asked"
+
+
+@pytest.mark.parametrize("engine", CALIBRATIONS)
+def test_a_meaning_names_the_judge_and_its_thresholds(engine: str) -> None:
+    text = meaning(engine, 0.8, 10.0)
+    assert thresholds(engine) in text
+    assert TITLES[engine] in thresholds(engine)
+    for made in CALIBRATIONS[engine].equal_errors:
+        assert 0 < made.threshold < 1
+        assert 0 <= made.rate < 0.5
+        assert f"{made.threshold:.2f} of {made.material}" in text
+    assert thresholds("wavlm") == ""
