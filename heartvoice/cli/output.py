@@ -162,6 +162,16 @@ def speed_line(duration_s: float, timings: dict[str, Any]) -> str:
     return f"first audio after {timings['ttfa_s']:.1f} s, all after {total_s:.1f} s, {speed:.1f}x real time"
 
 
+def threshold_range(encoder: str) -> str:
+    """Return a remark on the cosines at which a judge's errors are equal; empty if nothing was measured of it."""
+    from heartvoice.stages.calibration import CALIBRATIONS
+
+    if encoder not in CALIBRATIONS:
+        return ""
+    found = [made.threshold for made in CALIBRATIONS[encoder].equal_errors]
+    return f"; one voice from {min(found):.2f} sung, {max(found):.2f} recorded"
+
+
 def _voice_lines(report: Report) -> list[str]:
     """Return the report's known facts about the voice."""
     lines = []
@@ -169,7 +179,8 @@ def _voice_lines(report: Report) -> list[str]:
     before, after = _number(similarity.get("before")), _number(similarity.get("after"))
     if before is not None and after is not None:
         encoder = similarity.get("encoder") or "unknown encoder"
-        lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({encoder})")
+        judge = f"{encoder}{threshold_range(encoder)}"
+        lines.append(f"similarity to the voice: {before:.2f} before, {after:.2f} after ({judge})")
     lines += _pitch_lines(report.pitch)
     medians = [
         (where, _number(f0.get(name)))

@@ -76,7 +76,7 @@ def test_a_song_in_a_voice_is_tagged_and_says_what_changed(server: FakeServer) -
     assert result.exit_code == 0, result.stderr
     for text in (
         "song.wav: 1.6 s, seed 7, preset tiny\n",
-        "similarity to the voice: 0.41 before, 0.83 after (resemblyzer)\n",
+        "similarity to the voice: 0.41 before, 0.83 after (resemblyzer; one voice from 0.72 sung, 0.81 recorded)\n",
         "pitch: the converter shifted by +0.0 semitones (auto_pitch octave), in the band's key\n",
         "measured median F0: 220 Hz in the old vocals, 196 Hz in the new vocals, 130 Hz in the reference; "
         "new against old: -2.0 semitones\n",
