@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -31,11 +30,11 @@ from heartvoice.server.ports import LOOPBACK, check_address, check_port, check_s
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.repository_api import LOAD, UNLOAD, RepositoryApi
 from heartvoice.server.shared_memory import SharedMemoryGrant
-from heartvoice.server.workarounds import load_crash, numpy_version
+from heartvoice.server.workarounds import late_exit, load_crash, numpy_version
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
 from heartvoice.server.workarounds.crash_restarts import CrashCount
 from heartvoice.server.workarounds.dead_stubs import DIED, StubHealth
-from heartvoice.server.workarounds.drain_before_stop import wait_until_idle
+from heartvoice.server.workarounds.drain_before_stop import count_live_jobs, wait_until_idle
 from heartvoice.server.workarounds.orphaned_regions import remove_unused
 from heartvoice.server.workarounds.region_permissions import restrict_permissions
 from heartvoice.serving import process_registry
@@ -51,7 +50,7 @@ WITHDRAW_S = 2.0
 CANCEL_S = 2.0
 """Seconds for cancelled jobs to end."""
 STOP_S, STOP_PER_MODEL_S = 4.0, 0.5
-"""Seconds for a server without jobs to stop. With all models it takes about 4 s on two idle cores."""
+"""Seconds for a server without jobs to stop. With all models it takes about 2 s on two idle cores."""
 
 
 def free_port() -> int:
@@ -191,10 +190,8 @@ class EmbeddedServer:
             self._drain(CANCEL_S)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-            try:
-                # Requests whose stub was killed and streams that nobody reads never end.
-                process.wait(timeout=self._stop_s)
-            except subprocess.TimeoutExpired:
+            # Requests whose stub was killed and streams that nobody reads never end.
+            if not late_exit.wait(process, self.stub_pids, self._has_callers, self._stop_s):
                 log.warning("the server did not stop within %g s and is killed", self._stop_s)
         self._stopping.set()
         if process is not None:
@@ -210,6 +207,10 @@ class EmbeddedServer:
             if self.options.on_socket:
                 socket_path(self.options.address, self.options.grpc_port).unlink(missing_ok=True)
 
+    def _has_callers(self) -> bool:
+        address, port = self.options.address, self.options.grpc_port
+        return late_exit.has_callers(self.pid, port, socket_path(address, port) if self.options.on_socket else None)
+
     def _drain(self, timeout_s: float) -> None:
         """Wait until no job is live, the server has ended, or jobs are being cancelled meanwhile."""
         flag = self._folder() / process_registry.STOP
@@ -220,13 +221,7 @@ class EmbeddedServer:
 
     def live_jobs(self) -> int:
         """Return the number of jobs that run or wait, by the server's own metrics; 0 if it does not answer."""
-        try:
-            with urllib.request.urlopen(self.metrics_url, timeout=5) as page:  # noqa: S310 (http, by `ServerOptions`)
-                text = page.read().decode()
-        except OSError:
-            return 0
-        lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("heartvoice_jobs_live{"))
-        return round(sum(float(value) for _, _, value in lines))
+        return count_live_jobs(self.metrics_url)
 
     def cancel_jobs(self) -> None:
         """Tell every model to end its jobs. It cannot be undone: for a stop."""
