@@ -37,6 +37,8 @@ def stream_conversion(job: Job, converter: Converter, local: LocalNetworks, repo
     with closing(BlsClient(job.check)) as caller:
         networks = JobNetworks(ServedNetworks(caller, local), job.check)
         for chunk in converter.convert(networks, requests.pop()):
+            if job.is_internal and not n_sent and not len(chunk.vocals) and chunk.report is None:
+                job.send({"START": np.array([0])})  # the caller needs its vocals no longer
             for at in range(0, len(chunk.vocals), _MAX_RESPONSE_VOCALS):
                 part = chunk.vocals[at : at + _MAX_RESPONSE_VOCALS]
                 job.send({"VOCALS": part, "START": np.array([n_sent])})

@@ -39,7 +39,8 @@ class Converter:
             request: what to convert.
 
         Yields:
-            Chunks in order. The last one has the report; its vocals are empty.
+            Chunks in order. The first one is empty: the voice is known. The last one has the report; its vocals are
+            empty, too.
 
         Raises:
             VoiceNotFoundError: the voice is named by its key, and is not cached.
@@ -52,6 +53,7 @@ class Converter:
         stage = ConvertStage(networks, preset.svc, F0Stage(networks, preset.f0), preset.style.n_bands)
         voice = self._voice(stage, request, networks.check)
         voice_ready = time.monotonic()
+        yield ConvertedChunk(_no_samples())
 
         def report(of_conversion: Mapping[str, Any]) -> dict[str, Any]:
             timings = {"voice_s": voice_ready - began, "conversion_s": time.monotonic() - voice_ready}
