@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import grpc
 import psutil
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from heartvoice.client import Client
 from heartvoice.client.connection import Connection
@@ -29,6 +29,7 @@ from heartvoice.shm_regions import HEADER, find_key
 
 SAMPLE_S = 0.25
 TIMEOUT_S = 300.0
+CHECK_S = 60.0
 SERVER = "server"
 Headers = Sequence[tuple[str, str]]
 Samples = Mapping[tuple[str, str], float]
@@ -182,15 +183,8 @@ class Target:
             HeartvoiceError: the request failed.
         """
         began = time.perf_counter()
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        connection = self.connection
-        credentials, headers = connection.credentials, connection.metadata
-        with (
-            grpc.insecure_channel(self.url, options)
-            if credentials is None
-            else grpc.secure_channel(self.url, credentials, options)
-        ) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with self._channel() as channel:
+            stub, headers = service_pb2_grpc.GRPCInferenceServiceStub(channel), self.metadata
             try:
                 if streamed:
                     for response in stub.ModelStreamInfer(iter([message]), metadata=headers, timeout=TIMEOUT_S):
@@ -201,6 +195,27 @@ class Target:
             except grpc.RpcError as error:
                 raise error_from_status(error.code().name, error.details() or "") from error
         return time.perf_counter() - began
+
+    def check(self) -> None:
+        """Ask the server what it is.
+
+        Raises:
+            HeartvoiceError: it cannot be reached, or does not let this caller in.
+        """
+        attempts = self.connection.attempts("bench", CHECK_S)
+        with self._channel() as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                stub.ServerMetadata(service_pb2.ServerMetadataRequest(), metadata=self.metadata, timeout=CHECK_S)
+            except grpc.RpcError as error:
+                raise attempts.failure(error.code().name, error.details() or "") from error
+
+    def _channel(self) -> Any:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        credentials = self.connection.credentials
+        if credentials is None:
+            return grpc.insecure_channel(self.url, options)
+        return grpc.secure_channel(self.url, credentials, options)
 
     def perf_headers(self, *, shared: bool) -> list[tuple[str, str]]:
         """Return the headers for perf_analyzer.
@@ -264,8 +279,9 @@ def running_server(target: Target) -> Iterator[Target]:
 
     Raises:
         InvalidRequestError: its TLS options contradict each other, or a file cannot be read.
+        HeartvoiceError: it cannot be reached, or does not let this caller in.
     """
-    target.connection  # noqa: B018
+    target.check()
     pids = find_processes(target.port) if target.url.startswith(("127.", "localhost:")) else None
     with _memory(pids) as memory:
         yield replace(target, memory=memory)

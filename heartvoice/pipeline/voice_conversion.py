@@ -198,7 +198,7 @@ class VoiceConversionPipeline:
         """Windows and their conversion. Nothing is converted before the first singing is found."""
         found, waiting = not self._detect, list[SeparatedWindow]()
         state: Array | None = None
-        sung = list[Audio]()  # an exact conversion waits for all of it
+        sung = _Sung(round(self._n_frames * STEM_RATE_HZ / FRAMES_PER_S))  # an exact conversion waits for all of it
         at = 0
         for window in separated:
             waiting.append(window)
@@ -210,10 +210,10 @@ class VoiceConversionPipeline:
                 window = waiting.pop(0)
                 yield _MixInput(window)
                 mid = mid_channel(turned(window.vocals, self._polarity.push(window.vocals)))
-                sung.append(mid)
+                sung.add(mid)
                 if self._request.live:
                     state = yield from self._convert_vocals(sung, state, more=not window.last)
-        if sung:
+        if len(sung):
             yield from self._convert_vocals(sung, None, more=False)
         if waiting:
             self._refuse_without_vocals(self._singing.n_blocks)
@@ -228,13 +228,13 @@ class VoiceConversionPipeline:
             )
 
     def _convert_vocals(
-        self, sung: list[Audio], state: Array | None, *, more: bool
+        self, sung: _Sung, state: Array | None, *, more: bool
     ) -> Generator[_MixInput, None, Array | None]:
         """Send one request to the converter; returns the state for the next one.
 
-        `sung` is emptied, so that its arrays are freed as soon as the converter has them.
+        `sung` is emptied, so that its samples are freed as soon as the converter has them.
         """
-        vocals = _joined(sung)
+        vocals = sung.take()
         self._source.add(vocals)
         after: Array | None = None
         chunks = self._stages.convert(self._request.conversion(vocals, state, more, voice=self._voice))
@@ -313,14 +313,32 @@ class VoiceConversionPipeline:
             report["stems"] = list(MIX_STEM_NAMES)
 
 
-def _joined(pieces: list[Audio]) -> Audio:
-    """Concatenate pieces [N] and free each as it is copied."""
-    joined, at = np.empty(sum(map(len, pieces)), np.float32), 0
-    while pieces:
-        piece = pieces.pop(0)
-        joined[at : at + len(piece)] = piece
-        at += len(piece)
-    return joined
+class _Sung:
+    """Samples [N] that wait for their conversion, in one array: pieces and their concatenation would be twice as much.
+
+    Memory that no sample was written to yet is not taken.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._samples, self._n = np.empty(0, np.float32), 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, piece: Audio) -> None:
+        end = self._n + len(piece)
+        if end > len(self._samples):
+            more = np.empty(max(end, self._capacity if not self._n else 2 * end), np.float32)
+            more[: self._n] = self._samples[: self._n]
+            self._samples = more
+        self._samples[self._n : end] = piece
+        self._n = end
+
+    def take(self) -> Audio:
+        taken = self._samples[: self._n]
+        self._samples, self._n = np.empty(0, np.float32), 0
+        return taken
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

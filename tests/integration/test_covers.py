@@ -10,16 +10,20 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from tritonclient.grpc import service_pb2
+from typer.testing import CliRunner
 
 from heartvoice.audio.dsp import resample
+from heartvoice.cli.main import app
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message, Song
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import StemsChunk
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.pipeline.in_process import InProcessVoiceStages, make_cover
 from heartvoice.runtime.repository import Repository
@@ -257,6 +261,31 @@ def test_recordings_are_checked_if_asked_for(client: Client) -> None:
         client.cover((music.song(2.0)[0], STEM_RATE_HZ), band, consent="nobody")
 
 
+def test_similarity_names_the_recording_that_breaks_the_rules(server: EmbeddedServer, tmp_path: Path) -> None:
+    words = [say("Nobody remembers who built the bridge, but all have crossed it.", voice=v) for v in ("en", "en+f3")]
+    recordings = {
+        "one": words[0], "two": np.concatenate(words), "band": music.band(4.0, 16_000).T, "rest": np.zeros(64_000),
+    }  # fmt: skip
+    for name, audio in recordings.items():
+        soundfile.write(tmp_path / f"{name}.wav", audio, 16_000)
+
+    def compared(first: str, second: str, *options: str) -> tuple[int, str]:
+        files = [str(tmp_path / f"{name}.wav") for name in (first, second)]
+        result = CliRunner().invoke(app, ["similarity", *files, "--url", server.url, *options])
+        return result.exit_code, result.output
+
+    code, said = compared("one", "two")
+    assert (code, "two voices" in said) == (0, True), said
+    for first, second, options, message in (
+        ("one", "two", ["--reference-check", "strict"], "error: B: .*two.wav: expected one voice alone"),
+        ("band", "one", [], "error: A: .*band.wav: expected somebody who speaks or sings"),
+        ("one", "rest", [], "error: B: .*rest.wav: expected "),
+    ):
+        code, said = compared(first, second, *options)
+        assert code == 2, said
+        assert re.search(message, said.replace("\n", " ")), said
+
+
 # ------------------------------------------------------------------------------------------------------------- endings
 
 
@@ -292,6 +321,40 @@ def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
         wait_for_process(server, victim, old)
         assert client.cover((music.song(4.0)[0], STEM_RATE_HZ), voice, consent=CONSENT).report.raw["converted"]
     wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
+
+
+def test_a_killed_stage_costs_a_cover_time_and_not_one_sample(victims: EmbeddedServer, voice: bytes) -> None:
+    victim = "demucs"
+    recording, old = (music.song(18.0)[0], STEM_RATE_HZ), victims.stub_pids()[victim]
+    with Client(victims.url, stall_timeout_s=4.0) as client:
+        undisturbed = client.cover(recording, voice, consent=CONSENT, live=True)
+        messages = list[Any]()
+        for message in client.stream_cover(recording, voice, consent=CONSENT, live=True):
+            if isinstance(message, AudioChunk) and not message.start:
+                os.kill(old, signal.SIGKILL)
+            messages.append(message)
+    wait_for_process(victims, victim, old)
+    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
+    audio = [message.audio for message in messages if isinstance(message, AudioChunk)]
+    assert np.array_equal(np.concatenate(audio, axis=1), undisturbed.audio)
+
+
+def test_a_killed_stage_costs_a_separation_time_and_not_one_sample(
+    victims: EmbeddedServer, repository: Repository
+) -> None:
+    name = repository.preset.separator.engine
+    recording, old = (music.song(30.0)[0], STEM_RATE_HZ), victims.stub_pids()[name]
+    with Client(victims.url, stall_timeout_s=4.0) as client:
+        undisturbed = client.separate(recording)
+        messages = list[Any]()
+        for message in client.stream_stems(recording):
+            if isinstance(message, StemsChunk) and not message.start:
+                os.kill(old, signal.SIGKILL)
+            messages.append(message)
+    wait_for_process(victims, name, old)
+    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
+    stems = np.concatenate([message.stems for message in messages if isinstance(message, StemsChunk)], axis=2)
+    assert np.array_equal(stems, np.stack(list(undisturbed.values())))
 
 
 def rest_of(stream: Iterator[Message]) -> tuple[list[Message], str]:

@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
+import soundfile
 
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelMissingError, ModelUnavailableError, codes_of
 from heartvoice.gateway.authentication import add_token
+from heartvoice.loadtest.target import Target, running_server
 from tests.fakes.server import FakeServer
 from tests.support.callers import Caller, Certificates, heartvoice
 from tests.support.gateways import running
+from tests.support.music import speaker
 
 Servers = dict[str, str]
 UNAVAILABLE, MISSING, INVALID = ModelUnavailableError, ModelMissingError, InvalidRequestError
@@ -125,3 +128,41 @@ def test_the_health_check_says_the_same(servers: Servers, certificates: Certific
     result = heartvoice("health", "--url", servers[server], "--timeout", "60", *options)
     assert result.exit_code == codes_of(kind).exit_code
     assert message in result.stderr
+
+
+JOBS = {
+    "cover": ("cover", "sung.wav", "--voice", "voice.wav", "--consent", "me", "--output", "made.wav"),
+    "separate": ("separate", "sung.wav", "--output", "made"),
+    "similarity": ("similarity", "sung.wav", "voice.wav"),
+}
+REACHED = ["refused", "plain to TLS", "TLS to plain", "other roots", "no token", "no name"]
+
+
+@pytest.mark.parametrize("case", REACHED)
+@pytest.mark.parametrize("job", JOBS)
+def test_every_command_that_calls_a_server_says_the_same(
+    servers: Servers, certificates: Certificates, folder: Path, job: str, case: str
+) -> None:
+    server, _, kind, message = CASES[case]
+    for name in ("sung.wav", "voice.wav"):
+        soundfile.write(folder / name, speaker(4, 16_000), 16_000)
+    given = options_of(case, certificates, folder)
+    options = [text for path in given.values() for text in ("--root-certificates", str(path))]
+    result = heartvoice(*JOBS[job], "--url", servers.get(server, server), *options)
+    assert result.exit_code == codes_of(kind).exit_code, result.output
+    assert re.search(message, result.stderr), result.output
+    assert not (folder / "made.wav").exists()
+    assert not (folder / "made").exists()
+
+
+@pytest.mark.parametrize("case", REACHED)
+def test_a_load_test_begins_with_a_server_that_answers(
+    servers: Servers, certificates: Certificates, folder: Path, case: str
+) -> None:
+    server, options, kind, message = CASES[case]
+    security: Any = {name: vars(certificates)[value] for name, value in options.items()}
+    target = Target(servers.get(server, server), None, None, security=security)
+    with pytest.raises(kind, match=message), running_server(target):
+        raise AssertionError("measured nothing")
+    with running_server(Target(servers["plain"], None, None)):
+        pass
