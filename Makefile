@@ -5,7 +5,7 @@ REPOSITORY ?= build/repository/tiny
 SONG ?= song.wav
 COVER ?= cover.wav
 BENCH ?=
-VOICE = build/voice.wav
+EXAMPLES = heartvoice/examples
 CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -32,23 +32,15 @@ help:
 	@echo "make docs    the documentation site, in build/site; make reference writes its pages on models, settings and weights"
 	@echo "make clean   remove what was built; $(VENV) stays"
 
-song: $(READY) $(VOICE)
+song: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics @examples/lyrics.txt --tags @examples/tags.txt \
-	    --voice $(VOICE) --consent "$(CONSENT)" --duration 30 --seed 7 --output $(SONG)
+	    --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" --duration 30 --seed 7 --output $(SONG)
 
-cover: $(READY) $(VOICE) build/recording.wav
+cover: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
-	$(BIN)/heartvoice cover build/recording.wav --serve $(REPOSITORY) --voice $(VOICE) --consent "$(CONSENT)" \
+	$(BIN)/heartvoice cover $(EXAMPLES)/recording.flac --serve $(REPOSITORY) --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" \
 	    --output $(COVER) --stems build/stems
-
-$(VOICE): examples/make_voice.py examples/singer.py | $(READY)
-	@mkdir -p build
-	$(BIN)/python examples/make_voice.py $@
-
-build/recording.wav: examples/make_recording.py examples/singer.py | $(READY)
-	@mkdir -p build
-	$(BIN)/python examples/make_recording.py $@
 
 bench: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)

@@ -37,6 +37,7 @@ from heartvoice.server.server import free_port
 SAMPLE_S = 0.25
 SETTLE_S = 10.0
 """Seconds that an idle server gets before its memory counts."""
+EXAMPLES = machine.ROOT / "heartvoice" / "examples"
 AFTER_S = (10, 30, 90)
 """Seconds after the cover at which idle memory is read."""
 _STUB = re.compile(r"triton_python_backend_stub\0.*\0(\w+)_\d+_\d+\0")
@@ -160,12 +161,9 @@ class Checkout:
 
 
 def make_recording(path: Path, seconds: int) -> None:
-    """Repeat the example's band and singer for so many seconds."""
-    subprocess.run(
-        [sys.executable, str(machine.ROOT / "examples" / "make_recording.py"), str(path), "--seconds", "20"], check=True
-    )
-    audio, rate_hz = soundfile.read(path, dtype="float32")
-    repeated = np.tile(audio, (-(-seconds // 20), 1))[: seconds * rate_hz]
+    """Repeat the example recording for so many seconds."""
+    audio, rate_hz = soundfile.read(EXAMPLES / "recording.flac", dtype="float32")
+    repeated = np.tile(audio, (-(-seconds * rate_hz // len(audio)), 1))[: seconds * rate_hz]
     soundfile.write(path, repeated, rate_hz, subtype="PCM_16")
 
 
@@ -179,7 +177,8 @@ def measure(run: Run, checkout: Checkout, folder: Path, seconds: int, svc_steps:
         began = time.monotonic()
         with sampler.sampling():
             checkout.run(
-                "cover", str(folder / "recording.flac"), "--voice", str(folder / "voice.wav"), "--consent", "synthetic",
+                "cover", str(folder / "recording.flac"), "--voice", str(EXAMPLES / "voice.flac"),
+                "--consent", "synthetic",
                 "--url", url, "--timeout", "inf", "--seed", "7", "--svc-steps", str(svc_steps), "--output", str(song),
             )  # fmt: skip
         took_s = time.monotonic() - began
@@ -221,9 +220,6 @@ def main(arguments: list[str] | None = None) -> None:
     folder = machine.ROOT / "build" / "memory"
     folder.mkdir(parents=True, exist_ok=True)
     make_recording(folder / "recording.flac", options.seconds)
-    subprocess.run(
-        [sys.executable, str(machine.ROOT / "examples" / "make_voice.py"), str(folder / "voice.wav")], check=True
-    )
     for named in options.checkout or ["now=."]:
         name, _, root = named.partition("=")
         measure(run, Checkout(name, Path(root).resolve(), options.preset), folder, options.seconds, options.svc_steps)

@@ -21,7 +21,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -37,11 +36,10 @@ from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.stages.calibration import CALIBRATIONS
 from heartvoice.stages.f0 import heard_contour, median_hz
 from heartvoice.stages.reference import BEHIND_SHARE, share_behind, voice_parts
-from tests.support import music
+from tests.support import music, vocal_tract
 from tests.support.speech import say
 
 Samples = NDArray[np.float32]
-EXAMPLE = Path(__file__).parents[1] / "examples" / "singer.py"
 PARTS = ("calibration", "level", "one voice", "two voices", "behind", "hum")
 SPEAKERS = ("en", "en+f3", "en+m3", "de", "en+Annie", "en+klatt2")
 WORDS = (
@@ -61,10 +59,9 @@ QUANTILES = (0, 10, 50, 100)
 def synthetic() -> dict[str, Samples]:
     """Singers and speakers, float32 [N] at 16 kHz, 12 s or more."""
     voices: dict[str, Samples] = {}
-    example = run_path(str(EXAMPLE))
-    for each in example["SINGERS"]:
-        sung = example["sing"](each, example["VOCALISE"], 16.0).astype(np.float32)
-        voices[f"singer {each.name}"] = resample(sung, example["RATE_HZ"], SPEECH_RATE_HZ)
+    for each in vocal_tract.SINGERS:
+        sung = vocal_tract.sing(each, vocal_tract.VOCALISE, 16.0).astype(np.float32)
+        voices[f"singer {each.name}"] = resample(sung, vocal_tract.RATE_HZ, SPEECH_RATE_HZ)
     for seed in range(4):
         voices[f"vowels {seed}"] = music.singer(14.0, SPEECH_RATE_HZ, seed=seed, semitones=(0.0, 7.0)[seed % 2])
     return voices | {f"speech {voice}": say(WORDS, voice) for voice in SPEAKERS}

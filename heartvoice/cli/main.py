@@ -21,6 +21,7 @@ LAZY_COMMANDS = {
     "cover": ("heartvoice.cli.cover", "cover"),
     "separate": ("heartvoice.cli.separate", "separate"),
     "similarity": ("heartvoice.cli.similarity", "similarity"),
+    "examples": ("heartvoice.cli.examples", "examples"),
     "evaluate": ("heartvoice.cli.evaluate_separators", "app"),
     "weights": ("heartvoice.cli.weights", "app"),
     "export": ("heartvoice.cli.export", "app"),

@@ -74,6 +74,7 @@ def test_wheel_holds_the_code_and_no_generated_file(tmp_path: Path) -> None:
             assert f"{package.replace('.', '/')}/{file.name}" in names
     assert not [name for name in names if name.endswith((".pbtxt", "/1/model.py"))]
     assert "heartvoice/export/operators.json" in names
+    assert {f"heartvoice/examples/{name}" for name in ("voice.flac", "recording.flac", "NOTICE")} <= names
     assert not [name for name in names if name.startswith(("tests/", "build/"))]
 
 

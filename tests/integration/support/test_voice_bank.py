@@ -28,10 +28,9 @@ def test_the_stems_are_as_loud_as_each_other_and_the_mix_is_not_clipped(song: Ba
     assert song.vocals.shape == song.instrumental.shape == (2, SECONDS * RATE_HZ)
     (line,) = song.lines
     assert song.lyrics == line.words == "The harbour lights are burning low tonight"
-    sung = slice(round(line.start_s * RATE_HZ), round(line.end_s * RATE_HZ))
-    levels = [float(np.mean(np.square(stem[:, sung], dtype=np.float64))) for stem in (song.vocals, song.instrumental)]
+    levels = [float(np.mean(np.square(stem, dtype=np.float64))) for stem in (song.vocals, song.instrumental)]
     assert levels[0] == pytest.approx(levels[1], rel=1e-3)
-    assert not song.vocals[:, : sung.start].any()
+    assert not song.vocals[:, : round(line.start_s * RATE_HZ)].any()
     assert music.true_peak_dbtp(song.mix) == pytest.approx(PEAK_DBTP, abs=0.01)
 
 

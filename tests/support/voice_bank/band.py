@@ -29,12 +29,12 @@ Sound = tuple[float, float, int, int]
 
 @dataclass(frozen=True)
 class Part:
-    """One instrument: what it plays, its level and place."""
+    """One instrument: what it plays, its level (root mean square) in dB beside the other parts, and its place."""
 
     program: int
     pattern: str
     """One of `PATTERNS`."""
-    gain: float = 1.0
+    level_db: float
     place: float = 0.0
     """-1 left, 1 right."""
 
@@ -52,6 +52,7 @@ class Style:
     parts: tuple[Part, ...]
     drums: str | None
     """One of `DRUMS`, or None."""
+    drums_db: float = 0.0
 
     @property
     def eighth_s(self) -> float:
@@ -148,10 +149,10 @@ def play(style: Style, seconds: float) -> NDArray[np.float32]:
     mix = np.zeros((2, n))
     for part in style.parts:
         sounds = [_later(sound, bar) for bar in range(bars) for sound in PATTERNS[part.pattern](style.chord(bar))]
-        mix += _panned(part.gain * _render(sounds, part.program, style.bpm, n), part.place)
+        mix += _panned(_levelled(_render(sounds, part.program, style.bpm, n), part.level_db), part.place)
     if style.drums is not None:
         sounds = [_later(sound, bar) for bar in range(bars) for sound in DRUMS[style.drums]]
-        mix += _panned(_render(sounds, None, style.bpm, n), 0.05)
+        mix += _panned(_levelled(_render(sounds, None, style.bpm, n), style.drums_db), 0.05)
     return np.asarray(0.5 * mix / np.abs(mix).max(), np.float32)
 
 
@@ -173,6 +174,12 @@ def _render(sounds: list[Sound], program: int | None, bpm: float, n: int) -> NDA
     return np.pad(audio, (0, max(0, n - len(audio))))[:n]
 
 
-def _panned(track: NDArray[np.float32], place: float) -> NDArray[np.float64]:
+def _levelled(track: NDArray[np.float32], level_db: float) -> NDArray[np.float64]:
+    """Bring a track to a level; the font's own levels are no mix."""
+    wave = track.astype(np.float64)
+    return np.asarray(wave * (10 ** (level_db / 20) / np.sqrt(np.mean(wave**2))))
+
+
+def _panned(track: NDArray[np.float64], place: float) -> NDArray[np.float64]:
     angle = (place + 1) * np.pi / 4
     return np.stack([np.cos(angle) * track, np.sin(angle) * track])

@@ -33,8 +33,8 @@ RATE_HZ = band.RATE_HZ
 PEAK_DBTP = -2.0
 """True peak of a mix."""
 _WET = 0.2
-_SINGING_RANGE = (-2, 12)
-"""Notes of a melody, in semitones above the voice's middle when it speaks."""
+_RANGE = 14
+"""Semitones between a melody's lowest and highest note."""
 
 
 @dataclass(frozen=True)
@@ -43,53 +43,53 @@ class SongPlan:
 
     voice: str
     """One of Kokoro's."""
-    middle: int
-    """MIDI note near the voice's median when it speaks."""
+    low: int
+    """MIDI note, the lowest that it sings."""
     style: Style
     seed: int
 
 
 SONGS: dict[str, SongPlan] = {
     "harbour": SongPlan(
-        "af_heart", 55,
+        "af_heart", 53,
         Style(92, 48, False, (0, 4, 5, 3), (
-            Part(band.PIANO, "arpeggio", 1.0, -0.3), Part(band.STRINGS, "pad", 0.6, 0.4),
-            Part(band.FINGERED_BASS, "bass", 0.9),
-        ), "ballad"), seed=1,
+            Part(band.PIANO, "arpeggio", -3, -0.3), Part(band.STRINGS, "pad", -7, 0.4),
+            Part(band.FINGERED_BASS, "bass", 0),
+        ), "ballad", -2), seed=1,
     ),
     "engine": SongPlan(
-        "am_michael", 45,
+        "am_michael", 48,
         Style(116, 50, False, (0, 3, 4, 0), (
-            Part(band.STEEL_GUITAR, "strum", 0.9, -0.5), Part(band.ELECTRIC_PIANO, "off_beats", 0.5, 0.5),
-            Part(band.PICKED_BASS, "bass", 1.0),
+            Part(band.STEEL_GUITAR, "strum", -4, -0.5), Part(band.ELECTRIC_PIANO, "off_beats", -8, 0.5),
+            Part(band.PICKED_BASS, "bass", -1),
         ), "rock"), seed=2,
     ),
     "garden": SongPlan(
-        "af_bella", 55,
+        "af_bella", 53,
         Style(100, 53, False, (0, 5, 3, 4), (
-            Part(band.NYLON_GUITAR, "arpeggio", 1.0, -0.2), Part(band.ACCORDION, "pad", 0.4, 0.5),
-            Part(band.ACOUSTIC_BASS, "walking", 0.9),
+            Part(band.NYLON_GUITAR, "arpeggio", -1, -0.2), Part(band.ACCORDION, "pad", -9, 0.5),
+            Part(band.ACOUSTIC_BASS, "walking", 0),
         ), None), seed=3,
     ),
     "thunder": SongPlan(
-        "am_fenrir", 47,
+        "am_fenrir", 50,
         Style(124, 45, True, (0, 5, 2, 6), (
-            Part(band.OVERDRIVEN_GUITAR, "power", 0.8, -0.6), Part(band.SYNTH_STRINGS, "pad", 0.7, 0.6),
-            Part(band.PICKED_BASS, "bass", 0.9),
+            Part(band.OVERDRIVEN_GUITAR, "power", -2, -0.6), Part(band.SYNTH_STRINGS, "pad", -5, 0.6),
+            Part(band.PICKED_BASS, "bass", -1),
         ), "rock"), seed=4,
     ),
     "snow": SongPlan(
-        "af_nova", 55,
+        "af_nova", 53,
         Style(84, 52, True, (0, 3, 5, 4), (
-            Part(band.VIBRAPHONE, "block", 0.9, 0.3), Part(band.PIANO, "arpeggio", 0.5, -0.4),
-            Part(band.ACOUSTIC_BASS, "walking", 0.9),
-        ), "swing"), seed=5,
+            Part(band.VIBRAPHONE, "block", -3, 0.3), Part(band.PIANO, "arpeggio", -6, -0.4),
+            Part(band.ACOUSTIC_BASS, "walking", 0),
+        ), "swing", -4), seed=5,
     ),
     "corner": SongPlan(
-        "am_puck", 46,
+        "am_puck", 49,
         Style(108, 48, False, (0, 5, 1, 4), (
-            Part(band.ORGAN, "off_beats", 0.6, 0.5), Part(band.ELECTRIC_PIANO, "block", 0.8, -0.4),
-            Part(band.FINGERED_BASS, "bass", 1.0),
+            Part(band.ORGAN, "off_beats", -7, 0.5), Part(band.ELECTRIC_PIANO, "block", -4, -0.4),
+            Part(band.FINGERED_BASS, "bass", 0),
         ), "dance"), seed=6,
     ),
 }  # fmt: skip
@@ -114,7 +114,7 @@ class BankSong:
     """Kokoro's name of the singer."""
     lines: tuple[BankLine, ...]
     vocals: Samples
-    """[2, N] at 44.1 kHz, in a small room; as loud as the band while it is sung."""
+    """[2, N] at 44.1 kHz, in a small room; its level is the band's."""
     instrumental: Samples
     """[2, N] at 44.1 kHz."""
     f0_hz: Wave
@@ -191,10 +191,7 @@ def _make(plan: SongPlan, lines: tuple[Line, ...], seconds: float) -> dict[str, 
     dry, f0 = _one_track(placed, seconds)
     vocals = music.room(dry, RATE_HZ, plan.seed, wet=_WET).astype(np.float64)
     backing = band.play(plan.style, seconds).astype(np.float64)
-    sung = np.zeros(len(dry), bool)
-    for each in placed:
-        sung[round(each.at_s * RATE_HZ) : round(each.end_s * RATE_HZ)] = True
-    vocals *= np.sqrt(np.mean(backing[:, sung] ** 2) / np.mean(vocals[:, sung] ** 2))
+    vocals *= np.sqrt(np.mean(backing**2) / np.mean(vocals**2))
     gain = 10.0 ** ((PEAK_DBTP - music.true_peak_dbtp(vocals + backing)) / 20.0)
     stems = np.concatenate([vocals, backing]) * gain
     return {
@@ -236,9 +233,8 @@ def write_melody(plan: SongPlan, lengths: list[int], start: int, rng: np.random.
     Returns:
         MIDI numbers.
     """
-    low, high = (plan.middle + step for step in _SINGING_RANGE)
-    in_key = np.array([note for note in range(low, high + 1) if _degree(plan.style, note)])
-    note, notes = float(plan.middle + 5), []
+    in_key = np.array([note for note in range(plan.low, plan.low + _RANGE + 1) if _degree(plan.style, note)])
+    note, notes = float(plan.low + _RANGE / 2), []
     for index, length in enumerate(lengths):
         chord = {tone % 12 for tone in plan.style.chord(start // (2 * band.BEATS))}
         in_chord = np.array([each % 12 in chord for each in in_key])

@@ -1,6 +1,6 @@
 """A synthetic singer made of glottis, vocal tract and melody, with numpy and scipy.
 
-    from singer import SINGERS, VOCALISE, sing
+    from tests.support.vocal_tract import SINGERS, VOCALISE, sing
     audio = sing(SINGERS[0], VOCALISE, seconds=12.0)          # float64 [N] at 48 kHz
 
 Glottal pulses (Rosenberg, 1971) with breath noise pass through a cascade of resonances (Klatt, 1980), which move from
