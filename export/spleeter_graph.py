@@ -1,18 +1,19 @@
 """Builds Spleeter's ONNX graph: the U-nets of all sources between STFT and masks.
 
-Contract: `contracts.SPLEETER`; the PyTorch twin is `heartvoice.models.spleeter`. Norms are a product and a sum with
-the running statistics folded in. The networks are not joined into grouped convolutions, which onnxruntime runs slower.
+Contract: `contracts.SPLEETER`; the PyTorch twin is `heartvoice.models.spleeter`. The networks are not joined into
+grouped convolutions, which onnxruntime runs slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from heartvoice.checkpoints.spleeter_names import KERNEL, LAST_KERNEL, up_input_width, up_widths
+from heartvoice.checkpoints.spleeter_names import KERNEL, LAST_KERNEL, up_widths
 from heartvoice.config.presets import SpleeterConfig
 from heartvoice.contracts.models import SPLEETER
 from heartvoice.export.graph_builder import Array, Graph, GraphBuilder, pinned
@@ -63,13 +64,11 @@ class _UNet:
                 x = b.op("Elu", normed) if self.sizes.elu else b.op("LeakyRelu", normed, alpha=LEAK)
             shape = (width, (2, *down)[level], KERNEL, KERNEL)
             skips.append(self._conv(f"down.{level}", x, shape, strides=[2, 2], pads=_SAME))
-        x = skips.pop()
+        parts, seen = [skips.pop()], [down[-1]]
         for level, width in enumerate(up):
             if level:
-                x = b.op("Concat", skips.pop(), x, axis=1)
-            x = self._norm(
-                f"up_norm.{level}", self._up(f"up.{level}", x, up_input_width(self.sizes, level), width), width
-            )
+                parts, seen = [skips.pop(), x], [down[len(skips)], up[level - 1]]
+            x = self._norm(f"up_norm.{level}", self._up(f"up.{level}", parts, seen, width), width)
         return self._conv("last", x, (2, 1, LAST_KERNEL, LAST_KERNEL), dilations=[2, 2], pads=[3, 3, 3, 3])
 
     def _conv(self, name: str, x: str, shape: tuple[int, ...], *, kind: str = "Conv", **attributes: Any) -> str:
@@ -78,44 +77,44 @@ class _UNet:
         bias = self._weight(f"{name}.bias", (width,), lambda: self._tensor(f"{name}.bias"))
         return self.b.op(kind, x, weight, bias, kernel_shape=list(shape[2:]), **attributes)
 
-    def _up(self, name: str, x: str, width_in: int, width: int) -> str:
-        """Add a transposed convolution of stride 2 and its activation.
+    def _up(self, name: str, parts: list[str], widths: list[int], width: int) -> str:
+        """Add a transposed convolution of stride 2 over all channels of `parts`, and its activation.
 
-        It is a convolution for each of the four places that a sample becomes, laid side by side: onnxruntime runs
-        these a tenth faster. Of one channel it does not.
+        It is a convolution for each of the four places that a sample becomes, laid side by side, and for each part,
+        added up: onnxruntime runs these a sixth faster. Of one channel it does not.
         """
         b, activation = self.b, "Elu" if self.sizes.elu else "Relu"
         if width == 1:
-            shape = (width_in, width, KERNEL, KERNEL)
+            x = b.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+            shape = (sum(widths), width, KERNEL, KERNEL)
             return b.op(activation, self._conv(name, x, shape, kind="ConvTranspose", strides=[2, 2], pads=_SAME))
-        bias = self._weight(f"{name}.bias", (width,), lambda: self._tensor(f"{name}.bias"))
+        bias = [self._weight(f"{name}.bias", (width,), lambda: self._tensor(f"{name}.bias"))]
         places = []
         for rows, columns in product(_TAPS, _TAPS):
-
-            def make(rows: Taps = rows, columns: Taps = columns) -> Array:
-                weight = self._tensor(f"{name}.weight").swapaxes(0, 1)
-                return np.ascontiguousarray(weight[:, :, rows][..., columns])
-
-            kernel = [len(rows), len(columns)]
-            weight = self._weight(f"{name}.weight.{kernel[0]}x{kernel[1]}", (width, width_in, *kernel), make)
+            kernel, added, first = [len(rows), len(columns)], list[str](), 0
             pads = [1, 1, kernel[0] - 2, kernel[1] - 2]
-            places.append(b.op(activation, b.op("Conv", x, weight, bias, kernel_shape=kernel, pads=pads)))
+            for part, seen in zip(parts, widths, strict=True):
+
+                def make(
+                    first: int = first, last: int = first + seen, taps: tuple[Taps, Taps] = (rows, columns)
+                ) -> Array:
+                    weight = self._tensor(f"{name}.weight")[first:last].swapaxes(0, 1)
+                    return np.ascontiguousarray(weight[:, :, taps[0]][..., taps[1]])
+
+                label = f"{name}.weight.{first}.{kernel[0]}x{kernel[1]}"
+                weight = self._weight(label, (width, seen, *kernel), make)
+                added.append(b.op("Conv", part, weight, *([] if first else bias), kernel_shape=kernel, pads=pads))
+                first += seen
+            places.append(b.op(activation, b.op("Add", *added) if len(added) > 1 else added[0]))
         return b.op("DepthToSpace", b.op("Concat", *places, axis=1), blocksize=2)
 
     def _norm(self, name: str, x: str, width: int) -> str:
-        def gain() -> Array:
-            variance = self._tensor(f"{name}.running_var").astype(np.float64)
-            scaled: Array = self._tensor(f"{name}.weight") / np.sqrt(variance + NORM_EPS)
-            return scaled
-
-        def shift() -> Array:
-            shifted: Array = self._tensor(f"{name}.bias") - self._tensor(f"{name}.running_mean") * gain()
-            return shifted
-
-        shape = (width, 1, 1)
+        values = [
+            self._weight(f"{name}.{value}", (width,), partial(self._tensor, f"{name}.{value}"))
+            for value in ("weight", "bias", "running_mean", "running_var")
+        ]
         with self.b.fp32_region("norm"):
-            scaled = self.b.op("Mul", x, self._weight(f"{name}.gain", shape, lambda: gain().reshape(shape)))
-            return self.b.op("Add", scaled, self._weight(f"{name}.shift", shape, lambda: shift().reshape(shape)))
+            return self.b.op("BatchNormalization", x, *values, epsilon=NORM_EPS)
 
     def _tensor(self, name: str) -> Array:
         return self.source.array(f"{self.prefix}.{name}")
