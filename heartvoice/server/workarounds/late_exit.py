@@ -50,7 +50,7 @@ def wait(
     Returns:
         False if the time is over.
     """
-    began = time.monotonic()
+    began, killed = time.monotonic(), False
     while time.monotonic() - began < timeout_s:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=POLL_S)
@@ -58,7 +58,8 @@ def wait(
         left = {name: pid for name, pid in stubs().items() if is_alive(pid)}
         if not left and not has_callers():
             return True
-        if left and time.monotonic() - began > models_s:
+        if left and not killed and time.monotonic() - began > models_s:
+            killed = True
             log.warning("%s did not end within %g s and is killed", ", ".join(sorted(left)), models_s)
             for pid in left.values():
                 with contextlib.suppress(ProcessLookupError):
