@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -52,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert judges.f0 is not None
     songs, sung = {}, {}
     for name in options.names:
-        began = time.process_time()
         songs[name] = voice_bank.song(name)
-        run.add("song", name, cpu_s=time.process_time() - began, lines=len(songs[name].lines))
+        run.add("song", name, voice=songs[name].voice, lines=len(songs[name].lines))
         sung[name] = _mono(songs[name].vocals)
         run.add("f0", name, **asdict(score(judges.f0.track(sung[name]), songs[name].f0_hz)))
     for engine, stage in judges.speakers.items():
