@@ -18,6 +18,9 @@ SECTION_MARKS = ("intro", "verse", "prechorus", "chorus", "bridge", "outro")
 
 _LINE_BREAK = re.compile("\r*\n|\r|\u2028|\u2029")
 """Also `\\r\\r\\n`, which a program writes that adds carriage returns twice."""
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
+"""Soft hyphens, marks of width zero and of direction, as web pages and word processors leave them; also byte order
+marks of files that were joined. Joiners (U+200C, U+200D) are letters' own."""
 _BLANKS = re.compile(r"[^\S\n]+")
 _SECTION_BREAK = re.compile(r"\n{3,}")
 _COMMA = re.compile("[,\uff0c\u3001\u060c\n]")
@@ -58,8 +61,8 @@ def canonical_line(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    """Compose letters, unify line breaks and drop byte order marks: also those of files that were joined."""
-    return unicodedata.normalize("NFC", _LINE_BREAK.sub("\n", text.replace(BYTE_ORDER_MARK, "")))
+    """Compose letters, unify line breaks and drop what nobody sees."""
+    return unicodedata.normalize("NFC", _LINE_BREAK.sub("\n", _INVISIBLE.sub("", text)))
 
 
 def lyrics_warnings(lyrics: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ LYRICS = "[verse]\nCafé au lait\n\n[chorus]\nLa la la"
         LYRICS.replace("\n\n", "\u2029\r\n"),
         "\ufeff" + LYRICS,
         "\ufeff" + LYRICS.replace("[chorus]", "\ufeff[chorus]"),  # two files joined
+        LYRICS.replace(" ", "\u200b \u2060") + "\u200e",  # from a web page
+        LYRICS.replace("[chorus]", "\u00ad[chor\u00adus]"),  # from a word processor
         unicodedata.normalize("NFD", LYRICS),
         LYRICS + "\n",
         LYRICS + "\r\n\r\n",
@@ -56,6 +58,7 @@ def test_the_same_lyrics_are_one_text(typed: str) -> None:
         " pop,piano,female vocal\n",
         "\ufeffpop,\r\npiano,\r\nfemale vocal,\r\n",
         "pop\npiano\nfemale vocal",
+        "\u200fpop,\u200bpiano,\u00adfemale vocal\u2060",
         "pop,,piano,\t, female\u00a0vocal,",
         "pop，piano、female vocal",
     ],
@@ -84,7 +87,9 @@ def test_other_words_stay_other_words(other: str) -> None:
     assert canonical_lyrics(other) == other != canonical_lyrics("la la")
 
 
-@given(st.text(st.sampled_from("aé\u0301 \u00a0\n\r\t\u2028\ufeff,，<>/tagTAG\u0338\u1100\u1161"), max_size=24))
+@given(
+    st.text(st.sampled_from("aé\u0301 \u00a0\u00ad\u200b\n\r\t\u2028\ufeff,，<>/tagTAG\u0338\u1100\u1161"), max_size=24)
+)
 def test_a_text_may_pass_several_readers(typed: str) -> None:
     for canonical in (canonical_lyrics, canonical_tags, canonical_line):
         assert canonical(canonical(typed)) == canonical(typed)
