@@ -109,7 +109,7 @@ lint-deploy: $(READY)
 	    promtool test rules tests/unit/deploy/rules_test.yaml; else echo "not run: promtool (apt-get install prometheus)"; fi
 	@if command -v npm >/dev/null; then npm exec --yes --package=dclint@3.1.0 -- dclint --max-warnings 0 \
 	    -c deploy/.dclintrc.yaml deploy/compose.yaml; else echo "not run: dclint (needs npm)"; fi
-	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -m slow -k aarch64 tests/unit/test_packaging.py
+	HEARTVOICE_RESOLVE=1 $(BIN)/python -m pytest -q -n 2 -k aarch64 tests/integration/test_packaging.py
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --clean

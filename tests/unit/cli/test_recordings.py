@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import struct
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +16,6 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
 from heartvoice.cli.options import option_name
-from heartvoice.client import large_files, recordings
-from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.contracts.settings import COVER_SETTINGS, STEMS
@@ -33,22 +25,17 @@ from tests.fakes.server import (
     FakeServer,
     audio,
     cover_report,
-    endless_song,
-    endless_stems,
-    error_response,
     final,
     infer_response,
     input_bytes,
     input_raw,
     samples,
     scripted,
-    silent_song,
     stem_samples,
     stems,
     stems_report,
 )
 from tests.support.callers import heartvoice, listing
-from tests.support.music import encode
 
 INPUTS = ("song.mp3", "voice.flac")
 
@@ -278,174 +265,6 @@ def test_random_encoders_say_nothing(server: FakeServer) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- errors
 
-COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (
-            COVER[:4],
-            "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters",
-        ),
-        ((*COVER[:5], "x" * 501), "consent: expected at most 500 characters, got 501"),
-        (("cover", "song.mp3", "--consent", "me"), "voice: expected a reference of 3 to 60 s"),
-        (("cover", "--voice", "voice.flac"), "Missing argument"),
-        (("cover", "missing.mp3", *COVER[2:]), "recording: cannot read 'missing.mp3': No such file or directory"),
-        (("cover", ".", *COVER[2:]), "recording: expected a file, got '.', which is a folder"),
-        (("cover", "empty", *COVER[2:]), "recording empty: expected an encoded recording, got an empty file"),
-        (("cover", "big", *COVER[2:]), f"recording big: expected at most {MAX_LOCAL_FILE_BYTES} bytes, got"),
-        (("cover", "-", "--voice", "-", *COVER[4:]), "recording, voice: expected at most one of them on standard"),
-        (("cover", "-", *COVER[2:]), "recording -: expected an encoded recording, got an empty file"),
-        ((*COVER, "--voice", "missing"), "--voice: cannot read 'missing': No such file or directory"),
-        ((*COVER, "--no-vocals", "keep"), "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
-        ((*COVER, "--vocal-gain-db", "13"), "vocal_gain_db: expected -24 to 12 dB, got 13.0"),
-        ((*COVER, "--vocal-gain-db", "nan"), "vocal_gain_db: expected -24 to 12 dB, got nan"),
-        ((*COVER, "-o", "out.txt"), "output: expected a name ending in"),
-        ((*COVER, "-o", "no/out.wav"), "output: no such folder: "),
-        ((*COVER, "--duration", "3"), "No such option: --duration"),
-        ((*COVER, "--timeout", "0"), "timeout_s: expected a number above 0, got 0.0"),
-        (("separate", "missing.mp3"), "recording: cannot read 'missing.mp3': No such file or directory"),
-        (("separate", "song.mp3", "-o", "voice.flac"), "output: expected a folder, got 'voice.flac'"),
-        (("separate", "song.mp3", "-o", "no/out"), "output: no such folder: "),
-        (("separate", "song.mp3", "--format", "aac"), "format: expected wav, flac, mp3, ogg, got 'aac'"),
-        (("separate", "song.mp3", "--sources", ""), "sources: expected names such as vocals, got ''"),
-        (("similarity", "song.mp3", "missing"), "B: cannot read 'missing': No such file or directory"),
-        (("similarity", ".", "song.mp3"), "A: expected a file, got '.', which is a folder"),
-        (("similarity", "-", "-"), "A, B: expected at most one of them on standard input, got both"),
-        (("similarity", "song.mp3"), "Missing argument"),
-    ],
-)
-def test_invalid_input_is_one_line_and_code_2(server: FakeServer, arguments: tuple[str, ...], text: str) -> None:
-    Path("empty").touch()
-    with Path("big").open("wb") as file:
-        file.truncate(MAX_LOCAL_FILE_BYTES + 1)
-    result = heartvoice(arguments[0], "--url", server.url, *arguments[1:])
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {text}")
-    assert result.stderr.count("\n") == 1
-    assert not result.stdout
-    assert not server.requests
-    assert made() == ["big", "empty"]
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("INVALID_ARG: recording: no vocals found", 2),
-        ("UNAVAILABLE: cover: 4 of 4 jobs", 3),
-        ("DEADLINE_EXCEEDED: too slow", 4),
-        ("INTERNAL: svc: broke", 1),
-    ],
-)
-@pytest.mark.parametrize("command", ["cover", "separate"])
-def test_the_servers_errors_have_their_exit_codes_and_leave_no_file(
-    server: FakeServer, command: str, text: str, code: int
-) -> None:
-    server.cover = scripted(audio(0, 48_000), error_response(text))
-    server.demucs = scripted(stems(0, 44_100), error_response(text))
-    result = cover(server, "--json") if command == "cover" else separate(server, "song.mp3", "--json")
-    assert result.exit_code == code
-    assert result.stderr == f"error: {text.partition(': ')[2]}\n"
-    assert not result.stdout
-    assert made() == []
-
-
-@pytest.mark.parametrize(
-    ("from_server", "shown"),
-    [
-        ("file: expected WAV, got MP4", "recording song.mp3: expected WAV, got MP4"),
-        ("voice: expected WAV, got MP4", "--voice voice.flac: expected WAV, got MP4"),
-        ("seed: expected 0 or more, got -1", "seed: expected 0 or more, got -1"),
-    ],
-)
-def test_errors_name_the_option_and_the_file(server: FakeServer, from_server: str, shown: str) -> None:
-    server.cover = scripted(error_response(f"INVALID_ARG: {from_server}"))
-    result = cover(server)
-    assert (result.exit_code, result.stderr) == (2, f"error: {shown}\n")
-
-
-def test_the_faults_of_a_file_that_was_decoded_here_are_told(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encode(np.zeros((3, 9000), np.float32), 8000, "WAV", "PCM_16")
-    Path("song.mp3").write_bytes(data)
-    for module in (recordings, large_files):
-        monkeypatch.setattr(module, "MAX_FILE_BYTES", len(data) - 1)
-    result = cover(server)
-    assert result.exit_code == 0, result.stderr
-    assert "warning: recording song.mp3: multichannel: 3 channels (FL FR FC)" in result.stderr
-    assert input_bytes(server.requests[0], "file").startswith(b"fLaC")
-
-
-def test_a_server_without_covers_is_code_3(server: FakeServer) -> None:
-    server.cover = scripted(error_response("Request for unknown model: 'cover' is not found"))
-    result = cover(server)
-    assert (result.exit_code, made()) == (3, [])
-    assert result.stderr == "error: Request for unknown model: 'cover' is not found\n"
-
-
-@pytest.mark.parametrize("existed", [True, False])
-def test_a_full_disk_leaves_no_stem_and_the_old_ones(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch, existed: bool
-) -> None:
-    if existed:
-        Path("stems").mkdir()
-        Path("stems/bass.wav").write_bytes(b"old")
-    synced: list[int] = []
-
-    def full(descriptor: int) -> None:
-        synced.append(descriptor)
-        if len(synced) == 3:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    result = separate(server, "song.mp3")
-    assert result.exit_code == 1
-    assert result.stderr.endswith(f"error: {Path('stems/other.wav').resolve()}: No space left on device\n")
-    if existed:
-        assert listing(Path("stems")) == ["bass.wav"]
-        assert Path("stems/bass.wav").read_bytes() == b"old"
-    else:
-        assert made() == []
-
-
-def test_a_deadline_is_code_4(server: FakeServer) -> None:
-    server.demucs = silent_song
-    result = separate(server, "song.mp3", "--timeout", "0.2")
-    assert (result.exit_code, result.stderr) == (
-        4,
-        "error: demucs: no complete answer within 0.2 s; for longer: --timeout (timeout_s)\n",
-    )
-    assert made() == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "number", "code"),
-    [("cover", signal.SIGINT, 130), ("separate", signal.SIGINT, 130), ("separate", signal.SIGTERM, 143)],
-)
-def test_signals_cancel_on_the_server_and_leave_no_file(
-    server: FakeServer, inputs: Path, command: str, number: signal.Signals, code: int
-) -> None:
-    server.cover, server.demucs = endless_song, endless_stems
-    arguments = COVER if command == "cover" else ("separate", "song.mp3")
-    line = [sys.executable, "-m", "heartvoice.cli.main", arguments[0], "--url", server.url, *arguments[1:]]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(line, cwd=inputs, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert re.match(r"(writing|separating): 10/3000 frames", process.stderr.readline())
-    time.sleep(0.1)
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in rest
-    if number == signal.SIGINT:
-        what = "cover" if command == "cover" else "separation"
-        assert f"interrupted: the {what} was cancelled and no file written" in rest
-    assert server.cancelled.wait(60)
-    assert made() == []
-
 
 @pytest.mark.parametrize("command", ["cover", "separate", "similarity"])
 def test_help_teaches_by_an_example(command: str) -> None:
@@ -459,49 +278,3 @@ def test_help_teaches_by_an_example(command: str) -> None:
         assert setting is STEMS or f"{option_name(setting)} " in text
         if setting.minimum is not None:
             assert f"{setting.doc} {setting.describe()}. Default: {setting.default:g}." in text
-
-
-@pytest.mark.slow
-def test_a_terminal_is_no_recording(server: FakeServer, inputs: Path) -> None:
-    controller, terminal = os.openpty()
-    try:
-        line = [sys.executable, "-m", "heartvoice.cli.main", "separate", "--url", server.url, "-"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(line, cwd=inputs, env=environment, stdin=terminal, capture_output=True, text=True)
-    finally:
-        os.close(controller)
-        os.close(terminal)
-    assert (done.returncode, done.stderr) == (
-        2, "error: recording: expected a file on standard input, got a terminal\n",
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_long_stems_do_not_stay_in_memory(server: FakeServer, inputs: Path) -> None:
-    """Three minutes of four stems are 259 MB."""
-    n_chunk, n_chunks = 90_000, 90
-
-    def long_stems(request: Any, context: Any) -> Iterator[Any]:
-        chunk = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 2, n_chunk)).astype(np.float32)
-        for index in range(n_chunks):
-            response = stems(0, 1)
-            response.infer_response.outputs[0].shape[:] = chunk.shape
-            response.infer_response.raw_output_contents[0] = chunk.tobytes()
-            response.infer_response.raw_output_contents[1] = struct.pack("<q", index * n_chunk)
-            yield response
-        yield stems_report(samples=n_chunk * n_chunks)
-        yield final()
-
-    server.demucs = long_stems
-    line = [sys.executable, "-m", "heartvoice.cli.main", "separate", "--url", server.url, "song.mp3"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    # By way of a small process: a child's peak counts what its parent had when it forked.
-    measure = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", measure, *line], cwd=inputs, env=environment, capture_output=True, text=True, check=True
-    )
-    assert soundfile.info("stems/vocals.wav").frames == n_chunk * n_chunks
-    assert int(done.stdout) * 1024 < 170e6

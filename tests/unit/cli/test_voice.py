@@ -5,16 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import struct
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import soundfile
@@ -28,7 +21,6 @@ from tests.fakes.server import (
     FakeServer,
     audio,
     cover_report,
-    endless_song,
     error_response,
     event,
     final,
@@ -310,63 +302,3 @@ def test_a_full_disk_leaves_neither_song_nor_stems(
     assert result.exit_code == 1
     assert result.stderr.endswith(f"error: {path}: No space left on device\n")
     assert made() == []
-
-
-def endless(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Audio and as many stems until the caller is gone."""
-    for response in endless_song(request, context):
-        yield response
-        if response.infer_response.outputs[0].name == "AUDIO":
-            (start,) = struct.unpack("<q", response.infer_response.raw_output_contents[1])
-            yield mix_stems(start, 4_800)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("job", [SUNG, COVER], ids=["sung", "cover"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_leave_neither_song_nor_stems(
-    server: FakeServer, inputs: Path, job: tuple[str, ...], number: signal.Signals, code: int
-) -> None:
-    server.song = server.cover = endless
-    line = [sys.executable, "-m", "heartvoice.cli.main", job[0], "--url", server.url, *job[1:], "--stems", "parts"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(line, cwd=inputs, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("writing: 10/3000 frames")
-    time.sleep(0.2)  # some audio and stems have come
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in rest
-    if number == signal.SIGINT:
-        assert f"interrupted: the {job[0]} was cancelled and no file written" in rest
-    assert server.cancelled.wait(60)
-    assert made() == []
-
-
-@pytest.mark.slow
-def test_long_songs_with_stems_do_not_stay_in_memory(server: FakeServer, inputs: Path) -> None:
-    """Three minutes of a song and its stems are 207 MB."""
-    n_chunk, n_chunks = 96_000, 90
-
-    def long_song(request: Any, context: Any) -> Iterator[Any]:
-        chunk = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 2, n_chunk)).astype(np.float32)
-        for start in range(0, n_chunk * n_chunks, n_chunk):
-            yield stream_response({"AUDIO": chunk.sum(axis=0), "START": [start]})
-            yield stream_response({"STEMS": chunk, "START": [start]})
-        yield job_report({"stems"}, samples=n_chunk * n_chunks)
-        yield final()
-
-    server.song = long_song
-    line = [sys.executable, "-m", "heartvoice.cli.main", "song", "--url", server.url, "--tags", "pop", "--stems", "p"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    # By way of a small process: a child's peak counts what its parent had when it forked.
-    measure = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", measure, *line], cwd=inputs, env=environment, capture_output=True, text=True, check=True
-    )
-    assert soundfile.info("p/vocals.wav").frames == n_chunk * n_chunks
-    assert int(done.stdout) * 1024 < 160e6

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import soundfile
 
-from heartvoice import __version__
-from heartvoice.audio.encode import write_audio
 from heartvoice.client import AsyncClient, Client, Embedding, Event, Stems, StemsChunk, StemsReport
 from heartvoice.contracts.kserve import WANT_FINAL
 from heartvoice.contracts.models import DEMUCS, SPEAKER_ENCODER
-from heartvoice.contracts.provenance import provenance
 from heartvoice.errors import DeadlineError, EngineError, InvalidRequestError
 from tests.fakes.server import (
     SOURCES,
@@ -39,7 +34,7 @@ from tests.fakes.server import (
     stems_report,
     stream_response,
 )
-from tests.support.callers import Caller, listing
+from tests.support.callers import Caller
 
 SONG = b"a song"
 
@@ -88,23 +83,6 @@ def test_stream_stems_yields_chunks_events_and_report_in_order(server: FakeServe
     seen: list[Event] = []
     separate(server, caller, on_event=seen.append)
     assert seen == [Event("separate", 10, 19, 1.0)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "ogg"])
-def test_stems_save_themselves_with_their_origin(tmp_path: Path, server: FakeServer, caller: Caller, name: str) -> None:
-    tag = provenance(3, random_weights=False)
-    source = write_audio(tmp_path / "song.flac", np.zeros((2, 48_000)), tag).path
-    for recording, origin in ((source, f"; from: {tag}"), (SONG, "")):
-        made = separate(server, caller, recording=recording).save(tmp_path / "stems", name)
-        assert list(made) == list(SOURCES)
-        assert listing(tmp_path / "stems") == sorted(f"{source}.{name}" for source in SOURCES)
-        for source_name, file in made.items():
-            with soundfile.SoundFile(file.path) as written:
-                assert (written.samplerate, written.frames, written.channels) == (44_100, 66_150, 2)
-                assert written.comment == file.comment
-            wanted = f"separated by heartvoice {__version__}; source {source_name}; random weights{origin}"
-            assert file.comment == wanted
 
 
 # --------------------------------------------------------------------------------------------------------- refusals

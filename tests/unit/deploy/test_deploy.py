@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +49,6 @@ def test_dockerfile_is_clean_by_hadolint() -> None:
 
 def test_yaml_is_clean_by_yamllint() -> None:
     assert run(tool("yamllint"), "--strict", "-c", DEPLOY / ".yamllint.yaml", DEPLOY) == ""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm, which brings dclint")
-def test_compose_is_clean_by_dclint() -> None:
-    lint = re.search(r"--package=(dclint@\S+)", (ROOT / "Makefile").read_text())
-    assert lint
-    command = ["npm", "exec", "--yes", f"--package={lint[1]}", "--", "dclint", "--max-warnings", "0"]
-    run(*command, "-c", DEPLOY / ".dclintrc.yaml", DEPLOY / "compose.yaml")
 
 
 @needs_promtool
@@ -191,22 +181,3 @@ def test_image_brings_no_second_server() -> None:
     assert extras
     assert "gpu" in extras[1].split(",")
     assert not {"serve", "export"} & set(extras[1].split(","))
-
-
-@pytest.mark.slow
-def test_wheel_builds_from_the_build_context_alone(tmp_path: Path) -> None:
-    context = tmp_path / "context"
-    context.mkdir()
-    for name in copied():
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(
-                source, context / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "results")
-            )
-        else:
-            shutil.copy(source, context)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "wheels", context)
-    names = zipfile.ZipFile(next((tmp_path / "wheels").glob("heartvoice-*.whl"))).namelist()
-    assert "heartvoice/serving/song.py" in names
-    assert "heartvoice/server/profiles.py" in names
-    assert not [name for name in names if name.endswith((".onnx", ".plan", ".safetensors"))]

@@ -89,7 +89,7 @@ def test_typed_graphs_have_no_findings_but_the_expected_ones(
 @pytest.mark.parametrize(
     ("preset", "name"),
     [
-        pytest.param(replace(TINY, f0=F0S["rmvpe"]), "f0_network", id="rmvpe", marks=pytest.mark.slow),
+        pytest.param(replace(TINY, f0=F0S["rmvpe"]), "f0_network", id="rmvpe"),
         pytest.param(replace(TINY, speaker=SPEAKERS["campplus"]), "speaker_network", id="campplus"),
     ],
 )

@@ -31,10 +31,9 @@ from heartvoice.keyed_random import normal
 from heartvoice.models.bigvgan import bigvgan_manifest
 from heartvoice.models.campplus import Campplus
 from heartvoice.models.load import TensorSource, load_module
-from heartvoice.models.speaker import open_campplus, speaker_manifest
+from heartvoice.models.speaker import speaker_manifest
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.stages.svc.vocoder import VocodeStage
-from tests.support import weights_files
 from tests.support.golden_cases import GoldenFolder, assert_close, folder_params
 from tests.support.graphs import TINY, engine_of
 from tests.support.vocoders import SMALL, OneNetwork, golden, log_mel, random_source, vocoder, weight_norm_names
@@ -65,16 +64,6 @@ def compared(sizes: BigvganConfig, source: TensorSource, folder: Path, precision
 
 
 # --------------------------------------------------------------------------------------------------------------- golden
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_samples_are_the_reference(folder: GoldenFolder) -> None:
-    engine, io = golden_engine(folder), folder.io
-    assert_close(engine.run({"mel": io["mel"]})["audio"], io["wave"], 2e-5)
-    loud = engine.run({"mel": io["mel_loud"]})["audio"]
-    assert np.abs(loud).max() == 1.0
-    assert_close(loud, io["wave_loud"], 2e-5)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -220,16 +209,3 @@ def test_the_style_graph_has_its_own_contract(tmp_path: Path) -> None:
     assert (features.name, style.name) == (SVC_STYLE.inputs[0].name, SVC_STYLE.outputs[0].name)
     dims = [dim.dim_param or dim.dim_value for dim in features.type.tensor_type.shape.dim]
     assert dims == ["batch", "svc_style_frame", STYLE.n_bands]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", folder_params("seed_vc/campplus"))
-def test_style_with_official_weights_is_the_reference(folder: GoldenFolder, tmp_path: Path) -> None:
-    """As the network gives it: its length is about 12, not 1."""
-    sizes = CampplusConfig()
-    source = open_campplus(weights_files.campplus(folder.config["weights_sha256"]), sizes)
-    engine, io = engine_of(build_svc_style(sizes, source), tmp_path), folder.io
-    fbank = io["synthetic.fbank"]
-    style = engine.run({"features": (fbank - fbank.mean(axis=0))[None]})["embedding"]
-    assert_close(style, io["synthetic.embedding"], 1e-4)
-    assert np.linalg.norm(style) > 3

@@ -77,7 +77,7 @@ def test_a_song_has_a_voice_and_may_not_end_early() -> None:
     assert request.lm.min_frames == request.lm.n_frames == LOADS["song"].audio_s * 12.5
 
 
-@pytest.mark.parametrize("model", [pytest.param("htdemucs", marks=pytest.mark.slow), "vocoder"])
+@pytest.mark.parametrize("model", ["htdemucs", "vocoder"])
 def test_a_graph_gets_every_input_in_its_contracts_ranks(model: str) -> None:
     arrays = received(model)
     for spec in MODELS[model].inputs:

@@ -172,19 +172,6 @@ def test_a_window_off_the_grid_is_refused() -> None:
         sing(10, window=125)
 
 
-@pytest.mark.slow
-def test_continuous_join_equals_one_decoding_of_all_latents() -> None:
-    model = tiny()
-    latents = list(model.window_latents(codes_of(200), starting, plan=PLAN, steps=2))
-    fresh = [window[:, PLAN.context(index) :] for index, window in enumerate(latents)]
-    whole = model.decode_latents(torch.cat(fresh, dim=1))
-    pieces = list(model.decode_continuously(fresh))
-    np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-6)
-    song = sing(200, join="continuous")
-    np.testing.assert_allclose(song, whole[:, : song.shape[1]], atol=1e-6)
-    assert [piece.shape[1] for piece in pieces[:1]] == [(PLAN.latent_window - 2) * TINY.latent_hop]
-
-
 def test_pieces_shorter_than_the_decoder_s_context_join_too() -> None:
     model, latents = tiny(), torch.from_numpy(starting(0))[:, :60]
     pieces = model.decode_continuously(latents[:, start : start + 7] for start in range(0, 60, 7))

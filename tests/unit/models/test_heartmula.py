@@ -129,26 +129,6 @@ def the_songs() -> list[Song]:
     ]
 
 
-@pytest.mark.slow
-def test_songs_in_one_batch_at_different_positions_equal_songs_alone() -> None:
-    """Song 0 starts, song 1 joins a step later, song 2 two steps later, its prompt beside their frames."""
-    alone: list[list[StepOutputs]] = []
-    for song in the_songs():
-        cache = KVCache(TINY.lm.backbone, len(song.rows), 40)
-        alone.append([advance(cache, [song]) for _ in range(6)])
-    together = the_songs()
-    for song, rows in zip(together, [(0, 1), (2,), (3, 4)], strict=True):
-        song.rows = rows
-    cache = KVCache(TINY.lm.backbone, 5, 40)
-    for step in range(6):
-        present = together[: step + 1]
-        outputs = advance(cache, present)
-        for index in range(len(present)):
-            expected = alone[index][step - index]
-            torch.testing.assert_close(outputs.codes[index], expected.codes[0], rtol=0, atol=0)
-            torch.testing.assert_close(outputs.logits[index], expected.logits[0], rtol=0, atol=1e-4)
-
-
 def test_a_padded_prompt_equals_an_unpadded_one() -> None:
     for pad_to in (22, 30):
         plain, padded = the_songs()[2], the_songs()[2]
@@ -317,18 +297,6 @@ def test_temperature_0_is_argmax_of_every_codebook() -> None:
 
 def test_top_k_beyond_the_vocabulary_counts_as_the_vocabulary() -> None:
     assert write(top_k=10**6).tolist() == write(top_k=TINY.lm.audio_vocab_size).tolist()
-
-
-@pytest.mark.slow
-def test_same_seed_same_song_and_another_seed_another() -> None:
-    def song(seed: int) -> list[list[int]]:
-        frames: list[list[int]] = write(
-            uniform=lambda frame: keyed_random.uniform(seed, "lm", frame, (BOOKS,))
-        ).tolist()
-        return frames
-
-    assert song(3) == song(3)
-    assert song(3) != song(4)
 
 
 @pytest.mark.parametrize(

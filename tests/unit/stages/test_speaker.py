@@ -256,17 +256,6 @@ def test_the_batch_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_allclose(stage.embed(audio), together, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_campplus_hears_up_to_a_minute_at_once_and_equal_parts_of_more() -> None:
-    network = FakeNetwork(CAMPPLUS)
-    stage = SpeakerStage(network, CAMPPLUS)
-    stage.embed(long_voice(PIECE_FRAMES * HOP // 16_000))
-    stage.embed(long_voice(150))
-    lengths = [shape[1] for shape in network.shapes]
-    assert lengths == [PIECE_FRAMES - 2, 4998, 4998, 4998]
-    assert max(lengths) <= PIECE_FRAMES
-
-
 def test_campplus_features_have_no_mean_over_time() -> None:
     audio = say(FIRST)
     (features,) = campplus_features(audio, 80)

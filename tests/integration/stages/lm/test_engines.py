@@ -34,15 +34,13 @@ from tests.support.lm_engine_kinds import (
 from tests.support.lm_songs import PRESET, REQUESTS, codes_alone, request, song, song_that_ends_itself, write
 
 N_SLOTS = 4
-LESS_LIKELY_TO_BREAK = ("ort-int4", "torch-inexact")
-"""Each has a near relative that quick runs play."""
 ARRIVAL = st.tuples(st.integers(0, len(REQUESTS) - 1), st.integers(0, 4), st.integers(1, 9))
 """Which request, how many turns after the one before it comes, after how many of its frames it is cancelled."""
 
 
 def engines(*, but: Collection[str] = ()) -> pytest.MarkDecorator:
     """Run the test over every engine but these."""
-    marks = dict.fromkeys(ON_GPU, pytest.mark.gpu) | dict.fromkeys(LESS_LIKELY_TO_BREAK, pytest.mark.slow)
+    marks = dict.fromkeys(ON_GPU, pytest.mark.gpu)
     kinds = [kind for kind in (*ON_CPU, *ON_GPU) if kind not in but]
     return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks.get(kind, ())) for kind in kinds])
 
