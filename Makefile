@@ -35,7 +35,8 @@ help:
 song: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics @examples/lyrics.txt --tags @examples/tags.txt \
-	    --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" --duration 30 --seed 7 --output $(SONG)
+	    --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" --no-vocals convert \
+	    --duration 30 --seed 7 --output $(SONG)
 
 cover: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
