@@ -7,7 +7,7 @@ The songs are the voice bank's: six of 30 s with known words. The parts:
 * words: lyric error of each song's lines spoken, of its vocals, of the mix, of Spleeter's vocals (only with a
   repository), and of the vocals against another song's lyrics
 * long: lyric error of all vocals in a row, 180 s in several windows
-* no words: what is heard in noise, hum, tones, silence, vowels, bands, and songs of random weights (only with a
+* no words: what is heard in noise, hum, a tone, silence, vowels, bands, and songs of random weights (only with a
   repository)
 * cost: CPU seconds per second of singing
 
@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -124,10 +123,6 @@ class Bench:
         yield "tone", (0.1 * np.sin(880 * np.pi * clock)).astype(np.float32)
         yield "vowels", music.singer(12.0, SPEECH_RATE_HZ)
         yield "plucked band", resample(music.band(12.0).mean(axis=0), STEM_RATE_HZ, SPEECH_RATE_HZ)
-        example = run_path(str(ROOT / "examples" / "singer.py"))
-        for each in example["SINGERS"]:
-            sung = example["sing"](each, example["VOCALISE"], 12.0).astype(np.float32)
-            yield f"vocalise, {each.name}", resample(sung, example["RATE_HZ"], SPEECH_RATE_HZ)
         for song in self.songs:
             yield f"band of {song.name}", _mono(song.instrumental)
         yield from self._random_songs()

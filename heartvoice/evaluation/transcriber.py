@@ -52,6 +52,8 @@ MIN_HALVED_S = 6.0
 """A shorter window with a loop has no words."""
 _TIMESTAMP = SPEECH_RATE_HZ // 50
 """Samples at 16 kHz between neighbouring timestamps."""
+_TOKENS_PER_S, _MOST_TOKENS = 10.0, 224
+"""More tokens than the fastest singer has words, which ends loops; the library writes half of its `max_length`."""
 _QUIET_S = 0.2
 _STEP = SPEECH_RATE_HZ // 100
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -159,7 +161,8 @@ class Transcriber:
         heard again in halves, whose other beginnings often end it.
         """
         heard, until = self._window(audio, start, end, language)
-        if not heard.is_loop or end - start < MIN_HALVED_S * SPEECH_RATE_HZ:
+        nobody = heard.no_speech > MAX_NO_SPEECH
+        if not heard.is_loop or nobody or end - start < MIN_HALVED_S * SPEECH_RATE_HZ:
             yield heard
             if until < end:
                 yield from self._hear(audio, until, end, language)
@@ -179,8 +182,9 @@ class Transcriber:
         features = StorageView.from_array(whisper_log_mel(audio[start:end])[None])
         try:
             (result,) = self._model.generate(
-                features, [prompt], beam_size=1, return_scores=True, return_no_speech_prob=True
-            )
+                features, [prompt], beam_size=1, return_scores=True, return_no_speech_prob=True,
+                max_length=2 * min(_MOST_TOKENS, round(10 + _TOKENS_PER_S * (end - start) / SPEECH_RATE_HZ)),
+            )  # fmt: skip
         except Exception as error:  # the library raises RuntimeError and ValueError
             raise EngineError(f"the lyric judge failed: {error}") from error
         tokens = result.sequences_ids[0]

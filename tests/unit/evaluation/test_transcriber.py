@@ -80,6 +80,11 @@ def test_a_loop_is_heard_again_in_halves() -> None:
     ]  # fmt: skip
 
 
+def test_a_loop_where_nobody_speaks_is_not_heard_again() -> None:
+    (heard,) = transcriber(Said(LOOP, no_speech=0.8), Said("never said"))[0].hear(silence(24.0), "en")
+    assert not heard.has_words
+
+
 def test_a_text_that_breaks_off_goes_on_where_it_did() -> None:
     judge, _ = transcriber(Said("leave a", breaks_off_at_s=12.5), Said("lamp", breaks_off_at_s=2.0), Said("on"))
     heard = judge.hear(silence(20.0), "en")
