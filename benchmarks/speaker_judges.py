@@ -39,8 +39,8 @@ Vectors = list[Samples]
 
 WOMEN = ("af_heart", "af_bella", "af_nova", "af_sarah", "bf_emma", "bf_isabella")
 MEN = ("am_michael", "am_fenrir", "am_puck", "am_adam", "bm_george", "bm_lewis")
-MIDDLES = {"f": 55, "m": 46}
-"""MIDI note near the median of a woman's and a man's speech."""
+LOWEST = {"f": 53, "m": 44}
+"""MIDI note, two semitones below the median of a woman's and a man's speech."""
 FIRST, SECOND = "harbour", "engine"
 """Songs whose first lines are spoken, and spoken or sung, for comparison."""
 N_LINES = 2
@@ -87,7 +87,7 @@ def joined(voice: str, song: str) -> Samples:
 
 def sung(voice: str, song: str) -> Samples:
     """The first lines of a song as singing, [N] at 16 kHz."""
-    plan = replace(SONGS[song], voice=voice, middle=MIDDLES[voice[1]])
+    plan = replace(SONGS[song], voice=voice, low=LOWEST[voice[1]])
     rng, start, parts = np.random.default_rng(plan.seed), 0, []
     for index, line in enumerate(lines_of(song)[:N_LINES]):
         places, n_sounds = kokoro.syllable_places(line.phonemes), kokoro.sound_count(line.phonemes)
