@@ -83,8 +83,12 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables that affect threads and device selection."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    """Return the environment variables that affect threads and device selection; not those that name folders."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_VARIABLES) and not value.startswith("/")
+    }
 
 
 def facts() -> dict[str, Any]:

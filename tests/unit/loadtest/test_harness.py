@@ -81,6 +81,14 @@ def test_difference_is_relative_and_in_decibels() -> None:
     assert difference(reference, reference) == {"relative_error": 0, "snr_db": 999}
 
 
+def test_a_result_names_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTVOICE_GOLDEN", "/somebody/golden:/somebody/vectors")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = machine.environment()
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert "HEARTVOICE_GOLDEN" not in found
+
+
 def test_the_best_calibration_is_kept_for_each_machine(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     one, other = BestCalibration(path, "one"), BestCalibration(path, "other")
