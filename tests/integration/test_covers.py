@@ -323,40 +323,6 @@ def test_a_stage_killed_in_the_middle_fails_the_cover_clearly(
     wait_until(lambda: Metrics(server.metrics_url).value("heartvoice_jobs_live") == 0, 60.0, "jobs still live")
 
 
-def test_a_killed_stage_costs_a_cover_time_and_not_one_sample(victims: EmbeddedServer, voice: bytes) -> None:
-    victim = "demucs"
-    recording, old = (music.song(18.0)[0], STEM_RATE_HZ), victims.stub_pids()[victim]
-    with Client(victims.url, stall_timeout_s=4.0) as client:
-        undisturbed = client.cover(recording, voice, consent=CONSENT, live=True)
-        messages = list[Any]()
-        for message in client.stream_cover(recording, voice, consent=CONSENT, live=True):
-            if isinstance(message, AudioChunk) and not message.start:
-                os.kill(old, signal.SIGKILL)
-            messages.append(message)
-    wait_for_process(victims, victim, old)
-    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
-    audio = [message.audio for message in messages if isinstance(message, AudioChunk)]
-    assert np.array_equal(np.concatenate(audio, axis=1), undisturbed.audio)
-
-
-def test_a_killed_stage_costs_a_separation_time_and_not_one_sample(
-    victims: EmbeddedServer, repository: Repository
-) -> None:
-    name = repository.preset.separator.engine
-    recording, old = (music.song(30.0)[0], STEM_RATE_HZ), victims.stub_pids()[name]
-    with Client(victims.url, stall_timeout_s=4.0) as client:
-        undisturbed = client.separate(recording)
-        messages = list[Any]()
-        for message in client.stream_stems(recording):
-            if isinstance(message, StemsChunk) and not message.start:
-                os.kill(old, signal.SIGKILL)
-            messages.append(message)
-    wait_for_process(victims, name, old)
-    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
-    stems = np.concatenate([message.stems for message in messages if isinstance(message, StemsChunk)], axis=2)
-    assert np.array_equal(stems, np.stack(list(undisturbed.values())))
-
-
 def rest_of(stream: Iterator[Message]) -> tuple[list[Message], str]:
     """What a stream still brings, or the stage that it failed for."""
     try:
@@ -429,3 +395,37 @@ def test_consent_is_required(client: Client, server: EmbeddedServer, recording: 
     del inputs["voice_consent"]
     with Raw(server.url) as raw:
         assert next(raw.stream("cover", inputs))["error"].startswith("INVALID_ARG: voice_consent")
+
+
+def test_a_killed_stage_costs_a_cover_time_and_not_one_sample(victims: EmbeddedServer, voice: bytes) -> None:
+    victim = "demucs"
+    recording, old = (music.song(18.0)[0], STEM_RATE_HZ), victims.stub_pids()[victim]
+    with Client(victims.url, stall_timeout_s=4.0) as client:
+        undisturbed = client.cover(recording, voice, consent=CONSENT, live=True)
+        messages = list[Any]()
+        for message in client.stream_cover(recording, voice, consent=CONSENT, live=True):
+            if isinstance(message, AudioChunk) and not message.start:
+                os.kill(old, signal.SIGKILL)
+            messages.append(message)
+    wait_for_process(victims, victim, old)
+    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
+    audio = [message.audio for message in messages if isinstance(message, AudioChunk)]
+    assert np.array_equal(np.concatenate(audio, axis=1), undisturbed.audio)
+
+
+def test_a_killed_stage_costs_a_separation_time_and_not_one_sample(
+    victims: EmbeddedServer, repository: Repository
+) -> None:
+    name = repository.preset.separator.engine
+    recording, old = (music.song(30.0)[0], STEM_RATE_HZ), victims.stub_pids()[name]
+    with Client(victims.url, stall_timeout_s=4.0) as client:
+        undisturbed = client.separate(recording)
+        messages = list[Any]()
+        for message in client.stream_stems(recording):
+            if isinstance(message, StemsChunk) and not message.start:
+                os.kill(old, signal.SIGKILL)
+            messages.append(message)
+    wait_for_process(victims, name, old)
+    assert messages.pop().attempts > 1, "nothing was lost: the test shows nothing"
+    stems = np.concatenate([message.stems for message in messages if isinstance(message, StemsChunk)], axis=2)
+    assert np.array_equal(stems, np.stack(list(undisturbed.values())))

