@@ -98,9 +98,7 @@ def open_campplus(path: Path, sizes: CampplusConfig | None = None) -> TorchFile:
     Raises:
         CheckpointError: the file is missing, damaged or does not fit.
     """
-    source = TorchFile.open(path)
-    check_tensors(source, speaker_manifest(sizes or CampplusConfig()))
-    return source
+    return _open_flat(path, sizes or CampplusConfig())
 
 
 def open_ecapa(path: Path, sizes: EcapaConfig | None = None) -> TorchFile:
@@ -113,8 +111,13 @@ def open_ecapa(path: Path, sizes: EcapaConfig | None = None) -> TorchFile:
     Raises:
         CheckpointError: the file is missing, damaged or does not fit.
     """
+    return _open_flat(path, sizes or EcapaConfig())
+
+
+def _open_flat(path: Path, sizes: AnySpeaker) -> TorchFile:
+    """Open a file whose tensors have the network's own names."""
     source = TorchFile.open(path)
-    check_tensors(source, speaker_manifest(sizes or EcapaConfig()))
+    check_tensors(source, speaker_manifest(sizes))
     return source
 
 

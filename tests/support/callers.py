@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -39,6 +41,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("HEARTVOICE_URL", raising=False)
     return tmp_path
+
+
+def peak_bytes(*arguments: str, cwd: Path) -> int:
+    """Run a command of heartvoice in a process of its own; return the most memory that it took."""
+    line = [sys.executable, "-m", "heartvoice.cli.main", *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # By way of a small process: a child's peak counts what its parent had when it forked.
+    measure = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure, *line], cwd=cwd, env=environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout) * 1024
 
 
 def heartvoice(*arguments: str, **options: Any) -> Result:

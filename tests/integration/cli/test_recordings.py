@@ -25,6 +25,7 @@ from tests.fakes.server import (
     stems,
     stems_report,
 )
+from tests.support.callers import peak_bytes
 from tests.unit.cli.test_recording_errors import COVER
 from tests.unit.cli.test_recordings import inputs, made  # noqa: F401
 
@@ -89,15 +90,6 @@ def test_long_stems_do_not_stay_in_memory(server: FakeServer, inputs: Path) -> N
         yield final()
 
     server.demucs = long_stems
-    line = [sys.executable, "-m", "heartvoice.cli.main", "separate", "--url", server.url, "song.mp3"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    # By way of a small process: a child's peak counts what its parent had when it forked.
-    measure = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", measure, *line], cwd=inputs, env=environment, capture_output=True, text=True, check=True
-    )
+    peak = peak_bytes("separate", "--url", server.url, "song.mp3", cwd=inputs)
     assert soundfile.info("stems/vocals.wav").frames == n_chunk * n_chunks
-    assert int(done.stdout) * 1024 < 170e6
+    assert peak < 170e6

@@ -25,6 +25,7 @@ from tests.fakes.server import (
     mix_stems,
     stream_response,
 )
+from tests.support.callers import peak_bytes
 from tests.unit.cli.test_voice import COVER, SUNG, inputs, made  # noqa: F401
 
 
@@ -76,15 +77,6 @@ def test_long_songs_with_stems_do_not_stay_in_memory(server: FakeServer, inputs:
         yield final()
 
     server.song = long_song
-    line = [sys.executable, "-m", "heartvoice.cli.main", "song", "--url", server.url, "--tags", "pop", "--stems", "p"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    # By way of a small process: a child's peak counts what its parent had when it forked.
-    measure = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", measure, *line], cwd=inputs, env=environment, capture_output=True, text=True, check=True
-    )
+    peak = peak_bytes("song", "--url", server.url, "--tags", "pop", "--stems", "p", cwd=inputs)
     assert soundfile.info("p/vocals.wav").frames == n_chunk * n_chunks
-    assert int(done.stdout) * 1024 < 160e6
+    assert peak < 160e6
