@@ -1,0 +1,216 @@
+"""The training frame: it goes on exactly where it ended, and keeps what it had."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heartvoice.keyed_random import bits
+from train.frame import state as states
+from train.frame.errors import TrainingError
+from train.frame.loop import Options, train
+from train.frame.muon import Muon, orthogonalise
+from train.frame.optimisers import Optimisers
+from train.frame.schedule import FLOOR, rate_factor
+from train.frame.state import load_state
+from train.frame.task import Group, Moment, Task
+from train.frame.weights import write_checkpoint
+
+
+class Fit(Task):
+    """A small network that learns a product of noise, with dropout."""
+
+    name = "fit"
+
+    def __init__(
+        self, width: int = 8, stop_at: int | None = None, poison: int | None = None, dropout: float = 0.1
+    ) -> None:
+        self.network = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, 1))
+        self.width, self.stop_at, self.poison = width, stop_at, poison
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return {"width": self.width}
+
+    def groups(self) -> Sequence[Group]:
+        parameters = list(self.network.parameters())
+        return [
+            Group([p for p in parameters if p.ndim == 2], "muon", 0.02),
+            Group([p for p in parameters if p.ndim == 1], "adam", 0.01),
+        ]
+
+    def compose(self, moment: Moment, rng: np.random.Generator) -> Any:
+        x = rng.standard_normal((16, 4)).astype(np.float32)
+        return {"x": torch.from_numpy(x), "y": torch.from_numpy(x[:, :1] * x[:, 1:2])}
+
+    def loss(self, batch: Any, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        if moment.step == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        error = (self.network(batch["x"]) - batch["y"]).square().mean()
+        return error * (float("nan") if moment.step == self.poison else 1.0), {"error": error}
+
+    def check(self) -> Mapping[str, float]:
+        batch = self.compose(Moment(0, 1), np.random.default_rng(1))
+        return {"error": float((self.network(batch["x"]) - batch["y"]).square().mean())}
+
+    def write(self, folder: Path) -> Sequence[Path]:
+        return write_checkpoint(folder, self.network.state_dict(), {})
+
+
+def options_of(folder: Path, **changes: Any) -> Options:
+    return replace(Options(folder, steps=10, log_steps=2, check_steps=4), **changes)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / states.LOG).read_text().splitlines()]
+
+
+def same(one: states.State | None, other: states.State | None) -> bool:
+    assert one is not None
+    assert other is not None
+    return all(torch.equal(value, other.network[name]) for name, value in one.network.items())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_sittings_of_five_steps_make_the_weights_of_ten(tmp_path: Path, workers: int) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train(Fit, options_of(whole))
+    assert not train(partial(Fit, stop_at=4), options_of(halves, workers=workers))
+    paused = load_state(halves)
+    assert paused is not None
+    assert paused.step == 5
+    assert train(Fit, options_of(halves))
+    assert same(load_state(whole), load_state(halves))
+    kept = [(entry["event"], entry["step"]) for entry in log_of(halves)]
+    assert [step for event, step in kept if event == "train"] == [2, 4, 6, 8, 10]
+    assert [(e, s) for e, s in kept if e != "train"] == [
+        ("start", 0), ("check", 4), ("pause", 5), ("start", 5), ("check", 8), ("check", 10), ("end", 10)
+    ]  # fmt: skip
+
+
+class Both(Fit):
+    """What two processes do together, in one: the mean of their losses."""
+
+    def compose(self, moment: Moment, rng: np.random.Generator) -> Any:
+        keys = (f"fit/{rank}" for rank in (0, 1))
+        return [super(Both, self).compose(moment, np.random.Generator(bits(0, key, moment.step))) for key in keys]
+
+    def loss(self, batch: Any, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        return torch.stack([super(Both, self).loss(part, moment)[0] for part in batch]).mean(), {}
+
+    def check(self) -> Mapping[str, float]:
+        return {}
+
+
+def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
+    train(partial(Fit, dropout=0.0), options_of(tmp_path / "two", steps=3, processes=2))
+    train(partial(Both, dropout=0.0), options_of(tmp_path / "one", steps=3))
+    two, one = load_state(tmp_path / "two"), load_state(tmp_path / "one")
+    assert two is not None
+    assert one is not None
+    torch.testing.assert_close(two.network, one.network, rtol=1e-3, atol=1e-3)  # Muon widens roundings
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    train(Fit, options_of(tmp_path, steps=120, log_steps=20, check_steps=1000))
+    errors = [entry["error"] for entry in log_of(tmp_path) if entry["event"] == "train"]
+    assert errors[-1] < 0.75 * errors[0]
+
+
+def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(partial(Fit, stop_at=4), options_of(tmp_path))
+    before = (tmp_path / states.FILE).read_bytes()
+
+    def killed(value: object, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(OSError, match="No space left"):
+        train(Fit, options_of(tmp_path))
+    assert (tmp_path / states.FILE).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [states.LOG, states.FILE]
+    monkeypatch.undo()
+    assert train(Fit, options_of(tmp_path))
+    assert [entry["step"] for entry in log_of(tmp_path) if entry["event"] == "train"] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("make_task", "changes", "message"),
+    [
+        (partial(Fit, width=9), {}, "width is 8 in the state and 9 now"),
+        (Fit, {"seed": 1}, "seed is 0 in the state and 1 now"),
+        (Fit, {"steps": 4}, "has 5 steps already, got 4"),
+    ],
+)
+def test_a_state_of_another_training_is_refused(
+    tmp_path: Path, make_task: Any, changes: dict[str, Any], message: str
+) -> None:
+    train(partial(Fit, stop_at=4), options_of(tmp_path))
+    with pytest.raises(TrainingError, match=message):
+        train(make_task, options_of(tmp_path, **changes))
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / states.FILE).write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(TrainingError, match=r"state\.pt: not a training state"):
+        train(Fit, options_of(tmp_path))
+
+
+def test_a_gradient_that_is_not_finite_keeps_the_state(tmp_path: Path) -> None:
+    train(partial(Fit, stop_at=4), options_of(tmp_path))
+    before = (tmp_path / states.FILE).read_bytes()
+    with pytest.raises(TrainingError, match="step 7: the gradient is not finite"):
+        train(partial(Fit, poison=7), options_of(tmp_path))
+    assert (tmp_path / states.FILE).read_bytes() == before
+
+
+def test_the_rate_warms_up_stays_and_falls() -> None:
+    factors = [rate_factor(step, 1000) for step in range(1000)]
+    assert factors[0] == pytest.approx(0.01)
+    assert set(factors[99:699]) == {1.0}
+    assert np.all(np.diff(factors[700:]) < 0)
+    assert factors[-1] == pytest.approx(FLOOR)
+    assert factors[:690] == [rate_factor(step, 5000) for step in range(690)]  # a longer training begins alike
+
+
+@pytest.mark.parametrize("shape", [(12, 7), (7, 12), (6, 4, 5)])
+def test_a_step_of_muon_is_relative_to_the_weight(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(shape))
+    before = weight.detach().clone()
+    weight.grad = 1e-6 * torch.randn(shape)
+    Muon([weight], lr=0.01).step()
+    moved = (weight.detach() - before).flatten(1)
+    tall = max(1.0, moved.shape[0] / moved.shape[1]) ** 0.5
+    assert float(moved.norm() / before.norm() / tall) == pytest.approx(0.01, rel=0.2)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(9, 30)))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_every_parameter_is_in_one_group() -> None:
+    network = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="bias and 0 more parameters are in no group"):
+        Optimisers(network, [Group([*network.parameters()][:1], "muon", 0.1)])
+    with pytest.raises(ValueError, match="at least two axes"):
+        Optimisers(network, [Group(list(network.parameters()), "muon", 0.1)])
+
+
+def test_weights_too_large_for_float16_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="w: a weight is too large for float16"):
+        write_checkpoint(tmp_path, {"w": torch.tensor([1e6])}, {})
+    files = write_checkpoint(tmp_path, {"w": torch.tensor([1.5]), "n": torch.tensor([3])}, {"a": 1})
+    first = files[0].read_bytes()
+    write_checkpoint(tmp_path, {"n": torch.tensor([3]), "w": torch.tensor([1.5])}, {"a": 1})
+    assert files[0].read_bytes() == first

@@ -1,0 +1,1 @@
+"""Training of the demo preset's networks, from a checkout; not packaged."""

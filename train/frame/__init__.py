@@ -1,0 +1,1 @@
+"""What every training shares: optimisers, schedule, saved state, processes, log and weights."""
