@@ -42,7 +42,8 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.stages.separation.request import Carry, SeparationRequest
 from heartvoice.stages.separation.stage import SeparateStage
 from tests.support import music, voice_bank
-from tests.support.voice_bank import BankSong, kokoro
+from tests.support.voice_bank import BankSong
+from train.voices import kokoro
 
 Samples = NDArray[np.float32]
 ROOT = Path(__file__).parents[1]

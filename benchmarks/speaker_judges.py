@@ -30,9 +30,10 @@ from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.evaluation.judges import CAMPPLUS, ECAPA, RESEMBLYZER, WAVLM
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.stages.speaker import SpeakerStage
-from tests.support.voice_bank import SONGS, kokoro, singing, spoken
+from tests.support.voice_bank import SONGS, singing, spoken
 from tests.support.voice_bank.lines import lines_of
 from tests.support.voice_bank.songs import write_melody
+from train.voices import kokoro
 
 Samples = NDArray[np.float32]
 Vectors = list[Samples]

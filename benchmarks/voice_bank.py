@@ -27,8 +27,8 @@ from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.loadtest.signals import score
 from tests.support import voice_bank
-from tests.support.voice_bank import kokoro
 from tests.support.voice_bank.songs import RATE_HZ
+from train.voices import kokoro
 
 Samples = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import numpy as np
 import symusic
 from numpy.typing import NDArray
 
-from tests.support.voice_bank import packages
+from train.voices import packages
 
 RATE_HZ = 44_100
 TICKS = 480

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 import heartvoice
 from tests.support.music import Samples
-from tests.support.voice_bank import band, kokoro
+from tests.support.voice_bank import band
 from tests.support.voice_bank.songs import PEAK_DBTP, RATE_HZ, SONGS, song, spoken
+from train.voices import kokoro
 
 FOLDER = Path(heartvoice.__file__).parent / "examples"
 VOICE, RECORDING, NOTICE = (FOLDER / name for name in ("voice.flac", "recording.flac", "NOTICE"))

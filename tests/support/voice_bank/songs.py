@@ -21,9 +21,10 @@ from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import F0_RATE_HZ
 from heartvoice.export.wheel_files import cache_folder
 from tests.support import music
-from tests.support.voice_bank import band, kokoro, packages, singing
+from tests.support.voice_bank import band, singing
 from tests.support.voice_bank.band import Part, Style
 from tests.support.voice_bank.lines import Line, lines_of
+from train.voices import kokoro, packages
 
 Samples = NDArray[np.float32]
 Wave = NDArray[np.float64]

@@ -16,10 +16,10 @@ import pytest
 from heartvoice.errors import ExportError
 from tests.support.synthetic_voice import RATE_HZ, synthetic_voice
 from tests.support.voice_bank import SONGS, phonemes, singing
-from tests.support.voice_bank.kokoro import sound_count, syllable_places
 from tests.support.voice_bank.lines import lines_of
-from tests.support.voice_bank.packages import NpmPackage, unpacked
 from tests.support.voice_bank.songs import write_melody
+from train.voices.kokoro import sound_count, syllable_places
+from train.voices.packages import NpmPackage, unpacked
 
 
 def test_the_phonemes_of_the_lines_are_those_that_espeak_gives() -> None:

@@ -1,0 +1,32 @@
+"""Syllables on notes of any length."""
+
+from __future__ import annotations
+
+import pytest
+
+from train.demo.spelling import SpelledSyllable, fill
+
+SYLLABLE = SpelledSyllable((1, 2), (3, 4, 5), (6, 7))
+
+
+@pytest.mark.parametrize(
+    ("slots", "atoms"),
+    [
+        (2, [3, 5]),
+        (3, [2, 3, 5]),
+        (4, [2, 3, 5, 7]),
+        (6, [1, 2, 3, 5, 6, 7]),
+        (7, [1, 2, 3, 4, 5, 6, 7]),
+        (10, [1, 2, 3, 3, 3, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_the_vowel_takes_the_room_and_consonants_stay(slots: int, atoms: list[int]) -> None:
+    assert fill(SYLLABLE, slots) == atoms
+
+
+@pytest.mark.parametrize("slots", range(2, 30))
+def test_a_note_is_filled_exactly(slots: int) -> None:
+    for syllable in (SYLLABLE, SpelledSyllable((), (9,), ()), SpelledSyllable((1, 2, 3), (4, 5), ())):
+        made = fill(syllable, slots)
+        assert len(made) == slots
+        assert made == sorted(made)
