@@ -52,25 +52,28 @@ def _file(package: Path, name: str) -> Path | None:
 
 def _imports(path: Path) -> set[str]:
     """Return the names of the modules that a file may import, in functions too."""
-    collector = _Imports()
-    collector.visit(ast.parse(path.read_bytes()))
-    return collector.names
+    names, pending = set[str](), list[ast.stmt](ast.parse(path.read_bytes()).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:  # the names may be modules
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif not _is_for_annotations(node):
+            pending += _statements(node)
+    return names
 
 
-class _Imports(ast.NodeVisitor):
-    def __init__(self) -> None:
-        self.names: set[str] = set()
+def _is_for_annotations(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
-    def visit_If(self, node: ast.If) -> None:
-        """Skip the block of `if TYPE_CHECKING`."""
-        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        """Take `import heartvoice.module`."""
-        self.names |= {alias.name for alias in node.names}
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        """Take `from heartvoice.module import name`, where the name may be a module."""
-        if node.module:
-            self.names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+def _statements(node: ast.AST) -> list[ast.stmt]:
+    """Return the statements inside a statement. Expressions hold none, and are most of a tree."""
+    found = list[ast.stmt]()
+    for field in ("body", "orelse", "finalbody"):
+        found += getattr(node, field, [])
+    for field in ("handlers", "cases"):
+        for block in getattr(node, field, []):
+            found += _statements(block)
+    return found

@@ -28,6 +28,7 @@ from heartvoice.checkpoints.safetensors_reader import Checkpoint, TensorSource
 from heartvoice.checkpoints.torch_reader import TorchFile
 from heartvoice.config.svc import BigvganConfig
 from heartvoice.errors import CheckpointError
+from heartvoice.models.meta_build import on_meta_device
 
 GENERATOR, CONFIG = "bigvgan_generator.pt", "config.json"
 UP_PAD, UP_CROP, DOWN_PADS = 5, 15, (5, 6)
@@ -66,7 +67,7 @@ def open_bigvgan(folder: Path) -> tuple[BigvganConfig, TensorSource]:
 
 def bigvgan_manifest(sizes: BigvganConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the network's tensors."""
-    with torch.device("meta"):
+    with on_meta_device():
         return {name: tuple(tensor.shape) for name, tensor in Bigvgan(sizes).state_dict().items()}
 
 

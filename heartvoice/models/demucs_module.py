@@ -78,7 +78,8 @@ class Separator(nn.Module):
         """Build the networks on torch's default device; `arguments` are those of `HTDemucs` for these sizes."""
         super().__init__()
         self.sizes = sizes
-        arguments = {**arguments, "rescale": 0}  # it affects initial weights only, which are unused here
+        # They affect initial weights only, which are unused here.
+        arguments = {**arguments, "rescale": 0, "emb_smooth": False}
         self.models = nn.ModuleList([Hybrid(**arguments) for _ in range(sizes.n_models)])
 
     def spectrum_of(self, mix: Tensor) -> Tensor:

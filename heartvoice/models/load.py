@@ -72,9 +72,9 @@ def build_module(sizes: AnyConfig, *, decode_only: bool = False) -> nn.Module:
     Raises:
         TypeError: the network has no module.
     """
-    import torch
+    from heartvoice.models.meta_build import on_meta_device
 
-    with torch.device("meta"):
+    with on_meta_device():
         match sizes:
             case HeartMuLaConfig():
                 from heartvoice.models.heartmula import HeartMuLa

@@ -18,6 +18,7 @@ from heartvoice.checkpoints.wavlm import wavlm_sizes
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.models.campplus import Campplus
 from heartvoice.models.ecapa import Ecapa
+from heartvoice.models.meta_build import on_meta_device
 from heartvoice.models.wavlm import Wavlm, training_only
 
 MIN_NORM = 1e-12
@@ -65,7 +66,7 @@ def build_speaker(sizes: AnySpeaker) -> nn.Module:
 
 def speaker_manifest(sizes: AnySpeaker) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a speaker encoder's tensors."""
-    with torch.device("meta"):
+    with on_meta_device():
         return {name: tuple(tensor.shape) for name, tensor in build_speaker(sizes).state_dict().items()}
 
 

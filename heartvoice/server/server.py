@@ -360,9 +360,9 @@ class EmbeddedServer:
 
     def _restart_model(self, name: str, stubs: StubHealth) -> None:
         with self._reloading:  # another thread's reload has ended
-            pid = self.stub_pids()[name]
-            fault = stubs.diagnose(name, pid)
-            if fault is None or self._stopping.is_set() or not self._alive():
+            pid = process_registry.serving_pid(name, self._folder())
+            fault = stubs.diagnose(name, pid) if pid is not None else None
+            if pid is None or fault is None or self._stopping.is_set() or not self._alive():
                 return
             log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, fault)
             if fault != DIED:

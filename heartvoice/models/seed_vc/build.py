@@ -31,7 +31,7 @@ def build_part(sizes: AnyPart) -> nn.Module:
 
 def part_manifest(sizes: AnyPart) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a network's used tensors."""
-    import torch
+    from heartvoice.models.meta_build import on_meta_device
 
-    with torch.device("meta"):
+    with on_meta_device():
         return {name: tuple(tensor.shape) for name, tensor in build_part(sizes).state_dict().items()}

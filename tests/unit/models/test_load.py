@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from heartvoice.config.presets import PRESETS, HeartCodecConfig, HeartMuLaConfig, TransformerConfig
+from heartvoice.config.presets import PRESETS, HeartCodecConfig, HeartMuLaConfig, TransformerConfig, htdemucs_of
 from heartvoice.contracts.network_names import NETWORKS, Network
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
@@ -47,6 +48,13 @@ Tensors = dict[str, Tensor]
 def tensors_of(sizes: HeartMuLaConfig | HeartCodecConfig) -> Tensors:
     source = random_checkpoint(sizes, 1)
     return {name: torch.from_numpy(source.array(name)) for name in sorted(source.names)}
+
+
+def test_a_module_is_built_without_torchs_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes as long as all the rest of a small export."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    for sizes in (htdemucs_of("tiny"), PRESETS["tiny"].codec, PRESETS["tiny"].speaker):
+        assert all(tensor.is_meta for tensor in build_module(sizes).state_dict().values())
 
 
 def save(tensors: Tensors, folder: Path, name: str = "model.safetensors") -> Path:
