@@ -17,6 +17,7 @@ from heartvoice.checkpoints.official import (
     LICENCES,
     RMVPE,
     ROFORMER_LICENCE,
+    SONG_LICENCE,
     SPEAKER_LICENCES,
     TOKENIZER,
     WAVLM,
@@ -218,18 +219,8 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
     """
-    lm, codec = Checkpoint.open(_folder(folder, _LM_FOLDER)), Checkpoint.open(_folder(folder, _CODEC_FOLDER))
+    sized, sources = _song_files(folder, preset)
     generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
-    sources: dict[Network, TensorSource] = {"lm": lm, "codec": codec}
-    with _belonging(folder):
-        lm_sizes, codec_sizes = HeartMuLaConfig.from_config(lm.config), HeartCodecConfig.from_config(codec.config)
-        sized = replace(
-            preset,
-            lm=lm_sizes,
-            codec=codec_sizes,
-            ids=GenerationIds.from_config(_parsed(folder / GENERATION, generation)),
-            max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
-        )
     separator_sizes: AnySeparator = preset.separator
     if isinstance(separator_sizes, SeparatorConfig):
         separator_sizes, sources["separator"] = open_separator(folder / "demucs", separator_sizes)
@@ -264,6 +255,48 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
             **{network: wheel.licence for network, (wheel, _) in published.items()},
         },
     )
+
+
+def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None = None) -> Weights:
+    """Open the weights of language model and codec; all other networks are published ones, or random.
+
+    Args:
+        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`.
+        preset: as for `official_weights`.
+        seed: of the random weights.
+        separator: as for `random_weights`.
+
+    Raises:
+        CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
+    """
+    sized, sources = _song_files(folder, preset)
+    generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
+    for network, source in sources.items():
+        verify(source, network_sizes(sized, network))
+    drawn = random_weights(sized, seed, separator)
+    return replace(
+        drawn,
+        opened={**drawn.opened, **{network: _always(source) for network, source in sources.items()}},
+        tokenizer=lambda: tokenizer,
+        gen_config=generation,
+        published={**drawn.published, **dict.fromkeys(sources, f"{preset.name}, trained")},
+        licences={**drawn.licences, **dict.fromkeys(sources, SONG_LICENCE)},
+    )
+
+
+def _song_files(folder: Path, preset: Preset) -> tuple[Preset, dict[Network, TensorSource]]:
+    """Open language model and codec, and give the preset the sizes that their files state."""
+    lm, codec = Checkpoint.open(_folder(folder, _LM_FOLDER)), Checkpoint.open(_folder(folder, _CODEC_FOLDER))
+    with _belonging(folder):
+        lm_sizes, codec_sizes = HeartMuLaConfig.from_config(lm.config), HeartCodecConfig.from_config(codec.config)
+        sized = replace(
+            preset,
+            lm=lm_sizes,
+            codec=codec_sizes,
+            ids=GenerationIds.from_config(_parsed(folder / GENERATION, _text(folder / GENERATION))),
+            max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
+        )
+    return sized, {"lm": lm, "codec": codec}
 
 
 def _speaker_licence(sizes: AnySpeaker) -> dict[str, str]:

@@ -11,7 +11,16 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from heartvoice.cli.optional_dependencies import require
-from heartvoice.config.presets import F0S, PRESETS, SEPARATORS, SPEAKERS, Preset, RoformerConfig, with_separator
+from heartvoice.config.presets import (
+    F0S,
+    PRESETS,
+    SEPARATORS,
+    SONG_PRESETS,
+    SPEAKERS,
+    Preset,
+    RoformerConfig,
+    with_separator,
+)
 from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -321,13 +330,15 @@ def _quantize(dialect: Literal["standard", "ort"], choice: str | None) -> str | 
 
 
 def _weights(preset: Preset, folder: Path | None, seed: int | None, separator: Path | None) -> Weights:
-    from heartvoice.export.weights import official_weights, random_weights
+    from heartvoice.export.weights import official_weights, random_weights, song_weights
 
     if separator is not None and not isinstance(preset.separator, RoformerConfig):
         names = ", ".join(name for name, sizes in SEPARATORS.items() if isinstance(sizes, RoformerConfig))
         raise InvalidRequestError(
             f"--separator-weights: expected with --separator {names}, got {preset.separator.engine}"
         )
+    if folder is not None and preset.name in SONG_PRESETS:
+        return song_weights(folder, preset, seed or 0, separator)
     if folder is not None and seed is not None:
         raise InvalidRequestError("--weights and --random-weights: expected one of them, got both")
     if folder is not None:

@@ -268,6 +268,18 @@ _OSS_3B = Preset(
     name="oss-3b", lm=HeartMuLaConfig(), codec=HeartCodecConfig(), separator=SEPARATORS["htdemucs_ft"], f0=F0S["rmvpe"]
 )
 
+DEMO_LM = HeartMuLaConfig(
+    backbone=TransformerConfig(4, 4, 2, 128, 320, 4096),
+    decoder=TransformerConfig(2, 3, 1, 96, 256, 2048),
+    text_vocab_size=1408,
+    audio_vocab_size=1029,
+    muq_dim=32,
+)
+"""The language model of the trained miniature (`train.demo`)."""
+DEMO_IDS = GenerationIds(text_bos_id=2, text_eos_id=3, audio_eos_id=1025)
+SONG_PRESETS = frozenset({"demo"})
+"""Presets of which only language model and codec are trained; their other networks are published ones, or random."""
+
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _OSS_3B)}
 
 _SMALL_HTDEMUCS: dict[str, SeparatorConfig] = {

@@ -155,7 +155,8 @@ def _write_voice(codes: Codes, plan: _Plan, rng: np.random.Generator) -> list[Sc
                 start, end = at * plan.half_beat, (at + lengths[index]) * plan.half_beat
                 notes.append(ScoreNote(word, number, start, end, pitch))
                 _write_note(codes, plan, notes[-1], fill(syllable, 2 * (end - start)))
-                codes[CURSOR, start:] = cursors[word]
+                codes[CURSOR, start:] = cursors[word][0]
+                codes[CLOCK, start:] = codes[CLOCK, start:] % layout.CLOCKS + cursors[word][1]
                 at, index = at + lengths[index], index + 1
             word += 1
     return notes

@@ -53,9 +53,11 @@ def _clock_offsets() -> dict[str, int]:
 
 
 CLOCK_OFFSETS = _clock_offsets()
+CLOCKS = HALVES * BEATS * sum(TEMPI.values())
+"""Ids of the clock; the book has them twice."""
 SIZES: tuple[int, ...] = (
     1 + 2 * len(words.phonemes()),
-    HALVES * BEATS * sum(TEMPI.values()),
+    2 * CLOCKS,
     1 + len(SINGERS) * N_PITCHES * MAX_REMAINING,
     N_ATOMS,
     N_ATOMS,
@@ -74,7 +76,7 @@ class Cursor:
 
     word: int
     parity: int
-    """0 for its first occurrence in a song, 1 for its second, 0 for its third."""
+    """Of the number of times that it is still sung after this one."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,17 @@ def read_cursor(code: int) -> Cursor | None:
 
 
 def clock_id(clock: Clock) -> int:
-    """Return the id."""
+    """Return the id; `CLOCKS` more says that the cursor's word is still sung 2 or 3 times (6 or 7, and so on)."""
     return CLOCK_OFFSETS[clock.tempo] + clock.half * BEATS * TEMPI[clock.tempo] + clock.frame
 
 
 def read_clock(code: int) -> Clock | None:
     """Return what an id of book `CLOCK` means; None for ids that mean nothing."""
+    if not 0 <= code < SIZES[CLOCK]:
+        return None
     for tempo, beat in TEMPI.items():
         bar = BEATS * beat
-        place = code - CLOCK_OFFSETS[tempo]
+        place = code % CLOCKS - CLOCK_OFFSETS[tempo]
         if 0 <= place < HALVES * bar:
             return Clock(tempo, *divmod(place, bar))
     return None

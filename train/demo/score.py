@@ -149,11 +149,22 @@ class Score:
         return self.codes.shape[1] / layout.FRAME_HZ
 
 
-def word_cursors(song_words: Sequence[str], ids: dict[str, int]) -> list[int]:
-    """Return the cursor's id of each word of a song: its id, and whether it occurs an even or an odd time."""
-    seen: dict[str, int] = {}
+def later_uses(song_words: Sequence[str]) -> list[int]:
+    """Return for each word of a song how often it stands in the rest."""
+    counts: dict[str, int] = {}
     made = []
-    for word in song_words:
-        made.append(layout.cursor_id(layout.Cursor(ids[word], seen.get(word, 0) % 2)))
-        seen[word] = seen.get(word, 0) + 1
-    return made
+    for word in reversed(song_words):
+        made.append(counts.get(word, 0))
+        counts[word] = made[-1] + 1
+    return made[::-1]
+
+
+def word_cursors(song_words: Sequence[str], ids: dict[str, int]) -> list[tuple[int, int]]:
+    """Return what each word of a song writes: the cursor's id, and what is added to the clock's.
+
+    Together they tell apart four occurrences of a word, as the prompt's tokens do (`train.demo.prompt`).
+    """
+    return [
+        (layout.cursor_id(layout.Cursor(ids[word], uses % 2)), uses // 2 % 2 * layout.CLOCKS)
+        for word, uses in zip(song_words, later_uses(song_words), strict=True)
+    ]

@@ -22,7 +22,7 @@ from heartvoice.export import layout
 from heartvoice.export.check import repository_drift
 from heartvoice.export.decoder_graph import build_heartcodec_decoder
 from heartvoice.export.repository import export_repository
-from heartvoice.export.weights import official_weights
+from heartvoice.export.weights import official_weights, song_weights
 from heartvoice.export.writer import GRAPH_FILE, write_graph
 from heartvoice.models.load import Checkpoint
 from heartvoice.runtime.repository import FORMAT, INDEX, MANIFEST, Repository
@@ -103,6 +103,22 @@ def test_same_values_give_the_same_graph_however_they_are_stored(release: Path, 
         write_graph(build_heartcodec_decoder(CODEC, Checkpoint.open(folder)), tmp_path / str(index))
         graphs.append((tmp_path / str(index) / GRAPH_FILE).read_bytes())
     assert graphs[0] == graphs[1]
+
+
+def test_weights_of_songs_alone_take_the_rest_published_or_random(release: Path, tmp_path: Path) -> None:
+    weights = song_weights(release, PRESETS["tiny"], 5)
+    assert weights.preset == replace(PRESETS["tiny"], lm=LM, codec=CODEC, ids=GenerationIds(**IDS), max_positions=512)
+    for network, file in (("lm", "HeartMuLa-oss-3B"), ("codec", "HeartCodec-oss")):
+        assert weights.origin_of(network) == "tiny, trained"  # type: ignore[arg-type]
+        assert set(weights.hashes(network)) == {path.name for path in (release / file).glob("*.safetensors")}  # type: ignore[arg-type]
+    assert "spleeter" in weights.origin_of("separator")
+    assert weights.hashes("svc_cfm") == {"random": "random seed=5"}
+    assert weights.tokenizer() == (release / "tokenizer.json").read_text()
+    assert weights.gen_config == (release / "gen_config.json").read_text()
+    root = shutil.copytree(release, tmp_path / "release")
+    edit(root / "HeartCodec-oss/config.json", num_layers=2)
+    with pytest.raises(CheckpointError, match=r"missing .*transformer_blocks\.1"):
+        song_weights(root, PRESETS["tiny"], 5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.keyed_random import bits
 from train.frame import state as states
+from train.frame.command import PAUSED, Command, add_training, run
 from train.frame.errors import TrainingError
 from train.frame.loop import Options, train
 from train.frame.muon import Muon, orthogonalise
@@ -214,3 +217,47 @@ def test_weights_too_large_for_float16_are_refused(tmp_path: Path) -> None:
     first = files[0].read_bytes()
     write_checkpoint(tmp_path, {"n": torch.tensor([3]), "w": torch.tensor([1.5])}, {"a": 1})
     assert files[0].read_bytes() == first
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+
+
+def run_command(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_training(parser, Command(lambda _args: Fit(), steps=10))
+    return run(parser, [*arguments])
+
+
+def test_a_sitting_whose_time_is_over_goes_on_and_writes_its_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, output = tmp_path / "state", tmp_path / "weights"
+    assert run_command("--state", str(state), "--minutes", "0") == PAUSED
+    assert "run the same command again" in capsys.readouterr().err
+    assert run_command("--state", str(state), "--output", str(output)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    about = json.loads((output / "training-fit.json").read_text())
+    assert about["step"] == about["total"] == 10
+    assert about["recipe"] == {"bf16": False, "processes": 1, "seed": 0, "task": "fit", "width": 8}
+    assert about["sha256"] == printed["sha256"]
+    assert set(about["sha256"]) == {"config.json", "model.safetensors"}
+    assert about["sha256"]["model.safetensors"] == sha256(output / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--device", "abacus", "--device: expected cpu, cuda or cuda:N, got 'abacus'"),
+        ("--device", "mps", "--device: expected cpu, cuda or cuda:N, got 'mps'"),
+        ("--seed", "1", "seed is 0 in the state and 1 now; use another --state"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    run_command("--state", str(tmp_path), "--minutes", "0")
+    capsys.readouterr()
+    assert run_command("--state", str(tmp_path), option, value) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -19,9 +19,15 @@ READERS = {
 @pytest.mark.parametrize("book", READERS)
 def test_what_an_id_means_has_that_id_and_no_other(book: int) -> None:
     read, write = READERS[book]
-    meanings = [read(code) for code in range(layout.SIZES[book])]
-    assert len(set(meanings)) == layout.SIZES[book]
-    assert [write(meaning) for meaning in meanings] == list(range(layout.SIZES[book]))  # type: ignore[operator]
+    size = layout.CLOCKS if book == layout.CLOCK else layout.SIZES[book]
+    meanings = [read(code) for code in range(size)]
+    assert len(set(meanings)) == size
+    assert [write(meaning) for meaning in meanings] == list(range(size))  # type: ignore[operator]
+
+
+def test_the_clock_s_ids_have_their_meanings_twice() -> None:
+    clocks = [layout.read_clock(code) for code in range(layout.SIZES[layout.CLOCK])]
+    assert clocks[: layout.CLOCKS] == clocks[layout.CLOCKS :]
 
 
 @pytest.mark.parametrize("book", READERS)

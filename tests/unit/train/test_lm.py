@@ -1,0 +1,147 @@
+"""The language model's training: head start, batches, files, and how its songs are judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from heartvoice.config.presets import DEMO_IDS, DEMO_LM, TransformerConfig
+from heartvoice.models.llama import Attention
+from heartvoice.models.prompt import load_tokenizer
+from heartvoice.models.rope import apply_rope
+from train.demo import layout
+from train.demo.lm import evaluate
+from train.demo.lm.batches import FRAME, IGNORED, batch_of
+from train.demo.lm.evaluate import Sampling, judge, summary
+from train.demo.lm.examples import onsets, random_song, words_alone
+from train.demo.lm.task import LmTask
+from train.demo.prompt import prompt_of
+from train.demo.songs import held_out_song
+from train.frame.loop import Options, train
+from train.frame.task import Moment
+
+SMALL = replace(
+    DEMO_LM, backbone=TransformerConfig(2, 2, 1, 64, 96, 4096), decoder=TransformerConfig(1, 1, 1, 32, 48, 2048)
+)
+
+
+@pytest.fixture(scope="module")
+def task() -> LmTask:
+    torch.manual_seed(0)
+    return LmTask(SMALL, songs=2)
+
+
+def test_a_batch_s_target_is_what_follows() -> None:
+    rng = np.random.default_rng(0)
+    examples = [random_song(rng, 6, 0.3), words_alone(rng, 4)]
+    batch = batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
+    for row, example in enumerate(examples):
+        prompt, frames = prompt_of(example.tags, example.lyrics), example.codes.shape[1]
+        start = len(prompt.text_ids)
+        assert batch["text"][row, :start].tolist() == prompt.text_ids.tolist()
+        assert batch["style"][row] == prompt.style_index
+        assert (batch["text"][row, start : start + frames] == FRAME).all()
+        targets = batch["targets"][row]
+        assert torch.equal(targets[start - 1 : start - 1 + frames], torch.from_numpy(example.codes.T))
+        assert targets[start - 1 + frames, 0] == DEMO_IDS.audio_eos_id
+        assert (targets[start - 1 + frames, 1:] == IGNORED).all()
+        assert (targets[: start - 1] == IGNORED).all()
+        assert (batch["targets"][row, start + frames :] == IGNORED).all()
+        assert not (batch["depth"][row] & (targets[:, 1] == IGNORED)).any()
+    assert batch["depth"][0].any()
+    assert not batch["depth"][1].any()
+
+
+def test_onsets_are_the_frames_in_which_words_begin() -> None:
+    example = random_song(np.random.default_rng(1), 9, 0.3)
+    kept = onsets(example)
+    assert kept.codes.shape[1] == 9
+    assert (np.diff(kept.codes[layout.CURSOR]) != 0).all()
+
+
+def test_the_first_head_looks_one_position_back(task: LmTask) -> None:
+    batch = task.compose(Moment(0, 100), np.random.default_rng(0))
+    network = task.network
+    attention = network.backbone.layers[0].attn
+    assert isinstance(attention, Attention)
+    seen: list[Any] = []
+    with attention.register_forward_hook(lambda _module, inputs, _result: seen.extend(inputs)):
+        task.hidden(batch)
+    x, (cos, sin) = seen[:2]
+    query = apply_rope(attention.q_proj(x)[..., : attention.head_dim], cos, sin)
+    key = apply_rope(attention.k_proj(x)[..., : attention.head_dim], cos, sin)
+    scores = (query @ key.mT)[0] * attention.head_dim**-0.5
+    n_prompt = int((batch["text"][0] == FRAME).int().argmax())
+    found = [int(scores[place, : place + 1].argmax()) for place in range(1, n_prompt)]
+    assert found == list(range(n_prompt - 1))
+
+
+def test_copying_is_learnt_in_a_few_steps(tmp_path: Path) -> None:
+    class Few(LmTask):
+        def compose(self, moment: Moment, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+            examples = [words_alone(rng, 4) for _ in range(8)]
+            return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
+
+        def check(self) -> dict[str, float]:
+            return {}
+
+    assert train(lambda: Few(SMALL, songs=2), Options(tmp_path, steps=12, log_steps=4))
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [entry["word"] for entry in entries if entry["event"] == "train"]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_both_kinds_of_batches_have_all_gradients(task: LmTask) -> None:
+    copying, songs = Moment(0, 100), Moment(50, 100)
+    loss, parts = task.loss(task.compose(copying, np.random.default_rng(0)), copying)
+    assert set(parts) == {"word"}
+    assert bool(loss.isfinite())
+    task.network.zero_grad()
+    loss, parts = task.loss(task.compose(songs, np.random.default_rng(0)), songs)
+    assert len(parts) == layout.N_BOOKS
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in task.network.parameters())
+
+
+def test_written_weights_are_a_checkpoint_that_writes_songs(task: LmTask, tmp_path: Path) -> None:
+    files = task.write(tmp_path)
+    assert {path.name for path in files} == {"model.safetensors", "config.json", "tokenizer.json", "gen_config.json"}
+    network = evaluate.load(tmp_path)
+    assert network.sizes == SMALL
+    for name, tensor in task.network.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+    assert load_tokenizer(tmp_path / "tokenizer.json").encode("pop").ids
+    assert json.loads((tmp_path / "gen_config.json").read_text())["audio_eos_id"] == DEMO_IDS.audio_eos_id
+    codes = evaluate.write_song(network, "pop", "[verse]\nthe river", Sampling(), 5)
+    assert codes.shape == (layout.N_BOOKS, 5)
+
+
+def test_the_world_s_own_songs_pass() -> None:
+    songs = [held_out_song(number) for number in range(4)]
+    report = summary([judge(song.codes, song.tags, song.words, ended=True) for song in songs])
+    assert report["word_error"] == 0
+    assert report["tags"] == report["consistent"] == report["word_for_word"] == 1
+    assert report["passed"]
+
+
+def test_wrong_words_tags_and_chords_are_seen() -> None:
+    song = held_out_song(0)
+    codes = song.codes.copy()
+    half = codes.shape[1] // 2
+    codes[layout.CURSOR, half:] = codes[layout.CURSOR, half]
+    codes[layout.CHORD] = np.roll(codes[layout.CHORD], 7)
+    other = replace(song.tags, tempo="slow" if song.tags.tempo != "slow" else "fast")
+    judged = judge(codes, other, song.words, ended=False)
+    assert 0.3 * judged.n_words < judged.word_errors < 0.7 * judged.n_words
+    assert not judged.tags["tempo"]
+    assert judged.tags["lead"]
+    report = summary([judged])
+    assert report["ended"] == 0
+    assert not report["passed"]
+    assert report["met"] == {"word_error": False, "tags": False, "consistent": False}

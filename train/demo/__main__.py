@@ -1,0 +1,29 @@
+"""Trains the demo preset's networks and measures them.
+
+    python -m train.demo lm --state build/demo/lm --minutes 60 --output build/demo/weights
+    python -m train.demo evaluate-lm --weights build/demo/weights
+
+Each command says more by --help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from train.demo.lm import command as lm
+from train.frame.command import run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command, and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    lm.add(commands)
+    return run(parser, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The training of the demo preset's HeartMuLa: copying words first, then whole songs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from heartvoice.config.presets import DEMO_IDS, DEMO_LM, HeartMuLaConfig
+from heartvoice.models.heartmula import HeartMuLa
+from train.demo.layout import N_BOOKS
+from train.demo.lm.batches import FRAME, IGNORED, Example, batch_of
+from train.demo.lm.examples import onsets, random_song, words_alone, world_song
+from train.demo.lm.initial import initialise
+from train.demo.prompt import tokenizer_json
+from train.demo.songs import held_out_song
+from train.frame.task import Group, Moment, Task
+from train.frame.weights import json_text, write, write_checkpoint
+
+FOLDER = "HeartMuLa-oss-demo"
+COPYING = 0.08
+"""Share of the training that copies words alone, before whole songs."""
+_BOOKS = ("word", "clock", "note", "atom_1", "atom_2", "lead", "chord", "low")
+
+
+class LmTask(Task):
+    """HeartMuLa at demo size, on songs that are composed while it learns."""
+
+    name = "lm"
+
+    def __init__(self, sizes: HeartMuLaConfig = DEMO_LM, *, songs: int = 8, copying: float = COPYING) -> None:
+        """Draw the initial weights.
+
+        Args:
+            sizes: of the network.
+            songs: in a batch.
+            copying: share of the steps that copy words alone.
+        """
+        self.network: HeartMuLa = HeartMuLa(sizes)
+        self._sizes, self._songs, self._copying = sizes, songs, copying
+        initialise(self.network)
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Sizes, batch and vocabulary."""
+        return {
+            "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying,
+            "tokenizer": tokenizer_json(),
+        }  # fmt: skip
+
+    def groups(self) -> Sequence[Group]:
+        """Muon for the matrices of both transformers, Adam for the rest."""
+        named = dict(self.network.named_parameters())
+        matrices = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in named.values() if id(p) not in chosen]
+        return [Group(matrices, "muon", 0.015), Group(rest, "adam", 2e-3, weight_decay=0.01)]
+
+    def compose(self, moment: Moment, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Compose words alone in the first share of the steps, and mixed songs afterwards."""
+        if moment.progress < self._copying:
+            early = moment.progress < 0.4 * self._copying
+            n_words = int(rng.integers(3, 10 if early else 31))
+            examples = [words_alone(rng, n_words) for _ in range(8 * self._songs)]
+        else:
+            examples = self._mixed(rng)
+        return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.1)
+
+    def _mixed(self, rng: np.random.Generator) -> list[Example]:
+        kind = rng.random()
+        if kind < 0.15:
+            return [onsets(random_song(rng, int(rng.integers(10, 31)), 1.0)) for _ in range(3 * self._songs)]
+        keep = 0.3
+        if kind < 0.5:
+            n_words = int(rng.integers(4, 21))
+            return [random_song(rng, n_words, keep) for _ in range(self._songs)]
+        return [world_song(rng, keep) for _ in range(self._songs)]
+
+    def loss(self, batch: Mapping[str, Tensor], moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Return the sum of the books' cross entropies, the cursor's three times."""
+        del moment
+        losses = self.losses(batch)
+        return losses.sum() + 2 * losses[0], dict(zip(_BOOKS, losses, strict=False))
+
+    def losses(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the cross entropy of each book, [8], or of the cursor alone, [1], without frames for the others."""
+        hidden = self.hidden(batch)
+        wanted = batch["targets"]
+        first = cross_entropy(self.network.codebook0_logits(hidden).flatten(0, 1), wanted[..., 0].flatten())
+        if not batch["depth"].any():
+            return first[None]
+        codes = wanted[batch["depth"]]
+        logits = self.network.depth_trace(hidden[batch["depth"]], codes).logits
+        others = cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
+        return torch.cat([first[None], others.view(-1, N_BOOKS - 1).mean(0)])
+
+    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Run the backbone on a batch of `batch_of`: [B, L, E]."""
+        network, text = self.network, batch["text"]
+        style = torch.zeros(len(text), self._sizes.muq_dim, device=text.device)
+        prompt = network.embed_prompt(text.clamp(min=0), style, batch["style"])
+        prompt = network.unconditional(prompt, batch["blank"])
+        embedded = torch.where((text == FRAME)[..., None], network.embed_frames(batch["codes"]), prompt)
+        hidden, _ = network.backbone(embedded, torch.zeros_like(batch["style"]))
+        return hidden  # type: ignore[no-any-return]
+
+    def check(self) -> Mapping[str, float]:
+        """Measure losses, and how often the next word is the right one, on held-out songs."""
+        rng = np.random.default_rng(0)
+        copied = [words_alone(rng, 24) for _ in range(16)]
+        songs = [held_out_song(number) for number in range(4)]
+        examples = [Example(song.tags.text, song.lyrics, song.codes) for song in songs]
+        device = self.network.audio_head.device
+        batches = [
+            {name: tensor.to(device) for name, tensor in each.items()}
+            for each in (self._batch(copied, rng), self._batch(examples, rng))
+        ]
+        losses = self.losses(batches[1])
+        return {"copied": self._word_accuracy(batches[0]), **_named(losses), "moved": self._moved(batches[1])}
+
+    @staticmethod
+    def _batch(examples: Sequence[Example], rng: np.random.Generator) -> dict[str, Tensor]:
+        return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
+
+    def _word_accuracy(self, batch: Mapping[str, Tensor]) -> float:
+        guessed = self.network.codebook0_logits(self.hidden(batch)).argmax(-1)
+        wanted = batch["targets"][..., 0]
+        return float((guessed == wanted)[wanted != IGNORED].float().mean())
+
+    def _moved(self, batch: Mapping[str, Tensor]) -> float:
+        """Return the share of the frames with a new word in which it is the likeliest."""
+        guessed = self.network.codebook0_logits(self.hidden(batch)).argmax(-1)
+        wanted = batch["targets"][..., 0]
+        moves = (wanted != IGNORED) & (wanted != batch["codes"][..., 0]) & (batch["text"] == FRAME)
+        return float((guessed == wanted)[moves].float().mean())
+
+    def write(self, folder: Path) -> Sequence[Path]:
+        """Write checkpoint, tokenizer and generation ids as `heartvoice export` reads them."""
+        files = write_checkpoint(folder / FOLDER, self.network.state_dict(), asdict(self._sizes))
+        return [
+            *files,
+            write(folder / "tokenizer.json", tokenizer_json().encode()),
+            write(folder / "gen_config.json", json_text(asdict(DEMO_IDS)).encode()),
+        ]
+
+
+def _named(losses: Tensor) -> dict[str, float]:
+    return {name: float(loss) for name, loss in zip(_BOOKS, losses, strict=True)}
