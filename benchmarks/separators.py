@@ -8,7 +8,7 @@ random weights: time does not depend on them. Both separate the same recording, 
 is what the process used; on a machine with other work it is the better guess at a quiet one's time.
 
 Then six songs of the tests' voice bank, whose stems are known: SI-SDR of Spleeter's vocals by the stage, by upstream's
-settings (1024 bins, zeros above), and of the mix. `tests` has to be importable: run it in a checkout.
+settings (zeros above the bins, both stems masked), and of the mix. `tests` has to be importable: run it in a checkout.
 
 `--chunk` is a RoFormer of the official size with random weights: one chunk on onnxruntime, with its peak memory.
 """
@@ -52,7 +52,7 @@ BARS = {"rtf": 0.05, "ratio": 0.15, "mean_db": 9.0, "below_upstream_db": 0.1}
 
 def spleeter_stage(sizes: SpleeterConfig, folder: Path, threads: int) -> SeparateStage:
     """Write Spleeter's graph with its published weights into a folder, and open it."""
-    folder = folder / f"bins{sizes.bins}" / "1"
+    folder = folder / f"{sizes.bins}-{sizes.mask_above}" / "1"
     folder.mkdir(parents=True)
     write_graph(build_spleeter(sizes, open_spleeter(wheel_files.member("spleeter"), sizes)), folder)
     return SeparateStage(OneNetwork(OnnxEngine(folder / GRAPH_FILE, threads=threads)), sizes)
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 right = measure_time(run, stage, seconds=args.seconds, long_s=args.long, n=args.rounds)
                 run.save()
             if not args.no_songs:
-                formula = replace(published, bins=1024, mask_above="zeros", residual=False)
+                formula = replace(published, mask_above="zeros", residual=False)
                 right = measure_songs(run, stage, spleeter_stage(formula, folder, threads)) and right
     run.finish()
     if not right:

@@ -24,7 +24,9 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
+from heartvoice.cli.own_server import Job
 from heartvoice.client.arguments import SettingValue
+from heartvoice.client.caller_names import job_names
 from heartvoice.client.inputs import job_inputs
 from heartvoice.client.requests import CoverRequest
 from heartvoice.client.song_files import SongWriter
@@ -67,10 +69,10 @@ def cover(
         read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch,
         reference_check,
     )  # fmt: skip
-    job_inputs(request)  # refuse an invalid request before a server is started
+    job = Job("cover", job_inputs(request), job_names(request))
     with (
         SongWriter(output, stems_folder=stems) as files,
-        server.client("the cover was cancelled and no file written") as client,
+        server.client("the cover was cancelled and no file written", job) as client,
     ):
         stream = client.stream_cover(
             request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,

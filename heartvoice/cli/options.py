@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heartvoice.cli.own_server import Job, own_server
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import DEFAULT_URL
 from heartvoice.client.recordings import Recording, as_recording
@@ -150,14 +151,22 @@ class ServerChoice:
     token_file: TokenFileOption = None
 
     @contextmanager
-    def client(self, interrupted: str) -> Iterator[Client]:
-        """Yield a client; Ctrl-C prints `interrupted`, cancels on the server and exits with 130."""
+    def client(self, interrupted: str, *jobs: Job) -> Iterator[Client]:
+        """Yield a client; Ctrl-C prints `interrupted`, cancels on the server and exits with 130.
+
+        Args:
+            interrupted: what has become of the job.
+            jobs: what the block asks for; with `--serve` they are checked before the server starts.
+
+        Raises:
+            InvalidRequestError: the server of `--serve` would refuse a job.
+        """
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import, because gRPC's log would mix with our lines
         from heartvoice.client.sync import Client
 
         try:
             with _signals_unwind(), ExitStack() as stack:
-                url = self.url if self.serve is None else stack.enter_context(_own_server(self.serve))
+                url = self.url if self.serve is None else stack.enter_context(own_server(self.serve, jobs))
                 client = Client(
                     url, tls=self.tls, timeout_s=self.timeout, root_certificates=self.root_certificates,
                     private_key=self.private_key, certificate_chain=self.certificate_chain, token_file=self.token_file,
@@ -303,20 +312,6 @@ def read_recording(source: str, *, field: str = "recording", limits_s: Limits = 
     for warning in recording.warnings:
         typer.echo(f"warning: {escape_controls(recording.name)}: {warning}", err=True)
     return recording
-
-
-@contextmanager
-def _own_server(repository: Path) -> Iterator[str]:
-    """Run a server for the block and yield its endpoint."""
-    from heartvoice.cli.serve import check_installed
-    from heartvoice.server.options import ServerOptions
-    from heartvoice.server.server import EmbeddedServer, free_port
-
-    check_installed()
-    options = ServerOptions(repository, free_port(), free_port())
-    with EmbeddedServer(options) as server:
-        typer.echo(f"started a server over {escape_controls(str(repository))}", err=True)
-        yield server.url
 
 
 @contextmanager

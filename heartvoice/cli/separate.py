@@ -14,8 +14,10 @@ from rich.console import Console
 from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
 from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, speed_line
+from heartvoice.cli.own_server import Job
 from heartvoice.cli.progress import progress_view
-from heartvoice.client.inputs import as_sources
+from heartvoice.client.caller_names import input_names
+from heartvoice.client.inputs import as_sources, stems_inputs
 from heartvoice.client.messages import Event, StemsChunk, StemsReport
 from heartvoice.client.stem_files import StemsWriter, stem_folder
 from heartvoice.contracts.constants import AUDIO_FORMATS
@@ -55,7 +57,8 @@ def separate(
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
     stem_folder(output)
-    with server.client("the separation was cancelled and no file written") as client:
+    job = Job("demucs", stems_inputs(checked, wanted), input_names(checked))
+    with server.client("the separation was cancelled and no file written", job) as client:
         stream = client.stream_stems(checked, sources=wanted, events=True)
         report, timings, files = write_stems(stream, output, file_format, checked.origin)
     if as_json:

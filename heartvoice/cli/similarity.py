@@ -17,6 +17,9 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_lines
+from heartvoice.cli.own_server import Job
+from heartvoice.client.caller_names import input_names
+from heartvoice.client.inputs import embed_inputs
 from heartvoice.client.messages import Embedding
 from heartvoice.client.recordings import Recording
 from heartvoice.contracts.constants import DEFAULT_REFERENCE_CHECK
@@ -45,10 +48,10 @@ def similarity(
     """
     one_standard_input(A=first, B=second)
     recordings = [read_recording(name, field=field) for field, name in (("A", first), ("B", second))]
-    with server.client("nothing was compared") as client:
-        one, other = (
-            _embed(client, field, recording, reference_check) for field, recording in zip("AB", recordings, strict=True)
-        )
+    mode = reference_check or DEFAULT_REFERENCE_CHECK
+    jobs = [Job("speaker_encoder", embed_inputs(each, mode), input_names(each)) for each in recordings]
+    with server.client("nothing was compared", *jobs) as client:
+        one, other = (_embed(client, field, recording, mode) for field, recording in zip("AB", recordings, strict=True))
     made = _result(one, other)
     if as_json:
         print(json.dumps(made))
@@ -59,9 +62,9 @@ def similarity(
     print_lines(lines, Console(stderr=as_json))
 
 
-def _embed(client: Client, field: str, recording: Recording, reference_check: str | None) -> Embedding:
+def _embed(client: Client, field: str, recording: Recording, reference_check: str) -> Embedding:
     try:
-        return client.embed(recording, reference_check=reference_check or DEFAULT_REFERENCE_CHECK)
+        return client.embed(recording, reference_check=reference_check)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{field}: {error}") from None
 

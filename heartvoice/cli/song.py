@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,9 @@ from heartvoice.cli.options import (
     with_options,
 )
 from heartvoice.cli.output import print_lines, print_summary, write_song
+from heartvoice.cli.own_server import Job
 from heartvoice.client.arguments import SettingValue
+from heartvoice.client.caller_names import job_names
 from heartvoice.client.inputs import job_inputs
 from heartvoice.client.messages import Array
 from heartvoice.client.requests import SongRequest
@@ -86,31 +87,15 @@ def song(
         auto_pitch=auto_pitch,
         reference_check=reference_check,
     )
-    inputs = job_inputs(request)  # refuse an invalid request before a server is started
-    if server.serve is not None:
-        _refuse_by(server.serve, inputs)
+    job = Job("song", job_inputs(request), job_names(request))
     print_lines((f"warning: {warning}" for warning in request.warnings), Console(stderr=True))
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
         SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
-        server.client("the song was cancelled and no file written") as client,
+        server.client("the song was cancelled and no file written", job) as client,
     ):
         made = write_song(client.stream(request, events=True), files)
     print_summary(made, as_json=as_json, told=request.warnings)
-
-
-def _refuse_by(repository: Path, inputs: Mapping[str, Array]) -> None:
-    """Refuse what an exported repository's sizes rule out, before its server is started, which takes seconds."""
-    from heartvoice.cli.serve import check_installed
-    from heartvoice.runtime.repository import INDEX, Repository
-
-    check_installed()
-    if not (repository / INDEX).is_file():
-        return  # the server says what is wrong with it
-    from heartvoice.pipeline.admission import SongAdmission
-
-    exported = Repository(repository)
-    SongAdmission(exported.preset, exported.tokenizer).check(inputs)
 
 
 def _load(field: str, path: Path | None) -> Array | None:

@@ -72,9 +72,9 @@ class SpleeterConfig(FromConfig):
     hop: int = 1024
     frames: int = 512
     """Frames of one segment; networks see nothing of the next one. A multiple of 64."""
-    bins: int = 1536
+    bins: int = 1024
     """Lowest bins of the spectrum, which the networks see. A multiple of 64."""
-    mask_above: str = "zeros"
+    mask_above: str = "average"
     """Mask above these bins: "zeros", or "average", the mean of the frame's mask below."""
     filters: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
     elu: bool = False

@@ -100,7 +100,7 @@ class SpeakerStage:
 
     def embed_raw(self, audio: Samples) -> Floats:
         """The vector before normalisation; arguments as for `embed`. The converter uses that of CAMPPlus."""
-        _check(audio, self._sizes.least_samples if isinstance(self._sizes, WavlmConfig) else MIN_SAMPLES)
+        check_speech_samples(audio, self._sizes)
         voice = trim_pauses(audio)
         rows = [self._run(batch) for batch in speaker_batches(audio, voice, self._sizes)]
         mean: Floats = np.concatenate(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -111,7 +111,13 @@ class SpeakerStage:
         return embedding.astype(np.float32, copy=False)
 
 
-def _check(audio: Samples, least: int) -> None:
+def check_speech_samples(audio: Samples, sizes: AnySpeaker) -> None:
+    """Check a recording that shall be embedded.
+
+    Raises:
+        InvalidRequestError: it is silent, too short or not finite.
+    """
+    least = sizes.least_samples if isinstance(sizes, WavlmConfig) else MIN_SAMPLES
     if audio.ndim != 1 or len(audio) < least:
         raise InvalidRequestError(
             f"audio: expected [N] with at least {least} samples at {SPEECH_RATE_HZ} Hz, got {list(audio.shape)}"

@@ -13,6 +13,7 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
 from tests.support.callers import heartvoice, listing
+from tests.support.music import encode, speaker
 from tests.support.raw import Raw
 
 OK = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32)}
@@ -96,15 +97,46 @@ def test_unary_models_answer_with_a_status(server: EmbeddedServer) -> None:
             assert message in caught.value.details()
 
 
-def test_a_song_that_cannot_be_made_starts_no_server_of_its_own(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+NO_SOUND, SILENCE, VOICE = "readme.md", "silence.wav", "voice.wav"
+WHOSE = ("--voice", VOICE, "--consent", "me")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("song", "--lyrics", "la " * 1300, "--duration", "240"), "duration_s: prompt .* the limit is 3584; shorten"),
+        (("song", "--lyrics", "la", "--voice", NO_SOUND, "--consent", "me"), "--voice readme.md: expected WAV"),
+        (("song", "--lyrics", "la", *WHOSE[:3], ""), "consent: missing"),
+        (("song", "--tags", "x" * 30_000), "tags: expected at most"),
+        (("song", "--lyrics", "la", "--duration", "9999"), "duration_s: expected 1 to 240 s, got 9999.0"),
+        (("song", "--lyrics", "la", "-o", "no/song.wav"), "output: no such folder"),
+        (("cover", NO_SOUND, *WHOSE), "recording readme.md: expected WAV"),
+        (("cover", VOICE, "--voice", NO_SOUND, *WHOSE[2:]), "--voice readme.md: expected WAV"),
+        (("cover", VOICE, "--voice", SILENCE, *WHOSE[2:]), "--voice silence.wav: "),
+        (("cover", VOICE, *WHOSE, "--no-vocals", "keep"), "no_vocals: expected one of"),
+        (("separate", NO_SOUND), "recording readme.md: expected WAV"),
+        (("separate", VOICE, "--sources", "tuba"), "sources: expected some of .*, got tuba"),
+        (("similarity", VOICE, NO_SOUND), "B readme.md: expected WAV"),
+        (("similarity", SILENCE, VOICE), "A silence.wav: .*silence"),
+        (("similarity", VOICE, VOICE, "--reference-check", "no"), "reference_check: expected one of"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
+)
+def test_what_would_be_refused_starts_no_server(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], error: str
 ) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr(EmbeddedServer, "start", start)
     monkeypatch.chdir(tmp_path)
-    result = heartvoice("song", "--serve", str(repository.root), "--lyrics", "la " * 1300, "--duration", "240")
-    assert (result.exit_code, listing(tmp_path)) == (2, [])
-    assert re.fullmatch(
-        r"error: duration_s: prompt .* the limit is 3584; shorten the lyrics or the song\n", result.stderr
-    )
+    Path(NO_SOUND).write_text("# heartvoice")
+    Path(VOICE).write_bytes(encode(speaker(4.0, 16_000), 16_000))
+    Path(SILENCE).write_bytes(encode(np.zeros(4 * 16_000, np.float32), 16_000))
+    result = heartvoice(arguments[0], "--serve", str(repository.root), *arguments[1:])
+    assert result.exit_code == 2, result.stderr
+    assert re.match(f"error: {error}", result.stderr), result.stderr
+    assert listing(tmp_path) == sorted((NO_SOUND, SILENCE, VOICE))
 
 
 def test_admin_calls_need_the_key(server: EmbeddedServer) -> None:
