@@ -22,6 +22,7 @@ from train.demo.lm.evaluate import Sampling, judge, summary
 from train.demo.lm.examples import onsets, random_song, words_alone
 from train.demo.lm.task import LmTask
 from train.demo.prompt import prompt_of
+from train.demo.score import Tags
 from train.demo.songs import held_out_song
 from train.frame.loop import Options, train
 from train.frame.task import Moment
@@ -39,7 +40,7 @@ def task() -> LmTask:
 
 def test_a_batch_s_target_is_what_follows() -> None:
     rng = np.random.default_rng(0)
-    examples = [random_song(rng, 6, 0.3), words_alone(rng, 4)]
+    examples = [random_song(rng, Tags(), 6, 0.3), words_alone(rng, 4)]
     batch = batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
     for row, example in enumerate(examples):
         prompt, frames = prompt_of(example.tags, example.lyrics), example.codes.shape[1]
@@ -59,7 +60,7 @@ def test_a_batch_s_target_is_what_follows() -> None:
 
 
 def test_onsets_are_the_frames_in_which_words_begin() -> None:
-    example = random_song(np.random.default_rng(1), 9, 0.3)
+    example = random_song(np.random.default_rng(1), Tags(), 9, 0.3)
     kept = onsets(example)
     assert kept.codes.shape[1] == 9
     assert (np.diff(kept.codes[layout.CURSOR]) != 0).all()

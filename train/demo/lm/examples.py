@@ -73,16 +73,16 @@ def words_alone(rng: np.random.Generator, n_words: int) -> Example:
     return Example(asked_tags(drawn, rng), lyrics_text(lines, rng), codes, keep=0.0)
 
 
-def random_song(rng: np.random.Generator, n_words: int, keep: float) -> Example:
+def random_song(rng: np.random.Generator, tags: Tags, n_words: int, keep: float) -> Example:
     """Return a song whose words are no sentences, so that they must be read."""
     lines = random_lines(rng, n_words, repeats=0.15 if rng.random() < 0.5 else 0.0)
-    score = compose(Tags(), lyrics_text(lines, rng), int(rng.integers(HELD_OUT_SEED)))
+    score = compose(tags, lyrics_text(lines, rng), int(rng.integers(HELD_OUT_SEED)))
     return Example(asked_tags(score.tags, rng), score.lyrics, score.codes, keep)
 
 
-def world_song(rng: np.random.Generator, keep: float) -> Example:
+def world_song(rng: np.random.Generator, tags: Tags, keep: float) -> Example:
     """Return one of the songs for training."""
-    score = training_song(int(rng.integers(HELD_OUT_SEED)))
+    score = training_song(int(rng.integers(HELD_OUT_SEED)), tags)
     return Example(asked_tags(score.tags, rng), score.lyrics, score.codes, keep)
 
 

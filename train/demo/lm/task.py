@@ -19,6 +19,7 @@ from train.demo.lm.batches import FRAME, IGNORED, Example, batch_of
 from train.demo.lm.examples import onsets, random_song, words_alone, world_song
 from train.demo.lm.initial import initialise
 from train.demo.prompt import tokenizer_json
+from train.demo.score import CHOICES, Tags
 from train.demo.songs import held_out_song
 from train.frame.task import Group, Moment, Task
 from train.frame.weights import json_text, write, write_checkpoint
@@ -26,6 +27,11 @@ from train.frame.weights import json_text, write, write_checkpoint
 FOLDER = "HeartMuLa-oss-demo"
 COPYING = 0.08
 """Share of the training that copies words alone, before whole songs."""
+ONSETS, RANDOM = 0.15, 0.35
+"""Shares of the batches after that: words alone of whole songs, and whole songs of random words. The rest sings
+sentences."""
+KEEP = 0.3
+"""Share of the frames in which nothing begins that the depth decoder learns from."""
 _BOOKS = ("word", "clock", "note", "atom_1", "atom_2", "lead", "chord", "low")
 
 
@@ -50,7 +56,8 @@ class LmTask(Task):
     def recipe(self) -> Mapping[str, Any]:
         """Sizes, batch and vocabulary."""
         return {
-            "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying,
+            "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying, "onsets": ONSETS,
+            "random": RANDOM, "keep": KEEP,
             "tokenizer": tokenizer_json(),
         }  # fmt: skip
 
@@ -73,14 +80,15 @@ class LmTask(Task):
         return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.1)
 
     def _mixed(self, rng: np.random.Generator) -> list[Example]:
-        kind = rng.random()
-        if kind < 0.15:
-            return [onsets(random_song(rng, int(rng.integers(10, 31)), 1.0)) for _ in range(3 * self._songs)]
-        keep = 0.3
-        if kind < 0.5:
+        """Compose songs of one tempo, and where their words are random, of one number of words: alike in length."""
+        kind, tags = rng.random(), Tags(tempo=str(rng.choice(CHOICES["tempo"])))
+        if kind < ONSETS:
+            n_words = int(rng.integers(10, 31))
+            return [onsets(random_song(rng, tags, n_words, 1.0)) for _ in range(3 * self._songs)]
+        if kind < ONSETS + RANDOM:
             n_words = int(rng.integers(4, 21))
-            return [random_song(rng, n_words, keep) for _ in range(self._songs)]
-        return [world_song(rng, keep) for _ in range(self._songs)]
+            return [random_song(rng, tags, n_words, KEEP) for _ in range(self._songs)]
+        return [world_song(rng, tags, KEEP) for _ in range(self._songs)]
 
     def loss(self, batch: Mapping[str, Tensor], moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Return the sum of the books' cross entropies, the cursor's three times."""
@@ -90,9 +98,9 @@ class LmTask(Task):
 
     def losses(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the cross entropy of each book, [8], or of the cursor alone, [1], without frames for the others."""
-        hidden = self.hidden(batch)
-        wanted = batch["targets"]
-        first = cross_entropy(self.network.codebook0_logits(hidden).flatten(0, 1), wanted[..., 0].flatten())
+        hidden, wanted = self.hidden(batch), batch["targets"]
+        followed = wanted[..., 0] != IGNORED
+        first = cross_entropy(self.network.codebook0_logits(hidden[followed]), wanted[followed][:, 0])
         if not batch["depth"].any():
             return first[None]
         codes = wanted[batch["depth"]]
