@@ -280,7 +280,30 @@ DEMO_IDS = GenerationIds(text_bos_id=2, text_eos_id=3, audio_eos_id=1025)
 SONG_PRESETS = frozenset({"demo"})
 """Presets of which only language model and codec are trained; their other networks are published ones, or random."""
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _OSS_3B)}
+DEMO_CODEC = HeartCodecConfig(
+    dim=128,
+    codebook_size=1024,
+    codebook_dim=128,
+    attention_head_dim=40,
+    num_attention_heads=4,
+    num_layers=2,
+    num_layers_2=1,
+    in_channels=512,
+    out_channels=192,
+    upsample_factors=(5, 4, 4, 6),
+    upsample_kernel_sizes=(10, 8, 8, 12),
+    downsample_factors=(6, 4, 4, 5),
+    downsample_kernel_sizes=(12, 8, 8, 10),
+    num_samples=4,
+    latent_hidden_dim=96,
+    init_channel=16,
+    res_kernel_size=5,
+)
+"""The codec of the trained miniature, 6.7 M values."""
+
+_DEMO = Preset(name="demo", lm=DEMO_LM, codec=DEMO_CODEC, svc=_TINY.svc, style=_TINY.style, ids=DEMO_IDS)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _DEMO, _OSS_3B)}
 
 _SMALL_HTDEMUCS: dict[str, SeparatorConfig] = {
     "tiny": SeparatorConfig(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
