@@ -125,7 +125,7 @@ def test_written_weights_are_a_checkpoint_that_writes_songs(task: LmTask, tmp_pa
 
 def test_the_world_s_own_songs_pass() -> None:
     songs = [held_out_song(number) for number in range(4)]
-    report = summary([judge(song.codes, song.tags, song.words, ended=True) for song in songs])
+    report = summary([judge(song.codes, song, ended=True) for song in songs])
     assert report["word_error"] == 0
     assert report["tags"] == report["consistent"] == report["word_for_word"] == 1
     assert report["passed"]
@@ -138,7 +138,7 @@ def test_wrong_words_tags_and_chords_are_seen() -> None:
     codes[layout.CURSOR, half:] = codes[layout.CURSOR, half]
     codes[layout.CHORD] = np.roll(codes[layout.CHORD], 7)
     other = replace(song.tags, tempo="slow" if song.tags.tempo != "slow" else "fast")
-    judged = judge(codes, other, song.words, ended=False)
+    judged = judge(codes, replace(song, tags=other), ended=False)
     assert 0.3 * judged.n_words < judged.word_errors < 0.7 * judged.n_words
     assert not judged.tags["tempo"]
     assert judged.tags["lead"]
@@ -146,3 +146,11 @@ def test_wrong_words_tags_and_chords_are_seen() -> None:
     assert report["ended"] == 0
     assert not report["passed"]
     assert report["met"] == {"word_error": False, "tags": False, "consistent": False}
+
+
+def test_a_song_without_voice_and_band_is_not_consistent() -> None:
+    song = next(song for number in range(9) if (song := held_out_song(number)).tags.style == "pop")
+    codes = song.codes.copy()
+    codes[layout.NOTE :] = 0
+    report = summary([judge(codes, song, ended=True)])
+    assert report["consistent"] == 0

@@ -22,7 +22,7 @@ from train.demo.compose import compose
 from train.demo.grammar import HELD_OUT_SEED, is_held_out, write_lyrics
 from train.demo.lm.task import FOLDER
 from train.demo.prompt import prompt_of
-from train.demo.score import CHOICES, Codes, Tags
+from train.demo.score import CHOICES, Codes, Score
 from train.demo.songs import held_out_song
 
 BARS: Mapping[str, float] = {"word_error": 0.05, "tags": 0.95, "consistent": 0.98}
@@ -94,7 +94,7 @@ def _judge_one(network: HeartMuLa, sampling: Sampling, number: int, lines: int) 
         song = compose(song.tags, lyrics.text, HELD_OUT_SEED + number)
     limit = int(_MOST * song.codes.shape[1])
     codes = write_song(network, song.tags.text, song.lyrics, sampling, limit)
-    return judge(codes, song.tags, song.words, ended=codes.shape[1] < limit)
+    return judge(codes, song, ended=codes.shape[1] < limit)
 
 
 def write_song(network: HeartMuLa, tags: str, lyrics: str, sampling: Sampling, max_frames: int) -> Codes:
@@ -109,24 +109,39 @@ def write_song(network: HeartMuLa, tags: str, lyrics: str, sampling: Sampling, m
     return codes.numpy().astype(np.int64)
 
 
-def judge(codes: Codes, tags: Tags, song_words: Sequence[str], *, ended: bool) -> Judged:
+def judge(codes: Codes, song: Score, *, ended: bool) -> Judged:
     """Compare a song's codes with what was asked for.
 
     Args:
         codes: int64 [8, T].
-        tags: asked for, every kind set.
-        song_words: the lyrics' words in order.
+        song: the world's own for the same tags and lyrics. Where it has voice, lead or bass and the codes have none,
+            nothing of that is consistent.
         ended: whether the model ended the song itself.
     """
     read = reading.read(codes)
+    shares = asdict(read.consistency)
+    parts = {"melody": _voice, "lead": _lead, "bass": _bass}
+    silent = [name for name, sounds in parts.items() if sounds(song.codes) and not sounds(codes)]
     return Judged(
-        word_errors=Levenshtein.distance(list(song_words), list(read.words)),
-        n_words=len(song_words),
-        tags={kind: getattr(tags, kind) == getattr(read.tags, kind) for kind in CHOICES},
-        consistency=asdict(read.consistency),
+        word_errors=Levenshtein.distance(list(song.words), list(read.words)),
+        n_words=len(song.words),
+        tags={kind: getattr(song.tags, kind) == getattr(read.tags, kind) for kind in CHOICES},
+        consistency=shares | dict.fromkeys(silent, 0.0),
         ended=ended,
         sung=" ".join(read.words),
     )
+
+
+def _voice(codes: Codes) -> bool:
+    return bool(codes[layout.NOTE].any())
+
+
+def _lead(codes: Codes) -> bool:
+    return bool(codes[layout.LEAD].any())
+
+
+def _bass(codes: Codes) -> bool:
+    return any(layout.read_low(int(code)).bass >= 0 for code in codes[layout.LOW])
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ class LmTask(Task):
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """Sizes, batch and vocabulary."""
+        """Sizes, batches and vocabulary."""
         return {
             "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying, "onsets": ONSETS,
             "random": RANDOM, "keep": KEEP,
-            "tokenizer": tokenizer_json(),
+            "tokenizer": sha256(tokenizer_json().encode()).hexdigest(),
         }  # fmt: skip
 
     def groups(self) -> Sequence[Group]:
@@ -74,7 +75,7 @@ class LmTask(Task):
         if moment.progress < self._copying:
             early = moment.progress < 0.4 * self._copying
             n_words = int(rng.integers(3, 10 if early else 31))
-            examples = [words_alone(rng, n_words) for _ in range(8 * self._songs)]
+            examples = [words_alone(rng, n_words) for _ in range(3 * self._songs)]
         else:
             examples = self._mixed(rng)
         return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.1)
