@@ -187,7 +187,9 @@ class _Decoder:
                     self._check_end(error, source, part, self._n - before)
                 self._check_count(file, part, self._n - before)
         if self._n == 0:
-            raise InvalidRequestError(f"{self._field}: expected sound, got a file with no samples")
+            faults = ", ".join(dict.fromkeys((*self._parts.warnings, *self.warnings)))
+            reason = f" ({faults})" if faults else ""
+            raise InvalidRequestError(f"{self._field}: expected sound, got a file with no samples{reason}")
         full = self._n == self._audio.shape[1]
         return self._audio if full else np.ascontiguousarray(self._audio[:, : self._n])
 
@@ -257,6 +259,8 @@ class _Decoder:
         elif part.frames is not None:
             if n_frames <= part.frames - _LEAST_FRAME:
                 self.warnings.append(_DAMAGED_MP3)
+        elif part.cut and n_frames < file.frames < _UNKNOWN_LENGTH:
+            self.warnings.append(cut_short(file.frames, n_frames, self.sample_rate_hz))
         elif n_frames < file.frames < _UNKNOWN_LENGTH:
             promised = f"{n_frames} of the {file.frames} samples that its header promises"
             raise UnreadableError(f"a file that is damaged: {promised}", convertible=False)

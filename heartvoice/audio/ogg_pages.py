@@ -6,6 +6,7 @@ libsndfile reads the first stream of a file that was joined of several, and stop
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from heartvoice.audio.sound_part import SoundPart, SoundParts, UnreadableError, after_end_tags, check_joined, is_padding
 
@@ -21,6 +22,16 @@ _MOST_PAGES = 100_000
 """Limit of pages: ten minutes have 30,000 if each packet of 20 ms has its own."""
 
 
+def _remainder(byte: int) -> int:
+    value = byte << 24
+    for _ in range(8):
+        value = (value << 1 ^ 0x04C11DB7 * (value >> 31)) & 0xFFFFFFFF
+    return value
+
+
+_CRC = tuple(_remainder(byte) for byte in range(256))
+
+
 @dataclass
 class _Link:
     """Streams that run at the same time, and the pages [start, end) of the one that is sound."""
@@ -30,17 +41,21 @@ class _Link:
     serial: int | None = None
     """The stream that is read: the first of a codec that libsndfile has."""
     pieces: list[list[int]] = field(default_factory=list)
+    rest: bytes = b""
+    """What the file holds of a page that it cuts, as a page of its own."""
     ended: bool = False
     """The stream's last page is there."""
     bodies: bool = False
     """Pages other than first ones have come."""
 
-    def add(self, page: _Page, n_bytes: int) -> None:
-        """Append a page if it is of the stream that is read, and whole in a file of `n_bytes`."""
+    def add(self, page: _Page, data: bytes) -> None:
+        """Append a page if it is of the stream that is read; of one that the file cuts, its whole packets."""
         if page.serial != self.serial:
             return
-        self.ended = bool(page.flags & _LAST) and page.end <= n_bytes
-        if page.end > n_bytes:
+        whole = page.end <= len(data)
+        self.ended = bool(page.flags & _LAST) and whole
+        if not whole:
+            self.rest = page.cut(data)
             return
         if self.pieces and self.pieces[-1][1] == page.start:
             self.pieces[-1][1] = page.end
@@ -62,14 +77,15 @@ def ogg_parts(data: bytes, at: int = 0) -> SoundParts:
             raise UnreadableError(f"OGG with {' and '.join(link.codecs.values())}")
     if not links[-1].ended:
         warnings.append("no end: the OGG stream lacks its last page, it may be cut short")
-    return SoundParts("OGG", tuple(SoundPart(_stream(data, link)) for link in links), tuple(dict.fromkeys(warnings)))
+    parts = tuple(SoundPart(_stream(data, link), cut=bool(link.rest)) for link in links)
+    return SoundParts("OGG", parts, tuple(dict.fromkeys(warnings)))
 
 
 def _stream(data: bytes, link: _Link) -> bytes | memoryview:
-    if len(link.pieces) == 1:
+    if len(link.pieces) == 1 and not link.rest:
         start, end = link.pieces[0]
         return memoryview(data)[start:end]
-    return b"".join(data[start:end] for start, end in link.pieces)
+    return b"".join((*(data[start:end] for start, end in link.pieces), link.rest))
 
 
 def _links(data: bytes, at: int) -> tuple[list[_Link], list[str]]:
@@ -94,7 +110,7 @@ def _links(data: bytes, at: int) -> tuple[list[_Link], list[str]]:
         elif links:
             links[-1].bodies = True
         if links:
-            links[-1].add(page, len(data))
+            links[-1].add(page, data)
         at = page.end
     raise UnreadableError(f"OGG of more than {_MOST_PAGES} pages")
 
@@ -120,6 +136,29 @@ class _Page:
             return None
         body = at + 27 + header[26]
         return cls(at, body, body + sum(sizes), header[5], int.from_bytes(header[14:18], "little"))
+
+    def cut(self, data: bytes) -> bytes:
+        """Return a page of the packets that end within the data, without the flag of a last page; b"" if none does."""
+        sizes = data[self.start + 27 : self.body]
+        ends = [self.body + end for end in accumulate(sizes)]
+        whole = [n for n, (size, end) in enumerate(zip(sizes, ends, strict=True), 1) if size < 255 and end <= len(data)]
+        if not whole:
+            return b""
+        n = whole[-1]
+        header = bytearray(data[self.start : self.start + 27])
+        header[5] &= ~_LAST
+        header[22:26], header[26] = bytes(4), n
+        page = bytearray(header + sizes[:n] + data[self.body : ends[n - 1]])
+        page[22:26] = _checksum(page).to_bytes(4, "little")
+        return bytes(page)
+
+
+def _checksum(page: bytes | bytearray) -> int:
+    """Return a page's checksum (RFC 3533, section 6: polynomial 04c11db7, not reflected, from 0)."""
+    value = 0
+    for byte in page:
+        value = (value << 8 & 0xFFFFFFFF) ^ _CRC[value >> 24 ^ byte]
+    return value
 
 
 def _begin_stream(links: list[_Link], data: bytes, page: _Page) -> None:

@@ -34,6 +34,7 @@ class SoundPart:
         head: bytes that take the place of those that `data` begins with.
         raw: arguments that describe bare samples; none if `data` has a header.
         lead: what libsndfile reads beyond `frames` is silence at the beginning, which is to be dropped.
+        cut: the file ends before the samples that this part's headers promise.
     """
 
     data: bytes | memoryview
@@ -41,6 +42,7 @@ class SoundPart:
     head: bytes = b""
     raw: Mapping[str, str | int] = field(default_factory=dict)
     lead: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,7 +138,43 @@ def test_an_ogg_file_cut_short_is_read_with_a_warning() -> None:
     data = encode(band(6), format="OGG", subtype="VORBIS")
     recording = from_file(data[: len(data) * 2 // 3])
     assert 2.0 < recording.duration_s < 5.0
-    assert recording.warnings == ("no end: the OGG stream lacks its last page, it may be cut short",)
+    assert recording.warnings[0] == NO_END
+
+
+NO_END = "no end: the OGG stream lacks its last page, it may be cut short"
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_an_ogg_file_that_ends_within_its_last_page_keeps_every_whole_packet(subtype: str, part: float) -> None:
+    data = encode(0.01 * band(4, RATE_HZ), RATE_HZ, "OGG", subtype)
+    last, n = data.rindex(b"OggS"), 4 * RATE_HZ
+    whole = samples_of(data)
+    without = from_file(data[:last]).audio.shape[1]
+    recording = from_file(data[: last + round(part * (len(data) - last))])
+    held = recording.audio.shape[1]
+    assert np.array_equal(recording.audio, whole[:, :held])
+    missing = n - held
+    if not part:
+        assert held == without
+        assert recording.warnings == (NO_END,)
+    else:
+        assert abs(held - without - part * (n - without)) < 0.06 * RATE_HZ, "a packet has 20 or 43 ms"
+        assert recording.warnings[0] == NO_END
+        assert recording.warnings[1].startswith(f"cut short: {missing} samples (")
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "size"),
+    [("OGG", "VORBIS", -1), ("FLAC", "PCM_16", 86), ("WAV", "PCM_16", 44), ("AIFF", "PCM_16", 54)],
+)
+def test_a_file_cut_before_its_first_sample_is_called_cut_and_not_empty(
+    container: str, subtype: str, size: int
+) -> None:
+    data = encode(np.zeros(4 * RATE_HZ, np.float32), RATE_HZ, container, subtype)
+    said = refusal(data[: data.rindex(b"OggS") if size < 0 else size])
+    assert "expected sound, got a file with no samples (" in said
+    assert "cut short" in said
 
 
 # ----------------------------------------------------------------------------------------------------------------- fuzz
