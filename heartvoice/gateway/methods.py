@@ -15,7 +15,7 @@ from heartvoice.gateway.access_log import Call
 from heartvoice.gateway.checks import check_request, find_model
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEALTH = "/grpc.health.v1.Health"
 _SMALL_BYTES = 1000
 """Upper limit in bytes for a request that contains at most a model's name."""
 
@@ -69,7 +69,8 @@ METHODS = {
         Method(_path("ModelMetadata"), named=service_pb2.ModelMetadataRequest),
         Method(_path("ServerLive"), open=True, own=True),
         Method(_path("ServerReady"), open=True, own=True),
-        Method(_HEALTH_CHECK, open=True, own=True),
+        Method(f"{_HEALTH}/Check", open=True, own=True),
+        Method(f"{_HEALTH}/Watch", streamed=True, open=True, own=True),
         Method(_path("ServerMetadata"), own=True),
         *(Method(path, streamed=True, own=True) for path in reflection.PATHS),
     )

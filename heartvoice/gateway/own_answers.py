@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from tritonclient.grpc import service_pb2
 import heartvoice
 from heartvoice.contracts.about import ABOUT, EXTENSION, NAMES
 from heartvoice.contracts.constants import CONTRACT
-from heartvoice.errors import InvalidRequestError, UnknownModelError
+from heartvoice.errors import InvalidRequestError, QuotaError, UnknownModelError
 from heartvoice.gateway.methods import SERVICE
 
 LIVENESS, READINESS = "liveness", "readiness"
@@ -24,8 +25,12 @@ LIVENESS, READINESS = "liveness", "readiness"
 LATELY_S = 0.2
 UPSTREAM_S = 5.0
 """Longest wait for the server's part of an answer."""
-_STATUS = {True: b"\x08\x01", False: b"\x08\x02"}
-"""HealthCheckResponse with SERVING and NOT_SERVING."""
+WATCH_S = 1.0
+"""Seconds between two looks for a watcher."""
+MAX_WATCHERS = 100
+"""Limit for all watchers together: they need no token, and each is a call that stays open."""
+_STATUS = {True: b"\x08\x01", False: b"\x08\x02", None: b"\x08\x03"}
+"""HealthCheckResponse with SERVING, NOT_SERVING and SERVICE_UNKNOWN."""
 
 
 def service_of(message: bytes) -> str:
@@ -52,6 +57,7 @@ class OwnAnswers:
             models: the models that callers may reach.
         """
         self._models = models
+        self._stopping, self._watchers = asyncio.Event(), 0
         self._found: dict[str, tuple[float, asyncio.Task[bool]]] = {}
         self._calls = {
             name: upstream.unary_unary(f"/{SERVICE.full_name}/{name}")
@@ -71,6 +77,41 @@ class OwnAnswers:
             answer = await self._metadata()
         encoded: bytes = answer.SerializeToString()
         return encoded
+
+    async def watch(self, message: bytes) -> AsyncGenerator[bytes, None]:
+        """Yield the status that a HealthCheckRequest asks for: now, at each change, and when the gateway is stopped.
+
+        Raises:
+            InvalidRequestError: the message is another one.
+            QuotaError: there are too many watchers.
+        """
+        service, last = service_of(message), b""
+        if self._watchers >= MAX_WATCHERS:
+            raise QuotaError(f"Watch: expected at most {MAX_WATCHERS} at once, got one more; ask by Check")
+        self._watchers += 1
+        try:
+            while not self._stopping.is_set():
+                status = _STATUS[await self._known(service)]
+                if status != last:
+                    yield status
+                last = status
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), WATCH_S)
+            if last != _STATUS[False]:
+                yield _STATUS[False]
+        finally:
+            self._watchers -= 1
+
+    def stop(self) -> None:
+        """Tell watchers that the gateway is being stopped, and end their calls."""
+        self._stopping.set()
+
+    async def _known(self, service: str) -> bool | None:
+        """Return whether a service is ready; None if there is none of the name."""
+        try:
+            return await self._serving(service)
+        except UnknownModelError:
+            return None
 
     async def ready(self) -> bool:
         """Return whether the server takes jobs: it answers, and is not being stopped."""

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -83,7 +83,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             metrics: counts the calls.
         """
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
-        self._answers, self._reflect = OwnAnswers(upstream, models), make_reflection()
+        self.answers, self._reflect = OwnAnswers(upstream, models), make_reflection()
         self._quotas: dict[str, Quota] = {}
         self._live: set[Call] = set()
         metrics.live.set_function(lambda: len(self._live))
@@ -181,9 +181,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _serve(
         self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any
     ) -> bytes | None:
-        if not method.streamed or quota is None:
+        if not method.streamed:
             return await self._unary(method, upstream, call, quota, context)
-        if method.own:
+        if quota is None:
+            await self._watch_health(method, call, context)
+        elif method.own:
             await self._reflection(method, call, quota, context)
         else:
             await _Stream(self, method, call, quota, context).run(upstream)
@@ -201,12 +203,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _unary(self, method: Method, upstream: Any, call: Call, quota: Quota | None, context: Any) -> bytes:
         answer: bytes
-        message = await context.read()
-        if message is grpc.aio.EOF:
-            raise InvalidRequestError(f"{method.name}: expected a request, got none")
-        self.admit(method, message, call, quota)
+        message = await self._request(method, call, quota, context)
         if method.own:
-            answer = await self._answers.answer(method.name, message)
+            answer = await self.answers.answer(method.name, message)
             call.responses, call.bytes_out = 1, len(answer)
             return answer
         answering = upstream(message, **self.call_options(context, PROBE_S if method.open else math.inf))
@@ -222,6 +221,20 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         # its concurrent calls until it reads or its connection ends.
         call.responses, call.bytes_out = 1, len(answer)
         return answer
+
+    async def _request(self, method: Method, call: Call, quota: Quota | None, context: Any) -> bytes:
+        """Return the only request of a call, admitted."""
+        message: bytes = await context.read()
+        if message is grpc.aio.EOF:
+            raise InvalidRequestError(f"{method.name}: expected a request, got none")
+        self.admit(method, message, call, quota)
+        return message
+
+    async def _watch_health(self, method: Method, call: Call, context: Any) -> None:
+        message = await self._request(method, call, None, context)
+        async with aclosing(self.answers.watch(message)) as statuses:
+            async for status in statuses:
+                await self.send(call, context, status)
 
     async def _reflection(self, method: Method, call: Call, quota: Quota, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:

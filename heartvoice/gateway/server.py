@@ -80,6 +80,8 @@ class Gateway:
         """Refuse new calls, let running calls finish within `drain_s` (default: the options'), then end them."""
         for task in self._tasks:
             task.cancel()
+        if self._proxy is not None:
+            self._proxy.answers.stop()
         if self._server is not None:
             await self._server.stop(self.options.drain_s if drain_s is None else drain_s)
         if self._proxy is not None:

@@ -18,9 +18,10 @@ import heartvoice
 from heartvoice.cli.main import app
 from heartvoice.contracts.about import ABOUT, NAMES
 from heartvoice.contracts.constants import CONTRACT
-from heartvoice.server.repository_api import UNLOAD
+from heartvoice.server.repository_api import LOAD, UNLOAD
 from heartvoice.server.server import EmbeddedServer
 from tests.fakes.networks import text
+from tests.support.gateways import NOT_SERVING, SERVING, running, watching
 from tests.support.raw import Metrics, Raw, request
 from tests.support.waiting import wait_until
 
@@ -83,11 +84,22 @@ def test_processes_that_end_or_hang_are_started_anew_and_counted(new_server: Cal
             return -1.0
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
-    with server._reloading:  # the process is dead, and not replaced yet
-        os.kill(server.stub_pids()["f0_network"], signal.SIGKILL)
-        server._api.call(UNLOAD, "f0_network", 60.0)
-        assert [health(), health("--model", "f0_network"), health("--live")] == [0, 3, 0]
-    wait_until(lambda: shown("heartvoice_restarts_total") == 1, 60.0, "the new process is not counted")
+    with (
+        running(server.url, models=("f0_network",)) as gateway,
+        watching(gateway.url) as whole, watching(gateway.url, "f0_network") as model,
+    ):  # fmt: skip
+        assert next(whole) == next(model) == SERVING
+        with server._reloading:  # the process is dead, and not replaced yet
+            os.kill(server.stub_pids()["f0_network"], signal.SIGKILL)
+            server._api.call(UNLOAD, "f0_network", 60.0)
+            assert [health(), health("--model", "f0_network"), health("--live")] == [0, 3, 0]
+            assert next(model) == NOT_SERVING
+        assert next(model) == SERVING
+        wait_until(lambda: shown("heartvoice_restarts_total") == 1, 60.0, "the new process is not counted")
+        server._withdraw()
+        assert next(whole) == next(model) == NOT_SERVING, "it is being drained"
+        server._api.call(LOAD, ABOUT, 60.0)
+        assert next(whole) == next(model) == SERVING
     os.kill(server.pid, signal.SIGSTOP)
     first = server.pid
     wait_until(lambda: server.pid != first, 100.0, "it hangs on")

@@ -16,6 +16,8 @@ from tritonclient.grpc import service_pb2_grpc
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.server import Gateway
 
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+"""Answers of the health protocol."""
 LYRICS = {"lyrics": np.array([b"la la"], object)}
 """Inputs of `song`; those of `render` are `FILE`."""
 FILE = LYRICS | {"format": np.array([b"wav"], object)}
@@ -83,3 +85,18 @@ class Stub:
         with pytest.raises(grpc.RpcError) as caught:
             getattr(self.calls, method)(message, timeout=10, **options)
         return caught.value
+
+
+def encoded(service: str) -> bytes:
+    """A request of the health protocol."""
+    name = service.encode()
+    return bytes([0x0A, len(name)]) + name if name else b""
+
+
+@contextmanager
+def watching(url: str, service: str = "") -> Iterator[Iterator[bytes]]:
+    """Watch the health of a service; the statuses come as they change."""
+    with grpc.insecure_channel(url) as channel:
+        call = channel.unary_stream("/grpc.health.v1.Health/Watch")(encoded(service), timeout=200)
+        yield call
+        call.cancel()

@@ -18,16 +18,7 @@ from heartvoice.errors import (
     ModelMissingError,
     ModelUnavailableError,
 )
-
-
-class Clock:
-    """Seconds that pass when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def attempts(clock: Clock, timeout_s: float = 60.0, retries: int = 3) -> RetryState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ from heartvoice.gateway.own_answers import service_of
 from heartvoice.gateway.proxy import address_of
 from heartvoice.gateway.reflection import PATHS
 from tests.fakes.server import FakeServer
-from tests.support.gateways import RunningGateway, running
-
-SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+from tests.support import gateways
+from tests.support.gateways import NOT_SERVING, SERVICE_UNKNOWN, SERVING, RunningGateway, encoded, running, watching
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +38,7 @@ def channel(gateway: RunningGateway) -> Iterator[Any]:
 
 
 def check(channel: Any, service: str = "") -> bytes:
-    name = service.encode()
-    message = bytes([0x0A, len(name)]) + name if name else b""
-    answer: bytes = channel.unary_unary("/grpc.health.v1.Health/Check")(message, timeout=60)
+    answer: bytes = channel.unary_unary("/grpc.health.v1.Health/Check")(encoded(service), timeout=60)
     return answer
 
 
@@ -87,6 +85,47 @@ def test_a_gateway_without_its_server_lives_and_is_not_ready(server: FakeServer)
         assert [check(channel, name) for name in ("liveness", "", "song")] == [SERVING, NOT_SERVING, NOT_SERVING]
         assert health(gateway, "--live") == 0
         assert health(gateway) == 3
+
+
+def test_watchers_are_told_of_every_change(
+    gateway: RunningGateway, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_answers, "WATCH_S", 0.02)
+    server.facts = {}
+    server.models.add(ABOUT)
+    with ExitStack() as opened:
+        names = ("", "song", "cover", "liveness", "nothing")
+        watchers = [opened.enter_context(watching(gateway.url, name)) for name in names]
+        assert [next(each) for each in watchers] == [SERVING] * 4 + [SERVICE_UNKNOWN]
+        whole, song, cover, live, unknown = watchers
+        server.models.remove("cover")  # its process is replaced
+        assert next(cover) == NOT_SERVING
+        server.models.add("cover")
+        assert next(cover) == SERVING, "and the others were told nothing meanwhile"
+        server.models.remove(ABOUT)  # a stop begins
+        assert [next(each) for each in (whole, song, cover)] == [NOT_SERVING] * 3
+        server.models.add(ABOUT)
+        assert [next(each) for each in (whole, song, cover)] == [SERVING] * 3
+        gateway.stop(60.0)  # which is the time for songs, not for them
+        assert [list(each) for each in (whole, live, unknown)] == [[NOT_SERVING]] * 3
+
+
+def test_a_watcher_asks_for_a_service(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "encoded", lambda service: b"\x12\x04song")
+    with watching(gateway.url) as call, pytest.raises(grpc.RpcError, match="service: expected a name of at most 127"):
+        next(call)
+
+
+def test_watchers_are_limited_since_they_need_no_token(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_answers, "MAX_WATCHERS", 1)
+    with watching(gateway.url) as first, watching(gateway.url) as second:
+        assert next(first) == SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            next(second)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "Watch: expected at most 1 at once, got one more" in caught.value.details()
 
 
 @pytest.mark.parametrize("service", ["htdemucs", "nothing"])

@@ -7,14 +7,7 @@ import pytest
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError, QuotaError
 from heartvoice.gateway.rate_limits import Bucket, Limits, Quota
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def test_a_bucket_fills_at_its_rate_up_to_its_capacity() -> None:
