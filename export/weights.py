@@ -18,7 +18,6 @@ from heartvoice.checkpoints.official import (
     RMVPE,
     ROFORMER_LICENCE,
     SONG_LICENCE,
-    SONG_ORIGIN,
     SPEAKER_LICENCES,
     TOKENIZER,
     WAVLM,
@@ -280,7 +279,7 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
         opened={**drawn.opened, **{network: _always(source) for network, source in sources.items()}},
         tokenizer=lambda: tokenizer,
         gen_config=generation,
-        published={**drawn.published, **dict.fromkeys(sources, SONG_ORIGIN)},
+        published={**drawn.published, **dict.fromkeys(sources, f"{preset.name}, trained")},
         licences={**drawn.licences, **dict.fromkeys(sources, SONG_LICENCE)},
     )
 

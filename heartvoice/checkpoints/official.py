@@ -33,6 +33,5 @@ SPEAKER_LICENCES: Mapping[str, str] = {
 }
 """By engine of the speaker encoder, of those whose weights no wheel contains."""
 ROFORMER_LICENCE = "unknown (no licence is stated for these weights; whoever pulls them answers for their use)"
-SONG_ORIGIN = "demo weights: a small procedural world, not HeartMuLa's"
 SONG_LICENCE = "Apache-2.0 (heartvoice: trained on synthetic songs by train/demo)"
-"""Origin and licence of the preset `demo`'s language model and codec."""
+"""Of the preset `demo`'s language model and codec."""

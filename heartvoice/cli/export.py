@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = Path("build/repository")
 _NOISE = "random weights: songs and voices are noise; the weights named below are real"
-_NO_VOICES = "the converter has random weights: songs in a voice and covers are noise; the weights named below are real"
 MOVED_OPTIONS = {
     "--check": "heartvoice export check",
     "--lint": "heartvoice export lint",
@@ -92,8 +91,7 @@ def export(
         typer.Option(
             help="Folder with HeartMuLa-oss-3B/, HeartCodec-oss/, tokenizer.json, gen_config.json, demucs/, seed-vc/, "
             "whisper-small/, bigvgan/, campplus/, and rmvpe/, ecapa/ and wavlm-base-plus-sv/ where those engines are "
-            "used. Sizes are read from the files. For the preset demo: HeartMuLa-oss-demo/, HeartCodec-oss/, "
-            "tokenizer.json, gen_config.json alone.",
+            "used. Sizes are read from the files.",
             metavar="DIR",
             exists=True,
             file_okay=False,
@@ -364,7 +362,7 @@ def _export(
     from heartvoice.export.repository import export_repository
 
     if weights.origin.startswith("random"):
-        console.print(f"[yellow]{_NOISE if weights.origin_of('lm').startswith('random') else _NO_VOICES}[/]")
+        console.print(f"[yellow]{_NOISE}[/]")
     print_licences(console, weights, only)
     with progress_bars(console) as progress:
         results = export_repository(

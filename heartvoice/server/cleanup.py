@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from heartvoice.server.workarounds import orphaned_regions
+from heartvoice.server.workarounds import environment_folders, orphaned_regions
 from heartvoice.server.workarounds.orphaned_stubs import kill_stubs
 from heartvoice.shm_regions import RUN_PREFIX, is_dead, owner_of, process_identity, shm_prefix
 
@@ -24,6 +24,7 @@ def remove_run(folder: Path, owner: str) -> int:
     prefix = shm_prefix(owner, folder)
     kill_stubs(lambda region: region.startswith(prefix))
     n_regions = orphaned_regions.remove(prefix)
+    environment_folders.remove(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return n_regions
 

@@ -17,6 +17,7 @@ from heartvoice.errors import EngineError
 from heartvoice.server import server_log
 from heartvoice.server.channel import open_channel
 from heartvoice.server.processes import crashed
+from heartvoice.server.workarounds import stalled_start
 
 log = logging.getLogger(__name__)
 UNHEALTHY = "is not healthy"
@@ -40,6 +41,16 @@ class LoadProgress:
         self._missing, self._total = list(models), len(models)
         self._log_path, self._start, self._at, self._rest = log_path, start, start, b""
         self._said = time.monotonic()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What was not loaded at the last look."""
+        return tuple(self._missing)
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the log at the last look."""
+        return self._at
 
     def look(self) -> None:
         """Log what was loaded since the last look; without news, from time to time what is missing."""
@@ -74,7 +85,7 @@ def wait_ready(
     *,
     again: bool,
 ) -> bool:
-    """Wait until a server answers; return false if it may be started `again`: a crash, or a process that stood still.
+    """Wait until a server answers; return false if it may be started `again`: it crashed, or stands still.
 
     Args:
         process: the server.
@@ -82,13 +93,13 @@ def wait_ready(
         progress: says what it loads.
         timeout_s: longest wait.
         interrupted: true ends the wait.
-        again: whether these are no error yet.
+        again: whether that is no error yet.
 
     Raises:
         KeyboardInterrupt: `interrupted` returned true.
         EngineError: it ended, or was not ready in time.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, watch = time.monotonic() + timeout_s, stalled_start.StallWatch(process.pid)
     with open_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while time.monotonic() < deadline:
@@ -100,9 +111,25 @@ def wait_ready(
                 return False
             if status is not None:
                 raise EngineError(f"the server did not start: {progress.reason()}")
+            if watch.stalled(progress.log_bytes, progress.missing):
+                return _give_up(progress, watch, again=again)
             with contextlib.suppress(grpc.RpcError):
                 if stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2.0).ready:
                     progress.look()
                     return True
             time.sleep(0.05)
     raise EngineError(f"the server was not ready after {timeout_s:g} s: {progress.reason()}")
+
+
+def _give_up(progress: LoadProgress, watch: stalled_start.StallWatch, *, again: bool) -> bool:
+    """Say that a start stands still; return false if it may be repeated.
+
+    Raises:
+        EngineError: it may not.
+    """
+    missing = ", ".join(progress.missing) or "nothing"
+    stands = f"{stalled_start.STALL_S:g} s without progress while {missing} was being loaded"
+    if not again:
+        raise EngineError(f"the server did not start: {stands}: {progress.reason()}")
+    log.error("%s: %s", stands, watch.describe(progress.missing))
+    return False

@@ -26,15 +26,17 @@ from heartvoice.server.health import ServerProbe
 from heartvoice.server.loading import LoadProgress, wait_ready
 from heartvoice.server.loss_log import LossLog
 from heartvoice.server.options import ServerOptions
-from heartvoice.server.ports import LOOPBACK, check_address, check_port, check_socket, socket_path
+from heartvoice.server.ports import LOOPBACK, check_address, socket_path
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.repository_api import LOAD, UNLOAD, RepositoryApi
 from heartvoice.server.shared_memory import SharedMemoryGrant
-from heartvoice.server.workarounds import late_exit, load_crash, numpy_version
+from heartvoice.server.start_checks import check_graphs, check_ports
+from heartvoice.server.workarounds import environment_folders, late_exit, load_crash, numpy_version
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
 from heartvoice.server.workarounds.crash_restarts import CrashCount
 from heartvoice.server.workarounds.dead_stubs import DIED, StubHealth
 from heartvoice.server.workarounds.drain_before_stop import count_live_jobs, wait_until_idle
+from heartvoice.server.workarounds.lingering_processes import LingeringProcesses
 from heartvoice.server.workarounds.orphaned_regions import remove_unused
 from heartvoice.server.workarounds.region_permissions import restrict_permissions
 from heartvoice.serving import process_registry
@@ -89,6 +91,7 @@ class EmbeddedServer:
         self._log_path, self._log_start = Path(), 0
         self._crashes = CrashCount()
         self._losses: LossLog | None = None
+        self._lingering: LingeringProcesses | None = None
         self._down, self._renewing, self._hung = threading.Event(), threading.Event(), threading.Event()
 
     def __enter__(self) -> EmbeddedServer:
@@ -126,12 +129,13 @@ class EmbeddedServer:
             "loading %d models of preset %s, weights %s, from %s",
             len(self.models), repository.index["preset"], repository.index["weights"], repository.root,
         )  # fmt: skip
-        self._check_graphs(repository)
-        self._check_ports()
+        check_graphs(repository, self.models)
+        check_ports(self.options)
         n_regions = cleanup.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)
         self._run = cleanup.new_run_folder()
+        self._lingering = LingeringProcesses(self._run)
         if self.options.shared_memory:
             prefix = shm_prefix(self._owner, self._run)
             self._grant = SharedMemoryGrant(self.url, self.options.grpc_port, prefix)
@@ -159,20 +163,6 @@ class EmbeddedServer:
             log.info("dropped files of %.2f GB from the page cache", n_bytes / 1e9)
         self._watcher.start()
 
-    def _check_graphs(self, repository: Repository) -> None:
-        for name in self.models:
-            if name in LOADED and not (repository.root / name / "config.pbtxt").is_file():
-                raise EngineError(f"{name}: {repository.root / name}/config.pbtxt is missing; export again")
-        for name in (m.name for m in repository.models.values() if m.backend == "onnxruntime"):
-            repository.graph(name)
-
-    def _check_ports(self) -> None:
-        if self.options.on_socket:
-            check_socket(self.options.address, self.options.grpc_port)
-        else:
-            check_port("--grpc-port", self.options.grpc_port, self.options.address)
-        check_port("--metrics-port", self.options.metrics_port, self.options.metrics_address)
-
     def stop(self, *, cancel: bool = True) -> None:
         """Stop the server, and remove the run's folder and shared memory.
 
@@ -188,6 +178,7 @@ class EmbeddedServer:
             self._stopping.set()
             self.cancel_jobs()
             self._drain(CANCEL_S)
+            environment_folders.remember(self.pid, self._run)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             # Requests whose stub was killed and streams that nobody reads never end.
@@ -256,9 +247,12 @@ class EmbeddedServer:
         def clean() -> None:
             kill_group(self.pid)
             remove_unused(self._folder(), self._owner)
+            if self._losses is not None:
+                self._losses.server_restarted()
 
         load_crash.start(self._launch_once, lambda again: self._wait_ready(interrupted, again=again), clean)
         restrict_permissions(self._owner, self._run)
+        environment_folders.remember(self.pid, self._folder())
 
     def _launch_once(self) -> None:
         if self._log is None or self._launch is None:
@@ -267,7 +261,7 @@ class EmbeddedServer:
         self._process = self._launch.start(self._log)
 
     def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool) -> bool:
-        """Wait until every model answers; return false if Triton crashed and may be started `again`."""
+        """Wait until every model answers; return false if Triton may be started `again`."""
         progress = LoadProgress((*self.models, ABOUT), self._log_path, self._log_start)
         timeout_s = self.options.start_timeout_s
         return wait_ready(self._started(), self.url, progress, timeout_s, interrupted, again=again)
@@ -302,10 +296,18 @@ class EmbeddedServer:
                 kill_group(self.pid)
                 self._started().wait()
                 continue
+            self._end_unloaded()
             for name in self.stub_pids():
                 self._restart_model(name, stubs)
         self._probe.close()
         self._started().wait()  # the kernel kills a process when the thread that started it ends (PR_SET_PDEATHSIG)
+
+    def _end_unloaded(self) -> None:
+        """Kill what Triton leaves running of models that it unloaded, also for another than this supervisor."""
+        if self._lingering is not None:
+            for name in self._api.unloaded(self.models):
+                self._lingering.unloading(name)
+            self._lingering.kill()
 
     def _kill_if_hung(self) -> None:
         if self._alive() and self._probe.hung() and not self._stopping.is_set():
@@ -379,6 +381,8 @@ class EmbeddedServer:
                 log.error("%s; trying again in %g s", error, stubs.failed(name))
 
     def _reload(self, name: str) -> None:
+        if self._lingering is not None:
+            self._lingering.unloading(name)
         try:
             self._api.call(UNLOAD, name, UNLOAD_TIMEOUT_S, self._watch_meanwhile)
             self._api.call(LOAD, name, self.options.start_timeout_s, self._watch_meanwhile)

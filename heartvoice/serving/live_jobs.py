@@ -6,7 +6,9 @@ import json
 import mmap
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _FOLDER = "live"
 _BYTES = 65_536
@@ -35,6 +37,28 @@ class LiveJobs:
         if len(text) > _BYTES - _HEAD.size:
             text = b"[]"
         self._map[: _HEAD.size + len(text)] = _HEAD.pack(n_jobs, len(text)) + text
+
+
+class LiveCount:
+    """The number of live jobs of a model's present process, readable also when another one has taken its place."""
+
+    def __init__(self, model: str, run: Path) -> None:
+        self._file: BinaryIO | None = None
+        with suppress(FileNotFoundError):  # a native graph's process has no jobs of its own
+            self._file = (run / _FOLDER / model).open("rb", buffering=0)
+
+    def read(self) -> int:
+        """Return the number; 0 of a process that reports none."""
+        if self._file is None:
+            return 0
+        self._file.seek(0)
+        head = self._file.read(_HEAD.size)
+        return int(_HEAD.unpack(head)[0]) if len(head) == _HEAD.size else 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def read_live(model: str, run: Path) -> tuple[int, list[Named]]:

@@ -73,7 +73,7 @@ def serving_pid(model: str, run: Path | None = None) -> int | None:
         return None
 
 
-def _stat(pid: int) -> list[str]:
+def stat(pid: int) -> list[str]:
     """Return a process's state, parent and so on (proc(5), from field 3); empty if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -83,13 +83,13 @@ def _stat(pid: int) -> list[str]:
 
 def is_alive(pid: int) -> bool:
     """Return whether a process exists and is no zombie."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return bool(fields) and fields[0] not in "ZX"
 
 
 def parent(pid: int) -> int | None:
     """Return a process's parent, or None."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return int(fields[1]) if fields else None
 
 

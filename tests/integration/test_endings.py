@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from heartvoice.client import AudioChunk, Client, CodesChunk
 from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
+from heartvoice.server.repository_api import UNLOAD
 from heartvoice.server.server import EmbeddedServer
+from heartvoice.server.workarounds import environment_folders
 from heartvoice.serving import process_registry
 from heartvoice.shm_regions import SHM, shm_prefix
 from tests.fakes.networks import text
@@ -155,6 +158,19 @@ def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: E
     wait_until(lambda: idle(Metrics(victims.metrics_url)), 60.0, "jobs still live")
 
 
+def test_a_caller_of_a_killed_model_can_be_unloaded(victims: EmbeddedServer) -> None:
+    """Triton may keep a request of it for ever, and then never ends its process."""
+    victim, caller = (victims.stub_pids()[name] for name in ("heartcodec_decoder", "heartcodec"))
+    with Client(victims.url) as client:
+        for message in client.stream("la la la", duration_s=30.0, min_duration_s=30.0, codec_window=93, codec_steps=1):
+            if isinstance(message, AudioChunk) and not message.start:
+                os.kill(victim, signal.SIGKILL)
+        client.song(**SHORT_WORDS)  # type: ignore[arg-type]
+        victims._api.call(UNLOAD, "heartcodec", 60.0)
+        wait_for_process(victims, "heartcodec", caller)
+        assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
+
+
 def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(victims: EmbeddedServer) -> None:
     old, metrics = victims.stub_pids()["song"], Metrics(victims.metrics_url)
     with Client(victims.url, retries=0, stall_timeout_s=4.0) as client:
@@ -201,6 +217,9 @@ def test_a_killed_process_costs_time_and_not_one_sample(
 def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callable[..., EmbeddedServer]) -> None:
     first = new_server(models=OF_SONGS)
     prefix = shm_prefix(first._owner, first._run)
+    folders = [Path(name) for name in environment_folders.recorded(first._folder())]
+    assert folders
+    assert all(folder.is_dir() for folder in folders)
     with Client(first.url, retries=0) as client:
         stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
         next(stream)
@@ -214,6 +233,7 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
     first.stop()
     second = new_server(models=OF_SONGS)
     assert not list(SHM.glob(f"{prefix}*"))
+    assert not any(folder.exists() for folder in folders)
     n_processes = len(second.stub_pids()) + 1  # and the model `heartvoice`
     assert len(list(SHM.glob(f"{shm_prefix(second._owner, second._run)}*"))) == n_processes
 

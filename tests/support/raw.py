@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from heartvoice import shm_regions
 from heartvoice.contracts import triton_config
 from heartvoice.contracts.graphs import CONTENT_ENCODER, SVC_REGULATOR, SVC_STYLE, VOCODER
 from heartvoice.contracts.models import (
@@ -49,6 +53,8 @@ _DTYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64", "bool": "BOOL"
 _NUMPY = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
 
+READY_S = 200.0
+"""Longest wait for a start; a test has 240 s."""
 HEARTVOICE = [sys.executable, "-m", "heartvoice.cli.main"]
 _OF_MODELS = """
 from heartvoice.server import server
@@ -70,9 +76,22 @@ def start_cli(
     command += ["--grpc-port", str(free_port()), "--metrics-port", str(free_port()), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    if not select.select([process.stdout], [], [], READY_S)[0]:
+        said = server_log(process.pid)
+        process.send_signal(signal.SIGINT)
+        raise AssertionError(f"not ready within {READY_S:g} s: {process.communicate(timeout=30)[1]}\n{said}")
     line = process.stdout.readline()
     assert line, process.communicate()[1]
     return process, json.loads(line)
+
+
+def server_log(pid: int) -> str:
+    """The end of the log of the server that `heartvoice serve` with this pid runs: it goes with the run's folder."""
+    owner = shm_regions.process_identity(pid)
+    for folder in Path(tempfile.gettempdir()).glob(f"{shm_regions.RUN_PREFIX}*"):
+        if (folder / "owner").is_file() and (folder / "owner").read_text() == owner:
+            return (folder / "server.log").read_text(errors="replace")[-8000:]
+    return "no log"
 
 
 def with_identity_converter(repository: Path, root: Path) -> Path:

@@ -1,7 +1,7 @@
 """Ends a server whose models have ended, and models that do not end.
 
 Fault (Triton 2.51): after SIGTERM the server ends up to 2 s after its models, since it looks once a second. Once, after
-    a cover, it had not ended after 18 s; the cause is unknown.
+    a cover, it had not ended after 18 s; a request that it kept (`lingering_processes`) may be the cause.
 Does: the supervisor waits until no process of a model is left and nobody is connected who might still read an answer,
     and then kills the server. A model's process that has not ended after `MODELS_S` is killed: it has no job then.
 Test: `test_a_server_without_models_and_callers_is_not_waited_for`, `test_a_model_that_does_not_end_is_killed`
@@ -24,7 +24,7 @@ from heartvoice.serving.process_registry import is_alive
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
-MODELS_S = 6.0
+MODELS_S = 2.5
 """Seconds after SIGTERM. With all models they take 1.5 s on two idle cores."""
 _ESTABLISHED, _CONNECTED = "01", "03"
 """States in /proc/net/tcp and /proc/net/unix."""

@@ -1,4 +1,4 @@
-"""Repeats a start once if the server crashed or gave up while it loaded its models.
+"""Repeats a start once if the server crashed, gave up or stood still while it loaded its models.
 
 Fault (Triton 2.51): on a busy host, the server can crash while a model loads
     (`boost::interprocess::lock_exception`), or end because a model's process "is not healthy".
@@ -16,16 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def start(launch: Callable[[], None], wait_ready: Callable[[bool], bool], clean: Callable[[], None]) -> None:
-    """Start a server and wait until it is ready; try once more if it crashes.
+    """Start a server and wait until it is ready; try once more if it does not become ready.
 
     Args:
         launch: starts it.
-        wait_ready: returns whether it is ready; false means a crash, which is allowed if the argument is true.
-        clean: removes the remains of a crashed server.
+        wait_ready: returns whether it is ready; false means that it crashed or stands still, which is allowed if the
+            argument is true.
+        clean: ends the server and removes what it left.
     """
     launch()
     if not wait_ready(True):
         clean()
-        log.warning("Triton crashed or gave up while it loaded the models; starting it once more")
+        log.warning("Triton crashed, gave up or stood still while it loaded the models; starting it once more")
         launch()
         wait_ready(False)

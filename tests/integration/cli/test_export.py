@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from heartvoice.cli import export
 from heartvoice.cli.main import app
 from heartvoice.config.presets import PRESETS
 from heartvoice.export import configs, repository
@@ -99,27 +96,10 @@ def test_licences_are_told_before_anything_is_made(tmp_path: Path, monkeypatch: 
     assert "noise" not in result.output
 
 
-def test_weights_of_songs_alone_are_told_from_random_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "SONG_PRESETS", frozenset({"tiny"}))
-    releases.write_release(tmp_path / "weights")
-    for unread in ("seed-vc", "bigvgan", "demucs"):
-        shutil.rmtree(tmp_path / "weights" / unread)
-    result = run("--weights", tmp_path / "weights", "--repository", tmp_path / "r", "--only", "heartcodec_condition")
-    assert result.exit_code == 0, result.output
-    assert "the converter has random weights: songs in a voice and covers are noise" in result.output
-    assert "weights of codec: Apache-2.0 (heartvoice" in result.output
-    origins = json.loads((tmp_path / "r" / "repository.json").read_text())["origins"]
-    assert origins["lm"] == origins["codec"] == "demo weights: a small procedural world, not HeartMuLa's"
-    assert origins["svc_cfm"] == "random seed=0"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--preset", "huge", "--random-weights", "0"],
-            "--preset: expected one of tiny, mid, demo, oss-3b, got 'huge'",
-        ),
+        (["--preset", "huge", "--random-weights", "0"], "--preset: expected one of tiny, mid, oss-3b, got 'huge'"),
         (["--preset", "tiny"], "where do the weights come from?"),
         (["--random-weights", "0", "--weights", "."], "expected one of them, got both"),
         (["--random-weights", "-1"], "--random-weights"),

@@ -47,7 +47,7 @@ def test_it_is_started_once_more(repository: Repository, tmp_path: Path, caplog:
     try:
         assert started.ready
         assert list(started.stub_pids()) == ["heartcodec_decoder"]
-        assert "Triton crashed or gave up while it loaded the models; starting it once more" in caplog.text
+        assert "Triton crashed, gave up or stood still while it loaded the models; starting it once more" in caplog.text
     finally:
         end(started)
 

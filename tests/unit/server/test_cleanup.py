@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from heartvoice import shm_regions
 from heartvoice.server import cleanup
+from heartvoice.server.workarounds import environment_folders
 from heartvoice.server.workarounds.orphaned_regions import remove_unused
 from heartvoice.server.workarounds.region_permissions import restrict_permissions
 
@@ -84,3 +86,24 @@ def test_a_runs_shared_memory_is_closed_to_others_and_no_other_runs() -> None:
         cleanup.remove_run(folder, owner)
         cleanup.remove_run(others, owner)
     assert not any(region.exists() for region in regions)
+
+
+def test_a_folder_that_is_in_use_stays(tmp_path: Path) -> None:
+    folders = [Path(f"/tmp/python_env_{secrets.token_hex(3)}") for _ in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    ours, used, others = folders
+    (used / "python").touch()
+    code = "import ctypes, sys, time; kept = [ctypes.create_string_buffer(n.encode(), 2000) for n in sys.argv[1:]]; "
+    command = [sys.executable, "-c", f"{code}print('here', flush=True); time.sleep(60)", str(ours), str(used)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        environment_folders.remember(process.pid, tmp_path)
+        process.kill()
+    environment_folders.remember(process.pid, tmp_path)  # has ended: what was recorded stays
+    environment_folders.remove(tmp_path)
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    (used / "python").unlink()
+    for folder in (used, others):
+        folder.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,19 +19,14 @@ from heartvoice.server.health import ServerProbe
 from heartvoice.server.workarounds import abandoned_responses
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
 from heartvoice.server.workarounds.dead_stubs import DIED, MAX_RETRY_S, StubHealth
+from heartvoice.server.workarounds.lingering_processes import LINGER_S, LingeringProcesses
 from heartvoice.serving import process_registry
+from heartvoice.serving.live_jobs import LiveJobs
 from heartvoice.serving.workarounds import unread_responses
 from heartvoice.serving.workarounds.heartbeat import Heartbeat
+from tests.support.clock import Clock
 
 HANG_S = 10.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -87,6 +83,45 @@ def test_a_dead_process_is_dead_also_if_another_has_its_number(stubs: StubHealth
     process = subprocess.Popen(["true"])
     process.wait()
     assert stubs.diagnose("svc", process.pid) == DIED
+
+
+@pytest.fixture
+def lingering(tmp_path: Path, clock: Clock, stub: subprocess.Popen[bytes]) -> LingeringProcesses:
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pids" / "svc").write_text(str(stub.pid))
+    return LingeringProcesses(tmp_path, clock=clock)
+
+
+def test_a_process_that_lingers_without_jobs_is_killed(
+    lingering: LingeringProcesses, clock: Clock, stub: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    jobs = LiveJobs("svc", tmp_path)
+    jobs.set(1, [])
+    lingering.unloading("svc")
+    LiveJobs("svc", tmp_path).set(1, [])  # of the process that takes its place
+    clock.now += 2 * LINGER_S
+    lingering.kill()
+    jobs.set(0, [])
+    clock.now += LINGER_S
+    lingering.kill()
+    assert stub.poll() is None
+    clock.now += 0.1
+    lingering.kill()
+    assert stub.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_process_that_is_in_use_or_has_ended_is_left_alone(
+    lingering: LingeringProcesses, clock: Clock, stub: subprocess.Popen[bytes], known: bool
+) -> None:
+    if known:
+        lingering.unloading("svc")
+        stub.kill()
+        stub.wait()
+        lingering.kill()
+    clock.now += 2 * LINGER_S
+    lingering.kill()
+    assert stub.poll() == (-signal.SIGKILL if known else None)
 
 
 def test_failed_reloads_are_tried_again_less_and_less_often(stubs: StubHealth, clock: Clock) -> None:

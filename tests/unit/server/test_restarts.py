@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,16 @@ import pytest
 from heartvoice.errors import EngineError
 from heartvoice.server import loading
 from heartvoice.server.loading import LoadProgress
+from heartvoice.server.workarounds import stalled_start
 from heartvoice.server.workarounds.crash_restarts import MAX_CRASHES, CrashCount
+from heartvoice.server.workarounds.stalled_start import STALL_S, StallWatch, cpu_s
+from heartvoice.server.workarounds.stalled_start import loading as loading_processes
+from tests.support.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def test_only_a_crash_and_a_hang_are_followed_by_a_start() -> None:
@@ -76,3 +86,45 @@ def test_a_start_that_failed_because_a_process_stood_still_may_be_repeated_once(
         assert not loading.wait_ready(*arguments, again=True)
         with pytest.raises(EngineError, match="is not healthy"):
             loading.wait_ready(*arguments, again=False)
+
+
+def test_a_start_that_works_is_waited_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalled_start, "LEAST_CPU_S", 0.05)
+    code = "import time; print('here', flush=True); input(); began = time.process_time()\n"
+    code += "while time.process_time() < began + 0.1: pass\nprint('done', flush=True); input()"
+    command = [sys.executable, "-c", code, "song_0_0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stub:
+        assert stub.stdout is not None
+        assert stub.stdin is not None
+        assert stub.stdout.readline() == "here\n"
+        assert loading_processes(os.getpid(), ["song", "svc"]) == {"song": stub.pid}
+        watch = StallWatch(os.getpid(), clock=clock)
+        monkeypatch.setattr(stalled_start, "cpu_s", lambda pid: cpu_s(pid) if pid == stub.pid else 0.0)
+        assert not watch.stalled(10, ["song"])
+        clock.now += STALL_S
+        assert not watch.stalled(11, ["song"]), "the log has grown"
+        clock.now += STALL_S - 1.0
+        assert not watch.stalled(11, ["song"])
+        print("on", file=stub.stdin, flush=True)
+        assert stub.stdout.readline() == "done\n"
+        clock.now += 1.0
+        assert not watch.stalled(11, ["song"]), "the model's process has worked"
+        clock.now += STALL_S
+        assert watch.stalled(11, ["song"])
+        assert f"song (pid {stub.pid}) in state S at " in watch.describe(["song"])
+        stub.kill()
+
+
+def test_a_start_that_stands_still_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stalled_start, "STALL_S", -1.0)
+    path = tmp_path / "server.log"
+    path.write_text("I0101 loading: song\n")
+    with subprocess.Popen(["sleep", "60"]) as still:
+        arguments = (still, "127.0.0.1:1", LoadProgress(["song"], path, 0), 60.0, lambda: False)
+        assert not loading.wait_ready(*arguments, again=True)
+        assert "without progress while song was being loaded: server (pid" in caplog.text
+        with pytest.raises(EngineError, match=r"the server did not start: .* without progress while song was being"):
+            loading.wait_ready(*arguments, again=False)
+        still.kill()
