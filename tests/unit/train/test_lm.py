@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from heartvoice.config.presets import DEMO_IDS, DEMO_LM, TransformerConfig
 from heartvoice.models.llama import Attention
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.models.rope import apply_rope
-from train.demo import layout
+from train.demo import layout, reading
 from train.demo.lm import evaluate
 from train.demo.lm.batches import FRAME, IGNORED, batch_of
 from train.demo.lm.evaluate import Sampling, judge, summary
 from train.demo.lm.examples import onsets, random_song, words_alone
 from train.demo.lm.task import LmTask
-from train.demo.prompt import prompt_of
+from train.demo.prompt import UNKNOWN, prompt_of, token_word, vocabulary
 from train.demo.score import Tags
 from train.demo.songs import held_out_song
 from train.frame.loop import Options, train
@@ -154,3 +155,16 @@ def test_a_song_without_voice_and_band_is_not_consistent() -> None:
     codes[layout.NOTE :] = 0
     report = summary([judge(codes, song, ended=True)])
     assert report["consistent"] == 0
+
+
+def test_words_that_nobody_sings_leave_the_song_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    lyrics = [random_song(rng, Tags(tempo="fast"), 5, 0.3) for _ in range(40)]
+    unknown = vocabulary()[UNKNOWN]
+    strange = [example for example in lyrics if (prompt_of("", example.lyrics).text_ids == unknown).any()]
+    assert 0 < len(strange) < 20
+    for example in strange:
+        known = [token for token in prompt_of("", example.lyrics).text_ids.tolist() if token_word(token)]
+        assert len(known) == len(reading.sung_words(example.codes[layout.CURSOR])) == 5
+    marks = {mark for example in lyrics for mark in re.findall(r"\[(\w+)\]", example.lyrics)}
+    assert marks == {"verse", "prechorus", "bridge", "chorus", "intro", "outro"}

@@ -20,6 +20,10 @@ _FEW_TAGS = 0.3
 """Share of the prompts in which tags are left out, and in which their order is another one."""
 _MARKS = 0.8
 """Share of the lyrics with section marks."""
+_FIRST_MARKS = ("verse", "verse", "verse", "prechorus", "bridge")
+_OTHERS = 0.15
+"""Share of the lyrics with a mark of an empty section, and with words that are not in the vocabulary."""
+_UNKNOWN = "xx"
 
 
 def random_lines(rng: np.random.Generator, n_words: int, repeats: float) -> list[list[str]]:
@@ -43,13 +47,28 @@ def random_lines(rng: np.random.Generator, n_words: int, repeats: float) -> list
 
 
 def lyrics_text(lines: Sequence[Sequence[str]], rng: np.random.Generator) -> str:
-    """Write lines as canonical lyrics: mostly a verse and a chorus, with their marks."""
+    """Write lines as canonical lyrics: mostly a verse and a chorus, with their marks and others."""
     texts = [" ".join(line) for line in lines]
     if rng.random() >= _MARKS:
         return "\n".join(texts)
     chorus = int(rng.integers(1, len(texts) + 1))
-    verse = "\n".join(["[verse]", *texts[:chorus]])
-    return verse if chorus == len(texts) else verse + "\n\n" + "\n".join(["[chorus]", *texts[chorus:]])
+    sections = ["\n".join([f"[{rng.choice(_FIRST_MARKS)}]", *texts[:chorus]])]
+    if chorus < len(texts):
+        sections.append("\n".join(["[chorus]", *texts[chorus:]]))
+    empty = [mark for mark in ("[intro]", "[outro]") if rng.random() < _OTHERS]
+    return "\n\n".join(
+        [*(mark for mark in empty if mark == "[intro]"), *sections, *(m for m in empty if m == "[outro]")]
+    )
+
+
+def with_unknown_words(lyrics: str, rng: np.random.Generator) -> str:
+    """Put a few words between those of some lyrics that are not in the vocabulary: nobody sings them."""
+    if rng.random() >= _OTHERS:
+        return lyrics
+    parts = lyrics.split(" ")
+    for _ in range(int(rng.integers(1, 4))):
+        parts.insert(int(rng.integers(1, len(parts) + 1)), _UNKNOWN)
+    return " ".join(parts)
 
 
 def asked_tags(tags: Tags, rng: np.random.Generator) -> str:
@@ -70,14 +89,14 @@ def words_alone(rng: np.random.Generator, n_words: int) -> Example:
     codes[layout.CURSOR] = cursors[:, 0]
     codes[layout.CLOCK] = codes[layout.CLOCK] % layout.CLOCKS + cursors[:, 1]
     drawn = Tags(**{kind: str(rng.choice(known)) for kind, known in CHOICES.items()})
-    return Example(asked_tags(drawn, rng), lyrics_text(lines, rng), codes, keep=0.0)
+    return Example(asked_tags(drawn, rng), with_unknown_words(lyrics_text(lines, rng), rng), codes, keep=0.0)
 
 
 def random_song(rng: np.random.Generator, tags: Tags, n_words: int, keep: float) -> Example:
     """Return a song whose words are no sentences, so that they must be read."""
     lines = random_lines(rng, n_words, repeats=0.15 if rng.random() < 0.5 else 0.0)
     score = compose(tags, lyrics_text(lines, rng), int(rng.integers(HELD_OUT_SEED)))
-    return Example(asked_tags(score.tags, rng), score.lyrics, score.codes, keep)
+    return Example(asked_tags(score.tags, rng), with_unknown_words(score.lyrics, rng), score.codes, keep)
 
 
 def world_song(rng: np.random.Generator, tags: Tags, keep: float) -> Example:

@@ -84,7 +84,7 @@ class LmTask(Task):
         """Compose songs of one tempo, and where their words are random, of one number of words: alike in length."""
         kind, tags = rng.random(), Tags(tempo=str(rng.choice(CHOICES["tempo"])))
         if kind < ONSETS:
-            n_words = int(rng.integers(10, 31))
+            n_words = int(rng.integers(10, 49))
             return [onsets(random_song(rng, tags, n_words, 1.0)) for _ in range(3 * self._songs)]
         if kind < ONSETS + RANDOM:
             n_words = int(rng.integers(4, 21))
