@@ -111,6 +111,18 @@ def test_both_kinds_of_batches_have_all_gradients(task: LmTask) -> None:
     assert all(parameter.grad is not None for parameter in task.network.parameters())
 
 
+def test_fused_attention_gives_the_plain_one_s_values(task: LmTask, tmp_path: Path) -> None:
+    task.write(tmp_path)
+    plain = evaluate.load(tmp_path)
+    fused = LmTask(SMALL, songs=2).network.eval()
+    fused.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 9, SMALL.backbone.embed_dim)
+    start = torch.zeros(2, dtype=torch.int64)
+    hidden, past = plain.backbone(x[:, :6], start)
+    torch.testing.assert_close(fused.backbone(x[:, :6], start)[0], hidden)
+    torch.testing.assert_close(fused.backbone(x[:, 6:], start + 6, past)[0], plain.backbone(x, start)[0][:, 6:])
+
+
 def test_written_weights_are_a_checkpoint_that_writes_songs(task: LmTask, tmp_path: Path) -> None:
     files = task.write(tmp_path)
     assert {path.name for path in files} == {"model.safetensors", "config.json", "tokenizer.json", "gen_config.json"}

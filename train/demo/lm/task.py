@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from heartvoice.config.presets import DEMO_IDS, DEMO_LM, HeartMuLaConfig
 from heartvoice.models.heartmula import HeartMuLa
 from train.demo.layout import N_BOOKS
+from train.demo.lm.attention import fuse
 from train.demo.lm.batches import FRAME, IGNORED, Example, batch_of
 from train.demo.lm.examples import onsets, random_song, words_alone, world_song
 from train.demo.lm.initial import initialise
@@ -51,6 +52,7 @@ class LmTask(Task):
         """
         self.network: HeartMuLa = HeartMuLa(sizes)
         self._sizes, self._songs, self._copying = sizes, songs, copying
+        fuse(self.network)
         initialise(self.network)
 
     @property
