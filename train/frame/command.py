@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from heartvoice.errors import HeartvoiceError
 from train.frame.errors import TrainingError
 from train.frame.log import say
 from train.frame.loop import Options, train
@@ -108,7 +109,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> 
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
-    except (TrainingError, OSError) as error:
+    except (TrainingError, HeartvoiceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return code

@@ -1,6 +1,6 @@
 """Muon: orthogonalised momentum for matrices and convolutions, in steps relative to the weight's norm.
 
-`torch.optim.Muon` is not used: it orthogonalises in bfloat16 only, which takes 11 to 17 times as long as float32 on
+`torch.optim.Muon` is not used: it orthogonalises in bfloat16 only, which takes 10 to 23 times as long as float32 on
 processors without bfloat16 (`python -m benchmarks.muon`), takes matrices only, and its steps are absolute.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.

@@ -17,6 +17,7 @@ from heartvoice.models.llama import Attention
 from heartvoice.models.prompt import load_tokenizer
 from heartvoice.models.rope import apply_rope
 from train.demo import layout, reading
+from train.demo.__main__ import main
 from train.demo.lm import evaluate
 from train.demo.lm.batches import FRAME, IGNORED, batch_of
 from train.demo.lm.evaluate import Sampling, judge, summary
@@ -180,3 +181,16 @@ def test_words_that_nobody_sings_leave_the_song_as_it_is() -> None:
         assert len(known) == len(reading.sung_words(example.codes[layout.CURSOR])) == 5
     marks = {mark for example in lyrics for mark in re.findall(r"\[(\w+)\]", example.lyrics)}
     assert marks == {"verse", "prechorus", "bridge", "chorus", "intro", "outro"}
+
+
+def test_the_command_judges_weights_and_says_which_bars_are_missed(
+    task: LmTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task.write(tmp_path)
+    assert main(["evaluate-lm", "--weights", str(tmp_path), "--songs", "1", "--lines", "1", "--top-k", "1"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["songs"] == report["lines"] == len(report["sung"]) == 1
+    assert not report["passed"]
+    assert not report["met"]["word_error"]
+    assert main(["evaluate-lm", "--weights", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
