@@ -16,7 +16,7 @@ from heartvoice.errors import HeartvoiceError
 from train.frame.errors import TrainingError
 from train.frame.log import say
 from train.frame.loop import Options, train
-from train.frame.state import load_state
+from train.frame.state import LOG, load_state
 from train.frame.task import Task
 from train.frame.weights import hashes, json_text, write
 
@@ -82,7 +82,9 @@ def _run(command: Command, args: argparse.Namespace) -> int:
 
 
 def write_weights(task: Task, state_folder: Path, output: Path) -> None:
-    """Write the weights of a saved state, and `training-NAME.json`: recipe, steps, time, and the files' SHA-256.
+    """Write the weights of a saved state, and how they were made.
+
+    `training-NAME.json` has recipe, steps, time and the files' SHA-256, `training-NAME.jsonl` the log until then.
 
     Raises:
         TrainingError: there is no state.
@@ -96,6 +98,7 @@ def write_weights(task: Task, state_folder: Path, output: Path) -> None:
         "recipe": dict(state.recipe), "step": state.step, "total": state.total, "seconds": round(state.seconds),
         "torch": str(torch.__version__), "sha256": hashes(output, files),
     }  # fmt: skip
+    write(output / f"training-{task.name}.jsonl", (state_folder / LOG).read_bytes()[: state.log_bytes])
     path = write(output / f"training-{task.name}.json", json_text(about).encode())
     print(json.dumps({"weights": str(output), "about": str(path), "sha256": about["sha256"]}))
 

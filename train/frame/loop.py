@@ -25,7 +25,7 @@ from train.frame.errors import TrainingError
 from train.frame.log import Log, describe, duration, say
 from train.frame.optimisers import Optimisers
 from train.frame.schedule import rate_factor
-from train.frame.state import State, check_recipe, load_state, save_state
+from train.frame.state import State, check_recipe, load_state, owned, save_state
 from train.frame.task import Moment, Task
 
 
@@ -61,10 +61,9 @@ def train(make_task: Callable[[], Task], options: Options) -> bool:
         Whether all steps are done. If not, the sitting's time is over or a signal came; the state is saved.
 
     Raises:
-        TrainingError: the state cannot be used, or the loss is not finite.
+        TrainingError: the state cannot be used, another training has it, or the loss is not finite.
     """
-    options.state.mkdir(parents=True, exist_ok=True)
-    with started(options.processes, partial(_train, make_task, options)) as place:
+    with owned(options.state), started(options.processes, partial(_train, make_task, options)) as place:
         return _train(make_task, options, place)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from train.frame.errors import TrainingError
 
 FILE = "state.pt"
 LOG = "log.jsonl"
+LOCK = ".lock"
 _VERSION = 1
 
 
@@ -36,6 +39,25 @@ class State:
     """Length of the log; what stands behind it came after this state and is cut off."""
     network: Mapping[str, Any]
     optimisers: list[dict[str, Any]]
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Make a state's folder if there is none, and keep other trainings out of it.
+
+    Raises:
+        TrainingError: another training runs in it.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(f"--state: another training runs in {folder}; wait for it, or use another") from error
+        for unfinished in folder.glob(f".{FILE}.*.part"):  # of a process that was killed while it saved
+            unfinished.unlink()
+        yield
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -142,10 +142,21 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
     with pytest.raises(OSError, match="No space left"):
         train(Fit, options_of(tmp_path))
     assert (tmp_path / states.FILE).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [states.LOG, states.FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [states.LOCK, states.LOG, states.FILE]
     monkeypatch.undo()
     assert train(Fit, options_of(tmp_path))
     assert [entry["step"] for entry in log_of(tmp_path) if entry["event"] == "train"] == [2, 4, 6, 8, 10]
+
+
+def test_what_a_killed_save_has_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f".{states.FILE}.0123abcd.part").write_bytes(b"half")
+    train(Fit, options_of(tmp_path, steps=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [states.LOCK, states.LOG, states.FILE]
+
+
+def test_a_state_belongs_to_one_training_at_a_time(tmp_path: Path) -> None:
+    with states.owned(tmp_path), pytest.raises(TrainingError, match="another training runs in"):
+        train(Fit, options_of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -242,6 +253,7 @@ def test_a_sitting_whose_time_is_over_goes_on_and_writes_its_weights(
     assert about["sha256"] == printed["sha256"]
     assert set(about["sha256"]) == {"config.json", "model.safetensors"}
     assert about["sha256"]["model.safetensors"] == sha256(output / "model.safetensors")
+    assert (output / "training-fit.jsonl").read_text() == (state / states.LOG).read_text()
 
 
 @pytest.mark.parametrize(

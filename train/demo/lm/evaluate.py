@@ -26,7 +26,7 @@ from train.demo.score import CHOICES, Codes, Score
 from train.demo.songs import held_out_song
 
 BARS: Mapping[str, float] = {"word_error": 0.05, "tags": 0.95, "consistent": 0.98}
-_MOST = 1.5
+MOST = 1.5
 """Longest song, as a multiple of the world's own for the same lyrics."""
 
 
@@ -92,7 +92,7 @@ def _judge_one(network: HeartMuLa, sampling: Sampling, number: int, lines: int) 
     if lines != 4:
         lyrics = write_lyrics(HELD_OUT_SEED + number, lines, repeats=number % 4 == 3, keep=is_held_out)
         song = compose(song.tags, lyrics.text, HELD_OUT_SEED + number)
-    limit = int(_MOST * song.codes.shape[1])
+    limit = int(MOST * song.codes.shape[1])
     codes = write_song(network, song.tags.text, song.lyrics, sampling, limit)
     return judge(codes, song, ended=codes.shape[1] < limit)
 
