@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import inspect
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
 
+from tests.fakes.tensorrt_bindings import Fake
 from tests.support.tensorrt_api import ASSET
 
 API: dict[str, dict[str, dict[str, str]]] = json.loads(ASSET.read_text(encoding="utf-8"))
 VERSIONS = tuple(API)
 _KINDS = {1: "FLOAT", 6: "INT32", 7: "INT64", 9: "BOOL"}
 _NUMPY = {"FLOAT": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
-_PYTHON: dict[str, Any] = {
-    "int": int, "typing.SupportsInt": int, "str": str, "bool": bool, "float": float, "tuple": tuple, "list": list,
-    "buffer": (bytes, bytearray, memoryview), "typing_extensions.Buffer": (bytes, bytearray, memoryview),
-    "tensorrt.Dims": (tuple, list), "tensorrt.ILogger.Severity": int, "object": object,
-}  # fmt: skip
 STEPS = 3
 
 
@@ -50,97 +43,20 @@ def fake_tensorrt(version: str = VERSIONS[0], *, refused: tuple[str, ...] = ()) 
     return module
 
 
-class _Fake:
-    """Base class: allows only the members and arguments of the bindings."""
-
-    _members: ClassVar[Mapping[str, str]]
-    _module: ClassVar[Any]
-    _called: ClassVar[str]
-
-    def __new__(cls, *args: Any, _inside: bool = False, **keywords: Any) -> Any:
-        if not _inside:
-            if "__init__" not in cls._members:
-                raise TypeError(f"{cls._called}: No constructor defined!")
-            if not args and not keywords and cls._members["__init__"].endswith("(self) -> None"):
-                return object.__new__(cls)
-            _check(f"{cls._called}.__init__", cls._members["__init__"], cls._module, args, keywords)
-        return object.__new__(cls)
-
-    def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name) if name.startswith("_") else None
-        if value is not None or name.startswith("_"):
-            return value
-        text = type(self)._members.get(name)
-        if text is None:
-            raise AttributeError(f"TensorRT {self._called} has no {name}")
-        value = object.__getattribute__(self, name)
-        if text in ("property", "value"):
-            return value
-
-        def checked(*args: Any, **keywords: Any) -> Any:
-            _check(f"{self._called}.{name}", text, self._module, args, keywords)
-            return value(*args, **keywords)
-
-        return checked
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and self._members.get(name) != "property":
-            raise AttributeError(f"TensorRT {self._called} has no property {name}")
-        object.__setattr__(self, name, value)
-
-
-def _check(what: str, overloads: str, module: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """Check arguments against the signatures of the bindings."""
-    problems = []
-    for overload in overloads.split(" | "):
-        inside = re.search(r"\(self: [\w.]+(?:, )?(.*)\) -> ", overload)
-        assert inside is not None, overload
-        named = [part.partition(": ") for part in re.split(r", (?=\w+: )", inside[1]) if part]
-        parameters = [
-            inspect.Parameter(
-                name, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=None if " = " in kind else inspect.Parameter.empty,
-            )
-            for name, _, kind in named
-        ]  # fmt: skip
-        try:
-            bound = inspect.Signature(parameters).bind(*args, **keywords).arguments
-        except TypeError as error:
-            problems.append(str(error))
-            continue
-        kinds = {name: kind.partition(" = ")[0] for name, _, kind in named}
-        wrong = [
-            f"{name}: {kinds[name]}, got {value!r}"
-            for name, value in bound.items()
-            if not _is(value, kinds[name], module)
-        ]
-        if not wrong:
-            return
-        problems += wrong
-    raise TypeError(f"TensorRT {what}: incompatible arguments: {'; '.join(problems)}")
-
-
-def _is(value: Any, kind: str, module: Any) -> bool:
-    if kind in _PYTHON:
-        return isinstance(value, _PYTHON[kind])
-    known = getattr(module, kind.removeprefix("tensorrt."), None)
-    return known is None or isinstance(value, known)
-
-
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-class _ILogger(_Fake):
+class _ILogger(Fake):
     def __init__(self, *args: Any) -> None: ...
 
     def log(self, severity: Any, msg: str) -> None: ...
 
 
-class _IProgressMonitor(_Fake):
+class _IProgressMonitor(Fake):
     def __init__(self) -> None: ...
 
 
-class _Builder(_Fake):
+class _Builder(Fake):
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
@@ -175,7 +91,7 @@ class _Builder(_Fake):
         return memory
 
 
-class _INetworkDefinition(_Fake):
+class _INetworkDefinition(Fake):
     def __init__(self, **inside: Any) -> None:
         self._model: Any = None
 
@@ -189,12 +105,12 @@ class _INetworkDefinition(_Fake):
         return tensor
 
 
-class _ITensor(_Fake):
+class _ITensor(Fake):
     def __init__(self, **inside: Any) -> None:
         self.name = ""
 
 
-class _OnnxParser(_Fake):
+class _OnnxParser(Fake):
     def __init__(self, network: Any, logger: Any) -> None:
         self._network, self._errors = network, list[Any]()
 
@@ -216,7 +132,7 @@ class _OnnxParser(_Fake):
         return self._errors[index]
 
 
-class _ParserError(_Fake):
+class _ParserError(Fake):
     _facts: tuple[int, str, str]
 
     def __init__(self, **inside: Any) -> None: ...
@@ -234,7 +150,7 @@ class _ParserError(_Fake):
         return "No importer registered"
 
 
-class _IBuilderConfig(_Fake):
+class _IBuilderConfig(Fake):
     def __init__(self, **inside: Any) -> None:
         self.progress_monitor: Any = None
         self.builder_optimization_level = 3
@@ -267,7 +183,7 @@ class _IBuilderConfig(_Fake):
         return len(self._profiles) - 1
 
 
-class _IOptimizationProfile(_Fake):
+class _IOptimizationProfile(Fake):
     def __init__(self, **inside: Any) -> None:
         self._shapes: dict[str, Any] = {}
 
@@ -275,7 +191,7 @@ class _IOptimizationProfile(_Fake):
         self._shapes[input] = min, opt, max
 
 
-class _Content(_Fake):
+class _Content(Fake):
     """An object with bytes."""
 
     _content: bytes = b""
@@ -296,7 +212,7 @@ class _ITimingCache(_Content):
 # ------------------------------------------------------------------------------------------------------------ running
 
 
-class _Runtime(_Fake):
+class _Runtime(Fake):
     def __init__(self, logger: Any) -> None: ...
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
@@ -309,7 +225,7 @@ class _Runtime(_Fake):
         return engine
 
 
-class _ICudaEngine(_Fake):
+class _ICudaEngine(Fake):
     def __init__(self, **inside: Any) -> None: ...
 
     def _load(self, about: dict[str, Any], body: bytes) -> None:
@@ -344,7 +260,7 @@ class _ICudaEngine(_Fake):
         return context
 
 
-class _IExecutionContext(_Fake):
+class _IExecutionContext(Fake):
     def __init__(self, **inside: Any) -> None: ...
 
     def _start(self, engine: Any) -> None:

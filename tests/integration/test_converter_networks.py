@@ -25,10 +25,7 @@ INPUTS: dict[str, Callable[[Preset], Arrays]] = {
 }
 
 
-def test_native_graphs_answer_as_they_do_alone(
-    new_server: Callable[..., EmbeddedServer], repository: Repository
-) -> None:
-    server = new_server(models=tuple(INPUTS))
+def test_native_graphs_answer_as_they_do_alone(server: EmbeddedServer, repository: Repository) -> None:
     with Raw(server.url) as raw:
         for model, make in INPUTS.items():
             inputs = make(repository.preset)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from heartvoice.client import AudioChunk, Client, CodesChunk
+from heartvoice.client.messages import Song
 from heartvoice.contracts.models import SONG
 from heartvoice.errors import DeadlineError, ModelUnavailableError
 from heartvoice.runtime.repository import Repository
@@ -26,7 +27,7 @@ from heartvoice.serving import process_registry
 from heartvoice.shm_regions import SHM, shm_prefix
 from tests.fakes.networks import text
 from tests.support.raw import OF_SONGS, Metrics, Raw
-from tests.support.servers import not_reloaded, running_server, wait_for_process
+from tests.support.servers import kill_during, not_reloaded, running_server, wait_for_process
 from tests.support.waiting import wait_until
 
 LONG = {
@@ -144,16 +145,8 @@ def victims(repository: Repository) -> Iterator[EmbeddedServer]:
 
 @pytest.mark.parametrize("victim", ["heartmula", "heartcodec", "heartcodec_decoder"])
 def test_a_killed_stage_fails_the_song_clearly_and_the_next_one_works(victims: EmbeddedServer, victim: str) -> None:
-    old = victims.stub_pids()[victim]
     with Client(victims.url, retries=0) as client:
-        stream = client.stream(**LONG_WORDS)  # type: ignore[arg-type]
-        next(stream)
-        with not_reloaded(victims):
-            os.kill(old, signal.SIGKILL)
-            with pytest.raises(ModelUnavailableError, match=victim):
-                for _ in stream:
-                    pass
-        wait_for_process(victims, victim, old)
+        kill_during(victims, victim, client.stream(**LONG_WORDS))  # type: ignore[arg-type]
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
     wait_until(lambda: idle(Metrics(victims.metrics_url)), 60.0, "jobs still live")
 
@@ -187,21 +180,29 @@ def test_a_killed_orchestrator_frees_its_children_and_fails_its_caller(victims: 
         assert client.song(**SHORT_WORDS).audio.shape[0] == 2  # type: ignore[arg-type]
 
 
+LOST: dict[str, object] = {
+    "lyrics": "la la la", "duration_s": 60.0, "min_duration_s": 60.0, "codec_window": 93, "codec_steps": 1,
+    "return_codes": True,
+}  # fmt: skip
+"""A song long enough to lose a process in."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(victims: EmbeddedServer) -> Song:
+    with Client(victims.url) as client:
+        return client.song(**LOST)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("victim", "begun"), [("heartmula", CodesChunk), ("heartcodec", AudioChunk), ("song", AudioChunk)]
 )
 def test_a_killed_process_costs_time_and_not_one_sample(
-    victims: EmbeddedServer, victim: str, begun: type[AudioChunk | CodesChunk]
+    victims: EmbeddedServer, undisturbed: Song, victim: str, begun: type[AudioChunk | CodesChunk]
 ) -> None:
-    words: dict[str, object] = {
-        "lyrics": "la la la", "duration_s": 60.0, "min_duration_s": 60.0, "codec_window": 93, "codec_steps": 1,
-        "return_codes": True,
-    }  # fmt: skip
     old = victims.stub_pids()[victim]
     with Client(victims.url, stall_timeout_s=4.0) as client:
-        undisturbed = client.song(**words)  # type: ignore[arg-type]
         messages: list[Any] = []
-        for message in client.stream(**words):  # type: ignore[arg-type]
+        for message in client.stream(**LOST):  # type: ignore[arg-type]
             if isinstance(message, begun) and not message.start:
                 os.kill(old, signal.SIGKILL)
             messages.append(message)
@@ -231,7 +232,7 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(new_server: Callabl
     wait_until(lambda: not any(process_registry.is_alive(pid) for pid in pids[1:]), 60.0, "stubs live on")
     assert list(SHM.glob(f"{prefix}*")), "nothing was left that could be cleaned up: the test shows nothing"
     first.stop()
-    second = new_server(models=OF_SONGS)
+    second = new_server(models=("heartcodec_decoder",))
     assert not list(SHM.glob(f"{prefix}*"))
     assert not any(folder.exists() for folder in folders)
     n_processes = len(second.stub_pids()) + 1  # and the model `heartvoice`

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from heartvoice.client import Client
-from heartvoice.config.presets import PRESETS
+from heartvoice.config.presets import PRESETS, with_separator
 from heartvoice.contracts.messages import AudioChunk
 from heartvoice.errors import EngineError
 from heartvoice.export.repository import export_repository
@@ -30,7 +30,8 @@ WORDS = {"lyrics": "La la la", "duration_s": 4.0, "min_duration_s": 4.0, "seed":
 @pytest.fixture(scope="module")
 def with_ort(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     root = Path(shutil.copytree(repository.root, tmp_path_factory.mktemp("ort") / "tiny"))
-    export_repository(random_weights(PRESETS["tiny"], 0), root, quantize="none")
+    written = export_repository(random_weights(with_separator(PRESETS["tiny"], "htdemucs"), 0), root, quantize="none")
+    assert [result.model for result in written if result.written] == ["heartmula_step_ort"]
     return Repository(root)
 
 

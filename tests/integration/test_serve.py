@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +26,40 @@ from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import check_socket
 from heartvoice.server.server import EmbeddedServer, free_port
 from tests.support.raw import HEARTVOICE, OF_SONGS, Raw, start_cli
+from tests.support.servers import running_server
 from tests.support.waiting import wait_until
 
 ONE = ("heartcodec_decoder",)
 """A single model, for tests of the server alone."""
 
 
-@pytest.mark.parametrize(("number", "models"), [(signal.SIGINT, OF_SONGS), (signal.SIGTERM, ONE)])
+def native_server(folder: Path) -> Path:
+    """The wheel's server laid out as the official container's is."""
+    files = triton_wheel.find_wheel()
+    binary = folder / "tritonserver" / "bin" / "tritonserver"
+    binary.parent.mkdir(parents=True)
+    libraries = f"{triton_wheel.shared_libpython()}:{files.libraries}"
+    binary.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
+    binary.chmod(0o755)
+    triton_wheel.backend_directory(files, folder / "tritonserver" / "backends")
+    return binary
+
+
+@pytest.mark.parametrize(
+    ("number", "models", "native"), [(signal.SIGINT, OF_SONGS, False), (signal.SIGTERM, ONE, True)],
+    ids=["Ctrl-C, the wheel's server", "SIGTERM, a native server"],
+)  # fmt: skip
 def test_serve_says_when_it_is_ready_and_stops_on_a_signal(
-    repository: Repository, number: signal.Signals, models: tuple[str, ...]
+    repository: Repository, tmp_path: Path, number: signal.Signals, models: tuple[str, ...], native: bool
 ) -> None:
-    process, ready = start_cli(repository.root, models=models)
+    options = ("--server", str(native_server(tmp_path))) if native else ()
+    process, ready = start_cli(repository.root, *options, models=models)
     assert ready["preset"] == "tiny"
     assert str(ready["weights"]).startswith("random")
+    if native:  # it brings its own backends
+        latents = np.zeros((1, repository.preset.codec.latent_hidden_dim, 10), np.float32)
+        with Raw(str(ready["grpc"])) as raw:
+            assert raw.infer(ONE[0], {"latents": latents})["audio"].ndim == 3
     pid = int(str(ready["pid"]))
     owner = shm_regions.process_identity(process.pid)
     process.send_signal(number)
@@ -93,8 +114,15 @@ def _remains(owner: str) -> list[Path]:
     return list(shm_regions.SHM.glob(f"{shm_regions.shm_prefix(owner)}*"))
 
 
-def test_only_loopback_listens(new_server: Callable[..., EmbeddedServer]) -> None:
-    server = new_server(models=ONE)
+@pytest.fixture(scope="module")
+def on_openvino(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    log = tmp_path_factory.mktemp("openvino") / "server.log"
+    with running_server(repository.root, config_name="cpu", models=ONE, log_path=log) as running:
+        yield running
+
+
+def test_only_loopback_listens(on_openvino: EmbeddedServer) -> None:
+    server = on_openvino
     listening = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -125,7 +153,9 @@ def test_numpy_2_is_refused(repository: Repository, tmp_path: Path) -> None:
     assert "pip install 'numpy<2'" in result.stderr
 
 
-def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"--server: .* is not an executable tritonserver"):
+        triton_wheel.find_installed(tmp_path)
     monkeypatch.setattr(triton_wheel, "python_version", lambda: "3.99")
     with pytest.raises(SetupError, match=r"no stub for Python 3\.99"):
         triton_wheel.find_wheel()
@@ -136,30 +166,8 @@ def test_missing_wheel_and_stub_are_named(monkeypatch: pytest.MonkeyPatch) -> No
         triton_wheel.find_wheel()
 
 
-def test_a_native_server_brings_its_own_backends(repository: Repository, tmp_path: Path) -> None:
-    # The wheel's server laid out as the official container's is, started by its path.
-    files = triton_wheel.find_wheel()
-    binary = tmp_path / "tritonserver" / "bin" / "tritonserver"
-    binary.parent.mkdir(parents=True)
-    libraries = f"{triton_wheel.shared_libpython()}:{files.libraries}"
-    binary.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={libraries} exec {files.binary} "$@"\n')
-    binary.chmod(0o755)
-    triton_wheel.backend_directory(files, tmp_path / "tritonserver" / "backends")
-    process, ready = start_cli(repository.root, "--server", str(binary), models=ONE)
-    latents = np.zeros((1, repository.preset.codec.latent_hidden_dim, 10), np.float32)
-    with Raw(str(ready["grpc"])) as raw:
-        assert raw.infer(ONE[0], {"latents": latents})["audio"].ndim == 3
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    with pytest.raises(SetupError, match=r"--server: .* is not an executable tritonserver"):
-        triton_wheel.find_installed(tmp_path)
-
-
-def test_cpu_configs_run_native_graphs_on_openvino(
-    repository: Repository, new_server: Callable[..., EmbeddedServer]
-) -> None:
-    server = new_server(config_name="cpu", models=ONE)
+def test_cpu_configs_run_native_graphs_on_openvino(repository: Repository, on_openvino: EmbeddedServer) -> None:
+    server = on_openvino
     latents = keyed_random.normal(0, "test", 0, (2, repository.preset.codec.latent_hidden_dim, 60))
     expected = LocalNetworks(repository).run("heartcodec_decoder", {"latents": latents})["audio"].astype(np.float32)
     with Raw(server.url) as raw:

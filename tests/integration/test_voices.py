@@ -141,16 +141,16 @@ def test_served_song_with_a_voice_is_the_local_one(
 def test_covers_at_once_keep_their_own_voices(server: EmbeddedServer) -> None:
     recording = {"audio": music.song(3.0)[0], "sample_rate": np.array([STEM_RATE_HZ])}
     jobs = [{**recording, **voice(seed), **STEPS} for seed in (31, 32)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda job: payload(streamed(server, "cover", job), "AUDIO"), [*jobs, *jobs]))
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda job: payload(streamed(server, "cover", job), "AUDIO"), jobs))
     alone = [payload(streamed(server, "cover", job), "AUDIO") for job in jobs]
-    for index, audio in enumerate(together):
-        assert np.array_equal(audio, alone[index % 2])
+    for audio, expected in zip(together, alone, strict=True):
+        assert np.array_equal(audio, expected)
     assert not np.array_equal(alone[0], alone[1])
 
 
 def test_cancelled_song_with_a_voice_frees_every_stage(server: EmbeddedServer, metrics: Metrics) -> None:
-    inputs = {"lyrics": text("La la la"), "duration_s": np.array([60.0], np.float32), **voice(), **LIVE}
+    inputs = {"lyrics": text("La la la"), "duration_s": np.array([30.0], np.float32), **voice(), **LIVE}
     with Raw(server.url) as raw:
         call = raw.call("song", inputs | {"codec_window": np.array([93])})
         next(call)

@@ -43,6 +43,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+INPUTS = ("song.mp3", "voice.flac")
+
+
+@pytest.fixture
+def inputs(folder: Path) -> Path:
+    """Run in a folder with two files that nobody decodes."""
+    for name in INPUTS:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def made() -> list[str]:
+    """List what a command has left beside `INPUTS`."""
+    return [name for name in listing(Path()) if name not in INPUTS]
+
+
 def peak_bytes(*arguments: str, cwd: Path) -> int:
     """Run a command of heartvoice in a process of its own; return the most memory that it took."""
     line = [sys.executable, "-m", "heartvoice.cli.main", *arguments]

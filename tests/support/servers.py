@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from heartvoice.client import Client
+from heartvoice.errors import ModelUnavailableError
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.server import EmbeddedServer, free_port
 from tests.support.waiting import wait_until
@@ -38,6 +41,18 @@ def not_reloaded(server: EmbeddedServer) -> Iterator[None]:
     """Inside, the server loads no model anew: what dies is missed, however slow the machine is."""
     with server._reloading:
         yield
+
+
+def kill_during(server: EmbeddedServer, victim: str, stream: Iterator[object]) -> None:
+    """Kill a model's process after a stream's first message: the stream fails by its name, and it comes back."""
+    old = server.stub_pids()[victim]
+    next(stream)
+    with not_reloaded(server):
+        os.kill(old, signal.SIGKILL)
+        with pytest.raises(ModelUnavailableError, match=victim):
+            for _ in stream:
+                pass
+    wait_for_process(server, victim, old)
 
 
 def wait_for_process(server: EmbeddedServer, model: str, old: int) -> None:

@@ -25,9 +25,8 @@ from tests.fakes.server import (
     stems,
     stems_report,
 )
-from tests.support.callers import peak_bytes
+from tests.support.callers import inputs, made, peak_bytes  # noqa: F401
 from tests.unit.cli.test_recording_errors import COVER
-from tests.unit.cli.test_recordings import inputs, made  # noqa: F401
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from tests.fakes.server import (
     mix_stems,
     stream_response,
 )
-from tests.support.callers import peak_bytes
-from tests.unit.cli.test_voice import COVER, SUNG, inputs, made  # noqa: F401
+from tests.support.callers import inputs, made, peak_bytes  # noqa: F401
+from tests.unit.cli.test_voice import COVER, SUNG
 
 
 def endless(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:

@@ -29,7 +29,6 @@ def raw(server: EmbeddedServer) -> Iterator[Raw]:
     """A channel; afterwards every process is the one that it was."""
     with Raw(server.url) as made, Watch(server).over(400.0):
         yield made
-        check_good(made, "song")
 
 
 def named(inputs: dict[str, np.ndarray], name: str, model: str = "song") -> Any:
@@ -213,7 +212,9 @@ def test_a_model_cannot_be_brought_along(raw: Raw) -> None:
 
 
 def test_after_all_of_this_the_long_way_still_works(raw: Raw) -> None:
-    """A cover goes through every model."""
+    """A cover goes through every model but those of songs."""
+    check_good(raw, "song")
+    check_good(raw, "heartmula")
     inputs = {
         "audio": voice(3.5, 44_100), "sample_rate": i64(44_100), "voice_audio": voice(), "no_vocals": one(b"convert"),
         "voice_sample_rate": i64(16_000), "voice_consent": one(b"me"), "svc_steps": i64(1),

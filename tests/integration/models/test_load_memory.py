@@ -14,7 +14,7 @@ from heartvoice.config.presets import HeartMuLaConfig, TransformerConfig
 from heartvoice.models.load import (
     manifest,
 )
-from tests.unit.models.test_load import raw
+from tests.integration.models.test_load import raw
 
 _MEASURE = """
 import os

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import pytest
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.stereo_image import mid_channel
 from heartvoice.config.presets import PRESETS, with_separator
-from heartvoice.contracts.constants import AUTO_PITCH_DOES, MAX_RESPONSE_SAMPLES, SAMPLE_RATE_HZ, STEM_RATE_HZ
-from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
+from heartvoice.contracts.constants import AUTO_PITCH_DOES, SAMPLE_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Message
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
@@ -27,6 +26,7 @@ from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 from tests.support.cancelling import cancelled_when
+from tests.support.pipeline_messages import joined
 from tests.support.voice_stages import LIVE, Oracle, voice_inputs
 
 PRESET = with_separator(PRESETS["tiny"], "htdemucs")
@@ -45,26 +45,11 @@ def cover(
     return run_cover(wanted, oracle, PRESET, JobContext(ABOUT, check), detect_vocals=detect_vocals)
 
 
-def run(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
-    pieces, report, position = list[np.ndarray](), dict[str, Any](), 0
-    for message in messages:
-        if isinstance(message, AudioChunk):
-            assert message.start == position
-            assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
-            position += message.audio.shape[1]
-            pieces.append(message.audio)
-        elif isinstance(message, Report):
-            report = dict(message.raw)
-        else:
-            assert isinstance(message, Event)
-    return np.concatenate(pieces, axis=1), report
-
-
 @pytest.mark.parametrize("live", [False, True])
 def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool) -> None:
     mix, vocals, _ = music.song(SECONDS)
     oracle = Oracle(vocals)
-    audio, report = run(cover(request(mix, live=np.array([live])), oracle))
+    audio, report = joined(cover(request(mix, live=np.array([live])), oracle))
     expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert audio.shape == expected.shape
     assert float(np.abs(audio - expected).max()) <= 1e-5
@@ -75,8 +60,8 @@ def test_a_converter_that_returns_its_input_gives_the_recording_back(live: bool)
     }  # fmt: skip
     assert oracle.n_separated > 2
     assert oracle.n_converted == (oracle.n_separated if live else 1)
-    joined = np.concatenate([window.vocals for window in oracle.windows])
-    assert np.array_equal(joined, mid_channel(vocals)), "vocals reach the converter untouched"
+    heard = np.concatenate([window.vocals for window in oracle.windows])
+    assert np.array_equal(heard, mid_channel(vocals)), "vocals reach the converter untouched"
     assert [window.more for window in oracle.windows] == [True] * (oracle.n_converted - 1) + [False]
     assert oracle.windows[0].state is None
     assert [w.state[0] for w in oracle.windows[1:] if w.state is not None] == list(range(1, oracle.n_converted))
@@ -89,7 +74,7 @@ def test_singing_whose_channels_cancel_is_converted_and_stays_where_it_was(what:
     turned = np.array([[1.0], [-0.9]], np.float32)
     vocals, band = vocals[:1] * turned, band * turned if what == "recording" else band
     oracle = Oracle(vocals)
-    audio, report = run(cover(request(vocals + band, live=np.array([live])), oracle))
+    audio, report = joined(cover(request(vocals + band, live=np.array([live])), oracle))
     expected = resample(vocals + band, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert float(np.abs(audio - expected).max()) <= 1e-5
     heard = np.concatenate([window.vocals for window in oracle.windows])
@@ -118,7 +103,7 @@ def test_a_soft_or_loud_converter_gives_the_same_cover_and_what_it_did_is_report
     mix, vocals, _ = music.song(8.0)
     oracle = Soft(vocals)
     oracle.gain_db = gain_db
-    audio, report = run(cover(request(mix, live=np.array([live])), oracle))
+    audio, report = joined(cover(request(mix, live=np.array([live])), oracle))
     assert float(np.abs(audio - resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-5
     assert report["mix"]["loudness_gain_db"] == pytest.approx([-gain_db, -gain_db], abs=0.01)
     assert report["warnings"][-1] == "pitch: too high"
@@ -136,7 +121,7 @@ class Silencer(Oracle):
 
 def test_a_converter_that_is_silent_leaves_the_band() -> None:
     mix, vocals, band = music.song(8.0)
-    audio, report = run(cover(request(mix), Silencer(vocals)))
+    audio, report = joined(cover(request(mix), Silencer(vocals)))
     assert float(np.abs(audio - resample(band, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-3
     similarity = report["similarity"]
     assert similarity["before"] is not None
@@ -158,7 +143,7 @@ class Short(Oracle):
 
 def test_a_converter_may_be_511_samples_short() -> None:
     mix, vocals, _ = music.song(8.0)
-    audio, _ = run(cover(request(mix), Short(vocals)))
+    audio, _ = joined(cover(request(mix), Short(vocals)))
     expected = resample(mix, STEM_RATE_HZ, SAMPLE_RATE_HZ)
     assert audio.shape == expected.shape
     assert float(np.abs(audio - expected)[:, :-4000].max()) <= 1e-2
@@ -177,7 +162,7 @@ def test_a_broken_converter_fails_the_cover(broken: str) -> None:
 
     mix, vocals, _ = music.song(8.0)
     with pytest.raises(EngineError):
-        run(cover(request(mix), Broken(vocals)))
+        joined(cover(request(mix), Broken(vocals)))
 
 
 # ----------------------------------------------------------------------------------------------------------- no vocals
@@ -194,7 +179,7 @@ def without_vocals(instrumental: np.ndarray) -> Oracle:
 
 def test_a_recording_without_vocals_passes_through_unchanged(instrumental: np.ndarray) -> None:
     oracle = without_vocals(instrumental)
-    audio, report = run(cover(request(instrumental), oracle))
+    audio, report = joined(cover(request(instrumental), oracle))
     assert np.array_equal(audio, resample(instrumental, STEM_RATE_HZ, SAMPLE_RATE_HZ))
     assert report["converted"] is False
     assert oracle.n_converted == 0
@@ -203,7 +188,7 @@ def test_a_recording_without_vocals_passes_through_unchanged(instrumental: np.nd
 def test_a_recording_without_vocals_is_an_error_if_asked(instrumental: np.ndarray) -> None:
     pipeline = cover(request(instrumental, no_vocals=text("error")), without_vocals(instrumental))
     with pytest.raises(InvalidRequestError, match="recording: no vocals found"):
-        run(pipeline)
+        joined(pipeline)
 
 
 @pytest.mark.parametrize("how", ["asked", "random weights"])
@@ -213,7 +198,7 @@ def test_a_recording_without_vocals_is_converted_if_asked_or_if_nobody_can_tell(
     oracle = without_vocals(instrumental)
     more = {"no_vocals": text("convert")} if how == "asked" else {}
     pipeline = cover(request(instrumental, **more), oracle, detect_vocals=how == "asked")
-    _, report = run(pipeline)
+    _, report = joined(pipeline)
     assert report["converted"] is True
     assert oracle.n_converted == 1
 
@@ -224,7 +209,7 @@ def test_a_long_introduction_is_kept_until_the_singer_begins() -> None:
     begin = 9 * STEM_RATE_HZ
     late = np.concatenate([silent[:, :begin], vocals[:, begin:]], axis=1)
     oracle = Oracle(late)
-    audio, report = run(cover(request(band + late), oracle))
+    audio, report = joined(cover(request(band + late), oracle))
     assert report["converted"] is True
     assert oracle.n_converted == 1
     assert float(np.abs(audio - resample(band + late, STEM_RATE_HZ, SAMPLE_RATE_HZ)).max()) <= 1e-5
@@ -250,7 +235,7 @@ def test_the_next_window_is_separated_while_one_is_converted() -> None:
             assert overlapped.wait(60) or not request.more, "separation waited for the conversion"
             yield from super().convert(request)
 
-    run(cover(request(mix, **LIVE), Watched(vocals)))
+    joined(cover(request(mix, **LIVE), Watched(vocals)))
     assert overlapped.is_set()
 
 
@@ -289,7 +274,7 @@ def test_a_failing_separation_fails_the_cover_with_its_own_error() -> None:
 
     mix, vocals, _ = music.song(SECONDS)
     with pytest.raises(EngineError, match="htdemucs: exploded"):
-        run(cover(request(mix), Failing(vocals)))
+        joined(cover(request(mix), Failing(vocals)))
 
 
 def test_a_reference_without_a_voice_is_refused_before_the_job() -> None:
@@ -303,9 +288,9 @@ def test_a_reference_without_a_voice_is_refused_before_the_job() -> None:
     with pytest.raises(
         InvalidRequestError, match=r"voice: expected somebody who speaks or sings at least 5% .* got [34]\."
     ):
-        run(cover(request(mix), stages))
+        joined(cover(request(mix), stages))
     assert stages.n_separated == 0
-    run(cover(request(mix, reference_check=text("off")), Noise(vocals)))
+    joined(cover(request(mix, reference_check=text("off")), Noise(vocals)))
 
 
 @pytest.mark.parametrize("mode", ["warn", "strict"])
@@ -323,10 +308,10 @@ def test_two_voices_are_a_warning_or_refused_before_the_job(mode: str) -> None:
     made = cover(request(mix, reference_check=text(mode)), stages)
     if mode == "strict":
         with pytest.raises(InvalidRequestError, match="voice: expected one voice alone, got two voices"):
-            run(made)
+            joined(made)
         assert stages.n_separated == 0
         return
-    _, report = run(made)
+    _, report = joined(made)
     assert any(warning.startswith("voice: two voices") for warning in report["warnings"])
     assert report["reference"]["halves_cosine"] == 0.0
 
@@ -347,8 +332,8 @@ def test_a_reference_is_separated_if_asked_for() -> None:
 
     mix, vocals, _ = music.song(8.0)
     stages = Separating(vocals)
-    _, plain = run(cover(request(mix), Oracle(vocals)))
-    _, report = run(cover(request(mix, reference_separate=np.array([True])), stages))
+    _, plain = joined(cover(request(mix), Oracle(vocals)))
+    _, report = joined(cover(request(mix, reference_separate=np.array([True])), stages))
     (window,) = stages.windows
     assert window.voice is not None
     np.testing.assert_allclose(window.voice.audio44, 0.5 * voice, atol=1e-6)
@@ -362,7 +347,7 @@ def test_poor_references_are_named_in_the_report() -> None:
     mix, vocals, _ = music.song(8.0)
     quiet = music.singer(4.0, 8_000, seed=1)
     inputs = {"voice_audio": quiet[None], "voice_sample_rate": np.array([8_000])}
-    _, report = run(cover(request(mix, **inputs), Oracle(vocals)))
+    _, report = joined(cover(request(mix, **inputs), Oracle(vocals)))
     assert report["warnings"]
     assert report["voice_consent"] == "me, here"
     assert len(report["voice_sha256"]) == 64

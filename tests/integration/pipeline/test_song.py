@@ -6,13 +6,12 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 
 from heartvoice import keyed_random
-from heartvoice.contracts.constants import FRAME_HOP, MAX_RESPONSE_SAMPLES
+from heartvoice.contracts.constants import FRAME_HOP
 from heartvoice.contracts.messages import AudioChunk, Codes, CodesChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.pipeline.context import JobContext
@@ -24,6 +23,7 @@ from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.lm.request import LmRequest
 from tests.fakes.networks import TorchCodec, text, tiny, torch_codec
 from tests.support.cancelling import cancelled_when
+from tests.support.pipeline_messages import joined
 
 PRESET = tiny()
 ABOUT = {"preset": "tiny", "weights": "random seed=0", "random_weights": True}
@@ -66,20 +66,6 @@ def song_messages(wanted: SongRequest, stages: Stages, check: Check = never_canc
 
 def no_voice_stages() -> VoiceStages:
     raise AssertionError("a song without a voice or stems converts nothing")
-
-
-def joined(messages: Iterator[Message]) -> tuple[np.ndarray, dict[str, Any]]:
-    pieces, report = list[np.ndarray](), dict[str, Any]()
-    position = 0
-    for message in messages:
-        if isinstance(message, AudioChunk):
-            assert message.start == position
-            assert 0 < message.audio.shape[1] <= MAX_RESPONSE_SAMPLES
-            position += message.audio.shape[1]
-            pieces.append(message.audio)
-        if isinstance(message, Report):
-            report = dict(message.raw)
-    return np.concatenate(pieces, axis=1), report
 
 
 # 93: the song ends where the window does; 13 + 80 k: it ends where a window's last overlap begins.

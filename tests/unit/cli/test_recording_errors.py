@@ -19,9 +19,11 @@ from tests.fakes.server import (
     silent_song,
     stems,
 )
-from tests.support.callers import heartvoice, listing
+from tests.support.callers import heartvoice, inputs, listing, made  # noqa: F401
 from tests.support.music import encode
-from tests.unit.cli.test_recordings import cover, inputs, made, separate  # noqa: F401
+from tests.unit.cli.test_recordings import cover, separate
+
+pytestmark = pytest.mark.usefixtures("inputs")
 
 COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
 

@@ -35,22 +35,9 @@ from tests.fakes.server import (
     stems,
     stems_report,
 )
-from tests.support.callers import heartvoice, listing
+from tests.support.callers import heartvoice, inputs, listing, made  # noqa: F401
 
-INPUTS = ("song.mp3", "voice.flac")
-
-
-@pytest.fixture(autouse=True)
-def inputs(folder: Path) -> Path:
-    """A folder with two files that nobody decodes."""
-    for name in INPUTS:
-        (folder / name).write_bytes(name.encode())
-    return folder
-
-
-def made() -> list[str]:
-    """What a command has left beside its inputs."""
-    return [name for name in listing(Path()) if name not in INPUTS]
+pytestmark = pytest.mark.usefixtures("inputs")
 
 
 def cover(server: FakeServer, *arguments: str, **options: Any) -> Result:

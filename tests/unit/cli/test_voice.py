@@ -33,26 +33,15 @@ from tests.fakes.server import (
     scripted,
     stream_response,
 )
-from tests.support.callers import heartvoice, listing
+from tests.support.callers import heartvoice, inputs, listing, made  # noqa: F401
 
-INPUTS = ["song.mp3", "voice.flac"]
 SUNG = ("song", "--tags", "pop", "--voice", "voice.flac", "--consent", "me")
 COVER = ("cover", "song.mp3", "--voice", "voice.flac", "--consent", "me")
 JOBS = pytest.mark.parametrize("job", [("song", "--tags", "pop"), SUNG, COVER], ids=["song", "sung", "cover"])
 TAG = f"AI-generated; heartvoice {__version__}; seed 7"
 
 
-@pytest.fixture(autouse=True)
-def inputs(folder: Path) -> Path:
-    """A folder with two files that nobody decodes."""
-    for name in INPUTS:
-        (folder / name).write_bytes(name.encode())
-    return folder
-
-
-def made() -> list[str]:
-    """What a command has left beside its inputs."""
-    return [name for name in listing(Path()) if name not in INPUTS]
+pytestmark = pytest.mark.usefixtures("inputs")
 
 
 def run(server: FakeServer, job: tuple[str, ...], *arguments: str, **options: Any) -> Result:

@@ -24,26 +24,13 @@ def run(server: FakeServer, use: Callable[[AsyncClient], Awaitable[Any]], **opti
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("song", [endless_song, silent_song])
-def test_cancelling_the_task_cancels_on_the_server(server: FakeServer, song: Any) -> None:
+@pytest.mark.parametrize(("method", "song"), [("song", endless_song), ("song", silent_song), ("render", silent_song)])
+def test_cancelling_the_task_cancels_on_the_server(server: FakeServer, method: str, song: Any) -> None:
     server.song = song
+    server.render = lambda request, context: list(song(request, context))
 
     async def use(client: AsyncClient) -> None:
-        task = asyncio.create_task(client.song(tags="pop"))
-        await asyncio.to_thread(server.wait_for_request)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await asyncio.to_thread(server.cancelled.wait, 3)
-
-    run(server, use)
-
-
-def test_cancelling_a_render_cancels_on_the_server(server: FakeServer) -> None:
-    server.render = lambda request, context: list(silent_song(request, context))
-
-    async def use(client: AsyncClient) -> None:
-        task = asyncio.create_task(client.render(tags="pop"))
+        task = asyncio.create_task(getattr(client, method)(tags="pop"))
         await asyncio.to_thread(server.wait_for_request)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

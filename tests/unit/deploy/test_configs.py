@@ -42,15 +42,6 @@ def test_committed_config_parses_and_fits_its_backend(path: Path) -> None:
         assert kinds == {model_config_pb2.ModelInstanceGroup.KIND_CPU}
 
 
-def test_exported_configs_are_fit_for_a_container(exported: Path) -> None:
-    paths = [*exported.glob("*/config.pbtxt"), *exported.glob("*/configs/*.pbtxt")]
-    assert "heartmula_step" in {path.parent.name for path in paths}
-    for path in paths:
-        config = parse(path)
-        if is_default(path):
-            assert_fit_for_a_container(config)
-
-
 def assert_fit_for_a_container(config: ModelConfig) -> None:
     group = config.instance_group[0]
     assert config.backend in ("python", "onnxruntime")

@@ -25,7 +25,7 @@ from heartvoice.runtime.tensorrt_plans import Device, Target, open_plan
 from heartvoice.stages.codec import CodecRequest, CodecStage
 from heartvoice.stages.svc.flow import network_velocity, sample
 from tests.fakes.tensorrt import VERSIONS, fake_tensorrt
-from tests.unit.export.test_plan_export import Heard
+from tests.integration.export.test_plan_export import Heard
 
 TINY = with_separator(PRESETS["tiny"], "htdemucs")
 GRAPHS = ("heartcodec_condition", "heartcodec_flow", "svc_flow")

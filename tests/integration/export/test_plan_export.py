@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from heartvoice.cli.main import app
 from heartvoice.errors import EngineError, ExportError
@@ -242,20 +242,17 @@ def test_command_refuses_what_does_not_go_together(repository: Path) -> None:
         assert says in f"{run.output} {run.exception}", arguments
 
 
-def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def build_of_style(repository: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """Run the command for one graph, on a machine with a GPU."""
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
     monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: TARGET.device)
-    monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
-    arguments = [
-        "export",
-        "plans",
-        "--repository",
-        str(repository),
-        "--only",
-        "svc_style",
-        "--no-report",
-    ]
-    run = CliRunner().invoke(app, arguments)
+    monkeypatch.setenv("HEARTVOICE_CACHE", str(cache))
+    arguments = ["export", "plans", "--repository", str(repository), "--only", "svc_style", "--no-report"]
+    return CliRunner().invoke(app, arguments)
+
+
+def test_command_builds_for_the_gpu_it_finds(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = build_of_style(repository, tmp_path, monkeypatch)
     assert run.exit_code == 0, run.output
     assert "have not been run on a GPU yet" in run.output
     assert (repository / "svc_style" / ACTIVE).is_file()
@@ -273,19 +270,7 @@ def test_ctrl_c_ends_a_build_at_its_next_step_and_leaves_nothing(
         time.sleep(0.5)  # the main thread hears of it
 
     monkeypatch.setattr("heartvoice.cli.export_plans._PlanBars.step", interrupted)
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
-    monkeypatch.setattr("heartvoice.runtime.tensorrt_engine.find_device", lambda: TARGET.device)
-    monkeypatch.setenv("HEARTVOICE_CACHE", str(tmp_path))
-    arguments = [
-        "export",
-        "plans",
-        "--repository",
-        str(repository),
-        "--only",
-        "svc_style",
-        "--no-report",
-    ]
-    run = CliRunner().invoke(app, arguments)
+    run = build_of_style(repository, tmp_path, monkeypatch)
     assert run.exit_code != 0
     assert "cancelled" in f"{run.output} {run.exception}"
     assert steps == [0]
