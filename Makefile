@@ -22,7 +22,7 @@ help:
 	@echo "make test    set up, run the tests of tests/unit and tests/integration"
 	@echo "make fast    the tests of tests/unit alone (what plain pytest runs)"
 	@echo "make nightly all tests, faults and fuzzing"
-	@echo "make coverage   lines and branches that make test reaches, subprocesses included; pages in build/coverage"
+	@echo "make coverage   lines and branches that make test reaches, subprocesses included; pages in build/coverage and docs"
 	@echo "make faults  kill, starve and cut off a real server in every way that we know; the table goes to benchmarks/results"
 	@echo "make fuzz    FUZZ_S=30 seconds of fuzzing for each of its targets"
 	@echo "make check   formatting, lint, types, licences and the tests of make test"
@@ -62,6 +62,8 @@ coverage: $(READY)
 	$(BIN)/coverage run -m pytest -q $(ALL) tests/unit tests/integration
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet --directory build/coverage
+	$(BIN)/coverage json --quiet -o build/coverage.json
+	PYTHONPATH=. $(BIN)/python -m docs.scripts.coverage build/coverage.json
 	$(BIN)/coverage report
 
 faults: $(READY)

@@ -59,8 +59,7 @@ def free_port() -> int:
     """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 class EmbeddedServer:
@@ -363,8 +362,8 @@ class EmbeddedServer:
     def _restart_model(self, name: str, stubs: StubHealth) -> None:
         with self._reloading:  # another thread's reload has ended
             pid = process_registry.serving_pid(name, self._folder())
-            fault = stubs.diagnose(name, pid) if pid is not None else None
-            if pid is None or fault is None or self._stopping.is_set() or not self._alive():
+            fault = None if pid is None else stubs.diagnose(name, pid)
+            if not (pid and fault) or self._stopping.is_set() or not self._alive():
                 return
             log.warning("the process of %s (pid %d) %s; reloading the model", name, pid, fault)
             if fault != DIED:

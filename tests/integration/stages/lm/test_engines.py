@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.stages.lm.engine import FrameInput
+from heartvoice.stages.lm.request import LmRequest
 from heartvoice.stages.lm.scheduler import LmScheduler
 from heartvoice.stages.lm.song_state import SongState
 from tests.fakes.networks import BytesTokenizer
@@ -55,8 +57,15 @@ def test_songs_are_those_of_the_portable_graph(kind: str) -> None:
 @engines(but=QUANTIZED)
 def test_long_songs_are_those_of_the_portable_graph(kind: str) -> None:
     lm = make(kind, 2)
-    for wanted in (request(60, seed=5), request(60, seed=6, temperature=0.0, cfg_scale=1.0)):
-        np.testing.assert_array_equal(alone(lm, wanted), write(SongState(wanted, BytesTokenizer(), PRESET)))
+    for wanted, codes in long_songs():
+        np.testing.assert_array_equal(alone(lm, wanted), codes)
+
+
+@cache
+def long_songs() -> list[tuple[LmRequest, np.ndarray]]:
+    """Requests, and what the portable graph makes of them."""
+    requests = request(60, seed=5), request(60, seed=6, temperature=0.0, cfg_scale=1.0)
+    return [(wanted, write(SongState(wanted, BytesTokenizer(), PRESET))) for wanted in requests]
 
 
 def test_songs_differ() -> None:
