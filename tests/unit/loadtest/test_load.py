@@ -114,17 +114,6 @@ def test_a_contended_result_says_so() -> None:
     assert "failed: no" in load_tables.stages(result())
 
 
-def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
-    from heartvoice.loadtest.plots import draw
-
-    drawn = draw(result(), tmp_path)
-    assert [path.name for path in drawn] == [
-        "stages.png", "streams.png", "saturation.png", "length.png", "memory.png",
-    ]  # fmt: skip
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawn)
-    assert draw(result() | {"rows": []}, tmp_path) == []
-
-
 @pytest.mark.parametrize("text", ["", "1,x", "0", "2,-1"])
 def test_concurrency_is_checked(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="concurrency: expected numbers from 1 on"):
