@@ -1,4 +1,4 @@
-"""Writes what README.md and docs/reference say of models, settings and weights, from the code that decides it.
+"""Writes what README.md and docs say of models, settings, weights and words, from the code that decides it.
 
 python -m docs.scripts.reference           # says which file differs; ends with 1 if one does
 python -m docs.scripts.reference --write   # writes them
@@ -17,13 +17,15 @@ from heartvoice.contracts.models import COVER, MODELS, RENDER, SONG
 from heartvoice.contracts.types import ModelSpec, Setting, TensorSpec
 from heartvoice.export.wheel_files import MEMBERS
 from heartvoice.weights.catalogue import WEIGHTS
+from train.demo import words
 
 ROOT = Path(__file__).resolve().parents[2]
-README, SETTINGS, MODEL_PAGE, WEIGHTS_PAGE = (
+README, SETTINGS, MODEL_PAGE, WEIGHTS_PAGE, DEMO_PAGE = (
     "README.md",
     "docs/reference/settings.md",
     "docs/reference/models.md",
     "docs/how-to/weights.md",
+    "docs/explanation/demo-world.md",
 )
 END = "<!-- end -->"
 JUDGED = {
@@ -132,6 +134,12 @@ def weights_table() -> str:
     return table(("set", "from", "to", "size", "needed by"), rows)
 
 
+def demo_words() -> str:
+    """The words that the demo world can sing."""
+    known = sorted(words.phonemes())
+    return f"{len(known)} English words:\n\n{wrapped(', '.join(known) + '.')}"
+
+
 def tables() -> Mapping[tuple[str, str], str]:
     """Each generated part by its file and its mark."""
     return {
@@ -139,6 +147,7 @@ def tables() -> Mapping[tuple[str, str], str]:
         (SETTINGS, "settings"): settings_table(),
         (MODEL_PAGE, "models"): model_sections(),
         (WEIGHTS_PAGE, "weights"): weights_table(),
+        (DEMO_PAGE, "demo words"): demo_words(),
     }
 
 

@@ -11,7 +11,8 @@ from train.demo.arrangement import Section
 from train.demo.harmony import Key
 from train.demo.layout import ATOM_1, ATOM_2, BEATS, CHORD, CLOCK, CURSOR, LEAD, LOW, N_BOOKS, NOTE, TEMPI
 from train.demo.score import Codes, Score, ScoreNote, SungLine, Tags, choose_tags, read_lyrics, read_tags, word_cursors
-from train.demo.spelling import SpelledSyllable, fill, spelling
+from train.demo.spelling import fill, spelling
+from train.demo.tables import Syllable
 
 _BAR = 2 * BEATS
 """Half beats of a bar."""
@@ -102,7 +103,7 @@ def _plan(tags: Tags, lines: tuple[SungLine, ...], rng: np.random.Generator) -> 
     return _Plan(tags, key, (*sections, "ending"), tuple(chords), tuple(placed))
 
 
-def note_lengths(spelled: list[SpelledSyllable], half_slots: int) -> tuple[tuple[int, ...], int]:
+def note_lengths(spelled: list[Syllable], half_slots: int) -> tuple[tuple[int, ...], int]:
     """Return the note of each syllable of a line in half beats, and the bars of the line: an even number.
 
     A note is about as long as its syllable; the last half beat of a line is a rest. Where a line is a little too long

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from train.demo.spelling import SpelledSyllable, fill
+from train.demo.spelling import fill
+from train.demo.tables import Syllable
 
-SYLLABLE = SpelledSyllable((1, 2), (3, 4, 5), (6, 7))
+SYLLABLE = Syllable((1, 2), (3, 4, 5), (6, 7), held=0)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_the_vowel_takes_the_room_and_consonants_stay(slots: int, atoms: list[in
 
 @pytest.mark.parametrize("slots", range(2, 30))
 def test_a_note_is_filled_exactly(slots: int) -> None:
-    for syllable in (SYLLABLE, SpelledSyllable((), (9,), ()), SpelledSyllable((1, 2, 3), (4, 5), ())):
+    for syllable in (SYLLABLE, Syllable((), (9,), ()), Syllable((1, 2, 3), (4, 5), ())):
         made = fill(syllable, slots)
         assert len(made) == slots
         assert made == sorted(made)

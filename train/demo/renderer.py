@@ -1,0 +1,63 @@
+"""Renders codes into audio: the demo world's own sound, and the reference of what is trained on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import dct
+
+from train.demo import tables, voice
+from train.demo.band import Band, BandTables
+from train.demo.voice import VoiceTables
+
+Samples = NDArray[np.float32]
+
+GAIN = np.float32(0.5)
+"""Of everything, so that no song clips."""
+PLACES: dict[str, tuple[float, float]] = {
+    "voice": (1.0, 1.0), "chord": (1.0, 0.7), "lead": (0.7, 1.0), "bass": (1.0, 1.0), "drum": (1.0, 1.0),
+}  # fmt: skip
+"""Gains of each part in the left and the right channel."""
+
+
+class Renderer:
+    """Renders songs; it keeps the band's waves that it has made."""
+
+    def __init__(self, sounds: tuple[VoiceTables, BandTables] | None = None) -> None:
+        """Take singers and band; the world's own by default."""
+        self._voices, band = sounds or tables.sounds()
+        self.atom_features = atom_features(self._voices)
+        """What each atom sounds like from each singer: float32 [singer, atom, value]."""
+        self._band = Band(band)
+
+    def parts(self, codes: ArrayLike) -> dict[str, Samples]:
+        """Render each part alone: `voice`, `chord`, `lead`, `bass`, `drum`, float32 [3840 T], mono.
+
+        Args:
+            codes: integers [8, T]; codes that mean nothing are silent.
+        """
+        song = np.asarray(codes).astype(np.int64)
+        parts = {"voice": voice.sing(song, self._voices), **self._band.parts(song)}
+        return {name: GAIN * wave for name, wave in parts.items()}
+
+    def stems(self, codes: ArrayLike) -> dict[str, Samples]:
+        """Render each part at its place, float32 [2, 3840 T] each."""
+        return {name: np.outer(PLACES[name], wave).astype(np.float32) for name, wave in self.parts(codes).items()}
+
+    def mix(self, codes: ArrayLike) -> Samples:
+        """Render a song: float32 [2, 3840 T], the sum of its stems."""
+        mixed: Samples = np.sum(list(self.stems(codes).values()), axis=0, dtype=np.float32)
+        return mixed
+
+
+def atom_features(voices: VoiceTables, n: int = 24) -> Samples:
+    """Return what atoms sound like in few numbers, for the first tables of a network: float32 [singer, atom, n + 4].
+
+    The first n coefficients of the envelope's cosine transform, and the noise in four bands.
+    """
+    cepstrum = dct(voices.envelope, axis=2, norm="ortho")[:, :, :n]
+    cepstrum = cepstrum - cepstrum[:, 1:].mean(axis=(0, 1))
+    noise = voices.noise.reshape(*voices.noise.shape[:2], 4, -1).mean(axis=3)
+    scale = np.maximum(cepstrum[:, 1:].std(axis=(0, 1)), 1e-6)
+    joined = np.concatenate([cepstrum / scale, noise], axis=2)
+    return np.asarray(joined, np.float32)
