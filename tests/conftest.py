@@ -31,8 +31,8 @@ LONGEST = (
 """What takes longest, with what shares its server, longest first: none of these may be left alone at the end."""
 SERVED = ("tests/integration/test_", "tests/integration/hostile/")
 ALONE = (
-    "test_covers.py", "test_serve.py", "test_lm_engines.py",
-    "test_examples.py", "test_python_examples.py", "test_site.py", "test_packaging.py",
+    "test_covers.py", "test_serve.py", "test_lm_engines.py", "test_inner_streams.py", "test_examples.py",
+    "test_site.py", "test_packaging.py", "test_licences.py",
 )  # fmt: skip
 """Files of these folders that do not use the session's server."""
 
