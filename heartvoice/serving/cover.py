@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
 from heartvoice.contracts.constants import STEM_RATE_HZ
+from heartvoice.contracts.graphs import SVC_STYLE
 from heartvoice.contracts.messages import Message
 from heartvoice.contracts.models import COVER
 from heartvoice.contracts.network_names import COVER_NETWORKS
@@ -27,6 +28,7 @@ from heartvoice.serving.responses import send_messages
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.separation.request import SeparationRequest
+from heartvoice.stages.speaker import SpeakerStage
 from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 
 Audio = NDArray[np.float32]
@@ -37,6 +39,7 @@ class ServedVoiceStages:
 
     def __init__(self, caller: BlsClient, preset: Preset) -> None:
         self._caller = caller
+        self._style = SpeakerStage(caller, preset.style, network=SVC_STYLE.name)
         self._f0 = F0Stage(caller, preset.f0)
 
     def separate(self, request: SeparationRequest) -> tuple[Audio, Audio | None]:
@@ -80,6 +83,10 @@ class ServedVoiceStages:
         inputs: dict[str, Array] = {"audio": audio[None], "sample_rate": np.array([STEM_RATE_HZ])}
         vector: Audio = self._caller.run("speaker_encoder", inputs)["EMBEDDING"].astype(np.float32)
         return vector
+
+    def embed_style(self, audio: Audio) -> Audio:
+        """The unit vector from the native graph `svc_style`."""
+        return self._style.embed(audio)
 
     def track_f0(self, audio: Audio) -> Audio:
         """The contour from the native graph `f0_network`."""

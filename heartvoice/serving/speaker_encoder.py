@@ -1,4 +1,4 @@
-"""The model `speaker_encoder`: whose voice a recording is, over `speaker_network` and `f0_network`."""
+"""The model `speaker_encoder`: whose voice a recording is, over `speaker_network`, `svc_style` and `f0_network`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from heartvoice.audio.dsp import resample
 from heartvoice.audio.recordings import read_recording
 from heartvoice.contracts.constants import REFERENCE_CHECK_MODES, SPEECH_RATE_HZ
 from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, RecordingInputs, read_word
+from heartvoice.contracts.graphs import SVC_STYLE
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.f0 import F0Stage
-from heartvoice.stages.reference import ReferenceCheck
+from heartvoice.stages.reference import STYLE_JUDGE, Embed, ReferenceCheck
 from heartvoice.stages.speaker import SpeakerStage
 
 
@@ -31,8 +32,12 @@ def answer_embedding(job: Job, repository: Repository) -> None:
         embedding = speaker.embed(audio)
         if mode != "off" and not repository.is_random("f0"):
             reference.hear(F0Stage(caller, repository.preset.f0).track)
+        judges: dict[str, Embed] = {}
+        if not repository.is_random("svc_style"):
+            judges[STYLE_JUDGE] = SpeakerStage(caller, repository.preset.style, network=SVC_STYLE.name).embed
         if not repository.is_random("speaker"):
-            reference.compare(speaker.embed, sizes.engine)
+            judges[sizes.engine] = speaker.embed
+        reference.compare(judges)
     report = repository.about("speaker") | {
         "encoder": sizes.engine,
         "seconds": round(recording.duration_s, 3),
@@ -43,7 +48,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
 
 
 class SpeakerEncoderModel(StageModel):
-    """Triton adapter of `speaker_encoder`. It calls the native graphs `speaker_network` and `f0_network`."""
+    """Triton adapter of `speaker_encoder`. It calls native graphs alone."""
 
     spec = SPEAKER_ENCODER
 

@@ -5,16 +5,17 @@ The thresholds were measured by benchmarks/references.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.levels import heard, loudness_levels
+from heartvoice.config.presets import CampplusConfig
 from heartvoice.contracts.constants import F0_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.errors import InvalidRequestError
-from heartvoice.stages.calibration import CALIBRATIONS
+from heartvoice.stages.calibration import CALIBRATIONS, TITLES
 from heartvoice.stages.f0 import F0_HOP, VOICED_ABOVE_HZ, Contour
 
 Samples = NDArray[np.float32]
@@ -27,6 +28,10 @@ LEAST_PART_S = 2.0
 """Parts with less voice are not compared."""
 BEHIND_SHARE = 0.006
 """Share of the power beside the harmonics of the voice, above which something else sounds with it."""
+Embed = Callable[[Samples], Samples]
+"""Returns the unit vector [D] of the voice in samples [N] at 16 kHz."""
+STYLE_JUDGE = CampplusConfig.engine
+"""The engine of the converter's style encoder, which is a second judge where its weights are real."""
 _OFF = "reference_check can be off"
 _HARMONICS = 3.5
 """Harmonics in which other sounds are looked for; higher ones move too much within a window."""
@@ -81,30 +86,45 @@ class ReferenceCheck:
                 " voice; reference_separate takes music away"
             )
 
-    def compare(self, embed: Callable[[Samples], Samples], encoder: str) -> None:
+    def compare(self, judges: Mapping[str, Embed]) -> None:
         """Compare the parts of the reference with each other.
 
+        Two voices are there if every judge of whom something was measured finds the same parts too unlike. What only
+        some of them find is a warning, and refuses nothing.
+
         Args:
-            embed: unit vector [D] of samples [M] at 16 kHz.
-            encoder: its name.
+            judges: speaker encoders by engine.
 
         Raises:
             InvalidRequestError: in strict mode, if there are two voices.
         """
-        calibration = CALIBRATIONS.get(encoder)
-        if self._mode == "off" or calibration is None:
+        asked = {engine: embed for engine, embed in judges.items() if engine in CALIBRATIONS}
+        if self._mode == "off" or not asked:
             return
+        unsure = ""
         for what, one, other in voice_parts(self._audio):
-            cosine = float(embed(one) @ embed(other))
-            seconds = min(len(one), len(other)) / SPEECH_RATE_HZ
-            self.facts[f"{what}_cosine"] = round(cosine, 4)
-            least = calibration.same_voice(seconds).minimum
-            if cosine < least:
-                self._doubt(
-                    f"two voices: the cosine of its {what} is {cosine:.2f}, and that of one voice at least {least:.2f}"
-                    f" ({calibration.title})"
-                )
+            said = {engine: self._unlike(what, engine, embed, one, other) for engine, embed in asked.items()}
+            found = [each for each in said.values() if each]
+            if len(found) == len(said):
+                self._doubt(f"two voices: {'; '.join(found)}")
                 return
+            if found and not unsure:
+                same = " and ".join(TITLES[engine] for engine, each in said.items() if not each)
+                unsure = f"perhaps two voices: {'; '.join(found)}; {same} takes them for one"
+        if unsure:
+            self.warnings.append(f"{self._field}: {unsure}")
+
+    def _unlike(self, what: str, engine: str, embed: Embed, one: Samples, other: Samples) -> str:
+        """Return why two parts are different voices to a judge, or ""; adds its cosine to the facts."""
+        cosine = float(embed(one) @ embed(other))
+        least = CALIBRATIONS[engine].same_voice(min(len(one), len(other)) / SPEECH_RATE_HZ).minimum
+        judge = self.facts.setdefault("judges", {}).setdefault(engine, {})
+        judge[what] = {"cosine": round(cosine, 4), "least_of_one_voice": least}
+        if cosine >= least:
+            return ""
+        return (
+            f"the cosine of its {what} is {cosine:.2f}, and that of one voice at least {least:.2f} ({TITLES[engine]})"
+        )
 
     def _doubt(self, warning: str) -> None:
         if self._mode == "strict":

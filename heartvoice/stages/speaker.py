@@ -30,6 +30,7 @@ from heartvoice.audio.dsp import Samples, frames, kaldi_fbank, mel_filter_bank, 
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels
 from heartvoice.config.presets import AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig, WavlmConfig
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.contracts.graphs import SVC_STYLE
 from heartvoice.contracts.models import SPEAKER_NETWORK
 from heartvoice.contracts.tensors import MAX_BANK_FRAMES, SPEAKER_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError
@@ -54,6 +55,8 @@ WHOLE_DBFS = -20.0
 BATCH = 16
 """Partials of one call. Bounds memory, whatever the length of the recording."""
 
+STYLE_SAMPLES = 25 * SPEECH_RATE_HZ
+"""Longest utterance of one call of the converter's style encoder, CAMPPlus too."""
 PIECE_FRAMES = MAX_BANK_FRAMES
 """Longest utterance of one call of CAMPPlus or ECAPA. A longer one is split into equal parts."""
 WAVLM_SAMPLES = SPEAKER_FRAME.max
@@ -75,9 +78,15 @@ Floats = NDArray[np.float32]
 class SpeakerStage:
     """Embeds recordings with one network. Holds no state of any recording."""
 
-    def __init__(self, networks: Networks, sizes: AnySpeaker) -> None:
-        self._networks = networks
-        self._sizes = sizes
+    def __init__(self, networks: Networks, sizes: AnySpeaker, *, network: str = SPEAKER_NETWORK.name) -> None:
+        """Take the networks.
+
+        Args:
+            networks: hold `network`.
+            sizes: of the encoder.
+            network: its name, `SPEAKER_NETWORK` or `SVC_STYLE`.
+        """
+        self._networks, self._sizes, self._network = networks, sizes, network
 
     def embed(self, audio: Samples) -> Floats:
         """Embed the voice in a recording.
@@ -95,19 +104,20 @@ class SpeakerStage:
         vector = self.embed_raw(audio)
         norm = float(np.linalg.norm(vector))
         if not np.isfinite(norm) or norm == 0.0:
-            raise EngineError(f"{SPEAKER_NETWORK.name}: returned a vector of length {norm:g}")
+            raise EngineError(f"{self._network}: returned a vector of length {norm:g}")
         return vector / np.float32(norm)
 
     def embed_raw(self, audio: Samples) -> Floats:
         """The vector before normalisation; arguments as for `embed`. The converter uses that of CAMPPlus."""
         check_speech_samples(audio, self._sizes)
         voice = trim_pauses(audio)
-        rows = [self._run(batch) for batch in speaker_batches(audio, voice, self._sizes)]
+        most = STYLE_SAMPLES if self._network == SVC_STYLE.name else PIECE_FRAMES * HOP
+        rows = [self._run(batch) for batch in speaker_batches(audio, voice, self._sizes, most)]
         mean: Floats = np.concatenate(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
     def _run(self, features: Floats) -> Floats:
-        embedding = run_finite(self._networks, SPEAKER_NETWORK.name, {"features": features})["embedding"]
+        embedding = run_finite(self._networks, self._network, {"features": features})["embedding"]
         return embedding.astype(np.float32, copy=False)
 
 
@@ -131,20 +141,23 @@ def check_speech_samples(audio: Samples, sizes: AnySpeaker) -> None:
         )
 
 
-def speaker_batches(audio: Samples, voice: Samples, sizes: AnySpeaker) -> Iterator[Floats]:
+def speaker_batches(
+    audio: Samples, voice: Samples, sizes: AnySpeaker, most: int = PIECE_FRAMES * HOP
+) -> Iterator[Floats]:
     """Compute the network's inputs for a recording, float32 [B, T, bands] of each call.
 
     Args:
         audio: float32 [N], mono at 16 kHz.
         voice: float32 [M], the audio without its pauses.
         sizes: they name the engine.
+        most: samples of CAMPPlus' longest utterance.
     """
     match sizes:
         case SpeakerConfig():
             yield from partial_batches(to_level(voice, voice, RESEMBLYZER_DBFS), sizes)
         case CampplusConfig():
             whole = to_level(audio, voice, WHOLE_DBFS)
-            yield from (features[None] for features in campplus_features(whole, sizes.n_bands))
+            yield from (features[None] for features in campplus_features(whole, sizes.n_bands, most))
         case EcapaConfig():
             for part in _parts(to_level(audio, voice, WHOLE_DBFS), PIECE_FRAMES * HOP - 1):
                 yield ecapa_features(part, sizes.n_bands)[None]
@@ -242,11 +255,12 @@ def _mel_bank(n_bands: int) -> NDArray[np.float64]:
 # ------------------------------------------------------------------------------------------------------------ CAMPPlus
 
 
-def campplus_features(audio: Samples, n_bands: int) -> Iterator[Floats]:
+def campplus_features(audio: Samples, n_bands: int, most: int = PIECE_FRAMES * HOP) -> Iterator[Floats]:
     """Log filter bank of a recording minus its mean over time: float32 [T, bands] for each part.
 
-    A recording of up to 60 s is one part. Only full frames count, so that up to 25 ms at the end are not used.
+    A recording of up to `most` samples is one part. Only full frames count, so that up to 25 ms at the end are not
+    used.
     """
-    for part in _parts(audio, PIECE_FRAMES * HOP):
+    for part in _parts(audio, most):
         features = kaldi_fbank(part, SPEECH_RATE_HZ, n_bands)
         yield features - features.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -54,5 +54,8 @@ class Oracle:
         vector = np.array([1.0, float(np.sqrt(np.mean(audio**2))), 0.5], np.float32)
         return vector / np.linalg.norm(vector)
 
+    def embed_style(self, audio: np.ndarray) -> np.ndarray:
+        return self.embed(audio)
+
     def track_f0(self, audio: np.ndarray) -> np.ndarray:
         return np.full(len(audio) // (SPEECH_RATE_HZ // 100) + 1, 220.0, np.float32)

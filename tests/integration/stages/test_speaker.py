@@ -14,6 +14,7 @@ import pytest
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import kaldi_fbank
 from heartvoice.config.presets import SPEAKERS, AnySpeaker, CampplusConfig, EcapaConfig, SpeakerConfig
+from heartvoice.contracts.graphs import SVC_STYLE, SVC_STYLE_FRAME
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
 from heartvoice.evaluation.similarity import verdict
 from heartvoice.export.speaker_graph import build_speaker_network
@@ -262,6 +263,19 @@ def test_campplus_features_have_no_mean_over_time() -> None:
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
     fbank = kaldi_fbank(audio, 16_000, 80)
     np.testing.assert_allclose(features, fbank - fbank.mean(axis=0), atol=1e-4)
+
+
+def test_the_style_encoder_hears_up_to_25_s_at_once() -> None:
+    class Style(FakeNetwork):
+        def run(self, name: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+            assert name == SVC_STYLE.name
+            return super().run(name, inputs, outputs)
+
+    network = Style(CAMPPLUS)
+    stage = SpeakerStage(network, CAMPPLUS, network=SVC_STYLE.name)
+    stage.embed(long_voice(25))
+    stage.embed(long_voice(26))
+    assert [shape[1] for shape in network.shapes] == [SVC_STYLE_FRAME.max, 1298, 1298]
 
 
 def test_ecapa_hears_up_to_a_minute_at_once_and_both_ends_of_it() -> None:

@@ -85,6 +85,9 @@ class Oracle:
     def embed(self, audio: np.ndarray) -> np.ndarray:
         return self.by.speakers[RESEMBLYZER].embed(resample(audio, STEM_RATE_HZ, SPEECH_RATE_HZ))
 
+    def embed_style(self, audio: np.ndarray) -> np.ndarray:
+        raise AssertionError("its weights count as random")
+
     def track_f0(self, audio: np.ndarray) -> np.ndarray:
         assert self.by.f0 is not None
         return self.by.f0.track(audio)
@@ -106,7 +109,8 @@ def covered(song: Song, new: np.ndarray, by: Judges, folder: Path, *, live: bool
     )
     about = {"preset": "tiny", "random_weights": False, "speaker_encoder": RESEMBLYZER}
     pieces, stems, report = [], [], {}
-    for message in run_cover(request, Oracle(song, new, by), PRESETS["tiny"], JobContext(about)):
+    stages, context = Oracle(song, new, by), JobContext(about)
+    for message in run_cover(request, stages, PRESETS["tiny"], context, random_networks=("svc_style",)):
         if isinstance(message, AudioChunk):
             pieces.append(message.audio)
         elif isinstance(message, StemsChunk):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -47,7 +49,7 @@ def speaker() -> SpeakerStage:
 def checked(audio: np.ndarray, mode: str = "warn") -> ReferenceCheck:
     check = ReferenceCheck(audio.astype(np.float32), mode)
     check.hear(F0Stage(Networks(swift_engine()), SWIFT).track)
-    check.compare(speaker().embed, "resemblyzer")
+    check.compare({"resemblyzer": speaker().embed})
     return check
 
 
@@ -95,7 +97,7 @@ def test_one_voice_alone_passes(voice: Callable[[], np.ndarray], gain_db: float)
     check = checked(voice() * np.float32(10 ** (gain_db / 20)), "strict")
     assert not check.warnings
     assert check.facts["voiced_share"] > 0.4
-    assert check.facts["halves_cosine"] > 0.66
+    assert check.facts["judges"]["resemblyzer"]["halves"]["cosine"] > 0.66
 
 
 @pytest.mark.parametrize("db", [-10, -5, 0])
@@ -111,6 +113,44 @@ def test_two_voices_are_told_and_refused_if_strict() -> None:
     assert warning.startswith("voice: two voices: the cosine of its halves is 0.")
     with pytest.raises(InvalidRequestError, match="expected one voice alone, got two voices"):
         checked(two_voices(), "strict")
+
+
+def judge(cosine: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns vectors of which two neighbouring calls have this cosine."""
+    vectors = itertools.cycle([np.array([1.0, 0.0]), np.array([cosine, np.sqrt(1 - cosine**2)])])
+    return lambda _: next(vectors)
+
+
+@pytest.mark.parametrize(
+    ("cosines", "said"),
+    [
+        ({"campplus": 0.9, "resemblyzer": 0.9}, None),
+        ({"campplus": 0.1, "resemblyzer": 0.3}, r"two voices: .*0\.10.*\(CAMPPlus\); .*0\.30.*\(Resemblyzer\)"),
+        ({"campplus": 0.1, "resemblyzer": 0.9}, "perhaps two voices: .*CAMPPlus.*; Resemblyzer takes them for one"),
+        ({"campplus": 0.9, "resemblyzer": 0.3}, "perhaps two voices: .*Resemblyzer.*; CAMPPlus takes them for one"),
+        ({"campplus": 0.1}, r"two voices: .*CAMPPlus"),
+        ({"ecapa": 0.1, "resemblyzer": 0.3}, r"two voices: [^;]*Resemblyzer"),
+        ({"ecapa": 0.1}, None),
+    ],
+)
+def test_two_voices_are_what_all_calibrated_judges_find(cosines: dict[str, float], said: str | None) -> None:
+    check = ReferenceCheck(singer(), "warn")
+    check.compare({engine: judge(cosine) for engine, cosine in cosines.items()})
+    assert len(check.warnings) == bool(said)
+    if said is not None:
+        assert re.search(f"voice: {said}", check.warnings[0])
+    measured = {engine: found["halves"] for engine, found in check.facts.get("judges", {}).items()}
+    assert {engine: found["cosine"] for engine, found in measured.items()} == pytest.approx(
+        {engine: cosine for engine, cosine in cosines.items() if engine != "ecapa"}
+    )
+    assert all(0.5 < found["least_of_one_voice"] < 0.9 for found in measured.values())
+    strict = ReferenceCheck(singer(), "strict")
+    judges = {engine: judge(cosine) for engine, cosine in cosines.items()}
+    if said is None or said.startswith("perhaps"):
+        strict.compare(judges)
+        return
+    with pytest.raises(InvalidRequestError, match="expected one voice alone, got two voices"):
+        strict.compare(judges)
 
 
 def test_nothing_is_checked_if_it_is_off() -> None:
