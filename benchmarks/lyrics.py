@@ -228,7 +228,7 @@ def _mono(stem: Samples) -> Samples:
 
 def _loud(wave: NDArray[np.float64]) -> Samples:
     """A wave with a peak of 0.3."""
-    return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
+    return np.asarray(0.3 * wave / np.abs(wave).max(), np.float32)
 
 
 def _spoken(song: BankSong) -> Samples:

@@ -48,8 +48,8 @@ def even_song(name: str, voice: str | None = None, seconds: float = songs.SONG_S
     vocals *= np.sqrt(np.mean(backing**2) / np.mean(vocals**2))
     gain = 10 ** ((songs.PEAK_DBTP - music.true_peak_dbtp(vocals + backing)) / 20)
     lines = tuple(songs.BankLine(each.line.words, each.at_s, each.end_s) for each in placed)
-    stems = (np.asarray(gain * stem, np.float32) for stem in (vocals, backing))
-    return songs.BankSong(name, plan.voice, lines, *stems, f0, plan.style)
+    sung, played = (np.asarray(gain * stem, np.float32) for stem in (vocals, backing))
+    return songs.BankSong(name, plan.voice, lines, sung, played, f0, plan.style)
 
 
 def _sing(spoken: singing.Analysis, lengths: list[int], notes: list[int], rng: np.random.Generator) -> singing.SungLine:
