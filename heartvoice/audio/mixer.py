@@ -105,6 +105,8 @@ class Mixer:
     ) -> MixPiece | None:
         """Push the available chunk of each stream; return the samples that became final, or None.
 
+        The arrays are kept until they are mixed: do not change them afterwards.
+
         Args:
             recording: float32 [2, N] at 48 kHz.
             vocals: float32 [2, M] at 44.1 kHz, the separator's vocals.
@@ -251,14 +253,14 @@ class Mixer:
 
 
 def _checked(name: str, samples: Samples, n_channels: int) -> Samples:
-    """Check and copy a chunk; the caller may reuse its buffer."""
+    """Check a chunk."""
     shape = f"[{n_channels}, sample]" if n_channels else "[sample]"
     if samples.dtype != np.float32 or samples.shape[:-1] != ((n_channels,) if n_channels else ()) or not samples.ndim:
         raise EngineError(f"{name}: expected float32 {shape}, got {samples.dtype} {list(samples.shape)}")
     highest = float(np.abs(samples).max(initial=0.0))
     if not highest <= MAX_LEVEL:  # NaN, too
         raise EngineError(f"{name}: expected finite samples within +-{MAX_LEVEL:g}, got {highest}")
-    return samples.copy()
+    return samples
 
 
 def _resample(resampler: object, samples: Samples, *, last: bool = False) -> Samples:

@@ -7,6 +7,7 @@ not wait.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -205,7 +206,7 @@ class VoiceConversionPipeline:
         """Windows and their conversion. Nothing is converted before the first singing is found."""
         found, waiting = not self._detect, list[SeparatedWindow]()
         state: Array | None = None
-        sung = _Sung(round(self._n_frames * STEM_RATE_HZ / FRAMES_PER_S))  # an exact conversion waits for all of it
+        sung = _Sung(self._polarity)  # an exact conversion waits for all of it
         at = 0
         for window in separated:
             waiting.append(window)
@@ -216,8 +217,7 @@ class VoiceConversionPipeline:
             while found and waiting:
                 window = waiting.pop(0)
                 yield _MixInput(window)
-                mid = mid_channel(turned(window.vocals, self._polarity.push(window.vocals)))
-                sung.add(mid)
+                sung.add(window.vocals)
                 if self._request.live:
                     state = yield from self._convert_vocals(sung, state, more=not window.last)
         if len(sung):
@@ -321,31 +321,32 @@ class VoiceConversionPipeline:
 
 
 class _Sung:
-    """Samples [N] that wait for their conversion, in one array: pieces and their concatenation would be twice as much.
+    """Vocals that wait for their conversion.
 
-    Memory that no sample was written to yet is not taken.
+    They wait as the stereo arrays that the mixer keeps, too. Their mid channel, half as much, exists once it is sent.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._samples, self._n = np.empty(0, np.float32), 0
+    def __init__(self, polarity: PolarityFollower) -> None:
+        self._polarity = polarity
+        self._pieces, self._n = deque[Audio](), 0
 
     def __len__(self) -> int:
         return self._n
 
-    def add(self, piece: Audio) -> None:
-        end = self._n + len(piece)
-        if end > len(self._samples):
-            more = np.empty(max(end, self._capacity if not self._n else 2 * end), np.float32)
-            more[: self._n] = self._samples[: self._n]
-            self._samples = more
-        self._samples[self._n : end] = piece
-        self._n = end
+    def add(self, vocals: Audio) -> None:
+        """Append [2, N]. The array is kept: do not change it afterwards."""
+        self._pieces.append(vocals)
+        self._n += vocals.shape[1]
 
     def take(self) -> Audio:
-        taken = self._samples[: self._n]
-        self._samples, self._n = np.empty(0, np.float32), 0
-        return taken
+        """Remove all and return their mid channel [N]."""
+        mid, at = np.empty(self._n, np.float32), 0
+        while self._pieces:
+            piece = self._pieces.popleft()
+            mid[at : at + piece.shape[1]] = mid_channel(turned(piece, self._polarity.push(piece)))
+            at += piece.shape[1]
+        self._n = 0
+        return mid
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
