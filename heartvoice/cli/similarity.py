@@ -66,6 +66,8 @@ def _embed(client: Client, field: str, recording: Recording, reference_check: st
     try:
         return client.embed(recording, reference_check=reference_check)
     except InvalidRequestError as error:
+        if str(error).startswith(f"{recording.name}: "):
+            raise
         raise InvalidRequestError(f"{field}: {error}") from None
 
 

@@ -60,7 +60,7 @@ def wait(
             return True
         if left and not killed and time.monotonic() - began > models_s:
             killed = True
-            log.warning("%s did not end within %g s and is killed", ", ".join(sorted(left)), models_s)
+            log.info("%s did not end within %g s and is killed", ", ".join(sorted(left)), models_s)
             for pid in left.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

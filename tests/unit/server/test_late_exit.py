@@ -50,7 +50,7 @@ def test_a_caller_who_may_still_read_is_waited_for(sleeper: subprocess.Popen[byt
 def test_a_model_that_does_not_end_is_killed(
     sleeper: subprocess.Popen[bytes], model: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert wait(sleeper, lambda: {"svc": model.pid}, lambda: False, 300.0, models_s=0.0)
     assert model.wait(60) == -9
     assert caplog.messages == ["svc did not end within 0 s and is killed"]
