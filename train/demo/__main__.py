@@ -2,6 +2,9 @@
 
     python -m train.demo lm --state build/demo/lm --minutes 60 --output build/demo/weights
     python -m train.demo evaluate-lm --weights build/demo/weights
+    python -m train.demo decoder --state build/demo/decoder
+    python -m train.demo flow --decoder build/demo/decoder --state build/demo/flow --output build/demo/weights
+    python -m train.demo evaluate-codec --weights build/demo/weights --decoder build/demo/decoder
 
 Each command says more by --help.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from train.demo import codec_commands
 from train.demo.lm import command as lm
 from train.frame.command import run
 
@@ -22,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     lm.add(commands)
+    codec_commands.add(commands)
     return run(parser, arguments)
 
 

@@ -18,8 +18,8 @@ from train.demo.codec_network import config_of, new_decoder
 from train.demo.crops import Crops, Renderer, chosen_shape, cut, mix
 from train.demo.score import Codes
 from train.demo.score_encoder import SLOTS, ScoreEncoder, flipped, rounded
+from train.frame.errors import TrainingError
 from train.frame.task import Group, Moment, Task
-from train.frame.weights import write_checkpoint
 
 SHAPES: tuple[tuple[float, int, int], ...] = ((0.3, 6, 6), (0.4, 2, 16), (0.3, 1, 32))
 """Share of the steps, crops and frames of a batch: short ones for variety, long ones beyond the decoder's memory."""
@@ -41,8 +41,9 @@ class DecoderTask(Task):
     clip = _CLIP
 
     def __init__(
-        self, sizes: HeartCodecConfig, renderer: Renderer, songs: Sequence[Codes], held_out: Sequence[Codes]
-    ) -> None:
+        self, sizes: HeartCodecConfig, renderer: Renderer, songs: Sequence[Codes], held_out: Sequence[Codes],
+        world: Mapping[str, str],
+    ) -> None:  # fmt: skip
         """Make the networks with random weights.
 
         Args:
@@ -50,6 +51,7 @@ class DecoderTask(Task):
             renderer: makes the sound of songs.
             songs: codes [8, T] to train on.
             held_out: codes [8, T] for `check`.
+            world: hashes of what the renderer and the songs are made of.
 
         Raises:
             ValueError: the sizes do not fit the score encoder or the layout.
@@ -59,7 +61,7 @@ class DecoderTask(Task):
                 f"sizes: expected {sum(SLOTS.values())} latents and frames of {layout.FRAME_SAMPLES} samples, got "
                 f"{sizes.latent_hidden_dim} and {sizes.frame_hop}"
             )
-        self.sizes, self._renderer, self._songs = sizes, renderer, songs
+        self.sizes, self._renderer, self._songs, self._world = sizes, renderer, songs, dict(world)
         self.decoder, self.encoder = new_decoder(sizes), ScoreEncoder()
         self.encoder.start_from(torch.from_numpy(renderer.atom_features))
         self.network = nn.ModuleDict({"decoder": self.decoder, "encoder": self.encoder})
@@ -69,7 +71,7 @@ class DecoderTask(Task):
     def recipe(self) -> Mapping[str, Any]:
         """Sizes, rates, and the songs."""
         return {
-            "sizes": dict(config_of(self.sizes)), "slots": SLOTS, "layout": list(layout.SIZES),
+            "world": self._world, "sizes": dict(config_of(self.sizes)), "slots": SLOTS, "layout": list(layout.SIZES),
             "shapes": [list(shape) for shape in SHAPES],
             "freeze": FREEZE, "flips": FLIPS, "rates": [MUON, ADAM, ENCODER_ADAM], "songs": len(self._songs),
             "frames": sum(song.shape[1] for song in self._songs),
@@ -115,10 +117,13 @@ class DecoderTask(Task):
             total.append(float(losses(decoded[:, counted], batch["audio"][:, counted])[0]))
         return {"si_sdr_db": float(np.median(found)), "worst_db": float(np.min(found)), "loss": float(np.mean(total))}
 
-    def write(self, folder: Path) -> Sequence[Path]:
-        """Write the decoder by the checkpoint's names; the flow's training adds the rest."""
-        tensors = {f"scalar_model.{name}": value for name, value in self.decoder.state_dict().items()}
-        return write_checkpoint(folder, tensors, config_of(self.sizes))
+    def write(self, folder: Path) -> Sequence[Path]:  # noqa: ARG002 (as Task.write)
+        """Refuse: a decoder without a flow is no checkpoint.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError("--output: the decoder's weights are written together with the flow's, by `flow --output`")
 
 
 def _held_out(song: Codes, renderer: Renderer, channel: int) -> Crops:

@@ -30,6 +30,8 @@ CONTINUED = 0.3
 """Share of the rows that continue known latents, as later windows of a song do."""
 MUON, ADAM, VECTORS_ADAM = 0.012, 1e-3, 3e-3
 CHECK_FRAMES, _CHECK_STEPS = 93, 4
+CODEC_FOLDER = "HeartCodec-oss"
+"""Where an export looks for the codec among weights."""
 
 
 class FlowTask(Task):
@@ -122,8 +124,8 @@ class FlowTask(Task):
         return {"rmse": float(np.mean(errors)) ** 0.5, "exact": float(np.mean(exact))}
 
     def write(self, folder: Path) -> Sequence[Path]:
-        """Write the whole codec by the official checkpoint's names."""
-        return write_checkpoint(folder, tensors_of(self.decoder, self.flow), config_of(self.sizes))
+        """Write the whole codec into `HeartCodec-oss/`, by the official checkpoint's names."""
+        return write_checkpoint(folder / CODEC_FOLDER, tensors_of(self.decoder, self.flow), config_of(self.sizes))
 
 
 def _times(n_rows: int, device: torch.device) -> Tensor:

@@ -20,6 +20,8 @@ PHASES = 4
 WIDTH = 64
 """Width of the voice's embeddings."""
 _HIDDEN = 256
+_FAR = 4.0
+"""Most standard deviations of a value at first; silence is further away than any sound."""
 _START = 0.7
 """Standard deviation of the tables at first: most of tanh's range."""
 
@@ -62,7 +64,7 @@ class ScoreEncoder(nn.Module):
             envelopes: float32 [singers, atoms, values], at most `WIDTH` values.
         """
         centred = envelopes - envelopes.mean((0, 1))
-        known = centred / centred.std().clamp(min=1e-6)
+        known = (centred / centred.std().clamp(min=1e-6)).clamp(-_FAR, _FAR)
         values = known.shape[-1]
         self.atom.weight[:, :values] = known.mean(0)
         self.colour.weight[:, :values] = (known - known.mean(0)).flatten(0, 1)
