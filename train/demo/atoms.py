@@ -45,11 +45,11 @@ class Options:
 
     n_atoms: int | None = 1023
     """Number of clusters; None gives each slot an atom of its own."""
-    stretch: float = 1.8
+    stretch: float = 1.6
     """How much slower than speech words are spelled."""
     compression: float = 0.5
     """Differences of level above `_COMPRESSED` count so much: sung sounds are steadier, and quiet ones are heard."""
-    rounds: int = 4
+    rounds: int = 8
     """How often the other singers are aligned anew, to the clusters' means."""
     seed: int = 0
 
