@@ -48,7 +48,7 @@ def test_renderings_of_other_speed_share_their_slots() -> None:
 def test_clusters_keep_silence_apart_and_every_word_is_spelled() -> None:
     rng = np.random.default_rng(0)
     singer = {word: _spoken(word, np.repeat(rng.integers(0, 3, 12), 6).tolist()) for word in words.phonemes()}
-    voices, spelled = atoms.build([singer, singer], atoms.Options(n_atoms=20))
+    voices, spelled = atoms.build([singer, singer], atoms.Options(n_atoms=20, rounds=1))
     assert voices.envelope.shape == voices.noise.shape == (2, 21, N_BANDS)
     assert voices.envelope[:, 0].max() < voices.envelope[:, 1:].min()
     assert spelled.keys() == words.phonemes().keys()
@@ -73,7 +73,7 @@ def test_the_committed_spelling_has_every_word_in_atoms_that_there_are() -> None
     assert set(band.drums) == set(layout.DRUMS)
 
 
-def test_written_tables_are_read_back() -> None:
+def test_the_committed_sounds_are_shares_and_finite_amplitudes() -> None:
     voices, band = tables.sounds()
     before = tables.hashes()
     assert set(before) == {"spelling.json", "sounds.npz"}
