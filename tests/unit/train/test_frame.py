@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,64 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from heartvoice.checkpoints.file_hash import sha256
-from heartvoice.keyed_random import bits
+from tests.support.small_training import Fit, options_of
 from train.frame import state as states
 from train.frame.command import PAUSED, Command, add_training, run
 from train.frame.errors import TrainingError
-from train.frame.loop import Options, train
+from train.frame.loop import train
 from train.frame.muon import Muon, orthogonalise
 from train.frame.optimisers import Optimisers
 from train.frame.schedule import FLOOR, rate_factor
 from train.frame.state import load_state
-from train.frame.task import Group, Moment, Task
+from train.frame.task import Group
 from train.frame.weights import write_checkpoint
-
-
-class Fit(Task):
-    """A small network that learns a product of noise, with dropout."""
-
-    name = "fit"
-
-    def __init__(
-        self, width: int = 8, stop_at: int | None = None, poison: int | None = None, dropout: float = 0.1
-    ) -> None:
-        self.network = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, 1))
-        self.width, self.stop_at, self.poison = width, stop_at, poison
-
-    @property
-    def recipe(self) -> Mapping[str, Any]:
-        return {"width": self.width}
-
-    def groups(self) -> Sequence[Group]:
-        parameters = list(self.network.parameters())
-        return [
-            Group([p for p in parameters if p.ndim == 2], "muon", 0.02),
-            Group([p for p in parameters if p.ndim == 1], "adam", 0.01),
-        ]
-
-    def compose(self, moment: Moment, rng: np.random.Generator) -> Any:
-        x = rng.standard_normal((16, 4)).astype(np.float32)
-        return {"x": torch.from_numpy(x), "y": torch.from_numpy(x[:, :1] * x[:, 1:2])}
-
-    def loss(self, batch: Any, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        if moment.step == self.stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        error = (self.network(batch["x"]) - batch["y"]).square().mean()
-        return error * (float("nan") if moment.step == self.poison else 1.0), {"error": error}
-
-    def check(self) -> Mapping[str, float]:
-        batch = self.compose(Moment(0, 1), np.random.default_rng(1))
-        return {"error": float((self.network(batch["x"]) - batch["y"]).square().mean())}
-
-    def write(self, folder: Path) -> Sequence[Path]:
-        return write_checkpoint(folder, self.network.state_dict(), {})
-
-
-def options_of(folder: Path, **changes: Any) -> Options:
-    return replace(Options(folder, steps=10, log_steps=2, check_steps=4), **changes)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -99,29 +52,6 @@ def test_two_sittings_of_five_steps_make_the_weights_of_ten(tmp_path: Path, work
     assert [(e, s) for e, s in kept if e != "train"] == [
         ("start", 0), ("check", 4), ("pause", 5), ("start", 5), ("check", 8), ("check", 10), ("end", 10)
     ]  # fmt: skip
-
-
-class Both(Fit):
-    """What two processes do together, in one: the mean of their losses."""
-
-    def compose(self, moment: Moment, rng: np.random.Generator) -> Any:
-        keys = (f"fit/{rank}" for rank in (0, 1))
-        return [super(Both, self).compose(moment, np.random.Generator(bits(0, key, moment.step))) for key in keys]
-
-    def loss(self, batch: Any, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
-        return torch.stack([super(Both, self).loss(part, moment)[0] for part in batch]).mean(), {}
-
-    def check(self) -> Mapping[str, float]:
-        return {}
-
-
-def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
-    train(partial(Fit, dropout=0.0), options_of(tmp_path / "two", steps=3, processes=2))
-    train(partial(Both, dropout=0.0), options_of(tmp_path / "one", steps=3))
-    two, one = load_state(tmp_path / "two"), load_state(tmp_path / "one")
-    assert two is not None
-    assert one is not None
-    torch.testing.assert_close(two.network, one.network, rtol=1e-3, atol=1e-3)  # Muon widens roundings
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:

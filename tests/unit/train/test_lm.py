@@ -26,7 +26,6 @@ from train.demo.lm.task import LmTask
 from train.demo.prompt import UNKNOWN, prompt_of, token_word, vocabulary
 from train.demo.score import Tags
 from train.demo.songs import held_out_song
-from train.frame.loop import Options, train
 from train.frame.task import Moment
 
 SMALL = replace(
@@ -83,21 +82,6 @@ def test_the_first_head_looks_one_position_back(task: LmTask) -> None:
     n_prompt = int((batch["text"][0] == FRAME).int().argmax())
     found = [int(scores[place, : place + 1].argmax()) for place in range(1, n_prompt)]
     assert found == list(range(n_prompt - 1))
-
-
-def test_copying_is_learnt_in_a_few_steps(tmp_path: Path) -> None:
-    class Few(LmTask):
-        def compose(self, moment: Moment, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-            examples = [words_alone(rng, 4) for _ in range(8)]
-            return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
-
-        def check(self) -> dict[str, float]:
-            return {}
-
-    assert train(lambda: Few(SMALL, songs=2), Options(tmp_path, steps=12, log_steps=4))
-    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    losses = [entry["word"] for entry in entries if entry["event"] == "train"]
-    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_both_kinds_of_batches_have_all_gradients(task: LmTask) -> None:
