@@ -17,6 +17,7 @@ import datetime
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -188,6 +189,11 @@ def _write(path: Path, text: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
+def without_folders(argument: str) -> str:
+    """Return a command's argument with absolute paths cut to their last part: folders name a machine's owner."""
+    return re.sub(r"(^|=)/(?:[^/]*/)*(?=[^/])", r"\1", argument)
+
+
 @dataclass
 class Run:
     """One run of a benchmark: calibrates at start and end, collects rows, writes one JSON file."""
@@ -212,7 +218,7 @@ class Run:
         self._load = os.getloadavg()
         self._head = {
             **machine.commit(),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": " ".join([Path(sys.argv[0]).name, *map(without_folders, sys.argv[1:])]),
             "started": self._started.isoformat(timespec="seconds"),
             "machine": machine.facts(),
             "versions": machine.versions(),

@@ -68,15 +68,18 @@ def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) 
     assert np.array_equal(streamed.vocals, whole.vocals)
 
 
-def test_the_caller_may_reuse_its_buffers() -> None:
-    recording, vocals, converted = (stream.copy() for stream in streams())
-    expected = mixed(recording, vocals, converted).audio
+def test_kept_arrays_are_not_written_to() -> None:
+    """The converter reads the same vocals later."""
+    arrays = [stream.copy() for stream in streams()]
+    expected = mixed(*(stream.copy() for stream in arrays)).audio
+    for stream in arrays:
+        stream.flags.writeable = False
+    recording, vocals, converted = arrays
     mixer = Mixer()
-    first = mixer.push(recording, vocals, converted[:1000])
-    for stream in (recording, vocals):
-        stream[:] = 0.0
-    pieces = [first, mixer.push(converted=converted[1000:]), mixer.finish()]
+    pieces = [mixer.push(recording, vocals, converted[:1000]), mixer.push(converted=converted[1000:]), mixer.finish()]
     assert np.array_equal(joined([piece for piece in pieces if piece is not None]).audio, expected)
+    for stream, same in zip(arrays, streams(), strict=True):
+        assert np.array_equal(stream, same)
 
 
 def test_converted_vocals_may_be_shorter_and_then_fade_out() -> None:

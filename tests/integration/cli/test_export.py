@@ -99,7 +99,10 @@ def test_licences_are_told_before_anything_is_made(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "huge", "--random-weights", "0"], "--preset: expected one of tiny, mid, oss-3b, got 'huge'"),
+        (
+            ["--preset", "huge", "--random-weights", "0"],
+            f"--preset: expected one of {', '.join(PRESETS)}, got 'huge'",
+        ),
         (["--preset", "tiny"], "where do the weights come from?"),
         (["--random-weights", "0", "--weights", "."], "expected one of them, got both"),
         (["--random-weights", "-1"], "--random-weights"),

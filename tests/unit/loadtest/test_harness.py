@@ -32,6 +32,17 @@ def make_run(folder: Path, *rates: dict[str, float]) -> Run:
     return Run("sample", "tiny", "fp32", 1, results=folder, calibration=calibrate, key="a machine")
 
 
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [
+        ("base=/home/ann/heartvoice-base", "base=heartvoice-base"), ("/home/ann/songs/", "songs/"), ("now=.", "now=."),
+        ("--seconds", "--seconds"), ("build/repository/tiny", "build/repository/tiny"), ("1/2", "1/2"), ("/", "/"),
+    ],
+)  # fmt: skip
+def test_results_do_not_tell_whose_folders_they_are(argument: str, kept: str) -> None:
+    assert harness.without_folders(argument) == kept
+
+
 def test_percentiles_are_interpolated() -> None:
     summary = timing(*range(1, 101)).summary()
     assert summary["n"] == 100
