@@ -70,15 +70,14 @@ def test_the_samples_do_not_depend_on_the_chunks(pushes: list[tuple[int, int]]) 
 
 def test_kept_arrays_are_not_written_to() -> None:
     """The converter reads the same vocals later."""
-    arrays = [stream.copy() for stream in streams()]
-    expected = mixed(*(stream.copy() for stream in arrays)).audio
-    for stream in arrays:
+    recording, vocals, converted = (stream.copy() for stream in streams())
+    expected = mixed(recording, vocals, converted).audio
+    for stream in (recording, vocals, converted):
         stream.flags.writeable = False
-    recording, vocals, converted = arrays
     mixer = Mixer()
     pieces = [mixer.push(recording, vocals, converted[:1000]), mixer.push(converted=converted[1000:]), mixer.finish()]
     assert np.array_equal(joined([piece for piece in pieces if piece is not None]).audio, expected)
-    for stream, same in zip(arrays, streams(), strict=True):
+    for stream, same in zip((recording, vocals, converted), streams(), strict=True):
         assert np.array_equal(stream, same)
 
 
