@@ -14,6 +14,7 @@ conclusions from it. Needs numpy and torch; `rich` improves the table.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +234,19 @@ class Run:
         """Calibration at the start."""
         return self._calibrations[0]
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        """Path of the result file."""
-        return self.results / f"{self.name}-{self.preset}-{self._started:%Y%m%dT%H%M%SZ}.json"
+        """Path of the result file, which no other run has: runs that start in one second are numbered."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        name = f"{self.name}-{self.preset}-{self._started:%Y%m%dT%H%M%SZ}"
+        for number in itertools.count(1):
+            path = self.results / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            break
+        return path
 
     def _remember(self) -> dict[str, float]:
         return BestCalibration(self.results / CALIBRATION, self.key).update(self._calibrations[-1])
@@ -279,7 +290,6 @@ class Run:
         self._store(self.result(complete=False))
 
     def _store(self, result: Mapping[str, Any]) -> None:
-        self.results.mkdir(parents=True, exist_ok=True)
         _write(self.path, json.dumps(_rounded(result)) + "\n")
 
     def store(self) -> dict[str, Any]:

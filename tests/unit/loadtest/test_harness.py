@@ -156,6 +156,17 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path, capsys: pytest.Captur
     assert (graph["n"], graph["p50_ms"], graph["odd"], graph["count"]) == (3, 6.0, "nan", 3)
 
 
+def test_runs_that_start_in_one_second_keep_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [make_run(tmp_path, FAST) for _ in range(3)]
+    for number, run in enumerate(runs):
+        monkeypatch.setattr(run, "_started", runs[0]._started)
+        run.add("number", str(number))
+        run.save()
+        run.store()
+    assert len({run.path for run in runs}) == 3
+    assert [json.loads(run.path.read_text())["rows"][0]["variant"] for run in runs] == ["0", "1", "2"]
+
+
 def test_the_table_needs_no_rich(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
