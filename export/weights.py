@@ -219,8 +219,8 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
     """
-    sized, sources = _song_files(folder, preset)
-    generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
+    sized, sources, generation = _song_files(folder, preset)
+    tokenizer = _text(folder / TOKENIZER)
     separator_sizes: AnySeparator = preset.separator
     if isinstance(separator_sizes, SeparatorConfig):
         separator_sizes, sources["separator"] = open_separator(folder / "demucs", separator_sizes)
@@ -269,8 +269,8 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
     Raises:
         CheckpointError: something is missing, damaged, or does not fit its own `config.json`.
     """
-    sized, sources = _song_files(folder, preset)
-    generation, tokenizer = _text(folder / GENERATION), _text(folder / TOKENIZER)
+    sized, sources, generation = _song_files(folder, preset)
+    tokenizer = _text(folder / TOKENIZER)
     for network, source in sources.items():
         verify(source, network_sizes(sized, network))
     drawn = random_weights(sized, seed, separator)
@@ -284,19 +284,20 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
     )
 
 
-def _song_files(folder: Path, preset: Preset) -> tuple[Preset, dict[Network, TensorSource]]:
-    """Open language model and codec, and give the preset the sizes that their files state."""
+def _song_files(folder: Path, preset: Preset) -> tuple[Preset, dict[Network, TensorSource], str]:
+    """Open language model and codec; return the preset with their sizes, both, and the text of `gen_config.json`."""
     lm, codec = Checkpoint.open(_folder(folder, _LM_FOLDER)), Checkpoint.open(_folder(folder, _CODEC_FOLDER))
+    generation = _text(folder / GENERATION)
     with _belonging(folder):
         lm_sizes, codec_sizes = HeartMuLaConfig.from_config(lm.config), HeartCodecConfig.from_config(codec.config)
         sized = replace(
             preset,
             lm=lm_sizes,
             codec=codec_sizes,
-            ids=GenerationIds.from_config(_parsed(folder / GENERATION, _text(folder / GENERATION))),
+            ids=GenerationIds.from_config(_parsed(folder / GENERATION, generation)),
             max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
         )
-    return sized, {"lm": lm, "codec": codec}
+    return sized, {"lm": lm, "codec": codec}, generation
 
 
 def _speaker_licence(sizes: AnySpeaker) -> dict[str, str]:

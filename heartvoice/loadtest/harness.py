@@ -22,6 +22,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -241,11 +242,9 @@ class Run:
         name = f"{self.name}-{self.preset}-{self._started:%Y%m%dT%H%M%SZ}"
         for number in itertools.count(1):
             path = self.results / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
-            try:
+            with suppress(FileExistsError):
                 path.touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            break
+                break
         return path
 
     def _remember(self) -> dict[str, float]:
