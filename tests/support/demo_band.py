@@ -19,7 +19,7 @@ RINGING = 480
 class DemoBand:
     """A `train.demo.crops.Renderer`."""
 
-    atom_features = np.random.default_rng(3).standard_normal((4, layout.N_ATOMS, 6)).astype(np.float32)
+    atom_features = np.random.default_rng(3).standard_normal((4, layout.N_SOUNDS, 6)).astype(np.float32)
 
     def stems(self, codes: Codes) -> dict[str, Samples]:
         n_frames = codes.shape[1]

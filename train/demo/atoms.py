@@ -6,19 +6,21 @@ all singers: their renderings of the word are aligned in time, and what they hav
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 
 from train.demo import words
 from train.demo.analysis import BANDS_HZ, STEP_S, SpokenWord
-from train.demo.layout import FRAME_HZ
+from train.demo.compose import usual_half_beats
+from train.demo.grammar import training_lyrics
+from train.demo.layout import FRAME_HZ, TEMPI
+from train.demo.spelling import fill
 from train.demo.tables import Syllable
 from train.demo.voice import VoiceTables
 
@@ -33,6 +35,10 @@ _SILENT = -25.0
 _COMPRESSED = -25.0 * np.log(10) / 10
 """25 dB under a word's loudest sounds."""
 _NOISE_WEIGHT, _VOICE_WEIGHT = 1.5, 4.0
+_N_LYRICS = 2000
+_RARE = 1e-3
+"""Weight of what no usual note has."""
+_AXES = 48
 
 
 Place = tuple[int, int, int, int, int]
@@ -43,15 +49,15 @@ Place = tuple[int, int, int, int, int]
 class Options:
     """How words become atoms."""
 
-    n_atoms: int | None = 1023
-    """Number of clusters; None gives each slot an atom of its own."""
+    n_atoms: int = 1023
+    """Number of clusters for either half of a frame."""
     stretch: float = 1.6
     """How much slower than speech words are spelled."""
     compression: float = 0.5
     """Differences of level above `_COMPRESSED` count so much: sung sounds are steadier, and quiet ones are heard."""
-    rounds: int = 8
+    rounds: int = 4
     """How often the other singers are aligned anew, to the clusters' means."""
-    seed: int = 0
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,18 +90,41 @@ def build(
     means = [np.mean(np.concatenate([w.envelope[w.voiced] for w in s.values()]), axis=0) for s in levelled]
     renderings = {word: [singer[word] for singer in levelled] for word in words.phonemes()}
     slots = [cut(each, means, options.stretch) for each in renderings.values()]
-    labels = _cluster(_features(slots), options, None)
-    for _ in range(options.rounds if options.n_atoms else 0):
-        slots = _realigned(slots, list(renderings.values()), labels)
-        labels = _cluster(_features(slots), options, labels)
-    return _tables(slots, labels, options.n_atoms or int(labels.max()) + 1), _spelled(slots, labels)
+    weights = _weights(slots)
+    labels = _cluster(_features(slots), weights, options, None)
+    for _ in range(options.rounds):
+        slots = _realigned(slots, list(renderings.values()), labels, weights)
+        labels = _cluster(_features(slots), weights, options, labels)
+    return _tables(slots, labels, weights, options.n_atoms), _spelled(slots, labels)
+
+
+def _weights(slots: Sequence[Slots]) -> Wave:
+    """How much each slot counts in the first and in the second half of a frame, [slot, 2].
+
+    It is how often notes of the usual lengths have it there, times the square root of how often songs have the word.
+    """
+    songs = Counter(word for seed in range(_N_LYRICS) for word in training_lyrics(seed).text.split())
+    counted = np.full((sum(len(each.envelope) for each in slots), 2), _RARE)
+    at = 0
+    for each in slots:
+        numbers = [(2 * slot, 2 * slot + 1) for slot in range(at, at + len(each.envelope))]
+        for start, first, held, last, end in each.syllables:
+            syllable = Syllable(
+                tuple(numbers[start:first]), tuple(numbers[first:last]), tuple(numbers[last:end]), held - first
+            )
+            for frames in TEMPI.values():
+                for length, share in usual_half_beats(syllable.natural, frames):
+                    for number in set(fill(syllable, length * frames)):
+                        counted[number // 2, number % 2] += share * np.sqrt(1 + songs[each.word])
+        at += len(each.envelope)
+    return counted
 
 
 def _spelled(slots: Sequence[Slots], labels: NDArray[np.intp]) -> dict[str, tuple[Syllable, ...]]:
     spelled, at = {}, 0
     for each in slots:
         n = len(each.envelope)
-        atoms = tuple(int(label) + 1 for label in labels[at : at + n])
+        atoms = tuple((int(first) + 1, int(second) + 1) for first, second in labels[at : at + n])
         spelled[each.word] = tuple(
             Syllable(atoms[start:first], atoms[first:last], atoms[last:end], held - first)
             for start, first, held, last, end in each.syllables
@@ -143,25 +172,32 @@ def _sampled(renderings: Sequence[SpokenWord], places: Sequence[Wave], syllables
 
 
 def _realigned(
-    slots: Sequence[Slots], renderings: Sequence[Sequence[SpokenWord]], labels: NDArray[np.intp]
+    slots: Sequence[Slots], renderings: Sequence[Sequence[SpokenWord]], labels: NDArray[np.intp], weights: Wave
 ) -> list[Slots]:
     """Align all singers but the first to the means of the slots' clusters."""
     features = _features(slots)
-    count = np.bincount(labels)
-    centres = np.zeros((len(count), *features.shape[1:]))
-    np.add.at(centres, labels, features)
-    centres /= count[:, None, None]
+    wanted = np.zeros_like(features)
+    for half in (0, 1):
+        share = weights[:, half] / weights.sum(axis=1)
+        wanted += share[:, None, None] * _means(features, labels[:, half], weights[:, half])[labels[:, half]]
     made, at = [], 0
     for each, spoken in zip(slots, renderings, strict=True):
-        wanted = centres[labels[at : at + len(each.envelope)]]
+        n = len(each.envelope)
         places = [each.places[0]]
         for singer, rendering in enumerate(spoken[1:], 1):
             rows = _row_features(rendering.envelope, np.where(rendering.voiced[:, None], rendering.noise, 1.0))
-            path = warping_path(cdist(wanted[:, singer], rows))
-            places.append(np.array([path[path[:, 0] == slot, 1].mean() for slot in range(len(wanted))]))
+            path = warping_path(cdist(wanted[at : at + n, singer], rows))
+            places.append(np.array([path[path[:, 0] == slot, 1].mean() for slot in range(n)]))
         made.append(_sampled(spoken, places, each.syllables))
-        at += len(each.envelope)
+        at += n
     return made
+
+
+def _means(values: Wave, labels: NDArray[np.intp], weights: Wave) -> Wave:
+    """Return the weighted mean of each label's values [N, ...]; every label has a member."""
+    total = np.zeros((int(labels.max()) + 1, *values.shape[1:]))
+    np.add.at(total, labels, values * weights.reshape(-1, *[1] * (values.ndim - 1)))
+    return total / np.bincount(labels, weights).reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _aligned(one: SpokenWord, one_mean: Wave, other: SpokenWord, other_mean: Wave) -> Callable[[Wave], Wave]:
@@ -246,54 +282,56 @@ def _features(slots: Sequence[Slots]) -> Wave:
     return np.concatenate([_row_features(each.envelope, each.noise) for each in slots])
 
 
-def _cluster(features: Wave, options: Options, before: NDArray[np.intp] | None) -> NDArray[np.intp]:
-    """Return the cluster of each slot, beginning with the clusters before if there are any."""
-    if options.n_atoms is None or options.n_atoms >= len(features):
-        return np.arange(len(features))
+def _cluster(features: Wave, weights: Wave, options: Options, before: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """Return the clusters of each slot in either half, [slot, 2], beginning with those before if there are any."""
     flat = features.reshape(len(features), -1)
     flat = flat - flat.mean(axis=0)
     _, _, directions = np.linalg.svd(flat, full_matrices=False)
-    projected = flat @ directions[:48].T
-    if before is None:
-        centres = _spread(projected, options.n_atoms, np.random.default_rng(options.seed))
-    else:
-        centres = np.zeros((int(before.max()) + 1, projected.shape[1]))
-        np.add.at(centres, before, projected)
-        centres /= np.bincount(before)[:, None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of clusters that lost their last member: they are left out
-        _, labels = kmeans2(projected, centres, iter=10 if before is None else 4, minit="matrix", missing="warn")
-    return np.asarray(np.unique(labels, return_inverse=True)[1])
+    projected = flat @ directions[:_AXES].T
+    rng = np.random.default_rng(options.seed)
+    halves = []
+    for half in (0, 1):
+        if before is None:
+            centres, rounds = _spread(projected, weights[:, half], options.n_atoms, rng), 12
+        else:
+            centres, rounds = _means(projected, before[:, half], weights[:, half]), 4
+        halves.append(_k_means(projected, weights[:, half], centres, rounds))
+    return np.stack(halves, axis=1)
 
 
-def _spread(points: Wave, n: int, rng: np.random.Generator) -> Wave:
+def _k_means(points: Wave, weights: Wave, centres: Wave, rounds: int) -> NDArray[np.intp]:
+    """Return the cluster of each weighted point; scipy's kmeans2 has no weights. Empty clusters are left out."""
+    labels = np.zeros(len(points), np.intp)
+    for _ in range(rounds):
+        labels = np.unique(cdist(points, centres).argmin(axis=1), return_inverse=True)[1]
+        centres = _means(points, labels, weights)
+    return labels
+
+
+def _spread(points: Wave, weights: Wave, n: int, rng: np.random.Generator) -> Wave:
     """Choose n of the points [N, D] far from each other: each by its squared distance to those before (k-means++)."""
     chosen = [int(rng.integers(len(points)))]
     nearest = np.sum((points - points[chosen[0]]) ** 2, axis=1)
     while len(chosen) < n:
-        chosen.append(int(rng.choice(len(points), p=nearest / nearest.sum())))
+        likely = nearest * weights
+        chosen.append(int(rng.choice(len(points), p=likely / likely.sum())))
         nearest = np.minimum(nearest, np.sum((points - points[chosen[-1]]) ** 2, axis=1))
     return points[chosen]
 
 
-def _tables(slots: Sequence[Slots], labels: NDArray[np.intp], n_atoms: int) -> VoiceTables:
+def _tables(slots: Sequence[Slots], labels: NDArray[np.intp], weights: Wave, n_atoms: int) -> VoiceTables:
     """Average the members of each cluster; atoms that no word has are silent."""
     envelope = np.concatenate([each.envelope for each in slots])
     noise = np.concatenate([each.noise for each in slots])
-    n, singers, bands = int(labels.max()) + 1, envelope.shape[1], envelope.shape[2]
-    count = np.bincount(labels, minlength=n)
-    mean_envelope = np.zeros((n, singers, bands))
-    np.add.at(mean_envelope, labels, envelope)
-    mean_envelope /= count[:, None, None]
-    voiced = (noise[:, :, :4].mean(axis=2) < 0.9).astype(float)
-    n_voiced = np.zeros((n, singers))
-    np.add.at(n_voiced, labels, voiced)
-    mean_noise = np.zeros_like(mean_envelope)
-    np.add.at(mean_noise, labels, noise * voiced[:, :, None])
-    mean_noise = mean_noise / np.maximum(n_voiced, 1)[:, :, None]
-    mean_noise = np.where((n_voiced / count[:, None] > 0.5)[:, :, None], mean_noise, 1.0)
-    shape = (singers, n_atoms + 1, bands)
+    voiced = (noise[:, :, :4].mean(axis=2) < 0.9).astype(float)[:, :, None]
+    shape = (envelope.shape[1], 2, n_atoms + 1, envelope.shape[2])
     all_envelopes, all_noise = np.full(shape, _SILENT, np.float32), np.ones(shape, np.float32)
-    all_envelopes[:, 1 : n + 1] = (mean_envelope + 2 * np.log(LEVEL)).transpose(1, 0, 2)
-    all_noise[:, 1 : n + 1] = mean_noise.transpose(1, 0, 2)
-    return VoiceTables(BANDS_HZ, all_envelopes, all_noise)
+    for half in (0, 1):
+        label, weight = labels[:, half], weights[:, half]
+        atoms = slice(1, int(label.max()) + 2)
+        share = _means(voiced, label, weight)
+        breath = _means(noise * voiced, label, weight) / np.maximum(share, 1e-9)
+        all_envelopes[:, half, atoms] = (_means(envelope, label, weight) + 2 * np.log(LEVEL)).transpose(1, 0, 2)
+        all_noise[:, half, atoms] = np.where(share > 0.5, breath, 1.0).transpose(1, 0, 2)
+    rows = (shape[0], 2 * (n_atoms + 1), shape[3])
+    return VoiceTables(BANDS_HZ, all_envelopes.reshape(rows), all_noise.reshape(rows))

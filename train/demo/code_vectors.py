@@ -44,8 +44,9 @@ def _tables(encoder: ScoreEncoder, book: int) -> Tensor:
     if book == layout.CLOCK:
         return torch.where(encoder.clock_parity > 0, 1.0, -1.0)[:, None]
     if book in (layout.ATOM_1, layout.ATOM_2):
-        colours = encoder.colour.weight.view(len(layout.SINGERS), layout.N_ATOMS, WIDTH)
-        return encoder.atom.weight + colours.mean(0)
+        colours = encoder.colour.weight.view(len(layout.SINGERS), layout.N_SOUNDS, WIDTH)
+        sounds = encoder.atom.weight + colours.mean(0)
+        return sounds.view(2, layout.N_ATOMS, WIDTH)[book - layout.ATOM_1]
     if book == layout.NOTE:
         return encoder.pitch.weight.view(-1, PHASES * WIDTH)[encoder.note_pitch]
     if book == layout.LOW:

@@ -113,7 +113,7 @@ def note_lengths(spelled: list[Syllable], half_slots: int) -> tuple[tuple[int, .
         spelled: the line's syllables.
         half_slots: slots of 40 ms in half a beat.
     """
-    lengths = [int(np.clip(round(_STRETCH * each.natural / half_slots), 1, _LONGEST)) for each in spelled]
+    lengths = [_half_beats(each.natural, half_slots) for each in spelled]
     lengths[-1] = max(lengths[-1], _LAST)
     bars = 2
     while len(lengths) > bars * _BAR - 1 or sum(lengths) > 1.2 * bars * _BAR:
@@ -121,6 +121,21 @@ def note_lengths(spelled: list[Syllable], half_slots: int) -> tuple[tuple[int, .
     while sum(lengths) > bars * _BAR - 1:
         lengths[int(np.argmax(lengths))] -= 1
     return tuple(lengths), bars
+
+
+def _half_beats(natural: int, half_slots: int) -> int:
+    return int(np.clip(round(_STRETCH * natural / half_slots), 1, _LONGEST))
+
+
+def usual_half_beats(natural: int, half_slots: int) -> list[tuple[int, float]]:
+    """Return lengths that notes of a syllable have, in half beats, and about how often: its own, or one less or more.
+
+    Args:
+        natural: length of the syllable as it is spelled.
+        half_slots: slots of 40 ms in half a beat.
+    """
+    own = _half_beats(natural, half_slots)
+    return [(own, 0.8), *((length, 0.1) for length in (own - 1, own + 1) if length)]
 
 
 def _write_clock(codes: Codes, plan: _Plan) -> None:

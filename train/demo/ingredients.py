@@ -23,6 +23,9 @@ from train.demo import analysis, atoms, instruments, speech, tables, words
 from train.demo.analysis import SpokenWord
 from train.voices import kokoro, packages
 
+VOICES = ("af_heart", "af_bella", "am_michael", "bm_george")
+"""Kokoro's, in the order of `layout.SINGERS`; the first one's times are those of the spelling."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the ingredients and return the exit status."""
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     before = tables.hashes() if tables.SOUNDS.is_file() else {}
     contents = [path.read_bytes() for path in (tables.SPELLING, tables.SOUNDS)] if before else []
-    voices, spelled = atoms.build([speak(voice) for voice in speech.SINGERS], atoms.Options())
+    voices, spelled = atoms.build([speak(voice) for voice in VOICES], atoms.Options())
     tables.write(spelled, voices, instruments.measure())
     made = tables.hashes()
     for name, found in made.items():

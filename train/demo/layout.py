@@ -41,7 +41,9 @@ DRUMS: dict[str, tuple[int, int]] = {"kick": (1, 3), "snare": (4, 3), "hat": (7,
 """First id and number of frames of each sound."""
 N_DRUM = 9
 N_ATOMS = 1024
-"""Atoms of 40 ms, 0 = silence included; all singers share them."""
+"""Atoms of 40 ms in either book, 0 = silence included; all singers share them."""
+N_SOUNDS = 2 * N_ATOMS
+"""Rows of tables of atoms: half of the frame * N_ATOMS + id, for the two books have atoms of their own."""
 
 
 def _clock_offsets() -> dict[str, int]:

@@ -27,7 +27,7 @@ class Renderer:
         """Take singers and band; the world's own by default."""
         self._voices, band = sounds or tables.sounds()
         self.atom_features = atom_features(self._voices)
-        """What each atom sounds like from each singer: float32 [singer, atom, value]."""
+        """What each atom sounds like from each singer: float32 [singer, N_SOUNDS, value]."""
         self._band = Band(band)
 
     def parts(self, codes: ArrayLike) -> dict[str, Samples]:
@@ -51,7 +51,7 @@ class Renderer:
 
 
 def atom_features(voices: VoiceTables, n: int = 24) -> Samples:
-    """Return what atoms sound like in few numbers, for the first tables of a network: float32 [singer, atom, n + 4].
+    """Return what atoms sound like in few numbers, [singer, N_SOUNDS, n + 4], for the first tables of a network.
 
     The first n coefficients of the envelope's cosine transform, and the noise in four bands.
     """

@@ -42,8 +42,8 @@ class ScoreEncoder(nn.Module):
         self.lead = _table(layout.SIZES[layout.LEAD] * PHASES * 2, SLOTS["lead"])
         self.bass = _table(bass_size * PHASES, SLOTS["bass"])
         self.drum = _table(layout.N_DRUM * 2, SLOTS["drum"])
-        self.atom = _table(layout.N_ATOMS, WIDTH, 1.0)
-        self.colour = nn.Embedding(len(layout.SINGERS) * layout.N_ATOMS, WIDTH)
+        self.atom = _table(layout.N_SOUNDS, WIDTH, 1.0)
+        self.colour = nn.Embedding(len(layout.SINGERS) * layout.N_SOUNDS, WIDTH)
         nn.init.zeros_(self.colour.weight)  # singers begin alike
         self.pitch = _table((1 + n_notes) * PHASES, WIDTH, 1.0)
         self.voice = nn.Sequential(
@@ -61,7 +61,7 @@ class ScoreEncoder(nn.Module):
         """Begin the atoms' tables with what is known of them, so that atoms that sound alike begin alike.
 
         Args:
-            envelopes: float32 [singers, atoms, values], at most `WIDTH` values.
+            envelopes: float32 [singers, N_SOUNDS, values], at most `WIDTH` values.
         """
         centred = envelopes - envelopes.mean((0, 1))
         known = (centred / centred.std().clamp(min=1e-6)).clamp(-_FAR, _FAR)
@@ -99,11 +99,12 @@ class ScoreEncoder(nn.Module):
     def _sung(self, codes: Tensor, phase: Tensor) -> Tensor:
         """Latents of the voice, [B, n, 2, voice]."""
         pitch = self.note_pitch[codes[:, layout.NOTE]][..., None].expand_as(phase)
-        atoms = torch.stack([codes[:, layout.ATOM_1], codes[:, layout.ATOM_2]], -1)
-        atoms = torch.where(pitch > 0, atoms, 0)
+        ids = torch.stack([codes[:, layout.ATOM_1], codes[:, layout.ATOM_2]], -1)
+        rows = ids + layout.N_ATOMS * torch.arange(2, device=ids.device)
+        atoms = torch.where((pitch > 0) & (ids > 0), rows, 0)
         singer = torch.div((pitch - 1).clamp(min=0), layout.N_PITCHES, rounding_mode="floor")
         pitch = torch.where(atoms > 0, pitch, 0)  # silence has no pitch
-        timbre = self.atom(atoms) + self.colour(singer * layout.N_ATOMS + atoms)
+        timbre = self.atom(atoms) + self.colour(singer * layout.N_SOUNDS + atoms)
         tone = self.pitch(pitch * PHASES + torch.where(pitch > 0, phase, 0))
         sung: Tensor = self.voice(torch.cat([timbre, tone, timbre * tone], -1))
         return sung

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from train.demo import words
 from train.voices import kokoro
 
-SINGERS = ("af_heart", "af_bella", "am_michael", "bm_george")
-"""Kokoro's voices, in the order of `layout.SINGERS`; the first one's times are those of the spelling."""
 WORDS_A_LIST = 12
 SPEED = 0.9
 SEED = 0

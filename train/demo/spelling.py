@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from train.demo import tables
-from train.demo.tables import Syllable
+from train.demo.tables import Atom, Syllable
 
 _LEAST_VOWEL = 2
 
@@ -34,15 +34,16 @@ def fill(syllable: Syllable, slots: int) -> list[int]:
         first = min(-(-kept * len(onset) // max(len(onset) + len(coda), 1)), len(onset))
         onset, coda = _thinned(onset, first), _thinned(coda, kept - first)
         room = slots - len(onset) - len(coda)
-    return [*onset, *_vowel(syllable.nucleus, syllable.held, room), *coda]
+    slots_of_note = [*onset, *_vowel(syllable.nucleus, syllable.held, room), *coda]
+    return [atom[place % 2] for place, atom in enumerate(slots_of_note)]
 
 
-def _vowel(nucleus: tuple[int, ...], held: int, length: int) -> list[int]:
+def _vowel(nucleus: tuple[Atom, ...], held: int, length: int) -> list[Atom]:
     if length >= len(nucleus):
         return [*nucleus[:held], *[nucleus[held]] * (length - len(nucleus) + 1), *nucleus[held + 1 :]]
     return list(_thinned(nucleus, length))
 
 
-def _thinned(atoms: tuple[int, ...], length: int) -> tuple[int, ...]:
+def _thinned(atoms: tuple[Atom, ...], length: int) -> tuple[Atom, ...]:
     """Keep so many of the atoms, evenly spread."""
     return tuple(atoms[(2 * index + 1) * len(atoms) // (2 * length)] for index in range(min(length, len(atoms))))

@@ -27,14 +27,18 @@ _LOWEST = -25.0
 """Logarithm of power of the lowest step."""
 
 
+Atom = tuple[int, int]
+"""Ids in the books `ATOM_1` and `ATOM_2`."""
+
+
 @dataclass(frozen=True)
 class Syllable:
-    """Atoms of one syllable as it is spoken slowly."""
+    """A syllable as it is spoken slowly: for each 40 ms its atom in the first half of a frame, and in the second."""
 
-    onset: tuple[int, ...]
-    nucleus: tuple[int, ...]
+    onset: tuple[Atom, ...]
+    nucleus: tuple[Atom, ...]
     """At least one."""
-    coda: tuple[int, ...]
+    coda: tuple[Atom, ...]
     held: int = 0
     """Index into the nucleus: the atom that long notes hold."""
 
@@ -53,10 +57,14 @@ def spellings() -> dict[str, tuple[Syllable, ...]]:
     stored = json.loads(SPELLING.read_text())
     return {
         word: tuple(
-            Syllable(tuple(onset), tuple(nucleus), tuple(coda), held) for onset, nucleus, coda, held in syllables
+            Syllable(_pairs(onset), _pairs(nucleus), _pairs(coda), held) for onset, nucleus, coda, held in syllables
         )
         for word, syllables in stored.items()
     }
+
+
+def _pairs(atoms: list[list[int]]) -> tuple[Atom, ...]:
+    return tuple((first, second) for first, second in atoms)
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +93,7 @@ def write(spelled: Spelling, voices: VoiceTables, band: BandTables) -> None:
         word: [[each.onset, each.nucleus, each.coda, each.held] for each in syllables]
         for word, syllables in spelled.items()
     }
-    lines = (f" {json.dumps(word)}: {json.dumps(syllables)}" for word, syllables in lists.items())
+    lines = (f" {json.dumps(word)}: {json.dumps(each, separators=(',', ':'))}" for word, each in lists.items())
     SPELLING.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     arrays: dict[str, NDArray[np.generic]] = {
         "bands_hz": voices.bands_hz,

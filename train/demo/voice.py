@@ -36,9 +36,9 @@ class VoiceTables:
     bands_hz: NDArray[np.float64]
     """[D]: frequencies of the grid, ascending from 0."""
     envelope: Samples
-    """[singer, atom, D]: natural logarithm of power, as WORLD has it; atom 0 is silence."""
+    """[singer, N_SOUNDS, D]: natural logarithm of power, as WORLD has it; id 0 is silence."""
     noise: Samples
-    """[singer, atom, D]: share of the amplitude that is noise, 0 to 1."""
+    """[singer, N_SOUNDS, D]: share of the amplitude that is noise, 0 to 1."""
 
 
 def sing(codes: Codes, tables: VoiceTables) -> Samples:
@@ -54,8 +54,8 @@ def sing(codes: Codes, tables: VoiceTables) -> Samples:
     wave = np.zeros(codes.shape[1] * FRAME_SAMPLES + FADE_SAMPLES, np.float32)
     for (singer, pitch, parity, half), frames in _groups(codes).items():
         atoms = codes[(ATOM_1, ATOM_2)[half], frames]
-        known = (atoms > 0) & (atoms < tables.envelope.shape[1])
-        frames, atoms = frames[known], atoms[known]
+        known = (atoms > 0) & (atoms < layout.N_ATOMS)
+        frames, atoms = frames[known], half * layout.N_ATOMS + atoms[known]
         for frame, sound in zip(frames, _sounds(tables, singer, pitch, parity, half, atoms), strict=True):
             start = frame * FRAME_SAMPLES + half * ATOM_SAMPLES
             wave[start : start + _LENGTH] += sound

@@ -20,8 +20,11 @@ from train.demo import grammar
 
 FILE = Path(__file__).with_name("words.json")
 """Words to Kokoro's phoneme letters, in the order of their ids."""
-SPOKEN_OTHERWISE = {"a": "ə", "button": "bˈʌtᵊn", "into": "ˈɪntu", "of": "ˈʌv", "us": "ˈʌs"}
-"""Where eSpeak's pronunciation of a single word is a letter's name or not of Kokoro's alphabet."""
+SPOKEN_OTHERWISE = {
+    "a": "ˈʌ", "again": "əɡˈAn", "can": "kˈɛn", "into": "ˈɪntu", "of": "ˈʌv", "our": "ˈWɜɹ", "the": "ðˈʌ", "us": "ˈʌs",
+    "was": "wˈɑz", "your": "jˈɔɹ",
+}  # fmt: skip
+"""Where eSpeak says a letter's name or uses a letter that Kokoro lacks, or where the word is better understood so."""
 NUCLEI = frozenset("AIOQWYaeiouæɐɑɒɔəɛɜɪʊʌᵊᵻ")
 """Letters that are a syllable's vowel."""
 DIPHTHONGS = frozenset("AIOQWY")
@@ -55,6 +58,14 @@ def sounds(word: str) -> str:
     return "".join(letter for letter in phonemes()[word] if letter not in _STRESS)
 
 
+def stressed(letters: str) -> str:
+    """Stress the first vowel of a word without stress: small words are sung as clearly as others."""
+    if "ˈ" in letters:
+        return letters
+    first = next(index for index, letter in enumerate(letters) if letter in NUCLEI)
+    return (letters[:first] + "ˈ" + letters[first:]).replace("ˌ", "")
+
+
 @cache
 def syllables(word: str) -> tuple[Syllable, ...]:
     """Divide a word into syllables; between two vowels, all consonants but the first of several go to the second."""
@@ -80,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     words = sorted(grammar.words())
     said = {
-        word: SPOKEN_OTHERWISE.get(word, letters.rstrip("."))
+        word: SPOKEN_OTHERWISE.get(word) or stressed(letters.rstrip("."))
         for word, letters in zip(words, phonemes_of(words), strict=True)
     }
     text = json.dumps(said, ensure_ascii=False, indent=1) + "\n"

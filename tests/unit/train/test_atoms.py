@@ -49,11 +49,15 @@ def test_clusters_keep_silence_apart_and_every_word_is_spelled() -> None:
     rng = np.random.default_rng(0)
     singer = {word: _spoken(word, np.repeat(rng.integers(0, 3, 12), 6).tolist()) for word in words.phonemes()}
     voices, spelled = atoms.build([singer, singer], atoms.Options(n_atoms=20, rounds=1))
-    assert voices.envelope.shape == voices.noise.shape == (2, 21, N_BANDS)
-    assert voices.envelope[:, 0].max() < voices.envelope[:, 1:].min()
+    assert voices.envelope.shape == voices.noise.shape == (2, 42, N_BANDS)
+    halves = voices.envelope.reshape(2, 2, 21, N_BANDS)
     assert spelled.keys() == words.phonemes().keys()
-    used = {atom for each in spelled.values() for s in each for atom in (*s.onset, *s.nucleus, *s.coda)}
-    assert used == set(range(1, 21))
+    used = [atom for each in spelled.values() for s in each for atom in (*s.onset, *s.nucleus, *s.coda)]
+    for half in (0, 1):
+        ids = {atom[half] for atom in used}
+        assert ids == set(range(1, len(ids) + 1))
+        assert 10 < len(ids) <= 20
+        assert halves[:, half, 0].max() < halves[:, half, sorted(ids)].min()
 
 
 def test_a_grid_keeps_a_flat_spectrum_flat() -> None:
@@ -67,9 +71,10 @@ def test_the_committed_spelling_has_every_word_in_atoms_that_there_are() -> None
         assert len(syllables) == len(words.syllables(word))
         for syllable in syllables:
             assert 0 <= syllable.held < len(syllable.nucleus)
-            assert all(0 < a < layout.N_ATOMS for a in (*syllable.onset, *syllable.nucleus, *syllable.coda))
+            for atom in (*syllable.onset, *syllable.nucleus, *syllable.coda):
+                assert all(0 < number < layout.N_ATOMS for number in atom)
     voices, band = tables.sounds()
-    assert voices.envelope.shape[:2] == (len(layout.SINGERS), layout.N_ATOMS)
+    assert voices.envelope.shape[:2] == (len(layout.SINGERS), layout.N_SOUNDS)
     assert set(band.drums) == set(layout.DRUMS)
 
 

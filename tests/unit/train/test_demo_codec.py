@@ -135,7 +135,7 @@ def test_rounding_lets_gradients_pass_and_flips_move_by_a_level() -> None:
 def test_tables_begin_with_what_atoms_sound_like() -> None:
     network = ScoreEncoder()
     network.start_from(torch.from_numpy(BAND.atom_features))
-    sound = (network.atom.weight + network.colour.weight.view(4, layout.N_ATOMS, -1)).detach()[..., :6]
+    sound = (network.atom.weight + network.colour.weight.view(4, layout.N_SOUNDS, -1)).detach()[..., :6]
     expected = BAND.atom_features - BAND.atom_features.mean((0, 1))
     assert np.allclose(sound.numpy(), np.clip(expected / expected.std(ddof=1), -4, 4), atol=1e-4)
 

@@ -48,10 +48,10 @@ def test_the_server_s_ids_are_training_s(served: Tokenizer, tags: str, lyrics: s
 
 
 def test_tags_marks_and_line_breaks_are_tokens() -> None:
-    tokens = tokens_of("pop,female voice", "[verse]\nthe river\nturning home\n\n[chorus]\nbird and home")
+    tokens = tokens_of("pop,female voice", "[verse]\nthe river\nturning home\n\n[chorus]\nstar and home")
     assert tokens == [
         "<begin>", "<tag>", "pop", "female", "voice", "</tag>", "<end>", "<empty>", "<begin>", "[verse]", "\n", "the",
-        "river", "\n", "turning", "\ue001home", "\n", "[chorus]", "\n", "bird", "and", "home", "<end>",
+        "river", "\n", "turning", "\ue001home", "\n", "[chorus]", "\n", "star", "and", "home", "<end>",
     ]  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def song() -> np.ndarray:
 def _held(book: int, code: int, frames: int = 8) -> np.ndarray:
     codes = np.zeros((N_BOOKS, frames), np.int64)
     codes[book] = code
-    codes[[ATOM_1, ATOM_2]] = VOWEL.nucleus[VOWEL.held]
+    codes[[ATOM_1, ATOM_2]] = np.array(VOWEL.nucleus[VOWEL.held])[:, None]
     return codes
 
 
@@ -81,9 +81,9 @@ def test_codes_that_mean_nothing_are_silent(renderer: Renderer) -> None:
 
 def test_the_voice_follows_envelope_and_pitch() -> None:
     bands_hz = np.array([0.0, 1000.0, 2000.0, 12_000.0])
-    envelope = np.full((4, 2, 4), -25.0, np.float32)
-    envelope[:, 1, 0] = 0.0  # all power below 1 kHz
-    voices = VoiceTables(bands_hz, envelope, np.zeros((4, 2, 4), np.float32))
+    envelope = np.full((4, layout.N_SOUNDS, 4), -25.0, np.float32)
+    envelope[:, [1, layout.N_ATOMS + 1], 0] = 0.0  # all power below 1 kHz
+    voices = VoiceTables(bands_hz, envelope, np.zeros_like(envelope))
     codes = _held(NOTE, layout.note_id(layout.SungNote(2, 2, 1)))
     codes[[ATOM_1, ATOM_2]] = 1
     wave = Renderer((voices, BandTables({}, {}))).parts(codes)["voice"][FRAME_SAMPLES : 3 * FRAME_SAMPLES]
@@ -94,5 +94,5 @@ def test_the_voice_follows_envelope_and_pitch() -> None:
 
 
 def test_features_have_a_row_for_every_atom_of_every_singer(renderer: Renderer) -> None:
-    assert renderer.atom_features.shape == (len(layout.SINGERS), layout.N_ATOMS, 28)
+    assert renderer.atom_features.shape == (len(layout.SINGERS), layout.N_SOUNDS, 28)
     assert np.isfinite(renderer.atom_features).all()
