@@ -200,7 +200,7 @@ def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
 def _voice_warnings(recording: Recording, audio44: Samples, active: NDArray[np.bool_]) -> list[str]:
     """Describe the faults that make a reference worse, for the report."""
     warnings = []
-    clipped = float(np.mean(np.abs(recording.audio) >= _FULL_SCALE))
+    clipped = _share_clipped(np.abs(recording.audio))
     if clipped > _MANY_CLIPPED:
         warnings.append(f"clipping: {clipped:.2%} of the samples are at full scale")
     if recording.sample_rate_hz < _BAND_RATE_HZ:
@@ -213,6 +213,16 @@ def _voice_warnings(recording: Recording, audio44: Samples, active: NDArray[np.b
     if share < _FEW_ACTIVE:
         warnings.append(f"little voice: in {share:.0%} of the time")
     return warnings
+
+
+def _share_clipped(level: Samples) -> float:
+    """Share of the samples, given their absolute values, that are at full scale because the recording ends there."""
+    if float(level.max()) > 1.0:
+        # Floats go on above full scale. Clipped sound that was resampled or coded since crowds around it.
+        around, below = (int(np.sum((low <= level) & (level < low + 0.1))) for low in (0.95, 0.85))
+        if around < 1.2 * below:
+            return 0.0
+    return float(np.mean(level >= _FULL_SCALE))
 
 
 def _share_above_band(audio44: Samples, active: NDArray[np.bool_]) -> float:

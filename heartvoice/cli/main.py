@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from heartvoice import __version__
+from heartvoice.cli.option_names import errors_by_option
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.errors import HeartvoiceError, codes_of
 
@@ -75,11 +76,13 @@ class LazyGroup(TyperGroup):
             return None
         module, name = LAZY_COMMANDS[cmd_name]
         found = getattr(importlib.import_module(module), name)
-        if isinstance(found, typer.Typer):  # a command group
-            return typer.main.get_command(found)
-        app = typer.Typer(add_completion=False)
-        app.command(cmd_name)(found)
-        return typer.main.get_command(app)
+        app = found
+        if not isinstance(found, typer.Typer):  # a command, not a group
+            app = typer.Typer(add_completion=False)
+            app.command(cmd_name)(found)
+        command: Any = typer.main.get_command(app)
+        errors_by_option(command)
+        return command
 
     def main(
         self,

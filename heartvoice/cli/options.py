@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heartvoice.cli.option_names import by_option, option_name
 from heartvoice.cli.own_server import Job, own_server
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import DEFAULT_URL
@@ -206,19 +207,13 @@ def with_options(*settings: Setting) -> Callable[[Callable[..., None]], Callable
     return decorate
 
 
-def option_name(setting: Setting) -> str:
-    """Return the setting's name on the command line, such as `--duration` for `duration_s`."""
-    name = setting.name.removesuffix("_s") if setting.unit == "s" else setting.name
-    return "--" + name.replace("_", "-")
-
-
 def _option(setting: Setting) -> inspect.Parameter:
-    flag = option_name(setting)
+    flag, doc = option_name(setting), by_option(setting.doc)
     if setting.dtype == "BOOL":
-        decls, help_text = f"{flag}/--no-{flag[2:]}", f"{setting.doc} Default: {'yes' if setting.default else 'no'}."
+        decls, help_text = f"{flag}/--no-{flag[2:]}", f"{doc} Default: {'yes' if setting.default else 'no'}."
     else:
         limits = setting.describe()
-        decls, help_text = flag, f"{setting.doc} {limits[0].upper()}{limits[1:]}. Default: {setting.default:g}."
+        decls, help_text = flag, f"{doc} {limits[0].upper()}{limits[1:]}. Default: {setting.default:g}."
     panel = _VOICE if setting in VOICE_SETTINGS else _SETTINGS
     option = typer.Option(decls, help=help_text, show_default=False, rich_help_panel=panel)
     annotated: Any = Annotated  # the type is known only at run time

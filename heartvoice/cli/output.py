@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from heartvoice.audio.encode import AudioFile
+from heartvoice.cli.option_names import by_option
 from heartvoice.cli.progress import progress_view
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event, Report
@@ -120,7 +121,7 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
         lines.append(f"codes: {files.codes_path}")
     lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
     lines += _stem_gain_lines(files)
-    lines += [f"warning: {warning}" for warning in report.warnings if warning not in told]
+    lines += [f"warning: {by_option(warning)}" for warning in report.warnings if warning not in told]
     if report.converted is False:
         what = "recording as it was" if report.recorded else "song as it was written"
         lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")
@@ -206,7 +207,7 @@ def _pitch_lines(pitch: Mapping[str, Any]) -> list[str]:
     shifts = [_number(value) for value in moved] if isinstance(moved, list) else [shift]
     by = ", then ".join(f"{value:+.1f}" for value in shifts if value is not None)
     key = "in the band's key" if pitch.get("keeps_key") else "OUT OF the band's key"
-    return [f"pitch: the converter shifted by {by} semitones (auto_pitch {pitch.get('auto_pitch')}), {key}"]
+    return [f"pitch: the converter shifted by {by} semitones (--auto-pitch {pitch.get('auto_pitch')}), {key}"]
 
 
 def _number(value: object) -> float | None:

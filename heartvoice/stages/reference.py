@@ -128,7 +128,9 @@ class ReferenceCheck:
 
     def _doubt(self, warning: str) -> None:
         if self._mode == "strict":
-            raise InvalidRequestError(f"{self._field}: expected one voice alone, got {warning}; refused by strict")
+            raise InvalidRequestError(
+                f"{self._field}: expected one voice alone, got {warning}; reference_check is strict"
+            )
         self.warnings.append(f"{self._field}: {warning}")
 
 

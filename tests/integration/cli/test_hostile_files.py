@@ -13,9 +13,9 @@ from tests.unit.cli.test_hostile_files import process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lyrics", "@/dev/zero"], b"error: lyrics: expected at most 20000 bytes"),
-        (["--tags", "@/dev/zero"], b"error: tags: expected at most 20000 bytes"),
-        (["--tags", "pop", "--codes", "/dev/zero"], b"error: codes: expected a .npy file"),
+        (["--lyrics", "@/dev/zero"], b"error: --lyrics: expected at most 20000 bytes"),
+        (["--tags", "@/dev/zero"], b"error: --tags: expected at most 20000 bytes"),
+        (["--tags", "pop", "--codes", "/dev/zero"], b"error: --codes: expected a .npy file"),
     ],
     ids=["lyrics", "tags", "codes"],
 )

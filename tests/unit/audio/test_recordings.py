@@ -184,6 +184,10 @@ def test_poor_voices_are_read_with_warnings() -> None:
 
     assert warnings(good) == []
     assert warnings(np.clip(4 * good, -1, 1)) == ["clipping"]
+    coded = resample(resample(np.clip(4 * good, -1, 1), 44_100, 22_050), 22_050, 44_100)
+    assert np.abs(coded).max() > 1.03
+    assert warnings(coded) == ["clipping"], "its overshoots do not hide it"
+    assert warnings(30 * good) == [], "floats above full scale are whole"
     assert warnings(speaker(5)) == ["short"]
     assert warnings(resample(good, 44_100, 8000), 8000) == ["narrow band"]
     assert warnings(resample(resample(good, 44_100, 7000), 7000, 44_100)) == ["narrow band"]

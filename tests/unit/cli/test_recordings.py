@@ -15,7 +15,7 @@ from typer.testing import Result
 
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
-from heartvoice.cli.options import option_name
+from heartvoice.cli.option_names import by_option, option_name
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.contracts.settings import COVER_SETTINGS, STEMS
@@ -61,7 +61,7 @@ def test_cover_writes_a_tagged_file_and_says_what_changed(server: FakeServer, na
     for text in (
         f"out.{name}: 1.6 s, seed 7, preset tiny",
         "similarity to the voice: 0.41 before, 0.83 after (resemblyzer; one voice from 0.72 sung, 0.81 recorded)",
-        "pitch: the converter shifted by +0.0 semitones (auto_pitch octave), in the band's key\n",
+        "pitch: the converter shifted by +0.0 semitones (--auto-pitch octave), in the band's key\n",
         "measured median F0: 220 Hz in the old vocals, 196 Hz in the new vocals, 130 Hz in the reference; "
         "new against old: -2.0 semitones\n",
         "the server's weights are RANDOM: this is noise, not music",
@@ -131,9 +131,9 @@ def test_judgements_that_could_not_be_made_are_left_out(server: FakeServer) -> N
     ("pitch", "line"),
     [
         ({"shift_semitones": -15.0, "keeps_key": False, "auto_pitch": "semitone"},
-         "pitch: the converter shifted by -15.0 semitones (auto_pitch semitone), OUT OF the band's key\n"),
+         "pitch: the converter shifted by -15.0 semitones (--auto-pitch semitone), OUT OF the band's key\n"),
         ({"shift_semitones": 12.0, "shifts_semitones": [0.0, 12.0], "keeps_key": True, "auto_pitch": "octave"},
-         "pitch: the converter shifted by +0.0, then +12.0 semitones (auto_pitch octave), in the band's key\n"),
+         "pitch: the converter shifted by +0.0, then +12.0 semitones (--auto-pitch octave), in the band's key\n"),
     ],
 )  # fmt: skip
 def test_what_was_shifted_is_not_what_was_measured(server: FakeServer, pitch: dict[str, Any], line: str) -> None:
@@ -264,4 +264,4 @@ def test_help_teaches_by_an_example(command: str) -> None:
     for setting in COVER_SETTINGS if command == "cover" else ():
         assert setting is STEMS or f"{option_name(setting)} " in text
         if setting.minimum is not None:
-            assert f"{setting.doc} {setting.describe()}. Default: {setting.default:g}." in text
+            assert f"{by_option(setting.doc)} {setting.describe()}. Default: {setting.default:g}." in text

@@ -17,7 +17,7 @@ from typer.testing import Result
 
 from heartvoice import __version__
 from heartvoice.cli import main as cli
-from heartvoice.cli.options import option_name
+from heartvoice.cli.option_names import by_option, option_name
 from heartvoice.client.requests import SongRequest
 from heartvoice.contracts.settings import SONG_SETTINGS, STEMS
 from heartvoice.errors import EngineError
@@ -208,21 +208,25 @@ def test_unknown_section_marks_are_told_once_and_before_the_job(server: FakeServ
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([], 2, "lyrics, tags: expected text in at least one of them, got none"),
-        (["--tags", "pop", "--duration", "500"], 2, "duration_s: expected 1 to 240 s, got 500.0"),
-        (["--tags", "pop", "--duration", "nan"], 2, "duration_s: expected 1 to 240 s, got nan"),
+        ([], 2, "--lyrics, --tags: expected text in at least one of them, got none"),
+        (["--tags", "pop", "--duration", "500"], 2, "--duration: expected 1 to 240 s, got 500.0"),
+        (["--tags", "pop", "--duration", "nan"], 2, "--duration: expected 1 to 240 s, got nan"),
         (["--tags", "pop", "--seed", "x"], 2, "Invalid value for '--seed'"),
         (["--tags", "pop", "--sed", "1"], 2, "No such option: --sed"),
-        (["--tags", "pop", "--timeout", "0"], 2, "timeout_s: expected a number above 0, got 0.0"),
-        (["--tags", "pop", "-o", "song.txt"], 2, "output: expected a name ending in"),
-        (["--tags", "pop", "-o", "no/song.wav"], 2, "output: no such folder: "),
-        (["--lyrics", "@missing.txt"], 2, "lyrics: cannot read 'missing.txt': No such file"),
-        (["--lyrics", "missing.txt"], 2, "lyrics: expected text or @FILE, got 'missing.txt', which looks like a file"),
-        (["--lyrics", "-", "--tags", "@-"], 2, "lyrics, tags: expected at most one of them on standard input"),
-        (["--tags", "@missing.txt"], 2, "tags: cannot read 'missing.txt': No such file"),
-        (["--lyrics", "@bad.txt"], 2, "lyrics: expected UTF-8, got byte 0xff at 1"),
-        (["--codes", "bad.txt"], 2, "codes: expected a .npy file, got 'bad.txt'"),
-        (["--tags", "pop", "--private-key", "bad.txt"], 2, "private_key, certificate_chain: expected both"),
+        (["--tags", "pop", "--timeout", "0"], 2, "--timeout: expected a number above 0, got 0.0"),
+        (["--tags", "pop", "-o", "song.txt"], 2, "--output: expected a name ending in"),
+        (["--tags", "pop", "-o", "no/song.wav"], 2, "--output: no such folder: "),
+        (["--lyrics", "@missing.txt"], 2, "--lyrics: cannot read 'missing.txt': No such file"),
+        (
+            ["--lyrics", "missing.txt"],
+            2,
+            "--lyrics: expected text or @FILE, got 'missing.txt', which looks like a file",
+        ),
+        (["--lyrics", "-", "--tags", "@-"], 2, "--lyrics, --tags: expected at most one of them on standard input"),
+        (["--tags", "@missing.txt"], 2, "--tags: cannot read 'missing.txt': No such file"),
+        (["--lyrics", "@bad.txt"], 2, "--lyrics: expected UTF-8, got byte 0xff at 1"),
+        (["--codes", "bad.txt"], 2, "--codes: expected a .npy file, got 'bad.txt'"),
+        (["--tags", "pop", "--private-key", "bad.txt"], 2, "--private-key, --certificate-chain: expected both"),
     ],
 )
 def test_invalid_input_is_one_line_and_code_2(server: FakeServer, arguments: list[str], code: int, text: str) -> None:
@@ -249,7 +253,7 @@ def test_the_servers_errors_have_their_exit_codes_and_leave_no_file(server: Fake
     server.song = scripted(audio(0, 48_000), error_response(text))
     result = song(server, "--tags", "pop", "--json")
     assert result.exit_code == code
-    assert result.stderr == f"error: {text.partition(': ')[2]}\n"
+    assert result.stderr == f"error: {text.partition(': ')[2].replace('lyrics:', '--lyrics:')}\n"
     assert not result.stdout
     assert not listing(Path())
 
@@ -306,7 +310,7 @@ def test_song_help_gives_every_setting_with_range_and_default() -> None:
     text = re.sub(r"[│\s]+", " ", heartvoice("song", "--help").stdout)
     for setting in FLAGS:
         assert f"{option_name(setting)} " in text
-        assert setting.doc in text
+        assert by_option(setting.doc) in text
         if setting.minimum is not None:
             assert f"{setting.describe()}. Default: {setting.default:g}." in text
 

@@ -14,7 +14,7 @@ import soundfile
 from typer.testing import Result
 
 from heartvoice import __version__
-from heartvoice.cli.options import option_name
+from heartvoice.cli.option_names import option_name
 from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES
 from heartvoice.contracts.settings import VOICE_SETTINGS
 from tests.fakes.server import (
@@ -58,7 +58,7 @@ def test_a_song_in_a_voice_is_tagged_and_says_what_changed(server: FakeServer) -
     for text in (
         "song.wav: 1.6 s, seed 7, preset tiny\n",
         "similarity to the voice: 0.41 before, 0.83 after (resemblyzer; one voice from 0.72 sung, 0.81 recorded)\n",
-        "pitch: the converter shifted by +0.0 semitones (auto_pitch octave), in the band's key\n",
+        "pitch: the converter shifted by +0.0 semitones (--auto-pitch octave), in the band's key\n",
         "measured median F0: 220 Hz in the old vocals, 196 Hz in the new vocals, 130 Hz in the reference; "
         "new against old: -2.0 semitones\n",
     ):
@@ -88,7 +88,7 @@ def test_consent_may_come_from_a_file_which_no_process_list_shows(server: FakeSe
     assert run(server, (*job[:-1], "-"), input=b"\xef\xbb\xbfJ. Doe,  by letter\r\n").exit_code == 0
     assert input_bytes(server.requests[-1], "voice_consent") == b"J. Doe, by letter"
     Path("consent.txt").unlink()
-    assert "consent: cannot read 'consent.txt'" in run(server, (*job[:-1], "@consent.txt")).stderr
+    assert "--consent: cannot read 'consent.txt'" in run(server, (*job[:-1], "@consent.txt")).stderr
 
 
 def test_voice_consent_and_modes_reach_the_server(server: FakeServer) -> None:
@@ -110,7 +110,7 @@ def test_how_a_reference_is_checked_reaches_the_server(server: FakeServer, job: 
     assert input_raw(request, "reference_separate") == b"\x01"
     refused = run(server, job, "--reference-check", "loose")
     assert refused.exit_code == 2
-    assert "reference_check: expected one of " in refused.stderr
+    assert "--reference-check: expected one of " in refused.stderr
     assert "got 'loose'" in refused.stderr
     assert len(server.requests) == 1, "refused before the job"
 
@@ -148,23 +148,23 @@ def test_all_stages_show_themselves(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (SUNG[:5], "consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters"),
-        ((*SUNG[:3], "--consent", "me"), "consent: expected only with a voice"),
-        ((*SUNG[:3], "--no-vocals", "error"), "no_vocals: expected only with a voice"),
-        ((*SUNG[:3], "--auto-pitch", "off"), "auto_pitch: expected only with a voice"),
-        ((*SUNG[:3], "--svc-steps", "5"), "svc_steps: expected only with a voice"),
-        ((*SUNG[:3], "--no-live"), "live: expected only with a voice"),
-        ((*SUNG, "--auto-pitch", "on"), "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
-        ((*COVER, "--auto-pitch", "on"), "auto_pitch: expected one of off, exact, semitone, octave, got 'on'"),
-        ((*SUNG, "--no-vocals", "keep"), "no_vocals: expected one of error, passthrough, convert, got 'keep'"),
-        ((*SUNG, "--prompt", "26"), "prompt_s: expected 3 to 25 s, got 26.0"),
+        (SUNG[:5], "--consent: missing, expected who consents to the use of the voice and how, 1 to 500 characters"),
+        ((*SUNG[:3], "--consent", "me"), "--consent: expected only with a voice"),
+        ((*SUNG[:3], "--no-vocals", "error"), "--no-vocals: expected only with a voice"),
+        ((*SUNG[:3], "--auto-pitch", "off"), "--auto-pitch: expected only with a voice"),
+        ((*SUNG[:3], "--svc-steps", "5"), "--svc-steps: expected only with a voice"),
+        ((*SUNG[:3], "--no-live"), "--live: expected only with a voice"),
+        ((*SUNG, "--auto-pitch", "on"), "--auto-pitch: expected one of off, exact, semitone, octave, got 'on'"),
+        ((*COVER, "--auto-pitch", "on"), "--auto-pitch: expected one of off, exact, semitone, octave, got 'on'"),
+        ((*SUNG, "--no-vocals", "keep"), "--no-vocals: expected one of error, passthrough, convert, got 'keep'"),
+        ((*SUNG, "--prompt", "26"), "--prompt: expected 3 to 25 s, got 26.0"),
         ((*SUNG, "--voice", "missing"), "--voice: cannot read 'missing': No such file or directory"),
-        ((*SUNG, "--voice", "-", "--lyrics", "-"), "lyrics, voice: expected at most one of them on standard input"),
-        (("cover", "-", *COVER[2:-1], "@-"), "recording, consent: expected at most one of them on standard input"),
-        ((*SUNG, "--stems", "voice.flac"), "stems: expected a folder, got 'voice.flac', which is something else"),
-        ((*SUNG, "--stems", "no/parts"), "stems: no such folder: "),
-        ((*COVER, "--stems", "no/parts"), "stems: no such folder: "),
-        ((*SUNG, "--stems", ".", "-o", "vocals.wav"), "stems: expected another place than the song's own, got "),
+        ((*SUNG, "--voice", "-", "--lyrics", "-"), "--lyrics, --voice: expected at most one of them on standard input"),
+        (("cover", "-", *COVER[2:-1], "@-"), "recording, --consent: expected at most one of them on standard input"),
+        ((*SUNG, "--stems", "voice.flac"), "--stems: expected a folder, got 'voice.flac', which is something else"),
+        ((*SUNG, "--stems", "no/parts"), "--stems: no such folder: "),
+        ((*COVER, "--stems", "no/parts"), "--stems: no such folder: "),
+        ((*SUNG, "--stems", ".", "-o", "vocals.wav"), "--stems: expected another place than the song's own, got "),
         (("song", "--tags", "pop", "--stems"), "Option '--stems' requires an argument"),
         ((*COVER, "--no-stems"), "No such option: --no-stems"),
     ],
