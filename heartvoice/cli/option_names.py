@@ -32,17 +32,17 @@ JOB_OPTIONS: Mapping[str, str] = {
 
 
 def by_option(text: str, names: Mapping[str, str] = JOB_OPTIONS) -> str:
-    """Return a message with options in place of fields: those it begins with, and `names_of_this_form` in it.
+    """Return a message with options in place of fields: those it begins with, and those of a job in its text.
 
     Args:
         text: such as `svc_steps: expected 1 to 100, got 0`.
-        names: the option of each field.
+        names: the option of each field that it may begin with.
     """
     head, colon, rest = text.partition(": ")
     if not colon:
-        return _in_text(head, names)
+        return _in_text(head)
     fields = _NAMES_APART.join(names.get(field, field) for field in head.split(_NAMES_APART))
-    return f"{fields}: {_in_text(rest, names)}"
+    return f"{fields}: {_in_text(rest)}"
 
 
 def errors_by_option(command: Any) -> None:
@@ -87,5 +87,5 @@ def _job_options(command: Any) -> dict[str, str]:
     return {field: option for field, option in JOB_OPTIONS.items() if option in known}
 
 
-def _in_text(text: str, names: Mapping[str, str]) -> str:
-    return _QUOTED_OR_NAME.sub(lambda found: names.get(found[0], found[0]), text)
+def _in_text(text: str) -> str:
+    return _QUOTED_OR_NAME.sub(lambda found: JOB_OPTIONS.get(found[0], found[0]), text)

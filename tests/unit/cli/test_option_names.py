@@ -26,6 +26,7 @@ def found(name: str) -> Any:
          "--min-duration: expected at most --duration = 3, got 4"),
         ("recording, voice_consent: expected one", "recording, --consent: expected one"),
         ("pitch: too high; lower pitch_shift by 2", "pitch: too high; lower --pitch-shift by 2"),
+        ("/etc/gateway.toml: drain_s: unknown key", "/etc/gateway.toml: drain_s: unknown key"),
         ("reference_check can be off", "--reference-check can be off"),
         ("the converter is live: it hears less", "the converter is live: it hears less"),
         ("voice: cannot read '/home/me/svc_steps/pitch_shift.wav'",
