@@ -104,6 +104,9 @@ class RenderArguments(RenderCoverArguments, total=False):
     Attributes:
         style: float32 [D], HeartMuLa's style slot.
         codes: int32 [8, T] of a finished song, to be decoded again; with a voice, to be sung by it.
+        unknown_words: what becomes of words that the model does not know, if its vocabulary is closed: "nearest" (the
+            default: the word that sounds most alike is sung), "skip" (they are left out) or "refuse". The report's
+            `unknown_words` names them.
         voice: 3 to 60 s of the voice that shall sing, speaking or singing; None keeps the voice of the LM.
         consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
         duration_s: longest song; the LM may end it earlier.
@@ -118,6 +121,7 @@ class RenderArguments(RenderCoverArguments, total=False):
 
     style: Array | None
     codes: Array | None
+    unknown_words: str | None
     voice: RecordingLike | None
     consent: str
     duration_s: _Float

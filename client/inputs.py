@@ -112,6 +112,8 @@ def _checked(model: ModelSpec, arrays: dict[str, Array]) -> dict[str, Array]:
 def _song(request: SongRequest, model: ModelSpec) -> dict[str, Array]:
     arrays = {name: _text(name, getattr(request, name)) for name in ("lyrics", "tags")}
     arrays = {name: text for name, text in arrays.items() if text[0]}
+    if request.unknown_words is not None:
+        arrays["unknown_words"] = _text("unknown_words", request.unknown_words)
     if request.style is not None:
         arrays["style"] = _style(request.style)
     if request.codes is not None:

@@ -25,6 +25,7 @@ class SongRequest:
         settings: by the names of `contracts.SONG.settings`, ranges as there; `contracts.VOICE_SETTINGS` with a voice.
         style: float32 [D], HeartMuLa's style slot.
         codes: int32 [8, T] of a finished song, which is then decoded again instead of being written anew.
+        unknown_words: what becomes of words outside a closed vocabulary, one of `contracts.UNKNOWN_WORDS_MODES`.
         voice: a reference of 3 to 60 s of the voice that shall sing; see `as_recording`.
         consent: who consents to the use of the voice, and how; with a voice only, and then required.
         no_vocals: what a song in which nobody sings becomes, one of `contracts.NO_VOCALS_MODES`; with a voice only.
@@ -42,6 +43,7 @@ class SongRequest:
     no_vocals: str | None = None
     auto_pitch: str | None = None
     reference_check: str | None = None
+    unknown_words: str | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self.settings.items() if value is not None}
@@ -93,6 +95,7 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
     reference_check: str | None = None,
+    unknown_words: str | None = None,
     **settings: SettingValue | None,
 ) -> SongRequest:
     """Make a request of a client method's arguments; a `SongRequest` in the first place stands alone.
@@ -104,13 +107,23 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
             The rest is checked when the request is encoded.
     """
     if isinstance(lyrics, SongRequest):
-        others = (style, codes, voice, no_vocals, auto_pitch, reference_check)
+        others = (style, codes, voice, no_vocals, auto_pitch, reference_check, unknown_words)
         if tags or consent or settings or any(other is not None for other in others):
             raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
         return lyrics
     reference = None if voice is None else as_voice(voice)
     request = SongRequest(
-        lyrics, tags, settings, style, codes, reference, consent, no_vocals, auto_pitch, reference_check
+        lyrics,
+        tags,
+        settings,
+        style,
+        codes,
+        reference,
+        consent,
+        no_vocals,
+        auto_pitch,
+        reference_check,
+        unknown_words,
     )
     for warning in request.warnings:
         warnings.warn(warning, LyricsWarning, stacklevel=3)  # of the caller of a client's method

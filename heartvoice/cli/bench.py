@@ -284,7 +284,7 @@ def check_installed(*, plots: bool) -> None:
         ModelUnavailableError: names the packages and the extra.
     """
     require("bench", "psutil")
-    require("serve", "onnxruntime", "tokenizers", "pytriton", "soxr")
+    require("serve", "onnxruntime", "tokenizers", "jellyfish", "pytriton", "soxr")
     require("export", "torch", "onnx")
     if plots:
         require("evaluate", "matplotlib")

@@ -31,6 +31,8 @@ from heartvoice.contracts.constants import (
     MAX_TEXT_BYTES,
     NO_VOCALS_MODES,
     REFERENCE_CHECK_MODES,
+    UNKNOWN_WORDS_HELP,
+    UNKNOWN_WORDS_MODES,
 )
 from heartvoice.contracts.field_checks import STEMS_LIMITS_S, VOICE_LIMITS_S, Limits
 from heartvoice.contracts.settings import STEMS, VOICE_SETTINGS
@@ -111,6 +113,10 @@ ReferenceCheckOption = Annotated[
         help="What a second voice or music in a reference does. Default: warn; strict refuses it.",
         rich_help_panel=_VOICE,
     ),
+]
+UnknownWordsOption = Annotated[
+    str | None,
+    typer.Option(metavar="|".join(UNKNOWN_WORDS_MODES), help=UNKNOWN_WORDS_HELP),
 ]
 AutoPitchOption = Annotated[
     str | None,

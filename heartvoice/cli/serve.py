@@ -135,7 +135,9 @@ def check_installed(*, embedded: bool = True) -> None:
     """
     from heartvoice.cli.optional_dependencies import require
 
-    require("serve" if embedded else "gpu", "onnxruntime", "tokenizers", *(["pytriton"] if embedded else []))
+    require(
+        "serve" if embedded else "gpu", "onnxruntime", "tokenizers", "jellyfish", *(["pytriton"] if embedded else [])
+    )
 
 
 def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: bool) -> None:

@@ -17,6 +17,7 @@ from heartvoice.cli.options import (
     ReferenceCheckOption,
     ServerChoice,
     StemsOption,
+    UnknownWordsOption,
     VoiceOption,
     one_standard_input,
     read_voice,
@@ -48,6 +49,7 @@ def song(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The song: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
     ] = Path("song.wav"),
+    unknown_words: UnknownWordsOption = None,
     style: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="Style vector for HeartMuLa.")] = None,
     codes: Annotated[
         Path | None,
@@ -86,6 +88,7 @@ def song(
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
         reference_check=reference_check,
+        unknown_words=unknown_words,
     )
     job = Job("song", job_inputs(request), job_names(request))
     print_lines((f"warning: {warning}" for warning in request.warnings), Console(stderr=True))

@@ -80,6 +80,11 @@ class GenerationIds(FromConfig):
     text_eos_id: int = 128_001
     audio_eos_id: int = 8193
     empty_id: int = 0
+    first_word_id: int | None = None
+    """First text id of the words that the model sings, if it sings no others; None: its vocabulary is open.
+
+    A word may have several tokens, told apart by private-use characters.
+    """
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         NO_VOCALS_MODES,
         SAMPLE_RATE_HZ,
         STEM_RATE_HZ,
+        UNKNOWN_WORDS_MODES,
     )
     from heartvoice.contracts.models import COVER, DEMUCS, LOADED, MODELS, RENDER, SONG, SPEAKER_ENCODER, SVC
     from heartvoice.contracts.settings import COVER_SETTINGS, RENDER_SETTINGS, SONG_SETTINGS, VOICE_SETTINGS
@@ -39,6 +40,7 @@ __all__ = [
     "SPEAKER_ENCODER",
     "STEM_RATE_HZ",
     "SVC",
+    "UNKNOWN_WORDS_MODES",
     "VOICE_SETTINGS",
     "ModelSpec",
     "Setting",
@@ -54,6 +56,7 @@ _MODULES = {
         "NO_VOCALS_MODES",
         "SAMPLE_RATE_HZ",
         "STEM_RATE_HZ",
+        "UNKNOWN_WORDS_MODES",
     ),
     "models": ("COVER", "DEMUCS", "LOADED", "MODELS", "RENDER", "SONG", "SPEAKER_ENCODER", "SVC"),
     "settings": ("COVER_SETTINGS", "RENDER_SETTINGS", "SONG_SETTINGS", "VOICE_SETTINGS"),

@@ -67,6 +67,18 @@ AUTO_PITCH_HELP = f"{'; '.join(f'{mode}: {does}' for mode, does in AUTO_PITCH_DO
 DEFAULT_AUTO_PITCH = "octave"
 REFERENCE_CHECK_MODES = ("warn", "strict", "off")
 DEFAULT_REFERENCE_CHECK = "warn"
+UNKNOWN_WORDS_DOES = {
+    "nearest": "the word of the vocabulary that sounds most alike is sung",
+    "skip": "they are left out",
+    "refuse": "the request is refused",
+}
+"""What each mode of `unknown_words` does, in the words of help and documents."""
+UNKNOWN_WORDS_MODES = tuple(UNKNOWN_WORDS_DOES)
+DEFAULT_UNKNOWN_WORDS = "nearest"
+UNKNOWN_WORDS_HELP = (
+    "What becomes of words that the model does not know, if its vocabulary is closed. "
+    f"{'; '.join(f'{mode}: {does}' for mode, does in UNKNOWN_WORDS_DOES.items())}. Default: {DEFAULT_UNKNOWN_WORDS}."
+)
 MIX_STEM_NAMES = ("instrumental", "vocals")
 MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
 """The longest prompt is the original's, and as there it is what the reference begins with."""

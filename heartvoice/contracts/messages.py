@@ -156,6 +156,14 @@ class Report:
         return report_warnings(self.raw)
 
     @property
+    def unknown_words(self) -> Mapping[str, str]:
+        """Words of the lyrics that the model does not know, as written, with what is sung instead; "" if nothing is.
+
+        Empty if it knows them all, and if its vocabulary is open.
+        """
+        return dict(self.raw.get("unknown_words", {}))
+
+    @property
     def networks(self) -> Mapping[str, str]:
         """The origin of the weights of each network that the job ran; `random seed=N` for random ones."""
         return dict(self.raw.get("networks", {}))

@@ -63,6 +63,7 @@ from heartvoice.contracts.tensors import (
     STYLE_VECTOR,
     SVC_STATE,
     TAGS,
+    UNKNOWN_WORDS,
     VOICE_INPUTS,
     WINDOW,
 )
@@ -75,7 +76,7 @@ from heartvoice.contracts.types import (
 HEARTMULA = ModelSpec(
     "heartmula",
     "python",
-    inputs=(LYRICS, TAGS, STYLE_VECTOR, *JOB_INPUTS),
+    inputs=(LYRICS, TAGS, UNKNOWN_WORDS, STYLE_VECTOR, *JOB_INPUTS),
     outputs=(CODES_OUT, START, EVENT, REPORT),
     settings=(*LM_SETTINGS, EVENTS),
     decoupled=True,
@@ -150,7 +151,7 @@ HEARTCODEC_FLOW = ModelSpec(
 SONG = ModelSpec(
     "song",
     "python",
-    inputs=(LYRICS, TAGS, STYLE_VECTOR, CODES_IN, *CONVERSION_INPUTS),
+    inputs=(LYRICS, TAGS, UNKNOWN_WORDS, STYLE_VECTOR, CODES_IN, *CONVERSION_INPUTS),
     outputs=(AUDIO, START, CODES_OUT, MIX_STEMS, EVENT, REPORT),
     settings=(*SONG_SETTINGS, EVENTS),
     decoupled=True,

@@ -17,6 +17,7 @@ from heartvoice.contracts.constants import (
     N_CODEBOOKS,
     SAMPLE_RATE_HZ,
     STEM_RATE_HZ,
+    UNKNOWN_WORDS_HELP,
 )
 from heartvoice.contracts.types import Axis, TensorSpec
 
@@ -61,6 +62,7 @@ TAGS = TensorSpec(
     "tags", "BYTES", (1,), "UTF-8 text: genre, mood, instruments, with or without blanks after the commas.",
     optional=True,
 )  # fmt: skip
+UNKNOWN_WORDS = TensorSpec("unknown_words", "BYTES", (1,), UNKNOWN_WORDS_HELP, optional=True)
 STYLE_VECTOR = TensorSpec("style", "FP32", (STYLE,), "HeartMuLa's style slot; default zeros.", optional=True)
 JOB_ID = TensorSpec("job_id", "BYTES", (1,), "Names the job, so that `cancel` can find it.", optional=True)
 OWNER_PID = TensorSpec("owner_pid", "INT64", (1,), "Process on this host whose death ends the job.", optional=True)

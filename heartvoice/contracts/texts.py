@@ -83,8 +83,25 @@ def lyrics_warnings(lyrics: str) -> tuple[str, ...]:
     more = f" and {len(shown) - _SHOWN_MARKS} more" if len(shown) > _SHOWN_MARKS else ""
     return (
         f"lyrics: not among the section marks that the model's publisher recommends: {'; '.join(shown[:_SHOWN_MARKS])}"
-        f"{more}. The model reads them as words. Recommended, each in a line of its own: {', '.join(known)}",
+        f"{more}. HeartMuLa reads them as words. Recommended, each in a line of its own: {', '.join(known)}",
     )
+
+
+def with_known_marks(lyrics: str) -> str:
+    """Return canonical lyrics whose marks are recommended ones: those that were probably meant; others are left out."""
+    known: dict[str, str] = {}
+
+    def mark_of(text: str) -> str:
+        if text not in known:
+            meant = _nearest_mark(text)
+            known[text] = f"[{meant}]" if meant else " "
+        return known[text]
+
+    lines = [
+        mark_of(line) if _marks(line) == [line] else _BRACKETS.sub(lambda found: mark_of(found[0]), line)
+        for line in lyrics.split("\n")
+    ]
+    return canonical_lyrics("\n".join(lines))
 
 
 def without_section_marks(lyrics: str) -> str:

@@ -16,6 +16,7 @@ from heartvoice.contracts.constants import (
     MAX_FEATURE,
     NO_VOCALS_MODES,
     REFERENCE_CHECK_MODES,
+    UNKNOWN_WORDS_MODES,
 )
 from heartvoice.contracts.field_checks import (
     MAX_WORD_BYTES,
@@ -51,6 +52,7 @@ def check_prompt(inputs: Mapping[str, Array]) -> None:
         InvalidRequestError: names the field, the limit and the value.
     """
     read_prompt(inputs)
+    read_word(inputs, "unknown_words", UNKNOWN_WORDS_MODES)
     read_settings(inputs, HEARTMULA.settings)
     _check_style(inputs)
 
@@ -82,6 +84,7 @@ def check_song(inputs: Mapping[str, Array]) -> None:
         if name in inputs and not has_voice:
             raise InvalidRequestError(f"{name}: expected only with a voice")
     read_settings(inputs, SONG.settings)
+    read_word(inputs, "unknown_words", UNKNOWN_WORDS_MODES)
     _check_style(inputs)
     if "codes" not in inputs:
         read_prompt(inputs)

@@ -14,6 +14,7 @@ from heartvoice.contracts.constants import MAX_FRAMES, SPEECH_RATE_HZ
 from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, RecordingInputs, check_codes
 from heartvoice.contracts.models import COVER, DEMUCS, SONG, SPEAKER_ENCODER
 from heartvoice.models.prompt import Tokenizer, load_tokenizer
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.runtime.repository import Repository
@@ -31,8 +32,13 @@ class SongAdmission:
     """Refuses a song at once that would fail when its turn comes, minutes later. Safe in all threads."""
 
     def __init__(self, preset: Preset, tokenizer_path: Path) -> None:
-        """Keep what the language model keeps; the tokenizer is loaded for the first song that needs it."""
+        """Keep what the language model keeps; the tokenizer is loaded for the first song that needs it.
+
+        Raises:
+            CheckpointError: the vocabulary is closed, and the tokenizer's file is missing or damaged.
+        """
         self._preset, self._path = preset, tokenizer_path
+        self.vocabulary = LyricVocabulary.open(tokenizer_path, preset.ids)
         self._tokenizer: Tokenizer | None = None
         self._lock = threading.Lock()
 
@@ -46,6 +52,8 @@ class SongAdmission:
             check_codes(inputs["codes"], self._preset.codec.codebook_size, MAX_FRAMES)
             return
         request = LmRequest.from_inputs(inputs, self._preset)
+        if self.vocabulary is not None:
+            self.vocabulary.check(request.lyrics, request.unknown_words)
         if self._is_short(request):
             return
         with self._lock:
@@ -74,8 +82,9 @@ def check_job(model: str, inputs: Mapping[str, Array], repository: Repository) -
 
 
 def _check_song(inputs: Mapping[str, Array], repository: Repository) -> None:
-    SongAdmission(repository.preset, repository.tokenizer).check(inputs)
-    SongRequest.from_inputs(inputs, repository.preset)
+    admission = SongAdmission(repository.preset, repository.tokenizer)
+    admission.check(inputs)
+    SongRequest.from_inputs(inputs, repository.preset, admission.vocabulary)
 
 
 def _check_stems(inputs: Mapping[str, Array], repository: Repository) -> None:

@@ -18,6 +18,7 @@ from heartvoice.contracts.graphs import SVC_STYLE
 from heartvoice.contracts.messages import Codes, Message
 from heartvoice.contracts.network_names import COVER_NETWORKS
 from heartvoice.models.prompt import load_tokenizer
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
 from heartvoice.pipeline.cover_request import CoverRequest
@@ -56,12 +57,14 @@ class InProcessStages:
         self.networks = LocalNetworks(repository, threads=threads)
         self._preset = repository.preset
         self._tokenizer = load_tokenizer(repository.tokenizer)
+        self.vocabulary = LyricVocabulary.open(repository.tokenizer, repository.preset.ids)
         self._scheduler = LmScheduler(open_engine(repository, engine, threads=threads), max_waiting=MAX_WAITING)
         self.codec = CodecStage(self.networks, repository.preset.codec)
 
     def write_codes(self, request: LmRequest) -> Iterator[Codes]:
         """Code frames one by one, each int32 [8, 1]."""
-        with self._scheduler.submit(SongState(request, self._tokenizer, self._preset)) as frames:
+        state = SongState(request.within(self.vocabulary), self._tokenizer, self._preset)
+        with self._scheduler.submit(state) as frames:
             for frame in frames:
                 yield frame[:, None]
 
@@ -85,7 +88,7 @@ def make_song(
         voice_stages: make the stages for a song with a voice or with stems; default `InProcessVoiceStages`.
     """
     preset = repository.preset
-    request = SongRequest.from_inputs(inputs, preset)
+    request = SongRequest.from_inputs(inputs, preset, stages.vocabulary)
     return run_song(
         request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset,
         JobContext(repository.about(*request.networks)), detect_vocals=not repository.is_random("separator"),

@@ -160,3 +160,5 @@ class SongPipeline:
             "ended_by": ended_by if self._request.lm is not None else "codes",
             "warnings": list(self._request.warnings),
         }
+        if self._request.replaced is not None:
+            self._context.report["unknown_words"] = dict(self._request.replaced)

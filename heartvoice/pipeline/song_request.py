@@ -18,6 +18,7 @@ from heartvoice.contracts.network_names import COVER_NETWORKS, Network
 from heartvoice.contracts.settings import VOICE_SETTINGS
 from heartvoice.contracts.texts import lyrics_warnings
 from heartvoice.contracts.validation import check_song
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.pipeline.voice_request import VoiceRequest
 from heartvoice.stages.lm.request import LmRequest
 
@@ -40,10 +41,21 @@ class SongRequest:
     """The voice that shall sing it. None keeps the singer of the language model."""
     settings: dict[str, float | int | bool | str] = field(default_factory=dict)
     """All settings by name, for the report."""
+    warnings: tuple[str, ...] = ()
+    """What the model was not made for."""
+    replaced: Mapping[str, str] | None = None
+    """Words that the language model does not know, with what it sings instead; None if its vocabulary is open."""
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Array], preset: Preset) -> SongRequest:
+    def from_inputs(
+        cls, inputs: Mapping[str, Array], preset: Preset, vocabulary: LyricVocabulary | None = None
+    ) -> SongRequest:
         """Read and check a request's tensors.
+
+        Args:
+            inputs: of the contract.
+            preset: sizes of the networks.
+            vocabulary: of the language model; None is an open one.
 
         Raises:
             InvalidRequestError: names the field, the limit and the value.
@@ -57,8 +69,16 @@ class SongRequest:
             check_codes(codes, preset.codec.codebook_size, MAX_FRAMES)
         else:
             lm = LmRequest.from_inputs(inputs, preset)
+        sung = lm.within(vocabulary) if lm else None
+        warnings = lyrics_warnings(lm.lyrics) if lm else ()
+        replaced = None
+        chosen: dict[str, float | int | bool | str] = {**settings, **(voice.settings if voice else {})}
+        if sung and vocabulary is not None:
+            replaced = sung.replaced
+            warnings += vocabulary.warnings(replaced)
+            chosen["unknown_words"] = sung.unknown_words
         return cls(
-            lm=lm,
+            lm=sung,
             codes=codes,
             seed=int(settings["seed"]),
             codec_window=int(settings["codec_window"]),
@@ -67,7 +87,9 @@ class SongRequest:
             return_codes=bool(settings["return_codes"]),
             stems=bool(settings["stems"]),
             voice=voice,
-            settings={**settings, **(voice.settings if voice else {})},
+            settings=chosen,
+            warnings=warnings,
+            replaced=replaced,
         )
 
     def to_inputs(self) -> dict[str, Array]:
@@ -88,11 +110,6 @@ class SongRequest:
         if self.voice is not None:
             return (*writers, *COVER_NETWORKS)
         return (*writers, "separator") if self.stems else writers
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the model was not made for."""
-        return lyrics_warnings(self.lm.lyrics) if self.lm else ()
 
     @property
     def n_frames(self) -> int:

@@ -42,7 +42,7 @@ def examine(repository: Path | None, ports: dict[str, int]) -> Iterator[Finding]
     yield attempt("numpy", numpy_version.check_numpy)
     yield attempt("Triton server", lambda: str(triton_wheel.find_wheel().binary))
     yield Finding("keys", True, key_visibility())
-    for package in ("onnxruntime", "tokenizers"):
+    for package in ("onnxruntime", "tokenizers", "jellyfish"):
         yield module(package, "serve")
     yield space("shared memory", SHM, MIN_SHM_BYTES, "raise it, for docker with --shm-size=1g")
     yield space("temporary space", Path(os.environ.get("TMPDIR", "/tmp")), MIN_DISK_BYTES, "free some")  # noqa: S108 (looked at, not written)

@@ -132,7 +132,8 @@ def examine_target(
     yield attempt("unified memory", lambda: _memory(profile, repository, machine))
     yield space("shared memory", machine.shm, profile.shm_bytes, "raise it, for docker with --shm-size or in compose")
     yield attempt("Triton server", lambda: _server(profile, machine))
-    yield module("tokenizers", "gpu")
+    for package in ("tokenizers", "jellyfish"):
+        yield module(package, "gpu")
     yield attempt("onnxruntime", lambda: _onnxruntime(profile, machine))
     yield attempt("PyTorch", lambda: _pytorch(profile, machine))
     for option, number in ports.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from heartvoice.contracts.messages import Event
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.models.prompt import Tokenizer, load_tokenizer
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.lm_metrics import LmMetrics
@@ -25,10 +26,25 @@ FLUSH_S = 0.1
 """Interval between responses: a response costs about 0.3 ms, a frame on a fast engine less."""
 
 
-def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, repository: Repository) -> None:
+@dataclass(frozen=True)
+class LyricReader:
+    """Tokenizer and vocabulary of the language model."""
+
+    tokenizer: Tokenizer
+    vocabulary: LyricVocabulary | None
+    """None: it is open."""
+
+    @classmethod
+    def of(cls, repository: Repository) -> LyricReader:
+        """Open both."""
+        path = repository.tokenizer
+        return cls(load_tokenizer(path), LyricVocabulary.open(path, repository.preset.ids))
+
+
+def stream_codes(job: Job, scheduler: LmScheduler, reader: LyricReader, repository: Repository) -> None:
     """Answer a job of the model `heartmula`: the scheduler makes its song among others."""
     began = flushed = time.monotonic()
-    request = LmRequest.from_inputs(job.inputs, repository.preset)
+    request = LmRequest.from_inputs(job.inputs, repository.preset).within(reader.vocabulary)
     pending: list[NDArray[np.int32]] = []
     n_sent = 0
 
@@ -41,7 +57,7 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
         flushed = time.monotonic()
         job.send_event(asdict(Event("lm", n_sent, request.n_frames, flushed - began)))
 
-    with scheduler.submit(SongState(request, tokenizer, repository.preset), job.cancelled) as stream:
+    with scheduler.submit(SongState(request, reader.tokenizer, repository.preset), job.cancelled) as stream:
         for codes in stream:
             pending.append(codes)
             if time.monotonic() - flushed >= FLUSH_S:
@@ -54,6 +70,8 @@ def stream_codes(job: Job, scheduler: LmScheduler, tokenizer: Tokenizer, reposit
         "ended_by": "eos" if n_sent < request.n_frames else "length",
         "timings": {name: round(seconds, 4) for name, seconds in timings.items()},
     }
+    if reader.vocabulary is not None:
+        report |= {"unknown_words": request.replaced, "warnings": reader.vocabulary.warnings(request.replaced)}
     job.send({"REPORT": json.dumps(report)})
 
 
@@ -64,9 +82,9 @@ class HeartmulaModel(StageModel):
     thread_per_job = True
 
     def build(self, context: Context) -> None:
-        """Open the tokenizer and the engine."""
+        """Open tokenizer, vocabulary and engine."""
         self.repository = context.repository
-        self.tokenizer = load_tokenizer(context.repository.tokenizer)
+        self.reader = LyricReader.of(context.repository)
         self.n_slots, self.max_waiting = (int(context.parameters[name]) for name in ("max_jobs", "max_queue"))
         limit = context.parameters.get("kv_bytes")  # default: a song of full length in every slot
         self.engine = open_engine(
@@ -82,4 +100,4 @@ class HeartmulaModel(StageModel):
 
     def work(self, job: Job) -> None:
         """Stream the codes of one song."""
-        stream_codes(job, self.scheduler, self.tokenizer, self.repository)
+        stream_codes(job, self.scheduler, self.reader, self.repository)

@@ -71,5 +71,7 @@ class RenderModel(StageModel):
 
     def work(self, job: Job) -> None:
         """Make the song or cover, and answer with the file."""
-        run = run_cover_job if _is_cover(job) else run_song_job
-        render(job, run(job, self.repository))
+        if _is_cover(job):
+            render(job, run_cover_job(job, self.repository))
+        else:
+            render(job, run_song_job(job, self.repository, self.admission.vocabulary))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from heartvoice.contracts.messages import Codes, Message
 from heartvoice.contracts.models import SONG
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.pipeline.admission import SongAdmission
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.song_request import SongRequest
@@ -42,10 +43,10 @@ class ServedStages:
         return result["AUDIO"].astype(np.float32), result["LATENTS"].astype(np.float32)
 
 
-def run_song_job(job: Job, repository: Repository) -> Iterator[Message]:
+def run_song_job(job: Job, repository: Repository, vocabulary: LyricVocabulary | None) -> Iterator[Message]:
     """Check a job's inputs and make its song; yields the song's messages."""
     preset = repository.preset
-    request = SongRequest.from_inputs(job.inputs, preset)
+    request = SongRequest.from_inputs(job.inputs, preset, vocabulary)
     with closing(BlsClient(job.check)) as caller:
         yield from run_song(
             request,
@@ -58,9 +59,9 @@ def run_song_job(job: Job, repository: Repository) -> Iterator[Message]:
         )
 
 
-def stream_song(job: Job, repository: Repository) -> None:
+def stream_song(job: Job, repository: Repository, vocabulary: LyricVocabulary | None) -> None:
     """Answer a job of the model `song`."""
-    send_messages(job, run_song_job(job, repository))
+    send_messages(job, run_song_job(job, repository, vocabulary))
 
 
 class SongModel(StageModel):
@@ -80,4 +81,4 @@ class SongModel(StageModel):
 
     def work(self, job: Job) -> None:
         """Stream one song."""
-        stream_song(job, self.repository)
+        stream_song(job, self.repository, self.admission.vocabulary)

@@ -8,11 +8,12 @@ occurrence to the next and at most `_CHAIN` of them, in one pass without going b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from heartvoice.config.presets import GenerationIds
+from heartvoice.config.presets import DEMO_IDS, GenerationIds
 from heartvoice.contracts.texts import SECTION_MARKS, TAG_END, TAG_START
 from heartvoice.models.prompt import Prompt, build_prompt
 from train.demo import words
@@ -53,15 +54,13 @@ def word_token(word: str, following: int) -> int:
 def token_word(token: int) -> tuple[str, int] | None:
     """Return word and uses that follow of a token, the latter in 0 to 3; None for tokens that are no words."""
     sung = list(words.phonemes())
-    place = token - (len(vocabulary()) - N_USES * len(sung))
+    place = token - (generation_ids().first_word_id or 0)
     return None if place < 0 else (sung[place % len(sung)], place // len(sung))
 
 
 def generation_ids() -> GenerationIds:
-    """Return the ids of `gen_config.json`."""
-    from heartvoice.config.presets import DEMO_IDS
-
-    return DEMO_IDS
+    """Return the ids of `gen_config.json`, which says that only the words of `train.demo.words` are sung."""
+    return replace(DEMO_IDS, first_word_id=len(vocabulary()) - N_USES * len(words.phonemes()))
 
 
 def _counted(uses: int) -> normalizers.Replace:

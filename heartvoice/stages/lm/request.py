@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import Preset
-from heartvoice.contracts.constants import FRAMES_PER_S
+from heartvoice.contracts.constants import DEFAULT_UNKNOWN_WORDS, FRAMES_PER_S, UNKNOWN_WORDS_MODES
 from heartvoice.contracts.encoding import encode_settings, encode_text
-from heartvoice.contracts.field_checks import read_prompt, read_settings
+from heartvoice.contracts.field_checks import read_prompt, read_settings, read_word
 from heartvoice.contracts.models import HEARTMULA
 from heartvoice.contracts.settings import LM_SETTINGS
 from heartvoice.contracts.validation import check_prompt
 from heartvoice.errors import InvalidRequestError
+from heartvoice.models.vocabulary import LyricVocabulary
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class LmRequest:
     top_k: int
     cfg_scale: float
     style: NDArray[np.float32] | None = None
+    unknown_words: str = DEFAULT_UNKNOWN_WORDS
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """Unknown words of the lyrics as written, with what `lyrics` has in their place; see `SungLyrics`."""
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Array], preset: Preset) -> LmRequest:
@@ -60,6 +64,7 @@ class LmRequest:
             top_k=int(settings["top_k"]),
             cfg_scale=float(settings["cfg_scale"]),
             style=None if style is None else style.astype(np.float32),
+            unknown_words=read_word(inputs, "unknown_words", UNKNOWN_WORDS_MODES) or DEFAULT_UNKNOWN_WORDS,
         )
 
     def to_inputs(self) -> dict[str, Array]:
@@ -68,11 +73,23 @@ class LmRequest:
         inputs = {
             "lyrics": encode_text(self.lyrics),
             "tags": encode_text(self.tags),
+            "unknown_words": encode_text(self.unknown_words),
             **encode_settings(values, LM_SETTINGS),
         }
         if self.style is not None:
             inputs["style"] = self.style
         return inputs
+
+    def within(self, vocabulary: LyricVocabulary | None) -> LmRequest:
+        """Return the request with lyrics whose words are in the vocabulary; None is an open one, which has all words.
+
+        Raises:
+            InvalidRequestError: nothing would be sung, or `unknown_words` refuses a word.
+        """
+        if vocabulary is None:
+            return self
+        sung = vocabulary.sung(self.lyrics, self.unknown_words)
+        return replace(self, lyrics=sung.text, replaced=sung.replaced)
 
     @property
     def n_frames(self) -> int:

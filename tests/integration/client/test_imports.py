@@ -12,6 +12,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "tokenizers",
+    "jellyfish",
     "openvino",
     "tensorrt",
     "transformers",

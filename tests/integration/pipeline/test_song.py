@@ -14,6 +14,7 @@ from heartvoice import keyed_random
 from heartvoice.contracts.constants import FRAME_HOP
 from heartvoice.contracts.messages import AudioChunk, Codes, CodesChunk, Event, Message, Report
 from heartvoice.errors import EngineError, InvalidRequestError, RequestCancelledError
+from heartvoice.models.vocabulary import LyricVocabulary
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
@@ -99,6 +100,16 @@ def test_finished_codes_skip_the_lm_and_give_the_same_song(networks: TorchCodec)
     again, report = joined(song_messages(request(codes=song), Stages(networks, song[:, :0], 1)))
     assert np.array_equal(made, again)
     assert report["ended_by"] == "codes"
+
+
+def test_the_report_has_the_unknown_words_of_a_closed_vocabulary_alone(networks: TorchCodec) -> None:
+    closed = SongRequest.from_inputs({"lyrics": text("la LO")}, PRESET, LyricVocabulary(["la"]))
+    _, told = joined(song_messages(closed, Stages(networks, codes(3), 3)))
+    assert told["unknown_words"] == {"LO": "la"}
+    assert told["warnings"] == ["lyrics: not in the model's vocabulary of 1 words: LO (sung as la)"]
+    assert told["settings"]["unknown_words"] == "nearest"
+    _, open_ = joined(song_messages(request(), Stages(networks, codes(3), 3)))
+    assert not {"unknown_words"} & (set(open_) | set(open_["settings"]))
 
 
 def test_first_audio_comes_before_the_lm_has_finished(networks: TorchCodec) -> None:

@@ -66,6 +66,12 @@ TEXTS = [
     case(
         "a prompt longer than the model", "heartmula", sung("a" * MAX_TEXT_BYTES), "^INVALID_ARG: duration_s: .*limit"
     ),
+    case(
+        "unknown_words by force",
+        "heartmula",
+        sung("la", unknown_words=one(b"\x1b[31m")),
+        "^INVALID_ARG: unknown_words: ",
+    ),
     case("special tokens through the song", "song", sung("la </tag>"), "^INVALID_ARG: lyrics: .*special tokens"),
 ]
 

@@ -337,3 +337,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, command: str,
     result = heartvoice(command)
     assert result.exit_code == 3
     assert f"pip install 'heartvoice[{extra}]'" in result.stderr
+
+
+def test_words_outside_the_vocabulary_are_told_once(server: FakeServer) -> None:
+    told = "lyrics: not in the model's vocabulary of 9 words: Jane (sung as dance), 24 (left out)"
+    facts = {"warnings": [told], "unknown_words": {"Jane": "dance", "24": ""}}
+    server.song = scripted(audio(0, 48_000), report(**facts), final())
+    result = song(server, "--lyrics", "Jane, 24", "--unknown-words", "nearest", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert input_bytes(server.requests[0], "unknown_words") == b"nearest"
+    assert result.stderr.count(f"warning: {told}\n") == 1
+    assert json.loads(result.stdout)["report"]["unknown_words"] == {"Jane": "dance", "24": ""}
+    refused = song(server, "--lyrics", "la", "--unknown-words", "hum")
+    assert refused.exit_code == 2
+    assert "--unknown-words: expected one of nearest, skip, refuse, got 'hum'" in refused.stderr

@@ -170,7 +170,7 @@ def test_the_official_form_of_tags_passes_unchanged() -> None:
 )
 def test_marks_that_the_weights_were_not_made_for_are_told(lyrics: str, told: str) -> None:
     (warning,) = lyrics_warnings(canonical_lyrics(lyrics))
-    assert f"model's publisher recommends: {told}. The model reads them as words." in warning
+    assert f"model's publisher recommends: {told}. HeartMuLa reads them as words." in warning
     assert warning.endswith("[intro], [verse], [prechorus], [chorus], [bridge], [outro]")
     with pytest.warns(LyricsWarning, match="not among the section marks"):
         as_request(lyrics)

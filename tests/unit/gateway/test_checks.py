@@ -115,6 +115,7 @@ def test_what_our_clients_send_passes() -> None:
         (a_request(lyrics=("BYTES", [1], b"\xff\xff\xff\xff")), "lyrics: expected 1 elements, .* got 4 bytes"),
         (a_request(lyrics=("BYTES", [1], element(b"x" * 20_001))), "lyrics: expected at most 20000 UTF-8 bytes"),
         (a_request(auto_pitch=("BYTES", [1], element(b"x" * 257))), "auto_pitch: expected only with a voice"),
+        (a_request(lyrics=LYRICS, unknown_words=("BYTES", [1], element(b"sing"))), "nearest, skip, refuse, got 'sing'"),
         (a_request("vocoder"), r"mel: missing, expected FP32 \[mel_band, vocoder_frame\]"),
         (a_request("vocoder", mel=("FP32", [5, 1, 1], bytes(20))), r"mel: expected FP32 \[batch of 1 to 4, "),
     ],

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from heartvoice.arrays import Array
 from heartvoice.config.presets import PRESETS, with_separator
-from heartvoice.contracts.constants import AUTO_PITCH_MODES, NO_VOCALS_MODES, REFERENCE_CHECK_MODES, STEM_RATE_HZ
+from heartvoice.contracts.constants import (
+    AUTO_PITCH_MODES,
+    NO_VOCALS_MODES,
+    REFERENCE_CHECK_MODES,
+    STEM_RATE_HZ,
+    UNKNOWN_WORDS_MODES,
+)
 from heartvoice.contracts.field_checks import check_inputs
 from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SVC
 from heartvoice.contracts.settings import LM_SETTINGS, SEED, SVC_SETTINGS, VOICE_SETTINGS
@@ -90,7 +96,7 @@ WORDS = st.text("ab äß嗨[],.\n\t", min_size=1, max_size=30).filter(lambda wor
 
 @st.composite
 def lm_inputs(draw: st.DrawFn) -> Inputs:
-    inputs = draw(chosen(LM_SETTINGS)) | {"lyrics": draw(WORDS)}
+    inputs = draw(chosen(LM_SETTINGS)) | draw(one_of("unknown_words", UNKNOWN_WORDS_MODES)) | {"lyrics": draw(WORDS)}
     if draw(st.booleans()):
         inputs["tags"] = draw(WORDS)
     if draw(st.booleans()):

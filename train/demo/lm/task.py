@@ -20,7 +20,7 @@ from train.demo.lm.attention import fuse
 from train.demo.lm.batches import FRAME, IGNORED, Example, batch_of
 from train.demo.lm.examples import onsets, random_song, words_alone, world_song
 from train.demo.lm.initial import initialise
-from train.demo.prompt import tokenizer_json
+from train.demo.prompt import generation_ids, tokenizer_json
 from train.demo.score import CHOICES, Tags
 from train.demo.songs import held_out_song
 from train.frame.task import Group, Moment, Task
@@ -157,7 +157,7 @@ class LmTask(Task):
         return [
             *files,
             write(folder / "tokenizer.json", tokenizer_json().encode()),
-            write(folder / "gen_config.json", json_text(asdict(DEMO_IDS)).encode()),
+            write(folder / "gen_config.json", json_text(asdict(generation_ids())).encode()),
         ]
 
 
