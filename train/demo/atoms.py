@@ -57,7 +57,7 @@ class Options:
     """Differences of level above `_COMPRESSED` count so much: sung sounds are steadier, and quiet ones are heard."""
     rounds: int = 4
     """How often the other singers are aligned anew, to the clusters' means."""
-    seed: int = 1
+    seed: int = 2
 
 
 @dataclass(frozen=True)

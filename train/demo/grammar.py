@@ -18,7 +18,9 @@ CLASSES: dict[str, str] = {
     "PERSON": "she he nobody everybody somebody",
     "WILL": "will can could should must might",
     "DETERMINER": "the my your our every this that his another",
-    "PLACE": ("in under over through across beside behind around beyond near along with without from into toward"),
+    "PLACE": (
+        "in on to under over through across beside behind around beyond near along with without from into toward"
+    ),
     "TIME": "tonight today tomorrow again forever together alone slowly softly",
     "SHORT_TIME": "now always still never only",
     "ADJECTIVE": (
@@ -88,7 +90,7 @@ PATTERNS = (
     "oh how SUBJECT love DETERMINER ADJECTIVE THING",
     "TIME SUBJECT WILL TAKE DETERMINER ADJECTIVE THING",
     "do you hear DETERMINER ADJECTIVE THING MOVING",
-    "hold on to DETERMINER ADJECTIVE THING TIME",
+    "hold DETERMINER ADJECTIVE THING TIME",
     "let us GO PLACE DETERMINER ADJECTIVE SPOT",
     "so many people are GOING PLACE DETERMINER SPOT",
     "DETERMINER heart is like a ADJECTIVE THING",

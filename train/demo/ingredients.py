@@ -25,6 +25,24 @@ from train.voices import kokoro, packages
 
 VOICES = ("af_heart", "af_bella", "am_michael", "bm_george")
 """Kokoro's, in the order of `layout.SINGERS`; the first one's times are those of the spelling."""
+RETAKES = (
+    ("ladder", "his", "beside", "hold", "deep", "rider", "lost", "bottle", "am", "can", "painted", "somebody"),
+    (
+        "could",
+        "market",
+        "moonlight",
+        "winter",
+        "picture",
+        "baby",
+        "when",
+        "borrow",
+        "fading",
+        "only",
+        "valley",
+        "again",
+    ),
+)
+"""Words that were misheard most, in lists in which they are spoken anew: among others a word sounds otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +70,7 @@ def speak(voice: str) -> dict[str, SpokenWord]:
         ExportError: Kokoro cannot be fetched.
     """
     spoken: dict[str, SpokenWord] = {}
-    lists = speech.word_lists()
+    lists = [*speech.word_lists(), *RETAKES]
     for number, listed in enumerate(lists):
         path = cache_folder() / "demo-world" / f"{voice}-{number:02d}-{_key(listed)}.pickle"
         if not path.is_file():
