@@ -105,6 +105,10 @@ def words() -> frozenset[str]:
     return frozenset(in_patterns.union(*(members.split() for members in CLASSES.values())))
 
 
+_MAX_TRIES = 1000
+"""For one line; then the lyrics are begun anew."""
+
+
 @dataclass(frozen=True)
 class Lyrics:
     """Lines of lyrics, the later ones a chorus."""
@@ -165,11 +169,17 @@ def write_lyrics(
     rng = np.random.default_rng(seed)
     keep = keep or (lambda line: not is_held_out(line))
     lines: list[str] = []
+    tries = 0
     while len(lines) < n_lines:
+        tries += 1
+        if tries > _MAX_TRIES:  # the lines so far have used the words that every pattern needs
+            lines.clear()
+            tries = 0
         line = write_line(rng, () if repeats else " ".join(lines).split())
         if line is None or not keep(line):
             continue
         lines.append(line)
+        tries = 0
         sung = " ".join(lines).split()
         if repeats and 1 < len(lines) == n_lines and len(set(sung)) == len(sung):
             lines.clear()

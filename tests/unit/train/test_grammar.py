@@ -29,3 +29,11 @@ def test_the_vocabulary_has_phonemes_and_syllables() -> None:
     assert len(words.phonemes()) >= 300
     assert [(s.onset, s.nucleus, s.coda) for s in words.syllables("stranger")] == [("stɹ", "A", "n"), ("ʤ", "ə", "ɹ")]
     assert all(words.syllables(word) for word in words.phonemes())
+
+
+def test_lyrics_whose_first_line_leaves_no_words_for_another_are_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ("we are dancing slowly tonight", "we can follow every star", "nobody can find your song")
+    monkeypatch.setattr(grammar, "PATTERNS", lines)
+    for seed in range(6):
+        lyrics = grammar.write_lyrics(seed, 2, repeats=False, keep=lambda _: True)
+        assert set(lyrics.lines) == {lines[0], lines[2]}
