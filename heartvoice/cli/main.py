@@ -30,6 +30,8 @@ LAZY_COMMANDS = {
     "gateway": ("heartvoice.cli.gateway", "app"),
     "doctor": ("heartvoice.cli.serve", "doctor"),
     "health": ("heartvoice.cli.health", "health"),
+    "verify": ("heartvoice.cli.verify", "verify"),
+    "keys": ("heartvoice.cli.keys", "app"),
     "bench": ("heartvoice.cli.bench", "bench"),
 }
 """Each command's module and function, or group, in the order of the help."""

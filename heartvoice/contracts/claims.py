@@ -1,0 +1,65 @@
+"""What the manifest of a written file claims, and what signs it; free of any library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import IO, Any, Protocol
+
+
+class Making(Enum):
+    """How a file came about."""
+
+    CREATED = "created"
+    """A song: everything in it is generated."""
+    CONVERTED = "converted"
+    """A recording with another singer."""
+    PASSED = "passed"
+    """A recording as it was: nothing was converted."""
+    SEPARATED = "separated"
+    """A stem of a recording."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a manifest says of one file.
+
+    Attributes:
+        making: how the file came about.
+        facts: JSON values: program, networks, settings, seed.
+        voice_sha256: of the reference that the singing was converted to; goes into the manifest by an HMAC alone.
+        consent_record: public id of the voice's consent record; None if there is none.
+        recording: content of the encoded file that the sound was made from; None for a song, or for mere samples.
+        watermark: the report's own field; empty without one.
+        stem: name of the stem that the file holds; "" for a whole song.
+        attribution: text ready to publish.
+    """
+
+    making: Making
+    facts: Mapping[str, Any]
+    voice_sha256: str | None = None
+    consent_record: str | None = None
+    recording: bytes | None = field(default=None, repr=False)
+    watermark: Mapping[str, Any] = field(default_factory=dict)
+    stem: str = ""
+    attribution: str = ""
+
+
+class ClaimSigner(Protocol):
+    """Signs what is written, such as `heartvoice.provenance.signer.ManifestSigner`."""
+
+    def sign(self, claim: Claim, file_format: str, source: IO[bytes], target: IO[bytes], *, title: str) -> bytes:
+        """Copy an encoded file into `target`, with its manifest.
+
+        Args:
+            claim: what the manifest says.
+            file_format: one of `AUDIO_FORMATS`.
+            source: the encoded file, with its final tags: every later change breaks the signature.
+            target: an empty file, open for reading and writing.
+            title: the file's name.
+
+        Returns:
+            The manifest, if the format has no place for it and it belongs beside the file; else b"".
+        """
+        ...

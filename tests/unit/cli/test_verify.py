@@ -1,0 +1,82 @@
+"""`heartvoice keys` and `heartvoice verify`: exit codes and what they print."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from heartvoice.cli.main import app
+from heartvoice.contracts.claims import Claim, Making
+from heartvoice.provenance.key_folder import load_keys
+from heartvoice.provenance.signer import ManifestSigner
+from tests.support.signing import encoded, keys
+
+
+def run(*words: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of new keys, which is the default."""
+    folder = tmp_path / "keys"
+    monkeypatch.setenv("HEARTVOICE_KEYS", str(folder))
+    assert run("keys", "init", "--organisation", "Studio")[0] == 0
+    return folder
+
+
+def test_verify_leaves_with_0_for_a_trusted_file_alone(own: Path, tmp_path: Path) -> None:
+    song, other, anchors = tmp_path / "song.wav", tmp_path / "other.wav", tmp_path / "others.pem"
+    for path, made in ((song, load_keys(own)), (other, keys("Others"))):
+        claim = Claim(Making.CREATED, {"heartvoice": "0.1.0", "preset": "tiny", "seed": 7})
+        with path.open("w+b") as file:
+            ManifestSigner(made).sign(claim, "wav", io.BytesIO(encoded("wav")), file, title=path.name)
+    code, out, _ = run("verify", song)
+    assert code == 0
+    assert f"{song}: trusted: unchanged since it was signed" in out
+    assert "signed by Studio, heartvoice signer" in out
+    assert "heartvoice 0.1.0, preset tiny, seed 7" in out
+    assert "voice: none used" in out
+    assert run("verify", other)[0] == 1
+    assert "untrusted" in run("verify", other)[1]
+    assert run("verify", other, "--any-signer")[0] == 0
+    anchors.write_bytes(keys("Others").anchors)
+    assert run("verify", other, "--anchors", anchors)[0] == 0
+    assert run("verify", song, "--anchors", anchors)[0] == 1
+    assert run("verify", song, "--anchors", anchors, "--anchors", own / "anchors.pem")[0] == 0
+    data = bytearray(song.read_bytes())
+    data[4000] ^= 1  # one sample
+    song.write_bytes(data)
+    code, out, said = run("verify", song, "--json", "--any-signer")
+    result = json.loads(out)
+    assert (code, result["state"], result["passed"]) == (1, "changed", False)
+    assert result["problems"] == ["assertion.dataHash.mismatch"]
+    assert "NOT what was signed" in said
+    song.write_bytes(encoded("wav"))
+    assert run("verify", song)[:2] == (1, f"{song}: unsigned: no manifest: nothing says where it comes from\n"
+        "problem: ManifestNotFound: no JUMBF data found\n")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("verify", "README.md"), "file: expected WAV, FLAC, MP3, M4A or OGG, got something else: 'README.md'"),
+        (("verify", "heartvoice/examples/voice.flac", "--anchors", "README.md"), "anchors: expected certificates"),
+        (("keys", "init", "--organisation", "a\nb"), "organisation: expected 1 to 64 printable characters"),
+        (("keys", "import", "--certificate", "README.md"), "key: expected either --key or --agent"),
+        (("keys", "init", "--folder", "README.md"), "keys: expected a folder, got 'README.md'"),
+    ],
+)
+def test_wrong_usage_leaves_with_2(words: tuple[str, ...], message: str) -> None:
+    code, _, said = run(*words)
+    assert (code, message in said) == (2, True), said
+
+
+def test_keys_are_there_already_the_second_time(own: Path) -> None:
+    code, out, _ = run("keys", "init")
+    assert (code, "keys are there already" in out) == (0, True)
