@@ -145,6 +145,24 @@ class Embedding:
         """How often the client sent the request."""
         return int(self.raw.get("attempts", 1))
 
+    @property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """The voice by each judge of the server, by engine: `vector`, and those of further ones, of length 1."""
+        further = {engine: np.asarray(values, np.float32) for engine, values in self.raw.get("vectors", {}).items()}
+        return {self.encoder: self.vector} | {name: vector for name, vector in further.items() if name != self.encoder}
+
+    def cosines(self, other: Embedding) -> dict[str, float]:
+        """Likeness to another voice, in [-1, 1], by each judge that heard both.
+
+        Raises:
+            InvalidRequestError: another encoder made its `vector`.
+        """
+        mine, others = self.vectors, other.vectors
+        further = [engine for engine in mine if engine in others and engine != self.encoder]
+        return {self.encoder: self.cosine(other)} | {
+            engine: _cosine(mine[engine], others[engine]) for engine in further
+        }
+
     def cosine(self, other: Embedding) -> float:
         """Likeness to another voice, in [-1, 1].
 
@@ -154,4 +172,8 @@ class Embedding:
         if (self.encoder, self.vector.shape) != (other.encoder, other.vector.shape):
             got = f"{self.encoder} {list(self.vector.shape)} and {other.encoder} {list(other.vector.shape)}"
             raise InvalidRequestError(f"embeddings: expected two of the same encoder, got {got}")
-        return float(np.clip(np.dot(self.vector.astype(np.float64), other.vector), -1.0, 1.0))
+        return _cosine(self.vector, other.vector)
+
+
+def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(np.clip(np.dot(one.astype(np.float64), other), -1.0, 1.0))

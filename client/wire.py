@@ -177,13 +177,25 @@ def decode_embed(response: Any, attempts: int) -> Embedding:
     """
     outputs = _outputs(response, SPEAKER_ENCODER, complete=True)
     vector, raw = outputs["EMBEDDING"], _json("REPORT", outputs["REPORT"])
-    length = float(np.linalg.norm(vector.astype(np.float64)))
-    if not abs(length - 1.0) <= _UNIT_TOLERANCE:
-        raise EngineError(f"EMBEDDING: expected a vector of length 1, got {length:g}")
+    _check_unit("EMBEDDING", vector)
     seconds = raw.get("seconds") if isinstance(raw, dict) else None
     if not isinstance(seconds, int | float) or not isinstance(raw.get("encoder"), str):
         raise EngineError(f"REPORT: expected encoder and seconds, got {raw!r}")
+    further = raw.get("vectors", {})
+    if not isinstance(further, dict):
+        raise EngineError(f"REPORT: expected vectors by engine, got {further!r}")
+    for engine, values in further.items():
+        try:
+            _check_unit(f"REPORT: vectors: {engine}", np.asarray(values, np.float64))
+        except (TypeError, ValueError):
+            raise EngineError(f"REPORT: vectors: {engine}: expected numbers, got {values!r}") from None
     return Embedding(vector, raw["encoder"], float(seconds), {**raw, "attempts": attempts})
+
+
+def _check_unit(name: str, vector: Array) -> None:
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not (vector.ndim == 1 and abs(length - 1.0) <= _UNIT_TOLERANCE):
+        raise EngineError(f"{name}: expected a vector of length 1, got {length:g}")
 
 
 def _outputs(response: Any, model: ModelSpec, *, complete: bool = False) -> dict[str, Array]:

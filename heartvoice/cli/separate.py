@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from heartvoice.audio.encode import AudioFile
+from heartvoice.cli.option_names import by_option
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
 from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, speed_line
 from heartvoice.cli.own_server import Job
@@ -107,7 +108,7 @@ def _summary(report: StemsReport, timings: dict[str, Any], files: dict[str, Audi
     if first.gain_db:
         loudest = max(file.peak for file in files.values())
         lines.append(f"all turned down by {-first.gain_db:.1f} dB, since the loudest peak was {loudest:.2f}")
-    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"warning: {by_option(warning)}" for warning in report.warnings]
     if report.random_weights:
         lines += random_weights_lines(report.networks, "nothing was separated")
     return lines

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from heartvoice.cli.option_names import by_option
 from heartvoice.cli.options import (
     JsonOption,
     ReferenceCheckOption,
@@ -28,6 +30,9 @@ from heartvoice.errors import InvalidRequestError
 if TYPE_CHECKING:
     from heartvoice.client.sync import Client
 
+_RANDOM = "the encoder's weights are RANDOM: this says nothing; see `heartvoice export --help`"
+_NOT_THERE = "the server has no weights of it but random ones"
+
 
 @with_options()
 def similarity(
@@ -44,7 +49,8 @@ def similarity(
 
     For example: heartvoice similarity reference.wav stems/vocals.wav
 
-    Prints the cosine between them, from -1 to 1, and what it means.
+    Prints the cosine between them, from -1 to 1, by each judge that the server has, what it means, and what they decide
+    together.
     """
     one_standard_input(A=first, B=second)
     recordings = [read_recording(name, field=field) for field, name in (("A", first), ("B", second))]
@@ -55,10 +61,8 @@ def similarity(
     made = _result(one, other)
     if as_json:
         print(json.dumps(made))
-    lines = [f"cosine {made['cosine']:.3f} ({one.encoder})", made["meaning"]]
-    if not made["random_weights"]:
-        lines.append(f"One judge alone: {one.encoder}. `heartvoice evaluate` asks a second one.")
-    lines += [f"warning: {warning}" for warning in made["warnings"]]
+    lines = [f"cosine {judge['cosine']:.3f} ({engine}): {judge['meaning']}" for engine, judge in made["judges"].items()]
+    lines += [made["decision"], *(f"warning: {by_option(warning)}" for warning in made["warnings"])]
     print_lines(lines, Console(stderr=as_json))
 
 
@@ -72,20 +76,31 @@ def _embed(client: Client, field: str, recording: Recording, reference_check: st
 
 
 def _result(one: Embedding, other: Embedding) -> dict[str, Any]:
-    from heartvoice.evaluation.similarity import meaning
+    from heartvoice.evaluation.similarity import DEFAULT_JUDGES, decide, meaning, verdict
 
-    cosine = one.cosine(other)
+    seconds = min(one.seconds, other.seconds)
     random_weights = one.random_weights or other.random_weights
-    if random_weights:
-        said = "the encoder's weights are RANDOM: this says nothing; see `heartvoice export --help`"
-    else:
-        said = meaning(one.encoder, cosine, min(one.seconds, other.seconds))
+    judges: dict[str, dict[str, Any]] = {}
+    for engine, cosine in one.cosines(other).items():
+        is_random = random_weights and engine == one.encoder
+        said = _RANDOM if is_random else meaning(engine, cosine, seconds)
+        decided = "undecided" if is_random else verdict(engine, cosine, seconds)
+        judges[engine] = {"cosine": cosine, "meaning": said, "verdict": decided, "random_weights": is_random}
+    asked = {engine: judge["verdict"] for engine, judge in judges.items() if not judge["random_weights"]}
+    decision = decide(asked, dict.fromkeys(DEFAULT_JUDGES, _NOT_THERE))
     return {
-        "cosine": cosine,
-        "meaning": said,
+        "cosine": judges[one.encoder]["cosine"],
+        "meaning": judges[one.encoder]["meaning"],
         "encoder": one.encoder,
+        "judges": judges,
+        "verdict": decision.verdict,
+        "decision": decision.text,
         "seconds": [one.seconds, other.seconds],
         "random_weights": random_weights,
         "warnings": [f"{field}: {warning}" for field, made in (("A", one), ("B", other)) for warning in made.warnings],
-        "reports": [dict(one.raw), dict(other.raw)],
+        "reports": [_without_vectors(made.raw) for made in (one, other)],
     }
+
+
+def _without_vectors(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name != "vectors"}

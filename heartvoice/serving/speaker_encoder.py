@@ -33,8 +33,11 @@ def answer_embedding(job: Job, repository: Repository) -> None:
         if mode != "off" and not repository.is_random("f0"):
             reference.hear(F0Stage(caller, repository.preset.f0).track)
         judges: dict[str, Embed] = {}
+        vectors: dict[str, list[float]] = {}
         if not repository.is_random("svc_style"):
             judges[STYLE_JUDGE] = SpeakerStage(caller, repository.preset.style, network=SVC_STYLE.name).embed
+            if sizes.engine != STYLE_JUDGE:
+                vectors[STYLE_JUDGE] = [round(float(value), 6) for value in judges[STYLE_JUDGE](audio)]
         if not repository.is_random("speaker"):
             judges[sizes.engine] = speaker.embed
         reference.compare(judges)
@@ -43,6 +46,7 @@ def answer_embedding(job: Job, repository: Repository) -> None:
         "seconds": round(recording.duration_s, 3),
         "warnings": [*recording.mono_warnings, *reference.warnings],
         "reference": reference.facts,
+        "vectors": vectors,
     }
     job.answer({"EMBEDDING": embedding, "REPORT": json.dumps(report)})
 

@@ -213,15 +213,50 @@ def test_stems_of_an_ai_generated_song_say_so(server: FakeServer) -> None:
 
 # ------------------------------------------------------------------------------------------------------- similarity
 
-ALONE = "One judge alone: resemblyzer. `heartvoice evaluate` asks a second one."
+ALONE = "by one judge alone (Resemblyzer {}); missing: CAMPPlus: the server has no weights of it but random ones"
 
 
 def test_similarity_prints_the_cosine_and_what_it_means(server: FakeServer) -> None:
     result = heartvoice("similarity", "--url", server.url, "song.mp3", "song.mp3")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"cosine 1.000 (resemblyzer)\n{meaning('resemblyzer', 1.0, 6.0)}\n{ALONE}\n"
+    said = f"cosine 1.000 (resemblyzer): {meaning('resemblyzer', 1.0, 6.0)}"
+    assert result.stdout == f"{said}\nsame, {ALONE.format('same')}\n"
     assert [request.model_name for request in server.requests] == ["speaker_encoder"] * 2
     assert made() == []
+
+
+@pytest.mark.parametrize(
+    ("cosines", "decided", "verdicts"),
+    [
+        ((0.95, 0.9), "same (Resemblyzer same, CAMPPlus same)", ("same", "same")),
+        ((0.6, 0.1), "different (Resemblyzer different, CAMPPlus different)", ("different", "different")),
+        ((0.95, 0.1), "undecided (Resemblyzer same, CAMPPlus different)", ("same", "different")),
+    ],
+)
+def test_two_judges_decide_where_the_server_has_both(
+    server: FakeServer, cosines: tuple[float, float], decided: str, verdicts: tuple[str, str]
+) -> None:
+    def answer(request: Any, context: Any) -> Any:
+        piped = input_bytes(request, "file") == b"piped"
+        first, second = ([c, np.sqrt(1 - c * c)] if piped else [1.0, 0.0] for c in cosines)
+        made = {"encoder": "resemblyzer", "seconds": 12.0, "vectors": {"campplus": second}}
+        return infer_response(
+            {"EMBEDDING": np.array(first, np.float32), "REPORT": json.dumps(made).encode()}, SPEAKER_ENCODER
+        )
+
+    server.speaker_encoder = answer
+    result = heartvoice("similarity", "--url", server.url, "voice.flac", "-", "--json", input=b"piped")
+    facts = json.loads(result.stdout)
+    assert facts["verdict"] == verdicts[0] if verdicts[0] == verdicts[1] else "undecided"
+    for engine, cosine, said in zip(("resemblyzer", "campplus"), cosines, verdicts, strict=True):
+        judge = facts["judges"][engine]
+        assert judge["cosine"] == pytest.approx(cosine, abs=1e-6)
+        assert (judge["verdict"], judge["meaning"]) == (said, meaning(engine, judge["cosine"], 12.0))
+        assert f"cosine {cosine:.3f} ({engine}): {judge['meaning']}" in result.stderr
+    assert facts["decision"] == decided
+    assert decided in result.stderr
+    assert facts["cosine"] == facts["judges"]["resemblyzer"]["cosine"]
+    assert "vectors" not in facts["reports"][0]
 
 
 def test_similarity_as_json_goes_by_the_shorter_recording(server: FakeServer) -> None:
@@ -246,8 +281,8 @@ def test_random_encoders_say_nothing(server: FakeServer) -> None:
     outputs = {"EMBEDDING": np.ones(1, np.float32), "REPORT": json.dumps(made).encode()}
     server.speaker_encoder = lambda request, context: infer_response(outputs, SPEAKER_ENCODER)
     result = heartvoice("similarity", "--url", server.url, "voice.flac", "song.mp3")
-    assert result.stdout.startswith("cosine 1.000 (resemblyzer)\nthe encoder's weights are RANDOM: this says nothing")
-    assert "judge" not in result.stdout
+    assert result.stdout.startswith("cosine 1.000 (resemblyzer): the encoder's weights are RANDOM: this says nothing")
+    assert "no judge decided" in result.stdout
 
 
 # ----------------------------------------------------------------------------------------------------------- errors

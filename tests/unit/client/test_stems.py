@@ -224,6 +224,22 @@ def test_vectors_of_different_encoders_are_not_compared() -> None:
         ({"EMBEDDING": np.ones(4, np.float32), "REPORT": b"{}"}, "EMBEDDING: expected a vector of length 1, got 2"),
         ({"EMBEDDING": np.full(4, np.nan, np.float32), "REPORT": b"{}"}, "EMBEDDING: expected a vector of length 1"),
         ({"EMBEDDING": np.zeros(0, np.float32), "REPORT": b"{}"}, "EMBEDDING: expected a vector of length 1, got 0"),
+        *(
+            (
+                {
+                    "EMBEDDING": np.array([1, 0], np.float32),
+                    "REPORT": b'{"encoder": "e", "seconds": 1, "vectors": %b}' % vectors,
+                },
+                f"REPORT: {text}",
+            )
+            for vectors, text in (
+                (b"[1]", "expected vectors by engine, got [1]"),
+                (b'{"campplus": [1, 1]}', "vectors: campplus: expected a vector of length 1, got 1.41"),
+                (b'{"campplus": [[1]]}', "vectors: campplus: expected a vector of length 1"),
+                (b'{"campplus": ["a"]}', "vectors: campplus: expected numbers"),
+                (b'{"campplus": [NaN]}', "vectors: campplus: expected a vector of length 1"),
+            )
+        ),
         ({"EMBEDDING": np.ones(1, np.float32), "REPORT": b"{}"}, "REPORT: expected encoder and seconds, got {}"),
         ({"EMBEDDING": np.ones(1, np.float32), "REPORT": b"[]"}, "REPORT: expected encoder and seconds, got []"),
         ({"EMBEDDING": np.ones((1, 1), np.float32), "REPORT": b"{}"}, "EMBEDDING: expected FP32 [embedding]"),
