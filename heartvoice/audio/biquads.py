@@ -1,6 +1,7 @@
 """Recursive filters of second order, in series.
 
-Only the solver of banded systems is imported: `scipy.signal` would take 1.3 s and 47 MB in each process of a server.
+Only the solver of banded systems is imported, and with the first block: it takes 0.4 s, and `scipy.signal` would take
+1.3 s and 47 MB in each process of a server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dtbsv
 
 Values = NDArray[np.float64]
 
@@ -47,6 +47,8 @@ class Biquads:
         return np.concatenate(pieces, axis=1) if pieces else np.zeros(block.shape)
 
     def _piece(self, piece: NDArray[np.floating[Any]]) -> Values:
+        from scipy.linalg.blas import dtbsv
+
         values = np.concatenate([self._last[0], piece], axis=1)
         for index, section in enumerate(self._sections):
             (b0, b1, b2), (_, a1, a2) = section[:3], section[3:]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, rfft
 
 from heartvoice import keyed_random
 from heartvoice.audio.dsp import frames, hann
@@ -101,10 +100,12 @@ class StereoImage:
         if not (known[1].any() or self._spectra[1].any() or self._sum.any()):
             self._spectra[:] = 0.0  # the old side's spectra are zero already
             return np.zeros(signals.shape[1])
-        new_spectra = rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
+        from scipy import fft  # at first use: it takes 0.1 s to import
+
+        new_spectra = fft.rfft(frames(known, N_FFT, HOP) * self._window, axis=-1)
         spectra = np.concatenate([self._spectra, new_spectra], axis=1)
         self._spectra = spectra[:, n_hops:]
-        pieces = irfft(_new_side(spectra, self._delays, self._phases), N_FFT, axis=-1) * (self._window / 2.0)
+        pieces = fft.irfft(_new_side(spectra, self._delays, self._phases), N_FFT, axis=-1) * (self._window / 2.0)
         total = np.concatenate([self._sum, np.zeros(signals.shape[1])])
         for index, piece in enumerate(pieces):
             total[index * HOP : index * HOP + N_FFT] += piece

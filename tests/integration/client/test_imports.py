@@ -36,3 +36,10 @@ def test_the_client_imports_nothing_heavy(code: str) -> None:
     code += f"\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_processes_of_a_server_import_scipy_with_its_first_use() -> None:
+    rooms = ", ".join(f"heartvoice.pipeline.{name}" for name in ("in_process", "song_with_voice", "cover"))
+    code = f"import sys, {rooms}; print([name for name in sys.modules if name.startswith('scipy')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

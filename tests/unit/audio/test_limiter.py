@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter1d
 from scipy.signal import resample_poly
 
-from heartvoice.audio.limiter import CEILING_DBTP, HALF_TAPS, MARGIN_DB, OVERSAMPLING, Limiter, TruePeak, limit
+from heartvoice.audio.limiter import (
+    CEILING_DBTP,
+    HALF_TAPS,
+    MARGIN_DB,
+    OVERSAMPLING,
+    Limiter,
+    TruePeak,
+    limit,
+    running_maximum,
+)
 from tests.support.music import singer, song, true_peak_dbtp
 
 RATE_HZ = 48_000
@@ -137,3 +147,10 @@ def test_peaks_lie_where_an_oversampled_signal_has_them() -> None:
     between = points[:, 1:].max(axis=1)
     expected = np.maximum(np.maximum(points[:, 0], between), np.concatenate([[0.0], between[:-1]]))
     assert np.abs(peaks - expected)[: -2 * HALF_TAPS].max() < 0.01 * expected.max()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 8, 273, 500])
+def test_a_running_maximum_is_scipys(size: int) -> None:
+    values = np.random.default_rng(size).standard_normal(500)
+    expected = maximum_filter1d(values, size)[size // 2 : size // 2 + 501 - size]
+    assert np.array_equal(running_maximum(values, size), expected)
