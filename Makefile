@@ -5,6 +5,7 @@ REPOSITORY ?= build/repository/tiny
 SONG ?= song.wav
 COVER ?= cover.wav
 BENCH ?=
+DEMO ?=
 EXAMPLES = heartvoice/examples
 CONSENT = A synthetic voice: nobody's
 BIN = $(VENV)/bin
@@ -15,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 NO_GPU = $(shell $(BIN)/python -c 'import torch; print("" if torch.cuda.is_available() else "not gpu")')
 ALL = --dist loadfile --no-loadscope-reorder -m "$(NO_GPU)"
 
-.PHONY: help song cover test fast nightly coverage faults fuzz bench check licences audit sbom lint-deploy format configs docs reference dist release-check clean
+.PHONY: help song cover test fast nightly coverage faults fuzz bench demo-weights check licences audit sbom lint-deploy format configs docs reference dist release-check clean
 help:
 	@echo "make song    set up, export the tiny preset, serve it with Triton, sing examples/lyrics.txt in a voice to $(SONG)"
 	@echo "make cover   the same server gives a recording that singer: $(COVER)"
@@ -29,8 +30,9 @@ help:
 	@echo "make licences, make audit, make sbom   licences of what is installed; known vulnerabilities (network); build/sbom.json"
 	@echo "make lint-deploy   hadolint, yamllint, and where they are, promtool and (by npm) dclint over deploy/; wheels for aarch64"
 	@echo "make bench   a server under load, about 15 minutes; BENCH=--quick to try; plots in build/load"
+	@echo "make demo-weights   train the preset demo's networks and measure them, in hours; goes on where it was interrupted"
 	@echo "make docs    the documentation site, in build/site; make reference writes its pages on models, settings and weights"
-	@echo "make clean   remove what was built; $(VENV) stays"
+	@echo "make clean   remove what was built; $(VENV) and the trainings in build/demo stay"
 
 song: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
@@ -46,6 +48,10 @@ cover: $(READY)
 bench: $(READY)
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice bench --repository $(REPOSITORY) --plots build/load $(BENCH)
+
+# Two processes of one thread each. Ctrl-C saves their states; the same target goes on from there.
+demo-weights: $(READY)
+	$(BIN)/python -m train.demo all --folder build/demo $(DEMO)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q $(ALL) tests/unit tests/integration
@@ -140,7 +146,8 @@ configs: $(READY)
 	$(BIN)/heartvoice export configs
 
 clean:
-	rm -rf build dist $(SONG) $(COVER) *.egg-info
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name demo -exec rm -rf {} +
+	rm -rf dist $(SONG) $(COVER) *.egg-info
 
 # The embedded server needs a Python with a shared library: said before anything is downloaded.
 # uv installs several times as fast as pip. It takes a package from the first index that has it, whatever the wheel: so it

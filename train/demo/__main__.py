@@ -1,9 +1,13 @@
 """Trains the demo preset's networks and measures them.
 
-    python -m train.demo lm --state build/demo/lm --minutes 60 --output build/demo/weights
-    python -m train.demo evaluate-lm --weights build/demo/weights
+    python -m train.demo all --folder build/demo
+
+does, in this order and the first side by side with the next two, what these do:
+
+    python -m train.demo lm --state build/demo/lm --output build/demo/weights
     python -m train.demo decoder --state build/demo/decoder
     python -m train.demo flow --decoder build/demo/decoder --state build/demo/flow --output build/demo/weights
+    python -m train.demo evaluate-lm --weights build/demo/weights
     python -m train.demo evaluate-codec --weights build/demo/weights --decoder build/demo/decoder
 
 Each command says more by --help.
@@ -14,20 +18,26 @@ from __future__ import annotations
 import argparse
 import sys
 
-from train.demo import codec_commands
+from train.demo import codec_commands, everything
 from train.demo.lm import command as lm
 from train.frame.command import run
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command, and return its exit code."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    made = argparse.ArgumentParser(
         prog="python -m train.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     lm.add(commands)
     codec_commands.add(commands)
-    return run(parser, arguments)
+    everything.add(commands)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command, and return its exit code."""
+    return run(parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from train.demo.flow import CODEC_FOLDER, FlowTask
 from train.demo.renderer import Renderer
 from train.demo.score import Codes
 from train.demo.songs import held_out_song, training_songs
-from train.frame.command import Command, add_training
+from train.frame.command import Command, add_training, positive
 from train.frame.weights import WEIGHTS
 
 if TYPE_CHECKING:
@@ -43,13 +43,19 @@ def add(commands: Subparsers) -> None:
         "and `flow` can start.",
     )  # fmt: skip
     add_training(decoder, Command(decoder_task, DECODER_STEPS))
+    _add_songs(decoder)
     flow = commands.add_parser(
         "flow", help="train the codec's flow from codes to latents, and write the codec's weights",
         description="Trains on the latents of the decoder's state. `--output` writes decoder and flow.",
     )  # fmt: skip
     add_training(flow, Command(flow_task, FLOW_STEPS))
+    _add_songs(flow)
     flow.add_argument("--decoder", type=Path, required=True, metavar="DIR", help=_DECODER)
     _add_evaluation(commands)
+
+
+def _add_songs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--songs", type=positive, default=N_SONGS, help="songs to train on (%(default)s)")
 
 
 def _add_evaluation(commands: Subparsers) -> None:
@@ -71,19 +77,19 @@ def _add_evaluation(commands: Subparsers) -> None:
     judge.set_defaults(run=_evaluate)
 
 
-def decoder_task(_args: argparse.Namespace) -> DecoderTask:
+def decoder_task(args: argparse.Namespace) -> DecoderTask:
     """Build the decoder's task."""
-    return DecoderTask(DEMO_CODEC, Renderer(), _training_codes(), _held_out_codes(), tables.hashes())
+    return DecoderTask(DEMO_CODEC, Renderer(), _training_codes(args.songs), _held_out_codes(), tables.hashes())
 
 
 def flow_task(args: argparse.Namespace) -> FlowTask:
     """Build the flow's task on the decoder's state."""
     decoder, encoder = trained_decoder(DEMO_CODEC, args.decoder)
-    return FlowTask(DEMO_CODEC, decoder, encoder, _training_codes(), _held_out_codes())
+    return FlowTask(DEMO_CODEC, decoder, encoder, _training_codes(args.songs), _held_out_codes())
 
 
-def _training_codes() -> list[Codes]:
-    return [score.codes for score in training_songs(0, N_SONGS)]
+def _training_codes(n_songs: int) -> list[Codes]:
+    return [score.codes for score in training_songs(0, n_songs)]
 
 
 def _held_out_codes() -> list[Codes]:

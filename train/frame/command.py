@@ -52,17 +52,17 @@ def add_training(parser: argparse.ArgumentParser, command: Command) -> None:
         metavar="DIR",
         help="folder of the training's state and log; made if there is none",
     )
-    add("--steps", type=_positive, default=command.steps, help="steps of the whole training (%(default)s)")
+    add("--steps", type=positive, default=command.steps, help="steps of the whole training (%(default)s)")
     add("--minutes", type=float, help="end this sitting after so many minutes; without it, go to the end")
     add("--output", type=Path, metavar="DIR", help="write the weights here at the end of the sitting, done or not")
     add("--seed", type=int, default=0, help="of initial weights and batches (%(default)s)")
-    add("--processes", type=_positive, default=1, help="that average their gradients; each has a batch (%(default)s)")
+    add("--processes", type=positive, default=1, help="that average their gradients; each has a batch (%(default)s)")
     add("--workers", type=int, default=0, help="processes that compose batches ahead, for each of these (%(default)s)")
-    add("--threads", type=_positive, default=1, help="of torch, in each process (%(default)s)")
+    add("--threads", type=positive, default=1, help="of torch, in each process (%(default)s)")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
     add("--bf16", action="store_true", help="compute losses in bfloat16 (autocast)")
     add("--save-minutes", type=float, default=5.0, help="between saved states (%(default)s)")
-    add("--check-steps", type=_positive, default=500, help="between measurements on held-out examples (%(default)s)")
+    add("--check-steps", type=positive, default=500, help="between measurements on held-out examples (%(default)s)")
     parser.set_defaults(run=partial(_run, command))
 
 
@@ -94,13 +94,31 @@ def write_weights(task: Task, state_folder: Path, output: Path) -> None:
         raise TrainingError(f"--state: no training state in {state_folder}")
     task.network.load_state_dict(state.network)
     files = list(task.write(output))
+    path = write_record(task.name, state_folder, output, files)
+    print(json.dumps({"weights": str(output), "about": str(path), "sha256": hashes(output, files)}))
+
+
+def write_record(name: str, state_folder: Path, output: Path, files: list[Path]) -> Path:
+    """Write how a saved state was trained, `training-NAME.json` and `training-NAME.jsonl`; returns the former.
+
+    Args:
+        name: of the training.
+        state_folder: of its state.
+        output: of the weights.
+        files: of the weights that come from it.
+
+    Raises:
+        TrainingError: there is no state.
+    """
+    state = load_state(state_folder)
+    if state is None:
+        raise TrainingError(f"--state: no training state in {state_folder}")
     about = {
         "recipe": dict(state.recipe), "step": state.step, "total": state.total, "seconds": round(state.seconds),
         "torch": str(torch.__version__), "sha256": hashes(output, files),
     }  # fmt: skip
-    write(output / f"training-{task.name}.jsonl", (state_folder / LOG).read_bytes()[: state.log_bytes])
-    path = write(output / f"training-{task.name}.json", json_text(about).encode())
-    print(json.dumps({"weights": str(output), "about": str(path), "sha256": about["sha256"]}))
+    write(output / f"training-{name}.jsonl", (state_folder / LOG).read_bytes()[: state.log_bytes])
+    return write(output / f"training-{name}.json", json_text(about).encode())
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> int:
@@ -124,7 +142,8 @@ def _made(make_task: Callable[[argparse.Namespace], Task], args: argparse.Namesp
     return make_task(args)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read an option that is an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
