@@ -35,12 +35,15 @@ help:
 	@echo "make clean   remove what was built; $(VENV) and the trainings in build/demo stay"
 
 song: $(READY)
+	$(BIN)/heartvoice keys init
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics @examples/lyrics.txt --tags @examples/tags.txt \
 	    --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" --no-vocals convert \
 	    --duration 30 --seed 7 --output $(SONG)
+	$(BIN)/heartvoice verify $(SONG)
 
 cover: $(READY)
+	$(BIN)/heartvoice keys init
 	$(BIN)/heartvoice export --preset tiny --random-weights 0 --repository $(REPOSITORY)
 	$(BIN)/heartvoice cover $(EXAMPLES)/recording.flac --serve $(REPOSITORY) --voice $(EXAMPLES)/voice.flac --consent "$(CONSENT)" \
 	    --output $(COVER) --stems build/stems

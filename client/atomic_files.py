@@ -20,6 +20,7 @@ class AtomicFiles:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._parts: list[PartFile] = []
+        self._stale: list[Path] = []
 
     def make_folder(self, path: Path) -> None:
         """Make a folder if there is none; it vanishes with the block if it is empty then."""
@@ -40,6 +41,10 @@ class AtomicFiles:
             yield file
         self._parts.append(part)
 
+    def drop(self, path: Path) -> None:
+        """Have `place` remove what belongs to a file that it replaces."""
+        self._stale.append(path)
+
     def place(self) -> None:
         """Give every file its name; if one cannot have it, those that have replaced nothing vanish again.
 
@@ -53,6 +58,8 @@ class AtomicFiles:
                 if is_new:
                     undo.callback(part.path.unlink)
             undo.pop_all()
+        for path in self._stale:
+            path.unlink(missing_ok=True)
 
     def __enter__(self) -> AtomicFiles:
         return self

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.encode import AudioFile, AudioWriter
-from heartvoice.client.stem_files import StemsWriter
+from heartvoice.client.stem_files import StemsWriter, StemTag
+from heartvoice.contracts.claims import song_claim
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.contracts.messages import (
     Audio,
@@ -110,8 +111,11 @@ class Song:
             raise InvalidRequestError("stems: expected a song that was asked for with stems=True, got one without")
         with StemsWriter(folder, file_format=file_format, sample_rate_hz=self.sample_rate_hz) as writer:
             writer.write(list(self.stems.values()))
-            comments = {name: self.report.stem_comment(name, self.origin) for name in self.stems}
-            return writer.commit(comments, peak=float(np.abs(self.audio).max(initial=0.0)))
+            tags = {
+                name: StemTag(self.report.stem_comment(name, self.origin), song_claim(self.report, stem=name))
+                for name in self.stems
+            }
+            return writer.commit(tags, peak=float(np.abs(self.audio).max(initial=0.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,9 @@ import numpy as np
 from heartvoice.audio.encode import AudioFile, Spool, audio_format, replaceable
 from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.messages import AudioChunk, Codes, Message, Report, StemsChunk
-from heartvoice.client.stem_files import StemsWriter, stem_folder
+from heartvoice.client.signed_files import encode_signed
+from heartvoice.client.stem_files import StemsWriter, StemTag, stem_folder
+from heartvoice.contracts.claims import ClaimSigner, song_claim
 from heartvoice.contracts.constants import MIX_STEM_NAMES, SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 
@@ -34,15 +36,22 @@ class SongWriter:
     has its `gain_db`; with these undone, the stems add up to the song. Existing files of these names are replaced.
     """
 
-    def __init__(self, output: Path, *, stems_folder: Path | None = None, codes_path: Path | None = None) -> None:
-        """Find out at once whether the files can go there.
+    def __init__(
+        self,
+        output: Path,
+        *,
+        stems_folder: Path | None = None,
+        codes_path: Path | None = None,
+        signer: ClaimSigner | None = None,
+    ) -> None:
+        """Find out at once whether the files can go there; without `signer` they are not signed.
 
         Raises:
             InvalidRequestError: `output` ends in no format, or one of the files or folders has no place.
             OSError: nothing can be written there.
         """
         self._format = audio_format(output)
-        self._path = replaceable(output)
+        self._path, self._signer = replaceable(output), signer
         self._codes_path = None if codes_path is None else replaceable(codes_path)
         self._stems: StemsWriter | None = None
         with ExitStack() as stack:
@@ -51,7 +60,13 @@ class SongWriter:
             if stems_folder is not None:
                 self._check_stems(stem_folder(stems_folder, field="stems"))
                 self._stems = stack.enter_context(
-                    StemsWriter(stems_folder, file_format=self._format, sample_rate_hz=SAMPLE_RATE_HZ, field="stems")
+                    StemsWriter(
+                        stems_folder,
+                        file_format=self._format,
+                        sample_rate_hz=SAMPLE_RATE_HZ,
+                        field="stems",
+                        signer=signer,
+                    )
                 )
             self._open = stack.pop_all()
 
@@ -73,21 +88,33 @@ class SongWriter:
             assert self._stems is not None, "StreamReader lets no stems pass that were not asked for"
             self._stems.write(message.stems)
 
-    def commit(self, report: Report, codes: Codes | None, origin: str = "") -> SongFiles:
-        """Encode everything, tagged as `report` says, and name it; `origin` is the tag of a cover's recording.
+    def commit(
+        self, report: Report, codes: Codes | None, origin: str = "", recording: bytes | None = None
+    ) -> SongFiles:
+        """Encode everything, tagged and signed as `report` says, and name it.
+
+        Args:
+            report: the job's.
+            codes: if they are wanted.
+            origin: the tag of a cover's recording.
+            recording: the encoded file of a cover's recording; its manifest goes into the cover's.
 
         Raises:
+            EngineError: a file could not be signed; then none is written.
             OSError: a file could not be written; then none is, and files that stood there before still do.
         """
         stems = {}
         with AtomicFiles() as files:
-            with files.open(self._path) as file:
-                audio = self._spool.encode(
-                    file, self._path, self._format, self._spool.peak, report.comment_from(origin)
-                )
+            audio = encode_signed(
+                files, self._spool, self._path, peak=self._spool.peak, comment=report.comment_from(origin),
+                claim=song_claim(report, recording), signer=self._signer,
+            )  # fmt: skip
             if self._stems is not None:
-                comments = {name: report.stem_comment(name, origin) for name in MIX_STEM_NAMES}
-                stems = self._stems.fill(files, comments, peak=max(self._spool.peak, self._stems.peak))
+                tags = {
+                    name: StemTag(report.stem_comment(name, origin), song_claim(report, recording, stem=name))
+                    for name in MIX_STEM_NAMES
+                }
+                stems = self._stems.fill(files, tags, peak=max(self._spool.peak, self._stems.peak))
             if self._codes_path is not None:
                 assert codes is not None, "asked for codes, and the stream is complete"
                 with files.open(self._codes_path) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +13,18 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.encode import AudioFile, Spool
 from heartvoice.client.atomic_files import AtomicFiles
+from heartvoice.client.signed_files import encode_signed
+from heartvoice.contracts.claims import Claim, ClaimSigner
 from heartvoice.contracts.constants import AUDIO_FORMATS, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class StemTag:
+    """What a stem's file says of itself: the comment tag, and the claim of its manifest."""
+
+    comment: str
+    claim: Claim
 
 
 class StemsWriter:
@@ -30,8 +41,9 @@ class StemsWriter:
         file_format: str = "wav",
         sample_rate_hz: int = STEM_RATE_HZ,
         field: str = "output",
+        signer: ClaimSigner | None = None,
     ) -> None:
-        """`field` is what messages call the folder.
+        """`field` is what messages call the folder; without `signer` the files are not signed.
 
         Raises:
             InvalidRequestError: there is no such format, or `folder` is no place for a folder.
@@ -40,7 +52,7 @@ class StemsWriter:
         if file_format not in AUDIO_FORMATS:
             raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
         self._folder = stem_folder(folder, field=field)
-        self._format, self._sample_rate_hz = file_format, sample_rate_hz
+        self._format, self._sample_rate_hz, self._signer = file_format, sample_rate_hz, signer
         self._n_stems: int | None = None  # known with the first chunk
         self._spools = [self._new_spool()]  # one at once, to find a folder that takes no files before the work
 
@@ -69,8 +81,8 @@ class StemsWriter:
         """The loudest sample so far."""
         return max(spool.peak for spool in self._spools)
 
-    def commit(self, comments: Mapping[str, str], *, peak: float = 0.0) -> dict[str, AudioFile]:
-        """Encode all stems, in the order of `comments`, which holds their names and tags, and name them together.
+    def commit(self, tags: Mapping[str, StemTag], *, peak: float = 0.0) -> dict[str, AudioFile]:
+        """Encode all stems, in the order of `tags`, which holds their names, and name them together.
 
         A `peak` above their own, that of what they are stems of, turns them down by that instead.
 
@@ -78,19 +90,20 @@ class StemsWriter:
             OSError: one could not be written; then none is, and files that stood there before still do.
         """
         with AtomicFiles() as files:
-            made = self.fill(files, comments, peak=max(peak, self.peak))
+            made = self.fill(files, tags, peak=max(peak, self.peak))
             files.place()
         self.close()
         return made
 
-    def fill(self, files: AtomicFiles, comments: Mapping[str, str], *, peak: float) -> dict[str, AudioFile]:
+    def fill(self, files: AtomicFiles, tags: Mapping[str, StemTag], *, peak: float) -> dict[str, AudioFile]:
         """The first half of `commit`, for stems that appear together with other `files`; `peak` is that of all."""
         files.make_folder(self._folder)
         made = {}
-        for spool, (name, comment) in zip(self._spools, comments.items(), strict=True):
+        for spool, (name, tag) in zip(self._spools, tags.items(), strict=True):
             path = self._folder / f"{name}.{self._format}"
-            with files.open(path) as file:
-                made[name] = spool.encode(file, path, self._format, peak, comment)
+            made[name] = encode_signed(
+                files, spool, path, peak=peak, comment=tag.comment, claim=tag.claim, signer=self._signer
+            )
         return made
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from heartvoice.audio.encode import AudioFile
 from heartvoice.client.messages import Audio, StemsReport
-from heartvoice.client.stem_files import StemsWriter
+from heartvoice.client.stem_files import StemsWriter, StemTag
+from heartvoice.contracts.claims import separation_claim
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
 
@@ -58,4 +59,11 @@ class Stems(Mapping[str, Audio]):
         """
         with StemsWriter(folder, file_format=file_format) as writer:
             writer.write(list(self._stems.values()))
-            return writer.commit({source: self.report.comment(source, self.origin) for source in self._stems})
+            return writer.commit(
+                {
+                    source: StemTag(
+                        self.report.comment(source, self.origin), separation_claim(self.report, source, None)
+                    )
+                    for source in self._stems
+                }
+            )

@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A test process has servers and calls of gRPC under way when it forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# No keys: commands neither sign with those of whoever runs the tests nor trust them.
+os.environ["HEARTVOICE_KEYS"] = "/nonexistent/heartvoice-keys"
 
 LONGEST = (
     "integration/test_voices.py", "integration/test_covers.py", "integration/test_serve.py",

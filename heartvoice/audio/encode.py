@@ -50,6 +50,8 @@ class AudioFile:
     peak: float
     gain_db: float
     comment: str
+    signed: bool = False
+    """A C2PA manifest is in it, or beside it as NAME.c2pa where the format has no place for one."""
 
 
 def generated_tag(data: bytes) -> str:
@@ -284,7 +286,7 @@ class PartFile:
     def filling(self) -> Iterator[IO[bytes]]:
         """Yield the open file; it is synced to disk when the block ends."""
         try:
-            with self._part.open("xb") as file:
+            with self._part.open("x+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

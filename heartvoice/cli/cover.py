@@ -25,6 +25,7 @@ from heartvoice.cli.options import (
 )
 from heartvoice.cli.output import print_summary, write_song
 from heartvoice.cli.own_server import Job
+from heartvoice.cli.signing import KeysOption, open_signing
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.caller_names import job_names
 from heartvoice.client.inputs import job_inputs
@@ -43,6 +44,7 @@ def cover(
         Path, typer.Option("-o", "--output", help="The cover: .wav, .flac, .mp3 or .ogg. An existing file is replaced.")
     ] = Path("cover.wav"),
     stems: StemsOption = None,
+    keys: KeysOption = None,
     as_json: JsonOption = False,
     voice: VoiceOption = "",
     consent: ConsentOption = "",
@@ -70,13 +72,14 @@ def cover(
         reference_check,
     )  # fmt: skip
     job = Job("cover", job_inputs(request), job_names(request))
+    signing = open_signing(keys)
     with (
-        SongWriter(output, stems_folder=stems) as files,
+        SongWriter(output, stems_folder=stems, signer=signing.signer) as files,
         server.client("the cover was cancelled and no file written", job) as client,
     ):
         stream = client.stream_cover(
             request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
             reference_check=reference_check, events=True, **wanted,
         )  # fmt: skip
-        made = write_song(stream, files, origin=request.recording.origin)
+        made = write_song(stream, files, recording=request.recording, unsigned=signing.unsigned)
     print_summary(made, as_json=as_json)

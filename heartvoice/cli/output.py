@@ -16,7 +16,9 @@ from heartvoice.cli.option_names import by_option
 from heartvoice.cli.progress import progress_view
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event, Report
+from heartvoice.client.recordings import Recording
 from heartvoice.client.song_files import SongFiles, SongWriter
+from heartvoice.contracts.claims import sidecar_path
 from heartvoice.contracts.network_names import describe
 
 if TYPE_CHECKING:
@@ -30,15 +32,20 @@ class Delivered:
     report: Report
     timings: dict[str, Any]
     files: SongFiles
+    unsigned: str = ""
+    """Why the files are not signed; "" if they are."""
 
 
-def write_song(stream: Generator[Message, None, None], files: SongWriter, *, origin: str = "") -> Delivered:
+def write_song(
+    stream: Generator[Message, None, None], files: SongWriter, *, recording: Recording | None = None, unsigned: str = ""
+) -> Delivered:
     """Stream a song into its files with a progress display; a failure leaves no file.
 
     Args:
         stream: the messages; always closed, which cancels an unfinished job.
         files: the output files; committed at the end.
-        origin: tag of a cover's source recording.
+        recording: of a cover.
+        unsigned: why the files are not signed.
     """
     from heartvoice.client.collect import SongCollector
 
@@ -51,7 +58,8 @@ def write_song(stream: Generator[Message, None, None], files: SongWriter, *, ori
             if isinstance(message, Event):
                 view.show(message)
         report, timings = collector.finish()
-        return Delivered(report, timings, files.commit(report, collector.codes, origin))
+        origin, source = ("", None) if recording is None else (recording.origin, recording.file)
+        return Delivered(report, timings, files.commit(report, collector.codes, origin, source), unsigned)
 
 
 def print_summary(made: Delivered, *, as_json: bool, told: Collection[str] = ()) -> None:
@@ -80,6 +88,7 @@ def file_facts(file: AudioFile) -> dict[str, Any]:
         "peak": file.peak,
         "gain_db": file.gain_db,
         "comment": file.comment,
+        "signed": file.signed,
     }
 
 
@@ -100,6 +109,7 @@ def result(made: Delivered) -> dict[str, Any]:
         "random_weights": report.random_weights,
         "converted": report.converted,
         "warnings": list(report.warnings),
+        "unsigned_because": made.unsigned or None,
         "timings": made.timings,
         "report": dict(report.raw),
     }
@@ -121,6 +131,7 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
         lines.append(f"codes: {files.codes_path}")
     lines += [f"{name}: {stem.path}" for name, stem in files.stems.items()]
     lines += _stem_gain_lines(files)
+    lines += signature_lines(file, made.unsigned)
     lines += [f"warning: {by_option(warning)}" for warning in report.warnings if warning not in told]
     if report.converted is False:
         what = "recording as it was" if report.recorded else "song as it was written"
@@ -128,6 +139,14 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
     if report.random_weights:
         lines += random_weights_lines(report.networks, "this is noise, not music")
     return lines
+
+
+def signature_lines(file: AudioFile, unsigned: str) -> list[str]:
+    """Return a line that says whether a file is signed, and if not, why."""
+    if file.signed:
+        beside = f", with its manifest beside it: {sidecar_path(file.path)}" if file.format == "ogg" else ""
+        return [f"signed{beside}; `heartvoice verify` checks it"]
+    return [f"not signed: {unsigned}"]
 
 
 def random_weights_lines(networks: Mapping[str, str], meaning: str) -> list[str]:

@@ -14,13 +14,16 @@ from rich.console import Console
 from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.option_names import by_option
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
-from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, speed_line
+from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, signature_lines, speed_line
 from heartvoice.cli.own_server import Job
 from heartvoice.cli.progress import progress_view
+from heartvoice.cli.signing import KeysOption, open_signing
 from heartvoice.client.caller_names import input_names
 from heartvoice.client.inputs import as_sources, stems_inputs
 from heartvoice.client.messages import Event, StemsChunk, StemsReport
-from heartvoice.client.stem_files import StemsWriter, stem_folder
+from heartvoice.client.recordings import Recording
+from heartvoice.client.stem_files import StemsWriter, StemTag, stem_folder
+from heartvoice.contracts.claims import ClaimSigner, separation_claim
 from heartvoice.contracts.constants import AUDIO_FORMATS
 from heartvoice.errors import InvalidRequestError
 
@@ -41,6 +44,7 @@ def separate(
     file_format: Annotated[
         str, typer.Option("--format", metavar="|".join(AUDIO_FORMATS), help="How the stems are written.")
     ] = "wav",
+    keys: KeysOption = None,
     as_json: JsonOption = False,
     server: ServerChoice,
 ) -> None:
@@ -58,23 +62,28 @@ def separate(
     if file_format not in AUDIO_FORMATS:
         raise InvalidRequestError(f"format: expected {', '.join(AUDIO_FORMATS)}, got {file_format!r}")
     stem_folder(output)
+    signing = open_signing(keys)
     job = Job("demucs", stems_inputs(checked, wanted), input_names(checked))
     with server.client("the separation was cancelled and no file written", job) as client:
         stream = client.stream_stems(checked, sources=wanted, events=True)
-        report, timings, files = write_stems(stream, output, file_format, checked.origin)
+        report, timings, files = write_stems(stream, output, file_format, checked, signing.signer)
     if as_json:
-        print(json.dumps(_result(report, timings, files)))
-    print_lines(_summary(report, timings, files), Console(stderr=as_json))
+        print(json.dumps(_result(report, timings, files) | {"unsigned_because": signing.unsigned or None}))
+    print_lines([*_summary(report, timings, files), *_signatures(files, signing.unsigned)], Console(stderr=as_json))
 
 
 def write_stems(
-    stream: Generator[StemsMessage, None, None], folder: Path, file_format: str, origin: str
+    stream: Generator[StemsMessage, None, None],
+    folder: Path,
+    file_format: str,
+    recording: Recording,
+    signer: ClaimSigner | None,
 ) -> tuple[StemsReport, dict[str, Any], dict[str, AudioFile]]:
     """Stream stems into files with a progress display; a failure leaves no file. Memory is bounded."""
     from heartvoice.client.collect import StemsCollector
 
     with (
-        StemsWriter(folder, file_format=file_format) as writer,
+        StemsWriter(folder, file_format=file_format, signer=signer) as writer,
         closing(stream),
         progress_view(Console(stderr=True)) as view,
     ):
@@ -86,7 +95,15 @@ def write_stems(
             elif isinstance(message, Event):
                 view.show(message)
         report, timings = collector.finish()
-        return report, timings, writer.commit({source: report.comment(source, origin) for source in report.sources})
+        tags = {
+            source: StemTag(report.comment(source, recording.origin), separation_claim(report, source, recording.file))
+            for source in report.sources
+        }
+        return report, timings, writer.commit(tags)
+
+
+def _signatures(files: dict[str, AudioFile], unsigned: str) -> list[str]:
+    return signature_lines(next(iter(files.values())), unsigned)
 
 
 def _result(report: StemsReport, timings: dict[str, Any], files: dict[str, AudioFile]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from heartvoice.cli.options import (
 )
 from heartvoice.cli.output import print_lines, print_summary, write_song
 from heartvoice.cli.own_server import Job
+from heartvoice.cli.signing import KeysOption, open_signing
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.caller_names import job_names
 from heartvoice.client.inputs import job_inputs
@@ -56,6 +57,7 @@ def song(
         typer.Option(metavar="FILE.npy", help="Codes of an earlier song, to be decoded again instead of written anew."),
     ] = None,
     stems: StemsOption = None,
+    keys: KeysOption = None,
     as_json: JsonOption = False,
     voice: VoiceOption = "",
     consent: ConsentOption = "",
@@ -92,12 +94,13 @@ def song(
     )
     job = Job("song", job_inputs(request), job_names(request))
     print_lines((f"warning: {warning}" for warning in request.warnings), Console(stderr=True))
+    signing = open_signing(keys)
     codes_path = output.with_name(f"{output.stem}.codes.npy") if settings.get("return_codes") else None
     with (
-        SongWriter(output, stems_folder=stems, codes_path=codes_path) as files,
+        SongWriter(output, stems_folder=stems, codes_path=codes_path, signer=signing.signer) as files,
         server.client("the song was cancelled and no file written", job) as client,
     ):
-        made = write_song(client.stream(request, events=True), files)
+        made = write_song(client.stream(request, events=True), files, unsigned=signing.unsigned)
     print_summary(made, as_json=as_json, told=request.warnings)
 
 

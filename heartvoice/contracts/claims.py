@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import IO, Any, Protocol
+
+from heartvoice.contracts.messages import Report, StemsReport
+
+_FACTS = ("heartvoice", "preset", "precision", "contract", "networks", "random_weights", "seed", "settings")
+"""Fields of a report that a manifest repeats. Never the voice's sha256, by which servers know it, nor any text."""
 
 
 class Making(Enum):
@@ -44,6 +50,37 @@ class Claim:
     watermark: Mapping[str, Any] = field(default_factory=dict)
     stem: str = ""
     attribution: str = ""
+
+
+def song_claim(report: Report, recording: bytes | None = None, *, stem: str = "") -> Claim:
+    """Return the claim of a song or cover, or of one stem of its mix; `recording` is a cover's encoded source."""
+    converted = report.converted is True
+    of_recording = Making.CONVERTED if converted else Making.PASSED
+    making = of_recording if report.recorded else Making.CREATED
+    return Claim(
+        making,
+        _facts(report.raw),
+        voice_sha256=report.raw.get("voice_sha256") if converted else None,
+        consent_record=report.raw.get("consent_record") if converted else None,
+        recording=recording if report.recorded else None,
+        watermark={} if stem else report.raw.get("watermark", {}),  # the mark is in the mix alone
+        stem=stem,
+        attribution=report.raw.get("attribution", ""),
+    )
+
+
+def separation_claim(report: StemsReport, stem: str, recording: bytes | None) -> Claim:
+    """Return the claim of a stem that was separated from `recording`, an encoded file."""
+    return Claim(Making.SEPARATED, _facts(report.raw), recording=recording, stem=stem)
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the manifest of a file lies whose format has no place for one."""
+    return path.with_suffix(".c2pa")
+
+
+def _facts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: raw[name] for name in _FACTS if name in raw}
 
 
 class ClaimSigner(Protocol):

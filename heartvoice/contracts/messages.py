@@ -203,8 +203,7 @@ class Report:
         """The comment tag, if the song was made from a recording with the tag `origin`."""
         if self.converted is False and self.recorded:
             return passthrough_provenance(origin=origin)
-        voice = None if self.converted is False else self.raw.get("voice_sha256")
-        return provenance(self.seed, random_weights=self.random_weights, voice_sha256=voice)
+        return provenance(self.seed, random_weights=self.random_weights)
 
     def stem_comment(self, stem: str, origin: str = "") -> str:
         """The comment tag of one stem's file."""

@@ -8,11 +8,9 @@ GENERATED = "AI-generated"
 """The mark that a file keeps through every later step."""
 
 
-def provenance(seed: int, *, random_weights: bool, voice_sha256: str | None = None) -> str:
-    """The comment tag of a generated song: generator, seed and voice."""
+def provenance(seed: int, *, random_weights: bool) -> str:
+    """The comment tag of a generated song: generator and seed. Never the voice's hash, by which servers know it."""
     parts = [f"{GENERATED}; heartvoice {__version__}; seed {seed}"]
-    if voice_sha256:
-        parts.append(f"voice {voice_sha256[:12]}")
     if random_weights:
         parts.append("random weights")
     return "; ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import IO
 
 MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
@@ -38,8 +37,3 @@ def _id3_bytes(head: bytes) -> int:
     for byte in head[6:_ID3_HEADER_BYTES]:
         size = size << 7 | byte & 0x7F
     return _ID3_HEADER_BYTES + size
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return where the manifest of a file lies that has no place for it."""
-    return path.with_suffix(".c2pa")

@@ -10,9 +10,10 @@ from typing import IO, Any, Literal
 
 import c2pa
 
+from heartvoice.contracts.claims import sidecar_path
 from heartvoice.errors import InvalidRequestError
 from heartvoice.provenance.certificates import read_chain
-from heartvoice.provenance.formats import MEDIA_TYPES, SIDECAR_ONLY, container_of, sidecar_path
+from heartvoice.provenance.formats import MEDIA_TYPES, SIDECAR_ONLY, container_of
 from heartvoice.provenance.library import offline
 from heartvoice.provenance.manifest import SOFT_BINDING_LABEL, SONG_LABEL
 

@@ -71,7 +71,7 @@ def test_cover_writes_a_tagged_file_and_says_what_changed(server: FakeServer, na
     assert "separating: 10/20 frames" in result.stderr
     with soundfile.SoundFile(f"out.{name}") as file:
         assert (file.frames, file.samplerate) == (76_800, 48_000)
-        tag = f"AI-generated; heartvoice {__version__}; seed 7; voice 0123456789ab; random weights"
+        tag = f"AI-generated; heartvoice {__version__}; seed 7; random weights"
         assert file.comment == tag
         assert name in ("mp3", "ogg") or np.abs(file.read().T - samples(0, 76_800)).max() < 1e-6
     assert made() == [f"out.{name}"]

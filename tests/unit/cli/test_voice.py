@@ -64,7 +64,7 @@ def test_a_song_in_a_voice_is_tagged_and_says_what_changed(server: FakeServer) -
     ):
         assert text in result.stdout
     assert "NOT CONVERTED" not in result.stdout
-    assert soundfile.SoundFile("song.wav").comment == f"{TAG}; voice 0123456789ab; random weights"
+    assert soundfile.SoundFile("song.wav").comment == f"{TAG}; random weights"
     assert made() == ["song.wav"]
 
 
@@ -291,3 +291,21 @@ def test_a_full_disk_leaves_neither_song_nor_stems(
     assert result.exit_code == 1
     assert result.stderr.endswith(f"error: {path}: No space left on device\n")
     assert made() == []
+
+
+def test_what_is_written_with_keys_is_signed_until_a_sample_changes(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTVOICE_KEYS", "own-keys")
+    assert heartvoice("keys", "init").exit_code == 0
+    for job, name in ((SUNG, "song.wav"), (COVER, "cover.wav")):
+        facts = json.loads(run(server, job, "--json").stdout)
+        assert (facts["signed"], facts["unsigned_because"]) == (True, None)
+        checked = heartvoice("verify", name, "--json")
+        assert (checked.exit_code, json.loads(checked.stdout)["state"]) == (0, "trusted"), checked.output
+        data = bytearray(Path(name).read_bytes())
+        data[2000] ^= 1
+        Path(name).write_bytes(data)
+        assert heartvoice("verify", name).exit_code == 1
+    plain = json.loads(run(server, SUNG, "--json", "--keys", "off").stdout)
+    assert (plain["signed"], plain["unsigned_because"]) == (False, "--keys off")

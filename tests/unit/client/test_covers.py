@@ -67,7 +67,7 @@ def test_a_cover_arrives_whole_with_report_and_timings(server: FakeServer, calle
     assert (made.report.f0["change_semitones"], made.report.pitch["shift_semitones"]) == (-2.0, 0.0)
     assert made.report.warnings == ()
     assert 0 < made.timings["ttfa_s"] <= made.timings["total_s"]
-    assert made.report.comment.endswith("; voice 0123456789ab; random weights")
+    assert made.report.comment.endswith("; random weights")
 
 
 def test_a_cover_request_carries_both_files_consent_and_settings(server: FakeServer, caller: Caller) -> None:

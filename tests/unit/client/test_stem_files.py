@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.client.stem_files import StemsWriter
+from heartvoice.client.stem_files import StemsWriter, StemTag
+from heartvoice.contracts.claims import Claim, Making
 from heartvoice.errors import InvalidRequestError
 from tests.support.callers import listing
 
@@ -19,9 +20,10 @@ def noise(n_stems: int = 3, level: float = 0.3, n_samples: int = 44_100) -> Any:
     return np.random.default_rng(0).uniform(-level, level, (n_stems, 2, n_samples)).astype(np.float32)
 
 
-def comments(n_stems: int = 3) -> dict[str, str]:
+def comments(n_stems: int = 3) -> dict[str, StemTag]:
     """A name and a tag for each."""
-    return {f"stem{index}": f"tag {index}" for index in range(n_stems)}
+    claim = Claim(Making.SEPARATED, {})
+    return {f"stem{index}": StemTag(f"tag {index}", claim) for index in range(n_stems)}
 
 
 def test_loud_stems_still_add_up_to_the_mix(tmp_path: Path) -> None:

@@ -56,9 +56,7 @@ def test_a_song_in_a_voice_reports_what_a_cover_does(server: FakeServer, caller:
     assert song.report.similarity == {"encoder": "resemblyzer", "before": 0.41, "after": 0.83}
     assert (song.report.f0["change_semitones"], song.report.pitch["shift_semitones"]) == (-2.0, 0.0)
     assert song.stems is None
-    assert song.report.comment == (
-        f"AI-generated; heartvoice {__version__}; seed 7; voice 0123456789ab; random weights"
-    )
+    assert song.report.comment == (f"AI-generated; heartvoice {__version__}; seed 7; random weights")
 
 
 def test_voice_consent_modes_and_settings_are_sent(server: FakeServer, caller: Caller) -> None:
