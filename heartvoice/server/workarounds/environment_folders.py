@@ -3,8 +3,11 @@
 Fault (Triton 2.51): each Python backend makes an empty folder `/tmp/python_env_XXXXXX`, wherever TMPDIR is, and removes
     it only when the server ends by itself. After a kill, ours at a stop included, it stays.
 Does: nothing outside of the server says whose such a folder is, so its name is read from the server's memory when that
-    is ready or is stopped, and kept in the run's folder. It goes with its run: at the stop, or after a kill at the next
-    start.
+    is ready or stopped, and kept in the run's folder. It goes with its run: at the stop, or after a kill at
+    the next start.
+Tried: no working directory, environment, argument, mapped or open file of the server or of its models' processes names
+    the folders (17 processes, all of /proc). Their times do not tell servers apart that start together: the two of one
+    server were made 0.27 s after it began. The place is a constant in the server.
 Test: `test_a_killed_server_leaves_nothing_after_the_next_start`, `test_a_folder_that_is_in_use_stays`
 Delete when: the folders go with their process, or their place can be chosen.
 """
