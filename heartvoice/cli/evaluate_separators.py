@@ -1,4 +1,4 @@
-"""The commands `heartvoice evaluate DIR` and `heartvoice evaluate separators DIR`."""
+"""The commands `heartvoice evaluate DIR`, `heartvoice evaluate separators DIR` and `heartvoice evaluate gate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from heartvoice.cli.evaluate import evaluate, progress_bar
+from heartvoice.cli.gate import gate
 from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.errors import InvalidRequestError
@@ -29,9 +30,11 @@ class EvaluateGroup(TyperGroup):
 
 
 app = typer.Typer(
-    name="evaluate", cls=EvaluateGroup, add_completion=False, help="Measure covers, or compare separators on songs."
-)
+    name="evaluate", cls=EvaluateGroup, add_completion=False,
+    help="Measure covers, compare separators on songs, or find out whether the sound became worse.",
+)  # fmt: skip
 app.command(_COVERS)(evaluate)
+app.command("gate")(gate)
 
 
 @app.command()

@@ -176,7 +176,7 @@ def _analyse(evaluation: Evaluation, role: str, recording: Recording, judges: Ju
     audio16 = resample(mono, rate_hz, SPEECH_RATE_HZ)
     if not len(audio16):
         raise InvalidRequestError(f"{evaluation.files[role]}: expected sound, got {recording.duration_s:.3g} s")
-    offset, gain = _to_judged_level(audio16)
+    offset, gain = to_judged_level(audio16)
     audio16, mono = ((audio - offset) * gain for audio in (audio16, mono))
     if judges is None:
         return Side(audio16)
@@ -184,7 +184,7 @@ def _analyse(evaluation: Evaluation, role: str, recording: Recording, judges: Ju
     return Side(audio16, log_mel_db(resample(mono, rate_hz, STEM_RATE_HZ)), contour)
 
 
-def _to_judged_level(audio16: Samples) -> tuple[np.float32, np.float32]:
+def to_judged_level(audio16: Samples) -> tuple[np.float32, np.float32]:
     """Offset of [N] at 16 kHz, and the gain that brings its voice to `JUDGED_DBFS`; 1 for a silent recording."""
     level = voice_level(loudness_levels(audio16))
     gain_db = JUDGED_DBFS - level if level >= SILENCE_DBFS else 0.0

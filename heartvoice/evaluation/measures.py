@@ -27,6 +27,8 @@ SI_SDR_LIMIT_DB = 100.0
 """Limits of SI-SDR: at the upper one the error is rounding, at the lower one nothing of the truth is left."""
 MIN_COMPARED_S = 0.5
 """Least duration voiced in both; correlation and percentiles of less are meaningless."""
+WITHIN_CENTS = 50.0
+"""Distance up to which a pitch counts as the right one."""
 N_MELS = 128
 MEL_RANGE_DB = 80.0
 """Range below the loudest of two recordings; softer values count as silence."""
@@ -130,6 +132,29 @@ def compare_f0(before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any
         p90_cents=float(np.percentile(off, 90)),
         voicing_agreement=float(np.mean((before > VOICED_ABOVE_HZ) == (after > VOICED_ABOVE_HZ))),
     )
+
+
+def pitch_kept(
+    wanted: NDArray[np.float64], rendered: NDArray[np.float32], decoded: NDArray[np.float32]
+) -> tuple[float | None, float | None]:
+    """Compare contours of equal length.
+
+    Args:
+        wanted: the score's pitch, [T].
+        rendered: tracked in the rendered voice; frames where it is not the score's (consonants, changes of notes, the
+            tracker's errors) do not count.
+        decoded: tracked in the decoded voice.
+
+    Returns:
+        Share of the frames that count in which the decoded voice is within 50 cents of the score, and the median
+        distance in cents of its voiced ones; None if there are none.
+    """
+    with np.errstate(invalid="ignore"):
+        counted = np.abs(cents_between(wanted, rendered)) <= WITHIN_CENTS
+        off = np.abs(cents_between(wanted, decoded))[counted]
+        kept = off <= WITHIN_CENTS
+    voiced = off[np.isfinite(off)]
+    return (float(kept.mean()) if len(off) else None, float(np.median(voiced)) if len(voiced) else None)
 
 
 def _correlation(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float | None:

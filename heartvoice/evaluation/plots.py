@@ -47,11 +47,20 @@ def draw(evaluation: Evaluation, evidence: Evidence, folder: Path) -> list[Path]
     paths = []
     for name, figure in drawn.items():
         if figure is not None:
-            FigureCanvasAgg(figure)
-            with replacing(folder / name) as file:
-                figure.savefig(file, format="png", dpi=_DPI)
+            save(figure, folder / name)
             paths.append(folder / name)
     return paths
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, in place of an older one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    FigureCanvasAgg(figure)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=_DPI)
 
 
 def shown(one: Side, other: Side) -> tuple[float, float]:

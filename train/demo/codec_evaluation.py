@@ -13,7 +13,7 @@ from heartvoice import keyed_random
 from heartvoice.audio.dsp import resample
 from heartvoice.contracts.constants import F0_RATE_HZ, SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.lyrics import LyricJudge
-from heartvoice.evaluation.measures import cents_between, log_mel_db, mel_distance_db, si_sdr_db
+from heartvoice.evaluation.measures import log_mel_db, mel_distance_db, pitch_kept, si_sdr_db
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.scalar import quantize
 from heartvoice.stages.f0 import F0Stage
@@ -23,7 +23,6 @@ from train.demo.harmony import singer_hz
 from train.demo.score import Codes, Score
 from train.demo.score_encoder import ScoreEncoder, stereo_targets
 
-WITHIN_CENTS = 50.0
 BARS: dict[str, float] = {"oracle_si_sdr_db": 18.0, "flow_si_sdr_db": 16.0, "f0_within_50": 0.97}
 """Least means over the songs."""
 
@@ -160,29 +159,6 @@ def score_pitch(codes: Codes, n_values: int) -> NDArray[np.float64]:
     notes = [layout.read_note(int(code)) for code in codes[layout.NOTE]]
     hz = [0.0 if note is None else singer_hz(note.singer, note.pitch) for note in notes]
     return np.array([hz[frame] for frame in frames])
-
-
-def pitch_kept(
-    wanted: NDArray[np.float64], rendered: NDArray[np.float32], decoded: NDArray[np.float32]
-) -> tuple[float | None, float | None]:
-    """Compare contours of equal length.
-
-    Args:
-        wanted: the score's pitch, [T].
-        rendered: tracked in the rendered voice; frames where it is not the score's (consonants, changes of notes, the
-            tracker's errors) do not count.
-        decoded: tracked in the decoded voice.
-
-    Returns:
-        Share of the frames that count in which the decoded voice is within 50 cents of the score, and the median
-        distance in cents of its voiced ones; None if there are none.
-    """
-    with np.errstate(invalid="ignore"):
-        counted = np.abs(cents_between(wanted, rendered)) <= WITHIN_CENTS
-        off = np.abs(cents_between(wanted, decoded))[counted]
-        kept = off <= WITHIN_CENTS
-    voiced = off[np.isfinite(off)]
-    return (float(kept.mean()) if len(off) else None, float(np.median(voiced)) if len(voiced) else None)
 
 
 def _pitch(f0: F0Stage | None, score: Score, rendered: Samples, decoded: Samples) -> tuple[float | None, float | None]:

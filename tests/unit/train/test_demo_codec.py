@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from heartvoice.config.presets import DEMO_CODEC
+from heartvoice.evaluation.measures import pitch_kept
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.scalar import LEVELS
 from heartvoice.models.load import Checkpoint, load_network
@@ -22,7 +23,7 @@ from train.demo import codec_commands, decoder, flow, layout, polyphase
 from train.demo.__main__ import main
 from train.demo.audio_losses import losses
 from train.demo.code_vectors import SHARES, start_code_vectors
-from train.demo.codec_evaluation import CodecFigures, missed, pitch_kept, score_pitch, summary
+from train.demo.codec_evaluation import CodecFigures, missed, score_pitch, summary
 from train.demo.codec_network import codebooks, new_decoder, new_flow
 from train.demo.codec_states import trained_decoder
 from train.demo.crops import PARTS, cut, mix, only, without
