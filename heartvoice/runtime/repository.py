@@ -29,8 +29,8 @@ from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
 """Index of the repository, at its root. It is written last, so its presence means a complete export."""
-FORMAT = 1
-"""Version of what an exported repository and this code must agree on, such as the import paths of its adapters."""
+FORMAT = 2
+"""Version of what an exported repository and this code must agree on: tensors of models, import paths of adapters."""
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"
 _AGAIN = "run `heartvoice export` again"
