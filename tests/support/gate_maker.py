@@ -23,15 +23,16 @@ _CONFUSED = 0.2
 SONG, COVER = "song 1", "cover 1"
 
 
-def _short(number: int, colour: str) -> Score:
-    tags = Tags(tempo="fast", mood="happy", style="pop", chords="piano", lead="flute", gender="male", colour=colour)
+def _short(number: int, singer: str) -> Score:
+    gender, colour = singer.split()
+    tags = Tags(tempo="fast", mood="happy", style="pop", chords="piano", lead="flute", gender=gender, colour=colour)
     return compose(tags, write_lyrics(HELD_OUT_SEED + number, 1, keep=is_held_out).text, COMPOSED_AS)
 
 
 def small_world() -> DemoWorld:
-    """A song of one line, and a cover of it for another man's voice."""
-    score = _short(1, "warm")
-    return DemoWorld({SONG: score}, (Cover(COVER, score, layout.SINGERS.index("male bright"), _short(2, "bright")),))
+    """A song of one line, and a cover of it for a woman's voice: a little singing tells that it is another's."""
+    score, target = _short(1, "male warm"), "female bright"
+    return DemoWorld({SONG: score}, (Cover(COVER, score, layout.SINGERS.index(target), _short(2, target)),))
 
 
 class StandIn:

@@ -71,6 +71,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("cover words", "lyric error of the vocals", "of words", "lower", 0.02, form=".3f"),
     Measure("cover mel", "mel distance of the vocals", "dB", "lower", 0.1),
     Measure("cover instrumental", "SI-SDR of the instrumental", "dB", "higher", 0.2),
+    Measure("cover stems", "SI-SDR of the mix to its stems", "dB", "higher", 1.0),
     Measure("cover loudness", "loudness off the recording's", "LU", "lower", 0.2),
     Measure("cover peak", "true peak off the recording's", "dB", "lower", 0.3),
     Measure("cover dnsmos_overall", "DNSMOS of the vocals, overall", "1 to 5", "higher", 0.05),
@@ -177,6 +178,7 @@ def measure_cover(cover: CoverTaken, judges: Judges) -> Values:
         "words": _words(judges, cover.lyrics, {"vocals": after16}).get("vocals"),
         "mel": _mel_db(made.vocals, sounds.wanted) if sounds.same_pitches else None,
         "instrumental": si_sdr_db(made.instrumental, sounds.instrumental),
+        "stems": si_sdr_db(made.audio, made.vocals + made.instrumental),
         "streamed": si_sdr_db(made.audio, made.whole),
         **_levels(made.audio, recording),
     }

@@ -35,7 +35,8 @@ FOUND_BY = {
     "hot language model": {"song codes_words", "song rules"},
     "wrong lyrics": {"song codes_words"},
     "mix clipped": {"song si_sdr", "song loudness", "song peak", "cover peak"},
-    "stem dropped": {"song si_sdr", "cover loudness"},
+    "stem dropped": {"song si_sdr", "cover stems"},
+    "wrong voice": {"cover likeness"},
 }
 """What must be worse, whatever else is."""
 
@@ -75,6 +76,7 @@ def test_a_system_like_its_oracle_has_good_numbers_and_passes(bench: Bench) -> N
     assert level["song f0"]["song 1"][0] < 10
     assert level["song codes_words"]["song 1"] == (0.0, 0.0, 0.0)
     assert level["song streamed"]["song 1"] == (100.0, 100.0, 100.0)
+    assert level["cover likeness"]["cover 1"][0] > 0.9
     assert bench.worse(bench.maker) == set()
 
 

@@ -177,5 +177,5 @@ def test_places_where_files_cannot_go_are_refused_at_once(tmp_path: Path, argume
     (tmp_path / "taken/vocals.wav").mkdir(parents=True)
     paths = {name: tmp_path / path for name, path in ({"output": "song.wav"} | arguments).items()}
     with pytest.raises(InvalidRequestError) as caught:
-        SongWriter(paths.pop("output"), **paths)
+        SongWriter(paths["output"], stems_folder=paths.get("stems_folder"), codes_path=paths.get("codes_path"))
     assert str(caught.value).startswith(text)
