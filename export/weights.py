@@ -258,10 +258,11 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
 
 
 def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None = None) -> Weights:
-    """Open the weights of language model and codec; all other networks are published ones, or random.
+    """Open the weights of language model and codec, and of htdemucs; other networks are published ones, or random.
 
     Args:
-        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`.
+        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`, and if the
+            preset's separator is htdemucs, `demucs/`.
         preset: as for `official_weights`.
         seed: of the random weights.
         separator: as for `random_weights`.
@@ -271,6 +272,9 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
     """
     sized, sources, generation = _song_files(folder, preset)
     tokenizer = _text(folder / TOKENIZER)
+    if isinstance(preset.separator, SeparatorConfig):
+        found, sources["separator"] = open_separator(folder / "demucs", preset.separator)
+        sized = replace(sized, separator=found)
     for network, source in sources.items():
         verify(source, network_sizes(sized, network))
     drawn = random_weights(sized, seed, separator)

@@ -310,11 +310,15 @@ _DEMO = Preset(name="demo", lm=DEMO_LM, codec=DEMO_CODEC, svc=_TINY.svc, style=_
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _DEMO, _OSS_3B)}
 
+DEMO_SEPARATOR = SeparatorConfig(channels=8, bottom_channels=64, t_layers=2, t_heads=4, segment="24/5")
+"""htdemucs for the trained miniature's songs; a segment is 60 of its frames."""
+
 _SMALL_HTDEMUCS: dict[str, SeparatorConfig] = {
+    "demo": DEMO_SEPARATOR,
     "tiny": SeparatorConfig(channels=4, bottom_channels=16, t_layers=2, t_heads=2, dconv_comp=2),
     "mid": SeparatorConfig(channels=12, bottom_channels=128, t_heads=4),
 }
-"""Random htdemucs networks as small as the rest of their presets."""
+"""htdemucs as small as the rest of its preset."""
 
 
 def htdemucs_of(preset: str) -> SeparatorConfig:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LOG = logging.getLogger(__name__)
-_CLASS = "demucs.htdemucs.HTDemucs"
+KLASS = "demucs.htdemucs.HTDemucs"
 _REQUIRED: dict[str, object] = {
     "audio_channels": 2, "channels_time": None, "wiener_iters": 0, "end_iters": 0, "cac": True, "rewrite": True,
     "multi_freqs": None, "t_emb": "sin", "t_norm_in": True, "t_norm_in_group": False, "t_group_norm": False,
@@ -234,7 +234,7 @@ def _open_pickle(path: Path) -> tuple[SeparatorConfig, TensorSource]:
     _check_sum(path)
     source = TorchFile.open(path, pick, globals_=(Fraction, network_class))
     if head["klass"] is not network_class:
-        raise CheckpointError(f"{path}: klass: expected {_CLASS}, got {head['klass']}")
+        raise CheckpointError(f"{path}: klass: expected {KLASS}, got {head['klass']}")
     return _sizes_of(path, head["args"], head["kwargs"]), source
 
 
@@ -258,9 +258,9 @@ def _check_sum(path: Path) -> None:
 def _open_safetensors(path: Path) -> tuple[SeparatorConfig, TensorSource]:
     source = Checkpoint.open(path)
     metadata = _metadata(path)
-    if metadata.get("klass") != _CLASS or "structure" in metadata:
+    if metadata.get("klass") != KLASS or "structure" in metadata:
         kind = "a quantized state" if "structure" in metadata else f"klass {metadata.get('klass')}"
-        raise CheckpointError(f"{path}: expected a plain state of {_CLASS}, got {kind}")
+        raise CheckpointError(f"{path}: expected a plain state of {KLASS}, got {kind}")
     try:
         args, kwargs = (json.loads(metadata[name], object_hook=_fraction) for name in ("args", "kwargs"))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -307,7 +307,7 @@ def _sizes_of(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sep
         exact = {"segment": str(Fraction(str(values["segment"]))), "growth": growth}
         return SeparatorConfig.from_config(values | exact)
     except (TypeError, ValueError, LookupError) as error:
-        raise CheckpointError(f"{path}: args, kwargs: not those of {_CLASS}: {error}") from error
+        raise CheckpointError(f"{path}: args, kwargs: not those of {KLASS}: {error}") from error
 
 
 class _BagTensors(TensorSource):

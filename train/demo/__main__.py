@@ -10,7 +10,9 @@ does, in this order and the first side by side with the next two, what these do:
     python -m train.demo evaluate-lm --weights build/demo/weights
     python -m train.demo evaluate-codec --weights build/demo/weights --decoder build/demo/decoder
 
-Each command says more by --help.
+    python -m train.demo separator --state build/demo/separator --output build/demo/weights
+
+trains a separator for songs of the world. Each command says more by --help.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from train.demo import codec_commands, everything
+from train.demo import codec_commands, everything, separator_command
 from train.demo.lm import command as lm
 from train.frame.command import run
 
@@ -31,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     lm.add(commands)
     codec_commands.add(commands)
+    separator_command.add(commands)
     everything.add(commands)
     return made
 

@@ -14,7 +14,6 @@ from heartvoice.checkpoints.file_hash import sha256
 from heartvoice.config.presets import DEMO_CODEC
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.load import Checkpoint, load_network
-from train.demo import tables
 from train.demo.codec_evaluation import BARS, FlowSettings, Judges, evaluate, missed, summary
 from train.demo.codec_states import trained_decoder
 from train.demo.decoder import DecoderTask
@@ -22,6 +21,7 @@ from train.demo.flow import CODEC_FOLDER, FlowTask
 from train.demo.renderer import Renderer
 from train.demo.score import Codes
 from train.demo.songs import held_out_song, training_songs
+from train.demo.world import identity
 from train.frame.command import Command, add_training, positive
 from train.frame.weights import WEIGHTS
 
@@ -43,18 +43,19 @@ def add(commands: Subparsers) -> None:
         "and `flow` can start.",
     )  # fmt: skip
     add_training(decoder, Command(decoder_task, DECODER_STEPS))
-    _add_songs(decoder)
+    add_songs(decoder)
     flow = commands.add_parser(
         "flow", help="train the codec's flow from codes to latents, and write the codec's weights",
         description="Trains on the latents of the decoder's state. `--output` writes decoder and flow.",
     )  # fmt: skip
     add_training(flow, Command(flow_task, FLOW_STEPS))
-    _add_songs(flow)
+    add_songs(flow)
     flow.add_argument("--decoder", type=Path, required=True, metavar="DIR", help=_DECODER)
     _add_evaluation(commands)
 
 
-def _add_songs(parser: argparse.ArgumentParser) -> None:
+def add_songs(parser: argparse.ArgumentParser) -> None:
+    """Add the number of songs."""
     parser.add_argument("--songs", type=positive, default=N_SONGS, help="songs to train on (%(default)s)")
 
 
@@ -79,21 +80,23 @@ def _add_evaluation(commands: Subparsers) -> None:
 
 def decoder_task(args: argparse.Namespace) -> DecoderTask:
     """Build the decoder's task."""
-    return DecoderTask(DEMO_CODEC, Renderer(), _training_codes(args.songs), _held_out_codes(), tables.hashes())
+    return DecoderTask(DEMO_CODEC, Renderer(), training_codes(args.songs), held_out_codes(N_HELD_OUT), identity())
 
 
 def flow_task(args: argparse.Namespace) -> FlowTask:
     """Build the flow's task on the decoder's state."""
     decoder, encoder = trained_decoder(DEMO_CODEC, args.decoder)
-    return FlowTask(DEMO_CODEC, decoder, encoder, _training_codes(args.songs), _held_out_codes())
+    return FlowTask(DEMO_CODEC, decoder, encoder, training_codes(args.songs), held_out_codes(N_HELD_OUT))
 
 
-def _training_codes(n_songs: int) -> list[Codes]:
+def training_codes(n_songs: int) -> list[Codes]:
+    """Compose the first songs for training: codes [8, T] each."""
     return [score.codes for score in training_songs(0, n_songs)]
 
 
-def _held_out_codes() -> list[Codes]:
-    return [held_out_song(number).codes for number in range(N_HELD_OUT)]
+def held_out_codes(n_songs: int) -> list[Codes]:
+    """Compose the first songs that are kept for tests: codes [8, T] each."""
+    return [held_out_song(number).codes for number in range(n_songs)]
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from heartvoice.contracts.constants import F0_RATE_HZ
 from heartvoice.evaluation.gate.world import CodeFigures, CoverSounds, GateCover, GateSong, Oracle, Setting
-from train.demo import layout, tables
+from train.demo import layout
 from train.demo.codec_evaluation import FlowSettings, score_pitch
 from train.demo.compose import compose
 from train.demo.crops import mix, only
 from train.demo.grammar import HELD_OUT_SEED, is_held_out, write_lyrics
 from train.demo.harmony import gender
 from train.demo.lm.evaluate import MOST, Sampling, judge
-from train.demo.renderer import GAINS, PLACES, Renderer
+from train.demo.renderer import Renderer
 from train.demo.score import Codes, Score, Tags
 from train.demo.songs import held_out_song
+from train.demo.world import identity
 
 FIRST_SONG, N_SONGS = 100, 20
 FIRST_COVER, N_COVERS = 200, 20
@@ -67,7 +68,7 @@ class DemoWorld:
             )
             for cover in self.cover_list
         ]
-        text = json.dumps([songs, covers, dict(self.settings), tables.hashes(), GAINS, PLACES])
+        text = json.dumps([songs, covers, dict(self.settings), dict(identity())])
         return sha256(text.encode()).hexdigest()
 
     @property

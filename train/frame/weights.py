@@ -34,13 +34,21 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mappin
     Raises:
         TrainingError: a value is not finite in float16.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    small = {name: _small(name, tensors[name]) for name in sorted(tensors)}
-    return [write(folder / WEIGHTS, save(small)), write(folder / CONFIG, json_text(config).encode())]
+    return [write(folder / WEIGHTS, save(halved(tensors))), write(folder / CONFIG, json_text(config).encode())]
+
+
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in the order of their names, float16 where they are floating-point.
+
+    Raises:
+        TrainingError: a value is not finite in float16.
+    """
+    return {name: _small(name, tensors[name]) for name in sorted(tensors)}
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Replace a file as a whole, and return its path."""
+    """Replace a file as a whole, in a folder that is made if it is not there, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)
     return path
