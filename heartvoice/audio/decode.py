@@ -19,6 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
+from heartvoice.audio.clipping import FULL_SCALE, clipping_warnings
 from heartvoice.audio.downmix import MOST_CHANNELS, channel_order, downmix_gains
 from heartvoice.audio.mp3_frames import mp3_parts
 from heartvoice.audio.ogg_pages import ogg_parts
@@ -169,6 +170,7 @@ class _Decoder:
         self._gains: Samples | None = None
         self._audio = np.empty((0, 0), np.float32)
         self._n = 0
+        self._loudest, self._n_clipped = 0.0, 0
 
     def run(self) -> Samples:
         """Return all samples, float32 [C, N]."""
@@ -190,6 +192,8 @@ class _Decoder:
             faults = ", ".join(dict.fromkeys((*self._parts.warnings, *self.warnings)))
             reason = f" ({faults})" if faults else ""
             raise InvalidRequestError(f"{self._field}: expected sound, got a file with no samples{reason}")
+        if self._loudest <= 1.0:  # floats go on above full scale
+            self.warnings += clipping_warnings(self._n_clipped / (self._n * self._channels))
         full = self._n == self._audio.shape[1]
         return self._audio if full else np.ascontiguousarray(self._audio[:, : self._n])
 
@@ -247,7 +251,13 @@ class _Decoder:
             raise InvalidRequestError(f"{self._field}: expected at most {self._max_s:g} s, got more")
         if not np.isfinite(block).all():
             raise InvalidRequestError(f"{self._field}: expected finite samples, got NaN or Inf")
-        self._audio[:, self._n : end] = block.T if self._gains is None else self._gains @ block.T
+        if self._gains is None:
+            self._audio[:, self._n : end] = block.T
+        else:  # what was clipped is not to be seen in the mix
+            level = np.abs(block)
+            self._loudest = max(self._loudest, float(level.max(initial=0.0)))
+            self._n_clipped += int(np.sum(level >= FULL_SCALE))
+            self._audio[:, self._n : end] = self._gains @ block.T
         self._n = end
 
     def _check_count(self, file: soundfile.SoundFile, part: SoundPart, n_frames: int) -> None:

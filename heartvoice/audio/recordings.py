@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
+from heartvoice.audio.clipping import clipping_warnings, share_clipped
 from heartvoice.audio.decode import decode
 from heartvoice.audio.dsp import frames, resample
 from heartvoice.audio.levels import SILENCE_DBFS, block_levels, voice_level
@@ -38,8 +39,6 @@ MIN_ACTIVE_S = 1.0
 _FRAME_S = 0.02
 _SHORT_S = 10.0
 _FEW_ACTIVE = 0.4
-_FULL_SCALE = 0.999
-_MANY_CLIPPED = 1e-4
 _BAND_HZ = 4000.0
 _BAND_RATE_HZ = 16_000
 _EMPTY_BAND = 1e-5
@@ -199,10 +198,7 @@ def _active_frames(audio44: Samples, field: str) -> NDArray[np.bool_]:
 
 def _voice_warnings(recording: Recording, audio44: Samples, active: NDArray[np.bool_]) -> list[str]:
     """Describe the faults that make a reference worse, for the report."""
-    warnings = []
-    clipped = _share_clipped(np.abs(recording.audio))
-    if clipped > _MANY_CLIPPED:
-        warnings.append(f"clipping: {clipped:.2%} of the samples are at full scale")
+    warnings = clipping_warnings(share_clipped(np.abs(recording.audio)))
     if recording.sample_rate_hz < _BAND_RATE_HZ:
         warnings.append(f"narrow band: {recording.sample_rate_hz} Hz carries nothing above 4 kHz worth having")
     elif _share_above_band(audio44, active) < _EMPTY_BAND:
@@ -213,16 +209,6 @@ def _voice_warnings(recording: Recording, audio44: Samples, active: NDArray[np.b
     if share < _FEW_ACTIVE:
         warnings.append(f"little voice: in {share:.0%} of the time")
     return warnings
-
-
-def _share_clipped(level: Samples) -> float:
-    """Share of the samples, given their absolute values, that are at full scale because the recording ends there."""
-    if float(level.max()) > 1.0:
-        # Floats go on above full scale. Clipped sound that was resampled or coded since crowds around it.
-        around, below = (int(np.sum((low <= level) & (level < low + 0.1))) for low in (0.95, 0.85))
-        if around < 1.2 * below:
-            return 0.0
-    return float(np.mean(level >= _FULL_SCALE))
 
 
 def _share_above_band(audio44: Samples, active: NDArray[np.bool_]) -> float:

@@ -177,6 +177,13 @@ def test_more_channels_are_mixed_down_by_bs_775(
     )  # fmt: skip
 
 
+def test_clipped_channels_are_told_though_their_mix_is_whole() -> None:
+    clipped = encode(np.clip(100.0 * tones(6), -1, 1), 48_000, "WAV", "PCM_16")
+    assert "of the samples are at full scale" in " ".join(from_file(clipped).warnings)
+    louder = encode(100.0 * tones(6), 48_000, "WAV", "FLOAT")
+    assert "clipping" not in " ".join(from_file(louder).warnings), "floats go on above full scale"
+
+
 def test_a_channel_mask_says_where_the_channels_are() -> None:
     def masked(mask: int) -> bytes:
         data = bytearray(encode(tones(3), 48_000, "WAVEX", "PCM_16"))
