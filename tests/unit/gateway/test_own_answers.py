@@ -120,9 +120,9 @@ def test_watchers_are_limited_since_they_need_no_token(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_answers, "MAX_WATCHERS", 1)
-    with watching(gateway.url) as first, watching(gateway.url) as second:
+    with watching(gateway.url) as first:
         assert next(first) == SERVING
-        with pytest.raises(grpc.RpcError) as caught:
+        with watching(gateway.url) as second, pytest.raises(grpc.RpcError) as caught:
             next(second)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "Watch: expected at most 1 at once, got one more" in caught.value.details()
