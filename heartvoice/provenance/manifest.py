@@ -74,7 +74,7 @@ def _facts(claim: Claim, voice_key: bytes) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value with text in place of lists: readers give a list of small numbers back as base64."""
+    """A JSON value with text in place of lists: readers give a list of numbers back as base64 of bytes."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
