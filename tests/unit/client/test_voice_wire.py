@@ -52,7 +52,7 @@ def voices(draw: st.DrawFn) -> Recording:
 
 
 CONSENT = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=MAX_CONSENT_CHARS).filter(
-    str.strip
+    lambda text: canonical_line(text.strip())  # a soft hyphen alone is no text
 )
 CONVERSION: dict[str, st.SearchStrategy[Any]] = {
     "voice": voices(),
