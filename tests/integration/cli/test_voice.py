@@ -79,4 +79,4 @@ def test_long_songs_with_stems_do_not_stay_in_memory(server: FakeServer, inputs:
     server.song = long_song
     peak = peak_bytes("song", "--url", server.url, "--tags", "pop", "--stems", "p", cwd=inputs)
     assert soundfile.info("p/vocals.wav").frames == n_chunk * n_chunks
-    assert peak < 200e6  # 120 MB alone, 170 MB on a busy machine; all that is sent would add 207 MB
+    assert peak < 260e6  # 120 MB alone, 170 MB on a busy machine; all that is sent would make 300 MB
