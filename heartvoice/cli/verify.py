@@ -13,6 +13,7 @@ from rich.console import Console
 from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
+from heartvoice.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from heartvoice.provenance.verification import Verification
@@ -47,8 +48,11 @@ def verify(
     from heartvoice.provenance.key_folder import default_anchors
     from heartvoice.provenance.verification import verify_file
 
-    roots = default_anchors() if anchors is None else b"\n".join(path.read_bytes() for path in anchors)
-    found = verify_file(file, roots)
+    try:
+        roots = default_anchors() if anchors is None else b"\n".join(path.read_bytes() for path in anchors)
+        found = verify_file(file, roots)
+    except OSError as error:  # 1 would say that the file was changed
+        raise InvalidRequestError(f"{error.filename}: cannot be read: {error.strerror}") from error
     passed = found.state == "trusted" or (any_signer and found.state == "untrusted")
     if as_json:
         typer.echo(json.dumps({"file": str(file), "passed": passed, **found.as_json()}))

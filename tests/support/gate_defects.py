@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,15 +45,16 @@ class Through:
         return self.inner.cover(order)
 
 
-class _OtherCodes(Through):
+class _OtherCodes(Through, ABC):
     """Decodes other codes than those of the song."""
 
     def sing(self, order: SongOrder) -> MadeSong:
         codes = self.inner.sing(order).codes if order.codes is None else order.codes
         return replace(self.inner.sing(replace(order, codes=self.changed(codes))), codes=codes)
 
+    @abstractmethod
     def changed(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
-        raise NotImplementedError
+        """Return the codes that are decoded, [8, T]."""
 
 
 class CodebookSwapped(_OtherCodes):

@@ -66,6 +66,11 @@ def test_verify_leaves_with_0_for_a_trusted_file_alone(own: Path, tmp_path: Path
     ("words", "message"),
     [
         (("verify", "README.md"), "file: expected WAV, FLAC, MP3, M4A or OGG, got something else: 'README.md'"),
+        (("verify", "nothing.wav"), "nothing.wav: cannot be read: No such file or directory"),
+        (
+            ("verify", "heartvoice/examples/voice.flac", "--anchors", "none.pem"),
+            "none.pem: cannot be read: No such file",
+        ),
         (("verify", "heartvoice/examples/voice.flac", "--anchors", "README.md"), "anchors: expected certificates"),
         (("keys", "init", "--organisation", "a\nb"), "organisation: expected 1 to 64 printable characters"),
         (("keys", "import", "--certificate", "README.md"), "key: expected either --key or --agent"),

@@ -23,6 +23,7 @@ from train.demo.lm.initial import initialise
 from train.demo.prompt import generation_ids, tokenizer_json
 from train.demo.score import CHOICES, Tags
 from train.demo.songs import held_out_song
+from train.demo.tables import SPELLING, hashes
 from train.frame.task import Group, Moment, Task
 from train.frame.weights import json_text, write, write_checkpoint
 
@@ -62,6 +63,7 @@ class LmTask(Task):
             "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying, "onsets": ONSETS,
             "random": RANDOM, "keep": KEEP,
             "tokenizer": sha256(tokenizer_json().encode()).hexdigest(),
+            "world": {SPELLING.name: hashes()[SPELLING.name]},
         }  # fmt: skip
 
     def groups(self) -> Sequence[Group]:
