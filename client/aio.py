@@ -98,7 +98,7 @@ class AsyncClient(AsyncBaseClient):
     ) -> Song:
         """Replace a recording's singer and wait for all of it; see `Client.cover`."""
         request = await asyncio.to_thread(as_cover, recording, voice, consent=consent, **arguments)
-        return (await self._whole(request, timeout_s, on_event)).song(request.recording.origin)
+        return (await self._whole(request, timeout_s, on_event)).song(request.recording)
 
     async def render_cover(
         self,
@@ -147,7 +147,7 @@ class AsyncClient(AsyncBaseClient):
                 collector.add(item)
                 if on_event is not None and isinstance(item, Event):
                     on_event(item)
-        return collector.stems(checked.origin)
+        return collector.stems(checked)
 
     async def embed(
         self, recording: RecordingLike, *, reference_check: str | None = None, timeout_s: float | None = None

@@ -41,6 +41,24 @@ class AtomicFiles:
             yield file
         self._parts.append(part)
 
+    @contextmanager
+    def exchange(self, path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+        """Yield the file that was filled for `path`, and an empty one that takes its place if the block succeeds.
+
+        If it fails, the filled file stays, and the other one vanishes at once, with the space that it took.
+
+        Raises:
+            OSError: naming `path`.
+        """
+        index = next(index for index, part in enumerate(self._parts) if part.path == replaceable(path))
+        with ExitStack() as attempt:
+            new, old = attempt.enter_context(PartFile(self._parts[index].path)), self._parts[index]
+            with old.filled() as source, new.filling() as target:
+                yield source, target
+            old.remove()
+            self._stack.enter_context(attempt.pop_all())
+        self._parts[index] = new
+
     def drop(self, path: Path) -> None:
         """Have `place` remove what belongs to a file that it replaces."""
         self._stale.append(path)

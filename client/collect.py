@@ -19,6 +19,7 @@ from heartvoice.client.messages import (
     StemsMessage,
     StemsReport,
 )
+from heartvoice.client.recordings import Recording
 from heartvoice.client.stems import Stems
 from heartvoice.contracts.constants import MIX_STEM_NAMES
 
@@ -78,12 +79,13 @@ class SongCollector(Collector[Report]):
         """int32 [8, T], or None if none came."""
         return np.concatenate(self._codes, axis=1) if self._codes else None
 
-    def song(self, origin: str = "") -> Song:
-        """The finished song, made from a recording with the tag `origin`."""
+    def song(self, source: Recording | None = None) -> Song:
+        """The finished song, made from this recording if there is one."""
         report, timings = self.finish()
         audio = np.concatenate(self._chunks, axis=1)
         stems = dict(zip(MIX_STEM_NAMES, np.concatenate(self._stems, axis=2), strict=True)) if self._stems else None
-        return Song(audio, report, timings, self.codes, origin=origin, stems=stems)
+        origin, recording = ("", None) if source is None else (source.origin, source.file)
+        return Song(audio, report, timings, self.codes, origin=origin, stems=stems, recording=recording)
 
 
 class StemsCollector(Collector[StemsReport]):
@@ -96,11 +98,11 @@ class StemsCollector(Collector[StemsReport]):
         elif isinstance(message, StemsReport):
             self.report = message
 
-    def stems(self, origin: str = "") -> Stems:
-        """The finished stems, of a recording with the tag `origin`."""
+    def stems(self, source: Recording) -> Stems:
+        """The finished stems of a recording."""
         report, timings = self.finish()
         stems = {
             source: np.concatenate([chunk[index] for chunk in self._chunks], axis=1)
             for index, source in enumerate(report.sources)
         }
-        return Stems(stems, report, timings, origin)
+        return Stems(stems, report, timings, source.origin, source.file)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio.encode import AudioFile, AudioWriter
+from heartvoice.audio.encode import AudioFile
+from heartvoice.client.signed_files import check_signed
+from heartvoice.client.song_files import SongWriter
 from heartvoice.client.stem_files import StemsWriter, StemTag
-from heartvoice.contracts.claims import song_claim
+from heartvoice.contracts.claims import ClaimSigner, song_claim
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.contracts.messages import (
     Audio,
@@ -63,6 +65,7 @@ class Song:
         codes: int32 [8, T] if `return_codes` was set.
         origin: the tag of the recording that a cover was made from, if that was AI-generated already.
         stems: if `stems` was set, float32 [2, N] under each of `contracts.MIX_STEM_NAMES`; together they are `audio`.
+        recording: a cover's encoded source, whose manifest goes into those of what is saved; None for mere samples.
     """
 
     audio: Audio
@@ -72,6 +75,7 @@ class Song:
     sample_rate_hz: int = SAMPLE_RATE_HZ
     origin: str = ""
     stems: Mapping[str, Audio] | None = None
+    recording: bytes | None = field(default=None, repr=False)
 
     @property
     def seed(self) -> int:
@@ -83,39 +87,56 @@ class Song:
         """Length in seconds."""
         return self.audio.shape[1] / self.sample_rate_hz
 
-    def save(self, path: str | Path) -> AudioFile:
+    def save(self, path: str | Path, *, signer: ClaimSigner | None = None) -> AudioFile:
         """Write a .wav, .flac, .mp3 or .ogg file whose comment says that it is AI-generated, and how.
 
         The comment of a cover that was not converted says that instead. A song that exceeds 1 is turned down as a
         whole, never clipped; the returned `gain_db` says by how much. Stems have no part in that.
 
+        Args:
+            path: where.
+            signer: what signs it, such as `heartvoice.provenance.signer.ManifestSigner` over
+                `heartvoice.provenance.key_folder.load_keys(folder)`; None leaves the file unsigned.
+
         Raises:
             InvalidRequestError: the name ends in something else, or is no place for a file.
+            SigningError: it could not be signed; it is written all the same.
             OSError: the file could not be written; nothing is left behind.
         """
-        with AudioWriter(path, sample_rate_hz=self.sample_rate_hz) as writer:
-            writer.write(self.audio)
-            return writer.commit(self.report.comment_from(self.origin))
+        with SongWriter(Path(path), signer=signer) as writer:
+            writer.take(AudioChunk(self.audio, 0))
+            written = writer.commit(self.report, None, self.origin, self.recording)
+        check_signed(written.all)
+        return written.audio
 
-    def save_stems(self, folder: str | Path, file_format: str = "wav") -> dict[str, AudioFile]:
+    def save_stems(
+        self, folder: str | Path, file_format: str = "wav", *, signer: ClaimSigner | None = None
+    ) -> dict[str, AudioFile]:
         """Write FOLDER/STEM.FORMAT for both stems, or none.
 
         If the song or a stem exceeds 1, both stems are turned down together. With each file's `gain_db` undone, they
         add up to the song. The folder is made if only its parent exists. The comments say which song these are of.
+        `signer` is as for `save`.
 
         Raises:
             InvalidRequestError: there are no stems, no such format, or `folder` is no place for a folder.
+            SigningError: one could not be signed; both are written.
             OSError: a file could not be written; none is left behind.
         """
         if self.stems is None:
             raise InvalidRequestError("stems: expected a song that was asked for with stems=True, got one without")
-        with StemsWriter(folder, file_format=file_format, sample_rate_hz=self.sample_rate_hz) as writer:
+        tags = {
+            name: StemTag(
+                self.report.stem_comment(name, self.origin), song_claim(self.report, self.recording, stem=name)
+            )
+            for name in self.stems
+        }
+        rate_hz, peak = self.sample_rate_hz, float(np.abs(self.audio).max(initial=0.0))
+        with StemsWriter(folder, file_format=file_format, sample_rate_hz=rate_hz, signer=signer) as writer:
             writer.write(list(self.stems.values()))
-            tags = {
-                name: StemTag(self.report.stem_comment(name, self.origin), song_claim(self.report, stem=name))
-                for name in self.stems
-            }
-            return writer.commit(tags, peak=float(np.abs(self.audio).max(initial=0.0)))
+            files = writer.commit(tags, peak=peak)
+        check_signed(files.values())
+        return files
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,23 @@
-"""Encodes files with their manifests, where there is something to sign with."""
+"""Encodes files with their manifests, where there is something to sign with. A failed signature loses no sound."""
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from heartvoice.audio.encode import AudioFile, Spool
 from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.contracts.claims import Claim, ClaimSigner, sidecar_path
+from heartvoice.errors import HeartvoiceError, SigningError
 
 
 def encode_signed(
     files: AtomicFiles, spool: Spool, path: Path, *, peak: float, comment: str, claim: Claim, signer: ClaimSigner | None
 ) -> AudioFile:
     """Encode `spool` as the file that will be `path`, and sign it last: every later change breaks the signature.
+
+    If the signature fails, the file stays as it is without one, and its `not_signed` says why.
 
     Args:
         files: take the file, and the manifest of an OGG beside it.
@@ -26,21 +29,43 @@ def encode_signed(
         signer: None leaves the file unsigned.
 
     Raises:
-        EngineError: it could not be signed.
         OSError: naming `path`.
     """
-    file_format, beside = path.suffix.lower().removeprefix("."), sidecar_path(path)
-    if signer is None:
-        with files.open(path) as file:
-            audio = spool.encode(file, path, file_format, peak, comment)
-        if file_format == "ogg":
-            files.drop(beside)
-        return audio
-    with files.open(path) as file, tempfile.TemporaryFile(dir=path.parent) as unsigned:
-        audio = spool.encode(unsigned, path, file_format, peak, comment)
-        unsigned.seek(0)
-        manifest = signer.sign(claim, file_format, unsigned, file, title=path.name)
+    file_format = path.suffix.lower().removeprefix(".")
+    with files.open(path) as file:
+        audio = spool.encode(file, path, file_format, peak, comment)
+    failure = ""
+    if signer is not None:
+        try:
+            _sign(files, path, file_format, claim, signer)
+            return replace(audio, signed=True)
+        except Exception as error:  # of the disk, an agent or the library: none may cost the song
+            failure = reason_of(error)
+    if file_format == "ogg":
+        files.drop(sidecar_path(path))
+    return replace(audio, not_signed=failure)
+
+
+def _sign(files: AtomicFiles, path: Path, file_format: str, claim: Claim, signer: ClaimSigner) -> None:
+    with files.exchange(path) as (unsigned, signed):
+        manifest = signer.sign(claim, file_format, unsigned, signed, title=path.name)
     if manifest:
-        with files.open(beside) as file:
+        with files.open(sidecar_path(path)) as file:
             file.write(manifest)
-    return replace(audio, signed=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a signature failed, in one line; with its type if nobody foresaw the error."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, HeartvoiceError | OSError) and text else f"{type(error).__name__}: {text}"
+
+
+def check_signed(files: Iterable[AudioFile]) -> None:
+    """Raise if one of the written files has no signature that it was to have.
+
+    Raises:
+        SigningError: names the first such file, and why.
+    """
+    for file in files:
+        if file.not_signed:
+            raise SigningError(f"{file.path}: written, but NOT signed: {file.not_signed}")

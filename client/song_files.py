@@ -11,11 +11,11 @@ import numpy as np
 
 from heartvoice.audio.encode import AudioFile, Spool, audio_format, replaceable
 from heartvoice.client.atomic_files import AtomicFiles
-from heartvoice.client.messages import AudioChunk, Codes, Message, Report, StemsChunk
 from heartvoice.client.signed_files import encode_signed
 from heartvoice.client.stem_files import StemsWriter, StemTag, stem_folder
 from heartvoice.contracts.claims import ClaimSigner, song_claim
 from heartvoice.contracts.constants import MIX_STEM_NAMES, SAMPLE_RATE_HZ
+from heartvoice.contracts.messages import AudioChunk, Codes, Message, Report, StemsChunk
 from heartvoice.errors import InvalidRequestError
 
 
@@ -26,6 +26,11 @@ class SongFiles:
     audio: AudioFile
     stems: dict[str, AudioFile] = field(default_factory=dict)
     codes_path: Path | None = None
+
+    @property
+    def all(self) -> list[AudioFile]:
+        """The song, then its stems."""
+        return [self.audio, *self.stems.values()]
 
 
 class SongWriter:
@@ -93,6 +98,8 @@ class SongWriter:
     ) -> SongFiles:
         """Encode everything, tagged and signed as `report` says, and name it.
 
+        A file whose signature fails is written without, and its `not_signed` says why.
+
         Args:
             report: the job's.
             codes: if they are wanted.
@@ -100,7 +107,6 @@ class SongWriter:
             recording: the encoded file of a cover's recording; its manifest goes into the cover's.
 
         Raises:
-            EngineError: a file could not be signed; then none is written.
             OSError: a file could not be written; then none is, and files that stood there before still do.
         """
         stems = {}

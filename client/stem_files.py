@@ -84,7 +84,8 @@ class StemsWriter:
     def commit(self, tags: Mapping[str, StemTag], *, peak: float = 0.0) -> dict[str, AudioFile]:
         """Encode all stems, in the order of `tags`, which holds their names, and name them together.
 
-        A `peak` above their own, that of what they are stems of, turns them down by that instead.
+        A `peak` above their own, that of what they are stems of, turns them down by that instead. A file whose
+        signature fails is written without, and its `not_signed` says why.
 
         Raises:
             OSError: one could not be written; then none is, and files that stood there before still do.

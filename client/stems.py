@@ -8,8 +8,9 @@ from typing import Any
 
 from heartvoice.audio.encode import AudioFile
 from heartvoice.client.messages import Audio, StemsReport
+from heartvoice.client.signed_files import check_signed
 from heartvoice.client.stem_files import StemsWriter, StemTag
-from heartvoice.contracts.claims import separation_claim
+from heartvoice.contracts.claims import ClaimSigner, separation_claim
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
 
@@ -20,14 +21,20 @@ class Stems(Mapping[str, Audio]):
         report: what the server says.
         timings: `ttfa_s` (request sent to first stems received), `total_s`, and the server's own under `server`.
         origin: the recording's own tag if that was AI-generated already.
+        recording: the encoded file that was separated, for the manifests of what is saved; None for samples.
         sample_rate_hz: 44100.
     """
 
     def __init__(
-        self, stems: Mapping[str, Audio], report: StemsReport, timings: Mapping[str, Any], origin: str = ""
+        self,
+        stems: Mapping[str, Audio],
+        report: StemsReport,
+        timings: Mapping[str, Any],
+        origin: str = "",
+        recording: bytes | None = None,
     ) -> None:
         self._stems = dict(stems)
-        self.report, self.timings, self.origin = report, timings, origin
+        self.report, self.timings, self.origin, self.recording = report, timings, origin, recording
         self.sample_rate_hz = STEM_RATE_HZ
 
     def __getitem__(self, source: str) -> Audio:
@@ -47,23 +54,27 @@ class Stems(Mapping[str, Audio]):
         """Length in seconds."""
         return next(iter(self._stems.values())).shape[1] / self.sample_rate_hz
 
-    def save(self, folder: str | Path, file_format: str = "wav") -> dict[str, AudioFile]:
+    def save(
+        self, folder: str | Path, file_format: str = "wav", *, signer: ClaimSigner | None = None
+    ) -> dict[str, AudioFile]:
         """Write FOLDER/SOURCE.FORMAT for every stem: all of them, or none.
 
         The folder is made if only its parent exists. If a stem exceeds 1, all are turned down together, so that they
-        still add up; each file's `gain_db` says by how much.
+        still add up; each file's `gain_db` says by how much. `signer` is as for `Song.save`.
 
         Raises:
+            SigningError: a file could not be signed; all of them are written.
             InvalidRequestError: there is no such format, or `folder` is no place for a folder.
             OSError: a file could not be written; none is left behind.
         """
-        with StemsWriter(folder, file_format=file_format) as writer:
-            writer.write(list(self._stems.values()))
-            return writer.commit(
-                {
-                    source: StemTag(
-                        self.report.comment(source, self.origin), separation_claim(self.report, source, None)
-                    )
-                    for source in self._stems
-                }
+        tags = {
+            source: StemTag(
+                self.report.comment(source, self.origin), separation_claim(self.report, source, self.recording)
             )
+            for source in self._stems
+        }
+        with StemsWriter(folder, file_format=file_format, signer=signer) as writer:
+            writer.write(list(self._stems.values()))
+            files = writer.commit(tags)
+        check_signed(files.values())
+        return files

@@ -133,7 +133,7 @@ class Client(BaseClient):
         """Replace a recording's singer and wait for all of it; see `stream_cover`, and `song` for `on_event`."""
         request = as_cover(recording, voice, consent=consent, **arguments)
         stream = self._job(request, timeout_s, on_event is not None)
-        return _collect(stream, on_event).song(request.recording.origin)
+        return _collect(stream, on_event).song(request.recording)
 
     def render_cover(
         self,
@@ -193,7 +193,7 @@ class Client(BaseClient):
                 collector.add(message)
                 if on_event is not None and isinstance(message, Event):
                     on_event(message)
-        return collector.stems(checked.origin)
+        return collector.stems(checked)
 
     def embed(
         self, recording: RecordingLike, *, reference_check: str | None = None, timeout_s: float | None = None

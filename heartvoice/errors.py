@@ -13,6 +13,7 @@
     ├── RequestCancelledError
     ├── DeadlineError
     ├── EngineError                 an engine, a stage or the protocol failed
+    │   └── SigningError            a written file lacks the signature that it was to have
     ├── CheckpointError             offline: a checkpoint is incomplete or damaged
     └── ExportError                 offline: an export does not hold what it should
 
@@ -111,6 +112,10 @@ class EngineError(HeartvoiceError):
     code = "INTERNAL"
 
 
+class SigningError(EngineError):
+    """A file was written and kept, but its signature failed; the message names the file and says why."""
+
+
 class CheckpointError(HeartvoiceError):
     """A checkpoint is incomplete, misshapen, damaged or not finite; the message names file and tensor."""
 
@@ -152,6 +157,7 @@ TABLE = (
     ErrorCodes(RequestCancelledError, "CANCELLED", "CANCELLED", 1, ("ABORTED",)),
     ErrorCodes(DeadlineError, "CANCELLED", "DEADLINE_EXCEEDED", 4),
     ErrorCodes(EngineError, "INTERNAL", "INTERNAL", 1),
+    ErrorCodes(SigningError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(CheckpointError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(ExportError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(SetupError, "UNAVAILABLE", "UNAVAILABLE", 3),

@@ -52,6 +52,8 @@ class AudioFile:
     comment: str
     signed: bool = False
     """A C2PA manifest is in it, or beside it as NAME.c2pa where the format has no place for one."""
+    not_signed: str = ""
+    """Why the signature failed that it was to have; "" if it is signed, and if it was not to be."""
 
 
 def generated_tag(data: bytes) -> str:
@@ -293,6 +295,15 @@ class PartFile:
         except OSError as error:
             raise _named(error, self.path) from error
 
+    def filled(self) -> IO[bytes]:
+        """Open what `filling` left, for reading."""
+        return self._part.open("rb")
+
+    def remove(self) -> None:
+        """Delete the file, if it is still there."""
+        with suppress(FileNotFoundError):
+            self._part.unlink()
+
     def place(self) -> None:
         """Rename the file to `path`."""
         try:
@@ -306,8 +317,7 @@ class PartFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(FileNotFoundError):
-            self._part.unlink()
+        self.remove()
 
 
 def _named(error: OSError, path: Path) -> OSError:

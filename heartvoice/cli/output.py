@@ -17,6 +17,7 @@ from heartvoice.cli.progress import progress_view
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.messages import Event, Report
 from heartvoice.client.recordings import Recording
+from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongFiles, SongWriter
 from heartvoice.contracts.claims import sidecar_path
 from heartvoice.contracts.network_names import describe
@@ -33,7 +34,7 @@ class Delivered:
     timings: dict[str, Any]
     files: SongFiles
     unsigned: str = ""
-    """Why the files are not signed; "" if they are."""
+    """Why nothing signs the files; "" if something does."""
 
 
 def write_song(
@@ -45,7 +46,7 @@ def write_song(
         stream: the messages; always closed, which cancels an unfinished job.
         files: the output files; committed at the end.
         recording: of a cover.
-        unsigned: why the files are not signed.
+        unsigned: why nothing signs the files.
     """
     from heartvoice.client.collect import SongCollector
 
@@ -66,10 +67,14 @@ def print_summary(made: Delivered, *, as_json: bool, told: Collection[str] = ())
     """Print the summary on standard output; with JSON, print JSON there and the summary on stderr.
 
     Warnings that the caller was `told` before the job are not in the summary.
+
+    Raises:
+        SigningError: at last, if a file was written without the signature that it was to have.
     """
     if as_json:
         print(json.dumps(result(made)))
     print_lines(summary(made, told), Console(stderr=as_json))
+    check_signed(made.files.all)
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:
@@ -109,7 +114,7 @@ def result(made: Delivered) -> dict[str, Any]:
         "random_weights": report.random_weights,
         "converted": report.converted,
         "warnings": list(report.warnings),
-        "unsigned_because": made.unsigned or None,
+        "unsigned_because": why_unsigned(files.all, made.unsigned),
         "timings": made.timings,
         "report": dict(report.raw),
     }
@@ -141,8 +146,15 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
     return lines
 
 
+def why_unsigned(files: Iterable[AudioFile], unsigned: str) -> str | None:
+    """Return why files are not signed: nothing signs them, or the signature failed; None if they are."""
+    return unsigned or next((file.not_signed for file in files if file.not_signed), None)
+
+
 def signature_lines(file: AudioFile, unsigned: str) -> list[str]:
-    """Return a line that says whether a file is signed, and if not, why."""
+    """Return a line that says whether a file is signed, and if not, why; a failure is an error of its own."""
+    if file.not_signed:
+        return []
     if file.signed:
         beside = f", with its manifest beside it: {sidecar_path(file.path)}" if file.format == "ogg" else ""
         return [f"signed{beside}; `heartvoice verify` checks it"]

@@ -14,7 +14,14 @@ from rich.console import Console
 from heartvoice.audio.encode import AudioFile
 from heartvoice.cli.option_names import by_option
 from heartvoice.cli.options import JsonOption, RecordingArgument, ServerChoice, read_recording, with_options
-from heartvoice.cli.output import file_facts, print_lines, random_weights_lines, signature_lines, speed_line
+from heartvoice.cli.output import (
+    file_facts,
+    print_lines,
+    random_weights_lines,
+    signature_lines,
+    speed_line,
+    why_unsigned,
+)
 from heartvoice.cli.own_server import Job
 from heartvoice.cli.progress import progress_view
 from heartvoice.cli.signing import KeysOption, open_signing
@@ -22,6 +29,7 @@ from heartvoice.client.caller_names import input_names
 from heartvoice.client.inputs import as_sources, stems_inputs
 from heartvoice.client.messages import Event, StemsChunk, StemsReport
 from heartvoice.client.recordings import Recording
+from heartvoice.client.signed_files import check_signed
 from heartvoice.client.stem_files import StemsWriter, StemTag, stem_folder
 from heartvoice.contracts.claims import ClaimSigner, separation_claim
 from heartvoice.contracts.constants import AUDIO_FORMATS
@@ -68,8 +76,10 @@ def separate(
         stream = client.stream_stems(checked, sources=wanted, events=True)
         report, timings, files = write_stems(stream, output, file_format, checked, signing.signer)
     if as_json:
-        print(json.dumps(_result(report, timings, files) | {"unsigned_because": signing.unsigned or None}))
+        unsigned = why_unsigned(files.values(), signing.unsigned)
+        print(json.dumps(_result(report, timings, files) | {"unsigned_because": unsigned}))
     print_lines([*_summary(report, timings, files), *_signatures(files, signing.unsigned)], Console(stderr=as_json))
+    check_signed(files.values())
 
 
 def write_stems(

@@ -34,10 +34,13 @@ class Signing:
 
 
 def open_signing(choice: str | None) -> Signing:
-    """Open the keys of a folder, or those of the default folder if there are any.
+    """Open the keys of a folder, or those of the default folder if there are any, and sign a trial with them.
+
+    So a locked token or an expired certificate is found before the work, not after it.
 
     Raises:
         InvalidRequestError: the chosen folder has no keys, or they are damaged or expired.
+        EngineError: they do not sign.
         ModelUnavailableError: a folder was chosen, and the extra `trust` is not installed.
     """
     if choice == OFF:
@@ -46,10 +49,12 @@ def open_signing(choice: str | None) -> Signing:
         require("trust", *_MODULES)
     elif any(importlib.util.find_spec(name) is None for name in _MODULES):
         return Signing(None, "the extra 'trust' is not installed")
-    from heartvoice.provenance.key_folder import default_folder, has_keys, load_keys
+    from heartvoice.provenance.key_folder import default_folder, has_keys, load_keys, try_keys
     from heartvoice.provenance.signer import ManifestSigner
 
     folder = default_folder() if choice is None else Path(choice)
     if choice is None and not has_keys(folder):
         return Signing(None, f"no keys in {folder}; `heartvoice keys init` makes some")
-    return Signing(ManifestSigner(load_keys(folder)))
+    keys = load_keys(folder)
+    try_keys(keys)
+    return Signing(ManifestSigner(keys))

@@ -16,9 +16,11 @@ from typer.testing import Result
 from heartvoice import __version__
 from heartvoice.audio.encode import write_audio
 from heartvoice.cli.option_names import by_option, option_name
+from heartvoice.cli.signing import Signing
 from heartvoice.contracts.models import SPEAKER_ENCODER
 from heartvoice.contracts.provenance import provenance
 from heartvoice.contracts.settings import COVER_SETTINGS, STEMS
+from heartvoice.errors import EngineError
 from heartvoice.evaluation.similarity import meaning
 from tests.fakes.server import (
     SOURCES,
@@ -200,6 +202,25 @@ def test_loud_stems_are_turned_down_together(server: FakeServer) -> None:
     assert "RANDOM" not in result.stdout
     levels = [np.abs(soundfile.read(f"stems/{name}.wav")[0]).max() for name in ("drums", "vocals")]
     assert levels == [pytest.approx(0.25, abs=1e-6), pytest.approx(1, abs=1e-6)]
+
+
+@pytest.mark.parametrize("command", [cover, separate])
+def test_what_cannot_be_signed_is_kept_and_the_command_fails(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    class Locked:
+        def sign(self, *parts: object, **more: object) -> bytes:
+            raise EngineError("agent: the token is locked")
+
+    monkeypatch.setattr(f"heartvoice.cli.{command.__name__}.open_signing", lambda choice: Signing(Locked()))
+    result = command(server, *([] if command is cover else ["song.mp3"]), "--json")
+    file = "cover.wav" if command is cover else "stems/drums.wav"
+    assert result.exit_code == 1
+    assert f"error: {Path(file).resolve()}: written, but NOT signed: agent: the token is locked" in result.stderr
+    assert soundfile.info(file).frames > 60_000
+    facts = json.loads(result.stdout)
+    assert facts["unsigned_because"] == "agent: the token is locked"
+    assert not (facts if command is cover else facts["stems"]["drums"])["signed"]
 
 
 def test_stems_of_an_ai_generated_song_say_so(server: FakeServer) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.connection import Connection
+from heartvoice.client.recordings import Recording
 from heartvoice.client.retries import RECOVERY_S, RetryState
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_INPUT_RATE_HZ, MAX_RECORDING_S
 from heartvoice.errors import (
@@ -142,7 +143,7 @@ def test_an_unfinished_song_is_our_mistake() -> None:
     with pytest.raises(AssertionError):
         SongCollector().song()
     with pytest.raises(AssertionError):
-        StemsCollector().stems()
+        StemsCollector().stems(Recording())
 
 
 def test_the_longest_recording_with_the_longest_voice_can_be_sent() -> None:

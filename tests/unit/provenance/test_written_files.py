@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
+from heartvoice.audio.encode import PartFile
 from heartvoice.cli.signing import open_signing
-from heartvoice.client.messages import AudioChunk, Report, StemsChunk
+from heartvoice.client.messages import AudioChunk, Report, Song, StemsChunk, StemsReport
+from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongFiles, SongWriter
+from heartvoice.client.stems import Stems
 from heartvoice.contracts.constants import MIX_STEM_NAMES
-from heartvoice.errors import EngineError, InvalidRequestError
+from heartvoice.errors import EngineError, InvalidRequestError, SigningError
 from heartvoice.provenance.key_folder import init_keys
 from heartvoice.provenance.manifest import voice_id
 from heartvoice.provenance.signer import ManifestSigner
@@ -71,16 +76,99 @@ def test_an_unsigned_song_takes_the_place_of_a_signed_one_and_its_manifest(tmp_p
     assert listing(tmp_path) == ["song.ogg", "stems"]
 
 
-def test_a_song_that_cannot_be_signed_is_not_written(tmp_path: Path) -> None:
-    class Broken:
-        def sign(self, *parts: object, **more: object) -> bytes:
-            raise EngineError("provenance: the token is locked")
+class Failing:
+    """A signer whose `sign` fails from its `good`-th call on."""
 
-    (tmp_path / "song.ogg").write_bytes(b"before")
-    with pytest.raises(EngineError, match="the token is locked"):
-        write(tmp_path, "song.ogg", signer=Broken())
-    assert listing(tmp_path) == ["song.ogg"]
-    assert (tmp_path / "song.ogg").read_bytes() == b"before"
+    def __init__(self, error: Exception, good: int = 0) -> None:
+        self.error, self.good = error, good
+
+    def sign(self, claim: Any, file_format: str, source: Any, target: Any, *, title: str) -> bytes:
+        self.good -= 1
+        if self.good >= 0:
+            return ManifestSigner(keys()).sign(claim, file_format, source, target, title=title)
+        target.write(b"half of it")
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "error", "reason"),
+    [
+        ("song.ogg", 0, EngineError("agent: the token is locked"), "agent: the token is locked"),
+        ("song.wav", 1, OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        ("song.ogg", 2, KeyError("unforeseen"), "KeyError: 'unforeseen'"),
+    ],
+)
+def test_what_cannot_be_signed_is_kept_and_says_why(
+    tmp_path: Path, name: str, good: int, error: Exception, reason: str
+) -> None:
+    write(tmp_path, name, signer=ManifestSigner(keys()))  # its manifests go with it
+    made = write(tmp_path, name, signer=Failing(error, good))
+    plain = write(tmp_path / "stems", name, signer=None)
+    for number, (file, same) in enumerate(zip(made.all, plain.all, strict=True)):
+        assert file.signed == (number < good)
+        assert (reason in file.not_signed) == (number >= good)
+        assert verify_file(file.path, keys().anchors).state == ("trusted" if number < good else "unsigned")
+        if number >= good:
+            np.testing.assert_array_equal(soundfile.read(file.path)[0], soundfile.read(same.path)[0])
+    with pytest.raises(SigningError, match=rf"{made.all[good].path}: written, but NOT signed: .*{reason[:9]}"):
+        check_signed(made.all)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_manifest_that_has_no_room_beside_its_file_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    fill = PartFile.filling
+
+    def filling(part: PartFile) -> Any:
+        if part.path.suffix == ".c2pa":
+            raise full
+        return fill(part)
+
+    monkeypatch.setattr(PartFile, "filling", filling)
+    made = write(tmp_path, "song.ogg", signer=ManifestSigner(keys()))
+    assert ["No space left on device" in file.not_signed for file in made.all] == [True] * 3
+    assert listing(tmp_path) == ["song.ogg", "stems"]
+
+
+def test_an_interrupted_signature_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "song.wav").write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, "song.wav", signer=Failing(KeyboardInterrupt()))  # type: ignore[arg-type]
+    assert listing(tmp_path) == ["song.wav"]
+    assert (tmp_path / "song.wav").read_bytes() == b"before"
+
+
+def test_results_of_the_client_sign_themselves(tmp_path: Path) -> None:
+    audio = np.full((2, 4800), 0.1, np.float32)
+    recording = write(tmp_path, "source.wav", signer=ManifestSigner(keys())).audio.path.read_bytes()
+    song = Song(audio, Report.from_raw_voice(RAW, recorded=True), {}, stems={"vocals": audio}, recording=recording)
+    facts = {"seed": 1, "preset": "tiny", "random_weights": True, "sources": ["drums"]}
+    stems = Stems({"drums": audio}, StemsReport.from_raw(facts), {}, recording=recording)
+    for signer, state in ((ManifestSigner(keys()), "trusted"), (None, "unsigned")):
+        files = [
+            song.save(tmp_path / "cover.mp3", signer=signer),
+            *song.save_stems(tmp_path / "parts", signer=signer).values(),
+            *stems.save(tmp_path / "parts", signer=signer).values(),
+        ]
+        for file in files:
+            found = verify_file(file.path, keys().anchors)
+            assert (found.state, file.signed) == (state, signer is not None)
+            assert [each["signed"] for each in found.ingredients] == [True] * file.signed
+    broken = Failing(EngineError("locked"))
+    for save, name in ((song.save, "a.flac"), (song.save_stems, "b"), (stems.save, "c")):
+        with pytest.raises(SigningError, match="NOT signed: locked"):
+            save(tmp_path / name, signer=broken)
+    assert {"a.flac", "b", "c"} <= set(listing(tmp_path))
+
+
+def test_keys_that_do_not_sign_are_found_before_the_work(tmp_path: Path) -> None:
+    init_keys(tmp_path, "Studio")
+    (tmp_path / "signing.key").unlink()
+    (tmp_path / "agent.json").write_text('["/bin/false"]')
+    with pytest.raises(EngineError, match="agent /bin/false: no signature"):
+        open_signing(str(tmp_path))
 
 
 def test_keys_are_those_of_the_default_folder_unless_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
