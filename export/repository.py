@@ -27,7 +27,7 @@ from heartvoice.export import layout
 from heartvoice.export.atomic_repository import Staging, staged
 from heartvoice.export.configs import configs, in_folder, model_files
 from heartvoice.export.layout import EXTERNAL_BYTES, GraphModel, Precision
-from heartvoice.export.weights import Weights
+from heartvoice.export.weights import OFFICIAL, Weights
 from heartvoice.file_errors import write_file
 from heartvoice.runtime.repository import FORMAT, GRAPH, INDEX, MANIFEST
 from heartvoice.runtime.tensorrt_plans import plan_files
@@ -307,6 +307,11 @@ class _Job:
                 "sources": {network: self.hashes(network) for network in NETWORKS},
                 "origins": {network: self.weights.origin_of(network) for network in NETWORKS},
                 "licences": dict(self.weights.licences),
+                "names": {
+                    network: name
+                    for network, name in self.weights.names.items()
+                    if self.weights.origin_of(network) == OFFICIAL
+                },
                 "sizes": layout.sizes(preset),
                 "versions": layout.versions(),
                 "graphs": {

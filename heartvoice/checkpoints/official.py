@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from heartvoice.contracts.network_names import Network
+
 TOKENIZER, GENERATION = "tokenizer.json", "gen_config.json"
 """In the weights folder itself."""
 CAMPPLUS, RMVPE = "campplus/campplus_cn_common.bin", "rmvpe/rmvpe.pt"
@@ -33,5 +35,23 @@ SPEAKER_LICENCES: Mapping[str, str] = {
 }
 """By engine of the speaker encoder, of those whose weights no wheel contains."""
 ROFORMER_LICENCE = "unknown (no licence is stated for these weights; whoever pulls them answers for their use)"
+HEARTMULA_LICENCE = "Apache-2.0 (heartlib's README of 20 January 2026: all model weights)"
+DEMUCS_LICENCE = (
+    "scientific use (not under the code's MIT licence, says its author in facebookresearch/demucs issue 327)"
+)
 SONG_LICENCE = "Apache-2.0 (heartvoice: trained on synthetic songs by train/demo)"
 """Of the preset `demo`'s language model and codec."""
+NAMES: Mapping[Network, str] = {
+    "svc_cfm": "Seed-VC",
+    "svc_regulator": "Seed-VC",
+    "svc_content": "Whisper small",
+    "svc_style": "CAMPPlus",
+    "vocoder": "BigVGAN v2",
+    "f0": "RMVPE",
+}
+"""By network, what the weights of `LICENCES` are published as."""
+
+
+def licence_name(licence: str) -> str:
+    """Return a licence without its remark."""
+    return licence.partition(" (")[0]

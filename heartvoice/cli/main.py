@@ -31,6 +31,7 @@ LAZY_COMMANDS = {
     "doctor": ("heartvoice.cli.serve", "doctor"),
     "health": ("heartvoice.cli.health", "health"),
     "verify": ("heartvoice.cli.verify", "verify"),
+    "credits": ("heartvoice.cli.credits", "credits_"),
     "keys": ("heartvoice.cli.keys", "app"),
     "bench": ("heartvoice.cli.bench", "bench"),
 }

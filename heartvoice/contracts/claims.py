@@ -8,9 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from heartvoice.contracts.attribution import consent_record
 from heartvoice.contracts.messages import Report, StemsReport
 
-_FACTS = ("heartvoice", "preset", "precision", "contract", "networks", "random_weights", "seed", "settings")
+_FACTS = (
+    "heartvoice", "preset", "precision", "contract", "networks", "models", "licences", "hashes", "random_weights",
+    "seed", "settings",
+)  # fmt: skip
 """Fields of a report that a manifest repeats. Never the voice's sha256, by which servers know it, nor any text."""
 
 
@@ -61,17 +65,17 @@ def song_claim(report: Report, recording: bytes | None = None, *, stem: str = ""
         making,
         _facts(report.raw),
         voice_sha256=report.raw.get("voice_sha256") if converted else None,
-        consent_record=report.raw.get("consent_record") if converted else None,
+        consent_record=consent_record(report.raw) if converted else None,
         recording=recording if report.recorded else None,
         watermark={} if stem else report.raw.get("watermark", {}),  # the mark is in the mix alone
         stem=stem,
-        attribution=report.raw.get("attribution", ""),
+        attribution=report.attribution,
     )
 
 
 def separation_claim(report: StemsReport, stem: str, recording: bytes | None) -> Claim:
     """Return the claim of a stem that was separated from `recording`, an encoded file."""
-    return Claim(Making.SEPARATED, _facts(report.raw), recording=recording, stem=stem)
+    return Claim(Making.SEPARATED, _facts(report.raw), recording=recording, stem=stem, attribution=report.attribution)
 
 
 def sidecar_path(path: Path) -> Path:

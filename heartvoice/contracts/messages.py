@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from heartvoice.contracts.attribution import with_credits
 from heartvoice.contracts.provenance import passthrough_provenance, provenance, stem_provenance
 from heartvoice.errors import EngineError
 
@@ -199,15 +200,24 @@ class Report:
         """The comment tag of this song's files."""
         return self.comment_from("")
 
+    @property
+    def attribution(self) -> str:
+        """Text ready to publish: what was generated, by which models under which licences, and whose voice."""
+        return str(self.raw.get("attribution", ""))
+
     def comment_from(self, origin: str) -> str:
         """The comment tag, if the song was made from a recording with the tag `origin`."""
+        return with_credits(self._mark(origin), self.attribution)
+
+    def _mark(self, origin: str) -> str:
         if self.converted is False and self.recorded:
             return passthrough_provenance(origin=origin)
         return provenance(self.seed, random_weights=self.random_weights)
 
     def stem_comment(self, stem: str, origin: str = "") -> str:
         """The comment tag of one stem's file."""
-        return stem_provenance(stem, random_weights=self.random_weights, origin=self.comment_from(origin))
+        mark = stem_provenance(stem, random_weights=self.random_weights, origin=self._mark(origin))
+        return with_credits(mark, self.attribution)
 
 
 @dataclass(frozen=True)
@@ -254,9 +264,15 @@ class StemsReport:
         """As of `Report`."""
         return dict(self.raw.get("networks", {}))
 
+    @property
+    def attribution(self) -> str:
+        """As of `Report`."""
+        return str(self.raw.get("attribution", ""))
+
     def comment(self, source: str, origin: str = "") -> str:
         """The comment tag of a stem's file; `origin` is the tag of an AI-generated recording."""
-        return stem_provenance(source, random_weights=self.random_weights, origin=origin)
+        mark = stem_provenance(source, random_weights=self.random_weights, origin=origin)
+        return with_credits(mark, self.attribution)
 
 
 def report_warnings(raw: Mapping[str, Any]) -> tuple[str, ...]:

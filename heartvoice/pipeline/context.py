@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from heartvoice import __version__
+from heartvoice.contracts.attribution import COVER, SONG, attribution
 from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
 from heartvoice.pipeline.prefetch import Prefetcher
 from heartvoice.runtime.networks import Check, never_cancelled
@@ -116,4 +117,7 @@ class JobContext:
             "first_audio_s": self._first_audio_s,
             "total_s": self.seconds(),
         }
-        return replace(Report.from_raw({**self.report, "timings": timings}), recorded=recorded)
+        text = attribution(self.report, COVER if recorded else SONG)
+        # A stream of samples has no place for a manifest.
+        raw = {**self.report, "attribution": text, "signed": False, "timings": timings}
+        return replace(Report.from_raw(raw), recorded=recorded)

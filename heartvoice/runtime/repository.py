@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from heartvoice.checkpoints.file_hash import sha256 as sha256
+from heartvoice.checkpoints.official import licence_name
 from heartvoice.config.presets import (
     F0S,
     SPEAKERS,
@@ -108,6 +109,14 @@ class Repository:
         """Return the origin of a network's weights: `random seed=N`, `official`, or the published file."""
         return str(self.index["origins"][network])
 
+    def model_name(self, network: str) -> str:
+        """Return what a network's weights are published as; their origin, if the export did not keep a name."""
+        return str(self.index.get("names", {}).get(network, self.origin(network)))
+
+    def _files(self, network: str) -> dict[str, str]:
+        """Return the sha256 of each file that a network was exported from, by name: hashed then, not now."""
+        return dict(self.index.get("sources", {}).get(network, {}))
+
     def is_random(self, network: str) -> bool:
         """Return True if a network's weights are random, which makes its output meaningless."""
         return self.origin(network).startswith(RANDOM)
@@ -124,13 +133,16 @@ class Repository:
 
     def about(self, network: str, *others: str) -> dict[str, Any]:
         """Return the facts for the report of a job that runs these networks; `weights` is the first one's origin."""
-        names = (network, *others)
+        names, licences = (network, *others), self.index.get("licences", {})
         return {
             "preset": self.index["preset"],
             "precision": self.index["precision"],
             "weights": self.origin(network),
             "random_weights": any(self.is_random(name) for name in names),
             "networks": {name: self.origin(name) for name in names},
+            "models": {name: self.model_name(name) for name in names if not self.is_random(name)},
+            "licences": {name: licence_name(licences[name]) for name in names if name in licences},
+            "hashes": {name: self._files(name) for name in names if not self.is_random(name)},
             "contract": CONTRACT,
         }
 

@@ -8,6 +8,8 @@ from contextlib import closing
 
 import numpy as np
 
+from heartvoice import __version__
+from heartvoice.contracts.attribution import STEMS, attribution
 from heartvoice.contracts.constants import FRAMES_PER_S, STEM_RATE_HZ
 from heartvoice.contracts.models import DEMUCS
 from heartvoice.runtime.repository import Repository
@@ -33,14 +35,19 @@ def stream_stems(job: Job, repository: Repository) -> None:
             n_done += item.length
             done, total = (round(n / STEM_RATE_HZ * FRAMES_PER_S) for n in (n_done, n_total))
             job.send_event({"stage": "separate", "done": done, "total": total})
-    report = repository.about("separator") | {
-        "separator": sizes.engine,
-        "sources": list(request.sources),
-        "sample_rate_hz": STEM_RATE_HZ,
-        "samples": n_done,
-        "warnings": list(request.warnings),
-        "timings": {"separation_s": round(time.monotonic() - began, 4)},
-    }
+    report = (
+        {"heartvoice": __version__}
+        | repository.about("separator")
+        | {
+            "separator": sizes.engine,
+            "sources": list(request.sources),
+            "sample_rate_hz": STEM_RATE_HZ,
+            "samples": n_done,
+            "warnings": list(request.warnings),
+            "timings": {"separation_s": round(time.monotonic() - began, 4)},
+        }
+    )
+    report |= {"attribution": attribution(report, STEMS), "signed": False}
     job.send({"REPORT": json.dumps(report)})
 
 

@@ -14,8 +14,10 @@ from pathlib import PurePosixPath
 from heartvoice.checkpoints.official import (
     BIGVGAN,
     CAMPPLUS,
+    DEMUCS_LICENCE,
     ECAPA,
     GENERATION,
+    HEARTMULA_LICENCE,
     LICENCES,
     RMVPE,
     ROFORMER_LICENCE,
@@ -24,6 +26,7 @@ from heartvoice.checkpoints.official import (
     TOKENIZER,
     WAVLM,
     WHISPER,
+    licence_name,
 )
 from heartvoice.config.presets import PRESETS
 from heartvoice.errors import InvalidRequestError
@@ -31,10 +34,6 @@ from heartvoice.errors import InvalidRequestError
 OFFICIAL_PRESET = "oss-3b"
 _SAFETENSORS = ("config.json", "*.safetensors")
 _INDEX = ("*.safetensors.index.json",)
-_HEARTMULA_LICENCE = "Apache-2.0 (heartlib's README of 20 January 2026: all model weights)"
-_DEMUCS_LICENCE = (
-    "scientific use (not under the code's MIT licence, says its author in facebookresearch/demucs issue 327)"
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class WeightSet:
     @property
     def licence_name(self) -> str:
         """The licence without its remark."""
-        return self.licence.partition(" (")[0]
+        return licence_name(self.licence)
 
     @property
     def title(self) -> str:
@@ -94,21 +93,21 @@ class WeightSet:
 
 WEIGHTS: tuple[WeightSet, ...] = (
     WeightSet(
-        "heartmula-gen", "HeartMuLa/HeartMuLaGen", ".", (TOKENIZER, GENERATION), _HEARTMULA_LICENCE,
+        "heartmula-gen", "HeartMuLa/HeartMuLaGen", ".", (TOKENIZER, GENERATION), HEARTMULA_LICENCE,
         "9 MB", "song: tokenizer",
     ),
     WeightSet(
-        "heartmula", "HeartMuLa/HeartMuLa-oss-3B-happy-new-year", "HeartMuLa-oss-3B", _SAFETENSORS, _HEARTMULA_LICENCE,
+        "heartmula", "HeartMuLa/HeartMuLa-oss-3B-happy-new-year", "HeartMuLa-oss-3B", _SAFETENSORS, HEARTMULA_LICENCE,
         "8 to 16 GB", "song: LM", optional=_INDEX,
     ),
     WeightSet(
-        "heartcodec", "HeartMuLa/HeartCodec-oss-20260123", "HeartCodec-oss", _SAFETENSORS, _HEARTMULA_LICENCE,
+        "heartcodec", "HeartMuLa/HeartCodec-oss-20260123", "HeartCodec-oss", _SAFETENSORS, HEARTMULA_LICENCE,
         "3.3 to 6.6 GB", "song: codec", optional=_INDEX,
     ),
     WeightSet(
         "demucs", "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/", "demucs",
         ("f7e0c4bc-ba3fe64a.th", "d12395a8-e57c48e6.th", "92cfc3b6-ef3bcb9c.th", "04573f0d-f3cf25b2.th"),
-        _DEMUCS_LICENCE, "0.3 GB", "covers, voices: separator",
+        DEMUCS_LICENCE, "0.3 GB", "covers, voices: separator",
         # A name contains a signature and the first digits of the file's sha256.
         known={
             "f7e0c4bc-ba3fe64a.th": "ba3fe64a…", "d12395a8-e57c48e6.th": "e57c48e6…",

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2
 from heartvoice.audio.dsp import resample
 from heartvoice.client import AudioChunk, Client
 from heartvoice.client.messages import Message, Song
+from heartvoice.contracts.attribution import credits_of
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import StemsChunk
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
@@ -170,6 +171,9 @@ def test_render_makes_a_cover_of_a_recording(client: Client, short: bytes, voice
     comment = soundfile.SoundFile(io.BytesIO(data)).comment
     assert comment.startswith("AI-generated; ")
     assert report.raw["voice_sha256"][:8] not in comment  # servers know a voice by it
+    assert credits_of(comment) == report.attribution
+    assert "Resemblyzer 0.1.4 (PyPI) (speaker encoder; Apache-2.0)" in report.attribution
+    assert report.raw["hashes"]["speaker"].keys() == {"Resemblyzer-0.1.4-pretrained.pt"}
 
 
 @pytest.mark.parametrize(

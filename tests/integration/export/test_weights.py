@@ -85,6 +85,12 @@ def check_sources(repository: Repository, release: Path) -> None:
     assert set(folders) == set(NETWORKS) - {"speaker"}  # that is Resemblyzer's, out of its wheel
     for network, pattern in folders.items():
         assert sources[network] == {path.name: layout.sha256(path) for path in release.glob(pattern)}
+    about = repository.about(*NETWORKS)
+    assert about["hashes"] == sources
+    assert about["licences"].keys() == about["models"].keys() == set(NETWORKS)
+    assert (about["models"]["lm"], about["models"]["svc_cfm"]) == ("HeartMuLa-oss-3B", "Seed-VC")
+    assert (about["licences"]["lm"], about["licences"]["svc_cfm"]) == ("Apache-2.0", "GPL-3.0")
+    assert about["models"]["speaker"].startswith("Resemblyzer")
 
 
 def check_licences(repository: Repository) -> None:

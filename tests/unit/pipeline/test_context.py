@@ -38,6 +38,8 @@ def test_messages_pass_and_the_report_comes_last() -> None:
     assert isinstance(report, Report)
     assert (report.seed, report.preset, report.random_weights, report.recorded) == (7, "tiny", True, False)
     assert report.timings.keys() == {"first_audio_s", "total_s"}
+    assert report.attribution.startswith("AI-generated song, made with heartvoice")
+    assert report.raw["signed"] is False
 
 
 def test_the_first_audio_is_timed_and_not_what_comes_before_or_after() -> None:
@@ -55,6 +57,7 @@ def test_a_job_without_audio_has_no_first_one() -> None:
     assert isinstance(report, Report)
     assert report.timings["first_audio_s"] is None
     assert report.recorded
+    assert report.attribution.startswith("Recording as it was")
 
 
 def test_a_report_that_lacks_a_field_is_our_error() -> None:
