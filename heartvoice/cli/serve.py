@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heartvoice.cli.signing import KeysChoice, ServerKeysOption, choose_keys
+
 if TYPE_CHECKING:
     from heartvoice.runtime.repository import Repository as ModelRepository
     from heartvoice.server.server import EmbeddedServer
@@ -74,6 +76,7 @@ def serve(
             "and on TCP every user of this host (see --address).",
         ),
     ] = False,
+    keys: ServerKeysOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -86,10 +89,12 @@ def serve(
     from heartvoice.server.options import ServerOptions
     from heartvoice.server.server import EmbeddedServer
 
+    signing = choose_keys(keys)
     files = None if server == "embedded" else triton_wheel.find_installed(Path(server))
     options = ServerOptions(
         repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
         profile=profiles.find(profile, "--profile") if profile else None, address=address, shared_memory=shared_memory,
+        signing_keys=signing.folder,
     )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()
@@ -106,7 +111,7 @@ def serve(
         signal.signal(number, on_signal)
     triton.start(asked.is_set)
     try:
-        _announce(triton, ModelRepository(repository), json_output)
+        _announce(triton, ModelRepository(repository), signing, json_output)
         while not asked.wait(0.2):
             if triton.poll() is not None:
                 log.error("the server ended by itself with status %s", triton.poll())
@@ -140,7 +145,7 @@ def check_installed(*, embedded: bool = True) -> None:
     )
 
 
-def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: bool) -> None:
+def _announce(triton: EmbeddedServer, repository: ModelRepository, signing: KeysChoice, json_output: bool) -> None:
     from heartvoice.contracts.network_names import describe
     from heartvoice.log_format import timestamp
 
@@ -155,10 +160,14 @@ def _announce(triton: EmbeddedServer, repository: ModelRepository, json_output: 
             "preset": index["preset"],
             "weights": index["weights"],
             "models": list(triton.models),
+            "signs": signing.folder is not None,
+            "unsigned_because": signing.unsigned or None,
         }
         print(json.dumps(ready), flush=True)
         return
     typer.echo(f"{timestamp()} ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
+    signs = f"are signed with the keys in {signing.folder}" if signing.folder else f"are not signed: {signing.unsigned}"
+    typer.echo(f"{timestamp()} files of render {signs}")
     if repository.random_weights:
         real = describe(index["origins"], random=False)
         but = f", but for {real}" if real else ""

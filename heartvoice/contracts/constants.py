@@ -82,5 +82,7 @@ UNKNOWN_WORDS_HELP = (
 MIX_STEM_NAMES = ("instrumental", "vocals")
 MIN_PROMPT_S, MAX_PROMPT_S = 3.0, 25.0
 """The longest prompt is the original's, and as there it is what the reference begins with."""
+SIGNING_KEYS_VARIABLE = "HEARTVOICE_SIGNING_KEYS"
+"""Environment variable of a server's processes: the folder of the keys that sign what `render` encodes."""
 MAX_UNREAD_MB = 4096
 """Requests and unread answers that the server process may hold; beyond it new jobs are refused. 44 songs of 92 MB."""

@@ -5,6 +5,7 @@ The pipelines yield them, the servers send each as one response, and the clients
 
 from __future__ import annotations
 
+import base64
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -199,6 +200,23 @@ class Report:
     def comment(self) -> str:
         """The comment tag of this song's files."""
         return self.comment_from("")
+
+    @property
+    def signed(self) -> bool:
+        """True if the server signed the file of `render`; streams have no place for a signature."""
+        return self.raw.get("signed") is True
+
+    @property
+    def manifest(self) -> bytes:
+        """The manifest of an OGG that the server signed, which belongs beside it as NAME.c2pa; b"" of others.
+
+        Raises:
+            EngineError: the server sent something else than base64.
+        """
+        try:
+            return base64.b64decode(self.raw.get("manifest", ""), validate=True)
+        except (TypeError, ValueError) as error:
+            raise EngineError(f"REPORT: manifest: expected base64: {error}") from error
 
     @property
     def attribution(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from heartvoice.contracts.about import ABOUT
+from heartvoice.contracts.constants import SIGNING_KEYS_VARIABLE
 from heartvoice.contracts.models import LOADED
 from heartvoice.server import triton_wheel
 from heartvoice.server.options import ServerOptions
@@ -88,6 +89,9 @@ class Launch:
 
     def _environment(self) -> dict[str, str]:
         env = triton_wheel.environment(self.files)
+        env.pop(SIGNING_KEYS_VARIABLE, None)  # the options alone say what signs
+        if self.options.signing_keys is not None:
+            env[SIGNING_KEYS_VARIABLE] = str(self.options.signing_keys.resolve())
         return env if self.options.profile is None else self.options.profile.environment(env)
 
     def _restrictions(self) -> list[str]:

@@ -37,6 +37,8 @@ class ServerOptions:
     """Where it listens: loopback, or `unix:/FOLDER/NAME`; beyond loopback with a native server alone."""
     shared_memory: bool = False
     """True if clients of this user may hand tensors over by system shared memory."""
+    signing_keys: Path | None = None
+    """Folder of the keys that sign what `render` encodes; None signs nothing."""
 
     @property
     def on_socket(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.audio.encode import AudioWriter
+from heartvoice.audio.encode import AudioWriter, generated_tag
+from heartvoice.contracts.claims import ClaimSigner, song_claim
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.contracts.field_checks import read_word
 from heartvoice.contracts.messages import AudioChunk, Message, Report
@@ -16,16 +18,29 @@ from heartvoice.pipeline.admission import SongAdmission
 from heartvoice.serving import process_registry
 from heartvoice.serving.cover import run_cover_job
 from heartvoice.serving.jobs import Job
+from heartvoice.serving.signing import open_signer, sign_file
 from heartvoice.serving.song import run_song_job
 from heartvoice.serving.stage_model import Context, StageModel
 
 
-def render(job: Job, messages: Iterable[Message]) -> None:
+@dataclass(frozen=True)
+class Source:
+    """What the file of a cover keeps of its recording."""
+
+    origin: str = ""
+    """The recording's own tag, if it is AI-generated."""
+    file: bytes | None = None
+    """The encoded file, for its manifest."""
+
+
+def render(job: Job, messages: Iterable[Message], source: Source, signer: ClaimSigner | None) -> None:
     """Answer a job of the model `render` with the file of a song or cover.
 
     Args:
         job: names the format.
         messages: of the song's or cover's pipeline.
+        source: of a cover.
+        signer: what signs the file; None leaves it unsigned.
     """
     file_format = read_word(job.inputs, "format", AUDIO_FORMATS) or AUDIO_FORMATS[0]
     with process_registry.scratch(RENDER.name) as folder:
@@ -38,15 +53,16 @@ def render(job: Job, messages: Iterable[Message]) -> None:
                     report = message
             if report is None:
                 raise EngineError("render: the pipeline ended without a report")
-            written = writer.commit(report.comment)
-        size = written.path.stat().st_size
+            written = writer.commit(report.comment_from(source.origin))
+        path, signature = sign_file(written.path, file_format, song_claim(report, source.file), signer)
+        size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InvalidRequestError(
                 f"format: the song takes {size} bytes as {file_format}, the limit is {MAX_FILE_BYTES}; "
                 "choose flac, mp3 or ogg, or stream it from the model song"
             )
-        facts = {**report.raw, "format": file_format, "gain_db": round(written.gain_db, 2)}
-        job.answer({"FILE": written.path.read_bytes(), "REPORT": json.dumps(facts)})
+        facts = {**report.raw, "format": file_format, "gain_db": round(written.gain_db, 2), **signature}
+        job.answer({"FILE": path.read_bytes(), "REPORT": json.dumps(facts)})
 
 
 def _is_cover(job: Job) -> bool:
@@ -59,8 +75,8 @@ class RenderModel(StageModel):
     spec = RENDER
 
     def build(self, context: Context) -> None:
-        """Keep the repository."""
-        self.repository = context.repository
+        """Keep the repository, and open the keys that sign."""
+        self.repository, self.signer = context.repository, open_signer()
         self.admission = SongAdmission(context.repository.preset, context.repository.tokenizer)
 
     def admit(self, job: Job) -> None:
@@ -72,6 +88,14 @@ class RenderModel(StageModel):
     def work(self, job: Job) -> None:
         """Make the song or cover, and answer with the file."""
         if _is_cover(job):
-            render(job, run_cover_job(job, self.repository))
+            source = self._source(job)
+            render(job, run_cover_job(job, self.repository), source, self.signer)
         else:
-            render(job, run_song_job(job, self.repository, self.admission.vocabulary))
+            render(job, run_song_job(job, self.repository, self.admission.vocabulary), Source(), self.signer)
+
+    def _source(self, job: Job) -> Source:
+        """Read what a cover's file keeps of its recording: that is kept to the end only if its manifest is needed."""
+        if "file" not in job.inputs:
+            return Source()
+        file: bytes = job.inputs["file"][0]
+        return Source(generated_tag(file), None if self.signer is None else file)

@@ -24,6 +24,8 @@ from heartvoice.contracts.constants import SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import StemsChunk
 from heartvoice.errors import DeadlineError, InvalidRequestError, ModelUnavailableError
 from heartvoice.pipeline.in_process import InProcessVoiceStages, make_cover
+from heartvoice.provenance.key_folder import init_keys
+from heartvoice.provenance.verification import verify_stream
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.command_line import ADMIN_HEADER
 from heartvoice.server.server import EmbeddedServer
@@ -51,7 +53,9 @@ def repository(repository: Repository, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with running_server(repository.root, log_path=log, models=OF_COVERS) as running:
+    keys = log.parent / "keys"
+    init_keys(keys, "Studio")
+    with running_server(repository.root, log_path=log, models=OF_COVERS, signing_keys=keys) as running:
         yield running
 
 
@@ -163,7 +167,9 @@ def test_vocals_are_mixed_louder_and_softer(client: Client, short: bytes, voice:
     assert music.true_peak_dbtp(louder) <= -1.0 + 1e-3
 
 
-def test_render_makes_a_cover_of_a_recording(client: Client, short: bytes, voice: bytes) -> None:
+def test_render_makes_a_signed_cover_of_a_recording(
+    client: Client, server: EmbeddedServer, short: bytes, voice: bytes
+) -> None:
     data, report = client.render_cover(short, voice, consent=CONSENT, file_format="flac")
     audio, rate = soundfile.read(io.BytesIO(data), always_2d=True)
     assert (rate, audio.shape) == (SAMPLE_RATE_HZ, (round(SHORT_S * SAMPLE_RATE_HZ), 2))
@@ -172,6 +178,12 @@ def test_render_makes_a_cover_of_a_recording(client: Client, short: bytes, voice
     assert comment.startswith("AI-generated; ")
     assert report.raw["voice_sha256"][:8] not in comment  # servers know a voice by it
     assert credits_of(comment) == report.attribution
+    assert server.options.signing_keys is not None
+    anchors = (server.options.signing_keys / "anchors.pem").read_bytes()
+    found = verify_stream(io.BytesIO(data), "flac", anchors=anchors)
+    assert (found.state, report.signed, found.facts["making"]) == ("trusted", True, "converted")
+    assert found.facts["attribution"] == report.attribution
+    assert found.facts["hashes"]["speaker"] == report.raw["hashes"]["speaker"]
     assert "Resemblyzer 0.1.4 (PyPI) (speaker encoder; Apache-2.0)" in report.attribution
     assert report.raw["hashes"]["speaker"].keys() == {"Resemblyzer-0.1.4-pretrained.pt"}
 

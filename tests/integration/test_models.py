@@ -201,6 +201,7 @@ def test_render_gives_one_file(client: Client, expected: tuple[np.ndarray, np.nd
         np.testing.assert_allclose(audio.T, expected[0], atol=2e-7)
     assert report.random_weights
     assert report.raw["format"] == file_format
+    assert (report.signed, report.raw["unsigned_because"]) == (False, "the server was started without keys")
 
 
 def test_raw_and_local_settings_have_the_same_defaults(server: EmbeddedServer) -> None:
