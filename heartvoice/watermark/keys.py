@@ -1,0 +1,54 @@
+"""The secret key of a service, as a file, and the payloads that are made with it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+
+from heartvoice.errors import SetupError
+from heartvoice.file_errors import naming
+
+ALGORITHM = "org.heartvoice.patchwork.1"
+"""Name of the mark in reports and manifests; it changes with the pattern."""
+KEY_BYTES = 32
+_KEY = re.compile(rf"[0-9a-f]{{{2 * KEY_BYTES}}}")
+
+
+def make_key(path: Path) -> bytes:
+    """Make a key and write it to a new file that its owner alone can read.
+
+    Raises:
+        FileExistsError: the file exists: whoever loses a key cannot find its marks again.
+        OSError: the file cannot be written.
+    """
+    key = secrets.token_bytes(KEY_BYTES)
+    with naming(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{key.hex()}\n")
+    return key
+
+
+def read_key(path: Path) -> bytes:
+    """Read a key that `make_key` wrote.
+
+    Raises:
+        SetupError: the file holds something else, or other users can read it.
+        OSError: the file cannot be read.
+    """
+    with naming(path), path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+        text = file.read(4 * KEY_BYTES).decode("ascii", "replace").strip()
+    if mode & 0o077:
+        raise SetupError(f"{path}: the key of the watermark has mode {mode:04o}; expected 0600: chmod 600 it")
+    if not _KEY.fullmatch(text):
+        raise SetupError(f"{path}: expected a watermark key of {2 * KEY_BYTES} hexadecimal digits in lower case")
+    return bytes.fromhex(text)
+
+
+def payload_of(key: bytes, *fields: bytes) -> int:
+    """32 bits of an HMAC-SHA256 over fields, of which each is preceded by its length."""
+    message = b"".join(len(field).to_bytes(8, "big") + field for field in fields)
+    return int.from_bytes(hmac.digest(key, b"heartvoice payload\0" + message, hashlib.sha256)[:4], "big")
