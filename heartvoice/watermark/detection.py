@@ -167,7 +167,7 @@ def _decode_best(folded: Values, layout: Layout, curve: Values) -> tuple[float, 
     offsets = np.argsort(-curve)[:N_CANDIDATES]
     chips = np.stack([np.roll(folded, -offset, axis=0)[::CHIP_FRAMES] for offset in offsets]) * layout.sign
     carries = layout.bit != SYNC
-    soft = np.stack([np.bincount(layout.bit[carries], each[carries], CODED_BITS) for each in chips])
+    soft: Values = np.stack([np.bincount(layout.bit[carries], each[carries], CODED_BITS) for each in chips])
     payloads = decode(soft)
     scores = [
         float(curve[offset] + row @ encode(payload))
