@@ -35,7 +35,7 @@ from heartvoice.audio.loudness import Loudness
 from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.loadtest.harness import RESULTS, Run
-from heartvoice.watermark import detect, mark, payload_of
+from heartvoice.watermark import Evidence, detect, mark, payload_of
 from train.demo.renderer import Renderer
 from train.demo.songs import held_out_song
 
@@ -184,8 +184,9 @@ class Bench:
         highest = 0.0
         for name, audio in pieces(self.options.pieces, self.options.recordings):
             scores = []
+            evidence = Evidence(audio, SAMPLE_RATE_HZ)
             for index in range(self.options.keys):
-                result = detect(audio, SAMPLE_RATE_HZ, b"wrong key %d" % index, speeds=index % 10 == 0)
+                result = evidence.detect(b"wrong key %d" % index, speeds=index % 10 == 0)
                 n_alarms += result.found
                 scores.append(result.score)
             n_trials += len(scores)

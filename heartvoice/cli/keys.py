@@ -1,8 +1,9 @@
-"""The commands `heartvoice keys init` and `import`: what signs the files that are written."""
+"""The commands `heartvoice keys init` and `import`: what signs written files, and what marks their sound."""
 
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +31,11 @@ def init(
         str | None, typer.Option(metavar="NAME", help="Named in the certificates. Default: the user's name.")
     ] = None,
 ) -> None:
-    """Make a local certificate authority and a signing certificate of it, unless keys are there already.
+    """Make a local certificate authority, a signing certificate of it and a watermark key, unless they are there.
 
     Files get mode 0600. Nothing is overwritten.
+
+    With FOLDER/watermark.key a server marks its songs: heartvoice serve --watermark-key FOLDER/watermark.key
 
     Others trust what it signs if they are given FOLDER/anchors.pem: heartvoice verify song.wav --anchors anchors.pem
     """
@@ -44,6 +47,7 @@ def init(
         raise InvalidRequestError(f"organisation: expected 1 to 64 printable characters, got {name!r}")
     made = init_keys(place, name)
     typer.echo(f"{place}: {'a local CA and a signing certificate' if made else 'keys are there already'}")
+    _make_watermark_key(place)
 
 
 @app.command("import")
@@ -79,3 +83,14 @@ def import_(
         anchors=None if anchors is None else anchors.read_bytes(),
     )
     typer.echo(f"{place}: the certificate signs from now on")
+    _make_watermark_key(place)
+
+
+def _make_watermark_key(folder: Path) -> None:
+    """Make the key of the watermark, unless it is there: without the old one its marks are lost."""
+    from heartvoice.watermark.keys import KEY_FILE, make_key
+
+    path = folder / KEY_FILE
+    with suppress(FileExistsError):
+        make_key(path)
+        typer.echo(f"{path}: a key that marks songs, and finds them again")

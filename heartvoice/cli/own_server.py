@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import typer
 from heartvoice.cli.terminal import escape_controls
 from heartvoice.client.caller_names import Names, caller_names
 from heartvoice.client.messages import Array
+from heartvoice.contracts.constants import WATERMARK_KEY_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def own_server(repository: Path, jobs: tuple[Job, ...]) -> Iterator[str]:
 
     check_installed()
     _refuse(repository, jobs)
-    options = ServerOptions(repository, free_port(), free_port())
+    key = os.environ.get(WATERMARK_KEY_VARIABLE)  # who starts a server is its operator
+    options = ServerOptions(repository, free_port(), free_port(), watermark_key=Path(key) if key else None)
     with EmbeddedServer(options) as server:
         typer.echo(f"started a server over {escape_controls(str(repository))}", err=True)
         yield server.url

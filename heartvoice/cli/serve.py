@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heartvoice.cli.signing import KeysChoice, ServerKeysOption, choose_keys
+from heartvoice.contracts.constants import WATERMARK_KEY_VARIABLE
 
 if TYPE_CHECKING:
     from heartvoice.runtime.repository import Repository as ModelRepository
@@ -77,6 +78,16 @@ def serve(
         ),
     ] = False,
     keys: ServerKeysOption = None,
+    watermark_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar=WATERMARK_KEY_VARIABLE,
+            show_envvar=False,
+            help="Mark the sound of all songs and covers with this key, `watermark.key` of `heartvoice keys init`, and "
+            f"refuse references that carry its mark. Default: ${WATERMARK_KEY_VARIABLE}; without, nothing is marked.",
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON line when ready, for machines.")] = False,
 ) -> None:
     """Serve songs until stopped: start Triton, load the models, watch them.
@@ -95,6 +106,7 @@ def serve(
         repository, grpc_port, metrics_port, files, config_name, drain_s=drain_s, log_path=log_file, hang_s=hang_s,
         profile=profiles.find(profile, "--profile") if profile else None, address=address, shared_memory=shared_memory,
         signing_keys=signing.folder,
+        watermark_key=watermark_key,
     )  # fmt: skip
     signals: list[int] = []
     asked = threading.Event()
@@ -162,12 +174,15 @@ def _announce(triton: EmbeddedServer, repository: ModelRepository, signing: Keys
             "models": list(triton.models),
             "signs": signing.folder is not None,
             "unsigned_because": signing.unsigned or None,
+            "watermark": triton.options.watermark_key is not None,
         }
         print(json.dumps(ready), flush=True)
         return
     typer.echo(f"{timestamp()} ready: grpc {triton.url}, metrics {triton.metrics_url}, preset {index['preset']}")
     signs = f"are signed with the keys in {signing.folder}" if signing.folder else f"are not signed: {signing.unsigned}"
     typer.echo(f"{timestamp()} files of render {signs}")
+    if triton.options.watermark_key is None:
+        typer.echo(f"{timestamp()} songs are not watermarked: no --watermark-key")
     if repository.random_weights:
         real = describe(index["origins"], random=False)
         but = f", but for {real}" if real else ""

@@ -86,3 +86,5 @@ SIGNING_KEYS_VARIABLE = "HEARTVOICE_SIGNING_KEYS"
 """Environment variable of a server's processes: the folder of the keys that sign what `render` encodes."""
 MAX_UNREAD_MB = 4096
 """Requests and unread answers that the server process may hold; beyond it new jobs are refused. 44 songs of 92 MB."""
+WATERMARK_KEY_VARIABLE = "HEARTVOICE_WATERMARK_KEY"
+"""Environment variable that names the file of the key that a server marks songs with."""

@@ -76,8 +76,8 @@ class StemsChunk(Chunk):
     """A stretch of all stems: `stems` float32 [S, 2, N] (read-only), beginning at sample `start`.
 
     A separation has S sources at 44.1 kHz, in the order that its report names. A song or cover with `stems` has S = 2
-    at 48 kHz, in the order of `contracts.MIX_STEM_NAMES`. Their sum is the audio of the same samples; chunks of stems
-    and of audio may begin and end at different samples.
+    at 48 kHz, in the order of `contracts.MIX_STEM_NAMES`. Their sum is the audio of the same samples before its
+    watermark, if the server writes one; chunks of stems and of audio may begin and end at different samples.
     """
 
     output = "STEMS"

@@ -100,9 +100,12 @@ AUTO_PITCH = TensorSpec(
 REFERENCE_CHECK = TensorSpec(
     "reference_check", "BYTES", (1,),
     "What a reference with a second voice or music in it does: warn tells the report, strict refuses. Both refuse one"
-    " in which nobody speaks or sings; off checks nothing. Default: warn, of `speaker_encoder` off.",
+    " in which nobody speaks or sings, and one that carries the server's watermark; off refuses nothing. Default: warn,"
+    " of `speaker_encoder` off.",
     optional=True,
 )  # fmt: skip
 CONVERSION_INPUTS = (*VOICE_INPUTS, REFERENCE_CHECK, AUTO_PITCH, NO_VOCALS)
 """Inputs of covers and of songs with a voice."""
-MIX_STEMS = TensorSpec("STEMS", "FP32", (2, 2, SAMPLE), "Instrumental and vocals, which add up to the mix.")
+MIX_STEMS = TensorSpec(
+    "STEMS", "FP32", (2, 2, SAMPLE), "Instrumental and vocals, which add up to the mix before its watermark."
+)

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartvoice import __version__
 from heartvoice.contracts.attribution import COVER, SONG, attribution
 from heartvoice.contracts.messages import AudioChunk, Event, Message, Report
 from heartvoice.pipeline.prefetch import Prefetcher
 from heartvoice.runtime.networks import Check, never_cancelled
+
+if TYPE_CHECKING:
+    from heartvoice.pipeline.watermarking import Watermark
 
 T = TypeVar("T")
 
@@ -26,16 +29,20 @@ class JobContext:
             they wait.
         timings: seconds by name, for the report.
         report: the report's other fields. Each pipeline adds its own at its end.
+        watermark: what the server marks songs with; None if it does not.
     """
 
-    def __init__(self, about: Mapping[str, Any], check: Check = never_cancelled) -> None:
+    def __init__(
+        self, about: Mapping[str, Any], check: Check = never_cancelled, watermark: Watermark | None = None
+    ) -> None:
         """Start the job's clock.
 
         Args:
             about: the networks' fields of the report: preset, precision, weights, networks, random_weights.
             check: see the class.
+            watermark: likewise.
         """
-        self.check = check
+        self.check, self.watermark = check, watermark
         self.timings: dict[str, float] = {}
         self.report: dict[str, Any] = {"heartvoice": __version__, **about}
         self._began = time.monotonic()

@@ -19,7 +19,9 @@ from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.streaming_separation import RecordingChunk
 from heartvoice.pipeline.voice_conversion import VoiceConversionPipeline, VoiceStages
+from heartvoice.pipeline.watermarking import Mark, mark_mix
 from heartvoice.stages.separation.stage import plan_of
+from heartvoice.watermark.keys import COVER
 
 Audio = NDArray[np.float32]
 
@@ -55,6 +57,9 @@ def run_cover(
         EngineError: a stage failed.
     """
     inverted = request.recording.cancels
+    mark = None
+    if context.watermark is not None:
+        mark = context.watermark.mark(COVER, request.to_inputs(), limited=True)
     chunks = cut_recording(request.recording)
     # The recording itself is freed with the caller's request. Its chunks are freed one by one, as they are separated.
     conversion = VoiceConversionPipeline(
@@ -63,7 +68,7 @@ def run_cover(
         stems=request.stems, n_frames=round(sum(chunk.audio.shape[1] for chunk in chunks) / FRAME_HOP),
         inverted=inverted,
     )  # fmt: skip
-    messages = _run(request.without_samples(), chunks, conversion, context)
+    messages = _run(request.without_samples(), chunks, conversion, mark, context)
     return context.deliver(messages, recorded=True)
 
 
@@ -85,10 +90,15 @@ def _taken(chunks: deque[RecordingChunk]) -> Iterator[RecordingChunk]:
 
 
 def _run(
-    request: CoverRequest, chunks: deque[RecordingChunk], conversion: VoiceConversionPipeline, context: JobContext
+    request: CoverRequest,
+    chunks: deque[RecordingChunk],
+    conversion: VoiceConversionPipeline,
+    mark: Mark | None,
+    context: JobContext,
 ) -> Generator[Message, None, None]:
     n_samples = sum(chunk.audio.shape[1] for chunk in chunks)
-    yield from conversion.run(lambda: _taken(chunks))
+    mix = conversion.run(lambda: _taken(chunks))
+    yield from mark_mix(mix, mark, context, generated=lambda: not conversion.passthrough)
     if conversion.n_samples != n_samples:
         raise EngineError(f"cover: the mix has {conversion.n_samples} samples, the recording {n_samples}")
     context.report |= {

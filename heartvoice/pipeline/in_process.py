@@ -25,6 +25,7 @@ from heartvoice.pipeline.cover_request import CoverRequest
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
 from heartvoice.pipeline.voice_conversion import VoiceStages
+from heartvoice.pipeline.watermarking import Watermark
 from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.stages.codec import CodecRequest, CodecStage
@@ -78,6 +79,8 @@ def make_song(
     stages: InProcessStages,
     inputs: Mapping[str, Array],
     voice_stages: Callable[[], VoiceStages] | None = None,
+    *,
+    watermark: Watermark | None = None,
 ) -> Iterator[Message]:
     """Make one song from the input tensors of the model `song`.
 
@@ -86,13 +89,14 @@ def make_song(
         stages: over its engines.
         inputs: of the request.
         voice_stages: make the stages for a song with a voice or with stems; default `InProcessVoiceStages`.
+        watermark: marks the song.
     """
     preset = repository.preset
     request = SongRequest.from_inputs(inputs, preset, stages.vocabulary)
     return run_song(
         request, stages, voice_stages or (lambda: InProcessVoiceStages(repository)), preset,
-        JobContext(repository.about(*request.networks)), detect_vocals=not repository.is_random("separator"),
-        random_networks=repository.random_networks,
+        JobContext(repository.about(*request.networks), watermark=watermark),
+        detect_vocals=not repository.is_random("separator"), random_networks=repository.random_networks,
     )  # fmt: skip
 
 
@@ -144,13 +148,15 @@ class InProcessVoiceStages:
         return self._f0.track(audio)
 
 
-def make_cover(repository: Repository, stages: VoiceStages, inputs: Mapping[str, Array]) -> Iterator[Message]:
-    """Make one cover from the input tensors of the model `cover`."""
+def make_cover(
+    repository: Repository, stages: VoiceStages, inputs: Mapping[str, Array], *, watermark: Watermark | None = None
+) -> Iterator[Message]:
+    """Make one cover from the input tensors of the model `cover`; `watermark` marks it."""
     return run_cover(
         CoverRequest.from_inputs(inputs),
         stages,
         repository.preset,
-        JobContext(repository.about(*COVER_NETWORKS)),
+        JobContext(repository.about(*COVER_NETWORKS), watermark=watermark),
         detect_vocals=not repository.is_random("separator"),
         random_networks=repository.random_networks,
     )

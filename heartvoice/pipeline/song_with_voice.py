@@ -19,8 +19,10 @@ from heartvoice.pipeline.streaming_separation import (
     resample_stream,
 )
 from heartvoice.pipeline.voice_conversion import MAX_AHEAD_WINDOWS, POLL_S, VoiceConversionPipeline, VoiceStages
+from heartvoice.pipeline.watermarking import Mark, mark_mix
 from heartvoice.stages.separation.plan import Plan
 from heartvoice.stages.separation.stage import plan_of
+from heartvoice.watermark.keys import SONG
 
 
 def run_song(
@@ -53,25 +55,28 @@ def run_song(
         EngineError: a stage failed.
     """
     song = SongPipeline(request, stages, preset, context)
+    mark = None
+    if context.watermark is not None:
+        mark = context.watermark.mark(SONG, request.to_inputs(), limited=request.voice is not None)
     if request.voice is None and not request.stems:
-        yield from context.deliver(song.run())
+        yield from context.deliver(mark_mix(song.run(), mark, context))
         return
     plan = plan_of(preset.separator)
     if request.voice is None:
-        yield from context.deliver(_run_with_stems(song, voice_stages(), plan, context))
+        yield from context.deliver(mark_mix(_run_with_stems(song, voice_stages(), plan, context), mark, context))
         return
     conversion = VoiceConversionPipeline(
         request.voice, voice_stages(), plan, context,
         encoder=preset.speaker.engine, detect_vocals=detect_vocals, random_networks=random_networks,
         stems=request.stems, n_frames=request.n_frames,
     )  # fmt: skip
-    yield from context.deliver(_run_with_voice(song, conversion, context))
+    yield from context.deliver(_run_with_voice(song, conversion, mark, context))
 
 
 def _run_with_voice(
-    song: SongPipeline, conversion: VoiceConversionPipeline, context: JobContext
+    song: SongPipeline, conversion: VoiceConversionPipeline, mark: Mark | None, context: JobContext
 ) -> Generator[Message, None, None]:
-    yield from conversion.run(lambda: _as_recording(song, context))
+    yield from mark_mix(conversion.run(lambda: _as_recording(song, context)), mark, context)
     conversion.write_report()
 
 

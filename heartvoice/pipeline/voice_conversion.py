@@ -30,6 +30,7 @@ from heartvoice.pipeline.prefetch import Timeout
 from heartvoice.pipeline.singing import BLOCKS_PER_S, SingingDetector, SingingExcerpt, compare_singing
 from heartvoice.pipeline.streaming_separation import RecordingChunk, SeparatedWindow, StreamingSeparator
 from heartvoice.pipeline.voice_request import VoiceRequest
+from heartvoice.pipeline.watermarking import check_reference
 from heartvoice.stages.reference import STYLE_JUDGE, Embed, ReferenceCheck
 from heartvoice.stages.separation.plan import Plan
 from heartvoice.stages.separation.request import SeparationRequest
@@ -118,12 +119,14 @@ class VoiceConversionPipeline:
         self._random, self._voice = random_networks, request.voice
         self._reference = ReferenceCheck(np.empty(0, np.float32), "off")
         self._compared = False
+        self._mark_facts: dict[str, Any] = {}
         self._source, self._result = SingingExcerpt(), SingingExcerpt()
         self._singing = SingingDetector()
         self._svc = ConversionReports()
         self._polarity = PolarityFollower(inverted=inverted)
         self._mixer = Mixer(vocal_gain_db=request.vocal_gain_db, live=request.live, inverted=inverted)
-        self._passthrough = False
+        self.passthrough = False
+        """Nobody sings in the recording, which is yielded as it is; known before the first audio."""
         self.n_samples = 0
         """Samples at 48 kHz that were yielded."""
         context.timings |= {"separation_s": 0.0, "conversion_s": 0.0, "mix_s": 0.0}
@@ -156,7 +159,7 @@ class VoiceConversionPipeline:
                 if not isinstance(item, Timeout):
                     yield from self._emit(self._mix(item))
         yield from context.posted()
-        if not self._passthrough:
+        if not self.passthrough:
             with context.timed("mix_s"):
                 last = self._mixer.finish()
             yield from self._emit(last)
@@ -166,6 +169,7 @@ class VoiceConversionPipeline:
     def _take_reference(self) -> None:
         """Separate and check the reference, as far as it can be refused."""
         request = self._request
+        self._mark_facts = check_reference(self._context.watermark, request.voice.audio, request.reference_check)
         if request.reference_separate:
             self._voice = self._separated_voice(request.voice)
         audio16 = resample(self._voice.audio44, STEM_RATE_HZ, SPEECH_RATE_HZ)
@@ -224,7 +228,7 @@ class VoiceConversionPipeline:
             yield from self._convert_vocals(sung, None, more=False)
         if waiting:
             self._refuse_without_vocals(self._singing.n_blocks)
-            self._passthrough = True
+            self.passthrough = True
             yield from (_MixInput(window, passthrough=True) for window in waiting)
 
     def _refuse_without_vocals(self, n_singing: int) -> None:
@@ -293,22 +297,28 @@ class VoiceConversionPipeline:
         compared: dict[str, Any] = {}
         with self._context.timed("judging_s"):
             self._compare_reference()
-            if not self._passthrough:
+            if not self.passthrough:
                 sung = self._source.audio() if self._singing.n_blocks else np.empty(0, np.float32)
                 compared = compare_singing(
                     self._stages, self._voice.audio44, sung, self._result.audio(), encoder=self._encoder
                 )
-        mix = {} if self._passthrough else _rounded(asdict(self._mixer.report))
+        mix = {} if self.passthrough else _rounded(asdict(self._mixer.report))
         warnings = [
             *(f"voice: {each}" for each in voice.warnings),
             *self._polarity.warnings(),
             *self._svc.warnings,
             *mix.pop("warnings", ()),
         ]
+        if self._mark_facts:
+            warnings.append("voice: it carries this server's watermark: it was generated here")
         report |= {
-            "converted": not self._passthrough,
+            "converted": not self.passthrough,
             "voice_sha256": voice.sha256,
-            "reference": {"separated": self._request.reference_separate, **self._reference.facts},
+            "reference": {
+                "separated": self._request.reference_separate,
+                **self._reference.facts,
+                **self._mark_facts,
+            },
             "voice_consent": self._request.consent,
             "warnings": [*report.get("warnings", ()), *warnings, *self._reference.warnings],
             "pitch": self._svc.pitch(),

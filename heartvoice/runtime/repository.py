@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -130,6 +131,12 @@ class Repository:
     def random_weights(self) -> bool:
         """True if any network has random weights, which makes the output noise."""
         return any(self.is_random(network) for network in self.index["origins"])
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of all graphs, whose files hold the weights: equal exports have equal ones."""
+        hashes = {name: graph["sha256"] for name, graph in self.index["graphs"].items()}
+        return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
     def about(self, network: str, *others: str) -> dict[str, Any]:
         """Return the facts for the report of a job that runs these networks; `weights` is the first one's origin."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from heartvoice.contracts.about import ABOUT
-from heartvoice.contracts.constants import SIGNING_KEYS_VARIABLE
+from heartvoice.contracts.constants import SIGNING_KEYS_VARIABLE, WATERMARK_KEY_VARIABLE
 from heartvoice.contracts.models import LOADED
 from heartvoice.server import triton_wheel
 from heartvoice.server.options import ServerOptions
@@ -89,9 +89,13 @@ class Launch:
 
     def _environment(self) -> dict[str, str]:
         env = triton_wheel.environment(self.files)
-        env.pop(SIGNING_KEYS_VARIABLE, None)  # the options alone say what signs
-        if self.options.signing_keys is not None:
-            env[SIGNING_KEYS_VARIABLE] = str(self.options.signing_keys.resolve())
+        chosen = {
+            SIGNING_KEYS_VARIABLE: self.options.signing_keys, WATERMARK_KEY_VARIABLE: self.options.watermark_key,
+        }  # fmt: skip
+        for name, path in chosen.items():
+            env.pop(name, None)  # the options alone say what signs and what marks
+            if path is not None:
+                env[name] = str(path.resolve())
         return env if self.options.profile is None else self.options.profile.environment(env)
 
     def _restrictions(self) -> list[str]:

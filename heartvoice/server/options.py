@@ -40,6 +40,9 @@ class ServerOptions:
     signing_keys: Path | None = None
     """Folder of the keys that sign what `render` encodes; None signs nothing."""
 
+    watermark_key: Path | None = None
+    """File of the key that all songs are marked with; None marks none."""
+
     @property
     def on_socket(self) -> bool:
         """True if it listens on a Unix socket."""

@@ -30,7 +30,7 @@ from heartvoice.server.ports import LOOPBACK, check_address, socket_path
 from heartvoice.server.processes import crashed, kill_group
 from heartvoice.server.repository_api import LOAD, UNLOAD, RepositoryApi
 from heartvoice.server.shared_memory import SharedMemoryGrant
-from heartvoice.server.start_checks import check_graphs, check_ports
+from heartvoice.server.start_checks import check_graphs, check_options
 from heartvoice.server.workarounds import environment_folders, late_exit, load_crash, numpy_version
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
 from heartvoice.server.workarounds.crash_restarts import CrashCount
@@ -129,7 +129,7 @@ class EmbeddedServer:
             len(self.models), repository.index["preset"], repository.index["weights"], repository.root,
         )  # fmt: skip
         check_graphs(repository, self.models)
-        check_ports(self.options)
+        check_options(self.options)
         n_regions = cleanup.remove_stale()
         if n_regions:
             log.info("removed %d shared-memory regions of servers that died", n_regions)

@@ -1,4 +1,4 @@
-"""Checks before a server is started: its files and its ports."""
+"""Checks before a server is started: its files, its ports and its watermark's key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from heartvoice.errors import EngineError
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import check_port, check_socket
+from heartvoice.watermark.keys import read_key
 
 
 def check_graphs(repository: Repository, models: Sequence[str]) -> None:
@@ -24,12 +25,15 @@ def check_graphs(repository: Repository, models: Sequence[str]) -> None:
         repository.graph(name)
 
 
-def check_ports(options: ServerOptions) -> None:
-    """Check that the server's ports, or its socket, are free.
+def check_options(options: ServerOptions) -> None:
+    """Check that the server's ports, or its socket, are free, and that the watermark's key can be read if there is one.
 
     Raises:
-        SetupError: one is taken.
+        SetupError: a port is taken.
+        InvalidRequestError: the key cannot be read, or is none.
     """
+    if options.watermark_key is not None:
+        read_key(options.watermark_key)
     if options.on_socket:
         check_socket(options.address, options.grpc_port)
     else:

@@ -21,11 +21,13 @@ from heartvoice.errors import EngineError, VoiceNotFoundError
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
 from heartvoice.pipeline.cover_request import CoverRequest
+from heartvoice.pipeline.watermarking import Watermark
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
 from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.serving.watermark import open_watermark
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.separation.request import SeparationRequest
 from heartvoice.stages.speaker import SpeakerStage
@@ -93,9 +95,9 @@ class ServedVoiceStages:
         return self._f0.track(audio)
 
 
-def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
+def run_cover_job(job: Job, repository: Repository, watermark: Watermark | None) -> Iterator[Message]:
     """Check a job's inputs and make its cover; yields the cover's messages."""
-    context, preset = JobContext(repository.about(*COVER_NETWORKS), job.check), repository.preset
+    context, preset = JobContext(repository.about(*COVER_NETWORKS), job.check, watermark), repository.preset
     with closing(BlsClient(job.check)) as caller:
         messages = run_cover(
             CoverRequest.from_inputs(job.inputs),
@@ -109,21 +111,16 @@ def run_cover_job(job: Job, repository: Repository) -> Iterator[Message]:
         yield from messages
 
 
-def stream_cover(job: Job, repository: Repository) -> None:
-    """Answer a job of the model `cover`."""
-    send_messages(job, run_cover_job(job, repository))
-
-
 class CoverModel(StageModel):
     """Triton adapter of `cover`. Owns no weights."""
 
     spec = COVER
 
     def build(self, context: Context) -> None:
-        """Read the preset, so that a broken repository fails the load."""
-        self.repository = context.repository
+        """Read the preset and the watermark's key, so that a broken repository fails the load."""
+        self.repository, self.watermark = context.repository, open_watermark(context.repository)
         self.repository.preset  # noqa: B018
 
     def work(self, job: Job) -> None:
         """Stream one cover."""
-        stream_cover(job, self.repository)
+        send_messages(job, run_cover_job(job, self.repository, self.watermark))

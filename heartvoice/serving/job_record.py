@@ -46,6 +46,8 @@ class JobRecord:
         self.audio_s = 0.0
         self.stages: dict[str, float] = {}
         """Seconds of each stage, by the job's own report."""
+        self.watermark: str | None = None
+        """Payload of the mark in its sound, which leads from a file that is found to this job."""
         self._payload = payload_of(spec)
         self._began = time.monotonic()
 
@@ -75,6 +77,7 @@ class JobRecord:
             for name, seconds in report.get("timings", {}).items()
             if isinstance(seconds, int | float) and math.isfinite(seconds)
         }
+        self.watermark = report.get("watermark", {}).get("payload")
         if not self.audio_s and report.get("sample_rate_hz"):  # of a model that answers with a file
             self.audio_s = report.get("samples", 0) / report["sample_rate_hz"]
 
@@ -85,9 +88,10 @@ class JobRecord:
 
     def facts(self, outcome: str) -> dict[str, Any]:
         """Return the job's line of the log; times in seconds, None for what never was."""
+        mark = {} if self.watermark is None else {"watermark": self.watermark}
         return job_line(
             self.request_id, self.model, outcome, self.seconds, queue=_rounded(self.queue_s),
-            first_audio=_rounded(self.first_audio_s), audio=_rounded(self.audio_s), stages=self.stages,
+            first_audio=_rounded(self.first_audio_s), audio=_rounded(self.audio_s), stages=self.stages, **mark,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from heartvoice.serving.jobs import Job
 from heartvoice.serving.signing import open_signer, sign_file
 from heartvoice.serving.song import run_song_job
 from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.serving.watermark import open_watermark
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class RenderModel(StageModel):
     spec = RENDER
 
     def build(self, context: Context) -> None:
-        """Keep the repository, and open the keys that sign."""
+        """Keep the repository, and open the keys that sign and mark."""
         self.repository, self.signer = context.repository, open_signer()
+        self.watermark = open_watermark(context.repository)
         self.admission = SongAdmission(context.repository.preset, context.repository.tokenizer)
 
     def admit(self, job: Job) -> None:
@@ -89,9 +91,10 @@ class RenderModel(StageModel):
         """Make the song or cover, and answer with the file."""
         if _is_cover(job):
             source = self._source(job)
-            render(job, run_cover_job(job, self.repository), source, self.signer)
+            render(job, run_cover_job(job, self.repository, self.watermark), source, self.signer)
         else:
-            render(job, run_song_job(job, self.repository, self.admission.vocabulary), Source(), self.signer)
+            messages = run_song_job(job, self.repository, self.admission.vocabulary, self.watermark)
+            render(job, messages, Source(), self.signer)
 
     def _source(self, job: Job) -> Source:
         """Read what a cover's file keeps of its recording: that is kept to the end only if its manifest is needed."""

@@ -15,12 +15,14 @@ from heartvoice.pipeline.admission import SongAdmission
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.song_request import SongRequest
 from heartvoice.pipeline.song_with_voice import run_song
+from heartvoice.pipeline.watermarking import Watermark
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient
 from heartvoice.serving.cover import ServedVoiceStages
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.responses import send_messages
 from heartvoice.serving.stage_model import Context, StageModel
+from heartvoice.serving.watermark import open_watermark
 from heartvoice.stages.codec import CodecRequest
 from heartvoice.stages.lm.request import LmRequest
 
@@ -43,7 +45,9 @@ class ServedStages:
         return result["AUDIO"].astype(np.float32), result["LATENTS"].astype(np.float32)
 
 
-def run_song_job(job: Job, repository: Repository, vocabulary: LyricVocabulary | None) -> Iterator[Message]:
+def run_song_job(
+    job: Job, repository: Repository, vocabulary: LyricVocabulary | None, watermark: Watermark | None
+) -> Iterator[Message]:
     """Check a job's inputs and make its song; yields the song's messages."""
     preset = repository.preset
     request = SongRequest.from_inputs(job.inputs, preset, vocabulary)
@@ -53,15 +57,10 @@ def run_song_job(job: Job, repository: Repository, vocabulary: LyricVocabulary |
             ServedStages(caller),
             lambda: ServedVoiceStages(caller, preset),
             preset,
-            JobContext(repository.about(*request.networks), job.check),
+            JobContext(repository.about(*request.networks), job.check, watermark),
             detect_vocals=not repository.is_random("separator"),
             random_networks=repository.random_networks,
         )
-
-
-def stream_song(job: Job, repository: Repository, vocabulary: LyricVocabulary | None) -> None:
-    """Answer a job of the model `song`."""
-    send_messages(job, run_song_job(job, repository, vocabulary))
 
 
 class SongModel(StageModel):
@@ -70,8 +69,8 @@ class SongModel(StageModel):
     spec = SONG
 
     def build(self, context: Context) -> None:
-        """Read the preset, so that a broken repository fails the load."""
-        self.repository = context.repository
+        """Read the preset and the watermark's key, so that a broken repository fails the load."""
+        self.repository, self.watermark = context.repository, open_watermark(context.repository)
         self.admission = SongAdmission(context.repository.preset, context.repository.tokenizer)
 
     def admit(self, job: Job) -> None:
@@ -81,4 +80,4 @@ class SongModel(StageModel):
 
     def work(self, job: Job) -> None:
         """Stream one song."""
-        stream_song(job, self.repository, self.admission.vocabulary)
+        send_messages(job, run_song_job(job, self.repository, self.admission.vocabulary, self.watermark))

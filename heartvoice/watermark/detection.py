@@ -9,8 +9,9 @@ must exceed the best score of a decoy: noise with heavy tails raises both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.watermark.error_correction import decode, encode
 from heartvoice.watermark.features import band_levels, changes, fold, power_spectra
+from heartvoice.watermark.keys import SONG, pattern_keys
 from heartvoice.watermark.layout import (
     CHIP_FRAMES,
     CODED_BITS,
     HOP,
+    N_BANDS,
     N_CHIPS,
     N_SYNC_CHIPS,
     PERIOD_FRAMES,
@@ -55,6 +58,7 @@ class Detection:
 
     Attributes:
         found: whether the audio carries a mark of the key.
+        kind: `keys.SONG` or `keys.COVER`: of the pattern that was found, or that came closest.
         score: in standard deviations.
         threshold: what the score had to reach.
         payload: the `PAYLOAD_BITS` bits, or None if nothing was found.
@@ -68,12 +72,13 @@ class Detection:
     payload: int | None = None
     speed: float = 1.0
     start_s: float = 0.0
+    kind: str = SONG
 
     def as_fields(self) -> dict[str, Any]:
         """Return the fields for JSON; the payload as eight hexadecimal digits."""
         payload = None if self.payload is None else f"{self.payload:08x}"
         return {
-            "found": self.found, "payload": payload, "score": round(self.score, 2),
+            "found": self.found, "kind": self.kind, "payload": payload, "score": round(self.score, 2),
             "threshold": round(self.threshold, 2), "speed": self.speed, "start_s": round(self.start_s, 3),
         }  # fmt: skip
 
@@ -81,97 +86,175 @@ class Detection:
 NOTHING = Detection(False, 0.0, THRESHOLD)
 
 
+class Evidence:
+    """What a piece of audio tells about marks: made once, asked for any number of keys."""
+
+    def __init__(self, audio: NDArray[np.float32], sample_rate_hz: int) -> None:
+        """Measure the audio.
+
+        Args:
+            audio: float32 [C, N] or [N], at any rate.
+            sample_rate_hz: of the audio.
+        """
+        self._spectra = power_spectra(audio, sample_rate_hz)
+        self._middle = self._spectra[max(0, (len(self._spectra) - WINDOW_FRAMES) // 2) :][:WINDOW_FRAMES]
+        self._parts = list(_parts(changes(band_levels(self._spectra, 1.0))))
+        self._at_speeds: dict[float, _Folded] = {}
+
+    def detect(self, key: bytes, *, speeds: bool = True) -> Detection:
+        """Look for the marks of a service's key, and return the clearest; see `detect_each`."""
+        return self.detect_each(key, speeds=speeds)[0]
+
+    def detect_each(self, key: bytes, *, speeds: bool = True) -> list[Detection]:
+        """Look for the marks of each kind, the clearest first: a cover of a marked song has two.
+
+        Args:
+            key: of the service.
+            speeds: also look for audio that is played up to 4 % slower or faster.
+        """
+        keys = pattern_keys(key)
+        best = {kind: _best(_search(self._parts, pattern)) for kind, pattern in keys.items()}
+        if speeds and self._parts and not any(each.found for each in best.values()):  # all marks have the file's speed
+            best = {kind: _best([best[kind], *self._at_other_speeds(pattern)]) for kind, pattern in keys.items()}
+        return sorted((replace(each, kind=kind) for kind, each in best.items()), key=_clearness, reverse=True)
+
+    def _at_other_speeds(self, key: bytes) -> list[Detection]:
+        likely = sorted(SPEEDS, key=lambda speed: -self._likelihood(key, speed))[:N_SPEEDS]
+        steps = [speed + step for speed in likely for step in (-0.001, -0.0005, 0.0, 0.0005, 0.001)]
+        finer = max(steps, key=lambda speed: self._likelihood(key, speed))
+        whole = [_at_speed(self._spectra, key, finer + step) for step in (-0.0002, 0.0, 0.0002)]
+        return [_at_speed(self._middle, key, finer), *whole]
+
+    def _likelihood(self, key: bytes, speed: float) -> float:
+        """How far the best offset at a speed stands out, by the part of the pattern that all files share."""
+        folded = self._at_speeds.get(speed)
+        if folded is None:
+            folded = _Folded(fold(changes(band_levels(self._middle, speed))))
+            if speed in SPEEDS:  # the finer ones depend on the key
+                self._at_speeds[speed] = folded
+        curve = _correlations(folded, _pattern_of(key))
+        return float(curve.max() / (np.median(np.abs(curve)) + 1e-9))
+
+
 def detect(audio: NDArray[np.float32], sample_rate_hz: int, key: bytes, *, speeds: bool = True) -> Detection:
-    """Look for the mark of a key.
-
-    Args:
-        audio: float32 [C, N] or [N], at any rate.
-        sample_rate_hz: of the audio.
-        key: the secret with which it may have been marked.
-        speeds: also look for audio that is played up to 4 % slower or faster.
-    """
-    spectra = power_spectra(audio, sample_rate_hz)
-    change = changes(band_levels(spectra, 1.0))
-    best = _best(_search(part, key) for part in _parts(change))
-    if best.found or not speeds:
-        return best
-    middle = spectra[max(0, (len(spectra) - WINDOW_FRAMES) // 2) :][:WINDOW_FRAMES]
-    likely = sorted(SPEEDS, key=lambda speed: -_likelihood(middle, key, speed))[:N_SPEEDS]
-    steps = [speed + step for speed in likely for step in (-0.001, -0.0005, 0.0, 0.0005, 0.001)]
-    finer = max(steps, key=lambda speed: _likelihood(middle, key, speed))
-    whole = [_at_speed(spectra, key, finer + step) for step in (-0.0002, 0.0, 0.0002)]
-    return _best([best, _at_speed(middle, key, finer), *whole])
+    """Look for the mark of a service's key in audio, float32 [C, N] or [N]; see `Evidence`."""
+    return Evidence(audio, sample_rate_hz).detect(key, speeds=speeds)
 
 
-def _likelihood(spectra: NDArray[np.float32], key: bytes, speed: float) -> float:
-    """How far the best offset at a speed stands out, by the part of the pattern that all files share."""
-    curve = _correlations(np.fft.rfft(fold(changes(band_levels(spectra, speed))), axis=0), layout_of(key))
-    return float(curve.max() / (np.median(np.abs(curve)) + 1e-9))
+class _Folded:
+    """The sum of all periods, `levels` [PERIOD_FRAMES, N_BANDS], and its spectrum over time."""
+
+    def __init__(self, levels: Values) -> None:
+        self.levels = levels
+        self.spectrum = np.fft.rfft(levels, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pattern:
+    """A key's layout, and the conjugate spectrum over time of its part that all files share."""
+
+    layout: Layout
+    spectrum: NDArray[np.complex128]
+
+
+@lru_cache(maxsize=3 * (1 + N_DECOYS))
+def _pattern_of(key: bytes) -> _Pattern:
+    layout = layout_of(key)
+    shared = np.zeros((PERIOD_FRAMES, N_BANDS))
+    shared[::CHIP_FRAMES] = np.where(layout.bit == SYNC, layout.sign, 0.0)
+    return _Pattern(layout, np.conj(np.fft.rfft(shared, axis=0)))
+
+
+def _decoys(key: bytes) -> list[_Pattern]:
+    return [_pattern_of(hashlib.sha256(b"heartvoice decoy %d\0" % index + key).digest()) for index in range(N_DECOYS)]
 
 
 def _best(detections: Iterable[Detection]) -> Detection:
-    return max(detections, key=lambda each: (each.found, each.score), default=NOTHING)
+    return max(detections, key=_clearness, default=NOTHING)
 
 
-def _parts(change: Values) -> Iterator[Values]:
-    """The whole, and parts of a longer file; what precedes a part is silenced, not moved."""
-    yield change
+def _clearness(detection: Detection) -> tuple[bool, float]:
+    return detection.found, detection.score
+
+
+def _parts(change: Values) -> Iterator[_Folded]:
+    """The whole, and parts of a longer file, each on the whole's grid; nothing if it is too short for a chip."""
+    if len(change) < CHIP_FRAMES:
+        return
+    yield _Folded(fold(change))
     if len(change) > PART_FRAMES:
         for at in range(0, len(change) - PART_FRAMES // 2, PART_FRAMES // 2):
-            part = np.zeros_like(change[: at + PART_FRAMES])
-            part[at:] = change[at : at + PART_FRAMES]
-            yield part
+            yield _Folded(np.roll(fold(change[at : at + PART_FRAMES]), at, axis=0))
 
 
 def _at_speed(spectra: NDArray[np.float32], key: bytes, speed: float) -> Detection:
-    found = _search(changes(band_levels(spectra, speed)), key)
+    change = changes(band_levels(spectra, speed))
+    if len(change) < CHIP_FRAMES:
+        return NOTHING
+    found = _search([_Folded(fold(change))], key)[0]
     return replace(found, speed=round(speed, 4), start_s=found.start_s / speed)
 
 
-def _search(change: Values, key: bytes) -> Detection:
-    """Look for the key's pattern, and for those of the decoys."""
-    if len(change) < CHIP_FRAMES:
-        return NOTHING
-    folded = fold(change)
-    spectrum = np.fft.rfft(folded, axis=0)
-    layouts = [layout_of(key), *_decoys(key)]
-    curves = [_correlations(spectrum, layout) for layout in layouts]
+def _search(parts: Sequence[_Folded], key: bytes) -> list[Detection]:
+    """Look for the key's pattern in each part, and for those of the decoys."""
+    pattern, decoys = _pattern_of(key), _decoys(key)
+    curves = [[_correlations(part, each) for each in (pattern, *decoys)] for part in parts]
+    decoded = _decode([(part, pattern, curve[0]) for part, curve in zip(parts, curves, strict=True)])
+    return [_judge(part, each, curve, decoys) for part, each, curve in zip(parts, decoded, curves, strict=True)]
+
+
+def _judge(part: _Folded, decoded: _Decoded, curves: Sequence[Values], decoys: Sequence[_Pattern]) -> Detection:
+    """Compare what was decoded with the correlations at all offsets, and with what decoys give."""
     deviation = 1.4826 * float(np.median(np.abs(curves)))
     if deviation <= 0.0:
         return NOTHING
     unit = deviation * float(np.sqrt(N_CHIPS / N_SYNC_CHIPS))
-    score, payload, offset = _decode_best(folded, layouts[0], curves[0])
-    threshold = THRESHOLD
-    if score / unit >= threshold:
-        decoys = [_decode_best(folded, *each)[0] for each in zip(layouts[1:], curves[1:], strict=True)]
-        threshold = max(threshold, max(decoys) / unit + ABOVE_DECOYS)
-    found = score / unit >= threshold
-    start_s = (offset + 1) % PERIOD_FRAMES * HOP / SAMPLE_RATE_HZ  # the mark's first frame begins a hop before it
-    return Detection(found, score / unit, threshold, payload if found else None, start_s=start_s)
+    score, threshold = decoded.correlation / unit, THRESHOLD
+    if score >= threshold:
+        others = _decode([(part, decoy, curve) for decoy, curve in zip(decoys, curves[1:], strict=True)])
+        threshold = max(threshold, max(each.correlation for each in others) / unit + ABOVE_DECOYS)
+    found = score >= threshold
+    start_s = (decoded.offset + 1) % PERIOD_FRAMES * HOP / SAMPLE_RATE_HZ  # the first frame begins a hop before it
+    return Detection(found, score, threshold, decoded.payload if found else None, start_s=start_s)
 
 
-def _decoys(key: bytes) -> list[Layout]:
-    return [layout_of(hashlib.sha256(b"heartvoice decoy %d\0" % index + key).digest()) for index in range(N_DECOYS)]
-
-
-def _correlations(spectrum: NDArray[np.complex128], layout: Layout) -> Values:
-    """Correlation of the folded changes with the part of the pattern that all files share, [PERIOD_FRAMES]."""
-    pattern = np.zeros((PERIOD_FRAMES, spectrum.shape[1]))
-    pattern[::CHIP_FRAMES] = np.where(layout.bit == SYNC, layout.sign, 0.0)
-    curve: Values = np.fft.irfft((spectrum * np.conj(np.fft.rfft(pattern, axis=0))).sum(axis=1), PERIOD_FRAMES)
+def _correlations(part: _Folded, pattern: _Pattern) -> Values:
+    """Correlation at each offset with the part of the pattern that all files share, [PERIOD_FRAMES]."""
+    curve: Values = np.fft.irfft((part.spectrum * pattern.spectrum).sum(axis=1), PERIOD_FRAMES)
     return curve
 
 
-def _decode_best(folded: Values, layout: Layout, curve: Values) -> tuple[float, int, int]:
-    """Score, payload and offset of the best of the most likely offsets."""
-    offsets = np.argsort(-curve)[:N_CANDIDATES]
-    chips = np.stack([np.roll(folded, -offset, axis=0)[::CHIP_FRAMES] for offset in offsets]) * layout.sign
-    carries = layout.bit != SYNC
-    soft: Values = np.stack([np.bincount(layout.bit[carries], each[carries], CODED_BITS) for each in chips])
-    payloads = decode(soft)
-    scores = [
-        float(curve[offset] + row @ encode(payload))
-        for offset, row, payload in zip(offsets, soft, payloads, strict=True)
+@dataclass(frozen=True)
+class _Decoded:
+    """The best of the most likely offsets: correlation with the whole pattern of the payload that is read there."""
+
+    correlation: float
+    payload: int
+    offset: int
+
+
+def _decode(cases: Sequence[tuple[_Folded, _Pattern, Values]]) -> list[_Decoded]:
+    """Decode each part by a pattern and its correlations; all at once, which takes little longer than one."""
+    offsets = [np.argsort(-curve)[:N_CANDIDATES] for _, _, curve in cases]
+    soft = [
+        _soft_bits(part, pattern.layout, int(offset))
+        for (part, pattern, _), chosen in zip(cases, offsets, strict=True)
+        for offset in chosen
     ]
-    best = int(np.argmax(scores))
-    return scores[best], payloads[best], int(offsets[best])
+    payloads = decode(np.stack(soft)) if soft else []
+    best = []
+    for index, ((_, _, curve), chosen) in enumerate(zip(cases, offsets, strict=True)):
+        rows = range(index * N_CANDIDATES, (index + 1) * N_CANDIDATES)
+        read = [
+            _Decoded(float(curve[offset] + soft[row] @ encode(payloads[row])), payloads[row], int(offset))
+            for row, offset in zip(rows, chosen, strict=True)
+        ]
+        best.append(max(read, key=lambda each: each.correlation))
+    return best
+
+
+def _soft_bits(part: _Folded, layout: Layout, offset: int) -> Values:
+    """Sum of each coded bit's chips, [CODED_BITS], if the pattern begins at `offset`."""
+    chips = np.roll(part.levels, -offset, axis=0)[::CHIP_FRAMES] * layout.sign
+    carries = layout.bit != SYNC
+    return np.asarray(np.bincount(layout.bit[carries], chips[carries], CODED_BITS), np.float64)

@@ -83,9 +83,9 @@ def changes(levels: Values) -> Values:
     change = tiles[:-TILE_FRAMES] - tiles[TILE_FRAMES:]
     sizes = np.sqrt(np.square(change).mean(axis=1))
     nearby = np.convolve(sizes, np.full(_LOCAL_FRAMES, 1 / _LOCAL_FRAMES))[_LOCAL_FRAMES // 2 :][: len(sizes)]
-    change = np.clip(_scaled(change / (nearby[:, None] + 0.05)), -_CLIP, _CLIP)
+    change = np.minimum(np.maximum(_scaled(change / (nearby[:, None] + 0.05)), -_CLIP), _CLIP)
     covariance = change.T @ change / len(change) + _DIAGONAL * np.eye(N_BANDS)
-    return _scaled(change @ np.linalg.inv(covariance))
+    return _scaled(np.asarray(change @ np.linalg.inv(covariance), np.float64))
 
 
 def fold(change: Values) -> Values:

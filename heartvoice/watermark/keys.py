@@ -9,12 +9,16 @@ import re
 import secrets
 from pathlib import Path
 
-from heartvoice.errors import SetupError
+from heartvoice.errors import InvalidRequestError
 from heartvoice.file_errors import naming
 
 ALGORITHM = "org.heartvoice.patchwork.1"
 """Name of the mark in reports and manifests; it changes with the pattern."""
+KEY_FILE = "watermark.key"
+"""Name of a key's file in a folder of keys."""
 KEY_BYTES = 32
+SONG, COVER = "song", "cover"
+"""Kinds of patterns. A cover of a marked song carries both: in one pattern the payloads would mix."""
 _KEY = re.compile(rf"[0-9a-f]{{{2 * KEY_BYTES}}}")
 
 
@@ -35,17 +39,26 @@ def read_key(path: Path) -> bytes:
     """Read a key that `make_key` wrote.
 
     Raises:
-        SetupError: the file holds something else, or other users can read it.
-        OSError: the file cannot be read.
+        InvalidRequestError: it cannot be read, holds something else, or other users can read it.
     """
-    with naming(path), path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode & 0o777
-        text = file.read(4 * KEY_BYTES).decode("ascii", "replace").strip()
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            text = file.read(4 * KEY_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise InvalidRequestError(f"watermark key: cannot read {str(path)!r}: {error.strerror}") from error
     if mode & 0o077:
-        raise SetupError(f"{path}: the key of the watermark has mode {mode:04o}; expected 0600: chmod 600 it")
+        raise InvalidRequestError(f"watermark key: expected mode 0600, got {mode:04o}: chmod 600 {path}")
     if not _KEY.fullmatch(text):
-        raise SetupError(f"{path}: expected a watermark key of {2 * KEY_BYTES} hexadecimal digits in lower case")
+        raise InvalidRequestError(
+            f"watermark key: expected {2 * KEY_BYTES} hexadecimal digits in lower case, got something else in {path}"
+        )
     return bytes.fromhex(text)
+
+
+def pattern_keys(key: bytes) -> dict[str, bytes]:
+    """Return the keys of the patterns that a service writes, by kind: `SONG` and `COVER`."""
+    return {SONG: key, COVER: hmac.digest(key, b"heartvoice cover", hashlib.sha256)}
 
 
 def payload_of(key: bytes, *fields: bytes) -> int:

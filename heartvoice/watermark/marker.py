@@ -12,29 +12,34 @@ Samples = NDArray[np.float32]
 
 
 class Marker:
-    """Marks a stream, [2, N] at 48 kHz, and limits it where the mark raises a peak above -1 dBTP.
+    """Marks a stream, [2, N] at 48 kHz. The output is as long as the input, whatever lengths are pushed."""
 
-    The output is as long as the input and does not depend on the lengths that are pushed.
-    """
+    def __init__(self, key: bytes, payload: int, *, limited: bool = True) -> None:
+        """Begin a stream.
 
-    def __init__(self, key: bytes, payload: int) -> None:
-        """Take the secret key and the payload of 32 bits."""
-        self._embedder, self._limiter = Embedder(key, payload), Limiter()
+        Args:
+            key: of the pattern, see `keys.pattern_keys`.
+            payload: 32 bits.
+            limited: limit the output where the mark raises a peak above -1 dBTP; for mixes that were limited before.
+        """
+        self._embedder, self._limiter = Embedder(key, payload), Limiter() if limited else None
 
     @property
     def reduction_db(self) -> float:
         """Largest reduction by the limiter so far."""
-        return self._limiter.reduction_db
+        return 0.0 if self._limiter is None else self._limiter.reduction_db
 
     def push(self, audio: Samples) -> Samples:
         """Take float32 [2, N] and return the samples that are finished, [2, n]."""
-        finished: Samples = self._limiter.push(self._embedder.push(audio)[None])[0]
-        return finished
+        marked = self._embedder.push(audio)
+        return marked if self._limiter is None else self._limiter.push(marked[None])[0]
 
     def finish(self) -> Samples:
         """Return the rest."""
-        last = self._limiter.push(self._embedder.finish()[None])[0]
-        rest: Samples = np.concatenate([last, self._limiter.finish()[0]], axis=1)
+        last = self._embedder.finish()
+        if self._limiter is None:
+            return last
+        rest: Samples = np.concatenate([self._limiter.push(last[None])[0], self._limiter.finish()[0]], axis=1)
         return rest
 
 

@@ -6,13 +6,17 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from heartvoice.cli.main import app
 from heartvoice.contracts.claims import Claim, Making
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.provenance.key_folder import load_keys
 from heartvoice.provenance.signer import ManifestSigner
+from heartvoice.watermark import ALGORITHM, make_key, mark, read_key
+from tests.support import music
 from tests.support.signing import encoded, keys
 
 
@@ -62,9 +66,36 @@ def test_verify_leaves_with_0_for_a_trusted_file_alone(own: Path, tmp_path: Path
         "problem: ManifestNotFound: no JUMBF data found\n")  # fmt: skip
 
 
+def test_verify_finds_the_mark_of_a_key_and_says_whether_the_manifest_names_it(own: Path, tmp_path: Path) -> None:
+    key_file, path = own / "watermark.key", tmp_path / "song.wav"
+    marked = mark(np.asarray(0.3 * music.song(14.0, SAMPLE_RATE_HZ)[0], np.float32), read_key(key_file), 0xC0FFEE)
+    data = music.encode(marked, SAMPLE_RATE_HZ)
+    for payload, named, said in (("00c0ffee", True, ""), ("00c0ffef", False, "the manifest names another payload")):
+        claim = Claim(Making.CREATED, {}, watermark={"on": True, "alg": ALGORITHM, "payload": payload})
+        with path.open("w+b") as file:
+            ManifestSigner(load_keys(own)).sign(claim, "wav", io.BytesIO(data), file, title=path.name)
+        code, out, lines = run("verify", path, "--watermark-key", key_file, "--json")
+        found = json.loads(out)["watermark"]
+        assert (code, found["found"], found["payload"], found["named_by_manifest"]) == (0, True, "00c0ffee", named)
+        assert "mark of the key: found, of a song, payload 00c0ffee (score " in lines
+        assert said in lines
+    make_key(tmp_path / "other.key")
+    path.write_bytes(data[: len(data) // 3])
+    code, out, _ = run("verify", path, "--watermark-key", tmp_path / "other.key")
+    assert (code, "mark of the key: not found (score " in out) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ("verify", "heartvoice/examples/voice.flac", "--watermark-key", "README.md"),
+            "watermark key: expected mode 0600, got",
+        ),
+        (
+            ("verify", "heartvoice/examples/voice.flac", "--watermark-key", "none.key"),
+            "watermark key: cannot read 'none.key': No such file",
+        ),
         (("verify", "README.md"), "file: expected WAV, FLAC, MP3, M4A or OGG, got something else: 'README.md'"),
         (("verify", "nothing.wav"), "nothing.wav: cannot be read: No such file or directory"),
         (
@@ -83,5 +114,14 @@ def test_wrong_usage_leaves_with_2(words: tuple[str, ...], message: str) -> None
 
 
 def test_keys_are_there_already_the_second_time(own: Path) -> None:
+    key = read_key(own / "watermark.key")
     code, out, _ = run("keys", "init")
-    assert (code, "keys are there already" in out) == (0, True)
+    assert (code, "keys are there already" in out, "watermark.key" in out) == (0, True, False)
+    assert read_key(own / "watermark.key") == key
+
+
+def test_init_adds_the_watermark_key_that_older_keys_lack(own: Path) -> None:
+    (own / "watermark.key").unlink()
+    code, out, _ = run("keys", "init")
+    assert (code, "watermark.key: a key that marks songs" in out) == (0, True)
+    read_key(own / "watermark.key")

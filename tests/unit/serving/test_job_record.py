@@ -38,6 +38,14 @@ def test_a_job_is_described_by_times_and_amounts_alone() -> None:
     assert record.rtf < record.seconds
 
 
+def test_the_line_of_a_marked_song_has_its_payload() -> None:
+    record = JobRecord(SONG, "my-song")
+    record.sent({"REPORT": json.dumps({"watermark": {"on": True, "alg": "a", "payload": "00c0ffee"}})})
+    assert record.facts("ok")["watermark"] == "00c0ffee"
+    record.sent({"REPORT": json.dumps({"watermark": {"on": False}})})
+    assert "watermark" not in record.facts("ok")
+
+
 PRIVATE = "the words of a song, who agreed, and secret-name.wav"
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.errors import SetupError
+from heartvoice.errors import InvalidRequestError
 from heartvoice.watermark import make_key, payload_of, read_key
 from heartvoice.watermark.layout import CODED_BITS, N_CHIPS, N_SYNC_CHIPS, SYNC, layout_of
 
@@ -29,7 +29,7 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "watermark.key"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     path.chmod(0o600)
-    with pytest.raises(SetupError, match="64 hexadecimal digits"):
+    with pytest.raises(InvalidRequestError, match="64 hexadecimal digits"):
         read_key(path)
 
 
@@ -38,7 +38,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> Non
     path = tmp_path / "watermark.key"
     make_key(path)
     path.chmod(mode)
-    with pytest.raises(SetupError, match="chmod 600"):
+    with pytest.raises(InvalidRequestError, match="chmod 600"):
         read_key(path)
 
 

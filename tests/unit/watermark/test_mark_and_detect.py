@@ -179,7 +179,8 @@ def test_a_marked_part_of_a_longer_file_is_found() -> None:
 
 def test_fields_of_a_result_are_plain_values() -> None:
     assert Detection(True, 20.123, 11.0, 0xBEEF, 1.02, 3.14159).as_fields() == {
-        "found": True, "payload": "0000beef", "score": 20.12, "threshold": 11.0, "speed": 1.02, "start_s": 3.142,
+        "found": True, "kind": "song", "payload": "0000beef", "score": 20.12, "threshold": 11.0, "speed": 1.02,
+        "start_s": 3.142,
     }  # fmt: skip
 
 
