@@ -21,6 +21,7 @@ from heartvoice.client.messages import (
 )
 from heartvoice.client.recordings import Recording
 from heartvoice.client.stems import Stems
+from heartvoice.contracts.claims import NO_SOURCE
 from heartvoice.contracts.constants import MIX_STEM_NAMES
 
 R = TypeVar("R", Report, StemsReport)
@@ -84,8 +85,8 @@ class SongCollector(Collector[Report]):
         report, timings = self.finish()
         audio = np.concatenate(self._chunks, axis=1)
         stems = dict(zip(MIX_STEM_NAMES, np.concatenate(self._stems, axis=2), strict=True)) if self._stems else None
-        origin, recording = ("", None) if source is None else (source.origin, source.file)
-        return Song(audio, report, timings, self.codes, origin=origin, stems=stems, recording=recording)
+        made_from = NO_SOURCE if source is None else source.source
+        return Song(audio, report, timings, self.codes, stems=stems, source=made_from)
 
 
 class StemsCollector(Collector[StemsReport]):
@@ -105,4 +106,4 @@ class StemsCollector(Collector[StemsReport]):
             source: np.concatenate([chunk[index] for chunk in self._chunks], axis=1)
             for index, source in enumerate(report.sources)
         }
-        return Stems(stems, report, timings, source.origin, source.file)
+        return Stems(stems, report, timings, source.source)

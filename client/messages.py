@@ -14,7 +14,7 @@ from heartvoice.audio.encode import AudioFile
 from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongWriter
 from heartvoice.client.stem_files import StemsWriter, StemTag
-from heartvoice.contracts.claims import ClaimSigner, song_claim
+from heartvoice.contracts.claims import NO_SOURCE, ClaimSigner, Source, song_claim
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.contracts.messages import (
     Audio,
@@ -63,9 +63,8 @@ class Song:
         audio: float32 [2, N] as the server sent it; values may exceed 1.
         timings: `ttfa_s` (request sent to first audio received), `total_s`, and the server's own under `server`.
         codes: int32 [8, T] if `return_codes` was set.
-        origin: the tag of the recording that a cover was made from, if that was AI-generated already.
         stems: if `stems` was set, float32 [2, N] under each of `contracts.MIX_STEM_NAMES`; together they are `audio`.
-        recording: a cover's encoded source, whose manifest goes into those of what is saved; None for mere samples.
+        source: a cover's recording: what the tags and manifests of what is saved keep of it.
     """
 
     audio: Audio
@@ -73,9 +72,13 @@ class Song:
     timings: Mapping[str, Any]
     codes: Codes | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
-    origin: str = ""
     stems: Mapping[str, Audio] | None = None
-    recording: bytes | None = field(default=None, repr=False)
+    source: Source = NO_SOURCE
+
+    @property
+    def origin(self) -> str:
+        """The tag of the recording that a cover was made from, if that was AI-generated already."""
+        return self.source.tags.comment
 
     @property
     def seed(self) -> int:
@@ -105,7 +108,7 @@ class Song:
         """
         with SongWriter(Path(path), signer=signer) as writer:
             writer.take(AudioChunk(self.audio, 0))
-            written = writer.commit(self.report, None, self.origin, self.recording)
+            written = writer.commit(self.report, None, self.source)
         check_signed(written.all)
         return written.audio
 
@@ -127,7 +130,7 @@ class Song:
             raise InvalidRequestError("stems: expected a song that was asked for with stems=True, got one without")
         tags = {
             name: StemTag(
-                self.report.stem_comment(name, self.origin), song_claim(self.report, self.recording, stem=name)
+                self.report.stem_tags(name, self.source.tags), song_claim(self.report, self.source, stem=name)
             )
             for name in self.stems
         }

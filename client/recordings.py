@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartvoice.audio.encode import generated_tag
+from heartvoice.audio.encode import source_tags
 from heartvoice.client.large_files import read_large
+from heartvoice.contracts.claims import NO_SOURCE, Source
 from heartvoice.contracts.constants import MAX_CHANNELS, MAX_FILE_BYTES, MAX_LOCAL_FILE_BYTES
 from heartvoice.contracts.field_checks import (
     STEMS_LIMITS_S,
@@ -22,6 +23,7 @@ from heartvoice.contracts.field_checks import (
     check_rate,
     check_samples,
 )
+from heartvoice.contracts.provenance import Tags
 from heartvoice.errors import InvalidRequestError
 
 RECORDING_NAMES = ("file", "audio", "sample_rate")
@@ -39,8 +41,8 @@ class Recording:
     """What messages call it: the argument or option, and the file."""
     warnings: tuple[str, ...] = ()
     """Possible faults that the server does not see, because the file was decoded here."""
-    tag: str | None = None
-    """The comment of a file that was decoded here; see `origin`."""
+    tags: Tags | None = None
+    """Of a file that was decoded here; see `source`."""
 
     def inputs(self, names: tuple[str, str, str] = RECORDING_NAMES) -> dict[str, NDArray[Any]]:
         """The tensors that carry it, under a model's names for file, samples and rate."""
@@ -50,11 +52,19 @@ class Recording:
         return {audio: self.audio, rate: np.array([self.sample_rate_hz], np.int64)}
 
     @cached_property
+    def source(self) -> Source:
+        """What is kept of it in the tags and manifests of what is made from it.
+
+        The content of a file that was decoded here is not: it was too large to be sent.
+        """
+        if self.tags is not None:
+            return Source(None, self.tags)
+        return NO_SOURCE if self.file is None else Source(self.file, source_tags(self.file))
+
+    @property
     def origin(self) -> str:
         """The file's own comment if that says "AI-generated", else ""; what is made from it must not lose this."""
-        if self.tag is not None:
-            return self.tag
-        return "" if self.file is None else generated_tag(self.file)
+        return self.source.tags.comment
 
 
 RecordingLike = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int | np.integer[Any]] | Recording
@@ -124,7 +134,7 @@ def _from_file(data: bytes, name: str, limits_s: Limits) -> Recording:
     sound, flac = read_large(data, field=name, max_s=limits_s[1])
     check_duration(name, sound.audio.shape[1] / sound.sample_rate_hz, limits_s)
     check_samples(name, sound.audio)
-    decoded_here = Recording(name=name, warnings=sound.warnings, tag=generated_tag(data))
+    decoded_here = Recording(name=name, warnings=sound.warnings, tags=source_tags(data))
     if flac is not None:
         return replace(decoded_here, file=flac)
     return replace(decoded_here, audio=sound.audio, sample_rate_hz=sound.sample_rate_hz)

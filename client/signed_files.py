@@ -9,11 +9,12 @@ from pathlib import Path
 from heartvoice.audio.encode import AudioFile, Spool
 from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.contracts.claims import Claim, ClaimSigner, sidecar_path
+from heartvoice.contracts.provenance import Tags
 from heartvoice.errors import HeartvoiceError, SigningError
 
 
 def encode_signed(
-    files: AtomicFiles, spool: Spool, path: Path, *, peak: float, comment: str, claim: Claim, signer: ClaimSigner | None
+    files: AtomicFiles, spool: Spool, path: Path, *, peak: float, tags: Tags, claim: Claim, signer: ClaimSigner | None
 ) -> AudioFile:
     """Encode `spool` as the file that will be `path`, and sign it last: every later change breaks the signature.
 
@@ -24,7 +25,7 @@ def encode_signed(
         spool: all samples.
         path: its ending is the format.
         peak: see `Spool.encode`.
-        comment: the tag.
+        tags: of the file.
         claim: what the manifest says.
         signer: None leaves the file unsigned.
 
@@ -33,7 +34,7 @@ def encode_signed(
     """
     file_format = path.suffix.lower().removeprefix(".")
     with files.open(path) as file:
-        audio = spool.encode(file, path, file_format, peak, comment)
+        audio = spool.encode(file, path, file_format, peak, tags)
     failure = ""
     if signer is not None:
         try:

@@ -13,7 +13,7 @@ from heartvoice.audio.encode import AudioFile, Spool, audio_format, replaceable
 from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.signed_files import encode_signed
 from heartvoice.client.stem_files import StemsWriter, StemTag, stem_folder
-from heartvoice.contracts.claims import ClaimSigner, song_claim
+from heartvoice.contracts.claims import NO_SOURCE, ClaimSigner, Source, song_claim
 from heartvoice.contracts.constants import MIX_STEM_NAMES, SAMPLE_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Codes, Message, Report, StemsChunk
 from heartvoice.errors import InvalidRequestError
@@ -93,9 +93,7 @@ class SongWriter:
             assert self._stems is not None, "StreamReader lets no stems pass that were not asked for"
             self._stems.write(message.stems)
 
-    def commit(
-        self, report: Report, codes: Codes | None, origin: str = "", recording: bytes | None = None
-    ) -> SongFiles:
+    def commit(self, report: Report, codes: Codes | None, source: Source = NO_SOURCE) -> SongFiles:
         """Encode everything, tagged and signed as `report` says, and name it.
 
         A file whose signature fails is written without, and its `not_signed` says why.
@@ -103,8 +101,7 @@ class SongWriter:
         Args:
             report: the job's.
             codes: if they are wanted.
-            origin: the tag of a cover's recording.
-            recording: the encoded file of a cover's recording; its manifest goes into the cover's.
+            source: a cover's recording; its title and artist stay, and its manifest goes into the cover's.
 
         Raises:
             OSError: a file could not be written; then none is, and files that stood there before still do.
@@ -112,12 +109,12 @@ class SongWriter:
         stems = {}
         with AtomicFiles() as files:
             audio = encode_signed(
-                files, self._spool, self._path, peak=self._spool.peak, comment=report.comment_from(origin),
-                claim=song_claim(report, recording), signer=self._signer,
+                files, self._spool, self._path, peak=self._spool.peak, tags=report.tags(source.tags),
+                claim=song_claim(report, source), signer=self._signer,
             )  # fmt: skip
             if self._stems is not None:
                 tags = {
-                    name: StemTag(report.stem_comment(name, origin), song_claim(report, recording, stem=name))
+                    name: StemTag(report.stem_tags(name, source.tags), song_claim(report, source, stem=name))
                     for name in MIX_STEM_NAMES
                 }
                 stems = self._stems.fill(files, tags, peak=max(self._spool.peak, self._stems.peak))

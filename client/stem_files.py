@@ -16,14 +16,15 @@ from heartvoice.client.atomic_files import AtomicFiles
 from heartvoice.client.signed_files import encode_signed
 from heartvoice.contracts.claims import Claim, ClaimSigner
 from heartvoice.contracts.constants import AUDIO_FORMATS, STEM_RATE_HZ
+from heartvoice.contracts.provenance import Tags
 from heartvoice.errors import InvalidRequestError
 
 
 @dataclass(frozen=True)
 class StemTag:
-    """What a stem's file says of itself: the comment tag, and the claim of its manifest."""
+    """What a stem's file says of itself: its tags, and the claim of its manifest."""
 
-    comment: str
+    tags: Tags
     claim: Claim
 
 
@@ -103,7 +104,7 @@ class StemsWriter:
         for spool, (name, tag) in zip(self._spools, tags.items(), strict=True):
             path = self._folder / f"{name}.{self._format}"
             made[name] = encode_signed(
-                files, spool, path, peak=peak, comment=tag.comment, claim=tag.claim, signer=self._signer
+                files, spool, path, peak=peak, tags=tag.tags, claim=tag.claim, signer=self._signer
             )
         return made
 

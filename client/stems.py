@@ -10,7 +10,7 @@ from heartvoice.audio.encode import AudioFile
 from heartvoice.client.messages import Audio, StemsReport
 from heartvoice.client.signed_files import check_signed
 from heartvoice.client.stem_files import StemsWriter, StemTag
-from heartvoice.contracts.claims import ClaimSigner, separation_claim
+from heartvoice.contracts.claims import NO_SOURCE, ClaimSigner, Source, separation_claim
 from heartvoice.contracts.constants import STEM_RATE_HZ
 
 
@@ -20,8 +20,7 @@ class Stems(Mapping[str, Audio]):
     Attributes:
         report: what the server says.
         timings: `ttfa_s` (request sent to first stems received), `total_s`, and the server's own under `server`.
-        origin: the recording's own tag if that was AI-generated already.
-        recording: the encoded file that was separated, for the manifests of what is saved; None for samples.
+        source: the recording that was separated: what the tags and manifests of what is saved keep of it.
         sample_rate_hz: 44100.
     """
 
@@ -30,11 +29,10 @@ class Stems(Mapping[str, Audio]):
         stems: Mapping[str, Audio],
         report: StemsReport,
         timings: Mapping[str, Any],
-        origin: str = "",
-        recording: bytes | None = None,
+        source: Source = NO_SOURCE,
     ) -> None:
         self._stems = dict(stems)
-        self.report, self.timings, self.origin, self.recording = report, timings, origin, recording
+        self.report, self.timings, self.source = report, timings, source
         self.sample_rate_hz = STEM_RATE_HZ
 
     def __getitem__(self, source: str) -> Audio:
@@ -48,6 +46,11 @@ class Stems(Mapping[str, Audio]):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    @property
+    def origin(self) -> str:
+        """The recording's own tag if that was AI-generated already."""
+        return self.source.tags.comment
 
     @property
     def duration_s(self) -> float:
@@ -68,10 +71,10 @@ class Stems(Mapping[str, Audio]):
             OSError: a file could not be written; none is left behind.
         """
         tags = {
-            source: StemTag(
-                self.report.comment(source, self.origin), separation_claim(self.report, source, self.recording)
+            name: StemTag(
+                self.report.stem_tags(name, self.source.tags), separation_claim(self.report, name, self.source)
             )
-            for source in self._stems
+            for name in self._stems
         }
         with StemsWriter(folder, file_format=file_format, signer=signer) as writer:
             writer.write(list(self._stems.values()))

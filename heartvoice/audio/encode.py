@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,10 +20,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from heartvoice.audio.bytes_file import ByteSource
+from heartvoice.audio.id3 import id3_tag
 from heartvoice.audio.quiet_mpg123 import quiet_mpg123
 from heartvoice.contracts.attribution import without_credits
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
-from heartvoice.contracts.provenance import GENERATED
+from heartvoice.contracts.provenance import GENERATED, Tags
 from heartvoice.errors import InvalidRequestError
 
 _ENCODING: dict[str, dict[str, Any]] = {
@@ -33,7 +34,8 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
     "ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
-_LONGEST_ORIGIN = 300
+_LONGEST_ORIGIN, _LONGEST_NAME = 300, 200
+"""Characters of a recording's tags that are kept."""
 _TAGGED = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff")
 """How files of `AUDIO_FORMATS` begin."""
 _CHANNELS = 2
@@ -57,22 +59,31 @@ class AudioFile:
     """Why the signature failed that it was to have; "" if it is signed, and if it was not to be."""
 
 
-def generated_tag(data: bytes) -> str:
-    """Return a file's comment if it says that the sound is AI-generated, else "". Never raises."""
-    comment = without_credits(read_comment(data))
-    return comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
+def source_tags(data: bytes) -> Tags:
+    """Return the tags of a recording that what is made from it keeps. Never raises.
+
+    These are title and artist, without what terminals obey, and the comment if it says that the sound is AI-generated.
+    """
+    found = read_tags(data)
+    comment = without_credits(found.comment)
+    origin = comment[:_LONGEST_ORIGIN] if GENERATED in comment else ""
+    return Tags(origin, _printable(found.title), _printable(found.artist))
 
 
-def read_comment(data: bytes) -> str:
-    """Return the comment tag of an encoded file in one line, "" if it has none. Never raises."""
+def read_tags(data: bytes) -> Tags:
+    """Return the tags of an encoded file, each in one line. Never raises."""
     if not data.startswith(_TAGGED):
-        return ""
+        return Tags()
     mp3 = data.startswith((b"ID3", b"\xff"))
     try:
         with quiet_mpg123() if mp3 else nullcontext(), soundfile.SoundFile(ByteSource(data)) as file:
-            return " ".join(file.comment.split())
+            return Tags(*(" ".join(text.split()) for text in (file.comment, file.title, file.artist)))
     except soundfile.SoundFileError:
-        return ""
+        return Tags()
+
+
+def _printable(text: str) -> str:
+    return "".join(each for each in text if each.isprintable())[:_LONGEST_NAME]
 
 
 def audio_format(path: str | Path) -> str:
@@ -94,7 +105,7 @@ def write_audio(
     """Write `audio`, float [2, N], in one call; see `AudioWriter`."""
     with AudioWriter(path, sample_rate_hz=sample_rate_hz) as writer:
         writer.write(audio)
-        return writer.commit(comment)
+        return writer.commit(Tags(comment))
 
 
 class AudioWriter:
@@ -121,8 +132,8 @@ class AudioWriter:
         """
         self._spool.write(audio)
 
-    def commit(self, comment: str, *, peak: float = 0.0) -> AudioFile:
-        """Encode the samples with `comment` as tag, and rename the file to its final name.
+    def commit(self, tags: Tags, *, peak: float = 0.0) -> AudioFile:
+        """Encode the samples with `tags`, and rename the file to its final name.
 
         A `peak` above the samples' own sets the attenuation, so that related files keep their relative levels.
 
@@ -130,7 +141,7 @@ class AudioWriter:
             OSError: the file could not be written; an existing file of that name is unchanged.
         """
         with replacing(self._path) as file:
-            written = self._spool.encode(file, self._path, self._format, max(peak, self._spool.peak), comment)
+            written = self._spool.encode(file, self._path, self._format, max(peak, self._spool.peak), tags)
         self.close()
         return written
 
@@ -174,7 +185,7 @@ class Spool:
         self.peak = max(self.peak, peak)
         self.n_samples += audio.shape[1]
 
-    def encode(self, file: IO[bytes], path: Path, file_format: str, peak: float, comment: str) -> AudioFile:
+    def encode(self, file: IO[bytes], path: Path, file_format: str, peak: float, tags: Tags) -> AudioFile:
         """Encode all samples into `file`, attenuated if `peak` exceeds 1; errors name `path`."""
         divisor = max(peak, 1.0)
         try:
@@ -182,11 +193,13 @@ class Spool:
             self._file.seek(0)
         except OSError as error:
             raise _named(error, path) from error
-        sink = _Sink(file)
+        head = id3_tag(tags) if file_format == "mp3" else b""
+        file.write(head)
+        sink = _Sink(file, len(head))
         # A thread: Ctrl-C must not interrupt libsndfile's callbacks, where cffi would print and drop it.
         with ThreadPoolExecutor(1) as pool:
             try:
-                job = pool.submit(self._encode, sink, file_format, divisor, comment)
+                job = pool.submit(self._encode, sink, file_format, divisor, tags)
                 while not job.done():
                     wait([job], timeout=0.1)  # bounded: a signal just before an unbounded wait would be delayed
                 job.result()
@@ -194,13 +207,15 @@ class Spool:
                 sink.stop()
                 raise
         gain_db = 20 * math.log10(1.0 / divisor)
-        return AudioFile(path, file_format, self.n_samples, self._sample_rate_hz, self.peak, gain_db, comment)
+        return AudioFile(path, file_format, self.n_samples, self._sample_rate_hz, self.peak, gain_db, tags.comment)
 
-    def _encode(self, sink: _Sink, file_format: str, divisor: float, comment: str) -> None:
+    def _encode(self, sink: _Sink, file_format: str, divisor: float, tags: Tags) -> None:
         encoding = _ENCODING[file_format]
         try:
             with soundfile.SoundFile(sink, "w", self._sample_rate_hz, _CHANNELS, **encoding) as out:
-                out.comment = comment  # before the samples: only WAV accepts it afterwards
+                for name, text in asdict(tags).items():
+                    if text and file_format != "mp3":  # whose are in front of it already
+                        setattr(out, name, text)  # before the samples: only WAV accepts them afterwards
                 # One second at a time: libvorbis puts a whole block on the stack.
                 while block := self._file.read(self._sample_rate_hz * _SAMPLE_BYTES):
                     samples = np.frombuffer(block, "<f4").reshape(-1, _CHANNELS)
@@ -222,8 +237,9 @@ class _Sink:
     After an error or `stop` it leaves the file alone, so the caller can close it while the thread still runs.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        """Present `file` from byte `start` on."""
+        self._file, self._start = file, start
         self._error: BaseException | None = None
         self._lock = threading.Lock()
 
@@ -231,10 +247,11 @@ class _Sink:
         return self._keep(lambda: self._file.write(data))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._keep(lambda: self._file.seek(offset, whence))  # seeking flushes a buffered file
+        base = self._start if whence == os.SEEK_SET else 0
+        return self._keep(lambda: self._file.seek(base + offset, whence) - self._start)  # flushes a buffered file
 
     def tell(self) -> int:
-        return self._keep(self._file.tell)
+        return self._keep(lambda: self._file.tell() - self._start)
 
     def _keep(self, call: Callable[[], int]) -> int:
         with self._lock:

@@ -67,7 +67,7 @@ def read_credits(path: Path) -> Credits:
         InvalidRequestError: it is no audio file, or too large.
         OSError: it cannot be read.
     """
-    from heartvoice.audio.encode import read_comment
+    from heartvoice.audio.encode import read_tags
     from heartvoice.contracts.attribution import credits_of
     from heartvoice.contracts.constants import MAX_LOCAL_FILE_BYTES
     from heartvoice.contracts.field_checks import check_file_size
@@ -82,7 +82,7 @@ def read_credits(path: Path) -> Credits:
     signed = _from_manifest(path)
     if signed.attribution:
         return signed
-    text = credits_of(read_comment(path.read_bytes()))
+    text = credits_of(read_tags(path.read_bytes()).comment)
     return Credits(text, _TAGS if text else "", problem=signed.problem)
 
 

@@ -19,7 +19,7 @@ from heartvoice.client.messages import Event, Report
 from heartvoice.client.recordings import Recording
 from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongFiles, SongWriter
-from heartvoice.contracts.claims import sidecar_path
+from heartvoice.contracts.claims import NO_SOURCE, sidecar_path
 from heartvoice.contracts.network_names import describe
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def write_song(
             if isinstance(message, Event):
                 view.show(message)
         report, timings = collector.finish()
-        origin, source = ("", None) if recording is None else (recording.origin, recording.file)
-        return Delivered(report, timings, files.commit(report, collector.codes, origin, source), unsigned)
+        source = NO_SOURCE if recording is None else recording.source
+        return Delivered(report, timings, files.commit(report, collector.codes, source), unsigned)
 
 
 def print_summary(made: Delivered, *, as_json: bool, told: Collection[str] = ()) -> None:

@@ -105,9 +105,10 @@ def write_stems(
             elif isinstance(message, Event):
                 view.show(message)
         report, timings = collector.finish()
+        source = recording.source
         tags = {
-            source: StemTag(report.comment(source, recording.origin), separation_claim(report, source, recording.file))
-            for source in report.sources
+            name: StemTag(report.stem_tags(name, source.tags), separation_claim(report, name, source))
+            for name in report.sources
         }
         return report, timings, writer.commit(tags)
 

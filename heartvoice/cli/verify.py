@@ -80,7 +80,8 @@ def _lines(file: Path, found: Verification) -> list[str]:
     lines += _fact_lines(found.facts)
     for each in found.ingredients:
         signed = "with its own manifest" if each["signed"] else "without a manifest"
-        lines.append(f"made from: {each['title']} ({signed})")
+        what = f"{each['title']}, {each['description']}" if each["description"] else each["title"]
+        lines.append(f"made from: {what} ({signed})")
     if found.soft_binding:
         lines.append(f"watermark: {found.soft_binding['alg']}, {found.soft_binding['value']}")
     return lines + [f"problem: {problem}" for problem in found.problems]

@@ -10,6 +10,7 @@ from typing import IO, Any, Protocol
 
 from heartvoice.contracts.attribution import consent_record
 from heartvoice.contracts.messages import Report, StemsReport
+from heartvoice.contracts.provenance import Tags
 
 _FACTS = (
     "heartvoice", "preset", "precision", "contract", "networks", "models", "licences", "hashes", "random_weights",
@@ -32,6 +33,22 @@ class Making(Enum):
 
 
 @dataclass(frozen=True)
+class Source:
+    """The recording that something was made from.
+
+    Attributes:
+        file: content of its encoded file; None for mere samples.
+        tags: its own, as far as they are kept: the comment only if it says "AI-generated".
+    """
+
+    file: bytes | None = field(default=None, repr=False)
+    tags: Tags = field(default_factory=Tags)
+
+
+NO_SOURCE = Source()
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a manifest says of one file.
 
@@ -40,7 +57,7 @@ class Claim:
         facts: JSON values: program, networks, settings, seed.
         voice_sha256: of the reference that the singing was converted to; goes into the manifest by an HMAC alone.
         consent_record: public id of the voice's consent record; None if there is none.
-        recording: content of the encoded file that the sound was made from; None for a song, or for mere samples.
+        source: what the sound was made from; empty for a song.
         watermark: the report's own field; empty without one.
         stem: name of the stem that the file holds; "" for a whole song.
         attribution: text ready to publish.
@@ -50,14 +67,14 @@ class Claim:
     facts: Mapping[str, Any]
     voice_sha256: str | None = None
     consent_record: str | None = None
-    recording: bytes | None = field(default=None, repr=False)
+    source: Source = NO_SOURCE
     watermark: Mapping[str, Any] = field(default_factory=dict)
     stem: str = ""
     attribution: str = ""
 
 
-def song_claim(report: Report, recording: bytes | None = None, *, stem: str = "") -> Claim:
-    """Return the claim of a song or cover, or of one stem of its mix; `recording` is a cover's encoded source."""
+def song_claim(report: Report, source: Source = NO_SOURCE, *, stem: str = "") -> Claim:
+    """Return the claim of a song or cover, or of one stem of its mix; `source` is a cover's recording."""
     converted = report.converted is True
     of_recording = Making.CONVERTED if converted else Making.PASSED
     making = of_recording if report.recorded else Making.CREATED
@@ -66,16 +83,16 @@ def song_claim(report: Report, recording: bytes | None = None, *, stem: str = ""
         _facts(report.raw),
         voice_sha256=report.raw.get("voice_sha256") if converted else None,
         consent_record=consent_record(report.raw) if converted else None,
-        recording=recording if report.recorded else None,
+        source=source if report.recorded else NO_SOURCE,
         watermark={} if stem else report.raw.get("watermark", {}),  # the mark is in the mix alone
         stem=stem,
         attribution=report.attribution,
     )
 
 
-def separation_claim(report: StemsReport, stem: str, recording: bytes | None) -> Claim:
-    """Return the claim of a stem that was separated from `recording`, an encoded file."""
-    return Claim(Making.SEPARATED, _facts(report.raw), recording=recording, stem=stem, attribution=report.attribution)
+def separation_claim(report: StemsReport, stem: str, source: Source) -> Claim:
+    """Return the claim of a stem that was separated from a recording."""
+    return Claim(Making.SEPARATED, _facts(report.raw), source=source, stem=stem, attribution=report.attribution)
 
 
 def sidecar_path(path: Path) -> Path:

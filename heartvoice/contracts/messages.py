@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.contracts.attribution import with_credits
-from heartvoice.contracts.provenance import passthrough_provenance, provenance, stem_provenance
+from heartvoice.contracts.provenance import Tags, passthrough_provenance, provenance, stem_provenance
 from heartvoice.errors import EngineError
 
 Audio = NDArray[np.float32]
@@ -199,7 +199,7 @@ class Report:
     @property
     def comment(self) -> str:
         """The comment tag of this song's files."""
-        return self.comment_from("")
+        return self.tags(Tags()).comment
 
     @property
     def signed(self) -> bool:
@@ -223,19 +223,19 @@ class Report:
         """Text ready to publish: what was generated, by which models under which licences, and whose voice."""
         return str(self.raw.get("attribution", ""))
 
-    def comment_from(self, origin: str) -> str:
-        """The comment tag, if the song was made from a recording with the tag `origin`."""
-        return with_credits(self._mark(origin), self.attribution)
+    def tags(self, source: Tags) -> Tags:
+        """The tags of this song's files; those of a cover keep title and artist of its `source`."""
+        return replace(source, comment=with_credits(self._mark(source.comment), self.attribution))
 
     def _mark(self, origin: str) -> str:
         if self.converted is False and self.recorded:
             return passthrough_provenance(origin=origin)
         return provenance(self.seed, random_weights=self.random_weights)
 
-    def stem_comment(self, stem: str, origin: str = "") -> str:
-        """The comment tag of one stem's file."""
-        mark = stem_provenance(stem, random_weights=self.random_weights, origin=self._mark(origin))
-        return with_credits(mark, self.attribution)
+    def stem_tags(self, stem: str, source: Tags) -> Tags:
+        """The tags of one stem's file."""
+        mark = stem_provenance(stem, random_weights=self.random_weights, origin=self._mark(source.comment))
+        return replace(source, comment=with_credits(mark, self.attribution))
 
 
 @dataclass(frozen=True)
@@ -287,10 +287,10 @@ class StemsReport:
         """As of `Report`."""
         return str(self.raw.get("attribution", ""))
 
-    def comment(self, source: str, origin: str = "") -> str:
-        """The comment tag of a stem's file; `origin` is the tag of an AI-generated recording."""
-        mark = stem_provenance(source, random_weights=self.random_weights, origin=origin)
-        return with_credits(mark, self.attribution)
+    def stem_tags(self, stem: str, source: Tags) -> Tags:
+        """The tags of a stem's file: title and artist are the recording's, `source`'s comment its origin."""
+        mark = stem_provenance(stem, random_weights=self.random_weights, origin=source.comment)
+        return replace(source, comment=with_credits(mark, self.attribution))
 
 
 def report_warnings(raw: Mapping[str, Any]) -> tuple[str, ...]:

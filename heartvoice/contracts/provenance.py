@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from heartvoice import __version__
 
 GENERATED = "AI-generated"
 """The mark that a file keeps through every later step."""
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tags of an audio file; "" for each that it lacks."""
+
+    comment: str = ""
+    title: str = ""
+    artist: str = ""
 
 
 def provenance(seed: int, *, random_weights: bool) -> str:

@@ -72,15 +72,19 @@ def _add_recording(builder: c2pa.Builder, claim: Claim) -> None:
     if claim.making is Making.CREATED:
         return
     builder.set_intent(c2pa.C2paBuilderIntent.EDIT)  # adds the action "opened" for the parent
-    ingredient = {"title": "recording", "relationship": "parentOf"}
-    data = claim.recording or b""
+    tags, data = claim.source.tags, claim.source.file or b""
+    ingredient = {"title": tags.title or "recording", "relationship": "parentOf"}
+    by = f"by {tags.artist}" if tags.artist else ""
+    if by:
+        ingredient["description"] = by
     container = container_of(io.BytesIO(data))
     if container is not None and container not in SIDECAR_ONLY:
         try:
             builder.add_ingredient(ingredient, MEDIA_TYPES[container], io.BytesIO(data))
             return
         except c2pa.C2paError as error:  # a damaged container that a decoder could read, or a manifest elsewhere
-            ingredient |= {"description": f"Its own manifest could not be read: {error}"[:_LONGEST_REASON]}
+            unread = f"its own manifest could not be read: {error}"[:_LONGEST_REASON]
+            ingredient["description"] = f"{by}; {unread}" if by else unread
     if data:
         ingredient |= {"instance_id": f"urn:sha256:{hashlib.sha256(data).hexdigest()}"}
     builder.add_ingredient(ingredient, "application/octet-stream", io.BytesIO(data))

@@ -38,7 +38,7 @@ class Verification:
         actions: what was done, by C2PA's names.
         source_type: IPTC's digital source type.
         facts: heartvoice's own: program, networks, settings, seed, voice.
-        ingredients: what it was made from: title, and `signed` if that carried a manifest.
+        ingredients: what it was made from: title, description, and `signed` if that carried a manifest.
         soft_binding: of the watermark: algorithm and value; empty if the manifest names none.
     """
 
@@ -148,6 +148,7 @@ def _assertions(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _ingredient(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": str(found.get("title", "")),
+        "description": str(found.get("description", "")),
         "relationship": str(found.get("relationship", "")),
         "signed": found.get("active_manifest") is not None,
     }

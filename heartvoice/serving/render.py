@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from heartvoice.audio.encode import AudioWriter, generated_tag
-from heartvoice.contracts.claims import ClaimSigner, song_claim
+from heartvoice.audio.encode import AudioWriter, source_tags
+from heartvoice.contracts.claims import NO_SOURCE, ClaimSigner, Source, song_claim
 from heartvoice.contracts.constants import AUDIO_FORMATS, MAX_FILE_BYTES
 from heartvoice.contracts.field_checks import read_word
 from heartvoice.contracts.messages import AudioChunk, Message, Report
@@ -24,23 +23,13 @@ from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.serving.watermark import open_watermark
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the file of a cover keeps of its recording."""
-
-    origin: str = ""
-    """The recording's own tag, if it is AI-generated."""
-    file: bytes | None = None
-    """The encoded file, for its manifest."""
-
-
 def render(job: Job, messages: Iterable[Message], source: Source, signer: ClaimSigner | None) -> None:
     """Answer a job of the model `render` with the file of a song or cover.
 
     Args:
         job: names the format.
         messages: of the song's or cover's pipeline.
-        source: of a cover.
+        source: a cover's recording.
         signer: what signs the file; None leaves it unsigned.
     """
     file_format = read_word(job.inputs, "format", AUDIO_FORMATS) or AUDIO_FORMATS[0]
@@ -54,8 +43,8 @@ def render(job: Job, messages: Iterable[Message], source: Source, signer: ClaimS
                     report = message
             if report is None:
                 raise EngineError("render: the pipeline ended without a report")
-            written = writer.commit(report.comment_from(source.origin))
-        path, signature = sign_file(written.path, file_format, song_claim(report, source.file), signer)
+            written = writer.commit(report.tags(source.tags))
+        path, signature = sign_file(written.path, file_format, song_claim(report, source), signer)
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InvalidRequestError(
@@ -94,11 +83,11 @@ class RenderModel(StageModel):
             render(job, run_cover_job(job, self.repository, self.watermark), source, self.signer)
         else:
             messages = run_song_job(job, self.repository, self.admission.vocabulary, self.watermark)
-            render(job, messages, Source(), self.signer)
+            render(job, messages, NO_SOURCE, self.signer)
 
     def _source(self, job: Job) -> Source:
         """Read what a cover's file keeps of its recording: that is kept to the end only if its manifest is needed."""
         if "file" not in job.inputs:
-            return Source()
+            return NO_SOURCE
         file: bytes = job.inputs["file"][0]
-        return Source(generated_tag(file), None if self.signer is None else file)
+        return Source(None if self.signer is None else file, source_tags(file))

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from heartvoice.audio.decode import decode
-from heartvoice.audio.encode import generated_tag
+from heartvoice.audio.encode import source_tags
 from heartvoice.audio.recordings import read_recording
 from heartvoice.checkpoints.safetensors_reader import Checkpoint
 from heartvoice.checkpoints.torch_reader import TorchFile
@@ -55,7 +55,7 @@ _ELEMENTS = 1_000_000
 
 def sound(data: bytes) -> None:
     """A stranger's recording: refused by name, or finite samples within the limits."""
-    generated_tag(data)
+    source_tags(data)
     try:
         found = decode(data, field="file", max_s=MAX_SOUND_S, max_bytes=10**7)
     except InvalidRequestError as error:

@@ -26,7 +26,7 @@ module.Spool._encode = slow
 with module.AudioWriter(sys.argv[1]) as writer:
     writer.write(np.random.default_rng(0).uniform(-0.5, 0.5, (2, 60 * 48_000)))
     try:
-        writer.commit("comment")
+        writer.commit(module.Tags("comment"))
     except KeyboardInterrupt:
         print("interrupted")
 """

@@ -15,10 +15,10 @@ import soundfile
 
 from heartvoice import __version__
 from heartvoice.audio import encode
-from heartvoice.audio.encode import AudioWriter, generated_tag, write_audio
+from heartvoice.audio.encode import AudioWriter, read_tags, source_tags, write_audio
 from heartvoice.client.messages import Report, Song
 from heartvoice.contracts.constants import AUDIO_FORMATS, SAMPLE_RATE_HZ
-from heartvoice.contracts.provenance import provenance
+from heartvoice.contracts.provenance import Tags, provenance
 from heartvoice.errors import InvalidRequestError
 from tests.support.callers import listing
 
@@ -53,12 +53,31 @@ def test_every_format_keeps_audio_and_comment(tmp_path: Path, name: str) -> None
     assert listing(tmp_path) == [f"song.{name}"]
 
 
+@pytest.mark.parametrize("name", AUDIO_FORMATS)
+@pytest.mark.parametrize("tags", [Tags("c" * 600, "Ein Lied", "J. Doe"), Tags("", "Für 愛 \U0001f3b5", ""), Tags()])
+def test_every_format_keeps_title_and_artist_in_any_script(tmp_path: Path, name: str, tags: Tags) -> None:
+    path = tmp_path / f"song.{name}"
+    with AudioWriter(path) as writer:
+        writer.write(tone(0.2))
+        writer.commit(tags)
+    assert read_tags(path.read_bytes()) == tags
+    assert soundfile.info(path).frames == pytest.approx(9600, abs=0 if name != "mp3" else 1200)
+
+
+def test_what_is_kept_of_a_strangers_tags_is_short_and_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "song.flac"
+    with AudioWriter(path) as writer:
+        writer.write(tone(0.1))
+        writer.commit(Tags("recorded in 1971", "\x1b[2Ja\u202eb\nc", "x" * 5000))
+    assert source_tags(path.read_bytes()) == Tags("", "[2Jab c", "x" * 200)
+
+
 def test_chunks_make_the_same_file_as_one_piece(tmp_path: Path) -> None:
     audio = tone()
     with AudioWriter(tmp_path / "chunks.flac") as writer:
         for start in range(0, audio.shape[1], 7777):
             writer.write(audio[:, start : start + 7777])
-        writer.commit(COMMENT)
+        writer.commit(Tags(COMMENT))
     write_audio(tmp_path / "whole.flac", audio, COMMENT)
     assert (tmp_path / "chunks.flac").read_bytes() == (tmp_path / "whole.flac").read_bytes()
 
@@ -129,7 +148,7 @@ def test_an_existing_file_is_replaced_at_once_and_links_are_followed(tmp_path: P
     with AudioWriter(tmp_path / "link.wav") as writer:
         writer.write(tone())
         assert (tmp_path / "real.wav").read_bytes() == b"old"
-        writer.commit(COMMENT)
+        writer.commit(Tags(COMMENT))
     assert (tmp_path / "link.wav").is_symlink()
     assert read(tmp_path / "real.wav")[1] == COMMENT
 
@@ -171,7 +190,7 @@ def test_a_disk_that_fills_up_while_encoding_keeps_the_old_file(
     with AudioWriter(path) as writer:
         writer.write(noise)
         with file_size_limit(20_000), pytest.raises(OSError, match="File too large") as caught:
-            writer.commit(COMMENT)
+            writer.commit(Tags(COMMENT))
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
@@ -208,5 +227,5 @@ def test_a_file_that_points_before_its_beginning_prints_nothing(capfd: pytest.Ca
     """An exception in libsndfile's callbacks would be printed, whatever is made of it."""
     comm = b"COMM\0\0\0\x12\0\x01\0\0\x06@\0\x10@\x0c\xfa\0\0\0\0\0\0T\0"
     damaged = b"FORM\0\0\x0c\xaeAIFF" + comm + b"SSND\0\0\x0c\x88" + b"\0" * 160
-    assert generated_tag(damaged) == ""
+    assert source_tags(damaged) == Tags()
     assert capfd.readouterr().err == ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heartvoice.audio.encode import generated_tag, write_audio
+from heartvoice.audio.encode import source_tags, write_audio
 from heartvoice.contracts.attribution import with_credits
 from heartvoice.contracts.claims import Claim, Making
 from heartvoice.provenance.signer import ManifestSigner
@@ -26,7 +26,7 @@ def test_the_tags_text_is_printed(tmp_path: Path, name: str) -> None:
     result = heartvoice("credits", str(path))
     assert (result.exit_code, result.stdout) == (0, f"{TEXT}\n")
     assert "from its tags, which nothing vouches for" in result.stderr
-    assert generated_tag(path.read_bytes()) == COMMENT  # what is made from it does not repeat its credits
+    assert source_tags(path.read_bytes()).comment == COMMENT  # what is made from it does not repeat its credits
 
 
 def test_the_manifests_text_counts_until_the_file_is_changed(tmp_path: Path) -> None:

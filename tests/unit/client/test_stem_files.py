@@ -11,6 +11,7 @@ import soundfile
 
 from heartvoice.client.stem_files import StemsWriter, StemTag
 from heartvoice.contracts.claims import Claim, Making
+from heartvoice.contracts.provenance import Tags
 from heartvoice.errors import InvalidRequestError
 from tests.support.callers import listing
 
@@ -23,7 +24,7 @@ def noise(n_stems: int = 3, level: float = 0.3, n_samples: int = 44_100) -> Any:
 def comments(n_stems: int = 3) -> dict[str, StemTag]:
     """A name and a tag for each."""
     claim = Claim(Making.SEPARATED, {})
-    return {f"stem{index}": StemTag(f"tag {index}", claim) for index in range(n_stems)}
+    return {f"stem{index}": StemTag(Tags(f"tag {index}"), claim) for index in range(n_stems)}
 
 
 def test_loud_stems_still_add_up_to_the_mix(tmp_path: Path) -> None:

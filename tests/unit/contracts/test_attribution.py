@@ -8,7 +8,7 @@ import pytest
 
 from heartvoice.contracts.attribution import COVER, SONG, STEMS, attribution, credits_of, with_credits, without_credits
 from heartvoice.contracts.messages import Report, StemsReport
-from heartvoice.contracts.provenance import GENERATED
+from heartvoice.contracts.provenance import GENERATED, Tags
 
 FACTS: dict[str, Any] = {
     "heartvoice": "1.2.3", "seed": 7, "preset": "oss-3b", "random_weights": False, "sources": ["drums"], "warnings": [],
@@ -62,17 +62,17 @@ def test_comment_tags_end_with_it_and_give_it_back() -> None:
     text = attribution(FACTS, SONG)
     song = Report.from_raw(FACTS | {"attribution": text, "converted": False})
     stems = StemsReport.from_raw(FACTS | {"attribution": text})
-    origin = f"{GENERATED}; another"
+    origin = Tags(f"{GENERATED}; another", "A title")
     for comment in (
         song.comment,
-        song.comment_from(origin),
-        song.stem_comment("vocals"),
-        stems.comment("drums", origin),
+        song.tags(origin).comment,
+        song.stem_tags("vocals", origin).comment,
+        stems.stem_tags("drums", origin).comment,
     ):
         assert credits_of(comment) == text
         assert with_credits(without_credits(comment), text) == comment
     assert without_credits(song.comment).endswith("seed 7")
-    assert song.stem_comment("vocals").count(text) == 1
+    assert song.stem_tags("vocals", origin).comment.count(text) == 1
     plain = Report.from_raw(FACTS)
     assert (credits_of(plain.comment), plain.attribution) == ("", "")
 

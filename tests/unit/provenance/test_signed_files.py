@@ -14,7 +14,7 @@ import encypher_c2pa
 import pytest
 import soundfile
 
-from heartvoice.contracts.claims import Claim, Making
+from heartvoice.contracts.claims import Claim, Making, Source
 from heartvoice.errors import EngineError, InvalidRequestError
 from heartvoice.provenance.formats import MEDIA_TYPES, container_of
 from heartvoice.provenance.keys import callback_keys
@@ -109,7 +109,7 @@ def test_voice_ids_depend_on_the_key_and_the_voice() -> None:
 def test_what_is_made_from_a_recording_names_it(making: Making, action: str, source_type: str) -> None:
     signed, _ = sign(SONG, "mp3")
     for recording, has_manifest in ((signed, True), (encoded("flac"), False), (encoded("ogg"), False), (None, False)):
-        data, _ = sign(Claim(making, {"seed": 1}, recording=recording), "flac")
+        data, _ = sign(Claim(making, {"seed": 1}, source=Source(recording)), "flac")
         found = check(data, "flac")
         assert found.state == "trusted", found.problems
         assert found.actions == ("c2pa.opened", action)
@@ -120,7 +120,7 @@ def test_what_is_made_from_a_recording_names_it(making: Making, action: str, sou
 
 
 def test_a_damaged_recording_is_still_an_ingredient() -> None:
-    data, _ = sign(Claim(Making.CONVERTED, {"seed": 1}, recording=sign(SONG, "wav")[0][:-2000]), "wav")
+    data, _ = sign(Claim(Making.CONVERTED, {"seed": 1}, source=Source(sign(SONG, "wav")[0][:-2000])), "wav")
     assert check(data, "wav").state == "trusted"
 
 
@@ -154,7 +154,7 @@ def test_nothing_is_fetched_for_a_file_that_names_a_remote_manifest(
     found = check(data, file_format)
     assert found.state == "unsigned"
     assert url in found.problems[0]
-    cover, _ = sign(Claim(Making.CONVERTED, {"seed": 1}, recording=data), "wav")
+    cover, _ = sign(Claim(Making.CONVERTED, {"seed": 1}, source=Source(data)), "wav")
     assert check(cover, "wav").state == "trusted"
     assert not asked
 

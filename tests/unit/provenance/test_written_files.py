@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from heartvoice.audio.encode import PartFile
+from heartvoice.audio.encode import PartFile, read_tags, source_tags
 from heartvoice.cli.signing import open_signing
 from heartvoice.client.messages import AudioChunk, Report, Song, StemsChunk, StemsReport
 from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongFiles, SongWriter
 from heartvoice.client.stems import Stems
+from heartvoice.contracts.claims import Source
 from heartvoice.contracts.constants import MIX_STEM_NAMES
+from heartvoice.contracts.provenance import Tags
 from heartvoice.errors import EngineError, InvalidRequestError, SigningError
 from heartvoice.provenance.key_folder import init_keys
 from heartvoice.provenance.manifest import voice_id
@@ -39,7 +41,7 @@ def write(folder: Path, name: str, *, signer: Any, recording: bytes | None = Non
     with SongWriter(folder / name, stems_folder=folder / "stems", signer=signer) as files:
         files.take(AudioChunk(audio, 0))
         files.take(StemsChunk(np.stack([audio, 0 * audio]), 0))
-        return files.commit(report, None, recording=recording)
+        return files.commit(report, None, Source(recording))
 
 
 @pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.mp3", "song.ogg"])
@@ -65,6 +67,25 @@ def test_a_cover_carries_the_manifest_of_its_recording(tmp_path: Path) -> None:
     found = verify_file(passed, keys().anchors)
     assert (found.actions, found.source_type) == (("c2pa.opened", "c2pa.transcoded"), "")
     assert found.facts["voice"] == {"used": False}
+
+
+@pytest.mark.parametrize("name", ["cover.wav", "cover.flac", "cover.mp3", "cover.ogg"])
+def test_title_and_artist_of_a_recording_stay(tmp_path: Path, name: str) -> None:
+    kept = Tags("", "Für Elise", "L. v. B.")
+    signer = ManifestSigner(keys())
+    for source, signed in ((Source(encoded("flac"), kept), False), (Source(None, kept), False)):
+        with SongWriter(tmp_path / name, stems_folder=tmp_path / "stems", signer=signer) as files:
+            files.take(AudioChunk(np.zeros((2, 4800), np.float32), 0))
+            files.take(StemsChunk(np.zeros((2, 2, 4800), np.float32), 0))
+            made = files.commit(Report.from_raw_voice(RAW, recorded=True), None, source)
+        for file in made.all:
+            found = verify_file(file.path, keys().anchors)
+            (ingredient,) = found.ingredients
+            assert (found.state, ingredient["signed"]) == ("trusted", signed)
+            assert (ingredient["title"], ingredient["description"]) == ("Für Elise", "by L. v. B.")
+            again = source_tags(file.path.read_bytes())
+            assert (again.title, again.artist) == (kept.title, kept.artist)
+            assert read_tags(file.path.read_bytes()).comment == file.comment
 
 
 def test_an_unsigned_song_takes_the_place_of_a_signed_one_and_its_manifest(tmp_path: Path) -> None:
@@ -143,9 +164,9 @@ def test_an_interrupted_signature_leaves_what_was_there(tmp_path: Path) -> None:
 def test_results_of_the_client_sign_themselves(tmp_path: Path) -> None:
     audio = np.full((2, 4800), 0.1, np.float32)
     recording = write(tmp_path, "source.wav", signer=ManifestSigner(keys())).audio.path.read_bytes()
-    song = Song(audio, Report.from_raw_voice(RAW, recorded=True), {}, stems={"vocals": audio}, recording=recording)
+    song = Song(audio, Report.from_raw_voice(RAW, recorded=True), {}, stems={"vocals": audio}, source=Source(recording))
     facts = {"seed": 1, "preset": "tiny", "random_weights": True, "sources": ["drums"]}
-    stems = Stems({"drums": audio}, StemsReport.from_raw(facts), {}, recording=recording)
+    stems = Stems({"drums": audio}, StemsReport.from_raw(facts), {}, Source(recording))
     for signer, state in ((ManifestSigner(keys()), "trusted"), (None, "unsigned")):
         files = [
             song.save(tmp_path / "cover.mp3", signer=signer),
