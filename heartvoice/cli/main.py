@@ -33,6 +33,7 @@ LAZY_COMMANDS = {
     "verify": ("heartvoice.cli.verify", "verify"),
     "credits": ("heartvoice.cli.credits", "credits_"),
     "keys": ("heartvoice.cli.keys", "app"),
+    "voice": ("heartvoice.cli.voice", "app"),
     "bench": ("heartvoice.cli.bench", "bench"),
 }
 """Each command's module and function, or group, in the order of the help."""

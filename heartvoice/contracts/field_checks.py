@@ -260,19 +260,32 @@ def read_consent(inputs: Mapping[str, Array]) -> str:
     """
     if not {"voice", "voice_audio", "voice_key"} & set(inputs):
         return ""
-    sent = read_text(inputs, "voice_consent").strip().strip(BYTE_ORDER_MARK).strip()
+    sent = read_text(inputs, "voice_consent")
+    return checked_line("voice_consent", sent, MAX_CONSENT_CHARS, what="who consents to the use of the voice and how")
+
+
+def checked_line(field: str, sent: str, most: int, *, what: str) -> str:
+    """Read a line of text in its one form; no error message repeats it.
+
+    Args:
+        field: name of the input, for messages.
+        sent: the text; blanks around it do not count.
+        most: longest length in characters.
+        what: what it should say, for messages.
+
+    Raises:
+        InvalidRequestError: missing, too long, or with control characters, line breaks or overrides of direction.
+    """
+    sent = sent.strip().strip(BYTE_ORDER_MARK).strip()
     text = canonical_line(sent)
     if not text:
-        raise InvalidRequestError(
-            f"voice_consent: missing, expected who consents to the use of the voice and how, 1 to {MAX_CONSENT_CHARS}"
-            " characters"
-        )
-    if len(text) > MAX_CONSENT_CHARS:
-        raise InvalidRequestError(f"voice_consent: expected at most {MAX_CONSENT_CHARS} characters, got {len(text)}")
+        raise InvalidRequestError(f"{field}: missing, expected {what}, 1 to {most} characters")
+    if len(text) > most:
+        raise InvalidRequestError(f"{field}: expected at most {most} characters, got {len(text)}")
     for position, character in enumerate(sent):
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in BIDI_CONTROLS:
             raise InvalidRequestError(
-                "voice_consent: expected text without control characters, line breaks or overrides of direction, got"
+                f"{field}: expected text without control characters, line breaks or overrides of direction, got"
                 f" U+{ord(character):04X} at {position}"
             )
     return text

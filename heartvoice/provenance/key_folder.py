@@ -7,8 +7,6 @@ import json
 import os
 import secrets
 import shlex
-import shutil
-import tempfile
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from heartvoice.provenance.certificates import make_chain, read_chain
 from heartvoice.provenance.keys import Keys, agent_signature, callback_keys, file_keys
 from heartvoice.provenance.signer import ManifestSigner
 from heartvoice.provenance.verification import verify_stream
+from heartvoice.secret_files import place_folder, read_secret
 
 FOLDER_VARIABLE = "HEARTVOICE_KEYS"
 ANCHORS, CHAIN, SIGNING_KEY, CA_KEY, AGENT, VOICE_KEY = (
@@ -60,7 +59,7 @@ def init_keys(folder: Path, organisation: str) -> bool:
     ca, ca_key, chain, leaf_key = make_chain(organisation)
     files = {ANCHORS: ca, CA_KEY: ca_key, CHAIN: chain, SIGNING_KEY: leaf_key, VOICE_KEY: _new_voice_key()}
     try_keys(_keys(files))
-    _place(folder, files)
+    place_folder(folder, files)
     return True
 
 
@@ -86,7 +85,7 @@ def import_keys(folder: Path, *, chain: bytes, key: bytes | None, agent: str, an
     files = {ANCHORS: anchors, CHAIN: chain, VOICE_KEY: _new_voice_key()}
     files |= {SIGNING_KEY: key} if key is not None else {AGENT: json.dumps(shlex.split(agent)).encode()}
     try_keys(_keys(files))
-    _place(folder, files)
+    place_folder(folder, files)
 
 
 def has_keys(folder: Path) -> bool:
@@ -126,9 +125,8 @@ def load_keys(folder: Path) -> Keys:
     for name in (ANCHORS, CHAIN, VOICE_KEY, SIGNING_KEY, AGENT):
         path = folder / name
         if path.exists():
-            if name in (VOICE_KEY, SIGNING_KEY) and path.stat().st_mode & 0o077:
-                raise InvalidRequestError(f"keys: expected a secret of mode 0600, got {path}; chmod 600 it")
-            files[name] = path.read_bytes()
+            secret = name in (VOICE_KEY, SIGNING_KEY)
+            files[name] = read_secret(path, field="keys") if secret else path.read_bytes()
     return _keys(files)
 
 
@@ -170,19 +168,3 @@ def try_keys(keys: Keys) -> None:
 
 def _new_voice_key() -> bytes:
     return secrets.token_bytes(_VOICE_KEY_BYTES)
-
-
-def _place(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all files with mode 0600, or none; the folder has mode 0700."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # of mode 0700
-    try:
-        for name, data in files.items():
-            with os.fdopen(os.open(part / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        part.rename(folder)  # fails if there are files in it by now
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
