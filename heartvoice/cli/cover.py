@@ -19,12 +19,11 @@ from heartvoice.cli.options import (
     VoiceOption,
     one_standard_input,
     read_recording,
-    read_voice,
-    text_or_file,
     with_options,
 )
 from heartvoice.cli.output import print_summary, write_song
 from heartvoice.cli.own_server import Job
+from heartvoice.cli.registered_voices import OwnerOption, RegistryOption, singing_voice
 from heartvoice.cli.signing import KeysOption, open_signing
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.caller_names import job_names
@@ -48,6 +47,8 @@ def cover(
     as_json: JsonOption = False,
     voice: VoiceOption = "",
     consent: ConsentOption = "",
+    registry: RegistryOption = None,
+    owner: OwnerOption = None,
     no_vocals: NoVocalsOption = None,
     auto_pitch: AutoPitchOption = None,
     reference_check: ReferenceCheckOption = None,
@@ -65,11 +66,12 @@ def cover(
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
     one_standard_input(recording=recording, voice=voice, consent=consent)
-    consent = text_or_file("consent", consent)
+    chosen = singing_voice(voice, consent, registry, owner)
+    assert chosen.recording is not None
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
-        read_recording(recording, limits_s=COVER_LIMITS_S), read_voice(voice), consent, no_vocals, wanted, auto_pitch,
-        reference_check,
+        read_recording(recording, limits_s=COVER_LIMITS_S), chosen.recording, chosen.consent, no_vocals, wanted,
+        auto_pitch, reference_check,
     )  # fmt: skip
     job = Job("cover", job_inputs(request), job_names(request))
     signing = open_signing(keys)
@@ -78,7 +80,7 @@ def cover(
         server.client("the cover was cancelled and no file written", job) as client,
     ):
         stream = client.stream_cover(
-            request.recording, request.voice, consent=consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
+            request.recording, request.voice, consent=chosen.consent, no_vocals=no_vocals, auto_pitch=auto_pitch,
             reference_check=reference_check, events=True, **wanted,
         )  # fmt: skip
         made = write_song(stream, files, recording=request.recording, unsigned=signing.unsigned)

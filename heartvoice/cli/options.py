@@ -83,9 +83,9 @@ StemsOption = Annotated[
 VoiceOption = Annotated[
     str,
     typer.Option(
-        metavar="FILE",
+        metavar="FILE|ID",
         help="3 to 60 s of the voice that shall sing, speaking or singing; of more, the best 60 s are used. - reads"
-        " standard input.",
+        " standard input. Or the id of a registered voice (see `heartvoice voice`), which needs no --consent.",
         rich_help_panel=_VOICE,
     ),
 ]

@@ -20,12 +20,12 @@ from heartvoice.cli.options import (
     UnknownWordsOption,
     VoiceOption,
     one_standard_input,
-    read_voice,
     text_or_file,
     with_options,
 )
 from heartvoice.cli.output import print_lines, print_summary, write_song
 from heartvoice.cli.own_server import Job
+from heartvoice.cli.registered_voices import OwnerOption, RegistryOption, singing_voice
 from heartvoice.cli.signing import KeysOption, open_signing
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.caller_names import job_names
@@ -61,6 +61,8 @@ def song(
     as_json: JsonOption = False,
     voice: VoiceOption = "",
     consent: ConsentOption = "",
+    registry: RegistryOption = None,
+    owner: OwnerOption = None,
     no_vocals: NoVocalsOption = None,
     auto_pitch: AutoPitchOption = None,
     reference_check: ReferenceCheckOption = None,
@@ -79,14 +81,15 @@ def song(
     same song sung by that.
     """
     one_standard_input(lyrics=lyrics, tags=tags, consent=consent, voice=voice)
+    chosen = singing_voice(voice, consent, registry, owner)
     request = SongRequest(
         lyrics=text_or_file("lyrics", lyrics),
         tags=text_or_file("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
-        voice=read_voice(voice) if voice else None,
-        consent=text_or_file("consent", consent),
+        voice=chosen.recording,
+        consent=chosen.consent,
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,
         reference_check=reference_check,

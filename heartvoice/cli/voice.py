@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from rich.console import Console
 from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
+from heartvoice.cli.registered_voices import OwnerOption, RegistryOption, owner_name, registry_folder
 from heartvoice.errors import InvalidRequestError
 from heartvoice.secret_files import replace_secret
 
@@ -25,33 +24,13 @@ if TYPE_CHECKING:
     from heartvoice.voices.records import VoiceRecord, VoiceStatus
     from heartvoice.voices.registry import Registry
 
-REGISTRY_VARIABLE, OWNER_VARIABLE = "HEARTVOICE_REGISTRY", "HEARTVOICE_OWNER"
 app = typer.Typer(no_args_is_help=True, help="Enrol voices whose owners agreed, revoke and purge them.")
-RegistryOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help=f"The registry. Default: ${REGISTRY_VARIABLE}, else ~/.local/share/heartvoice."),
-]
-OwnerOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help=f"Whose voices. Default: ${OWNER_VARIABLE}, else the user's name.")
-]
 VoiceArgument = Annotated[str, typer.Argument(metavar="VOICE", help="Its id: voice_...")]
 
 
 @app.callback()
 def _group() -> None:
     require("trust", "cryptography")
-
-
-def registry_folder(chosen: Path | None) -> Path:
-    """Return the folder of the registry: the chosen one, $HEARTVOICE_REGISTRY, or `heartvoice` in the user's data."""
-    if chosen is not None or os.environ.get(REGISTRY_VARIABLE):
-        return chosen or Path(os.environ[REGISTRY_VARIABLE])
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "heartvoice"
-
-
-def owner_name(chosen: str | None) -> str:
-    """Return the owner: the chosen one, $HEARTVOICE_OWNER, or the user's name."""
-    return chosen or os.environ.get(OWNER_VARIABLE) or getpass.getuser()
 
 
 def _open(chosen: Path | None, *, create: bool = False, tries_per_hour: int | None = None) -> Registry:

@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from heartvoice.cli import voice_checks
 from heartvoice.cli.main import app
+from heartvoice.cli.registered_voices import SingingVoice, singing_voice
+from heartvoice.contracts.attribution import consent_record
+from heartvoice.errors import InvalidRequestError
 from tests.support.voices import PHRASE, REFERENCE, Says
 
 
@@ -66,3 +69,25 @@ def test_mistakes_are_named(recordings: list[str], tmp_path: Path) -> None:
     assert (code, "voice: there is none 'voice_1'" in said) == (2, True)
     code, _, said = run("export", "voice_1", "-o", tmp_path / "x.tar")
     assert (code, "ending in .zip" in said) == (2, True)
+
+
+def test_a_registered_voice_stands_for_its_reference_and_its_consent_record(
+    recordings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTVOICE_OWNER", "studio")
+    asked = json.loads(run("consent", "--speaker", "J. Doe", "--purpose", "demos", "--json")[1])
+    voice = json.loads(run("enrol", asked["id"], *recordings, "--json")[1])["id"]
+    with pytest.raises(InvalidRequestError, match="is unverified and cannot sing"):
+        singing_voice(voice, "", None, None)
+    run("approve", voice, "--by", "Op", "--why", "heard it")
+    found = singing_voice(voice, "", None, None)
+    assert found.recording is not None
+    assert found.recording.file == REFERENCE
+    assert consent_record({"voice_consent": found.consent}) == asked["id"]
+    with pytest.raises(InvalidRequestError, match="consent: expected none beside a registered voice"):
+        singing_voice(voice, "J. Doe", None, None)
+    with pytest.raises(InvalidRequestError, match=f"voice: there is none '{voice}'"):
+        singing_voice(voice, "", None, "thief")
+    file = singing_voice(str(tmp_path / "voice.flac"), "J. Doe", None, None)
+    assert (file.recording and file.recording.file, file.consent) == (REFERENCE, "J. Doe")
+    assert singing_voice("", "", None, None) == SingingVoice()
