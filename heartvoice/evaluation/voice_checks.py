@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
-from heartvoice.audio.encode import generated_tag
+from heartvoice.audio.encode import source_tags
 from heartvoice.audio.recordings import read_voice
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
@@ -162,7 +162,7 @@ def n_in_order(wanted: Sequence[str], heard: Sequence[str]) -> int:
 
 def _made_by_nobody(name: str, file: bytes) -> Finding:
     """Refuse a recording whose own tag says that a machine made it: no clone of a clone."""
-    marked = bool(generated_tag(file))
+    marked = bool(source_tags(file).comment)
     said = "says of itself that it is AI-generated" if marked else "does not say that it is AI-generated"
     return Finding("not generated", not marked, f"{name}: its tag {said}", {"recording": name})
 
