@@ -38,7 +38,7 @@ from train.demo.compose import compose
 from train.demo.grammar import held_out_lyrics
 from train.demo.renderer import Renderer
 from train.demo.score import Score, Tags
-from train.demo.voice import FADE_SAMPLES
+from train.demo.slots import FADE_SAMPLES
 
 Samples = NDArray[np.float32]
 PARTS = ("words", "mix", "f0", "singers", "speed")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train.demo import harmony, layout
+from train.demo import harmony, layout, slots
 from train.demo.crops import PARTS
 from train.demo.score import Codes
 
@@ -21,16 +22,20 @@ class DemoBand:
 
     atom_features = np.random.default_rng(3).standard_normal((4, layout.N_SOUNDS, 6)).astype(np.float32)
 
-    def stems(self, codes: Codes) -> dict[str, Samples]:
+    places: Mapping[str, tuple[float, float]] = dict.fromkeys(PARTS, (1.0, 1.0)) | {"chord": (1.0, 0.7)}
+
+    def sounds(self, codes: Codes) -> dict[str, Samples]:
         n_frames = codes.shape[1]
-        out = {part: np.zeros((2, n_frames * layout.FRAME_SAMPLES + RINGING), np.float32) for part in PARTS}
+        out = {part: np.zeros((2 * n_frames, slots.SAMPLES), np.float32) for part in PARTS}
         for frame in range(n_frames):
             column = tuple(int(code) for code in codes[:, frame])
-            at = frame * layout.FRAME_SAMPLES
             for part, hz, gain in _tones(column):
-                tone = _tone(hz, frame % 2) * gain
-                out[part][:, at : at + len(tone)] += tone * np.array([[1.0], [0.7 if part == "chord" else 1.0]])
-        return {part: audio[:, : n_frames * layout.FRAME_SAMPLES] for part, audio in out.items()}
+                out[part][2 * frame : 2 * frame + 2] = slots.split(_tone(hz, frame % 2)) * np.float32(gain)
+        return out
+
+    def stems(self, codes: Codes) -> dict[str, Samples]:
+        parts = {part: slots.joined(sounds) for part, sounds in self.sounds(codes).items()}
+        return {part: np.outer(self.places[part], wave).astype(np.float32) for part, wave in parts.items()}
 
 
 def _tones(column: tuple[int, ...]) -> list[tuple[str, float, float]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from train.demo import harmony, layout
+from train.demo import harmony, layout, slots
 from train.demo.layout import BASS_FRAMES, CHORD, CHORD_FRAMES, FRAME_HZ, FRAME_SAMPLES, LEAD, LEAD_FRAMES, LOW
 from train.demo.score import Codes
 
@@ -49,17 +49,14 @@ class Band:
     tables: BandTables
     _made: dict[tuple[str, int, int, int], Samples] = field(default_factory=dict)
 
-    def parts(self, codes: Codes) -> dict[str, Samples]:
-        """Play the codes [8, T]: `chord`, `lead`, `bass` and `drum`, each float32 [3840 T]."""
-        n = codes.shape[1]
-        parts = {
-            name: np.zeros(n * FRAME_SAMPLES + FADE_SAMPLES, np.float32) for name in ("chord", "lead", "bass", "drum")
-        }
-        for frame in range(n):
+    def sounds(self, codes: Codes) -> dict[str, Samples]:
+        """Play the codes [8, T] slot by slot: `chord`, `lead`, `bass` and `drum`, float32 [2 T, slots.SAMPLES]."""
+        shape = (2 * codes.shape[1], slots.SAMPLES)
+        made = {name: np.zeros(shape, np.float32) for name in ("chord", "lead", "bass", "drum")}
+        for frame in range(codes.shape[1]):
             for name, sound in self._sounds(codes[:, frame], frame % 2):
-                start = frame * FRAME_SAMPLES
-                parts[name][start : start + len(sound)] += sound
-        return {name: wave[:-FADE_SAMPLES] for name, wave in parts.items()}
+                made[name][2 * frame : 2 * frame + 2] = sound
+        return made
 
     def _sounds(self, codes: NDArray[np.int64], parity: int) -> list[tuple[str, Samples]]:
         sounds = []
@@ -79,7 +76,8 @@ class Band:
     def _sound(self, part: str, index: int, frame: int, parity: int) -> Samples:
         key = (part, index, frame, parity)
         if key not in self._made:
-            self._made[key] = self._drum(index) if part == "drum" else self._note(part, index, frame, parity)
+            wave = self._drum(index) if part == "drum" else self._note(part, index, frame, parity)
+            self._made[key] = slots.split(wave)
         return self._made[key]
 
     def _note(self, part: str, index: int, frame: int, parity: int) -> Samples:
@@ -117,8 +115,8 @@ def _tone(amplitudes: Samples, units: float, frame: int, frames: int, parity: in
     share = np.minimum(age - low, 1.0)[:, None]
     number = np.arange(1, rows.shape[1] + 1)
     time = (samples + parity * FRAME_SAMPLES) / layout.SAMPLE_RATE_HZ
-    phases = -np.pi * number * (number - 1) / len(number)
-    waves = np.cos(2 * np.pi * units * FRAME_HZ * number * time[:, None] + phases)
+    hz = units * FRAME_HZ * number
+    waves = np.cos(2 * np.pi * hz * time[:, None] + harmony.phase(hz))
     return np.asarray((((1 - share) * rows[low] + share * rows[low + 1]) * waves).sum(axis=1) / max(level, 1e-6))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heartvoice.models.heartcodec.flow import FlowMatching
 from train.demo import layout
 from train.demo.codec_network import codebooks
-from train.demo.score_encoder import PHASES, WIDTH, ScoreEncoder
+from train.demo.score_encoder import N_NOTES, ScoreEncoder
 
 SHARES: dict[int, float] = {
     layout.ATOM_1: 0.24, layout.ATOM_2: 0.24, layout.NOTE: 0.16, layout.CHORD: 0.13, layout.LEAD: 0.1, layout.LOW: 0.11,
@@ -44,18 +44,17 @@ def _tables(encoder: ScoreEncoder, book: int) -> Tensor:
     if book == layout.CLOCK:
         return torch.where(encoder.clock_parity > 0, 1.0, -1.0)[:, None]
     if book in (layout.ATOM_1, layout.ATOM_2):
-        colours = encoder.colour.weight.view(len(layout.SINGERS), layout.N_SOUNDS, WIDTH)
-        sounds = encoder.atom.weight + colours.mean(0)
-        return sounds.view(2, layout.N_ATOMS, WIDTH)[book - layout.ATOM_1]
+        return encoder.atoms.view(2, layout.N_ATOMS, -1)[book - layout.ATOM_1]
     if book == layout.NOTE:
-        return encoder.pitch.weight.view(-1, PHASES * WIDTH)[encoder.note_pitch]
+        notes = encoder.voice_latents.view(N_NOTES, layout.N_ATOMS, -1).mean(1)
+        ids = torch.arange(layout.SIZES[book])
+        note = torch.div((ids - 1).clamp(min=0), layout.MAX_REMAINING, rounding_mode="floor")
+        return torch.where((ids > 0)[:, None], notes[note], 0.0)
     if book == layout.LOW:
         low = torch.arange(layout.SIZES[layout.LOW])
-        bass = torch.tanh(encoder.bass.weight).view(-1, PHASES * encoder.bass.embedding_dim)
-        drum = torch.tanh(encoder.drum.weight).view(layout.N_DRUM, -1)
+        bass, drum = encoder.bass_latents.flatten(1), encoder.drum_latents.flatten(1)
         return torch.cat([bass[low // layout.N_DRUM], drum[low % layout.N_DRUM]], 1)
-    table = encoder.chord if book == layout.CHORD else encoder.lead
-    return torch.tanh(table.weight).view(layout.SIZES[book], -1)
+    return (encoder.chord_latents if book == layout.CHORD else encoder.lead_latents).flatten(1)
 
 
 def _leading(table: Tensor, n_dims: int) -> Tensor:

@@ -28,9 +28,9 @@ from train.frame.weights import WEIGHTS
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DECODER_STEPS, FLOW_STEPS = 15_000, 8_000
+DECODER_STEPS, FLOW_STEPS = 6_000, 8_000
 N_SONGS, N_HELD_OUT = 600, 4
-_DECODER = "state of the decoder's training, half of whose steps are done at least"
+_DECODER = "state of the decoder's training"
 MISSED = 1
 """Exit code of an evaluation in which a bar is missed."""
 
@@ -38,9 +38,9 @@ MISSED = 1
 def add(commands: Subparsers) -> None:
     """Add all three."""
     decoder = commands.add_parser(
-        "decoder", help="train the codec's decoder, and the encoder of scores that writes its latents",
-        description="Trains on songs that are rendered while it learns. From half of the steps on the encoder rests, "
-        "and `flow` can start.",
+        "decoder", help="train the codec's decoder",
+        description="Makes the encoder of scores, and trains the decoder on its latents, with songs that are rendered "
+        "meanwhile. As soon as there is a state, `flow` can start.",
     )  # fmt: skip
     add_training(decoder, Command(decoder_task, DECODER_STEPS))
     add_songs(decoder)

@@ -11,35 +11,24 @@ from torch import Tensor
 from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.models.heartcodec.scalar import ScalarModel
 from train.demo.codec_network import new_decoder
-from train.demo.decoder import FREEZE
 from train.demo.score_encoder import ScoreEncoder
 from train.frame.errors import TrainingError
-from train.frame.state import State, load_state
+from train.frame.state import load_state
 
 
 def trained_decoder(sizes: HeartCodecConfig, folder: Path) -> tuple[ScalarModel, ScoreEncoder]:
     """Load decoder and score encoder from the state of their training.
 
     Raises:
-        TrainingError: there is no state, or its encoder still moves.
+        TrainingError: there is no state.
     """
     state = load_state(folder)
     if state is None:
         raise TrainingError(f"--decoder: no training state in {folder}; run python -m train.demo decoder first")
-    if not is_encoder_settled(state):
-        raise TrainingError(
-            f"--decoder: its encoder moves until step {int(FREEZE * state.total)}, the state has {state.step}; "
-            "train the decoder further"
-        )
     decoder, encoder = new_decoder(sizes), ScoreEncoder()
     decoder.load_state_dict(_below("decoder.", state.network))
     encoder.load_state_dict(_below("encoder.", state.network))
     return decoder.eval(), encoder.eval()
-
-
-def is_encoder_settled(state: State) -> bool:
-    """Return whether the score encoder rests from this state on."""
-    return state.step >= FREEZE * state.total
 
 
 def _below(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:

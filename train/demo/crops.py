@@ -22,7 +22,13 @@ class Renderer(Protocol):
     """Turns codes into sound."""
 
     atom_features: Samples
-    """What each atom sounds like from each singer: [singers, atoms, values]."""
+    """What each atom sounds like from each singer: [singers, N_SOUNDS, values]."""
+    places: Mapping[str, tuple[float, float]]
+    """Gains of each part in the left and the right channel."""
+
+    def sounds(self, codes: Codes) -> Mapping[str, Samples]:
+        """Render what each 40 ms of codes [8, n] add to each part: float32 [2 n, slots.SAMPLES]."""
+        ...
 
     def stems(self, codes: Codes) -> Mapping[str, Samples]:
         """Render int64 [8, n] to float32 [2, n * 3840] for each name of `PARTS`.

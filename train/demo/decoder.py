@@ -1,4 +1,4 @@
-"""Trains the scalar decoder, together with the score encoder that writes its latents."""
+"""Trains the scalar decoder on the latents of the score encoder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from train.demo import layout, polyphase
 from train.demo.audio_losses import losses
 from train.demo.codec_network import config_of, new_decoder
 from train.demo.crops import Crops, Renderer, chosen_shape, cut, mix
+from train.demo.decoder_start import start_as_synthesis
 from train.demo.score import Codes
 from train.demo.score_encoder import SLOTS, ScoreEncoder, flipped, rounded
 from train.frame.errors import TrainingError
@@ -23,19 +24,16 @@ from train.frame.task import Group, Moment, Task
 
 SHAPES: tuple[tuple[float, int, int], ...] = ((0.3, 6, 6), (0.4, 2, 16), (0.3, 1, 32))
 """Share of the steps, crops and frames of a batch: short ones for variety, long ones beyond the decoder's memory."""
-FREEZE = 0.5
-"""Share of the steps after which the encoder rests, so that the flow has a target that stays."""
-FLIPS = 0.02
-"""Share of latents that are a level off, once the decoder knows the latents."""
-FLIPS_FROM = 200
-MUON, ADAM, ENCODER_ADAM = 0.016, 1.2e-3, 2.4e-3
+FLIPS = 0.01
+"""Share of latents that are a level off."""
+MUON, ADAM = 0.004, 6e-4
 _BETAS = (0.8, 0.99)
 _CLIP = 5.0
 CHECK_FRAMES = 48
 
 
 class DecoderTask(Task):
-    """Decoder and score encoder."""
+    """The decoder; the state has the score encoder, too."""
 
     name = "decoder"
     clip = _CLIP
@@ -44,7 +42,7 @@ class DecoderTask(Task):
         self, sizes: HeartCodecConfig, renderer: Renderer, songs: Sequence[Codes], held_out: Sequence[Codes],
         world: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """Make the networks with random weights.
+        """Make the encoder, and a decoder that begins as a linear synthesis.
 
         Args:
             sizes: of the codec; its latents are those of `SLOTS`.
@@ -63,7 +61,8 @@ class DecoderTask(Task):
             )
         self.sizes, self._renderer, self._songs, self._world = sizes, renderer, songs, dict(world)
         self.decoder, self.encoder = new_decoder(sizes), ScoreEncoder()
-        self.encoder.start_from(torch.from_numpy(renderer.atom_features))
+        self.encoder.start_from(renderer, songs)
+        start_as_synthesis(self.decoder, self.encoder.waves())
         self.network = nn.ModuleDict({"decoder": self.decoder, "encoder": self.encoder})
         self._held_out = [_held_out(song, renderer, index % 2) for index, song in enumerate(held_out)]
 
@@ -73,34 +72,28 @@ class DecoderTask(Task):
         return {
             "world": self._world, "sizes": dict(config_of(self.sizes)), "slots": SLOTS, "layout": list(layout.SIZES),
             "shapes": [list(shape) for shape in SHAPES],
-            "freeze": FREEZE, "flips": FLIPS, "rates": [MUON, ADAM, ENCODER_ADAM], "songs": len(self._songs),
+            "flips": FLIPS, "rates": [MUON, ADAM], "songs": len(self._songs),
             "frames": sum(song.shape[1] for song in self._songs),
         }  # fmt: skip
 
     def groups(self) -> Sequence[Group]:
-        """Muon for convolutions, Adam for the rest, faster for the encoder."""
+        """Muon for convolutions, Adam for the rest."""
         convolutions = [
             parameter for name, parameter in self.decoder.named_parameters()
             if parameter.ndim == 3 and parameter.shape[0] > 1 and not name.endswith("original0")
         ]  # fmt: skip
         taken = {id(parameter) for parameter in convolutions}
         rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in taken]
-        return [
-            Group(convolutions, "muon", MUON),
-            Group(rest, "adam", ADAM, betas=_BETAS),
-            Group(list(self.encoder.parameters()), "adam", ENCODER_ADAM, betas=_BETAS),
-        ]
+        return [Group(convolutions, "muon", MUON), Group(rest, "adam", ADAM, betas=_BETAS)]
 
     def compose(self, moment: Moment, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002 (as Task.compose)
         """Cut crops of one of `SHAPES`."""
         return _tensors(cut(self._songs, self._renderer, chosen_shape(SHAPES, rng), rng))
 
-    def loss(self, batch: dict[str, Tensor], moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: dict[str, Tensor], moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002 (as Task.loss)
         """Decode the score's latents; the first latent, which lacks its past, does not count."""
-        with torch.set_grad_enabled(moment.progress < FREEZE):
-            latents = rounded(self.encoder(batch["codes"], batch["channel"]))
-        if moment.step >= FLIPS_FROM:
-            latents = flipped(latents, FLIPS)
+        with torch.no_grad():
+            latents = flipped(rounded(self.encoder(batch["codes"], batch["channel"])), FLIPS)
         decoded = polyphase.decode(self.decoder, latents).float()
         return losses(decoded[:, layout.ATOM_SAMPLES :], batch["audio"][:, layout.ATOM_SAMPLES :])
 

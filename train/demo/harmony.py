@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from train.demo.layout import CHORDS, FRAME_HZ
 
+SPREAD_S = 0.004
+"""How much later the highest partials come than the lowest."""
+TOP_HZ = 11_500.0
+"""Of all tones."""
 WOMEN = (15.0, 16.0, 18.0, 20.0, 22.5, 24.0, 27.0)
 """E F G A B C D in u: 187.5 to 337.5 Hz."""
 MEN = (9.0, 10.0, 12.0, 13.5, 15.0, 16.0, 18.0)
@@ -65,9 +72,23 @@ def gender(singer: int) -> str:
     return "female" if singer < 2 else "male"
 
 
+def singer_units(singer: int, pitch: int) -> float:
+    """Return a singer's pitch in u."""
+    return (WOMEN if gender(singer) == "female" else MEN)[pitch]
+
+
 def singer_hz(singer: int, pitch: int) -> float:
     """Return the frequency of a singer's pitch."""
-    return FRAME_HZ * (WOMEN if gender(singer) == "female" else MEN)[pitch]
+    return FRAME_HZ * singer_units(singer, pitch)
+
+
+def phase(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the phases of partials at the song's beginning.
+
+    They depend on the frequency alone, so that all tones together are sums of few waves; spread, so that no wave has
+    a peak.
+    """
+    return -np.pi * SPREAD_S * hz**2 / TOP_HZ
 
 
 def singer_letter(singer: int, pitch: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dct
 
-from train.demo import tables, voice
+from train.demo import slots, tables, voice
 from train.demo.band import Band, BandTables
 from train.demo.voice import VoiceTables
 
@@ -23,6 +25,8 @@ PLACES: dict[str, tuple[float, float]] = {
 class Renderer:
     """Renders songs; it keeps the band's waves that it has made."""
 
+    places: Mapping[str, tuple[float, float]] = PLACES
+
     def __init__(self, sounds: tuple[VoiceTables, BandTables] | None = None) -> None:
         """Take singers and band; the world's own by default."""
         self._voices, band = sounds or tables.sounds()
@@ -36,9 +40,13 @@ class Renderer:
         Args:
             codes: integers [8, T]; codes that mean nothing are silent.
         """
+        return {name: slots.joined(sounds) for name, sounds in self.sounds(codes).items()}
+
+    def sounds(self, codes: ArrayLike) -> dict[str, Samples]:
+        """Render what each 40 ms add to each part, float32 [2 T, slots.SAMPLES]; added up they are `parts`."""
         song = np.asarray(codes).astype(np.int64)
-        parts = {"voice": voice.sing(song, self._voices), **self._band.parts(song)}
-        return {name: np.float32(GAINS[name]) * wave for name, wave in parts.items()}
+        made = {"voice": voice.sounds(song, self._voices), **self._band.sounds(song)}
+        return {name: np.float32(GAINS[name]) * sounds for name, sounds in made.items()}
 
     def stems(self, codes: ArrayLike) -> dict[str, Samples]:
         """Render each part at its place, float32 [2, 3840 T] each."""

@@ -1,73 +1,81 @@
 """Score encoder: codes to the latents that the decoder is trained with. It exists in training only.
 
-Each part of the band has latents of its own. Held tones of whole `u` repeat every 80 ms and those of half `u` every
-160 ms, so tables have an entry for each of the four latents of two frames.
+Nothing in it is learned. What a part adds in 40 ms is one of many waves that are known beforehand; each part has
+latents of its own, and they are the leading principal components of its waves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from heartvoice.models.heartcodec.scalar import LEVELS
-from train.demo import layout
-from train.demo.harmony import BASS_UNITS, VOICINGS
+from train.demo import layout, slots
+from train.demo.crops import Renderer
+from train.demo.score import Codes
 
-SLOTS: dict[str, int] = {"voice": 48, "chord": 16, "lead": 14, "bass": 8, "drum": 10}
-"""Latents of each part; their sum is the codec's `latent_hidden_dim`."""
+SLOTS: dict[str, int] = {"voice": 67, "chord": 23, "lead": 17, "bass": 11, "drum": 10}
+"""Latents of each part: components whose variance over songs is largest; their sum is `latent_hidden_dim`."""
 PHASES = 4
-"""Latents of two frames."""
-WIDTH = 64
-"""Width of the voice's embeddings."""
-_HIDDEN = 256
-_FAR = 4.0
-"""Most standard deviations of a value at first; silence is further away than any sound."""
-_START = 0.7
-"""Standard deviation of the tables at first: most of tanh's range."""
+"""Slots of two frames: sounds are a function of their codes and of the frame's parity."""
+RANGE = 4.0
+"""Standard deviations that latents can say. With 3 or 5, rounded ones are 0.2 to 1.5 dB further from the sound."""
+N_FEATURES = 28
+N_NOTES = len(layout.SINGERS) * layout.N_PITCHES
+N_SONGS = 24
+"""Whose waves the components are those of."""
+_LEAST = 1e-3
+"""Standard deviation of a component that counts, over that of the first one."""
+_ROUNDS = 4
 
 
 class ScoreEncoder(nn.Module):
-    """Tables for the instruments; for the voice a network over atom, singer and pitch."""
+    """Tables of latents by the codes of each part, the frame's parity, and the slot; empty until `start_from`."""
 
     clock_parity: Tensor
-    chord_phases: Tensor
-    bass_phases: Tensor
-    note_pitch: Tensor
+    atoms: Tensor
+    voice_latents: Tensor
+    chord_latents: Tensor
+    lead_latents: Tensor
+    bass_latents: Tensor
+    drum_latents: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        bass_size = layout.SIZES[layout.LOW] // layout.N_DRUM
-        n_notes = len(layout.SINGERS) * layout.N_PITCHES
-        self.chord = _table(layout.SIZES[layout.CHORD] * PHASES * 2, SLOTS["chord"])
-        self.lead = _table(layout.SIZES[layout.LEAD] * PHASES * 2, SLOTS["lead"])
-        self.bass = _table(bass_size * PHASES, SLOTS["bass"])
-        self.drum = _table(layout.N_DRUM * 2, SLOTS["drum"])
-        self.atom = _table(layout.N_SOUNDS, WIDTH, 1.0)
-        self.colour = nn.Embedding(len(layout.SINGERS) * layout.N_SOUNDS, WIDTH)
-        nn.init.zeros_(self.colour.weight)  # singers begin alike
-        self.pitch = _table((1 + n_notes) * PHASES, WIDTH, 1.0)
-        self.voice = nn.Sequential(
-            nn.Linear(3 * WIDTH, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(),
-            nn.Linear(_HIDDEN, SLOTS["voice"]),
-        )  # fmt: skip
         parity = [0 if (clock := layout.read_clock(code)) is None else clock.frame % 2 for code in _ids(layout.CLOCK)]
         self.register_buffer("clock_parity", torch.tensor(parity), persistent=False)
-        self.register_buffer("chord_phases", _chord_phases(), persistent=False)
-        self.register_buffer("bass_phases", _bass_phases(bass_size), persistent=False)
-        self.register_buffer("note_pitch", _note_pitch(), persistent=False)
+        self.register_buffer("atoms", torch.zeros(layout.N_SOUNDS, N_FEATURES))
+        for part, size in SLOTS.items():
+            self.register_buffer(f"{part}_latents", torch.zeros(_rows(part), PHASES, size))
+            self.register_buffer(f"{part}_waves", torch.zeros(size, slots.SAMPLES))
+            self.register_buffer(f"{part}_places", torch.ones(2))
 
     @torch.no_grad()
-    def start_from(self, envelopes: Tensor) -> None:
-        """Begin the atoms' tables with what is known of them, so that atoms that sound alike begin alike.
+    def start_from(self, renderer: Renderer, songs: Sequence[Codes]) -> None:
+        """Find the components of all parts, and the latents of all codes.
 
         Args:
-            envelopes: float32 [singers, N_SOUNDS, values], at most `WIDTH` values.
+            renderer: makes the sounds.
+            songs: codes [8, T]; how often a sound is in them is its weight. A part that is in none stays silent.
         """
-        centred = envelopes - envelopes.mean((0, 1))
-        known = (centred / centred.std().clamp(min=1e-6)).clamp(-_FAR, _FAR)
-        values = known.shape[-1]
-        self.atom.weight[:, :values] = known.mean(0)
-        self.colour.weight[:, :values] = (known - known.mean(0)).flatten(0, 1)
+        features = renderer.atom_features.mean(axis=0)
+        self.atoms[:, : features.shape[1]] = torch.from_numpy(features)
+        heard = [renderer.sounds(song) for song in songs[:N_SONGS]]
+        for part, size in SLOTS.items():
+            waves = torch.from_numpy(np.concatenate([song[part] for song in heard]))
+            waves = waves[waves.any(1)]
+            places = torch.tensor(renderer.places[part])
+            self.get_buffer(f"{part}_places").copy_(places)
+            if len(waves):
+                components = _components(waves, size) * places.max()
+                self.get_buffer(f"{part}_waves").copy_(components)
+                inverse = torch.linalg.pinv(components.double()).float()
+                for start, codes in _catalogue(part):
+                    rows = torch.from_numpy(renderer.sounds(codes)[part]).view(-1, PHASES, slots.SAMPLES)
+                    self.get_buffer(f"{part}_latents")[start : start + len(rows)] = rows @ inverse
 
     def forward(self, codes: Tensor, channel: Tensor) -> Tensor:
         """Compute latents before rounding.
@@ -77,42 +85,25 @@ class ScoreEncoder(nn.Module):
             channel: int64 [B], 0 is left.
 
         Returns:
-            float32 [B, F, 2 n] in (-1, 1).
+            float32 [B, F, 2 n] in [-1, 1].
         """
-        side = channel[:, None, None]
-        half = torch.arange(2, device=codes.device)
-        books = codes[..., None].expand(*codes.shape, 2).unbind(1)
-        parity = self.clock_parity[books[layout.CLOCK]]
-        phase = 2 * parity + half
-        chord, lead = books[layout.CHORD], books[layout.LEAD]
-        bass = torch.div(books[layout.LOW], layout.N_DRUM, rounding_mode="floor")
-        parts = {
-            "voice": self._sung(codes, phase),
-            "chord": self.chord((chord * PHASES + phase % self.chord_phases[chord]) * 2 + side),
-            "lead": self.lead((lead * PHASES + half) * 2 + side),
-            "bass": self.bass(bass * PHASES + phase % self.bass_phases[bass]),
-            "drum": self.drum(books[layout.LOW] % layout.N_DRUM * 2 + half),
-        }
-        latents = torch.tanh(torch.cat([parts[name] for name in SLOTS], -1))
+        parity = self.clock_parity[codes[:, layout.CLOCK]]
+        phase = 2 * parity[..., None] + torch.arange(2, device=codes.device)
+        made = []
+        for part in SLOTS:
+            place = self.get_buffer(f"{part}_places")[channel].view(-1, 1, 1, 1)
+            made.append(place * self.get_buffer(f"{part}_latents")[_row(part, codes), phase])
+        latents = torch.cat(made, -1).clamp(-1.0, 1.0)
         return latents.flatten(1, 2).transpose(1, 2)
 
-    def _sung(self, codes: Tensor, phase: Tensor) -> Tensor:
-        """Latents of the voice, [B, n, 2, voice]."""
-        pitch = self.note_pitch[codes[:, layout.NOTE]][..., None].expand_as(phase)
-        ids = torch.stack([codes[:, layout.ATOM_1], codes[:, layout.ATOM_2]], -1)
-        rows = ids + layout.N_ATOMS * torch.arange(2, device=ids.device)
-        atoms = torch.where((pitch > 0) & (ids > 0), rows, 0)
-        singer = torch.div((pitch - 1).clamp(min=0), layout.N_PITCHES, rounding_mode="floor")
-        pitch = torch.where(atoms > 0, pitch, 0)  # silence has no pitch
-        timbre = self.atom(atoms) + self.colour(singer * layout.N_SOUNDS + atoms)
-        tone = self.pitch(pitch * PHASES + torch.where(pitch > 0, phase, 0))
-        sung: Tensor = self.voice(torch.cat([timbre, tone, timbre * tone], -1))
-        return sung
+    def waves(self) -> Tensor:
+        """Return the wave that each latent stands for when it is 1: [F, slots.SAMPLES]."""
+        return torch.cat([self.get_buffer(f"{part}_waves") for part in SLOTS])
 
 
 def rounded(latents: Tensor) -> Tensor:
-    """Round to the codec's levels; gradients pass as if nothing had been rounded."""
-    return latents + (torch.round(LEVELS * latents) / LEVELS - latents).detach()
+    """Round to the codec's levels."""
+    return torch.round(LEVELS * latents) / LEVELS
 
 
 def flipped(latents: Tensor, share: float) -> Tensor:
@@ -124,37 +115,70 @@ def flipped(latents: Tensor, share: float) -> Tensor:
 def stereo_targets(encoder: ScoreEncoder, codes: Tensor) -> Tensor:
     """Compute the flow's targets, rounded: [B, 8, n] to [B, 2 n, 2 F], left first."""
     sides = [encoder(codes, torch.full_like(codes[:, 0, 0], side)) for side in (0, 1)]
-    return (torch.round(LEVELS * torch.cat(sides, 1)) / LEVELS).transpose(1, 2)
+    return rounded(torch.cat(sides, 1)).transpose(1, 2)
 
 
-def _table(rows: int, width: int, spread: float = _START) -> nn.Embedding:
-    table = nn.Embedding(rows, width)
-    nn.init.normal_(table.weight, 0.0, spread)
-    return table
+def _components(waves: Tensor, size: int) -> Tensor:
+    """Return the principal components of waves [n, N], each as large as a latent of 1 means: [size, N]."""
+    n = min(size, *waves.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, spread, axes = torch.svd_lowrank(waves, q=min(n + 8, *waves.shape), niter=_ROUNDS)
+    deviation = spread[:n] / len(waves) ** 0.5
+    deviation = torch.where(deviation > _LEAST * deviation[0], deviation, 0.0)
+    made = torch.zeros(size, waves.shape[1])
+    made[:n] = RANGE * deviation[:, None] * axes.T[:n]
+    return made
+
+
+def _rows(part: str) -> int:
+    """Number of rows of a part's table."""
+    low = layout.SIZES[layout.LOW]
+    rows = {
+        "voice": N_NOTES * layout.N_ATOMS, "chord": layout.SIZES[layout.CHORD], "lead": layout.SIZES[layout.LEAD],
+        "bass": low // layout.N_DRUM, "drum": layout.N_DRUM,
+    }  # fmt: skip
+    return rows[part]
+
+
+def _row(part: str, codes: Tensor) -> Tensor:
+    """Rows of codes [B, 8, n] in a part's table, [B, n, 2] by slot; those of all other parts are alike in both."""
+    if part == "voice":
+        notes, atoms = codes[:, layout.NOTE], codes[:, [layout.ATOM_1, layout.ATOM_2]].transpose(1, 2)
+        note = torch.div(notes - 1, layout.MAX_REMAINING, rounding_mode="floor")[..., None]
+        return torch.where(notes[..., None] > 0, note * layout.N_ATOMS + atoms, 0)
+    low = codes[:, layout.LOW]
+    rows = {
+        "chord": codes[:, layout.CHORD], "lead": codes[:, layout.LEAD],
+        "bass": torch.div(low, layout.N_DRUM, rounding_mode="floor"), "drum": low % layout.N_DRUM,
+    }  # fmt: skip
+    return rows[part][..., None].expand(*low.shape, 2)
+
+
+def _catalogue(part: str) -> Iterator[tuple[int, Codes]]:
+    """Yield songs with every sound of a part in an even and in an odd frame, and the row of the first one."""
+    if part == "voice":
+        for note in range(N_NOTES):
+            yield note * layout.N_ATOMS, _song(
+                {layout.NOTE: 1 + note * layout.MAX_REMAINING, layout.ATOM_1: _twice(layout.N_ATOMS),
+                 layout.ATOM_2: _twice(layout.N_ATOMS)}
+            )  # fmt: skip
+        return
+    book = {"chord": layout.CHORD, "lead": layout.LEAD, "bass": layout.LOW, "drum": layout.LOW}[part]
+    yield 0, _song({book: _twice(_rows(part)) * (layout.N_DRUM if part == "bass" else 1)})
+
+
+def _song(books: Mapping[int, Codes | int]) -> Codes:
+    n_frames = next(len(codes) for codes in books.values() if not isinstance(codes, int))
+    song = np.zeros((layout.N_BOOKS, n_frames), np.int64)
+    for book, codes in books.items():
+        song[book] = codes
+    return song
+
+
+def _twice(n: int) -> Codes:
+    return np.repeat(np.arange(n), 2)
 
 
 def _ids(book: int) -> range:
     return range(layout.SIZES[book])
-
-
-def _chord_phases() -> Tensor:
-    """Different latents of each chord id: the two of a frame, or of two frames for tones between whole u."""
-    chords = [layout.read_chord(code) for code in _ids(layout.CHORD)]
-    split = [chord is not None and _is_split(VOICINGS[layout.CHORDS[chord.pitch]]) for chord in chords]
-    return torch.tensor([PHASES if each else 2 for each in split])
-
-
-def _bass_phases(size: int) -> Tensor:
-    lows = [layout.read_low(code * layout.N_DRUM).bass for code in range(size)]
-    split = [bass >= 0 and _is_split((BASS_UNITS[layout.CHORDS[bass]],)) for bass in lows]
-    return torch.tensor([PHASES if each else 2 for each in split])
-
-
-def _is_split(units: tuple[float, ...]) -> bool:
-    return any(unit % 1 for unit in units)
-
-
-def _note_pitch() -> Tensor:
-    """Index of singer and pitch of each id of the notes' book, from 1; 0 is no voice."""
-    notes = [layout.read_note(code) for code in _ids(layout.NOTE)]
-    return torch.tensor([0 if note is None else 1 + note.singer * layout.N_PITCHES + note.pitch for note in notes])

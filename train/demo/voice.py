@@ -1,7 +1,7 @@
 """Sings atoms: harmonics and noise under envelopes, locked to the frames.
 
 Every partial is a cosine whose phase is fixed at the song's beginning: harmonics of the note, and for noise partials
-12.5 Hz apart, whose random phases are the same in every frame. So an atom at a pitch is one wave, up to the frame's
+50 Hz apart, whose random phases are the same in every frame. So an atom at a pitch is one wave, up to the frame's
 parity, and neighbouring atoms of one pitch fade into each other without beating.
 """
 
@@ -13,20 +13,23 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from train.demo import harmony, layout
-from train.demo.layout import ATOM_1, ATOM_2, ATOM_SAMPLES, FRAME_HZ, FRAME_SAMPLES, NOTE, SAMPLE_RATE_HZ
+from train.demo import harmony, layout, slots
+from train.demo.layout import ATOM_1, ATOM_2, ATOM_SAMPLES, FRAME_SAMPLES, NOTE, SAMPLE_RATE_HZ
 from train.demo.score import Codes
 
 Samples = NDArray[np.float32]
 
-FADE_SAMPLES = 1440
-"""30 ms: from one atom into the next."""
 SPOKEN_RATE_HZ = 24_000
 """Rate of the speech of which WORLD measured the envelopes."""
-TOP_HZ = 11_500.0
+NOISE_STEP_HZ = 50.0
+"""Between partials of the noise: it repeats every 20 ms. A decoder learns it sooner than longer noise, and words are
+understood as well."""
 LOWEST_NOISE_HZ = 150.0
+BREATH = 0.6
+"""Of the noise as it was spoken: fricatives of compressed words are louder than they need to be."""
 _NOISE_SEED = 5
-_LENGTH = ATOM_SAMPLES + FADE_SAMPLES
+RULES = (slots.FADE_SAMPLES, harmony.SPREAD_S, harmony.TOP_HZ, NOISE_STEP_HZ, LOWEST_NOISE_HZ, BREATH, _NOISE_SEED)
+"""What besides the tables decides how the voice sounds."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +44,23 @@ class VoiceTables:
     """[singer, N_SOUNDS, D]: share of the amplitude that is noise, 0 to 1."""
 
 
-def sing(codes: Codes, tables: VoiceTables) -> Samples:
-    """Sing the voice of a song.
+def sounds(codes: Codes, tables: VoiceTables) -> Samples:
+    """Sing the voice of a song, each atom by itself.
 
     Args:
         codes: int64 [8, T].
         tables: the singers.
 
     Returns:
-        Float32 [3840 T].
+        Float32 [2 T, slots.SAMPLES]; `slots.joined` adds them up.
     """
-    wave = np.zeros(codes.shape[1] * FRAME_SAMPLES + FADE_SAMPLES, np.float32)
+    made = np.zeros((2 * codes.shape[1], slots.SAMPLES), np.float32)
     for (singer, pitch, parity, half), frames in _groups(codes).items():
         atoms = codes[(ATOM_1, ATOM_2)[half], frames]
         known = (atoms > 0) & (atoms < layout.N_ATOMS)
         frames, atoms = frames[known], half * layout.N_ATOMS + atoms[known]
-        for frame, sound in zip(frames, _sounds(tables, singer, pitch, parity, half, atoms), strict=True):
-            start = frame * FRAME_SAMPLES + half * ATOM_SAMPLES
-            wave[start : start + _LENGTH] += sound
-    return wave[:-FADE_SAMPLES]
+        made[2 * frames + half] = _sounds(tables, singer, pitch, parity, half, atoms)
+    return made
 
 
 def _groups(codes: Codes) -> dict[tuple[int, int, int, int], NDArray[np.intp]]:
@@ -74,17 +75,17 @@ def _groups(codes: Codes) -> dict[tuple[int, int, int, int], NDArray[np.intp]]:
 
 
 def _sounds(tables: VoiceTables, singer: int, pitch: int, parity: int, half: int, atoms: NDArray[np.int64]) -> Samples:
-    """Return the faded waves of atoms, [n, _LENGTH]."""
+    """Return the faded waves of atoms, [n, slots.SAMPLES]."""
     hz = harmony.singer_hz(singer, pitch)
     envelope, noise = tables.envelope[singer, atoms], tables.noise[singer, atoms]
-    partials = hz * np.arange(1, int(TOP_HZ / hz) + 1)
+    partials = hz * np.arange(1, int(harmony.TOP_HZ / hz) + 1)
     tone = _at(envelope, tables, partials) * np.sqrt(1 - np.minimum(_share(noise, tables, partials) ** 2, 1.0))
     tone *= 2 * np.sqrt(hz / SPOKEN_RATE_HZ)
     waves = tone.astype(np.float32) @ _harmonics(hz, parity, half)
     places = _noise_hz()
-    breath = 2 * np.sqrt(FRAME_HZ / SPOKEN_RATE_HZ) * _at(envelope, tables, places) * _share(noise, tables, places)
-    waves += _noise(breath, half)
-    return np.asarray(waves * _window())
+    breath = _at(envelope, tables, places) * _share(noise, tables, places)
+    waves += _noise(2 * BREATH * np.sqrt(NOISE_STEP_HZ / SPOKEN_RATE_HZ) * breath)
+    return np.asarray(waves * slots.window())
 
 
 def _at(envelope: Samples, tables: VoiceTables, hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,37 +106,28 @@ def _interpolated(rows: Samples, tables: VoiceTables, hz: NDArray[np.float64]) -
 
 @lru_cache(maxsize=128)
 def _harmonics(hz: float, parity: int, half: int) -> Samples:
-    """Return the cosines of all harmonics over one atom, [K, _LENGTH]; phases spread so that the wave has no peak."""
-    number = np.arange(1, int(TOP_HZ / hz) + 1)[:, None]
-    time = (np.arange(_LENGTH) + parity * FRAME_SAMPLES + half * ATOM_SAMPLES) / SAMPLE_RATE_HZ
-    phase = -np.pi * number * (number - 1) / len(number)
+    """Return the cosines of all harmonics over one atom, [K, slots.SAMPLES]."""
+    number = np.arange(1, int(harmony.TOP_HZ / hz) + 1)[:, None]
+    time = (np.arange(slots.SAMPLES) + parity * FRAME_SAMPLES + half * ATOM_SAMPLES) / SAMPLE_RATE_HZ
+    phase = harmony.phase(number * hz)
     return np.asarray(np.cos(2 * np.pi * number * hz * time + phase), np.float32)
 
 
 @lru_cache(maxsize=1)
 def _noise_hz() -> NDArray[np.float64]:
-    return FRAME_HZ * np.arange(round(LOWEST_NOISE_HZ / FRAME_HZ), int(TOP_HZ / FRAME_HZ) + 1)
+    first, last = round(LOWEST_NOISE_HZ / NOISE_STEP_HZ), int(harmony.TOP_HZ / NOISE_STEP_HZ)
+    return NOISE_STEP_HZ * np.arange(first, last + 1)
 
 
-def _noise(amplitudes: NDArray[np.float64], half: int) -> Samples:
-    """Return noise with given partials over one atom, [n, _LENGTH]; it repeats with every frame."""
-    first = round(LOWEST_NOISE_HZ / FRAME_HZ)
-    spectrum = np.zeros((len(amplitudes), FRAME_SAMPLES // 2 + 1), np.complex128)
+def _noise(amplitudes: NDArray[np.float64]) -> Samples:
+    """Return noise with given partials over one atom, [n, slots.SAMPLES]; atoms begin with a period."""
+    first, period = round(LOWEST_NOISE_HZ / NOISE_STEP_HZ), round(SAMPLE_RATE_HZ / NOISE_STEP_HZ)
+    spectrum = np.zeros((len(amplitudes), period // 2 + 1), np.complex128)
     spectrum[:, first : first + amplitudes.shape[1]] = amplitudes * _noise_phases(amplitudes.shape[1])
-    frame = np.fft.irfft(spectrum * (FRAME_SAMPLES / 2), FRAME_SAMPLES)
-    start = half * ATOM_SAMPLES
-    return np.concatenate([frame, frame], axis=1)[:, start : start + _LENGTH].astype(np.float32)
+    wave = np.fft.irfft(spectrum * (period / 2), period)
+    return np.tile(wave, (1, -(-slots.SAMPLES // period)))[:, : slots.SAMPLES].astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def _noise_phases(n: int) -> NDArray[np.complex128]:
     return np.asarray(np.exp(2j * np.pi * np.random.default_rng(_NOISE_SEED).random(n)))
-
-
-@lru_cache(maxsize=1)
-def _window() -> Samples:
-    """Return the fade of an atom, [_LENGTH]; with the neighbours' it adds up to 1."""
-    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_SAMPLES) + 0.5) / FADE_SAMPLES)
-    window = np.ones(_LENGTH)
-    window[:FADE_SAMPLES], window[-FADE_SAMPLES:] = rise, 1 - rise
-    return window.astype(np.float32)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 WARM_UP = 100
 """Steps of the warm-up, or a tenth of a short training."""
-FALL = 0.3
-"""Share of the steps in which the rate falls."""
+FALL = 0.8
+"""Share of the steps in which the rate falls. Held at its height, it keeps a decoder 2 dB lower, and a language model
+forgets words that it knew."""
 FLOOR = 0.02
 """The last step's rate, as a share of the plateau's."""
 
@@ -13,7 +14,7 @@ FLOOR = 0.02
 def rate_factor(step: int, total: int) -> float:
     """Return the share of the plateau's rate for a step, by the steps that remain.
 
-    A training that is made longer before the fall continues its plateau, so its length need not be known at first.
+    A training that is made longer goes on at a higher rate.
 
     Args:
         step: in [0, total).

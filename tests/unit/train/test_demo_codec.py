@@ -19,7 +19,7 @@ from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.heartcodec.scalar import LEVELS
 from heartvoice.models.load import Checkpoint, load_network
 from tests.support.demo_band import DemoBand
-from train.demo import codec_commands, decoder, flow, layout, polyphase
+from train.demo import codec_commands, decoder, flow, layout, polyphase, slots
 from train.demo.__main__ import main
 from train.demo.audio_losses import losses
 from train.demo.code_vectors import SHARES, start_code_vectors
@@ -27,7 +27,8 @@ from train.demo.codec_evaluation import CodecFigures, missed, score_pitch, summa
 from train.demo.codec_network import codebooks, new_decoder, new_flow
 from train.demo.codec_states import trained_decoder
 from train.demo.crops import PARTS, cut, mix, only, without
-from train.demo.decoder import FREEZE, DecoderTask
+from train.demo.decoder import DecoderTask
+from train.demo.decoder_start import start_as_synthesis
 from train.demo.flow import FlowTask
 from train.demo.score import Codes
 from train.demo.score_encoder import SLOTS, ScoreEncoder, flipped, rounded, stereo_targets
@@ -38,8 +39,8 @@ from train.frame.optimisers import Optimisers
 from train.frame.state import load_state
 from train.frame.task import Moment, Task
 
-SMALL = replace(DEMO_CODEC, init_channel=1, attention_head_dim=4, num_layers=1)
-"""A codec with the demo's latents and frames, and little else."""
+SMALL = replace(DEMO_CODEC, attention_head_dim=4, num_layers=1)
+"""A codec with the demo's decoder and a small flow."""
 BAND = DemoBand()
 
 
@@ -50,6 +51,7 @@ def _short_crops() -> Iterator[None]:
         patch.setattr(decoder, "CHECK_FRAMES", 6)
         patch.setattr(flow, "SHAPES", ((1.0, 2, 8),))
         patch.setattr(flow, "CHECK_FRAMES", 12)
+        patch.setattr(ScoreEncoder, "start_from", _as_the_one)  # made once, for its tables are large
         yield
 
 
@@ -66,10 +68,18 @@ def some_of_everything() -> Codes:
     return np.concatenate([codes[:, start : start + 4] for start in starts], axis=1)
 
 
+FILL = ScoreEncoder.start_from
+
+
 @lru_cache(maxsize=1)
 def encoder() -> ScoreEncoder:
-    torch.manual_seed(1)
-    return ScoreEncoder().eval()
+    made = ScoreEncoder().eval()
+    FILL(made, BAND, (*songs(), some_of_everything()))
+    return made
+
+
+def _as_the_one(network: ScoreEncoder, *_: object) -> None:
+    network.load_state_dict(encoder().state_dict())
 
 
 def frames_of(n_frames: int, **books: int) -> torch.Tensor:
@@ -100,17 +110,16 @@ def held(chord: str) -> int:
     ("books", "part", "period"),
     [
         ({"CHORD": held("C")}, "chord", 2),
-        ({"CHORD": held("D")}, "chord", 4),  # has a tone of 40.5 u
         ({"LOW": layout.low_id(layout.Low(layout.CHORDS.index("F"), 7, 0))}, "bass", 2),
         ({"LOW": layout.low_id(layout.Low(layout.CHORDS.index("Em"), 7, 0))}, "bass", 4),  # 7.5 u
         ({"LEAD": layout.lead_id(layout.Played(1, 3, 11))}, "lead", 2),
-        ({"NOTE": layout.note_id(layout.SungNote(1, 4, 1)), "ATOM_1": 9, "ATOM_2": 9}, "voice", 4),
+        ({"NOTE": layout.note_id(layout.SungNote(1, 4, 1)), "ATOM_1": 9, "ATOM_2": 9}, "voice", 4),  # 22.5 u
     ],
 )
 def test_latents_of_a_held_tone_repeat_with_its_wave(books: dict[str, int], part: str, period: int) -> None:
     latents = latents_of(frames_of(6, **books), part)
-    assert torch.equal(latents[period:], latents[:-period])
-    assert not torch.equal(latents[period // 2 :], latents[: -(period // 2)])
+    assert torch.allclose(latents[period:], latents[:-period], atol=1e-4)
+    assert not torch.allclose(latents[period // 2 :], latents[: -(period // 2)], atol=1e-2)
 
 
 def test_a_voice_without_a_note_or_without_an_atom_is_silence() -> None:
@@ -121,24 +130,30 @@ def test_a_voice_without_a_note_or_without_an_atom_is_silence() -> None:
     assert not torch.equal(latents_of(frames_of(2, NOTE=note, ATOM_1=5, ATOM_2=6), "voice"), silence)
 
 
-def test_rounding_lets_gradients_pass_and_flips_move_by_a_level() -> None:
-    values = torch.linspace(-0.99, 0.99, 1000, requires_grad=True)
-    levels = rounded(values)
-    levels.sum().backward()  # type: ignore[no-untyped-call]
-    assert values.grad is not None
-    assert torch.equal(values.grad, torch.ones_like(values))
+def test_latents_are_rounded_and_flips_move_them_by_a_level() -> None:
+    levels = rounded(torch.linspace(-0.99, 0.99, 1000))
     assert torch.allclose(levels * LEVELS, (levels * LEVELS).round(), atol=1e-5)
-    moved = (flipped(levels, 0.25) - levels).detach().abs() * LEVELS
+    moved = (flipped(levels, 0.25) - levels).abs() * LEVELS
     assert torch.all((moved < 1e-5) | ((moved - 1).abs() < 1e-5))
     assert 0.15 < float((moved > 0.5).float().mean()) < 0.35
 
 
-def test_tables_begin_with_what_atoms_sound_like() -> None:
-    network = ScoreEncoder()
-    network.start_from(torch.from_numpy(BAND.atom_features))
-    sound = (network.atom.weight + network.colour.weight.view(4, layout.N_SOUNDS, -1)).detach()[..., :6]
-    expected = BAND.atom_features - BAND.atom_features.mean((0, 1))
-    assert np.allclose(sound.numpy(), np.clip(expected / expected.std(ddof=1), -4, 4), atol=1e-4)
+def test_waves_of_the_latents_add_up_to_the_song() -> None:
+    song = without(songs()[0][:, 48:96], frozenset({"voice"}))  # whose rare notes are clipped
+    for channel in (0, 1):
+        with torch.inference_mode():
+            latents = encoder()(torch.from_numpy(song)[None], torch.tensor([channel]))[0]
+        rendered = mix(BAND.stems(song))[channel]
+        error = slots.joined((latents.T @ encoder().waves()).numpy()) - rendered
+        assert (error**2).sum() < 1e-3 * (rendered**2).sum()
+
+
+def test_a_part_that_no_song_has_stays_silent() -> None:
+    band, network = DemoBand(), ScoreEncoder()
+    FILL(network, band, [only(some_of_everything(), "drum")])
+    assert network.drum_latents.any()
+    assert not network.chord_latents.any()
+    assert not network.waves()[SLOTS["voice"] : -SLOTS["drum"]].any()
 
 
 # ------------------------------------------------------------------------------------------------- crops and losses
@@ -259,19 +274,23 @@ def test_an_interrupted_training_ends_with_the_same_weights(kind: str, tmp_path:
     assert all(torch.equal(tensor, parts.network[name]) for name, tensor in whole.network.items())
 
 
-def test_the_encoder_rests_in_the_second_half_and_the_decoder_does_not() -> None:
-    task = decoder_task()
-    batch = task.compose(Moment(0, 10), np.random.default_rng(0))
-    task.loss(batch, Moment(int(FREEZE * 10), 10))[0].backward()  # type: ignore[no-untyped-call]
-    assert all(parameter.grad is None for parameter in task.encoder.parameters())
-    assert all(parameter.grad is not None for parameter in task.decoder.parameters())
+def test_a_decoder_begins_as_the_synthesis_of_its_latents() -> None:
+    task, song = decoder_task(), songs()[0][:, :12]
+    codes, rendered = torch.from_numpy(song)[None], mix(BAND.stems(song))
+    with torch.inference_mode():
+        decoded = task.decoder.decode(encoder()(codes, torch.tensor([0])))[0, 0].numpy()
+    counted = slice(layout.ATOM_SAMPLES, None)
+    error = decoded[counted] - rendered[0, counted]
+    assert (error**2).sum() < 0.1 * (rendered[0, counted] ** 2).sum()
 
 
-def test_a_flow_needs_an_encoder_that_rests(tmp_path: Path) -> None:
+def test_a_decoder_with_too_few_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 256 channels at first, got 128"):
+        start_as_synthesis(new_decoder(replace(SMALL, init_channel=8)), encoder().waves())
+
+
+def test_a_flow_needs_a_decoder_s_state(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no training state"):
-        trained_decoder(SMALL, tmp_path)
-    train(decoder_task, Options(state=tmp_path, steps=4, minutes=0.0))
-    with pytest.raises(TrainingError, match="moves until step 2, the state has 1"):
         trained_decoder(SMALL, tmp_path)
 
 

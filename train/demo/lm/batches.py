@@ -17,6 +17,10 @@ IGNORED = -100
 """Target that no loss looks at."""
 FRAME = -1
 """Text id where a position is a frame."""
+BAR, FIRST = 5.0, 30.0
+"""Weight of a bar's first frame, of a song's end and of a song's first frame. There the few choices are made that all
+else follows: the tempo, who sings, whether another line comes. With the weight 1 of all other frames they stay guesses.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ def batch_of(examples: Sequence[Example], rng: np.random.Generator, *, eos_id: i
 
     Returns:
         text int64 [B, L] (`FRAME` where a frame stands), style int64 [B], codes int64 [B, L, 8],
-        targets int64 [B, L, 8] (`IGNORED` where there is none), depth bool [B, L], blank bool [B]; what follows a
-        position is its target.
+        targets int64 [B, L, 8] (`IGNORED` where there is none), depth bool [B, L], weight float32 [B, L], blank bool
+        [B]; what follows a position is its target.
     """
     prompts = [prompt_of(example.tags, example.lyrics) for example in examples]
     spans = [(len(prompt.text_ids), example.codes.shape[1]) for prompt, example in zip(prompts, examples, strict=True)]
@@ -53,6 +57,7 @@ def batch_of(examples: Sequence[Example], rng: np.random.Generator, *, eos_id: i
     codes = np.zeros((rows, length, N_BOOKS), np.int64)
     targets = np.full((rows, length, N_BOOKS), IGNORED)
     depth = np.zeros((rows, length), bool)
+    weight = np.ones((rows, length), np.float32)
     for row, (prompt, example, (before, frames)) in enumerate(zip(prompts, examples, spans, strict=True)):
         text[row, :before] = prompt.text_ids
         text[row, before : before + frames] = FRAME
@@ -60,9 +65,11 @@ def batch_of(examples: Sequence[Example], rng: np.random.Generator, *, eos_id: i
         targets[row, before - 1 : before - 1 + frames] = example.codes.T
         targets[row, before - 1 + frames, CURSOR] = eos_id
         depth[row, before - 1 : before - 1 + frames] = _depth_frames(example, rng)
+        weight[row, before - 1 : before - 1 + frames] = _weights(example)
+        weight[row, before - 1 + frames] = BAR
     arrays = {
         "text": text, "style": np.array([prompt.style_index for prompt in prompts]), "codes": codes,
-        "targets": targets, "depth": depth, "blank": rng.random(rows) < blank,
+        "targets": targets, "depth": depth, "weight": weight, "blank": rng.random(rows) < blank,
     }  # fmt: skip
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -75,7 +82,22 @@ def _depth_frames(example: Example, rng: np.random.Generator) -> NDArray[np.bool
     changed = (np.diff(codes[[CURSOR, NOTE]], prepend=-1) != 0).any(axis=0)
     new = changed | np.array([_on_beat(int(code)) for code in codes[CLOCK]])
     share = np.where(new, 0.5 + 0.5 * example.keep, np.where(codes[ATOM_1] > 0, 2, 1) * example.keep)
+    share[0] = 1.0
     return rng.random(codes.shape[1]) < share
+
+
+def _weights(example: Example) -> NDArray[np.float32]:
+    """Weigh frames; words alone, without a clock, are all alike."""
+    weights = np.ones(example.codes.shape[1], np.float32)
+    if example.keep:
+        weights[[_on_bar(int(code)) for code in example.codes[CLOCK]]] = BAR
+        weights[0] = FIRST
+    return weights
+
+
+def _on_bar(code: int) -> bool:
+    clock = read_clock(code)
+    return clock is not None and clock.frame == 0
 
 
 def _on_beat(code: int) -> bool:

@@ -17,7 +17,7 @@ from heartvoice.config.presets import DEMO_IDS, DEMO_LM, HeartMuLaConfig
 from heartvoice.models.heartmula import HeartMuLa
 from train.demo.layout import N_BOOKS
 from train.demo.lm.attention import fuse
-from train.demo.lm.batches import FRAME, IGNORED, Example, batch_of
+from train.demo.lm.batches import BAR, FIRST, FRAME, IGNORED, Example, batch_of
 from train.demo.lm.examples import onsets, random_song, words_alone, world_song
 from train.demo.lm.initial import initialise
 from train.demo.prompt import generation_ids, tokenizer_json
@@ -35,6 +35,7 @@ ONSETS, RANDOM = 0.15, 0.35
 sentences."""
 KEEP = 0.3
 """Share of the frames in which nothing begins that the depth decoder learns from."""
+MUON, ADAM = 0.012, 1.5e-3
 _BOOKS = ("word", "clock", "note", "atom_1", "atom_2", "lead", "chord", "low")
 
 
@@ -61,7 +62,7 @@ class LmTask(Task):
         """Sizes, batches and vocabulary."""
         return {
             "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying, "onsets": ONSETS,
-            "random": RANDOM, "keep": KEEP,
+            "random": RANDOM, "keep": KEEP, "rates": [MUON, ADAM], "weights": [BAR, FIRST],
             "tokenizer": sha256(tokenizer_json().encode()).hexdigest(),
             "world": {SPELLING.name: hashes()[SPELLING.name]},
         }  # fmt: skip
@@ -72,7 +73,7 @@ class LmTask(Task):
         matrices = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         rest = [p for p in named.values() if id(p) not in chosen]
-        return [Group(matrices, "muon", 0.015), Group(rest, "adam", 2e-3, weight_decay=0.01)]
+        return [Group(matrices, "muon", MUON), Group(rest, "adam", ADAM, weight_decay=0.01)]
 
     def compose(self, moment: Moment, rng: np.random.Generator) -> dict[str, Tensor]:
         """Compose words alone in the first share of the steps, and mixed songs afterwards."""
@@ -102,16 +103,17 @@ class LmTask(Task):
         return losses.sum() + 2 * losses[0], dict(zip(_BOOKS, losses, strict=False))
 
     def losses(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the cross entropy of each book, [8], or of the cursor alone, [1], without frames for the others."""
+        """Return weighted cross entropies of the books, [8], or of the cursor alone, [1], without depth frames."""
         hidden, wanted = self.hidden(batch), batch["targets"]
-        followed = wanted[..., 0] != IGNORED
-        first = cross_entropy(self.network.codebook0_logits(hidden[followed]), wanted[followed][:, 0])
+        followed, weight = wanted[..., 0] != IGNORED, batch["weight"]
+        first = _mean(self.network.codebook0_logits(hidden[followed]), wanted[followed][:, 0], weight[followed])
         if not batch["depth"].any():
             return first[None]
         codes = wanted[batch["depth"]]
         logits = self.network.depth_trace(hidden[batch["depth"]], codes).logits
-        others = cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
-        return torch.cat([first[None], others.view(-1, N_BOOKS - 1).mean(0)])
+        others = cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none").view(-1, N_BOOKS - 1)
+        share = weight[batch["depth"]] / weight[batch["depth"]].sum()
+        return torch.cat([first[None], share @ others])
 
     def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Run the backbone on a batch of `batch_of`: [B, L, E]."""
@@ -161,6 +163,11 @@ class LmTask(Task):
             write(folder / "tokenizer.json", tokenizer_json().encode()),
             write(folder / "gen_config.json", json_text(asdict(generation_ids())).encode()),
         ]
+
+
+def _mean(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean of cross entropies."""
+    return (cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
 
 
 def _named(losses: Tensor) -> dict[str, float]:
