@@ -304,7 +304,7 @@ DEMO_CODEC = HeartCodecConfig(
     init_channel=16,
     res_kernel_size=5,
 )
-"""The codec of the trained miniature, 6.7 M values."""
+"""The codec of the trained miniature, 7.1 M values."""
 
 _DEMO = Preset(name="demo", lm=DEMO_LM, codec=DEMO_CODEC, svc=_TINY.svc, style=_TINY.style, ids=DEMO_IDS)
 

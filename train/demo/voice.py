@@ -1,7 +1,7 @@
 """Sings atoms: harmonics and noise under envelopes, locked to the frames.
 
 Every partial is a cosine whose phase is fixed at the song's beginning: harmonics of the note, and for noise partials
-50 Hz apart, whose random phases are the same in every frame. So an atom at a pitch is one wave, up to the frame's
+25 Hz apart, whose random phases are the same in every frame. So an atom at a pitch is one wave, up to the frame's
 parity, and neighbouring atoms of one pitch fade into each other without beating.
 """
 
@@ -21,9 +21,8 @@ Samples = NDArray[np.float32]
 
 SPOKEN_RATE_HZ = 24_000
 """Rate of the speech of which WORLD measured the envelopes."""
-NOISE_STEP_HZ = 50.0
-"""Between partials of the noise: it repeats every 20 ms. A decoder learns it sooner than longer noise, and words are
-understood as well."""
+NOISE_STEP_HZ = 25.0
+"""Between partials of the noise: it repeats in every slot. With 50 it would be heard as a pitch."""
 LOWEST_NOISE_HZ = 150.0
 BREATH = 0.6
 """Of the noise as it was spoken: fricatives of compressed words are louder than they need to be."""
