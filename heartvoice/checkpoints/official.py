@@ -53,5 +53,5 @@ NAMES: Mapping[Network, str] = {
 
 
 def licence_name(licence: str) -> str:
-    """Return a licence without its remark."""
-    return licence.partition(" (")[0]
+    """Return a licence without its remark or copyright line."""
+    return licence.partition(" (")[0].partition(",")[0]

@@ -113,6 +113,8 @@ def list_(registry: RegistryOption = None, owner: OwnerOption = None, as_json: J
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found]))
     print_lines((_line(each) for each in found), Console(stderr=as_json))
+    if not found:
+        print_lines([f"{owner_name(owner)} has no voice here"], Console(stderr=True))
 
 
 @app.command()

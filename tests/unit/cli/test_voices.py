@@ -47,7 +47,7 @@ def test_a_voice_is_enrolled_approved_exported_and_purged(recordings: list[str],
     assert "approved by Op: heard it" in out
     assert "the signature is right, and the log names this record" in out
     assert made["id"] in run("list")[1]
-    assert run("list", "--owner", "somebody")[1] == ""
+    assert run("list", "--owner", "somebody")[1:] == ("", "somebody has no voice here\n")
     packed = tmp_path / "mine.zip"
     assert run("export", made["id"], "-o", packed)[0] == 0
     assert zipfile.ZipFile(packed).read("reference-1.flac") == REFERENCE
