@@ -2,7 +2,7 @@
 
     python -m benchmarks.code_vectors --decoder build/demo/decoder [--steps 400]
 
-A small network reads the sum of a frame's eight code vectors and guesses the latents that the trained score encoder
+A small network reads the sum of a frame's eight code vectors and guesses the latents that the score encoder
 writes for this frame; vectors and network learn together. What it cannot know from the sum, the flow cannot either.
 Prints the error on frames of held-out songs for each width, with vectors that start as the encoder's tables in
 dimensions of their own (`own`) or at random in all dimensions (`random`).

@@ -22,7 +22,7 @@ def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # of mode 0700
     try:
         for name, data in files.items():
-            _write_new(part / name, data)
+            write_new_secret(part / name, data)
         part.rename(folder)  # fails if there are files in it by now
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -33,7 +33,7 @@ def replace_secret(path: Path, data: bytes) -> None:
     """Give a file of mode 0600 new content; a reader sees the old or the new one, also after a power failure."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        _write_new(part, data)
+        write_new_secret(part, data)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -57,7 +57,13 @@ def read_secret(path: Path, *, field: str) -> bytes:
     return path.read_bytes()
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_new_secret(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0600.
+
+    Raises:
+        FileExistsError: it exists.
+        OSError: it cannot be written.
+    """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         file.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +15,9 @@ from heartvoice.cli.options import read_voice, text_or_file
 from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.field_checks import VOICE_LIMITS_S
 from heartvoice.errors import InvalidRequestError
+from heartvoice.voices.records import VOICE, is_id
 
 REGISTRY_VARIABLE, OWNER_VARIABLE = "HEARTVOICE_REGISTRY", "HEARTVOICE_OWNER"
-_VOICE_ID = re.compile(r"voice_[0-9a-f]{32}")
 RegistryOption = Annotated[
     Path | None,
     typer.Option(
@@ -71,7 +70,7 @@ def singing_voice(voice: str, consent: str, registry: Path | None, owner: str | 
         ModelUnavailableError: a registered voice needs the extra `trust`.
         RegistryError: the registry is not what was written.
     """
-    if _VOICE_ID.fullmatch(voice) is None or Path(voice).exists():
+    if not is_id(voice, VOICE) or Path(voice).exists():
         return SingingVoice(read_voice(voice) if voice else None, text_or_file("consent", consent))
     if consent:
         raise InvalidRequestError("consent: expected none beside a registered voice, whose record says who consents")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from heartvoice.errors import InvalidRequestError
 from heartvoice.file_errors import naming
+from heartvoice.secret_files import write_new_secret
 
 ALGORITHM = "org.heartvoice.patchwork.1"
 """Name of the mark in reports and manifests; it changes with the pattern."""
@@ -30,8 +31,8 @@ def make_key(path: Path) -> bytes:
         OSError: the file cannot be written.
     """
     key = secrets.token_bytes(KEY_BYTES)
-    with naming(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{key.hex()}\n")
+    with naming(path):
+        write_new_secret(path, f"{key.hex()}\n".encode())
     return key
 
 

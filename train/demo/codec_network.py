@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -13,8 +12,6 @@ from heartvoice.config.presets import HeartCodecConfig
 from heartvoice.models.heartcodec.flow import Codebook, FlowMatching, Quantizer
 from heartvoice.models.heartcodec.scalar import ScalarModel
 
-_UPSAMPLED, _BRANCH, _LAST = 0.77, 0.5, 0.1
-"""Gains with which a tone keeps its level through the decoder, and the first output is soft."""
 _GATE = 0.3
 """Of a block's branches at first: open, or nothing would be learned behind them."""
 _MODULATION = 0.3
@@ -22,20 +19,7 @@ _MODULATION = 0.3
 
 def new_decoder(sizes: HeartCodecConfig) -> ScalarModel:
     """Make the scalar decoder with random weights from torch's global generator."""
-    model = ScalarModel(sizes, decode_only=True)
-    last = len(model.decoder) - 1
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not name.endswith("original0"):
-                continue
-            if ".up_conv." in name:
-                factor = sizes.upsample_factors[int(name.split(".")[1]) - 1]
-                parameter.fill_(_UPSAMPLED * math.sqrt(factor / 2))
-            elif ".conv2." in name:
-                parameter.fill_(_BRANCH)
-            elif name.startswith(f"decoder.{last}."):
-                parameter.fill_(_LAST)
-    return model
+    return ScalarModel(sizes, decode_only=True)
 
 
 def new_flow(sizes: HeartCodecConfig) -> FlowMatching:

@@ -1,4 +1,4 @@
-"""Trains the flow from codes to latents, on the latents of a score encoder that rests."""
+"""Trains the flow from codes to latents, on the latents of the score encoder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FlowTask(Task):
         Args:
             sizes: of the codec.
             decoder: is written with the flow.
-            encoder: makes the targets, and rests.
+            encoder: makes the targets.
             songs: codes [8, T] to train on.
             held_out: codes [8, T] for `check`.
         """
