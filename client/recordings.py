@@ -88,7 +88,7 @@ def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Li
     if isinstance(value, Recording):
         recording = value
     elif isinstance(value, str | os.PathLike):
-        recording = _from_file(_read(value, field), _file_name(value, field), limits_s)
+        recording = _from_file(read_file(value, field), _file_name(value, field), limits_s)
     elif isinstance(value, bytes | bytearray | memoryview):
         recording = _from_file(bytes(value), field, limits_s)
     elif isinstance(value, tuple) and len(value) == 2:
@@ -103,8 +103,12 @@ def as_recording(value: RecordingLike, *, field: str = "recording", limits_s: Li
     return recording
 
 
-def _read(path: str | os.PathLike[str], field: str) -> bytes:
-    """At most one byte more than is allowed, of a file that grows too."""
+def read_file(path: str | os.PathLike[str], field: str) -> bytes:
+    """Read a recording's file: at most one byte more than is allowed, of a file that grows too.
+
+    Raises:
+        InvalidRequestError: it is no file, cannot be read or is too large.
+    """
     name = os.fspath(path)
     try:
         place = Path(name)

@@ -96,8 +96,10 @@ def enrol(
     """
     require("evaluate", "onnx", "onnxruntime", "ctranslate2", "tokenizers", "rapidfuzz", "soxr", "num2words")
     from heartvoice.cli.voice_checks import open_voice_checks
+    from heartvoice.client.recordings import read_file
 
-    name, files = owner_name(owner), [path.read_bytes() for path in (phrase, *reference)]
+    name = owner_name(owner)
+    files = [read_file(phrase, "--phrase"), *(read_file(each, "--reference") for each in reference)]
     with _open(registry, tries_per_hour=tries_per_hour) as opened:
         locale = opened.open_consent(name, consent_id).locale  # before anything is fetched
         checks = open_voice_checks(locale, weights=weights, lyric_model=lyric_model)

@@ -140,24 +140,16 @@ def spoken_verdict(engine: str, cosine: float) -> Verdict:
 
 def compare_words(consent: Consent, heard: str) -> tuple[int, float]:
     """Return how many of a consent's words were heard in their order, and the share of the text heard otherwise."""
+    from rapidfuzz.distance import LCSseq
+
     said, wanted = words(heard, consent.locale), words(consent.text, consent.locale)
     chosen = ["".join(words(each, consent.locale)) for each in consent.words]
-    return n_in_order(chosen, said), lyric_error(wanted, said, heard).error
+    return LCSseq.similarity(chosen, said), lyric_error(wanted, said, heard).error
 
 
 def said_enough(n_said: int, error: float) -> bool:
     """Return True if what `compare_words` found is the text of the consent."""
     return n_said >= LEAST_WORDS and error <= MOST_ERROR
-
-
-def n_in_order(wanted: Sequence[str], heard: Sequence[str]) -> int:
-    """Count the wanted words that were heard in their order: the longest common subsequence."""
-    best = [0] * (len(wanted) + 1)
-    for word in heard:
-        before = best[:]
-        for at, each in enumerate(wanted, 1):
-            best[at] = before[at - 1] + 1 if word == each else max(before[at], best[at - 1])
-    return best[-1]
 
 
 def _made_by_nobody(name: str, file: bytes) -> Finding:

@@ -65,6 +65,8 @@ def test_mistakes_are_named(recordings: list[str], tmp_path: Path) -> None:
     assert run("consent", "--speaker", "J", "--purpose", "p", "--locale", "xx")[0] == 2
     code, _, said = run("enrol", "consent_1", *recordings)
     assert (code, "consent: there is none 'consent_1'" in said) == (2, True)
+    code, _, said = run("enrol", "consent_1", "--phrase", tmp_path, *recordings[2:])
+    assert (code, "phrase: expected a file" in said) == (2, True)
     code, _, said = run("show", "voice_1", "--owner", "me")
     assert (code, "voice: there is none 'voice_1'" in said) == (2, True)
     code, _, said = run("export", "voice_1", "-o", tmp_path / "x.tar")

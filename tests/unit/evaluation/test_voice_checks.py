@@ -16,7 +16,6 @@ from heartvoice.evaluation.voice_checks import (
     SAME_ABOVE,
     VoiceChecks,
     compare_words,
-    n_in_order,
     said_enough,
     spoken_verdict,
 )
@@ -147,8 +146,12 @@ def test_speech_windows_cover_a_recording_with_what_was_before() -> None:
     assert np.array_equal(heard[0][1, :64], audio[WINDOW - 64 : WINDOW])
 
 
-def test_longest_common_order_is_counted() -> None:
-    assert [n_in_order("abc", heard) for heard in ("abc", "xaxbxc", "cba", "", "bcabc")] == [3, 3, 1, 0, 3]
+@pytest.mark.parametrize(
+    ("order", "expected"), [((0, 1, 2, 3, 4, 5), 6), ((5, 4, 3, 2, 1, 0), 1), ((), 0), ((1, 2, 0, 1, 2, 3), 4)]
+)
+def test_words_count_in_their_order(order: tuple[int, ...], expected: int) -> None:
+    heard = " ".join(f"{CONSENT.words[index]} other" for index in order)
+    assert compare_words(CONSENT, heard)[0] == expected
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
