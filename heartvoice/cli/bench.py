@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import (
     CertificateChainOption,
     PrivateKeyOption,
@@ -23,6 +22,7 @@ from heartvoice.cli.options import (
     TokenFileOption,
 )
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.config.presets import Preset

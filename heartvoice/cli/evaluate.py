@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.cli.judges import LyricOptions

@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from heartvoice.cli.evaluate import evaluate, progress_bar
 from heartvoice.cli.gate import gate
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 RESULTS = "separators.json"
 EXPORTS = Path("build/repository")

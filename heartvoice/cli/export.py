@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import (
     F0S,
     PRESETS,
@@ -22,6 +21,7 @@ from heartvoice.config.presets import (
     with_separator,
 )
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.export.weights import Weights

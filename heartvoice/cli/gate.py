@@ -12,9 +12,9 @@ from rich.console import Console
 
 from heartvoice.cli.evaluate import progress_bar
 from heartvoice.cli.gate_world import BASELINE, checkout, open_world
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption, ServerChoice
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, ModelUnavailableError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.evaluation.gate.baseline import Move

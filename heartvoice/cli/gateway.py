@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.errors import InvalidRequestError
 from heartvoice.gateway.options import PUBLIC_MODELS, GatewayOptions, Option, all_options, flag, make_options
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.gateway.server import Gateway
@@ -89,6 +89,8 @@ def gateway(
         return
     options = _options(ctx, config, arguments)
     require("gateway", "prometheus_client", "grpc_reflection")
+    if options.registry is not None:
+        require("trust", "cryptography")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; our own log has the relevant events
     from heartvoice.gateway.server import run
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 app = typer.Typer(no_args_is_help=True, help="Make or import the keys that sign what is written.")
 FolderOption = Annotated[

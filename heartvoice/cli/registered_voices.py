@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import read_voice, text_or_file
 from heartvoice.client.recordings import Recording, as_recording
 from heartvoice.contracts.field_checks import VOICE_LIMITS_S
+from heartvoice.contracts.voice_ids import VOICE, is_id
 from heartvoice.errors import InvalidRequestError
-from heartvoice.voices.records import VOICE, is_id
+from heartvoice.optional_dependencies import require
 
 REGISTRY_VARIABLE, OWNER_VARIABLE = "HEARTVOICE_REGISTRY", "HEARTVOICE_OWNER"
 RegistryOption = Annotated[

@@ -150,7 +150,7 @@ def check_installed(*, embedded: bool = True) -> None:
     Raises:
         ModelUnavailableError: names the packages and the extra.
     """
-    from heartvoice.cli.optional_dependencies import require
+    from heartvoice.optional_dependencies import require
 
     require(
         "serve" if embedded else "gpu", "onnxruntime", "tokenizers", "jellyfish", *(["pytriton"] if embedded else [])

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.contracts.claims import ClaimSigner
+from heartvoice.optional_dependencies import require
 
 OFF = "off"
 _DEFAULT = "Default: $HEARTVOICE_KEYS, else ~/.config/heartvoice/keys; without keys there, files are not signed."

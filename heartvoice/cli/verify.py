@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.provenance.verification import Verification

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
 from heartvoice.cli.registered_voices import OwnerOption, RegistryOption, owner_name, registry_folder
 from heartvoice.errors import InvalidRequestError
+from heartvoice.optional_dependencies import require
 from heartvoice.secret_files import replace_secret
 
 if TYPE_CHECKING:

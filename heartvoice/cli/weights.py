@@ -21,9 +21,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.cli.options import INTERRUPTED
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
+from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
     from heartvoice.weights.catalogue import WeightSet

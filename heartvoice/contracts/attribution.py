@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from heartvoice.contracts.network_names import RANDOM, TITLES
+from heartvoice.contracts.voice_ids import named_record
 
 SONG, COVER, STEMS = "song", "cover", "stems"
 """What was asked for."""
 _CREDITS = "; credits: "
 """Before the attribution in a comment tag."""
-_RECORD = re.compile(r"consent record ([A-Za-z0-9_-]{1,80})")
 _UNSTATED = "licence not stated"
 
 
@@ -46,8 +45,7 @@ def consent_record(report: Mapping[str, Any]) -> str | None:
     named = report.get("consent_record")
     if isinstance(named, str) and named:
         return named
-    found = _RECORD.fullmatch(str(report.get("voice_consent", "")))
-    return found[1] if found else None
+    return named_record(str(report.get("voice_consent", "")))
 
 
 def _models(report: Mapping[str, Any]) -> str:

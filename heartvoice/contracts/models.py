@@ -6,6 +6,8 @@ and the tests' random inputs. Sizes that depend on the preset are axes here; an 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heartvoice.contracts.constants import (
     DECODER_HISTORY,
     MAX_UNREAD_MB,
@@ -64,6 +66,8 @@ from heartvoice.contracts.tensors import (
     SVC_STATE,
     TAGS,
     UNKNOWN_WORDS,
+    VOICE,
+    VOICE_ID,
     VOICE_INPUTS,
     WINDOW,
 )
@@ -340,3 +344,8 @@ LOADED = tuple(model.name for model in MODELS.values() if not model.local)
 def models_with(separator: str) -> dict[str, ModelSpec]:
     """Return `MODELS` of a repository with this separator engine: without the graphs of the others."""
     return {name: spec for name, spec in MODELS.items() if name == separator or name not in SEPARATOR_GRAPHS}
+
+
+def with_voice_ids(model: ModelSpec) -> ModelSpec:
+    """Return a model as a gateway with a registry offers it: whoever takes a reference takes `voice_id`, too."""
+    return replace(model, inputs=(*model.inputs, VOICE_ID)) if VOICE in model.inputs else model

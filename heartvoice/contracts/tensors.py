@@ -90,6 +90,11 @@ VOICE_CONSENT = TensorSpec(
     optional=True,
 )  # fmt: skip
 VOICE_INPUTS = (VOICE, VOICE_AUDIO, VOICE_SAMPLE_RATE, VOICE_CONSENT)
+VOICE_ID = TensorSpec(
+    "voice_id", "BYTES", (1,), "A registered voice of the caller's, in place of a reference and its consent.",
+    optional=True,
+)  # fmt: skip
+"""A gateway's input alone: it sends the server the voice's reference, and the id of its consent record."""
 NO_VOCALS = TensorSpec(
     "no_vocals", "BYTES", (1,), "What a recording without vocals becomes: error, passthrough or convert.", optional=True
 )

@@ -40,9 +40,13 @@ from heartvoice.contracts.field_checks import (
 )
 from heartvoice.contracts.models import COVER, DEMUCS, HEARTCODEC, HEARTMULA, SONG, SPEAKER_ENCODER, SVC
 from heartvoice.contracts.settings import VOICE_SETTINGS
-from heartvoice.contracts.tensors import CONVERSION_INPUTS
+from heartvoice.contracts.tensors import CONVERSION_INPUTS, VOICE_INPUTS
 from heartvoice.contracts.types import ModelSpec
+from heartvoice.contracts.voice_ids import read_voice_id
 from heartvoice.errors import InvalidRequestError
+
+_VOICES = frozenset({"voice", "voice_audio", "voice_id"})
+"""Inputs that name who shall sing."""
 
 
 def check_prompt(inputs: Mapping[str, Array]) -> None:
@@ -77,7 +81,7 @@ def check_song(inputs: Mapping[str, Array]) -> None:
     Raises:
         InvalidRequestError: names the field, the limit and the value.
     """
-    has_voice = bool({"voice", "voice_audio"} & set(inputs))
+    has_voice = bool(_VOICES & set(inputs))
     if has_voice:
         check_voice(inputs)
     for name in (*(tensor.name for tensor in CONVERSION_INPUTS), *(setting.name for setting in VOICE_SETTINGS)):
@@ -116,7 +120,7 @@ def check_render(inputs: Mapping[str, Array]) -> None:
 
 
 def check_voice(inputs: Mapping[str, Array]) -> None:
-    """Check a voice reference, its consent, and how it shall sing.
+    """Check a voice reference and its consent, or a registered voice's id, and how it shall sing.
 
     Raises:
         InvalidRequestError: names the field, the limit and the value.
@@ -125,10 +129,23 @@ def check_voice(inputs: Mapping[str, Array]) -> None:
     read_word(inputs, "auto_pitch", AUTO_PITCH_MODES)
     read_word(inputs, "no_vocals", NO_VOCALS_MODES)
     read_word(inputs, "reference_check", REFERENCE_CHECK_MODES)
-    if not {"voice", "voice_audio"} & set(inputs):
+    if not _VOICES & set(inputs):
         raise InvalidRequestError("voice: missing, expected a reference of the voice that shall sing")
-    read_consent(inputs)
-    check_recording(inputs, VOICE_REFERENCE)
+    _check_source(inputs)
+
+
+def _check_source(inputs: Mapping[str, Array]) -> None:
+    """Check where a voice comes from: a reference with its consent, or the id of a registered voice."""
+    if "voice_id" not in inputs:
+        read_consent(inputs)
+        check_recording(inputs, VOICE_REFERENCE)
+        return
+    for tensor in VOICE_INPUTS:
+        if tensor.name in inputs:
+            raise InvalidRequestError(
+                f"{tensor.name}: expected none beside a registered voice, whose record says who consents"
+            )
+    read_voice_id(inputs)
 
 
 def check_conversion(inputs: Mapping[str, Array]) -> None:
@@ -143,13 +160,14 @@ def check_conversion(inputs: Mapping[str, Array]) -> None:
     if not how["live"] and (how["more"] or "state" in inputs):
         field = "more" if how["more"] else "state"
         raise InvalidRequestError(f"{field}: expected only with live: else all vocals come in one request")
-    sent, named = bool({"voice", "voice_audio"} & set(inputs)), "voice_key" in inputs
+    sent, named = bool(_VOICES & set(inputs)), "voice_key" in inputs
     if sent == named:
         got = "both" if named else "neither"
         raise InvalidRequestError(f"voice: expected either a voice or its key, got {got}")
-    read_consent(inputs)
     if sent:
-        check_recording(inputs, VOICE_REFERENCE)
+        _check_source(inputs)
+    else:
+        read_consent(inputs)
     read_text(inputs, "voice_key", MAX_WORD_BYTES)
 
 

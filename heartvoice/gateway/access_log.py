@@ -37,6 +37,8 @@ class Call:
     caller: str = UNKNOWN_CALLER
     model: str = UNKNOWN_CALLER
     request_id: str = ""
+    consent_records: list[str] = field(default_factory=list)
+    """Of the registered voices that sing in it."""
     bytes_in: int = 0
     bytes_out: int = 0
     requests: int = 0
@@ -82,7 +84,7 @@ class Metrics:
         self.live = Gauge(f"{prefix}calls_live", "Calls under way", registry=registry)
 
     def refused(self, reason: str) -> None:
-        """Count a refusal: authentication, method, model, request, quota."""
+        """Count a refusal: authentication, method, model, request, quota, registry."""
         self._refused.labels(reason).inc()
 
     def ended(self, call: Call) -> None:
@@ -118,6 +120,7 @@ class Metrics:
                 ),
                 "address": call.address, "caller": call.caller,
                 "method": call.method, "model": call.model, "id": call.request_id,
+                "consent_records": call.consent_records,
                 "code": call.code, "refusal": call.refusal, "requests": call.requests, "responses": call.responses,
                 "bytes_in": call.bytes_in, "bytes_out": call.bytes_out, "seconds": round(call.seconds, 4),
             }  # fmt: skip

@@ -8,23 +8,26 @@ callers, and the server reads them in any case.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from heartvoice.arrays import Array
-from heartvoice.contracts.field_checks import check_complete, check_shape, find_input
+from heartvoice.contracts.field_checks import check_complete, check_shape, find_input, read_consent
 from heartvoice.contracts.kserve import WANT_FINAL
-from heartvoice.contracts.tensors import JOB_INPUTS
+from heartvoice.contracts.tensors import JOB_INPUTS, VOICE_ID
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.contracts.validation import check_rules
+from heartvoice.contracts.voice_ids import named_record
 from heartvoice.errors import InvalidRequestError, UnknownModelError
 from heartvoice.gateway.request_parser import Parts
 
 INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
 """Inputs that only our own models may set: an `owner_pid` from outside would outlast a drain and reveal live processes,
 and `cancel` would end the job of any caller by its `job_id`."""
+RAW_VOICES = ("voice", "voice_audio", "voice_key")
+"""Inputs that let a voice sing which may not be registered; a key names one that an earlier request sent."""
 MAX_ID_CHARS = 128
 _CONTENTS = {
     "FP32": "fp32_contents",
@@ -36,8 +39,13 @@ _CONTENTS = {
 _LENGTH_BYTES = 4
 
 
-def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:
+def check_request(parts: Parts, models: Mapping[str, ModelSpec], *, registered_only: bool = False) -> ModelSpec:
     """Check a whole request and return its model.
+
+    Args:
+        parts: the request.
+        models: that callers may reach; at a gateway with a registry, those of `with_voice_ids`.
+        registered_only: refuse every voice but registered ones.
 
     Raises:
         UnknownModelError: there is no such model.
@@ -55,12 +63,19 @@ def check_request(parts: Parts, models: Mapping[str, ModelSpec]) -> ModelSpec:
         raise InvalidRequestError(
             f"raw_input_contents: expected one for each of {len(given)} inputs, got {len(parts.raw)}"
         )
+    if registered_only:
+        _check_registered(given)
     arrays = {
         tensor.name: _read_input(tensor, parts.raw[index] if parts.raw else None, spec)
         for index, tensor in enumerate(head.inputs)
     }
     check_complete(spec, given)
     check_rules(spec, arrays)
+    if VOICE_ID in spec.inputs and named_record(read_consent(arrays)) is not None:
+        raise InvalidRequestError(
+            "voice_consent: expected who consents and how, got the name of a consent record: only a registered voice"
+            " has one; send its voice_id in place of the reference"
+        )
     return spec
 
 
@@ -75,6 +90,15 @@ def find_model(name: str, models: Mapping[str, ModelSpec]) -> ModelSpec:
             f"Request for unknown model: {name[:80]!r} is not found; model_name: expected one of {', '.join(models)}"
         )
     return models[name]
+
+
+def _check_registered(names: Container[str]) -> None:
+    for name in RAW_VOICES:
+        if name in names:
+            raise InvalidRequestError(
+                f"{name}: expected voice_id in its place, the id of a registered voice of yours: this gateway takes no"
+                " others; its operator enrols voices whose owners consent"
+            )
 
 
 def _check_words(head: Any) -> None:

@@ -13,6 +13,7 @@ from heartvoice.errors import InvalidRequestError
 from heartvoice.gateway import reflection, request_parser
 from heartvoice.gateway.access_log import Call
 from heartvoice.gateway.checks import check_request, find_model
+from heartvoice.gateway.registered_voices import voice_id_of
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEALTH = "/grpc.health.v1.Health"
@@ -38,21 +39,27 @@ class Method:
         """Name without the service."""
         return self.path.rpartition("/")[2]
 
-    def check(self, message: bytes, models: Mapping[str, ModelSpec], call: Call) -> None:
+    def check(
+        self, message: bytes, models: Mapping[str, ModelSpec], call: Call, *, registered_only: bool = False
+    ) -> str:
         """Check a request and record its facts for the access log.
+
+        Returns:
+            The id of the registered voice that it names; "" if it names none.
 
         Raises:
             InvalidRequestError: names field, limit and value.
         """
         if self.path in _INFERENCE:
             parts = request_parser.split(message)
-            call.model = check_request(parts, models).name
+            call.model = check_request(parts, models, registered_only=registered_only).name
             call.request_id = parts.head.id
-            return
+            return voice_id_of(parts)
         if len(message) > _SMALL_BYTES:
             raise InvalidRequestError(f"request: expected at most {_SMALL_BYTES} bytes, got {len(message)}")
         if self.named is not None:
             call.model = find_model(request_parser.parse(self.named, message).name, models).name
+        return ""
 
 
 def _path(name: str) -> str:

@@ -14,7 +14,7 @@ from heartvoice.gateway.rate_limits import Limits
 
 PUBLIC_MODELS = tuple(model.name for model in MODELS.values() if model.backend == "python")
 """Models for callers by default: songs, covers and each stage. Native graphs need the operator's option."""
-CALLERS, LIMITS = "Callers", "Limits of each caller"
+CALLERS, VOICES, LIMITS = "Callers", "Voices", "Limits of each caller"
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$|^unix:")
 
 
@@ -88,6 +88,17 @@ class GatewayOptions:
     insecure: bool = field(
         default=False, metadata=_shown("Allow plain text, or callers without a name, beyond loopback.", panel=CALLERS)
     )
+    registry: Path | None = field(
+        default=None,
+        metadata=_shown(
+            "Registered voices, which callers of their owners' names send by id; see `voice --help`.",
+            metavar="DIR",
+            panel=VOICES,
+        ),
+    )
+    require_registered_voices: bool = field(
+        default=False, metadata=_shown("Refuse references of voices that are not registered.", panel=VOICES)
+    )
     limits: Limits = field(default_factory=Limits)
     """Limits of each caller, with an option for each field."""
 
@@ -105,8 +116,25 @@ class GatewayOptions:
         unknown = [name for name in self.models if name not in MODELS]
         if unknown or not self.models:
             raise InvalidRequestError(f"--models: expected some of {', '.join(MODELS)}, got {', '.join(unknown)!r}")
+        self._check_voices()
         if not self.insecure:
             self._check_exposure()
+
+    def _check_voices(self) -> None:
+        if self.registry is not None and self.tokens is None and self.client_roots is None:
+            raise InvalidRequestError(
+                "--registry: expected --tokens or --client-roots, too, because voices belong to callers by name"
+            )
+        if not self.require_registered_voices:
+            return
+        if self.registry is None:
+            raise InvalidRequestError("--require-registered-voices: expected --registry, too, got none")
+        graphs = [name for name in self.models if MODELS[name].backend != "python"]
+        if graphs:
+            raise InvalidRequestError(
+                "--require-registered-voices: expected no native graphs among --models, because some of them sing in"
+                f" any voice, got {', '.join(graphs)}"
+            )
 
     def _check_exposure(self) -> None:
         lacking = [] if self.certificate else ["--certificate and --private-key"]

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2
 
 from heartvoice.contracts.kserve import ENDED_EARLY
 from heartvoice.contracts.types import ModelSpec
@@ -22,6 +21,7 @@ from heartvoice.errors import (
     EngineError,
     HeartvoiceError,
     InvalidRequestError,
+    ModelUnavailableError,
     QuotaError,
     UnauthenticatedError,
     UnknownModelError,
@@ -32,6 +32,8 @@ from heartvoice.gateway.methods import DENIED, METHODS, Method
 from heartvoice.gateway.own_answers import OwnAnswers
 from heartvoice.gateway.rate_limits import Limits, Quota
 from heartvoice.gateway.reflection import make_reflection
+from heartvoice.gateway.registered_voices import RegisteredVoices
+from heartvoice.gateway.streams import Stream
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
 
@@ -46,9 +48,6 @@ WATCH_S = 1.0
 DRAIN_TIMEOUT_S, DRAIN_IDLE_S = 5.0, 0.5
 """Limits in seconds for draining an abandoned stream before it is cancelled: total time, and pause between responses.
 A stream without unread responses is cancelled at once."""
-MAX_ERROR_BYTES = 16_384
-"""Responses above this size in bytes are payloads and are not inspected."""
-SHARED_MEMORY = b"shared memory"
 REFUSAL_S = 0.02
 """Seconds between headers and status of a stream that is refused before its first request: grpc.aio clients lose a
 status that overtakes their request and report INTERNAL instead (1.85)."""
@@ -57,6 +56,8 @@ _REFUSALS: dict[type[HeartvoiceError], str] = {
     UnknownModelError: "model",
     QuotaError: "quota",
     UnauthenticatedError: "authentication",
+    ModelUnavailableError: "registry",
+    EngineError: "registry",
 }
 """Metric label of each refusal."""
 _UNREACHABLE = ("failed to connect", "Connection refused", "Socket closed", "recvmsg:", "Connection reset")
@@ -72,6 +73,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         models: Mapping[str, ModelSpec],
         limits: Limits,
         metrics: Metrics,
+        voices: RegisteredVoices | None = None,
+        *,
+        registered_only: bool = False,
     ) -> None:
         """Prepare the handlers.
 
@@ -81,7 +85,10 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             models: the models that callers may reach.
             limits: limits of each caller.
             metrics: counts the calls.
+            voices: of callers; None if there is no registry.
+            registered_only: refuse every voice but registered ones.
         """
+        self._voices, self._registered_only = voices, registered_only
         self._name_caller, self._models, self._limits, self._metrics = name_caller, models, limits, metrics
         self.answers, self._reflect = OwnAnswers(upstream, models), make_reflection()
         self._quotas: dict[str, Quota] = {}
@@ -188,7 +195,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         elif method.own:
             await self._reflection(method, call, quota, context)
         else:
-            await _Stream(self, method, call, quota, context).run(upstream)
+            await Stream(self, method, call, quota, context).run(upstream)
         return None
 
     def _admit_call(self, call: Call, context: Any) -> Quota:
@@ -227,8 +234,7 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         message: bytes = await context.read()
         if message is grpc.aio.EOF:
             raise InvalidRequestError(f"{method.name}: expected a request, got none")
-        self.admit(method, message, call, quota)
-        return message
+        return await self.admit(method, message, call, quota)
 
     async def _watch_health(self, method: Method, call: Call, context: Any) -> None:
         message = await self._request(method, call, None, context)
@@ -238,11 +244,10 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _reflection(self, method: Method, call: Call, quota: Quota, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
-            self.admit(method, message, call, quota)
-            await self.send(call, context, self._reflect(message))
+            await self.send(call, context, self._reflect(await self.admit(method, message, call, quota)))
 
-    def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> None:
-        """Count and check a request.
+    async def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> bytes:
+        """Count and check a request, and return what goes on to the server: the same, unless it names a voice by id.
 
         Raises:
             HeartvoiceError: it is refused.
@@ -251,7 +256,10 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.bytes_in += len(message)
         if quota is not None:
             quota.request(len(message))
-        method.check(message, self._models, call)
+        voice_id = method.check(message, self._models, call, registered_only=self._registered_only)
+        if not voice_id or self._voices is None or quota is None:
+            return message
+        return await self._voices.resolve(message, voice_id, call, quota)
 
     async def send(self, call: Call, context: Any, message: bytes) -> None:
         """Send a response; return once it is sent, which may be never for a caller that does not read."""
@@ -325,75 +333,3 @@ def address_of(peer: str) -> str:
     """Return the address and port of gRPC's name of a caller, such as `ipv6:%5B::1%5D:50000`; "" of a Unix socket."""
     scheme, _, address = unquote(peer).partition(":")
     return address if scheme in ("ipv4", "ipv6") else ""
-
-
-class _Stream:
-    """One `ModelStreamInfer` with concurrent requests and responses."""
-
-    def __init__(self, proxy: Proxy, method: Method, call: Call, quota: Quota, context: Any) -> None:
-        self._proxy, self._method, self._call, self._quota, self._context = proxy, method, call, quota, context
-        self._writing = asyncio.Lock()
-
-    async def run(self, upstream: Any) -> None:
-        """Forward both directions until the server ends the stream."""
-        stream = upstream(**self._proxy.call_options(self._context))
-        up = asyncio.create_task(self._up(stream))
-        try:
-            while (response := await stream.read()) is not grpc.aio.EOF:
-                async with self._writing:  # one response at a time: the next one is read after this was sent
-                    await self._proxy.send(self._call, self._context, self._without_names(response))
-            code, trailing = await stream.code(), await stream.trailing_metadata()
-            if code is not grpc.StatusCode.OK:
-                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, await stream.details())
-            if trailing:
-                self._context.set_trailing_metadata(tuple(trailing))
-        except asyncio.CancelledError:
-            if up.done() and not up.cancelled() and (error := up.exception()) is not None:
-                raise error from None  # the other direction failed, and cancelled this one
-            raise
-        finally:
-            up.cancel()
-            self._proxy.drain_and_cancel(stream)
-
-    def _without_names(self, response: bytes) -> bytes:
-        """Return a response unchanged, except for Triton's errors that name a region of shared memory."""
-        if len(response) > MAX_ERROR_BYTES or SHARED_MEMORY not in response:
-            return response
-        answer = service_pb2.ModelStreamInferResponse.FromString(response)
-        used_up = as_resource_error(self._call.model, answer.error_message)
-        if used_up is None:
-            return response
-        answer.error_message = used_up.wire()
-        said: bytes = answer.SerializeToString()
-        return said
-
-    async def _up(self, stream: Any) -> None:
-        try:
-            while (message := await self._context.read()) is not grpc.aio.EOF:
-                if await self._admitted(message):
-                    await stream.write(message)
-            await stream.done_writing()
-        except asyncio.CancelledError:
-            raise
-        except asyncio.InvalidStateError:
-            pass  # the server has ended the stream: `run` reports the status
-        except BaseException:
-            stream.cancel()
-            raise
-
-    async def _admitted(self, message: bytes) -> bool:
-        """Check a request; a refusal is a response in the stream, which continues."""
-        proxy, call = self._proxy, self._call
-        try:
-            if call.requests >= self._quota.limits.requests_per_stream:
-                raise InvalidRequestError(
-                    f"requests: expected at most {self._quota.limits.requests_per_stream} in a stream, got one more"
-                )
-            proxy.admit(self._method, message, call, self._quota)
-        except HeartvoiceError as error:
-            proxy.refused(call, error)
-            answer = service_pb2.ModelStreamInferResponse(error_message=error.wire())
-            async with self._writing:
-                await proxy.send(call, self._context, answer.SerializeToString())
-            return False
-        return True

@@ -101,11 +101,23 @@ class Quota:
                 f"{self.caller}: expected at most {self.limits.requests_per_s:g} requests a second, got more; "
                 f"try again in {wait_s:.1f} s"
             )
+        self._check_bytes(size)
+        self._requests.take(1)
+        self._bytes.take(size)
+
+    def added(self, size: int) -> None:
+        """Admit bytes that the gateway adds to an admitted request: a registered voice's reference.
+
+        Raises:
+            QuotaError: they exceed the rate.
+        """
+        self._check_bytes(size)
+        self._bytes.take(size)
+
+    def _check_bytes(self, size: int) -> None:
         wait_s = self._bytes.wait_s(size)
         if wait_s:
             raise QuotaError(
                 f"{self.caller}: expected at most {self.limits.bytes_per_minute} bytes a minute, got more with these "
                 f"{size}; try again in {wait_s:.1f} s"
             )
-        self._requests.take(1)
-        self._bytes.take(size)

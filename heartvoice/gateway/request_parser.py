@@ -65,6 +65,14 @@ def split(message: bytes) -> Parts:
     return Parts(parse(service_pb2.ModelInferRequest, b"".join(heads)), raw)
 
 
+def join(parts: Parts) -> bytes:
+    """Return the serialized `ModelInferRequest` that `split` would split into these parts."""
+    pieces = [parts.head.SerializeToString()]
+    for tensor in parts.raw:
+        pieces += [bytes([_RAW << 3 | _LENGTH_DELIMITED]), _encoded_varint(len(tensor)), tensor]
+    return b"".join(pieces)
+
+
 def parse(kind: Any, message: bytes) -> Any:
     """Parse a whole message of the protocol.
 
@@ -75,6 +83,15 @@ def parse(kind: Any, message: bytes) -> Any:
         return kind.FromString(message)
     except DecodeError as error:
         raise InvalidRequestError(f"request: expected a {kind.DESCRIPTOR.name}, got something else") from error
+
+
+def _encoded_varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -15,12 +15,13 @@ import grpc
 import grpc.aio
 from prometheus_client import start_http_server
 
-from heartvoice.contracts.models import MODELS
+from heartvoice.contracts.models import MODELS, with_voice_ids
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 from heartvoice.gateway.access_log import Metrics
 from heartvoice.gateway.authentication import ANONYMOUS, Tokens, certificate_name
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.proxy import Proxy
+from heartvoice.gateway.registered_voices import RegisteredVoices
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Gateway:
         self._server: Any = None
         self._channel: Any = None
         self._proxy: Proxy | None = None
+        self._voices = RegisteredVoices(options.registry) if options.registry else None
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_server: Any = None
 
@@ -59,12 +61,19 @@ class Gateway:
 
         Raises:
             ModelUnavailableError: a port is in use.
-            InvalidRequestError: a certificate cannot be read.
+            InvalidRequestError: a certificate cannot be read; there is no registry, or it lacks its keys.
+            RegistryError: the registry is not what was written.
         """
         options = self.options
-        self._channel = grpc.aio.insecure_channel(options.upstream, _upstream_options())
         models = {name: MODELS[name] for name in options.models}
-        self._proxy = Proxy(self._channel, self._authenticate(), models, options.limits, self.metrics)
+        if self._voices is not None:
+            await self._voices.open()
+            models = {name: with_voice_ids(model) for name, model in models.items()}
+        self._channel = grpc.aio.insecure_channel(options.upstream, _upstream_options())
+        self._proxy = Proxy(
+            self._channel, self._authenticate(), models, options.limits, self.metrics, self._voices,
+            registered_only=options.require_registered_voices,
+        )  # fmt: skip
         self._server = grpc.aio.server(
             handlers=(self._proxy,), options=_server_options(options), maximum_concurrent_rpcs=MAX_CALLS
         )
@@ -87,6 +96,8 @@ class Gateway:
         if self._proxy is not None:
             await self._proxy.wait_drained()
         self.metrics.settle()
+        if self._voices is not None:
+            await self._voices.close()
         if self._channel is not None:
             await self._channel.close()
         if self._metrics_server is not None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-VOICE, CONSENT = "voice", "consent"
-_ID = re.compile(rf"({VOICE}|{CONSENT})_[0-9a-f]{{32}}")
+from heartvoice.contracts.voice_ids import record_text
+
 PENDING, VERIFIED, UNVERIFIED, REVOKED, PURGED = "pending", "verified", "unverified", "revoked", "purged"
 OPEN, USED, EXPIRED = "open", "used", "expired"
 NEXT_STATES: Mapping[str, frozenset[str]] = {
@@ -31,11 +30,6 @@ SINGS = frozenset({VERIFIED})
 def new_id(kind: str) -> str:
     """Return an id of 128 random bits, such as `voice_0f...`."""
     return f"{kind}_{secrets.token_hex(16)}"
-
-
-def is_id(text: str, kind: str) -> bool:
-    """Return True if a text has the form of an id."""
-    return _ID.fullmatch(text) is not None and text.startswith(kind)
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
@@ -140,7 +134,7 @@ class VoiceReference:
     @property
     def consent(self) -> str:
         """The consent text of a request: the record's id alone, no contents."""
-        return f"consent record {self.consent_record}"
+        return record_text(self.consent_record)
 
 
 def recording_file(number: int, content: bytes) -> str:

@@ -12,13 +12,13 @@ import json
 from collections.abc import Sequence
 
 from heartvoice.contracts.field_checks import check_file_size, checked_line
+from heartvoice.contracts.voice_ids import CONSENT, VOICE, is_id
 from heartvoice.errors import InvalidRequestError, QuotaError
 from heartvoice.voices import keys as key_files
 from heartvoice.voices.limits import Checks
 from heartvoice.voices.log import Entry, Log
 from heartvoice.voices.phrases import choose_words, statement
 from heartvoice.voices.records import (
-    CONSENT,
     EXPIRED,
     OPEN,
     PENDING,
@@ -28,7 +28,6 @@ from heartvoice.voices.records import (
     UNVERIFIED,
     USED,
     VERIFIED,
-    VOICE,
     Consent,
     Examination,
     VoiceRecord,
@@ -36,7 +35,6 @@ from heartvoice.voices.records import (
     VoiceStatus,
     canonical,
     digest,
-    is_id,
     new_id,
     recording_file,
     utc,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+import pytest
+
+from heartvoice.voices import database
 from heartvoice.voices.records import Consent, Examination, Finding, VoiceRecord
 from heartvoice.voices.registry import Registry
 
 OWNER = "studio"
 PHRASE, REFERENCE = b"RIFF" + b"the phrase, read aloud " * 9, b"fLaC" + b"a voice of one's own " * 300
+
+
+def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let registries and their keys sync nothing: only a power failure would tell, and no test has one."""
+    kept = [pragma for pragma in database._PRAGMAS if not pragma.startswith("synchronous")]
+    monkeypatch.setattr(database, "_PRAGMAS", (*kept, "synchronous = OFF"))
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 class Says:

@@ -45,9 +45,9 @@ def test_every_field_is_an_option() -> None:
     assert all(flag(name) in text for name in OPTIONS)
 
 
-def test_the_example_sets_every_option_but_one_and_keeps_the_defaults() -> None:
+def test_the_example_sets_every_option_but_two_and_keeps_the_defaults() -> None:
     values = read_config(EXAMPLE)
-    assert set(OPTIONS) - set(values) == {"client_roots"}
+    assert set(OPTIONS) - set(values) == {"client_roots", "registry"}
     other = {"listen", "models", "access_log", "certificate", "private_key", "tokens"}
     assert {name: value for name, value in values.items() if value != OPTIONS[name].default}.keys() == other
     options = make_options(values)
@@ -55,7 +55,7 @@ def test_the_example_sets_every_option_but_one_and_keeps_the_defaults() -> None:
     assert options.access_log == Path("/var/log/heartvoice/access.jsonl")
     assert options.models == ("song", "render", "cover", "demucs", "speaker_encoder")
     commented = set(re.findall(r"^# ([a-z-]+) = ", EXAMPLE.read_text(), re.MULTILINE))
-    assert commented == {"client-roots"}
+    assert commented == {"client-roots", "registry"}
 
 
 def test_the_file_sets_options_and_the_command_line_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.cli.optional_dependencies import require
 from heartvoice.config.presets import PRESETS, SeparatorConfig
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.contracts.models import HTDEMUCS, LOADED, MODELS
 from heartvoice.errors import ModelUnavailableError, SetupError
+from heartvoice.optional_dependencies import require
 from heartvoice.server import memory_estimate, profiles
 from heartvoice.server.command_line import Launch
 from heartvoice.server.options import ServerOptions
@@ -108,8 +108,8 @@ def test_separator_is_counted_without_demucs_as_with_it(monkeypatch: pytest.Monk
 
 def test_missing_demucs_on_aarch64_is_told_with_the_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "heartvoice.cli.optional_dependencies.importlib.util.find_spec", lambda name: None if name == "demucs" else True
+        "heartvoice.optional_dependencies.importlib.util.find_spec", lambda name: None if name == "demucs" else True
     )
-    monkeypatch.setattr("heartvoice.cli.optional_dependencies.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("heartvoice.optional_dependencies.platform.machine", lambda: "aarch64")
     with pytest.raises(ModelUnavailableError, match="make the repository on x86-64 and copy it"):
         require("export", "torch", "demucs")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from heartvoice.voices import database
 from heartvoice.voices.registry import Registry
-from tests.support.voices import Clock
+from tests.support.voices import Clock, no_waiting_for_disks
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a power failure tells whether data was synced; no test has one."""
-    kept = [pragma for pragma in database._PRAGMAS if not pragma.startswith("synchronous")]
-    monkeypatch.setattr(database, "_PRAGMAS", (*kept, "synchronous = OFF"))
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_waiting_for_disks(monkeypatch)
 
 
 @pytest.fixture
