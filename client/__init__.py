@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StemsReport,
     )
     from heartvoice.client.recordings import Recording, RecordingLike, as_recording
+    from heartvoice.client.registered_voices import RegisteredVoice
     from heartvoice.client.requests import SongRequest
     from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
@@ -47,6 +48,7 @@ __all__ = [
     "Message",
     "Recording",
     "RecordingLike",
+    "RegisteredVoice",
     "RenderArguments",
     "RenderCoverArguments",
     "Report",
@@ -67,6 +69,7 @@ _MODULES = {
     "Client": "heartvoice.client.sync",
     "Recording": "heartvoice.client.recordings",
     "RecordingLike": "heartvoice.client.recordings",
+    "RegisteredVoice": "heartvoice.client.registered_voices",
     "SongRequest": "heartvoice.client.requests",
     "Stems": "heartvoice.client.stems",
     "as_recording": "heartvoice.client.recordings",

@@ -21,6 +21,7 @@ from heartvoice.client.caller_names import caller_names, input_names, job_names,
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
+from heartvoice.client.registered_voices import RegisteredVoice
 from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
 
@@ -43,7 +44,7 @@ class AsyncClient(AsyncBaseClient):
         **arguments: Unpack[SongArguments],
     ) -> AsyncGenerator[Message, None]:
         """Make a song and yield its messages as they come; see `Client.stream`. Iterate it under `aclosing`."""
-        request = as_request(lyrics, tags, **arguments)
+        request = self._connection.sung(as_request(lyrics, tags, **arguments))
         return self._job(request, wire.encode_job(request, events=True), timeout_s, events)
 
     async def song(
@@ -75,23 +76,23 @@ class AsyncClient(AsyncBaseClient):
     def stream_cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         events: bool = False,
         timeout_s: float | None = None,
         **arguments: Unpack[CoverArguments],
     ) -> AsyncGenerator[Message, None]:
         """Replace a recording's singer and yield the messages as they come; see `Client.stream_cover`."""
-        request = as_cover(recording, voice, consent=consent, **arguments)
+        request = self._connection.sung(as_cover(recording, voice, consent=consent, **arguments))
         return self._job(request, wire.encode_job(request, events=True), timeout_s, events)
 
     async def cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **arguments: Unpack[CoverArguments],
@@ -103,9 +104,9 @@ class AsyncClient(AsyncBaseClient):
     async def render_cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         file_format: str = "wav",
         timeout_s: float | None = None,
         **arguments: Unpack[RenderCoverArguments],
@@ -160,6 +161,7 @@ class AsyncClient(AsyncBaseClient):
     async def _whole(
         self, request: JobRequest, timeout_s: float | None, on_event: Callable[[Event], None] | None
     ) -> SongCollector:
+        request = await asyncio.to_thread(self._connection.sung, request)
         message = await asyncio.to_thread(wire.encode_job, request, events=True)
         return await _collect(self._job(request, message, timeout_s, on_event is not None), on_event)
 
@@ -170,6 +172,7 @@ class AsyncClient(AsyncBaseClient):
         return named_async_stream(stream, job_names(request))
 
     async def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
+        request = await asyncio.to_thread(self._connection.sung, request)
         message = await asyncio.to_thread(wire.encode_render, request, file_format)
         with caller_names(job_names(request)):
             return await self._infer(message, timeout_s, partial(wire.decode_render, request=request))

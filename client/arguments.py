@@ -14,6 +14,7 @@ import numpy as np
 
 from heartvoice.arrays import Array
 from heartvoice.client.recordings import RecordingLike
+from heartvoice.client.registered_voices import RegisteredVoice
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -53,6 +54,8 @@ class ConnectionArguments(TypedDict, total=False):
     retries: int
     metadata: Sequence[tuple[str, str]]
     token_file: str | Path | None
+    registry: str | Path | None
+    owner: str | None
 
 
 class RenderCoverArguments(TypedDict, total=False):
@@ -107,8 +110,10 @@ class RenderArguments(RenderCoverArguments, total=False):
         unknown_words: what becomes of words that the model does not know, if its vocabulary is closed: "nearest" (the
             default: the word that sounds most alike is sung), "skip" (they are left out) or "refuse". The report's
             `unknown_words` names them.
-        voice: 3 to 60 s of the voice that shall sing, speaking or singing; None keeps the voice of the LM.
-        consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
+        voice: 3 to 60 s of the voice that shall sing, speaking or singing; or the id of a registered voice, voice_...;
+            None keeps the voice of the LM.
+        consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report. A
+            registered voice has a record in its place.
         duration_s: longest song; the LM may end it earlier.
         min_duration_s: the LM cannot end the song before this.
         temperature: of the LM's sampling; 0 takes the likeliest code.
@@ -122,7 +127,7 @@ class RenderArguments(RenderCoverArguments, total=False):
     style: Array | None
     codes: Array | None
     unknown_words: str | None
-    voice: RecordingLike | None
+    voice: RecordingLike | RegisteredVoice | None
     consent: str
     duration_s: _Float
     min_duration_s: _Float

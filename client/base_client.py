@@ -58,6 +58,9 @@ class BaseClient:
             metadata: headers of every call.
             token_file: holds the token that a gateway knows this caller by; None takes that of the environment's
                 HEARTVOICE_TOKEN, if there is one.
+            registry: folder of registered voices: `voice="voice_..."` is looked up there. None sends such an id to the
+                server, a gateway with a registry. Needs the extra `trust`.
+            owner: whose voices they are; None is the environment's HEARTVOICE_OWNER, else the user's name.
             shared_memory: hand inputs over 1 MB to a server on this machine by system shared memory, which it must
                 allow to your user: `heartvoice serve --shared-memory`.
             transport: answers every request in place of a server at `url`, such as a fake in your tests.

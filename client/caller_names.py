@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from heartvoice.client.recordings import RECORDING_NAMES, VOICE_NAMES, Recording
 from heartvoice.client.requests import CoverRequest, JobRequest
+from heartvoice.contracts.tensors import VOICE_ID
 from heartvoice.errors import InvalidRequestError
 
 M = TypeVar("M")
@@ -23,7 +24,9 @@ def input_names(recording: Recording | None = None, voice: Recording | None = No
 
 def job_names(request: JobRequest) -> Names:
     """Return the names of a job's inputs."""
-    return input_names(request.recording if isinstance(request, CoverRequest) else None, request.voice)
+    voice = request.voice if isinstance(request.voice, Recording) else None
+    names = input_names(request.recording if isinstance(request, CoverRequest) else None, voice)
+    return {**names, VOICE_ID.name: "voice"}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from heartvoice.client.arguments import Pem
 from heartvoice.client.connection_errors import check_pem
 from heartvoice.client.deadlines import job_timeout_s
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from heartvoice.client.requests import JobRequest, with_reference
 from heartvoice.client.retries import RetryState
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError
@@ -43,6 +44,8 @@ class Connection:
     retries: int = 3
     metadata: Sequence[tuple[str, str]] = field(default=(), repr=False)
     token_file: str | Path | None = None
+    registry: str | Path | None = None
+    owner: str | None = None
 
     def __post_init__(self) -> None:
         if not self.url or re.match(r"https?://|grpcs?://", self.url):
@@ -105,6 +108,16 @@ class Connection:
             ("certificate_chain", "CERTIFICATE"),
         )
         return grpc.ssl_channel_credentials(*(_read_pem(name, getattr(self, name), kind) for name, kind in pems))
+
+    def sung(self, request: JobRequest) -> JobRequest:
+        """Return what the server is asked for: with a registry of one's own, a registered voice by its reference.
+
+        Raises:
+            InvalidRequestError: the owner has no such voice, or it may not sing.
+            ModelUnavailableError: the extra `trust` is missing.
+            RegistryError: the registry is not what was written.
+        """
+        return request if self.registry is None else with_reference(request, self.registry, self.owner)
 
     def attempts(self, what: str, timeout_s: float | None, message: Any = None) -> RetryState:
         """The tries of one call to the model `what`.

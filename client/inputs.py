@@ -13,10 +13,11 @@ import numpy as np
 from heartvoice.arrays import Array
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import VOICE_NAMES, Recording
-from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest, as_voice
+from heartvoice.client.registered_voices import RegisteredVoice
+from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest, as_singer
 from heartvoice.contracts.encoding import encode_text
 from heartvoice.contracts.field_checks import check_codes, read_consent, read_lyrics, read_tags
-from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
+from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, with_voice_ids
 from heartvoice.contracts.settings import COVER_SETTINGS
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.contracts.validation import check_request
@@ -95,7 +96,7 @@ def as_sources(sources: Sequence[str] | str) -> tuple[str, ...]:
 
 def _checked(model: ModelSpec, arrays: dict[str, Array]) -> dict[str, Array]:
     try:
-        check_request(model, arrays)
+        check_request(with_voice_ids(model), arrays)
     except InvalidRequestError as error:
         if not str(error).startswith(_CONSENT_INPUT):
             raise
@@ -127,10 +128,13 @@ def _cover(request: CoverRequest, model: ModelSpec, settings: Sequence[Setting])
 
 def _voice(request: JobRequest) -> dict[str, Array]:
     """The tensors that a song and a cover share: the voice, its consent, and how it shall sing."""
+    singer = None if request.voice is None else as_singer(request.voice)
     arrays: dict[str, Array] = {}
-    if request.voice is not None:
-        arrays = as_voice(request.voice).inputs(VOICE_NAMES)
-    if request.voice is not None or request.consent:
+    if isinstance(singer, RegisteredVoice):
+        arrays = singer.inputs()
+    elif singer is not None:
+        arrays = singer.inputs(VOICE_NAMES)
+    if request.consent or isinstance(singer, Recording):
         arrays["voice_consent"] = _text("consent", request.consent)
     for name in ("no_vocals", "auto_pitch", "reference_check"):
         mode = getattr(request, name)

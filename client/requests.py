@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from heartvoice.arrays import Array
 from heartvoice.client.arguments import SettingValue
 from heartvoice.client.recordings import Recording, RecordingLike, as_recording
+from heartvoice.client.registered_voices import RegisteredVoice, as_registered, look_up
 from heartvoice.contracts.field_checks import COVER_LIMITS_S, VOICE_LIMITS_S
 from heartvoice.contracts.texts import canonical_lyrics, lyrics_warnings
 from heartvoice.errors import InvalidRequestError, LyricsWarning
@@ -26,8 +28,8 @@ class SongRequest:
         style: float32 [D], HeartMuLa's style slot.
         codes: int32 [8, T] of a finished song, which is then decoded again instead of being written anew.
         unknown_words: what becomes of words outside a closed vocabulary, one of `contracts.UNKNOWN_WORDS_MODES`.
-        voice: a reference of 3 to 60 s of the voice that shall sing; see `as_recording`.
-        consent: who consents to the use of the voice, and how; with a voice only, and then required.
+        voice: a reference of 3 to 60 s of the voice that shall sing (see `as_recording`), or a registered voice.
+        consent: who consents to the use of the voice, and how; with a reference only, and then required.
         no_vocals: what a song in which nobody sings becomes, one of `contracts.NO_VOCALS_MODES`; with a voice only.
         auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`; likewise.
         reference_check: what a doubtful reference does, one of `contracts.REFERENCE_CHECK_MODES`; likewise.
@@ -38,7 +40,7 @@ class SongRequest:
     settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
     style: Array | None = None
     codes: Array | None = None
-    voice: Recording | None = None
+    voice: Recording | RegisteredVoice | None = None
     consent: str = ""
     no_vocals: str | None = None
     auto_pitch: str | None = None
@@ -63,8 +65,8 @@ class CoverRequest:
 
     Attributes:
         recording: the song; its singer is replaced.
-        voice: a reference of 3 to 60 s of the voice that shall sing.
-        consent: who consents to the use of the voice, and how.
+        voice: a reference of 3 to 60 s of the voice that shall sing, or a registered voice.
+        consent: who consents to the use of the voice, and how; with a reference only, and then required.
         no_vocals: what a recording without vocals becomes, one of `contracts.NO_VOCALS_MODES`.
         settings: by the names of `contracts.COVER.settings`, ranges as there.
         auto_pitch: how the singing moves to the voice's pitch, one of `contracts.AUTO_PITCH_MODES`.
@@ -72,8 +74,8 @@ class CoverRequest:
     """
 
     recording: Recording
-    voice: Recording
-    consent: str
+    voice: Recording | RegisteredVoice
+    consent: str = ""
     no_vocals: str | None = None
     settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
     auto_pitch: str | None = None
@@ -90,7 +92,7 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
     *,
     style: Array | None = None,
     codes: Array | None = None,
-    voice: RecordingLike | None = None,
+    voice: RecordingLike | RegisteredVoice | None = None,
     consent: str = "",
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
@@ -111,7 +113,7 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
         if tags or consent or settings or any(other is not None for other in others):
             raise InvalidRequestError("request: expected a SongRequest alone, got further song arguments beside it")
         return lyrics
-    reference = None if voice is None else as_voice(voice)
+    reference = None if voice is None else as_singer(voice)
     request = SongRequest(
         lyrics,
         tags,
@@ -132,9 +134,9 @@ def as_request(  # noqa: PLR0913 (the parts of a request)
 
 def as_cover(
     recording: RecordingLike,
-    voice: RecordingLike,
+    voice: RecordingLike | RegisteredVoice,
     *,
-    consent: str,
+    consent: str = "",
     no_vocals: str | None = None,
     auto_pitch: str | None = None,
     reference_check: str | None = None,
@@ -146,9 +148,31 @@ def as_cover(
         InvalidRequestError: the recording or the voice is none. The rest is checked when the request is encoded.
     """
     checked = as_recording(recording, limits_s=COVER_LIMITS_S)
-    return CoverRequest(checked, as_voice(voice), consent, no_vocals, settings, auto_pitch, reference_check)
+    return CoverRequest(checked, as_singer(voice), consent, no_vocals, settings, auto_pitch, reference_check)
 
 
 def as_voice(voice: RecordingLike) -> Recording:
     """Check a voice reference as `as_recording` does, with its own limits."""
     return as_recording(voice, field="voice", limits_s=VOICE_LIMITS_S)
+
+
+def as_singer(voice: RecordingLike | RegisteredVoice) -> Recording | RegisteredVoice:
+    """Check a voice reference as `as_voice` does; a text of an id's form that names no file is a registered voice."""
+    if isinstance(voice, RegisteredVoice):
+        return voice
+    return as_registered(voice) or as_voice(voice)
+
+
+def with_reference(request: JobRequest, registry: str | Path, owner: str | None) -> JobRequest:
+    """Return a request with a registered voice's reference and consent record, out of a registry, in place of its id.
+
+    Raises:
+        InvalidRequestError: the owner has no such voice, or it may not sing; there is a consent text.
+        ModelUnavailableError: the extra `trust` is missing.
+        RegistryError: the registry is not what was written.
+    """
+    voice = as_registered(request.voice)
+    if voice is None:
+        return request
+    recording, consent = look_up(voice, request.consent, registry, owner)
+    return replace(request, voice=recording, consent=consent)

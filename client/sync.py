@@ -19,6 +19,7 @@ from heartvoice.client.caller_names import caller_names, input_names, job_names,
 from heartvoice.client.collect import SongCollector, StemsCollector
 from heartvoice.client.messages import Embedding, Event, Message, Report, Song, StemsMessage
 from heartvoice.client.recordings import RecordingLike, as_recording
+from heartvoice.client.registered_voices import RegisteredVoice
 from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
 from heartvoice.contracts.field_checks import SPEECH_LIMITS_S
@@ -97,9 +98,9 @@ class Client(BaseClient):
     def stream_cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         events: bool = False,
         timeout_s: float | None = None,
         **arguments: Unpack[CoverArguments],
@@ -108,8 +109,9 @@ class Client(BaseClient):
 
         Args:
             recording: a song of 1 to 600 s; see the class.
-            voice: 3 to 60 s of the voice that shall sing, speaking or singing.
-            consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report.
+            voice: 3 to 60 s of the voice that shall sing, speaking or singing; or a registered voice's id, voice_...
+            consent: who consents to the use of the voice, and how, in 1 to 500 characters. Kept in the report. A
+                registered voice has a record in its place.
             events: also yield progress events.
             timeout_s: deadline of the whole call; None is the client's.
             arguments: everything else, described in `CoverArguments`; None is the server's default.
@@ -123,9 +125,9 @@ class Client(BaseClient):
     def cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
         **arguments: Unpack[CoverArguments],
@@ -138,9 +140,9 @@ class Client(BaseClient):
     def render_cover(
         self,
         recording: RecordingLike,
-        voice: RecordingLike,
+        voice: RecordingLike | RegisteredVoice,
         *,
-        consent: str,
+        consent: str = "",
         file_format: str = "wav",
         timeout_s: float | None = None,
         **arguments: Unpack[RenderCoverArguments],
@@ -210,12 +212,14 @@ class Client(BaseClient):
             return self._infer(wire.encode_embed(checked, reference_check), timeout_s, wire.decode_embed)
 
     def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
+        request = self._connection.sung(request)
         # Always asked for: with events on, a server that lives is never silent for long.
         message = wire.encode_job(request, events=True)
         stream = self._stream(message, wire.job_stream(request), timeout_s, events)
         return named_stream(stream, job_names(request))
 
     def _render(self, request: JobRequest, file_format: str, timeout_s: float | None) -> tuple[bytes, Report]:
+        request = self._connection.sung(request)
         message = wire.encode_render(request, file_format)
         with caller_names(job_names(request)):
             return self._infer(message, timeout_s, partial(wire.decode_render, request=request))

@@ -32,7 +32,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest
 from heartvoice.contracts.constants import MAX_FILE_BYTES, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.kserve import ENDED_EARLY, FINAL, WANT_FINAL
-from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER
+from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, with_voice_ids
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.errors import (
     DeadlineError,
@@ -91,8 +91,9 @@ def _encode_stream(model: ModelSpec, arrays: dict[str, Array], request_id: str, 
 
 def _encode(model: ModelSpec, arrays: dict[str, Array], request_id: str) -> Any:
     message = service_pb2.ModelInferRequest(model_name=model.name, id=request_id)
+    offered = with_voice_ids(model)
     for name, array in arrays.items():
-        spec = model.input(name)
+        spec = offered.input(name)
         message.inputs.add(name=name, datatype=spec.dtype, shape=array.shape)
         message.raw_input_contents.append(to_raw(array, spec))
     return message
@@ -323,6 +324,7 @@ _CORE_TEXTS: tuple[tuple[type[HeartvoiceError], re.Pattern[str]], ...] = tuple(
         (DeadlineError, "Request timeout expired"),
     )
 )
+_NO_REGISTRY = re.compile(r"unexpected inference input 'voice_id'|'voice_id': \w+ has no such input")
 _WRONG_SERVER = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|http1\.x server|Peer name .* is not in peer"
 )
@@ -331,6 +333,11 @@ _WRONG_SERVER = re.compile(
 def error_from_text(text: str, default: type[HeartvoiceError] = EngineError) -> HeartvoiceError:
     """The error that a text stands for: ours by its wire code, Triton's own by its wording, else `default`."""
     text = _PREFIX.sub("", text).strip()
+    if _NO_REGISTRY.search(text):
+        return InvalidRequestError(
+            "voice: expected a server that knows registered voices, a gateway with --registry, got another one; or name"
+            " a registry of your own, in Python by Client(registry=...)"
+        )
     ours = errors.from_wire(text, default)
     if str(ours) != text:
         return ours

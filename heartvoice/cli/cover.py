@@ -66,11 +66,11 @@ def cover(
     if not voice:
         raise InvalidRequestError("voice: expected a reference of 3 to 60 s of the voice that shall sing, got none")
     one_standard_input(recording=recording, voice=voice, consent=consent)
-    chosen = singing_voice(voice, consent, registry, owner)
-    assert chosen.recording is not None
+    chosen = singing_voice(voice, consent, registry, owner, gateway=server.serve is None)
+    assert chosen.voice is not None
     wanted: dict[str, Any] = settings | {"stems": True if stems else None}
     request = CoverRequest(
-        read_recording(recording, limits_s=COVER_LIMITS_S), chosen.recording, chosen.consent, no_vocals, wanted,
+        read_recording(recording, limits_s=COVER_LIMITS_S), chosen.voice, chosen.consent, no_vocals, wanted,
         auto_pitch, reference_check,
     )  # fmt: skip
     job = Job("cover", job_inputs(request), job_names(request))

@@ -81,14 +81,14 @@ def song(
     same song sung by that.
     """
     one_standard_input(lyrics=lyrics, tags=tags, consent=consent, voice=voice)
-    chosen = singing_voice(voice, consent, registry, owner)
+    chosen = singing_voice(voice, consent, registry, owner, gateway=server.serve is None)
     request = SongRequest(
         lyrics=text_or_file("lyrics", lyrics),
         tags=text_or_file("tags", tags),
         settings=settings | {"stems": True if stems else None},
         style=_load("style", style),
         codes=_load("codes", codes),
-        voice=chosen.recording,
+        voice=chosen.voice,
         consent=chosen.consent,
         no_vocals=no_vocals,
         auto_pitch=auto_pitch,

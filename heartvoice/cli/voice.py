@@ -15,7 +15,8 @@ from rich.console import Console
 
 from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
-from heartvoice.cli.registered_voices import OwnerOption, RegistryOption, owner_name, registry_folder
+from heartvoice.cli.registered_voices import OwnerOption, RegistryOption
+from heartvoice.client.registered_voices import owner_name, registry_folder
 from heartvoice.errors import InvalidRequestError
 from heartvoice.optional_dependencies import require
 from heartvoice.secret_files import replace_secret

@@ -40,6 +40,8 @@ STEMS_REPORT = {
     "timings": {"separation_s": 0.5},
 }  # fmt: skip
 SOURCES = ("drums", "bass", "other", "vocals")
+VOICES = {"voice", "voice_audio", "voice_id"}
+"""Inputs that name who sings; servers know no ids, but a gateway behind the same URL does."""
 
 
 def infer_response(outputs: dict[str, Any], model: ModelSpec = SONG, *, final: bool = False) -> Any:
@@ -135,7 +137,7 @@ def asked_for(request: Any) -> set[str]:
 
 def job_report(wanted: set[str], **changes: Any) -> Any:
     """Make the report of a song or cover with the inputs `wanted`."""
-    facts = COVER_REPORT if {"voice", "voice_audio"} & wanted else REPORT
+    facts = COVER_REPORT if VOICES & wanted else REPORT
     facts = facts | ({"stems": list(MIX_STEM_NAMES)} if "stems" in wanted else {}) | changes
     return stream_response({"REPORT": json.dumps(facts).encode()})
 
@@ -260,7 +262,7 @@ def abort(code: grpc.StatusCode, details: str) -> Stream:
 
 def render_file(request: Any, context: grpc.ServicerContext) -> Any:
     """Return a file whose content is the requested format, for songs and covers."""
-    has_voice = asked_for(request) & {"voice", "voice_audio"}
+    has_voice = asked_for(request) & VOICES
     made = json.dumps(COVER_REPORT if has_voice else REPORT).encode()
     outputs = {"FILE": b"file:" + input_bytes(request, "format"), "REPORT": made}
     return infer_response(outputs, RENDER)

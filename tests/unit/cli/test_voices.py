@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from heartvoice.cli import voice_checks
 from heartvoice.cli.main import app
 from heartvoice.cli.registered_voices import SingingVoice, singing_voice
+from heartvoice.client import Recording, RegisteredVoice
 from heartvoice.contracts.attribution import consent_record
 from heartvoice.errors import InvalidRequestError
 from tests.support.voices import PHRASE, REFERENCE, Says
@@ -83,13 +84,25 @@ def test_a_registered_voice_stands_for_its_reference_and_its_consent_record(
         singing_voice(voice, "", None, None)
     run("approve", voice, "--by", "Op", "--why", "heard it")
     found = singing_voice(voice, "", None, None)
-    assert found.recording is not None
-    assert found.recording.file == REFERENCE
+    assert isinstance(found.voice, Recording)
+    assert found.voice.file == REFERENCE
     assert consent_record({"voice_consent": found.consent}) == asked["id"]
     with pytest.raises(InvalidRequestError, match="consent: expected none beside a registered voice"):
         singing_voice(voice, "J. Doe", None, None)
     with pytest.raises(InvalidRequestError, match=f"voice: there is none '{voice}'"):
         singing_voice(voice, "", None, "thief")
     file = singing_voice(str(tmp_path / "voice.flac"), "J. Doe", None, None)
-    assert (file.recording and file.recording.file, file.consent) == (REFERENCE, "J. Doe")
+    assert isinstance(file.voice, Recording)
+    assert (file.voice.file, file.consent) == (REFERENCE, "J. Doe")
     assert singing_voice("", "", None, None) == SingingVoice()
+
+
+def test_without_a_registry_here_an_id_is_for_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = "voice_" + "0" * 32
+    monkeypatch.delenv("HEARTVOICE_REGISTRY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert singing_voice(voice, "", None, None) == SingingVoice(RegisteredVoice(voice))
+    with pytest.raises(InvalidRequestError, match="registry: expected a folder with"):
+        singing_voice(voice, "", None, None, gateway=False)
+    with pytest.raises(InvalidRequestError, match="registry: expected a folder with"):
+        singing_voice(voice, "", tmp_path / "chosen", None)

@@ -76,5 +76,5 @@ def test_required_arguments_stay_required() -> None:
     with Client() as client:
         with pytest.raises(TypeError, match="'voice'"):
             client.cover(VOICE, consent="me")  # type: ignore[call-arg]
-        with pytest.raises(TypeError, match="'consent'"):
-            client.cover(VOICE, VOICE)  # type: ignore[call-arg]
+        with pytest.raises(InvalidRequestError, match="consent: missing, expected who consents"):
+            client.cover(VOICE, VOICE)

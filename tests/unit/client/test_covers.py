@@ -175,8 +175,9 @@ def test_bad_input_is_refused_before_anything_is_sent(
 
 
 def test_consent_cannot_be_left_out(server: FakeServer, caller: Caller) -> None:
-    with pytest.raises(TypeError, match="consent"):
+    with pytest.raises(InvalidRequestError, match="consent: missing, expected who consents"):
         caller.call("cover", server.url, recording=SONG, voice=VOICE)
+    assert not server.requests
 
 
 # ---------------------------------------------------------------------------------------------------- bad servers

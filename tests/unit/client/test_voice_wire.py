@@ -82,7 +82,7 @@ def check(message: Any, model: ModelSpec, request: JobRequest, others: dict[str,
         for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
     }
     voice = request.voice
-    assert voice is not None
+    assert isinstance(voice, Recording)
     if voice.audio is None:
         others = others | {"voice": voice.file or b""}
     else:

@@ -164,7 +164,7 @@ def tensors(request: SongRequest | CoverRequest, model: ModelSpec) -> dict[str, 
         inputs |= {name: value for name in ("style", "codes") if (value := getattr(request, name)) is not None}
     else:
         inputs = request.recording.inputs()
-    if request.voice is not None:
+    if isinstance(request.voice, Recording):
         inputs |= request.voice.inputs(("voice", "voice_audio", "voice_sample_rate"))
     if request.voice is not None or request.consent:
         inputs["voice_consent"] = text(request.consent)

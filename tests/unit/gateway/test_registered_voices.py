@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+from heartvoice.contracts.attribution import consent_record
 from heartvoice.contracts.models import MODELS
 from heartvoice.contracts.tensors import VOICE
 from heartvoice.errors import InvalidRequestError, RegistryError
@@ -24,7 +25,8 @@ from heartvoice.gateway.server import Gateway
 from heartvoice.voices import database
 from heartvoice.voices.registry import Registry
 from heartvoice.voices.vault import Vault
-from tests.fakes.server import FakeServer, input_bytes
+from tests.fakes.server import FakeServer, audio, cover_report, final, input_bytes
+from tests.support.callers import AsyncCaller, SyncCaller, heartvoice
 from tests.support.gateways import FILE, LYRICS, RunningGateway, Stub, running
 from tests.support.raw import request
 from tests.support.voices import REFERENCE, enrol, no_waiting_for_disks
@@ -160,6 +162,35 @@ def test_the_access_log_names_the_record_and_nothing_of_the_voice(
     for secret in ("voice of one", "J. Doe", "demos", "Studio Hill", *world.tokens.values()):
         assert secret not in caplog.text
     assert made[0]["bytes_in"] < len(REFERENCE) < 10_000, "what the caller sent, without the reference"
+
+
+def test_both_clients_and_the_command_sing_by_id_alone(
+    world: World, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def song(seen: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield audio(0, 48_000)
+        yield cover_report(samples=48_000, voice_consent=input_bytes(seen, "voice_consent").decode())
+        yield final()
+
+    server.song = song
+    monkeypatch.setenv("HEARTVOICE_TOKEN", world.tokens["alice"])
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    for caller in (SyncCaller(), AsyncCaller()):
+        made = caller.song(world.url, tags="pop", voice=world.voices["hers"])
+        assert consent_record(made.report.raw) == world.consents["hers"]
+        for method, arguments in (
+            ("song", {"tags": "pop"}),
+            ("render", {"tags": "pop"}),
+            ("cover", {"recording": b"x"}),
+        ):
+            with pytest.raises(InvalidRequestError, match=f"voice: there is none '{world.voices['his']}'"):
+                caller.call(method, world.url, voice=world.voices["his"], **arguments)
+    output = tmp_path / "song.wav"
+    options = ("--url", world.url, "--tags", "pop", "--keys", "off", "-o", str(output))
+    done = heartvoice("song", "--voice", world.voices["hers"], *options)
+    assert (done.exit_code, output.exists()) == (0, True), done.stderr
+    done = heartvoice("song", "--voice", world.voices["his"], *options)
+    assert (done.exit_code, "there is none" in done.stderr) == (2, True)
 
 
 # ------------------------------------------------------------------------------------------------------- another's
