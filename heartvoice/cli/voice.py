@@ -17,6 +17,7 @@ from heartvoice.cli.options import JsonOption
 from heartvoice.cli.output import print_lines
 from heartvoice.cli.registered_voices import OwnerOption, RegistryOption
 from heartvoice.client.registered_voices import owner_name, registry_folder
+from heartvoice.contracts.constants import WATERMARK_KEY_VARIABLE
 from heartvoice.errors import InvalidRequestError
 from heartvoice.optional_dependencies import require
 from heartvoice.secret_files import replace_secret
@@ -83,6 +84,19 @@ def enrol(
     lyric_model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A Whisper in CTranslate2's format, for other languages.")
     ] = None,
+    watermark_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar=WATERMARK_KEY_VARIABLE,
+            show_envvar=False,
+            help="Refuse recordings that carry the mark of this key: a server made them. "
+            f"Default: ${WATERMARK_KEY_VARIABLE}; without, nobody looks.",
+        ),
+    ] = None,
+    allow_marked: Annotated[
+        bool, typer.Option("--allow-marked", help="Leave recordings with the mark to the operator: `unverified`.")
+    ] = False,
     tries_per_hour: Annotated[int, typer.Option(min=1, help="What an owner may try in an hour.")] = 5,
     registry: RegistryOption = None,
     owner: OwnerOption = None,
@@ -91,7 +105,8 @@ def enrol(
     """Enrol a voice by its consent, if the recordings pass the checks.
 
     Somebody speaks, says the text, is alone, and has the voice of the references; no recording says that it is
-    AI-generated. What cannot be decided makes the voice `unverified`: it does not sing until it is approved.
+    AI-generated, or carries the operator's watermark. What cannot be decided makes the voice `unverified`: it does not
+    sing until it is approved.
 
     The consent is used up, whatever comes of it. It needs the extras `evaluate` and `trust`.
     """
@@ -103,7 +118,9 @@ def enrol(
     files = [read_file(phrase, "--phrase"), *(read_file(each, "--reference") for each in reference)]
     with _open(registry, tries_per_hour=tries_per_hour) as opened:
         locale = opened.open_consent(name, consent_id).locale  # before anything is fetched
-        checks = open_voice_checks(locale, weights=weights, lyric_model=lyric_model)
+        checks = open_voice_checks(
+            locale, weights=weights, lyric_model=lyric_model, watermark_key=watermark_key, allow_marked=allow_marked
+        )
         made = opened.enrol(name, consent_id, files[0], files[1:], checks)
     _print(made, as_json=as_json)
 

@@ -13,22 +13,34 @@ from heartvoice.evaluation.lyrics import LyricJudge
 from heartvoice.evaluation.voice_checks import VoiceChecks
 from heartvoice.export import wheel_files
 from heartvoice.runtime.engines import OnnxEngine
+from heartvoice.watermark import read_key
 
 _VAD, _WHISPER = "silero-vad", "whisper"
 
 
-def open_voice_checks(locale: str, *, weights: Path | None, lyric_model: Path | None) -> VoiceChecks:
+def open_voice_checks(
+    locale: str,
+    *,
+    weights: Path | None,
+    lyric_model: Path | None,
+    watermark_key: Path | None = None,
+    allow_marked: bool = False,
+) -> VoiceChecks:
     """Open the checks; what two judges or Whisper are missing for is left to the operator.
 
     Args:
         locale: of the consent.
         weights: folder of `weights pull`, for CAMPPlus.
         lyric_model: folder of a Whisper in CTranslate2's format; None is tiny.en, which hears English alone.
+        watermark_key: whose mark is looked for; None looks for none.
+        allow_marked: leave recordings with the mark to the operator, in place of refusing them.
 
     Raises:
+        InvalidRequestError: the watermark's key cannot be read.
         CheckpointError: a file is damaged or has other content.
         ModelUnavailableError: what every enrolment needs cannot be had.
     """
+    mark_key = None if watermark_key is None else read_key(watermark_key)
     missing: dict[str, str] = {}
     judge = _whisper(locale, lyric_model, missing)
     speakers = open_speakers(weights, missing)
@@ -45,7 +57,7 @@ def open_voice_checks(locale: str, *, weights: Path | None, lyric_model: Path | 
     if judge is not None:
         origins[_WHISPER] = judge.origin.sha256
     transcriber = None if judge is None else judge.transcriber
-    return VoiceChecks(speech, f0, speakers, transcriber, origins, missing)
+    return VoiceChecks(speech, f0, speakers, transcriber, origins, missing, mark_key, allow_marked)
 
 
 def _whisper(locale: str, lyric_model: Path | None, missing: dict[str, str]) -> LyricJudge | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from heartvoice.arrays import Array
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.encode import source_tags
-from heartvoice.audio.recordings import read_voice
+from heartvoice.audio.recordings import Recording, Voice, read_voice
 from heartvoice.contracts.constants import SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.evaluation.lyric_text import words
@@ -33,6 +33,7 @@ from heartvoice.stages.f0 import F0Stage
 from heartvoice.stages.reference import ReferenceCheck
 from heartvoice.stages.speaker import SpeakerStage
 from heartvoice.voices.records import Consent, Examination, Finding
+from heartvoice.watermark import Evidence
 
 Samples = NDArray[np.float32]
 
@@ -60,17 +61,23 @@ class VoiceChecks:
     """Sha256 of each network's published file, by name."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a judge could not be had, by name."""
+    mark_key: bytes | None = field(default=None, repr=False)
+    """Of the operator's watermark; None looks for none."""
+    allow_marked: bool = False
+    """Leave a recording with that mark to the operator, in place of refusing it."""
 
     def examine(self, consent: Consent, phrase: bytes, references: Sequence[bytes]) -> Examination:
         """Check recordings against a consent; see `Checks.examine`."""
-        audio = {"phrase": _samples("phrase", phrase)}
+        files = {"phrase": phrase}
         for number, each in enumerate(references, 1):
-            name = "reference" if len(references) == 1 else f"reference {number}"
-            audio[name] = _samples(name, each)
-        files = dict(zip(audio, (phrase, *references), strict=True))
+            files["reference" if len(references) == 1 else f"reference {number}"] = each
+        voices = {name: _read(name, each) for name, each in files.items()}
+        audio = {name: resample(each.audio44, STEM_RATE_HZ, SPEECH_RATE_HZ) for name, each in voices.items()}
         words_found, transcript = self.hear_words(consent, audio["phrase"])
         findings = [self._speech(audio["phrase"]), words_found]
         findings += [_made_by_nobody(name, file) for name, file in files.items()]
+        if self.mark_key is not None:
+            findings += [self._not_marked(name, each.audio, self.mark_key) for name, each in voices.items()]
         findings += [self._one_speaker(name, each) for name, each in audio.items()]
         findings += [
             self._same_speaker(name, audio["phrase"], each) for name, each in audio.items() if name != "phrase"
@@ -95,6 +102,15 @@ class VoiceChecks:
         )
         facts = self._by("whisper", {"words_in_order": n_said, "error": round(error, 4)})
         return Finding("words", said_enough(n_said, error), detail, facts), heard
+
+    def _not_marked(self, name: str, recording: Recording, key: bytes) -> Finding:
+        """Look for the operator's own mark, as served jobs do with a reference, and at other speeds, too."""
+        found = Evidence(recording.audio, recording.sample_rate_hz).detect(key)
+        facts = {"recording": name, "score": round(found.score, 2), "score_from": round(found.threshold, 2)}
+        if not found.found:
+            return Finding("not marked", True, f"{name}: no watermark of the key was found", facts)
+        detail = f"{name}: generated here: it carries our watermark"
+        return Finding("not marked", None if self.allow_marked else False, detail, facts)
 
     def _one_speaker(self, name: str, audio: Samples) -> Finding:
         """Look for a second voice, and for music behind the voice."""
@@ -159,11 +175,10 @@ def _made_by_nobody(name: str, file: bytes) -> Finding:
     return Finding("not generated", not marked, f"{name}: its tag {said}", {"recording": name})
 
 
-def _samples(field: str, file: bytes) -> Samples:
-    """Decode a recording to float32 [N], mono at 16 kHz, by the rules of references."""
+def _read(field: str, file: bytes) -> Voice:
+    """Decode a recording by the rules of references."""
     sent: Array = np.array([file], dtype=object)
     try:
-        voice = read_voice({"voice": sent})
+        return read_voice({"voice": sent})
     except InvalidRequestError as error:
         raise InvalidRequestError(f"{field}: {str(error).removeprefix('voice: ')}") from None
-    return resample(voice.audio44, STEM_RATE_HZ, SPEECH_RATE_HZ)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from heartvoice.audio.recordings import Recording
 from heartvoice.config.presets import SwiftF0Config
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 from heartvoice.errors import InvalidRequestError
 from heartvoice.evaluation.judges import OneNetwork
 from heartvoice.evaluation.speech import WINDOW, speech_probabilities
@@ -22,6 +24,7 @@ from heartvoice.evaluation.voice_checks import (
 from heartvoice.stages.f0 import F0Stage
 from heartvoice.voices.phrases import LANGUAGES, choose_words, statement
 from heartvoice.voices.records import Consent, Finding
+from heartvoice.watermark import mark
 from tests.fakes.judges import Crossings, tone
 from tests.fakes.whisper import Said, lyric_judge
 from tests.support import music
@@ -130,6 +133,30 @@ def test_a_phrase_without_speech_and_one_made_by_a_machine_are_refused() -> None
         examine(phrase=sound(200, 2.0))
     with pytest.raises(InvalidRequestError, match=r"^phrase: expected WAV"):
         examine(phrase=b"no sound")
+
+
+def test_a_recording_with_the_operators_mark_is_refused_or_by_choice_reported() -> None:
+    key, rng = b"k" * 32, np.random.default_rng(1)
+    noise = (0.1 * rng.standard_normal((2, 12 * SAMPLE_RATE_HZ))).astype(np.float32)
+    file = music.encode(mark(noise, key, 7), SAMPLE_RATE_HZ, "WAV", "FLOAT")
+    f0 = F0Stage(OneNetwork(Crossings()), SwiftF0Config())
+    judge: Any = Embeds(1.0)
+    for allowed, passed in ((False, False), (True, None)):
+        checks = VoiceChecks(
+            Speech(),
+            f0,
+            {"resemblyzer": judge},
+            lyric_judge(Said(TEXT)).transcriber,
+            mark_key=key,
+            allow_marked=allowed,
+        )
+        found = [each for each in checks.examine(CONSENT, file, [file]).findings if each.check == "not marked"]
+        assert [(each.facts["recording"], each.passed) for each in found] == [("phrase", passed), ("reference", passed)]
+        assert found[0].detail == "phrase: generated here: it carries our watermark"
+        assert key.hex() not in repr(checks)
+    for other in (noise, mark(noise, b"o" * 32, 7)):
+        recording = Recording(other[:, : 4 * SAMPLE_RATE_HZ], SAMPLE_RATE_HZ)  # looked at in all speeds
+        assert checks._not_marked("reference", recording, key).passed
 
 
 def test_speech_windows_cover_a_recording_with_what_was_before() -> None:
