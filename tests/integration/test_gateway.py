@@ -90,6 +90,13 @@ def test_models_refuse_with_the_same_words(gateway: RunningGateway, client: Clie
     assert said[0] == said[1]
 
 
+def test_neither_server_nor_gateway_knows_voices_without_a_registry(gateway: RunningGateway, client: Client) -> None:
+    with Client(gateway.url) as through:
+        for caller in (through, client):
+            with pytest.raises(InvalidRequestError, match="voice: expected a server that knows registered voices"):
+                caller.song(**SHORT, voice="voice_" + "0" * 32)
+
+
 def test_a_shape_above_the_contract_does_not_get_past_it(server: EmbeddedServer) -> None:
     pids = server.stub_pids()
     above = service_pb2.ModelInferRequest(model_name="heartcodec_decoder")

@@ -172,7 +172,7 @@ def test_trailers_of_a_stream_that_goes_well_pass(server: FakeServer, stub: Stub
 def test_a_fault_of_the_gateway_is_logged_and_not_described(
     server: FakeServer, stub: Stub, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a caller's lyrics")
 
     monkeypatch.setattr("heartvoice.gateway.methods.check_request", fail)
