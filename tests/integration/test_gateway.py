@@ -11,16 +11,21 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
+import heartvoice
 from heartvoice.client import Client
 from heartvoice.contracts.models import SONG
 from heartvoice.contracts.tensors import LATENT_HALF
 from heartvoice.errors import DeadlineError, InvalidRequestError
+from heartvoice.gateway.authentication import add_token
 from heartvoice.server.server import EmbeddedServer
+from heartvoice.voices.registry import Registry
 from tests.fakes.networks import text
 from tests.integration.test_endings import LONG, LONG_WORDS, assert_all_ends, n_finished
 from tests.support.gateways import RunningGateway, running
 from tests.support.raw import Metrics, Raw, request
+from tests.support.voices import PHRASE, Says, ask
 
+VOICE = Path(heartvoice.__file__).parent / "examples" / "voice.flac"
 SHORT: dict[str, Any] = {"lyrics": "la", "duration_s": 1.0, "codec_steps": 1}
 SHORT_TENSORS = {"lyrics": text("la"), "duration_s": np.array([1.0], np.float32), "codec_steps": np.array([1])}
 
@@ -95,6 +100,26 @@ def test_neither_server_nor_gateway_knows_voices_without_a_registry(gateway: Run
         for caller in (through, client):
             with pytest.raises(InvalidRequestError, match="voice: expected a server that knows registered voices"):
                 caller.song(**SHORT, voice="voice_" + "0" * 32)
+
+
+def test_a_registered_voice_sings_as_its_reference_does(
+    server: EmbeddedServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTVOICE_REGISTRY_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("HEARTVOICE_TOKEN", add_token(tmp_path / "tokens", "alice"))
+    reference = VOICE.read_bytes()
+    with Registry(tmp_path / "registry", create=True) as registry:
+        voice = registry.enrol("alice", ask(registry, "alice").id, PHRASE, [reference], Says()).status
+    options: dict[str, Any] = {"registry": tmp_path / "registry", "require_registered_voices": True}
+    with running(server.url, tokens=tmp_path / "tokens", **options) as strict, Client(strict.url) as through:
+        sung = through.song(**SHORT, seed=3, voice=voice.id, no_vocals="convert")
+        with pytest.raises(InvalidRequestError, match="voice: expected voice_id in its place"):
+            through.song(**SHORT, voice=reference, consent="me")
+    consent = f"consent record {voice.consent}"
+    direct = client.song(**SHORT, seed=3, voice=reference, consent=consent, no_vocals="convert")
+    np.testing.assert_array_equal(sung.audio, direct.audio)
+    assert sung.report.raw["voice_consent"] == consent
+    assert f"by {consent}" in sung.report.raw["attribution"]
 
 
 def test_a_shape_above_the_contract_does_not_get_past_it(server: EmbeddedServer) -> None:
