@@ -40,13 +40,13 @@ _SPREAD = 0.5
 class Guess(nn.Module):
     """Code vectors and a network from their sum to both latents of a frame."""
 
-    def __init__(self, width: int, encoder: ScoreEncoder, *, own: bool) -> None:
+    def __init__(self, width: int, encoder: ScoreEncoder, songs: Sequence[Codes], *, own: bool) -> None:
         super().__init__()
         sizes = replace(
             DEMO_CODEC, dim=width, codebook_dim=width, in_channels=2 * DEMO_CODEC.out_channels + width
         )  # fmt: skip
         flow = new_flow(sizes)
-        start_code_vectors(flow, encoder)
+        start_code_vectors(flow, encoder, songs)
         if not own:
             for codebook in codebooks(flow):
                 nn.init.normal_(codebook.embed, 0.0, _SPREAD)
@@ -93,7 +93,7 @@ def measure(
     for width in widths:
         for own in (True, False):
             torch.manual_seed(0)
-            guess = Guess(width, encoder, own=own)
+            guess = Guess(width, encoder, songs, own=own)
             optimisers = guess.optimisers()
             start = time.process_time()
             for step in range(steps):

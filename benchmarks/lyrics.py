@@ -200,7 +200,7 @@ class Bench:
         if self.repository is None:
             return
         stages = InProcessStages(self.repository, threads=self.run.threads)
-        lyrics = (ROOT / "examples" / "lyrics.txt").read_bytes()
+        lyrics = (ROOT / "examples" / "lyrics_long.txt").read_bytes()
         for seed, seconds in enumerate(lengths_s, first_seed):
             inputs = {
                 "lyrics": np.array([lyrics], object), "seed": np.array([seed]),

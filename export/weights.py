@@ -42,7 +42,7 @@ from heartvoice.config.presets import (
     SwiftF0Config,
     WavlmConfig,
 )
-from heartvoice.contracts.network_names import NETWORKS, Network
+from heartvoice.contracts.network_names import NETWORKS, SMALL_WORLD, Network
 from heartvoice.errors import CheckpointError
 from heartvoice.export import wheel_files
 from heartvoice.export.layout import network_sizes
@@ -296,7 +296,7 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
         opened={**drawn.opened, **{network: _always(source) for network, source in sources.items()}},
         tokenizer=lambda: tokenizer,
         gen_config=generation,
-        published={**drawn.published, **dict.fromkeys(sources, f"{preset.name}, trained")},
+        published={**drawn.published, **dict.fromkeys(sources, f"{preset.name} weights: {SMALL_WORLD}")},
         licences={**drawn.licences, **dict.fromkeys(sources, SONG_LICENCE)},
     )
 

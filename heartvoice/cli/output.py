@@ -20,7 +20,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.signed_files import check_signed
 from heartvoice.client.song_files import SongFiles, SongWriter
 from heartvoice.contracts.claims import NO_SOURCE, sidecar_path
-from heartvoice.contracts.network_names import describe
+from heartvoice.contracts.network_names import SMALL_WORLD, describe
 
 if TYPE_CHECKING:
     from heartvoice.client.messages import Message
@@ -141,6 +141,7 @@ def summary(made: Delivered, told: Collection[str] = ()) -> list[str]:
     if report.converted is False:
         what = "recording as it was" if report.recorded else "song as it was written"
         lines.append(f"NOT CONVERTED: no vocals were found, so this is the {what}; see --no-vocals")
+    lines += sorted({origin for origin in report.networks.values() if origin.endswith(SMALL_WORLD)})
     if report.random_weights:
         lines += random_weights_lines(report.networks, "this is noise, not music")
     return lines

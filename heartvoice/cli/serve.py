@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from heartvoice.server.server import EmbeddedServer
 
 log = logging.getLogger(__name__)
-DEFAULT_REPOSITORY = Path("build/repository/tiny")
+DEFAULT_REPOSITORY = Path("build/repository/demo")
 
 
 class StopMode(str, Enum):

@@ -27,6 +27,9 @@ TITLES: dict[Network, str] = {
 RANDOM = "random"
 """Beginning of the origin of random weights; the seed follows."""
 
+SMALL_WORLD = "a small procedural world, not HeartMuLa's"
+"""End of the origin of weights that `train/demo` makes; the preset's name is before it."""
+
 
 def describe(origins: Mapping[str, str], *, random: bool) -> str:
     """Name the networks whose weights are random, or those whose weights are real.

@@ -33,7 +33,7 @@ from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from tests.fakes.networks import text
 from tests.support import music
 from tests.support.raw import OF_COVERS, Metrics, Raw, with_identity_converter
-from tests.support.servers import kill_during, running_server, wait_for_process
+from tests.support.servers import kill_during, running_server, wait_for_connection, wait_for_process
 from tests.support.speech import say
 from tests.support.waiting import wait_until
 
@@ -62,6 +62,7 @@ def server(repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def victims(server: EmbeddedServer) -> EmbeddedServer:
     """The same server, to lose processes: each test leaves it with all of them again."""
+    wait_for_connection(server)
     return server
 
 

@@ -49,6 +49,7 @@ def not_reloaded(server: EmbeddedServer) -> Iterator[None]:
 def kill_during(server: EmbeddedServer, victim: str, stream: Iterator[object]) -> None:
     """Kill a model's process after a stream's first message: the stream fails by its name, and it comes back."""
     old = server.stub_pids()[victim]
+    wait_for_connection(server)
     next(stream)
     with not_reloaded(server):
         os.kill(old, signal.SIGKILL)
@@ -68,3 +69,13 @@ def wait_for_process(server: EmbeddedServer, model: str, old: int) -> None:
             return client.server_ready() and client.model_ready(model)
 
     wait_until(served, 100.0, f"{model} is not served again")
+
+
+def wait_for_connection(server: EmbeddedServer) -> None:
+    """Wait until the server takes a new connection: while it loads a model, it may leave one without an answer."""
+
+    def accepted() -> bool:
+        with Client(server.url, retries=0) as client:
+            return client.server_ready()
+
+    wait_until(accepted, 100.0, "no new connection is taken")

@@ -24,9 +24,9 @@ from train.frame.task import Group, Moment, Task
 
 SHAPES: tuple[tuple[float, int, int], ...] = ((0.3, 6, 6), (0.4, 2, 16), (0.3, 1, 32))
 """Share of the steps, crops and frames of a batch: short ones for variety, long ones beyond the decoder's memory."""
-FLIPS = 0.01
+FLIPS = 0.2
 """Share of latents that are a level off."""
-MUON, ADAM = 0.004, 6e-4
+MUON, ADAM = 0.002, 3e-4
 _BETAS = (0.8, 0.99)
 _CLIP = 5.0
 CHECK_FRAMES = 48

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from heartvoice.config.presets import HeartCodecConfig
-from heartvoice.models.heartcodec.scalar import LEVELS, ScalarModel, quantize
+from heartvoice.models.heartcodec.scalar import ScalarModel
 from train.demo.code_vectors import start_code_vectors
 from train.demo.codec_network import config_of, new_flow, tensors_of
 from train.demo.crops import chosen_shape
@@ -28,6 +28,8 @@ EARLY = 0.25
 NO_CONDITION = 0.1
 CONTINUED = 0.3
 """Share of the rows that continue known latents, as later windows of a song do."""
+SILENT, LOUD = 0.25, 0.45
+"""Shares of the training: without noise the flow learns what codes mean, then the noise grows to its full level."""
 MUON, ADAM, VECTORS_ADAM = 0.012, 1e-3, 3e-3
 CHECK_FRAMES, _CHECK_STEPS = 93, 4
 CODEC_FOLDER = "HeartCodec-oss"
@@ -54,7 +56,9 @@ class FlowTask(Task):
         """
         self.sizes, self.decoder, self.encoder = sizes, decoder, encoder.eval().requires_grad_(False)
         self.network = self.flow = new_flow(sizes)
-        start_code_vectors(self.flow, encoder)
+        start_code_vectors(self.flow, encoder, songs)
+        energies = encoder.waves().square().sum(1).repeat(2)  # of left and right
+        self._energies = energies / energies.mean()
         self._songs = list(songs)
         self._held_out = [torch.from_numpy(song[:, :CHECK_FRAMES])[None] for song in held_out]
 
@@ -63,7 +67,7 @@ class FlowTask(Task):
         """Sizes, rates, songs, and the hash of the encoder."""
         return {
             "sizes": dict(config_of(self.sizes)), "rates": [MUON, ADAM, VECTORS_ADAM], "songs": len(self._songs),
-            "shapes": [list(shape) for shape in SHAPES], "encoder": _hash_of(self.encoder),
+            "shapes": [list(shape) for shape in SHAPES], "noise": [SILENT, LOUD], "encoder": _hash_of(self.encoder),
         }  # fmt: skip
 
     def groups(self) -> Sequence[Group]:
@@ -92,24 +96,28 @@ class FlowTask(Task):
             rows.append(song[:, np.arange(start, start + n_frames) % song.shape[1]])
         return torch.from_numpy(np.stack(rows))
 
-    def loss(self, batch: Tensor, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002 (as Task.loss)
-        """Squared error of the velocity from noise to latents."""
+    def loss(self, batch: Tensor, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Squared error of the latents that the velocity leads to, weighted by the root of what they sound like.
+
+        The velocity's own error counts most shortly before the end, where steps are short and harm least.
+        """
         with torch.no_grad():
             latents = stereo_targets(self.encoder, batch)
-        noise, time = torch.randn_like(latents), _times(len(batch), latents.device)
-        known = _known(len(batch), latents.shape[1], latents.device)
+        level = _level(moment.progress)
+        noise, time = level * torch.randn_like(latents), level * _times(len(batch), latents.device)
+        known = _known(len(batch), latents.shape[1], latents.device) & (level > 0)
         context = torch.where(known, latents, 0.0)
         mixed = (1 - time[:, None, None]) * noise + time[:, None, None] * latents
         condition = self.flow.condition(batch)
         without = torch.rand(len(batch), device=latents.device) < NO_CONDITION
         condition = torch.where(without[:, None, None], 0.0, condition)
         velocity = self.flow.estimator(torch.cat([mixed, context, condition], -1), time).float()
-        error = ((velocity - (latents - noise)).square() * ~known).mean()
-        return error, {}
+        error = ((velocity - (latents - noise)) * (1 - time[:, None, None])).square() * ~known
+        return (error * self._energies.to(error.device).sqrt()).mean(), {"error": error.mean()}
 
     def check(self) -> Mapping[str, float]:
-        """Error of held-out latents after 4 steps, and the share of exact levels."""
-        errors, exact = [], []
+        """Error of held-out latents after 4 steps, and how far below the sound their sound lies, in dB."""
+        errors, ratios = [], []
         generator = torch.Generator().manual_seed(0)
         device = self.flow.cond_feature_emb.weight.device
         for codes in self._held_out:
@@ -119,13 +127,19 @@ class FlowTask(Task):
                 noise, torch.zeros_like(noise), self.flow.condition(codes.to(device)),
                 context_length=0, steps=_CHECK_STEPS, guidance=1.0,
             )  # fmt: skip
-            errors.append(float((found - wanted).square().mean()))
-            exact.append(float(((quantize(found) - wanted).abs() < 0.5 / LEVELS).float().mean()))
-        return {"rmse": float(np.mean(errors)) ** 0.5, "exact": float(np.mean(exact))}
+            error, energies = (found - wanted).square(), self._energies.to(device)
+            errors.append(float(error.mean()))
+            ratios.append(float((wanted.square() * energies).sum() / (error * energies).sum()))
+        return {"rmse": float(np.mean(errors)) ** 0.5, "ratio_db": float(np.mean(10 * np.log10(ratios)))}
 
     def write(self, folder: Path) -> Sequence[Path]:
         """Write the whole codec into `HeartCodec-oss/`, by the official checkpoint's names."""
         return write_checkpoint(folder / CODEC_FOLDER, tensors_of(self.decoder, self.flow), config_of(self.sizes))
+
+
+def _level(progress: float) -> float:
+    """Return the noise's level, and how far the times go: from 0 to 1."""
+    return min(1.0, max(0.0, (progress - SILENT) / (LOUD - SILENT)))
 
 
 def _times(n_rows: int, device: torch.device) -> Tensor:

@@ -115,7 +115,7 @@ def test_weights_of_songs_alone_take_the_rest_published_or_random(release: Path,
     weights = song_weights(release, PRESETS["tiny"], 5)
     assert weights.preset == replace(PRESETS["tiny"], lm=LM, codec=CODEC, ids=GenerationIds(**IDS), max_positions=512)
     for network, file in (("lm", "HeartMuLa-oss-3B"), ("codec", "HeartCodec-oss")):
-        assert weights.origin_of(network) == "tiny, trained"  # type: ignore[arg-type]
+        assert weights.origin_of(network) == "tiny weights: a small procedural world, not HeartMuLa's"  # type: ignore[arg-type]
         assert set(weights.hashes(network)) == {path.name for path in (release / file).glob("*.safetensors")}  # type: ignore[arg-type]
     assert "spleeter" in weights.origin_of("separator")
     assert weights.hashes("svc_cfm") == {"random": "random seed=5"}

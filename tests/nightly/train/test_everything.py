@@ -33,7 +33,7 @@ def test_the_chain_makes_weights_that_an_export_takes_and_goes_on_where_it_was(t
     assert made["missed"] == []
     assert all(f"{name}: step 0 of 1" in told for name in made["trainings"])
     weights = song_weights(tmp_path / "weights", PRESETS["demo"], 0)
-    assert weights.origin_of("codec") == "demo, trained"
+    assert weights.origin_of("codec") == "demo weights: a small procedural world, not HeartMuLa's"
     assert weights.preset.ids.first_word_id is not None
     again, told = run_all(tmp_path)
     assert all(f"{name}: step 1 of 1" in told for name in made["trainings"])

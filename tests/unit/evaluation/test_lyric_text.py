@@ -8,7 +8,7 @@ import pytest
 
 from heartvoice.evaluation.lyric_text import language_of, lyric_words, words
 
-ENGLISH = (Path(__file__).parents[3] / "examples/lyrics.txt").read_text()
+ENGLISH = (Path(__file__).parents[3] / "examples/lyrics_long.txt").read_text()
 
 
 @pytest.mark.parametrize(

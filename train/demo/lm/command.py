@@ -14,14 +14,14 @@ from train.frame.command import Command, add_training
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-STEPS = 5_000
+STEPS = 3_000
 
 
 def add(commands: Subparsers) -> None:
     """Add both commands."""
     lm = commands.add_parser(
         "lm", help="train the language model: tags and lyrics to codes",
-        description="Trains HeartMuLa at demo size on songs that are composed while it learns: the first 8 % of the "
+        description="Trains HeartMuLa at demo size on songs that are composed while it learns: the first 20 % of the "
         "steps copy words from the prompt, the rest writes whole songs.",
     )  # fmt: skip
     add_training(lm, Command(_task, STEPS))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from heartvoice.config.presets import DEMO_IDS, DEMO_LM, HeartMuLaConfig
 from heartvoice.models.heartmula import HeartMuLa
-from train.demo.layout import N_BOOKS
+from train.demo.layout import N_BOOKS, TEMPI
 from train.demo.lm.attention import fuse
 from train.demo.lm.batches import BAR, FIRST, FRAME, IGNORED, Example, batch_of
 from train.demo.lm.examples import onsets, random_song, words_alone, world_song
@@ -28,7 +28,7 @@ from train.frame.task import Group, Moment, Task
 from train.frame.weights import json_text, write, write_checkpoint
 
 FOLDER = "HeartMuLa-oss-demo"
-COPYING = 0.08
+COPYING = 0.2
 """Share of the training that copies words alone, before whole songs."""
 ONSETS, RANDOM = 0.15, 0.35
 """Shares of the batches after that: words alone of whole songs, and whole songs of random words. The rest sings
@@ -36,6 +36,7 @@ sentences."""
 KEEP = 0.3
 """Share of the frames in which nothing begins that the depth decoder learns from."""
 MUON, ADAM = 0.012, 1.5e-3
+_PAIR = 2
 _BOOKS = ("word", "clock", "note", "atom_1", "atom_2", "lead", "chord", "low")
 
 
@@ -86,15 +87,19 @@ class LmTask(Task):
         return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.1)
 
     def _mixed(self, rng: np.random.Generator) -> list[Example]:
-        """Compose songs of one tempo, and where their words are random, of one number of words: alike in length."""
-        kind, tags = rng.random(), Tags(tempo=str(rng.choice(CHOICES["tempo"])))
+        """Compose songs of all tempi; random words are as many as make songs of one length."""
+        kind, tempi = rng.random(), [str(tempo) for tempo in rng.choice(CHOICES["tempo"], 3 * self._songs)]
         if kind < ONSETS:
             n_words = int(rng.integers(10, 49))
-            return [onsets(random_song(rng, tags, n_words, 1.0)) for _ in range(3 * self._songs)]
+            return [onsets(random_song(rng, Tags(tempo=tempo), n_words, 1.0)) for tempo in tempi]
         if kind < ONSETS + RANDOM:
-            n_words = int(rng.integers(4, 21))
-            return [random_song(rng, tags, n_words, KEEP) for _ in range(self._songs)]
-        return [world_song(rng, tags, KEEP) for _ in range(self._songs)]
+            n_words = int(rng.integers(5, 26))
+            counts = [max(3, round(n_words * min(TEMPI.values()) / TEMPI[tempo])) for tempo in tempi]
+            return [
+                random_song(rng, Tags(tempo=tempo), count, KEEP)
+                for tempo, count in zip(tempi[: self._songs], counts, strict=False)
+            ]
+        return [world_song(rng, Tags(tempo=tempo), KEEP) for tempo in tempi[: self._songs]]
 
     def loss(self, batch: Mapping[str, Tensor], moment: Moment) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Return the sum of the books' cross entropies, the cursor's three times."""
@@ -116,13 +121,27 @@ class LmTask(Task):
         return torch.cat([first[None], share @ others])
 
     def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Run the backbone on a batch of `batch_of`: [B, L, E]."""
-        network, text = self.network, batch["text"]
+        """Run the backbone on a batch of `batch_of`: [B, L, E], zero beyond a pair's longer row.
+
+        Rows of like length run in pairs: in batches of all tempi, two positions in five are padding.
+        """
+        length = batch["text"].shape[1]
+        lengths = (batch["targets"][..., 0] != IGNORED).int() * torch.arange(1, length + 1, device=batch["text"].device)
+        order = lengths.amax(1).argsort()
+        parts = []
+        for rows in torch.split(order, _PAIR):
+            longest = int(lengths[rows].max())
+            hidden = self._hidden({name: batch[name][rows] for name in ("text", "style", "codes", "blank")}, longest)
+            parts.append(pad(hidden, (0, 0, 0, length - longest)))
+        return torch.cat(parts)[order.argsort()]
+
+    def _hidden(self, rows: Mapping[str, Tensor], length: int) -> Tensor:
+        network, text = self.network, rows["text"][:, :length]
         style = torch.zeros(len(text), self._sizes.muq_dim, device=text.device)
-        prompt = network.embed_prompt(text.clamp(min=0), style, batch["style"])
-        prompt = network.unconditional(prompt, batch["blank"])
-        embedded = torch.where((text == FRAME)[..., None], network.embed_frames(batch["codes"]), prompt)
-        hidden, _ = network.backbone(embedded, torch.zeros_like(batch["style"]))
+        prompt = network.embed_prompt(text.clamp(min=0), style, rows["style"])
+        prompt = network.unconditional(prompt, rows["blank"])
+        embedded = torch.where((text == FRAME)[..., None], network.embed_frames(rows["codes"][:, :length]), prompt)
+        hidden, _ = network.backbone(embedded, torch.zeros_like(rows["style"]))
         return hidden  # type: ignore[no-any-return]
 
     def check(self) -> Mapping[str, float]:
