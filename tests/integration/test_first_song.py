@@ -22,6 +22,7 @@ from heartvoice.contracts.settings import CODEC_GUIDANCE, CODEC_STEPS, CODEC_WIN
 from heartvoice.evaluation.measures import pitch_kept
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.load import Checkpoint, load_network
+from heartvoice.provenance.key_folder import FOLDER_VARIABLE
 from tests.support.weights_files import tiny_en
 from train.demo import reading
 from train.demo.codec_evaluation import score_pitch
@@ -49,16 +50,17 @@ class FirstSong:
 
 @pytest.fixture(scope="module")
 def song(tmp_path_factory: pytest.TempPathFactory) -> FirstSong:
-    """Run what `make song` would run, in this environment and a home folder of its own."""
+    """Run what `make song` would run, in this environment, with keys of its own."""
     folder = tmp_path_factory.mktemp("first")
     where = [f"VENV={sys.prefix}", f"REPOSITORY={folder / 'demo'}", f"SONG={folder / 'song.wav'}"]
     make = ["make", "-n", "-o", f"{sys.prefix}/.ready", "song", "OPTIONS=--return-codes", *where]
-    commands = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # make itself may run us
+    commands = subprocess.run(make, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
+    keys = {FOLDER_VARIABLE: str(folder / "keys")}
     done = subprocess.run(
         ["bash", "-e", "-c", commands],
         cwd=ROOT,
-        env={**os.environ, **home},
+        env={**os.environ, **keys},
         capture_output=True,
         text=True,
         check=False,
