@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from heartvoice.cli import main as cli
 from heartvoice.client import AsyncClient, Client, Message, Report, Song
+from heartvoice.provenance.key_folder import FOLDER_VARIABLE
 from tests.fakes.server import FakeServer
 
 
@@ -35,8 +36,9 @@ def listing(folder: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in an empty folder, with plain wide output."""
+    """Run in an empty folder, with plain wide output, and without the keys that the user may have."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "no keys"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("HEARTVOICE_URL", raising=False)

@@ -87,7 +87,7 @@ def test_the_examples_of_the_help_work(server: FakeServer) -> None:
     assert result.exit_code == 0, result.stderr
     (request,) = server.requests
     assert input_bytes(request, "lyrics").startswith(b"[verse]\n")
-    assert input_bytes(request, "tags") == b"pop,piano,warm,female vocal"
+    assert input_bytes(request, "tags") == b"piano,pop,happy,slow,music box,female voice,warm"
 
 
 WORDS = b"[verse]\nla la"
