@@ -28,7 +28,7 @@ client.song("la", duration=8)  # wrong: unknown name
 client.stream("la", consent=None)  # wrong: type
 client.render("la", stems=True)  # wrong: a file has no stems
 client.cover("song.wav", consent="me")  # wrong: no voice
-client.cover("song.wav", "me.wav")  # wrong: no consent
+client.cover("song.wav", "voice_1")
 client.cover("song.wav", "me.wav", consent="me", duration_s=8)  # wrong: unknown name
 client.stream_cover("song.wav", "me.wav", consent="me", seed=0.5)  # wrong: type
 
