@@ -36,7 +36,7 @@ def definition(claim: Claim, *, media_type: str, title: str, voice_key: bytes) -
     ]
     return {
         "claim_generator_info": [{"name": "heartvoice", "version": __version__}],
-        "title": title,
+        "title": title.encode("utf-8", "backslashreplace").decode(),  # a file's name may be bytes that are no text
         "format": media_type,
         "assertions": assertions,
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,12 @@ def ask(registry: Registry, owner: str = OWNER) -> Consent:
 
 def enrol(registry: Registry, owner: str = OWNER, **passed: bool | None) -> VoiceRecord:
     return registry.enrol(owner, ask(registry, owner).id, PHRASE, [REFERENCE], Says(**passed))
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """An empty registry whose keys the environment names."""
+    no_waiting_for_disks(monkeypatch)
+    monkeypatch.setenv("HEARTVOICE_REGISTRY_KEYS", str(tmp_path / "keys"))
+    with Registry(tmp_path / "registry", create=True) as made:
+        yield made

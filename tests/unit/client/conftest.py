@@ -6,6 +6,7 @@ import pytest
 
 from heartvoice.client import aio_base_client, base_client
 from tests.support.callers import caller, certificates, folder, server  # noqa: F401
+from tests.support.voices import registry  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

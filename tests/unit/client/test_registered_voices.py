@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,10 @@ from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 from heartvoice.voices.registry import Registry
 from tests.fakes.server import FakeServer, abort, error_response, input_bytes
 from tests.support.callers import Caller
-from tests.support.voices import OWNER, REFERENCE, enrol, no_waiting_for_disks
+from tests.support.voices import OWNER, REFERENCE, enrol
 
 VOICE = "voice_" + "0" * 32
 JOBS = [("song", {"tags": "pop"}), ("render", {"tags": "pop"}), ("cover", {"recording": b"a song"})]
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    no_waiting_for_disks(monkeypatch)
-    monkeypatch.setenv("HEARTVOICE_REGISTRY_KEYS", str(tmp_path / "keys"))
-    with Registry(tmp_path / "registry", create=True) as made:
-        yield made
 
 
 def names(request: Any) -> set[str]:

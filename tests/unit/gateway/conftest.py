@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.server import FakeServer
 from tests.support.callers import certificates, server  # noqa: F401
 from tests.support.gateways import RunningGateway, Stub, running
+from tests.support.voices import registry  # noqa: F401
 
 
 @pytest.fixture

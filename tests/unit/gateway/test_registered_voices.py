@@ -29,7 +29,7 @@ from tests.fakes.server import FakeServer, audio, cover_report, final, input_byt
 from tests.support.callers import AsyncCaller, SyncCaller, heartvoice
 from tests.support.gateways import FILE, LYRICS, RunningGateway, Stub, running
 from tests.support.raw import request
-from tests.support.voices import REFERENCE, enrol, no_waiting_for_disks
+from tests.support.voices import REFERENCE, enrol
 from tests.support.waiting import wait_until
 
 UNKNOWN = "voice_" + "0" * 32
@@ -77,14 +77,6 @@ class World:
 
     def sing(self, owner: str, voice: str, method: str = "ModelInfer", model: str = "render") -> tuple[str, str, int]:
         return self.call(owner, method, request(model, {**BESIDES[model], "voice_id": text(voice)}))
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    no_waiting_for_disks(monkeypatch)
-    monkeypatch.setenv("HEARTVOICE_REGISTRY_KEYS", str(tmp_path / "keys"))
-    with Registry(tmp_path / "registry", create=True) as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,12 @@ def test_files_of_all_kinds_are_told_apart(tmp_path: Path) -> None:
         verify_file(tmp_path)
     with pytest.raises(InvalidRequestError, match="anchors: expected certificates as PEM"):
         verify_file(path, b"none")
+
+
+def test_a_file_whose_name_is_no_text_is_signed_by_the_escaped_name() -> None:
+    target, title = io.BytesIO(), os.fsdecode(b"song\xff.wav")
+    ManifestSigner(keys()).sign(SONG, "wav", io.BytesIO(encoded("wav")), target, title=title)
+    assert check(target.getvalue(), "wav").title == r"song\udcff.wav"
 
 
 def test_a_signature_that_fails_says_why() -> None:
