@@ -20,8 +20,6 @@ RINGING = 480
 class DemoBand:
     """A `train.demo.crops.Renderer`."""
 
-    atom_features = np.random.default_rng(3).standard_normal((4, layout.N_SOUNDS, 6)).astype(np.float32)
-
     places: Mapping[str, tuple[float, float]] = dict.fromkeys(PARTS, (1.0, 1.0)) | {"chord": (1.0, 0.7)}
 
     def sounds(self, codes: Codes) -> dict[str, Samples]:

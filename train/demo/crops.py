@@ -21,8 +21,6 @@ LEFT_OUT = 0.3
 class Renderer(Protocol):
     """Turns codes into sound."""
 
-    atom_features: Samples
-    """What each atom sounds like from each singer: [singers, N_SOUNDS, values]."""
     places: Mapping[str, tuple[float, float]]
     """Gains of each part in the left and the right channel."""
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.fft import dct
 
 from train.demo import slots, tables, voice
 from train.demo.band import Band, BandTables
@@ -30,8 +29,6 @@ class Renderer:
     def __init__(self, sounds: tuple[VoiceTables, BandTables] | None = None) -> None:
         """Take singers and band; the world's own by default."""
         self._voices, band = sounds or tables.sounds()
-        self.atom_features = atom_features(self._voices)
-        """What each atom sounds like from each singer: float32 [singer, N_SOUNDS, value]."""
         self._band = Band(band)
 
     def parts(self, codes: ArrayLike) -> dict[str, Samples]:
@@ -56,16 +53,3 @@ class Renderer:
         """Render a song: float32 [2, 3840 T], the sum of its stems."""
         mixed: Samples = np.sum(list(self.stems(codes).values()), axis=0, dtype=np.float32)
         return mixed
-
-
-def atom_features(voices: VoiceTables, n: int = 24) -> Samples:
-    """Return what atoms sound like in few numbers, [singer, N_SOUNDS, n + 4], for the first tables of a network.
-
-    The first n coefficients of the envelope's cosine transform, and the noise in four bands.
-    """
-    cepstrum = dct(voices.envelope, axis=2, norm="ortho")[:, :, :n]
-    cepstrum = cepstrum - cepstrum[:, 1:].mean(axis=(0, 1))
-    noise = voices.noise.reshape(*voices.noise.shape[:2], 4, -1).mean(axis=3)
-    scale = np.maximum(cepstrum[:, 1:].std(axis=(0, 1)), 1e-6)
-    joined = np.concatenate([cepstrum / scale, noise], axis=2)
-    return np.asarray(joined, np.float32)

@@ -27,7 +27,6 @@ of one size, whose flow minds all errors alike, and those as large as their soun
 
 The codec clamps no latents. Kept in [-1, 1], where a deviation of 1/4 has room, rounding alone cost 3 dB.
 """
-N_FEATURES = 28
 N_NOTES = len(layout.SINGERS) * layout.N_PITCHES
 N_SONGS = 24
 """Whose waves the components are those of."""
@@ -40,7 +39,6 @@ class ScoreEncoder(nn.Module):
     """Tables of latents by the codes of each part, the frame's parity, and the slot; empty until `start_from`."""
 
     clock_parity: Tensor
-    atoms: Tensor
     voice_latents: Tensor
     chord_latents: Tensor
     lead_latents: Tensor
@@ -51,7 +49,6 @@ class ScoreEncoder(nn.Module):
         super().__init__()
         parity = [0 if (clock := layout.read_clock(code)) is None else clock.frame % 2 for code in _ids(layout.CLOCK)]
         self.register_buffer("clock_parity", torch.tensor(parity), persistent=False)
-        self.register_buffer("atoms", torch.zeros(layout.N_SOUNDS, N_FEATURES))
         for part, size in SLOTS.items():
             self.register_buffer(f"{part}_latents", torch.zeros(_rows(part), PHASES, size))
             self.register_buffer(f"{part}_waves", torch.zeros(size, slots.SAMPLES))
@@ -65,8 +62,6 @@ class ScoreEncoder(nn.Module):
             renderer: makes the sounds.
             songs: codes [8, T]; how often a sound is in them is its weight. A part that is in none stays silent.
         """
-        features = renderer.atom_features.mean(axis=0)
-        self.atoms[:, : features.shape[1]] = torch.from_numpy(features)
         heard = [renderer.sounds(song) for song in songs[:N_SONGS]]
         for part, size in SLOTS.items():
             waves = torch.from_numpy(np.concatenate([song[part] for song in heard]))

@@ -139,7 +139,8 @@ def test_latents_are_rounded_and_flips_move_them_by_a_level() -> None:
 
 
 def test_waves_of_the_latents_add_up_to_the_song() -> None:
-    song = without(songs()[0][:, 48:96], frozenset({"voice"}))  # whose rare notes are clipped
+    """But for the voice, of which the latents have the leading components alone."""
+    song = without(songs()[0][:, 48:96], frozenset({"voice"}))
     for channel in (0, 1):
         with torch.inference_mode():
             latents = encoder()(torch.from_numpy(song)[None], torch.tensor([channel]))[0]

@@ -91,8 +91,3 @@ def test_the_voice_follows_envelope_and_pitch() -> None:
     hz = np.fft.rfftfreq(len(wave), 1 / layout.SAMPLE_RATE_HZ)
     assert hz[spectrum.argmax()] == harmony.singer_hz(2, 2) == 150.0
     assert spectrum[hz > 1200].max() < 1e-3 * spectrum.max()
-
-
-def test_features_have_a_row_for_every_atom_of_every_singer(renderer: Renderer) -> None:
-    assert renderer.atom_features.shape == (len(layout.SINGERS), layout.N_SOUNDS, 28)
-    assert np.isfinite(renderer.atom_features).all()
