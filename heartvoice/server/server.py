@@ -23,15 +23,15 @@ from heartvoice.runtime.repository import Repository
 from heartvoice.server import about_model, cleanup, page_cache, triton_wheel
 from heartvoice.server.command_line import Launch
 from heartvoice.server.health import ServerProbe
-from heartvoice.server.loading import LoadProgress, wait_ready
 from heartvoice.server.loss_log import LossLog
 from heartvoice.server.options import ServerOptions
 from heartvoice.server.ports import LOOPBACK, check_address, socket_path
-from heartvoice.server.processes import crashed, kill_group
+from heartvoice.server.processes import crashed
 from heartvoice.server.repository_api import LOAD, UNLOAD, RepositoryApi
+from heartvoice.server.server_process import ServerProcess
 from heartvoice.server.shared_memory import SharedMemoryGrant
 from heartvoice.server.start_checks import check_graphs, check_options
-from heartvoice.server.workarounds import environment_folders, late_exit, load_crash, numpy_version
+from heartvoice.server.workarounds import late_exit, numpy_version
 from heartvoice.server.workarounds.abandoned_responses import AbandonedResponses
 from heartvoice.server.workarounds.crash_restarts import CrashCount
 from heartvoice.server.workarounds.dead_stubs import DIED, StubHealth
@@ -74,7 +74,7 @@ class EmbeddedServer:
         self.models = options.models or LOADED
         self._stop_s = STOP_S + STOP_PER_MODEL_S * len(self.models)
         self._owner = process_identity(os.getpid())
-        self._process: subprocess.Popen[bytes] | None = None
+        self._triton: ServerProcess | None = None
         self._run: Path | None = None
         self._secret = secrets.token_hex(16)
         self._api = RepositoryApi(self.url, self._secret)
@@ -85,9 +85,7 @@ class EmbeddedServer:
         self._reloading = threading.Lock()
         self.ready = False
         """True if every model has answered."""
-        self._launch: Launch | None = None
         self._log: IO[bytes] | None = None
-        self._log_path, self._log_start = Path(), 0
         self._crashes = CrashCount()
         self._losses: LossLog | None = None
         self._lingering: LingeringProcesses | None = None
@@ -142,15 +140,16 @@ class EmbeddedServer:
             backends = triton_wheel.backend_directory(files, self._run / "backends")
             path = self.options.log_path or self._run / "server.log"
             # Appended, so that neither a restart nor a rotation (copy and truncate) loses or tears it.
-            self._log, self._log_path = path.open("ab"), path
+            self._log = path.open("ab")
             self._losses = LossLog(self._run, self._log)
             about = about_model.lay_out(repository, self.models, self._run / "about")
-            self._launch = Launch(
+            launch = Launch(
                 self.options, files, (*self.models, ABOUT), backends, (repository.root, about),
                 shm_prefix=shm_prefix(self._owner, self._run), run=self._run, secret=self._secret,
                 grant=self._grant, stop_s=self._stop_s,
             )  # fmt: skip
-            self._start_until_ready(interrupted)
+            self._triton = ServerProcess(launch, self._log, self._losses, self._owner)
+            self._triton.start(interrupted)
             if self._grant is not None:
                 self._grant.publish()
         except BaseException:
@@ -169,7 +168,7 @@ class EmbeddedServer:
             cancel: end songs in flight at once; otherwise they may finish within `drain_s`.
         """
         process = self._process
-        if process is not None and self._run is not None and process.poll() is None:
+        if self._triton is not None and process is not None and self._run is not None and process.poll() is None:
             (self._run / process_registry.DRAIN).touch()
             self._withdraw()
             if not cancel:
@@ -177,15 +176,15 @@ class EmbeddedServer:
             self._stopping.set()
             self.cancel_jobs()
             self._drain(CANCEL_S)
-            environment_folders.remember(self.pid, self._run)
+            self._triton.remember()
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             # Requests whose stub was killed and streams that nobody reads never end.
             if not late_exit.wait(process, self.stub_pids, self._has_callers, self._stop_s):
                 log.warning("the server did not stop within %g s and is killed", self._stop_s)
         self._stopping.set()
+        self._kill()
         if process is not None:
-            kill_group(process.pid)
             process.wait()
         if self._watcher.is_alive():
             self._watcher.join(timeout=UNLOAD_TIMEOUT_S)
@@ -230,40 +229,23 @@ class EmbeddedServer:
         pids = {name: process_registry.serving_pid(name, run) for name in self.models} if run else {}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
+    @property
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        return None if self._triton is None else self._triton.process
+
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise EngineError("the server has not been started")
         return self._process
 
+    def _kill(self) -> None:
+        if self._triton is not None:
+            self._triton.kill()
+
     def _folder(self) -> Path:
         if self._run is None:
             raise EngineError("the server has not been started, or has been stopped")
         return self._run
-
-    def _start_until_ready(self, interrupted: Callable[[], bool]) -> None:
-        """Start Triton and wait until every model answers."""
-
-        def clean() -> None:
-            kill_group(self.pid)
-            remove_unused(self._folder(), self._owner)
-            if self._losses is not None:
-                self._losses.server_restarted()
-
-        load_crash.start(self._launch_once, lambda again: self._wait_ready(interrupted, again=again), clean)
-        restrict_permissions(self._owner, self._run)
-        environment_folders.remember(self.pid, self._folder())
-
-    def _launch_once(self) -> None:
-        if self._log is None or self._launch is None:
-            raise EngineError("the server has not been started")
-        self._log_start = self._log_path.stat().st_size
-        self._process = self._launch.start(self._log)
-
-    def _wait_ready(self, interrupted: Callable[[], bool], *, again: bool) -> bool:
-        """Wait until every model answers; return false if Triton may be started `again`."""
-        progress = LoadProgress((*self.models, ABOUT), self._log_path, self._log_start)
-        timeout_s = self.options.start_timeout_s
-        return wait_ready(self._started(), self.url, progress, timeout_s, interrupted, again=again)
 
     def reload(self, name: str) -> None:
         """Unload a model and load it again, with the repository's present files.
@@ -282,7 +264,7 @@ class EmbeddedServer:
         while not self._stopping.wait(WATCH_S):
             self._kill_if_hung()
             if not self._alive():
-                kill_group(self.pid)  # stubs that wait for the dead server hold their GIL and cannot leave
+                self._kill()  # stubs that wait for the dead server hold their GIL and cannot leave
                 if not self._restart_server():
                     self._down.set()
                     break
@@ -292,7 +274,7 @@ class EmbeddedServer:
             if unread.stuck() and not self._stopping.is_set():
                 log.error("answers that nobody reads kept the server from taking jobs; starting it anew")
                 self._renewing.set()
-                kill_group(self.pid)
+                self._kill()
                 self._started().wait()
                 continue
             self._end_unloaded()
@@ -330,7 +312,7 @@ class EmbeddedServer:
     def _restart_server(self) -> bool:
         """Restart a Triton that crashed or that we ended; false if it stays down. Its jobs have failed."""
         run, status = self._folder(), self._started().returncode
-        if (run / process_registry.DRAIN).exists():
+        if self._triton is None or (run / process_registry.DRAIN).exists():
             return False
         self._lose(self.models)
         if not self._renewing.is_set():
@@ -345,10 +327,10 @@ class EmbeddedServer:
         unread_responses.forget_full(run)
         remove_unused(run, self._owner)
         try:
-            self._start_until_ready(self._stopping.is_set)
+            self._triton.start(self._stopping.is_set)
         except (HeartvoiceError, KeyboardInterrupt, OSError) as error:
             log.error("Triton was not started anew: %s", error)
-            kill_group(self.pid)
+            self._kill()
             return False
         self._renewing.clear()
         self._hung.clear()

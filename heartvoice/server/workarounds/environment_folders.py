@@ -2,13 +2,14 @@
 
 Fault (Triton 2.51): each Python backend makes an empty folder `/tmp/python_env_XXXXXX`, wherever TMPDIR is, and removes
     it only when the server ends by itself. After a kill, ours at a stop included, it stays.
-Does: nothing outside of the server says whose such a folder is, so its name is read from the server's memory when that
-    is ready or stopped, and kept in the run's folder. It goes with its run: at the stop, or after a kill at
-    the next start.
+Does: nothing outside of the server says whose such a folder is, so its name is read from the server's memory while that
+    starts, when it is ready and before it is killed, and kept in the run's folder. It goes with its run: at the stop,
+    or after a kill at the next start.
 Tried: no working directory, environment, argument, mapped or open file of the server or of its models' processes names
     the folders (17 processes, all of /proc). Their times do not tell servers apart that start together: the two of one
     server were made 0.27 s after it began. The place is a constant in the server.
-Test: `test_a_killed_server_leaves_nothing_after_the_next_start`, `test_a_folder_that_is_in_use_stays`
+Test: `test_a_killed_server_leaves_nothing_after_the_next_start`, `test_a_folder_that_is_in_use_stays`,
+    `test_a_start_that_is_given_up_leaves_no_folder`
 Delete when: the folders go with their process, or their place can be chosen.
 """
 
@@ -25,11 +26,23 @@ _BLOCK, _LONGEST = 2**20, 64
 _HEAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p .*\[heap\]$", re.MULTILINE)
 
 
-def remember(pid: int, run: Path) -> None:
-    """Record a server's folders, beside those of earlier ones; none where the system does not let us look."""
-    with contextlib.suppress(OSError):
-        found = {*recorded(run), *_in_heap(pid)}
-        (run / _FILE).write_text("\n".join(sorted(found)))
+class EnvironmentFolders:
+    """The folders of one run's servers."""
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._found_of = run, 0
+
+    def remember(self, pid: int) -> None:
+        """Record a server's folders, beside those of earlier ones; none where the system does not let us look."""
+        with contextlib.suppress(OSError):
+            if found := _in_heap(pid):
+                self._found_of = pid
+                (self._run / _FILE).write_text("\n".join(sorted({*recorded(self._run), *found})))
+
+    def look(self, pid: int) -> None:
+        """Record a server's folders unless that was done: it may crash while it starts. It makes them all at once."""
+        if pid != self._found_of:
+            self.remember(pid)
 
 
 def recorded(run: Path) -> list[str]:

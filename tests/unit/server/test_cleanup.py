@@ -14,6 +14,7 @@ import pytest
 from heartvoice import shm_regions
 from heartvoice.server import cleanup
 from heartvoice.server.workarounds import environment_folders
+from heartvoice.server.workarounds.environment_folders import EnvironmentFolders
 from heartvoice.server.workarounds.orphaned_regions import remove_unused
 from heartvoice.server.workarounds.region_permissions import restrict_permissions
 
@@ -99,9 +100,10 @@ def test_a_folder_that_is_in_use_stays(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
-        environment_folders.remember(process.pid, tmp_path)
+        names = EnvironmentFolders(tmp_path)
+        names.remember(process.pid)
         process.kill()
-    environment_folders.remember(process.pid, tmp_path)  # has ended: what was recorded stays
+    names.remember(process.pid)  # has ended: what was recorded stays
     environment_folders.remove(tmp_path)
     assert [folder.exists() for folder in folders] == [False, True, True]
     (used / "python").unlink()
