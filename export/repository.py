@@ -158,10 +158,10 @@ def _check_target(root: Path, weights: Weights, *, partial: bool) -> None:
     if foreign and not known & set(foreign):
         raise ExportError(f"{root}: holds {', '.join(foreign[:5])} and is no model repository; choose another folder")
     index = read_json(root / INDEX)
-    if partial and index and (index.get("preset"), index.get("weights")) != (weights.preset.name, weights.origin):
+    if partial and index and (index.get("preset"), index.get("weights")) != (weights.preset.name, weights.summary):
         raise ExportError(
             f"{root}: holds preset {index.get('preset')!r} with weights {index.get('weights')!r}; "
-            f"export all of {weights.preset.name!r} ({weights.origin}), or choose another folder"
+            f"export all of {weights.preset.name!r} ({weights.summary}), or choose another folder"
         )
 
 
@@ -303,7 +303,7 @@ class _Job:
                 "format": FORMAT,
                 "preset": preset.name,
                 "precision": precisions.pop() if len(precisions) == 1 else "mixed",
-                "weights": self.weights.origin,
+                "weights": self.weights.summary,
                 "sources": {network: self.hashes(network) for network in NETWORKS},
                 "origins": {network: self.weights.origin_of(network) for network in NETWORKS},
                 "licences": dict(self.weights.licences),

@@ -42,7 +42,7 @@ from heartvoice.config.presets import (
     SwiftF0Config,
     WavlmConfig,
 )
-from heartvoice.contracts.network_names import NETWORKS, SMALL_WORLD, Network
+from heartvoice.contracts.network_names import NETWORKS, RANDOM, SMALL_WORLD, Network
 from heartvoice.errors import CheckpointError
 from heartvoice.export import wheel_files
 from heartvoice.export.layout import network_sizes
@@ -80,15 +80,25 @@ class Weights:
         """Return the origin of a network's weights."""
         return self.published.get(network, self.origin)
 
+    @property
+    def summary(self) -> str:
+        """The origin of what makes songs, and the origin of the rest if that is another one."""
+        songs = self.origin_of("lm")
+        others = any(self.origin_of(network) == self.origin for network in NETWORKS)
+        return f"{songs}; the rest: {self.origin}" if others and songs != self.origin else songs
+
+    def random(self, *networks: Network) -> bool:
+        """Return whether one of these networks has random weights, so that its output is noise."""
+        return any(self.origin_of(network).startswith(RANDOM) for network in networks)
+
     def source(self, network: Network) -> TensorSource:
         """Open the checkpoint of a network."""
         return self.opened[network]()
 
     def hashes(self, network: Network) -> dict[str, str]:
         """Return the identity of a network's weights: sha256 of each file by name, or the seed."""
-        origin = self.origin_of(network)
-        if origin.startswith("random"):
-            return {"random": origin}
+        if self.random(network):
+            return {"random": self.origin_of(network)}
         return self.source(network).sha256()
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from heartvoice.export.weights import Weights
 
 DEFAULT_ROOT = Path("build/repository")
-_NOISE = "random weights: songs and voices are noise; the weights named below are real"
 MOVED_OPTIONS = {
     "--check": "heartvoice export check",
     "--lint": "heartvoice export lint",
@@ -350,6 +349,14 @@ def _weights(preset: Preset, folder: Path | None, seed: int | None, separator: P
     )
 
 
+def _noise(weights: Weights) -> str:
+    """Return what random weights make noise of; empty if nothing."""
+    from heartvoice.contracts.network_names import CONVERTER_NETWORKS
+
+    noise = {"songs": weights.random("lm", "codec"), "voices": weights.random(*CONVERTER_NETWORKS)}
+    return " and ".join(name for name, is_random in noise.items() if is_random)
+
+
 def _export(
     console: Console,
     weights: Weights,
@@ -361,8 +368,8 @@ def _export(
     from heartvoice.cli.export_progress import ExportBars, print_licences, progress_bars
     from heartvoice.export.repository import export_repository
 
-    if weights.origin.startswith("random"):
-        console.print(f"[yellow]{_NOISE}[/]")
+    if noise := _noise(weights):
+        console.print(f"[yellow]random weights: {noise} are noise; the weights named below are real[/]")
     print_licences(console, weights, only)
     with progress_bars(console) as progress:
         results = export_repository(

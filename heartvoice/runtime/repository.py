@@ -71,7 +71,9 @@ class Repository:
         """The refusal of an export that has another format number or none, with the command that replaces it."""
         found = index.get("format")
         version = "a newer version" if isinstance(found, int) and found > FORMAT else "an older version"
-        random = re.fullmatch(r"random seed=(\d+)", str(index.get("weights")))
+        # Earlier exports call all `weights` random where the converter alone is.
+        origin = index.get("origins", {}).get("lm", index.get("weights"))
+        random = re.fullmatch(rf"{RANDOM} seed=(\d+)", str(origin))
         weights = f"--random-weights {random[1]}" if random else "--weights DIR"
         return (
             f"{self.root}: exported by {version}: export again: "

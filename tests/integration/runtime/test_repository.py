@@ -62,6 +62,10 @@ def test_a_graph_that_is_another_is_refused(
         ({"format": FORMAT + 1}, "exported by a newer version: export again"),
         ({"format": str(FORMAT)}, "exported by an older version: export again"),
         ({"preset": "tiny", "weights": "random seed=3"}, "`heartvoice export --preset tiny --random-weights 3 --repo"),
+        (
+            {"preset": "demo", "weights": "random seed=0", "origins": {"lm": "demo weights: small"}},
+            "`heartvoice export --preset demo --weights DIR --repository ",
+        ),
         ({"preset": "oss-3b", "weights": "official"}, "`heartvoice export --preset oss-3b --weights DIR --repository "),
     ],
 )
