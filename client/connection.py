@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 
 from heartvoice.client.arguments import Pem
-from heartvoice.client.connection_errors import check_pem
 from heartvoice.client.deadlines import job_timeout_s
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.requests import JobRequest, with_reference
 from heartvoice.client.retries import RetryState
 from heartvoice.contracts.constants import MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError
+from heartvoice.pem_files import check_pair, check_pem
 
 READY_TIMEOUT_S = 5.0
 MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
@@ -107,7 +107,10 @@ class Connection:
             ("private_key", "PRIVATE KEY"),
             ("certificate_chain", "CERTIFICATE"),
         )
-        return grpc.ssl_channel_credentials(*(_read_pem(name, getattr(self, name), kind) for name, kind in pems))
+        contents = [_read_pem(name, getattr(self, name), kind) for name, kind in pems]
+        if isinstance(self.private_key, str | Path) and isinstance(self.certificate_chain, str | Path):
+            check_pair("private_key", Path(self.private_key), Path(self.certificate_chain))
+        return grpc.ssl_channel_credentials(*contents)
 
     def sung(self, request: JobRequest) -> JobRequest:
         """Return what the server is asked for: with a registry of one's own, a registered voice by its reference.
@@ -158,12 +161,14 @@ def read_token(path: str | Path | None) -> str:
         InvalidRequestError: the file cannot be read, or holds no token.
     """
     try:
-        text = os.environ.get(TOKEN_VARIABLE, "") if path is None else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"token: cannot read {str(path)!r}: {error}") from error
-    token = text.strip()
-    if not re.fullmatch(r"[!-~]*", token) or (path is not None and not token):
-        raise InvalidRequestError(f"token: expected one word, got {len(token)} characters of something else")
+        text = os.environ.get(TOKEN_VARIABLE, "") if path is None else Path(path).read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidRequestError(f"token_file: cannot read {str(path)!r}: {error.strerror}") from error
+    token, source = text.strip(), TOKEN_VARIABLE if path is None else f"token_file: {str(path)!r}"
+    if path is not None and not token:
+        raise InvalidRequestError(f"{source}: expected a token, got an empty file")
+    if not re.fullmatch(r"[!-~]*", token):
+        raise InvalidRequestError(f"{source}: expected one word, got {len(token)} characters of something else")
     return token
 
 

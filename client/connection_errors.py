@@ -79,7 +79,7 @@ _TLS: tuple[_Case, ...] = (
         r"Socket closed|Connection reset|handshake|EOF",
         ModelUnavailableError,
         "the server ended the TLS handshake: it may ask for a client's certificate, --private-key and "
-        "--certificate-chain",
+        "--certificate-chain, or refuse yours, if it has expired or is signed by an authority that it does not trust",
     ),
 )
 _PLAIN: tuple[_Case, ...] = (
@@ -105,24 +105,3 @@ def connection_error(url: str, details: str, *, secure: bool) -> HeartvoiceError
         if re.search(pattern, details):
             return kind(f"{url}: {text}")
     return ModelUnavailableError(f"{url}: no connection: {' '.join(details.split())}")
-
-
-def check_pem(field: str, content: bytes, wanted: str, where: str) -> None:
-    """Refuse a PEM that is empty or holds something else, such as a key in a certificate's place.
-
-    Args:
-        field: its name.
-        content: of the file.
-        wanted: "CERTIFICATE" or "PRIVATE KEY".
-        where: its path, for the message; "" for contents.
-
-    Raises:
-        InvalidRequestError: naming the field, what is wanted and what it holds.
-    """
-    found = re.findall(rb"-----BEGIN ([A-Z0-9 ]+)-----", content)
-    if any(label.decode().endswith(wanted) for label in found):
-        return
-    holds = f"one of {found[0].decode()}" if found else f"{len(content)} bytes without a PEM block"
-    swapped = "; private key and certificate chain may be swapped" if found and field != "root_certificates" else ""
-    got = f"{where!r}, " if where else ""
-    raise InvalidRequestError(f"{field}: expected a PEM of a {wanted.lower()}, got {got}{holds}{swapped}")

@@ -87,18 +87,15 @@ class Weights:
         others = any(self.origin_of(network) == self.origin for network in NETWORKS)
         return f"{songs}; the rest: {self.origin}" if others and songs != self.origin else songs
 
-    def random(self, *networks: Network) -> bool:
-        """Return whether one of these networks has random weights, so that its output is noise."""
-        return any(self.origin_of(network).startswith(RANDOM) for network in networks)
-
     def source(self, network: Network) -> TensorSource:
         """Open the checkpoint of a network."""
         return self.opened[network]()
 
     def hashes(self, network: Network) -> dict[str, str]:
         """Return the identity of a network's weights: sha256 of each file by name, or the seed."""
-        if self.random(network):
-            return {"random": self.origin_of(network)}
+        origin = self.origin_of(network)
+        if origin.startswith(RANDOM):
+            return {"random": origin}
         return self.source(network).sha256()
 
 

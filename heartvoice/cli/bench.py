@@ -123,7 +123,6 @@ def bench(
     check_installed(plots=plots is not None)
     plan = QUICK if quick else Plan(read_concurrency(concurrency), seconds, requests)
     chosen = list(only or Scenario)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import, because gRPC's log would mix with our lines
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from heartvoice.config.presets import PRESETS
     from heartvoice.loadtest.harness import RESULTS, Run

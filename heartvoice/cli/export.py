@@ -349,14 +349,6 @@ def _weights(preset: Preset, folder: Path | None, seed: int | None, separator: P
     )
 
 
-def _noise(weights: Weights) -> str:
-    """Return what random weights make noise of; empty if nothing."""
-    from heartvoice.contracts.network_names import CONVERTER_NETWORKS
-
-    noise = {"songs": weights.random("lm", "codec"), "voices": weights.random(*CONVERTER_NETWORKS)}
-    return " and ".join(name for name, is_random in noise.items() if is_random)
-
-
 def _export(
     console: Console,
     weights: Weights,
@@ -366,10 +358,11 @@ def _export(
     quantize: str | None,
 ) -> None:
     from heartvoice.cli.export_progress import ExportBars, print_licences, progress_bars
+    from heartvoice.contracts.network_names import NETWORKS, noise
     from heartvoice.export.repository import export_repository
 
-    if noise := _noise(weights):
-        console.print(f"[yellow]random weights: {noise} are noise; the weights named below are real[/]")
+    if made := noise({network: weights.origin_of(network) for network in NETWORKS}):
+        console.print(f"[yellow]random weights: {made} are noise; the weights named below are real[/]")
     print_licences(console, weights, only)
     with progress_bars(console) as progress:
         results = export_repository(

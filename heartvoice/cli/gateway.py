@@ -91,7 +91,6 @@ def gateway(
     require("gateway", "prometheus_client", "grpc_reflection")
     if options.registry is not None:
         require("trust", "cryptography")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; our own log has the relevant events
     from heartvoice.gateway.server import run
 
     _log_to(options.access_log)

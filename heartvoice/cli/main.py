@@ -78,6 +78,8 @@ class LazyGroup(TyperGroup):
         """Import the requested command."""
         if cmd_name not in LAZY_COMMANDS:
             return None
+        if cmd_name != "serve":  # whose server inherits it
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import; gRPC's log would mix with our lines
         module, name = LAZY_COMMANDS[cmd_name]
         found = getattr(importlib.import_module(module), name)
         app = found

@@ -168,7 +168,6 @@ class ServerChoice:
         Raises:
             InvalidRequestError: the server of `--serve` would refuse a job.
         """
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read on import, because gRPC's log would mix with our lines
         from heartvoice.client.sync import Client
 
         try:

@@ -158,7 +158,7 @@ def check_installed(*, embedded: bool = True) -> None:
 
 
 def _announce(triton: EmbeddedServer, repository: ModelRepository, signing: KeysChoice, json_output: bool) -> None:
-    from heartvoice.contracts.network_names import describe
+    from heartvoice.contracts.network_names import describe, noise
     from heartvoice.log_format import timestamp
 
     index = repository.index
@@ -184,9 +184,12 @@ def _announce(triton: EmbeddedServer, repository: ModelRepository, signing: Keys
     if triton.options.watermark_key is None:
         typer.echo(f"{timestamp()} songs are not watermarked: no --watermark-key")
     if repository.random_weights:
-        real = describe(index["origins"], random=False)
-        but = f", but for {real}" if real else ""
-        typer.echo(f"{timestamp()} weights are {index['weights']}{but}: songs will be noise")
+        real, made = describe(index["origins"], random=False), noise(index["origins"])
+        typer.echo(
+            f"{timestamp()} weights of {describe(index['origins'], random=True)} are random"
+            + (f": {made} are noise" if made else "")
+            + (f"; those of {real} are not" if real else "")
+        )
     sys.stdout.flush()
 
 

@@ -43,3 +43,15 @@ def describe(origins: Mapping[str, str], *, random: bool) -> str:
     """
     names = [name for name in TITLES if name in origins and origins[name].startswith(RANDOM) == random]
     return ", ".join(TITLES[name] if random else f"{TITLES[name]} ({origins[name]})" for name in names)
+
+
+def noise(origins: Mapping[str, str]) -> str:
+    """Return what random weights make noise of: "songs", "voices", "songs and voices" or "".
+
+    Args:
+        origins: of the weights, by network.
+    """
+    makers = {"songs": ("lm", "codec"), "voices": CONVERTER_NETWORKS}
+    return " and ".join(
+        made for made, names in makers.items() if any(origins.get(name, "").startswith(RANDOM) for name in names)
+    )

@@ -22,6 +22,7 @@ from heartvoice.gateway.authentication import ANONYMOUS, Tokens, certificate_nam
 from heartvoice.gateway.options import GatewayOptions
 from heartvoice.gateway.proxy import Proxy
 from heartvoice.gateway.registered_voices import RegisteredVoices
+from heartvoice.pem_files import check_pair, check_pem, why_invalid_now
 
 log = logging.getLogger(__name__)
 
@@ -208,13 +209,21 @@ def _versions(paths: list[Path]) -> list[tuple[int, int]]:
 def _read_certificates(options: GatewayOptions) -> Any:
     if options.private_key is None or options.certificate is None:
         raise InvalidRequestError("--certificate and --private-key: expected both")
+    key, chain = options.private_key, options.certificate
     try:
-        if options.private_key.stat().st_mode & 0o007:
-            log.warning("%s: every user of this host can read the private key", options.private_key)
-        pair = (options.private_key.read_bytes(), options.certificate.read_bytes())
+        if key.stat().st_mode & 0o007:
+            log.warning("%s: every user of this host can read the private key", key)
+        pair = (key.read_bytes(), chain.read_bytes())
         roots = options.client_roots.read_bytes() if options.client_roots else None
     except OSError as error:
         raise InvalidRequestError(f"certificate: cannot read {error.filename!r}: {error.strerror}") from error
+    check_pem("--private-key", pair[0], "PRIVATE KEY", str(key))
+    check_pem("--certificate", pair[1], "CERTIFICATE", str(chain))
+    if roots is not None:
+        check_pem("--client-roots", roots, "CERTIFICATE", str(options.client_roots))
+    check_pair("--private-key", key, chain)  # else gRPC says that the port cannot be bound
+    if why := why_invalid_now(key, chain):
+        log.warning("%s: the certificate %s: callers will refuse it; renew it, it is read again", chain, why)
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 

@@ -182,6 +182,8 @@ class Certificates:
     other_root: Path
     client_elsewhere: Path
     """A certificate for another host, of the client's key."""
+    server_expired: Path
+    """One of the server's key that was valid until yesterday."""
 
 
 @pytest.fixture(scope="session")
@@ -207,5 +209,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         "x509", "-req", "-in", "client.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial",
         "-days", "30", "-extfile", "elsewhere.cnf", "-out", "elsewhere.pem",
     )  # fmt: skip
-    names = ("root.pem", "server.key", "server.pem", "client.key", "client.pem", "other_root.pem", "elsewhere.pem")
+    openssl(
+        "x509", "-req", "-in", "server.csr", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial",
+        "-days", "-1", "-extfile", "san.cnf", "-out", "expired.pem",
+    )  # fmt: skip
+    names = (
+        "root.pem", "server.key", "server.pem", "client.key", "client.pem", "other_root.pem", "elsewhere.pem",
+        "expired.pem",
+    )  # fmt: skip
     return Certificates(*(folder / name for name in names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -78,19 +77,6 @@ def test_export_reports_every_graph(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "heartcodec_condition: 0.1 MB in" in result.output
     assert "differs from PyTorch by" in result.output
-
-
-def test_only_what_random_weights_are_for_is_called_noise(tmp_path: Path) -> None:
-    releases.write_release(tmp_path / "weights")
-    result = run(
-        "--preset", "tiny", "--weights", tmp_path / "weights", "--repository", tmp_path / "r", "--only", "vocoder"
-    )
-    assert result.exit_code == 0, result.output
-    assert "random weights: voices are noise; the weights named below are real" in result.output
-    index = json.loads((tmp_path / "r/repository.json").read_text())
-    assert index["weights"] == "tiny weights: a small procedural world, not HeartMuLa's; the rest: random seed=0"
-    result = run("--random-weights", "0", "--repository", tmp_path / "random", "--only", "vocoder")
-    assert "random weights: songs and voices are noise" in result.output
 
 
 def test_licences_are_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

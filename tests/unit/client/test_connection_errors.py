@@ -40,6 +40,7 @@ def servers(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
             "tls": stack.enter_context(running(server.url, **tls)),
             "mutual": stack.enter_context(running(server.url, client_roots=certificates.root, **tls)),
             "tokens": stack.enter_context(running(server.url, tokens=tokens)),
+            "expired": stack.enter_context(running(server.url, **{**tls, "certificate": certificates.server_expired})),
         }
         yield {"plain": server.url, "elsewhere": elsewhere.url, "nobody": "127.0.0.1:1"} | {
             name: gateway.url for name, gateway in made.items()
@@ -60,13 +61,21 @@ CASES: dict[str, tuple[str, dict[str, str], type[HeartvoiceError], str]] = {
     ),
     "of two pairs": (
         "mutual", {"root_certificates": "root", "private_key": "server_key", "certificate_chain": "client"}, INVALID,
-        "the private key must belong to the certificate chain",
+        "private_key: '.*server.key' does not belong to '.*client.pem'",
     ),
     "a key as roots": ("tls", {"root_certificates": "server_key"}, INVALID, "root_certificates: expected a PEM"),
     "roots missing": ("tls", {"root_certificates": "missing"}, INVALID, "root_certificates: cannot read"),
     "roots empty": ("tls", {"root_certificates": "empty"}, INVALID, "got '.*empty', 0 bytes without a PEM block"),
+    "expired": ("expired", {"root_certificates": "root"}, MISSING, "has expired or is not valid yet: renew it"),
+    "refused certificate": (
+        "mutual", {"root_certificates": "root", "private_key": "server_key", "certificate_chain": "server_expired"},
+        UNAVAILABLE, "or refuse yours, if it has expired",
+    ),
     "no token": ("tokens", {}, MISSING, "give your token by HEARTVOICE_TOKEN, or --token-file FILE"),
     "wrong token": ("tokens", {"token_file": "wrong"}, MISSING, "the token is not known here; give your token by"),
+    "empty token": ("tokens", {"token_file": "empty"}, INVALID, "token_file: '.*empty': expected a token, got an em"),
+    "no token file": ("tokens", {"token_file": "missing"}, INVALID, "token_file: cannot read '.*missing': No such"),
+    "binary token": ("tokens", {"token_file": "binary"}, INVALID, "token_file: '.*binary': expected one word, got 3"),
     "no name": ("nosuchhost.invalid:8001", {}, UNAVAILABLE, "the host's name is not known"),
     "no socket": ("unix:/nonexistent/socket", {}, UNAVAILABLE, "there is no such socket"),
     "no port": ("127.0.0.1", {}, INVALID, "url: expected host:port .*, got '127.0.0.1' without a port"),
@@ -77,7 +86,8 @@ def options_of(case: str, certificates: Certificates, folder: Path) -> dict[str,
     """The options of a case with the paths of their files."""
     (folder / "empty").touch()
     (folder / "wrong").write_text("hv_wrong")
-    files: dict[str, Any] = {name: folder / name for name in ("missing", "empty", "wrong")} | vars(certificates)
+    (folder / "binary").write_bytes(b"\xff\x00\xfe")
+    files = {name: folder / name for name in ("missing", "empty", "wrong", "binary")} | vars(certificates)
     return {name: files[value] if value else True for name, value in CASES[case][1].items()}
 
 
@@ -113,7 +123,7 @@ def test_the_command_prints_one_line_and_exits_by_the_class(
     url = servers.get(server, server)
     result = heartvoice("song", "--lyrics", "la", "--url", url, "--timeout", "60", *options, "--output", "made.wav")
     assert result.exit_code == codes_of(kind).exit_code
-    assert re.search(re.sub("^(private_key|root_certificates):", in_options, message), result.stderr)
+    assert re.search(re.sub("^(private_key|root_certificates|token_file):", in_options, message), result.stderr)
     assert result.stderr.count("\n") == 1
     assert not (folder / "made.wav").exists()
 
