@@ -187,7 +187,7 @@ def test_a_token_never_crosses_the_network_in_plain_text(
     assert "secret" not in str(caught.value)
     for text in ("", "two words", "umläut"):
         (tmp_path / "token").write_text(text, encoding="utf-8")
-        with pytest.raises(InvalidRequestError, match="expected (one word|a token)"):
+        with pytest.raises(InvalidRequestError, match=r"expected (one word|a token)"):
             caller.call("server_ready", "127.0.0.1:1", {"token_file": tmp_path / "token"})
     with pytest.raises(InvalidRequestError, match="token_file: cannot read"):
         caller.call("server_ready", "127.0.0.1:1", {"token_file": tmp_path / "missing"})
