@@ -20,6 +20,7 @@ from heartvoice.checkpoints.official import (
     NAMES,
     RMVPE,
     ROFORMER_LICENCE,
+    SEED_VC,
     SONG_LICENCE,
     SPEAKER_LICENCES,
     TOKENIZER,
@@ -27,6 +28,7 @@ from heartvoice.checkpoints.official import (
 )
 from heartvoice.config.presets import (
     SEPARATORS,
+    TRAINED_CONVERTERS,
     AnySeparator,
     AnySpeaker,
     CampplusConfig,
@@ -278,11 +280,12 @@ def official_weights(folder: Path, preset: Preset, separator: Path | None = None
 
 
 def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None = None) -> Weights:
-    """Open the weights of language model and codec, and of htdemucs; other networks are published ones, or random.
+    """Open the weights of language model and codec, htdemucs and converter; the rest is published, or random.
 
     Args:
-        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`, and if the
-            preset's separator is htdemucs, `demucs/`.
+        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`, if the
+            preset's separator is htdemucs, `demucs/`, and if the converter is trained, what `open_converter` reads and
+            `campplus/`.
         preset: as for `official_weights`.
         seed: of the random weights.
         separator: as for `random_weights`.
@@ -295,6 +298,12 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
     if isinstance(preset.separator, SeparatorConfig):
         found, sources["separator"] = open_separator(folder / "demucs", preset.separator)
         sized = replace(sized, separator=found)
+    if preset.name in TRAINED_CONVERTERS and (folder / SEED_VC).is_dir():
+        svc_sizes, style_sizes = TRAINED_CONVERTERS[preset.name]
+        svc_sizes, converter = open_converter(folder, svc_sizes)
+        with _belonging(folder):
+            sized = replace(sized, svc=svc_sizes, style=style_sizes)
+        sources |= {**converter, "svc_style": _campplus(folder, style_sizes)}
     for network, source in sources.items():
         verify(source, network_sizes(sized, network))
     drawn = random_weights(sized, seed, separator)

@@ -40,7 +40,7 @@ DEMUCS_LICENCE = (
     "scientific use (not under the code's MIT licence, says its author in facebookresearch/demucs issue 327)"
 )
 SONG_LICENCE = "Apache-2.0 (heartvoice: trained on synthetic songs by train/demo)"
-"""Of the preset `demo`'s language model and codec."""
+"""Of the preset `demo`'s trained networks."""
 NAMES: Mapping[Network, str] = {
     "svc_cfm": "Seed-VC",
     "svc_regulator": "Seed-VC",

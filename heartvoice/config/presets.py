@@ -32,11 +32,37 @@ from heartvoice.config.voice import (
 from heartvoice.errors import CheckpointError
 
 __all__ = [
-    "F0S", "FLAVOURS", "PRESETS", "SEPARATORS", "SPEAKERS", "AnyF0", "AnySeparator", "AnySpeaker", "BigvganConfig",
-    "CampplusConfig", "DitConfig", "EcapaConfig", "GenerationIds", "HeartCodecConfig", "HeartMuLaConfig", "Preset",
-    "RegulatorConfig", "RmvpeConfig", "RoformerConfig", "SeparatorConfig", "SpeakerConfig", "SpleeterConfig",
-    "SvcConfig", "SwiftF0Config", "TransformerConfig", "WavlmConfig", "WhisperConfig", "htdemucs_of",
-    "separator_sizes", "with_separator",
+    "F0S",
+    "FLAVOURS",
+    "PRESETS",
+    "SEPARATORS",
+    "SPEAKERS",
+    "TRAINED_CONVERTERS",
+    "AnyF0",
+    "AnySeparator",
+    "AnySpeaker",
+    "BigvganConfig",
+    "CampplusConfig",
+    "DitConfig",
+    "EcapaConfig",
+    "GenerationIds",
+    "HeartCodecConfig",
+    "HeartMuLaConfig",
+    "Preset",
+    "RegulatorConfig",
+    "RmvpeConfig",
+    "RoformerConfig",
+    "SeparatorConfig",
+    "SpeakerConfig",
+    "SpleeterConfig",
+    "SvcConfig",
+    "SwiftF0Config",
+    "TransformerConfig",
+    "WavlmConfig",
+    "WhisperConfig",
+    "htdemucs_of",
+    "separator_sizes",
+    "with_separator",
 ]  # fmt: skip
 
 
@@ -283,7 +309,7 @@ DEMO_LM = HeartMuLaConfig(
 """The language model of the trained miniature (`train.demo`)."""
 DEMO_IDS = GenerationIds(text_bos_id=2, text_eos_id=3, audio_eos_id=1025)
 SONG_PRESETS = frozenset({"demo"})
-"""Presets of which only language model and codec are trained; their other networks are published ones, or random."""
+"""Presets whose language model and codec are trained, perhaps the converter, too; the rest is published, or random."""
 
 DEMO_CODEC = HeartCodecConfig(
     dim=128,
@@ -306,6 +332,23 @@ DEMO_CODEC = HeartCodecConfig(
 )
 """The codec of the trained miniature, 7.1 M values."""
 
+DEMO_SVC = SvcConfig(
+    whisper=WhisperConfig(d_model=128, encoder_layers=3, encoder_attention_heads=2, encoder_ffn_dim=384),
+    regulator=RegulatorConfig(channels=192, in_channels=128),
+    dit=DitConfig(hidden_dim=192, num_heads=3, depth=5, in_channels=80, content_dim=192, style_dim=16),
+    vocoder=BigvganConfig(
+        num_mels=80,
+        upsample_rates=(1, 2, 4, 8, 8),
+        upsample_kernel_sizes=(1, 4, 8, 16, 16),
+        upsample_initial_channel=256,
+        resblock_kernel_sizes=(11,),
+        resblock_dilation_sizes=((9, 1),),
+    ),
+)
+"""The converter of the trained miniature. Its vocoder's first stage stays at the rate of the mel frames."""
+DEMO_STYLE = CampplusConfig(embedding=16, head_channels=8, init_channels=32, growth=16, bottleneck=32, blocks=(3, 4, 3))
+TRAINED_CONVERTERS: dict[str, tuple[SvcConfig, CampplusConfig]] = {"demo": (DEMO_SVC, DEMO_STYLE)}
+"""Sizes of converter and style encoder by preset, for weights that have them; without, they are the preset's."""
 _DEMO = Preset(name="demo", lm=DEMO_LM, codec=DEMO_CODEC, svc=_TINY.svc, style=_TINY.style, ids=DEMO_IDS)
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_TINY, _MID, _DEMO, _OSS_3B)}

@@ -1,4 +1,4 @@
-"""Trains the demo preset's networks and measures them.
+r"""Trains the demo preset's networks and measures them.
 
     python -m train.demo all --folder build/demo
 
@@ -12,7 +12,16 @@ does, in this order and the first side by side with the next two, what these do:
 
     python -m train.demo separator --state build/demo/separator --output build/demo/weights
 
-trains a separator for songs of the world. Each command says more by --help.
+trains a separator for songs of the world, and
+
+    python -m train.demo content --state build/demo/content --output build/demo/weights
+    python -m train.demo style --state build/demo/style --output build/demo/weights
+    python -m train.demo conversion --content build/demo/content --state build/demo/conversion \
+        --output build/demo/weights
+    python -m train.demo vocoder --state build/demo/vocoder --output build/demo/weights
+    python -m train.demo evaluate-converter --weights build/demo/weights
+
+a converter, and measure it. Each command says more by --help.
 """
 
 from __future__ import annotations
@@ -21,6 +30,7 @@ import argparse
 import sys
 
 from train.demo import codec_commands, everything, separator_command
+from train.demo.converter import command as converter
 from train.demo.lm import command as lm
 from train.frame.command import run
 
@@ -34,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     lm.add(commands)
     codec_commands.add(commands)
     separator_command.add(commands)
+    converter.add(commands)
     everything.add(commands)
     return made
 

@@ -14,8 +14,8 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-from heartvoice.checkpoints.official import SPEAKER_LICENCES
-from heartvoice.config.presets import PRESETS, SPEAKERS, CampplusConfig, GenerationIds
+from heartvoice.checkpoints.official import SONG_LICENCE, SPEAKER_LICENCES
+from heartvoice.config.presets import PRESETS, SPEAKERS, TRAINED_CONVERTERS, CampplusConfig, GenerationIds
 from heartvoice.contracts.network_names import NETWORKS
 from heartvoice.errors import CheckpointError
 from heartvoice.export import layout
@@ -126,6 +126,18 @@ def test_weights_of_songs_alone_take_the_rest_published_or_random(release: Path,
     edit(root / "HeartCodec-oss/config.json", num_layers=2)
     with pytest.raises(CheckpointError, match=r"missing .*transformer_blocks\.1"):
         song_weights(root, PRESETS["tiny"], 5)
+
+
+def test_weights_of_songs_have_a_trained_converter_if_the_folder_has_one(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRAINED_CONVERTERS, "tiny", (SVC, PRESET.style))
+    weights = song_weights(release, PRESETS["tiny"], 5)
+    assert (weights.preset.svc, weights.preset.style) == (SVC, PRESET.style)
+    for network in ("svc_content", "svc_regulator", "svc_cfm", "svc_style", "vocoder"):
+        assert weights.origin_of(network) == "tiny weights: a small procedural world, not HeartMuLa's"
+        assert weights.licences[network] == SONG_LICENCE
+    assert "spleeter" in weights.origin_of("separator")
 
 
 @pytest.mark.parametrize(
