@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from heartvoice.client import AudioChunk, Client
+from heartvoice.client.connection import LOOKAHEAD_BYTES
 from heartvoice.errors import InvalidRequestError, RequestCancelledError
-from tests.fakes.server import FakeServer, endless_song, error_response, samples, scripted, silent_song
+from tests.fakes.server import FakeServer, audio, endless_song, error_response, samples, scripted, silent_song
+from tests.support.distant import distant
 
 
 def close_once_asked(server: FakeServer, client: Client) -> None:
@@ -121,3 +125,23 @@ def test_bad_connection_arguments_are_refused(arguments: dict[str, object], text
     with pytest.raises(InvalidRequestError) as caught:
         Client(**arguments)  # type: ignore[arg-type]
     assert str(caught.value).startswith(text)
+
+
+def test_a_fast_stream_waits_for_a_slow_reader(server: FakeServer) -> None:
+    """A way with a delay stands for a busy machine; gRPC's default took 276 MB ahead on it."""
+    n_samples, n_read, sent = 250_000, 60, [0]
+
+    def fast_song(request: Any, context: Any) -> Iterator[Any]:
+        for start in range(0, 400 * n_samples, n_samples):
+            yield audio(start, n_samples)
+            sent[0] += 1
+
+    server.song = fast_song
+    with distant(server.url, delay_s=0.05) as url, Client(url) as client:
+        stream = client.stream(lyrics="la")
+        for _ in range(n_read):
+            next(stream)
+        time.sleep(1.0)  # time for whatever it takes ahead
+        ahead = (sent[0] - n_read) * n_samples * 2 * 4
+        assert ahead <= LOOKAHEAD_BYTES + 3 * n_samples * 2 * 4, "more is held than is allowed and under way"
+        stream.close()
