@@ -14,7 +14,7 @@ _BLOCK = 2**18
 
 @contextmanager
 def distant(url: str, delay_s: float) -> Iterator[str]:
-    """Yield an address from which one connection to `url` takes `delay_s` more in each direction."""
+    """Yield an address from which connections to `url` take `delay_s` more in each direction."""
     host, port = url.rsplit(":", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_connect, args=(listener, (host, int(port)), delay_s), daemon=True).start()
@@ -22,12 +22,16 @@ def distant(url: str, delay_s: float) -> Iterator[str]:
 
 
 def _connect(listener: socket.socket, server: tuple[str, int], delay_s: float) -> None:
-    caller, _ = listener.accept()
-    there = socket.create_connection(server)
-    for source, target in ((caller, there), (there, caller)):
-        blocks = queue.Queue[tuple[float, bytes]]()
-        threading.Thread(target=_receive, args=(source, blocks), daemon=True).start()
-        threading.Thread(target=_send, args=(target, blocks, delay_s), daemon=True).start()
+    while True:
+        try:
+            caller, _ = listener.accept()
+        except OSError:
+            return  # closed
+        there = socket.create_connection(server)
+        for source, target in ((caller, there), (there, caller)):
+            blocks = queue.Queue[tuple[float, bytes]]()
+            threading.Thread(target=_receive, args=(source, blocks), daemon=True).start()
+            threading.Thread(target=_send, args=(target, blocks, delay_s), daemon=True).start()
 
 
 def _receive(source: socket.socket, blocks: queue.Queue[tuple[float, bytes]]) -> None:

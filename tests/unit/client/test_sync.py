@@ -137,7 +137,7 @@ def test_a_fast_stream_waits_for_a_slow_reader(server: FakeServer) -> None:
             sent[0] += 1
 
     server.song = fast_song
-    with distant(server.url, delay_s=0.05) as url, Client(url) as client:
+    with distant(server.url, delay_s=0.03) as url, Client(url) as client:
         stream = client.stream(lyrics="la")
         for _ in range(n_read):
             next(stream)
