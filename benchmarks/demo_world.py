@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from benchmarks.separators import separate, spleeter_stage
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_judges, open_tiny_en
 from heartvoice.config.presets import SEPARATORS, SpleeterConfig
 from heartvoice.contracts.constants import F0_RATE_HZ, SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.evaluation.lyric_text import lyric_words, words
 from heartvoice.evaluation.lyrics import LyricJudge, lyric_error
+from heartvoice.judges.opening import open_judges, open_tiny_en
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.loadtest.signals import score as score_f0
 from train.demo import harmony, layout, tables

@@ -35,13 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_lyric_judge, open_tiny_en
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk
 from heartvoice.evaluation.lyric_text import lyric_words, words
 from heartvoice.evaluation.lyrics import LyricJudge, lyric_error
 from heartvoice.evaluation.measures import si_sdr_db
 from heartvoice.evaluation.transcriber import Heard
+from heartvoice.judges.opening import open_lyric_judge, open_tiny_en
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.runtime.networks import LocalNetworks

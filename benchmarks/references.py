@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.levels import heard, loudness_levels
-from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.evaluation.judges import Judges
+from heartvoice.judges.opening import open_judges
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.stages.calibration import CALIBRATIONS
 from heartvoice.stages.f0 import heard_contour, median_hz

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from benchmarks.references import recordings
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
 from heartvoice.evaluation.judges import CAMPPLUS, ECAPA, RESEMBLYZER, WAVLM
+from heartvoice.judges.opening import open_judges
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.stages.speaker import SpeakerStage
 from tests.support.voice_bank import SONGS, singing, spoken

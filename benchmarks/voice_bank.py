@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.constants import SPEECH_RATE_HZ
+from heartvoice.judges.opening import open_judges
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.loadtest.signals import score
 from tests.support import voice_bank

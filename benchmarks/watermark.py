@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from heartvoice.audio.dsp import resample
 from heartvoice.audio.loudness import Loudness
-from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ
+from heartvoice.judges.opening import open_judges
 from heartvoice.loadtest.harness import RESULTS, Run
 from heartvoice.watermark import Evidence, detect, mark, payload_of
 from train.demo.renderer import Renderer

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from heartvoice.client.stems import Stems
     from heartvoice.client.sync import Client
     from heartvoice.client.transport import Transport
+    from heartvoice.client.voices import Voices
 
 __all__ = [
     "AsyncClient",
@@ -60,6 +61,7 @@ __all__ = [
     "StemsMessage",
     "StemsReport",
     "Transport",
+    "Voices",
     "as_recording",
 ]
 
@@ -74,6 +76,7 @@ _MODULES = {
     "Stems": "heartvoice.client.stems",
     "as_recording": "heartvoice.client.recordings",
     "Transport": "heartvoice.client.transport",
+    "Voices": "heartvoice.client.voices",
     **dict.fromkeys(
         ("ConnectionArguments", "CoverArguments", "RenderArguments", "RenderCoverArguments", "SongArguments"),
         "heartvoice.client.arguments",

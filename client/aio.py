@@ -24,6 +24,7 @@ from heartvoice.client.recordings import RecordingLike, as_recording
 from heartvoice.client.registered_voices import RegisteredVoice
 from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
+from heartvoice.contracts.field_checks import VOICE_LIMITS_S
 
 
 class AsyncClient(AsyncBaseClient):
@@ -157,6 +158,13 @@ class AsyncClient(AsyncBaseClient):
         checked = await asyncio.to_thread(as_recording, recording)
         with caller_names(input_names(checked)):
             return await self._infer(wire.encode_embed(checked, reference_check), timeout_s, wire.decode_embed)
+
+    async def forget_voice(self, voice: RecordingLike, *, timeout_s: float | None = None) -> int:
+        """Have the server forget what it keeps of a voice; see `Client.forget_voice`."""
+        checked = await asyncio.to_thread(as_recording, voice, field="voice", limits_s=VOICE_LIMITS_S)
+        message = wire.encode_forget(checked)
+        async with aclosing(self._stream(message, wire.forget_stream(), timeout_s, events=False)) as stream:
+            return sum([report.forgotten async for report in stream])
 
     async def _whole(
         self, request: JobRequest, timeout_s: float | None, on_event: Callable[[Event], None] | None

@@ -17,8 +17,8 @@ from heartvoice.client.registered_voices import RegisteredVoice
 from heartvoice.client.requests import CoverRequest, JobRequest, SongRequest, as_singer
 from heartvoice.contracts.encoding import encode_text
 from heartvoice.contracts.field_checks import check_codes, read_consent, read_lyrics, read_tags
-from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, with_voice_ids
-from heartvoice.contracts.settings import COVER_SETTINGS
+from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, SVC, with_voice_ids
+from heartvoice.contracts.settings import COVER_SETTINGS, FORGET
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, Setting
 from heartvoice.contracts.validation import check_request
 from heartvoice.errors import InvalidRequestError, UnknownSettingError
@@ -75,6 +75,15 @@ def embed_inputs(recording: Recording, reference_check: str | None = None) -> di
     if reference_check is not None:
         arrays["reference_check"] = _text("reference_check", reference_check)
     return _checked(SPEAKER_ENCODER, arrays)
+
+
+def forget_inputs(voice: Recording) -> dict[str, Array]:
+    """The checked tensors of a request to `svc` to forget the voice of this reference.
+
+    Raises:
+        InvalidRequestError: naming the field, its limit and the value.
+    """
+    return _checked(SVC, {**voice.inputs(VOICE_NAMES), FORGET.name: np.array([True])})
 
 
 def as_sources(sources: Sequence[str] | str) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ __all__ = [
     "CodesChunk",
     "Embedding",
     "Event",
+    "ForgetReport",
     "Message",
     "Report",
     "Song",
@@ -201,6 +202,14 @@ class Embedding:
             got = f"{self.encoder} {list(self.vector.shape)} and {other.encoder} {list(other.vector.shape)}"
             raise InvalidRequestError(f"embeddings: expected two of the same encoder, got {got}")
         return _cosine(self.vector, other.vector)
+
+
+@dataclass(frozen=True)
+class ForgetReport:
+    """What a server that was told to forget a voice has dropped."""
+
+    forgotten: int
+    """Entries that it had kept of the voice: one for each prompt's length."""
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

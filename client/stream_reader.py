@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from heartvoice.client import wire
 from heartvoice.client.deadlines import ProgressWatch
-from heartvoice.client.messages import Chunk, Event, Report, StemsReport
+from heartvoice.client.messages import Chunk, Event, ForgetReport, Report, StemsReport
 from heartvoice.client.resumption import Resumption
 from heartvoice.errors import EngineError
 
@@ -39,7 +39,7 @@ class StreamReader(Generic[M]):
         """True if the server has answered with anything but a refusal."""
         self._progress = ProgressWatch(self._name)
         self._next = dict.fromkeys(spec.payloads, 0)
-        self._main = next(iter(spec.payloads))
+        self._main = next(iter(spec.payloads), "")
         self._sizes: dict[str, tuple[int, ...]] = {}
         self._reported = False
         self._final = False
@@ -70,6 +70,8 @@ class StreamReader(Generic[M]):
         elif isinstance(message, Report | StemsReport):
             self._reported = True
             self._check_report(message)
+        elif isinstance(message, ForgetReport):
+            self._reported = True
 
     def _advance(self, chunk: Chunk) -> None:
         name, sizes = chunk.output, chunk.payload.shape[:-1]
@@ -100,9 +102,10 @@ class StreamReader(Generic[M]):
         Raises:
             EngineError: it ended early.
         """
-        got = self._next[self._main]
-        needed = ((self._main.lower(), got), ("report", self._reported), ("final response", self._final))
-        missing = [name for name, present in needed if not present]
+        got = self._next.get(self._main, 0)
+        needed = {name.lower(): got for name in (self._main,) if name}
+        needed |= {"report": self._reported, "final response": self._final}
+        missing = [name for name, present in needed.items() if not present]
         if missing:
             ended = f"the stream ended after {got} samples without its {' and '.join(missing)}"
             raise EngineError(f"{self._name}: {ended}")

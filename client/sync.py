@@ -22,7 +22,8 @@ from heartvoice.client.recordings import RecordingLike, as_recording
 from heartvoice.client.registered_voices import RegisteredVoice
 from heartvoice.client.requests import JobRequest, SongRequest, as_cover, as_request
 from heartvoice.client.stems import Stems
-from heartvoice.contracts.field_checks import SPEECH_LIMITS_S
+from heartvoice.client.voices import Voices
+from heartvoice.contracts.field_checks import SPEECH_LIMITS_S, VOICE_LIMITS_S
 
 
 class Client(BaseClient):
@@ -40,6 +41,11 @@ class Client(BaseClient):
     * RequestCancelledError: `close` was called, or the server cancelled.
     * EngineError: the server failed, or broke the protocol.
     """
+
+    @property
+    def voices(self) -> Voices:
+        """The registered voices of `registry` and `owner` on this machine. A purge has the server forget the voice."""
+        return Voices(self._connection.registry, self._connection.owner, forget=self.forget_voice)
 
     def stream(
         self,
@@ -210,6 +216,25 @@ class Client(BaseClient):
         checked = as_recording(recording, limits_s=SPEECH_LIMITS_S)
         with caller_names(input_names(checked)):
             return self._infer(wire.encode_embed(checked, reference_check), timeout_s, wire.decode_embed)
+
+    def forget_voice(self, voice: RecordingLike, *, timeout_s: float | None = None) -> int:
+        """Have the server forget what it keeps of a voice in memory, and return how many entries that was.
+
+        Jobs in progress go on with what they have; what they make of the voice in the next hour is not kept. A gateway
+        refuses it: tell the server behind it. `voices.purge` calls this.
+
+        Args:
+            voice: the reference that songs were asked for with, as the same file or samples.
+            timeout_s: None is the client's own.
+
+        Raises:
+            ModelMissingError: the server converts no voices.
+        """
+        checked = as_recording(voice, field="voice", limits_s=VOICE_LIMITS_S)
+        with closing(
+            self._stream(wire.encode_forget(checked), wire.forget_stream(), timeout_s, events=False)
+        ) as stream:
+            return sum(report.forgotten for report in stream)
 
     def _job(self, request: JobRequest, timeout_s: float | None, events: bool) -> Generator[Message, None, None]:
         request = self._connection.sung(request)

@@ -15,13 +15,14 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from heartvoice import errors
-from heartvoice.client.inputs import as_sources, embed_inputs, job_inputs, render_inputs, stems_inputs
+from heartvoice.client.inputs import as_sources, embed_inputs, forget_inputs, job_inputs, render_inputs, stems_inputs
 from heartvoice.client.messages import (
     Array,
     AudioChunk,
     CodesChunk,
     Embedding,
     Event,
+    ForgetReport,
     Message,
     Report,
     StemsChunk,
@@ -32,7 +33,7 @@ from heartvoice.client.recordings import Recording
 from heartvoice.client.requests import CoverRequest, JobRequest
 from heartvoice.contracts.constants import MAX_FILE_BYTES, MIX_STEM_NAMES, SAMPLE_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.kserve import ENDED_EARLY, FINAL, WANT_FINAL
-from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, with_voice_ids
+from heartvoice.contracts.models import COVER, DEMUCS, RENDER, SONG, SPEAKER_ENCODER, SVC, with_voice_ids
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.errors import (
     DeadlineError,
@@ -65,6 +66,11 @@ def encode_stems(
 ) -> Any:
     """A `ModelInferRequest` to `demucs` for these stems, or for all; otherwise as `encode_job`."""
     return _encode_stream(DEMUCS, stems_inputs(recording, sources), request_id, events)
+
+
+def encode_forget(voice: Recording, *, request_id: str = "") -> Any:
+    """A `ModelInferRequest` to `svc` to forget what it keeps of the voice of this reference."""
+    return _encode_stream(SVC, forget_inputs(voice), request_id, events=False)
 
 
 def encode_embed(recording: Recording, reference_check: str | None = None, *, request_id: str = "") -> Any:
@@ -111,7 +117,7 @@ def to_raw(array: Array, spec: TensorSpec) -> bytes:
 
 @dataclass(frozen=True)
 class StreamSpec(Generic[M]):
-    """Decoders of a streamed model's outputs. The first payload is required.
+    """Decoders of a streamed model's outputs. The first payload is required, if there are any.
 
     Each of `parallel` is a payload that in the end has as many samples as the first.
     """
@@ -305,6 +311,23 @@ def stems_stream(sources: Sequence[str] | str | None) -> StreamSpec[StemsMessage
         return made
 
     return StreamSpec[StemsMessage](DEMUCS, STEM_RATE_HZ, {"STEMS": _stems}, _event, report)
+
+
+def forget_stream() -> StreamSpec[ForgetReport]:
+    """The stream of a request to forget a voice: a report alone."""
+    return StreamSpec[ForgetReport](SVC, STEM_RATE_HZ, {}, _no_event, _forgotten)
+
+
+def _no_event(_: Array) -> ForgetReport:
+    raise EngineError("svc: got an event that was not asked for")
+
+
+def _forgotten(array: Array) -> ForgetReport:
+    raw = _json("REPORT", array)
+    n_forgotten = raw.get("forgotten") if isinstance(raw, dict) else None
+    if not isinstance(n_forgotten, int):
+        raise EngineError(f"REPORT: expected how much was forgotten, got {raw!r}")
+    return ForgetReport(n_forgotten)
 
 
 # --------------------------------------------------------------------------------------------------------- errors

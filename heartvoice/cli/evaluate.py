@@ -15,9 +15,9 @@ from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.optional_dependencies import require
 
 if TYPE_CHECKING:
-    from heartvoice.cli.judges import LyricOptions
     from heartvoice.evaluation.cases import Case
     from heartvoice.evaluation.harness import Evaluation
+    from heartvoice.judges.opening import LyricOptions
 
 
 def evaluate(
@@ -101,11 +101,11 @@ def evaluate(
         "rapidfuzz", "num2words", "py3langid",
     )  # fmt: skip
     from heartvoice.audio.encode import replacing
-    from heartvoice.cli.judges import LyricOptions, open_judges
     from heartvoice.evaluation.cases import OUTPUT, RESULTS, find_cases
     from heartvoice.evaluation.harness import N_STEPS, evaluate_case
     from heartvoice.evaluation.plots import draw
     from heartvoice.evaluation.results import dumps, show
+    from heartvoice.judges.opening import LyricOptions, open_judges
 
     cases = find_cases(folder, random_weights=random_weights or None)
     target = output or folder / OUTPUT

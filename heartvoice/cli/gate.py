@@ -169,8 +169,8 @@ def _judges() -> Judges:
     Raises:
         ModelUnavailableError: one cannot be had; without it numbers would be missing.
     """
-    from heartvoice.cli.judges import LyricOptions, open_judges
     from heartvoice.evaluation.judges import DNSMOS, RESEMBLYZER, SWIFT_F0
+    from heartvoice.judges.opening import LyricOptions, open_judges
 
     judges = open_judges(lyrics=LyricOptions(language="en", optional=False))
     needed = (RESEMBLYZER, SWIFT_F0, DNSMOS)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from heartvoice.cli.options import JsonOption
+from heartvoice.cli.options import (
+    CertificateChainOption,
+    JsonOption,
+    PrivateKeyOption,
+    RootCertificatesOption,
+    TlsOption,
+)
 from heartvoice.cli.output import print_lines
 from heartvoice.cli.registered_voices import OwnerOption, RegistryOption
-from heartvoice.client.registered_voices import owner_name, registry_folder
+from heartvoice.client.recordings import read_file
+from heartvoice.client.voices import Voices
 from heartvoice.contracts.constants import WATERMARK_KEY_VARIABLE
-from heartvoice.errors import InvalidRequestError
 from heartvoice.optional_dependencies import require
-from heartvoice.secret_files import replace_secret
 
 if TYPE_CHECKING:
     from heartvoice.voices.records import VoiceRecord, VoiceStatus
-    from heartvoice.voices.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Enrol voices whose owners agreed, revoke and purge them.")
 VoiceArgument = Annotated[str, typer.Argument(metavar="VOICE", help="Its id: voice_...")]
@@ -33,14 +36,6 @@ VoiceArgument = Annotated[str, typer.Argument(metavar="VOICE", help="Its id: voi
 @app.callback()
 def _group() -> None:
     require("trust", "cryptography")
-
-
-def _open(chosen: Path | None, *, create: bool = False, tries_per_hour: int | None = None) -> Registry:
-    from heartvoice.voices.limits import Limits
-    from heartvoice.voices.registry import Registry
-
-    limits = Limits() if tries_per_hour is None else Limits(tries_per_hour=tries_per_hour)
-    return Registry(registry_folder(chosen), create=create, limits=limits)
 
 
 @app.command()
@@ -60,8 +55,7 @@ def consent(
     """
     from heartvoice.voices.records import utc
 
-    with _open(registry, create=True) as opened:
-        made = opened.consent(owner_name(owner), speaker=speaker, purpose=purpose, service=service, locale=locale)
+    made = Voices(registry, owner).consent(speaker=speaker, purpose=purpose, service=service, locale=locale)
     if as_json:
         typer.echo(json.dumps(asdict(made)))
     lines = [
@@ -111,30 +105,30 @@ def enrol(
     The consent is used up, whatever comes of it. It needs the extras `evaluate` and `trust`.
     """
     require("evaluate", "onnx", "onnxruntime", "ctranslate2", "tokenizers", "rapidfuzz", "soxr", "num2words")
-    from heartvoice.cli.voice_checks import open_voice_checks
-    from heartvoice.client.recordings import read_file
+    from heartvoice.judges.voice_checks import open_voice_checks
 
-    name = owner_name(owner)
+    checks = partial(
+        open_voice_checks,
+        weights=weights,
+        lyric_model=lyric_model,
+        watermark_key=watermark_key,
+        allow_marked=allow_marked,
+    )
     files = [read_file(phrase, "--phrase"), *(read_file(each, "--reference") for each in reference)]
-    with _open(registry, tries_per_hour=tries_per_hour) as opened:
-        locale = opened.open_consent(name, consent_id).locale  # before anything is fetched
-        checks = open_voice_checks(
-            locale, weights=weights, lyric_model=lyric_model, watermark_key=watermark_key, allow_marked=allow_marked
-        )
-        made = opened.enrol(name, consent_id, files[0], files[1:], checks)
+    made = Voices(registry, owner).enrol(consent_id, files[0], files[1:], checks, tries_per_hour=tries_per_hour)
     _print(made, as_json=as_json)
 
 
 @app.command("list")
 def list_(registry: RegistryOption = None, owner: OwnerOption = None, as_json: JsonOption = False) -> None:
     """List the voices of an owner."""
-    with _open(registry) as opened:
-        found = opened.voices(owner_name(owner))
+    voices = Voices(registry, owner)
+    found = voices.list()
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found]))
     print_lines((_line(each) for each in found), Console(stderr=as_json))
     if not found:
-        print_lines([f"{owner_name(owner)} has no voice here"], Console(stderr=True))
+        print_lines([f"{voices.owner} has no voice here"], Console(stderr=True))
 
 
 @app.command()
@@ -142,8 +136,7 @@ def show(
     voice: VoiceArgument, registry: RegistryOption = None, owner: OwnerOption = None, as_json: JsonOption = False
 ) -> None:
     """Show a voice's consent record, or the tombstone of a purged one, and check them."""
-    with _open(registry) as opened:
-        _print(opened.voice(owner_name(owner), voice), as_json=as_json)
+    _print(Voices(registry, owner).show(voice), as_json=as_json)
 
 
 @app.command()
@@ -156,8 +149,7 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Let an unverified voice sing, on the word of a person whom the record names."""
-    with _open(registry) as opened:
-        _print(opened.approve(owner_name(owner), voice, by=by, why=why), as_json=as_json)
+    _print(Voices(registry, owner).approve(voice, by=by, why=why), as_json=as_json)
 
 
 @app.command()
@@ -165,8 +157,7 @@ def revoke(
     voice: VoiceArgument, registry: RegistryOption = None, owner: OwnerOption = None, as_json: JsonOption = False
 ) -> None:
     """End the use of a voice. Its record and recordings stay as evidence until it is purged."""
-    with _open(registry) as opened:
-        status = opened.revoke(owner_name(owner), voice)
+    status = Voices(registry, owner).revoke(voice)
     if as_json:
         typer.echo(json.dumps(asdict(status)))
     print_lines([_line(status)], Console(stderr=as_json))
@@ -174,14 +165,49 @@ def revoke(
 
 @app.command()
 def purge(
-    voice: VoiceArgument, registry: RegistryOption = None, owner: OwnerOption = None, as_json: JsonOption = False
+    voice: VoiceArgument,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A server that shall forget the voice first; may be repeated. Not a gateway: the server behind it.",
+            rich_help_panel="Server",
+        ),
+    ] = None,
+    tls: TlsOption = False,
+    root_certificates: RootCertificatesOption = None,
+    private_key: PrivateKeyOption = None,
+    certificate_chain: CertificateChainOption = None,
+    registry: RegistryOption = None,
+    owner: OwnerOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Destroy a voice's key, recordings and record; a signed tombstone stays.
 
-    It does not reach copies elsewhere: backups, exports, songs, and the memory of servers that run.
+    With --url the voice is revoked first, and the server drops what it has computed of it. If that fails, the voice
+    stays revoked and is not purged. Without, a server that runs keeps features in its memory until it stops.
+
+    It does not reach copies elsewhere: backups, exports and songs.
     """
-    with _open(registry) as opened:
-        _print(opened.purge(owner_name(owner), voice), as_json=as_json)
+    forget = None
+    if url:
+        forget = _forgetting(
+            url, tls=tls, root_certificates=root_certificates, private_key=private_key,
+            certificate_chain=certificate_chain,
+        )  # fmt: skip
+    _print(Voices(registry, owner, forget=forget).purge(voice), as_json=as_json)
+
+
+def _forgetting(urls: list[str], **connection: Any) -> Callable[[bytes], None]:
+    """Return what has all servers forget the voice of a reference."""
+    from heartvoice.client.sync import Client
+
+    def forget(reference: bytes) -> None:
+        for url in urls:
+            with Client(url, **connection) as client:
+                client.forget_voice(reference)
+
+    return forget
 
 
 @app.command()
@@ -192,15 +218,7 @@ def export(
     owner: OwnerOption = None,
 ) -> None:
     """Write all that is kept of a voice into a ZIP of mode 0600, for the person whose voice it is."""
-    if output.suffix.lower() != ".zip":
-        raise InvalidRequestError(f"output: expected a name ending in .zip, got {str(output)!r}")
-    with _open(registry) as opened:
-        files = opened.export(owner_name(owner), voice)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    replace_secret(output, packed.getvalue())
+    files = Voices(registry, owner).export(voice, output)
     print_lines([f"{output}: {', '.join(files)}"], Console())
 
 

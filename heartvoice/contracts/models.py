@@ -18,6 +18,7 @@ from heartvoice.contracts.settings import (
     CODEC_SETTINGS,
     COVER_SETTINGS,
     EVENTS,
+    FORGET,
     LIVE,
     LM_SETTINGS,
     MORE,
@@ -29,6 +30,7 @@ from heartvoice.contracts.settings import (
 from heartvoice.contracts.tensors import (
     AUDIO,
     AUTO_PITCH,
+    CALLER,
     CHUNK_FRAME,
     CHUNK_VALUE,
     CODES_IN,
@@ -155,7 +157,7 @@ HEARTCODEC_FLOW = ModelSpec(
 SONG = ModelSpec(
     "song",
     "python",
-    inputs=(LYRICS, TAGS, UNKNOWN_WORDS, STYLE_VECTOR, CODES_IN, *CONVERSION_INPUTS),
+    inputs=(LYRICS, TAGS, UNKNOWN_WORDS, STYLE_VECTOR, CODES_IN, *CONVERSION_INPUTS, CALLER),
     outputs=(AUDIO, START, CODES_OUT, MIX_STEMS, EVENT, REPORT),
     settings=(*SONG_SETTINGS, EVENTS),
     decoupled=True,
@@ -294,7 +296,7 @@ SVC = ModelSpec(
         EVENT,
         REPORT,
     ),
-    settings=(SEED, *SVC_SETTINGS, LIVE, MORE, EVENTS),
+    settings=(SEED, *SVC_SETTINGS, LIVE, MORE, FORGET, EVENTS),
     decoupled=True,
     kind="KIND_AUTO",
     parameters={"max_jobs": "2", "max_queue": "16", "max_unread_mb": str(MAX_UNREAD_MB), "engine": "onnxruntime"},
@@ -304,7 +306,7 @@ SVC = ModelSpec(
 COVER = ModelSpec(
     "cover",
     "python",
-    inputs=(*RECORDING_INPUTS, *CONVERSION_INPUTS),
+    inputs=(*RECORDING_INPUTS, *CONVERSION_INPUTS, CALLER),
     outputs=(AUDIO, START, MIX_STEMS, EVENT, REPORT),
     settings=(*COVER_SETTINGS, EVENTS),
     decoupled=True,

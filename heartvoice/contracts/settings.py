@@ -52,6 +52,7 @@ REFERENCE_SEPARATE = Setting(
 )
 STEMS = Setting("stems", "BOOL", False, doc="Also send the mix's instrumental and vocals.")
 MORE = Setting("more", "BOOL", False, doc="Another request goes on where this one ends.")
+FORGET = Setting("forget", "BOOL", False, doc="Forget what is kept of the voice, and do nothing else.")
 
 SVC_SETTINGS = (SVC_STEPS, SVC_GUIDANCE, PITCH_SHIFT, PROMPT_S)
 VOICE_SETTINGS = (VOCAL_GAIN_DB, *SVC_SETTINGS, LIVE, REFERENCE_SEPARATE)

@@ -95,6 +95,11 @@ VOICE_ID = TensorSpec(
     optional=True,
 )  # fmt: skip
 """A gateway's input alone: it sends the server the voice's reference, and the id of its consent record."""
+CALLER = TensorSpec(
+    "caller", "BYTES", (1,), "Who asks, by a gateway's word. It changes the watermark's payload, and nothing else.",
+    optional=True,
+)  # fmt: skip
+"""The gateway's own input: it refuses what callers send under this name."""
 NO_VOCALS = TensorSpec(
     "no_vocals", "BYTES", (1,), "What a recording without vocals becomes: error, passthrough or convert.", optional=True
 )

@@ -151,11 +151,14 @@ def _check_source(inputs: Mapping[str, Array]) -> None:
 def check_conversion(inputs: Mapping[str, Array]) -> None:
     """Check a request to `svc`: vocals, a voice or its key, and the state of the request before.
 
+    One to `forget` a voice needs neither vocals nor a consent.
+
     Raises:
         InvalidRequestError: names the field, the limit and the value.
     """
-    _require(SVC, inputs, "vocals")
     how = read_settings(inputs, SVC.settings)
+    if not how["forget"]:
+        _require(SVC, inputs, "vocals")
     read_word(inputs, "auto_pitch", AUTO_PITCH_MODES)
     if not how["live"] and (how["more"] or "state" in inputs):
         field = "more" if how["more"] else "state"
@@ -164,9 +167,11 @@ def check_conversion(inputs: Mapping[str, Array]) -> None:
     if sent == named:
         got = "both" if named else "neither"
         raise InvalidRequestError(f"voice: expected either a voice or its key, got {got}")
-    if sent:
+    if sent and not how["forget"]:
         _check_source(inputs)
-    else:
+    elif sent:
+        check_recording(inputs, VOICE_REFERENCE)
+    elif not how["forget"]:
         read_consent(inputs)
     read_text(inputs, "voice_key", MAX_WORD_BYTES)
 

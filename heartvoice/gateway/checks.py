@@ -16,16 +16,18 @@ import numpy as np
 from heartvoice.arrays import Array
 from heartvoice.contracts.field_checks import check_complete, check_shape, find_input, read_consent
 from heartvoice.contracts.kserve import WANT_FINAL
-from heartvoice.contracts.tensors import JOB_INPUTS, VOICE_ID
+from heartvoice.contracts.settings import FORGET
+from heartvoice.contracts.tensors import CALLER, JOB_INPUTS, VOICE_ID
 from heartvoice.contracts.types import NUMPY_DTYPE, ModelSpec, TensorSpec
 from heartvoice.contracts.validation import check_rules
 from heartvoice.contracts.voice_ids import named_record
 from heartvoice.errors import InvalidRequestError, UnknownModelError
-from heartvoice.gateway.request_parser import Parts
+from heartvoice.gateway.request_parser import LENGTH_BYTES, Parts
 
-INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS)
-"""Inputs that only our own models may set: an `owner_pid` from outside would outlast a drain and reveal live processes,
-and `cancel` would end the job of any caller by its `job_id`."""
+INTERNAL_INPUTS = frozenset(tensor.name for tensor in JOB_INPUTS) | {FORGET.name, CALLER.name}
+"""Inputs that callers may not set: an `owner_pid` from outside would outlast a drain and reveal live processes,
+`cancel` would end the job of any caller by its `job_id`, `forget` is for the operator who purges a voice, and `caller`
+is the gateway's own."""
 RAW_VOICES = ("voice", "voice_audio", "voice_key")
 """Inputs that let a voice sing which may not be registered; a key names one that an earlier request sent."""
 MAX_ID_CHARS = 128
@@ -36,7 +38,6 @@ _CONTENTS = {
     "BOOL": "bool_contents",
     "BYTES": "bytes_contents",
 }
-_LENGTH_BYTES = 4
 
 
 def check_request(parts: Parts, models: Mapping[str, ModelSpec], *, registered_only: bool = False) -> ModelSpec:
@@ -129,7 +130,7 @@ def _read_input(tensor: Any, raw: memoryview | None, spec: ModelSpec) -> Array:
     """Check one tensor and view its contents as an array; only typed contents are copied."""
     name = tensor.name
     if name in INTERNAL_INPUTS:
-        raise InvalidRequestError(f"{name}: expected nothing, since only the server's own models may set it")
+        raise InvalidRequestError(f"{name}: expected nothing, since callers may not set it")
     declared = find_input(spec, name)
     _check_parameters(f"{name}: parameters", tensor.parameters)
     shape = tuple(tensor.shape)
@@ -154,14 +155,14 @@ def _elements(name: str, raw: memoryview, n_elements: int) -> list[memoryview]:
     at = 0
     elements: list[memoryview] = []
     for _ in range(n_elements):  # texts of the contracts have one element
-        if at + _LENGTH_BYTES > len(raw):
+        if at + LENGTH_BYTES > len(raw):
             break
-        size = int.from_bytes(raw[at : at + _LENGTH_BYTES], "little")
-        elements.append(raw[at + _LENGTH_BYTES : at + _LENGTH_BYTES + size])
-        at += _LENGTH_BYTES + size
+        size = int.from_bytes(raw[at : at + LENGTH_BYTES], "little")
+        elements.append(raw[at + LENGTH_BYTES : at + LENGTH_BYTES + size])
+        at += LENGTH_BYTES + size
     if len(elements) < n_elements or at != len(raw):
         raise InvalidRequestError(
-            f"{name}: expected {n_elements} elements, each its length in {_LENGTH_BYTES} bytes and its bytes, "
+            f"{name}: expected {n_elements} elements, each its length in {LENGTH_BYTES} bytes and its bytes, "
             f"got {len(raw)} bytes that hold something else"
         )
     return elements

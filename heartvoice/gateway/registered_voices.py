@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_LENGTH_BYTES = 4
-"""Before the only element of a raw BYTES tensor."""
 
 
 class RegisteredVoices:
@@ -93,7 +91,7 @@ def voice_id_of(parts: request_parser.Parts) -> str:
     """Return the registered voice that a checked request names; "" if it names none."""
     for index, tensor in enumerate(parts.head.inputs):
         if tensor.name == VOICE_ID.name:
-            sent = parts.raw[index][_LENGTH_BYTES:] if parts.raw else tensor.contents.bytes_contents[0]
+            sent = parts.raw[index][request_parser.LENGTH_BYTES :] if parts.raw else tensor.contents.bytes_contents[0]
             return bytes(sent).decode()
     return ""
 
@@ -105,10 +103,5 @@ def with_reference(message: bytes, found: VoiceReference) -> bytes:
     index = next(index for index, tensor in enumerate(inputs) if tensor.name == VOICE_ID.name)
     del inputs[index]
     del raw[index : index + 1]
-    for spec, content in ((VOICE, found.file), (VOICE_CONSENT, found.consent.encode())):
-        tensor = inputs.add(name=spec.name, datatype=spec.dtype, shape=spec.shape)
-        if parts.raw:
-            raw.append(memoryview(len(content).to_bytes(_LENGTH_BYTES, "little") + content))
-        else:
-            tensor.contents.bytes_contents.append(content)
-    return request_parser.join(request_parser.Parts(parts.head, raw))
+    left = request_parser.Parts(parts.head, raw)
+    return request_parser.with_texts(left, {VOICE: found.file, VOICE_CONSENT: found.consent.encode()})

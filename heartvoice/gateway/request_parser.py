@@ -7,18 +7,22 @@ that the server cannot interpret a request differently.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
+from heartvoice.contracts.types import TensorSpec
 from heartvoice.errors import InvalidRequestError
 
 MAX_HEAD_BYTES = 1_000_000
 """Size in bytes of a request without its `raw_input_contents`."""
 MAX_FIELDS = 256
 """Number of inputs, tensors, requested outputs and parameters together; `render` has 39 inputs."""
+LENGTH_BYTES = 4
+"""Before each element of a raw BYTES tensor."""
 _LENGTH_DELIMITED = 2
 _KNOWN = frozenset(service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_number)
 _RAW = service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
@@ -71,6 +75,19 @@ def join(parts: Parts) -> bytes:
     for tensor in parts.raw:
         pieces += [bytes([_RAW << 3 | _LENGTH_DELIMITED]), _encoded_varint(len(tensor)), tensor]
     return b"".join(pieces)
+
+
+def with_texts(parts: Parts, added: Mapping[TensorSpec, bytes]) -> bytes:
+    """Return the serialized request with further BYTES [1] inputs, in the form that its other inputs have."""
+    raw = list(parts.raw)
+    typed = not raw and len(parts.head.inputs) > 0
+    for spec, content in added.items():
+        tensor = parts.head.inputs.add(name=spec.name, datatype=spec.dtype, shape=spec.shape)
+        if typed:
+            tensor.contents.bytes_contents.append(content)
+        else:
+            raw.append(memoryview(len(content).to_bytes(LENGTH_BYTES, "little") + content))
+    return join(Parts(parts.head, raw))
 
 
 def parse(kind: Any, message: bytes) -> Any:

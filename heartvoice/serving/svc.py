@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import closing
 
 import numpy as np
@@ -12,13 +13,15 @@ from heartvoice.contracts.constants import FRAMES_PER_S, MAX_RESPONSE_BYTES, STE
 from heartvoice.contracts.graphs import SVC_FLOW
 from heartvoice.contracts.models import SVC
 from heartvoice.contracts.network_names import CONVERTER_NETWORKS
+from heartvoice.contracts.settings import FORGET
 from heartvoice.runtime.networks import JobNetworks, LocalNetworks
 from heartvoice.runtime.repository import Repository
 from heartvoice.serving.bls import BlsClient, ServedNetworks
+from heartvoice.serving.idle_memory import trim
 from heartvoice.serving.jobs import Job
 from heartvoice.serving.stage_model import Context, StageModel
 from heartvoice.stages.svc.converter import Converter
-from heartvoice.stages.svc.request import ConversionRequest
+from heartvoice.stages.svc.request import ConversionRequest, voice_to_forget
 
 _MAX_RESPONSE_VOCALS = MAX_RESPONSE_BYTES // 4
 """Samples of one response."""
@@ -62,6 +65,22 @@ class SvcModel(StageModel):
         self.networks = self.local = LocalNetworks(context.repository, engine=context.parameters["engine"])
         self.networks.load(SVC_FLOW.name)
         self.converter = Converter(context.repository.preset)
+
+    def answers_at_once(self, job: Job) -> bool:
+        """Forget a voice if that is asked for: in a thread of its own, since a reference takes a moment to decode."""
+        if FORGET.name not in job.inputs or not job.inputs[FORGET.name][0]:
+            return False
+        threading.Thread(target=self._forget, args=(job,), name="svc-forget", daemon=True).start()
+        return True
+
+    def _forget(self, job: Job) -> None:
+        try:
+            n_forgotten = self.converter.forget(voice_to_forget(job.inputs))
+            trim()
+            job.send({"REPORT": json.dumps({"forgotten": n_forgotten})})
+            job.close()
+        except Exception as error:
+            job.fail_safely(error)
 
     def work(self, job: Job) -> None:
         """Convert one piece of vocals."""

@@ -225,6 +225,17 @@ class Registry(Store):
         record = json.loads(self._vault.record(entry)[0])
         return VoiceReference(voice_id, entry.consent, self._vault.recording(voice_id, 1, record["references"][0]))
 
+    def references(self, owner: str, voice_id: str) -> list[bytes]:
+        """Return all references that are kept of a voice, whether it may sing or not.
+
+        Raises:
+            InvalidRequestError: the owner has no such voice.
+            RegistryError: record or recordings are not what was enrolled.
+        """
+        record = self.voice(owner, voice_id).record
+        names = record.get("references", ())
+        return [self._vault.recording(voice_id, number, name) for number, name in enumerate(names, 1)]
+
     def export(self, owner: str, voice_id: str) -> dict[str, bytes]:
         """Return all that is kept of a voice, by file name.
 
@@ -319,10 +330,10 @@ class Registry(Store):
                 entry.state == PENDING and age_s > _ABANDONED_S
             )
 
-        if not self._log_now().all_last(is_left):
+        if not self._log_now().unfinished(is_left):
             return
         with self._changing() as log:
-            for entry in log.all_last(is_left):
+            for entry in log.unfinished(is_left):
                 if entry.state == PENDING:
                     self._purge(log, entry.subject, "abandoned")
                 else:

@@ -287,6 +287,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.song: Stream = short_song
         self.cover: Stream = short_cover
         self.demucs: Stream = short_stems
+        self.svc: Stream = scripted()
         self.speaker_encoder: Callable[[Any, grpc.ServicerContext], Any] = embedding
         self.render: Callable[[Any, grpc.ServicerContext], Any] = render_file
         self.ready = True

@@ -14,12 +14,12 @@ import soundfile
 
 from heartvoice import keyed_random
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_judges
 from heartvoice.config.presets import DEMO_CODEC
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ
 from heartvoice.contracts.network_names import SMALL_WORLD
 from heartvoice.contracts.settings import CODEC_GUIDANCE, CODEC_STEPS, CODEC_WINDOW
 from heartvoice.evaluation.measures import pitch_kept
+from heartvoice.judges.opening import open_judges
 from heartvoice.models.heartcodec.codec import HeartCodec
 from heartvoice.models.load import Checkpoint, load_network
 from heartvoice.provenance.key_folder import FOLDER_VARIABLE

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from heartvoice.client import Client
 from heartvoice.contracts.constants import MAX_RESPONSE_BYTES, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Message, StemsChunk
 from heartvoice.pipeline.in_process import InProcessStages, InProcessVoiceStages, make_cover, make_song
@@ -83,6 +84,30 @@ def test_a_voice_is_found_by_its_key_or_asked_for(server: EmbeddedServer) -> Non
     assert refused[0]["error"].startswith("NOT_FOUND: voice_key: ")  # type: ignore[attr-defined]
     sent = payload(streamed(server, "svc", inputs), "VOCALS")
     assert np.array_equal(payload(streamed(server, "svc", named), "VOCALS"), sent)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_forgotten_voice_is_asked_for_again_and_not_kept(server: EmbeddedServer, named: bool) -> None:
+    seed = 41 + named
+    inputs = {"vocals": vocals(), **voice(seed), **STEPS}
+    key = ConversionRequest.from_inputs(inputs).voice_key
+    by_key = {"vocals": inputs["vocals"], "voice_key": text(key), "voice_consent": text("me, here"), **STEPS}
+    others = {"vocals": inputs["vocals"], **voice(seed + 10), **STEPS}
+    other_key = ConversionRequest.from_inputs(others).voice_key
+    sent = payload(streamed(server, "svc", inputs), "VOCALS")
+    payload(streamed(server, "svc", inputs | {"prompt_s": np.array([5.0], np.float32)}), "VOCALS")
+    payload(streamed(server, "svc", others), "VOCALS")
+    with Client(server.url) as client:
+        if named:
+            forgotten = report(streamed(server, "svc", {"voice_key": text(key), "forget": np.array([True])}))
+            assert forgotten == {"forgotten": 2}
+        else:
+            assert client.forget_voice((inputs["voice_audio"], STEM_RATE_HZ)) == 2
+        assert client.forget_voice((inputs["voice_audio"], STEM_RATE_HZ)) == 0
+    for _ in range(2):
+        assert str(streamed(server, "svc", by_key)[0]["error"]).startswith("NOT_FOUND: voice_key: ")
+        assert np.array_equal(payload(streamed(server, "svc", inputs), "VOCALS"), sent)  # sings, and is not kept
+    payload(streamed(server, "svc", by_key | {"voice_key": text(other_key)}), "VOCALS")
 
 
 def test_a_live_conversion_goes_on_from_its_state(server: EmbeddedServer) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.cli.judges import open_tiny_en
 from heartvoice.errors import ExportError
 from heartvoice.evaluation.lyrics import LyricJudge
 from heartvoice.export import wheel_files
+from heartvoice.judges.opening import open_tiny_en
 from tests.support.golden_cases import roots
 
 CAMPPLUS_SHA256 = "3388cf5fd3493c9ac9c69851d8e7a8badcfb4f3dc631020c4961371646d5ada8"

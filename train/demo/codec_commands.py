@@ -119,7 +119,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _judges() -> Judges:
-    from heartvoice.cli.judges import LyricOptions, open_judges
+    from heartvoice.judges.opening import LyricOptions, open_judges
 
     opened = open_judges(lyrics=LyricOptions(language="en", optional=False))
     return Judges(opened.f0, opened.lyrics)

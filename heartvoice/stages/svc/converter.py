@@ -17,7 +17,7 @@ from heartvoice.stages.svc.exact import ExactConversion
 from heartvoice.stages.svc.live import LiveConverter
 from heartvoice.stages.svc.request import ConversionRequest, ConvertedChunk
 from heartvoice.stages.svc.stage import ConvertStage
-from heartvoice.stages.svc.voice_cache import DEFAULT_LIMIT_BYTES, VoiceCache, voice_key
+from heartvoice.stages.svc.voice_cache import DEFAULT_LIMIT_BYTES, VoiceCache, key_group, voice_key
 from heartvoice.stages.svc.voice_features import VoiceFeatures
 
 Samples = NDArray[np.float32]
@@ -70,6 +70,13 @@ class Converter:
         del request  # its vocals, up to a whole song's, are not needed after their analysis
         yield from map(ConvertedChunk, exact)
         yield ConvertedChunk(_no_samples(), None, report(exact.report()))
+
+    def forget(self, voice: str) -> int:
+        """Drop all that is kept of a voice, named by `Voice.sha256`; return how many entries that was.
+
+        Jobs that have begun go on with what they have; nothing that they make of it is kept.
+        """
+        return self.voices.forget(key_group(voice))
 
     def _voice(self, stage: ConvertStage, request: ConversionRequest, check: Check) -> VoiceFeatures:
         prompt_s = request.settings.prompt_s

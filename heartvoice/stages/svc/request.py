@@ -78,6 +78,16 @@ class ConversionRequest:
         return inputs
 
 
+def voice_to_forget(inputs: Mapping[str, Array]) -> str:
+    """Return the `Voice.sha256` of the voice that a request with `forget` names, or whose reference it has.
+
+    Raises:
+        InvalidRequestError: names the field, the limit and the value.
+    """
+    check_conversion(inputs)
+    return read_text(inputs, "voice_key") if "voice_key" in inputs else read_voice(inputs).sha256
+
+
 @dataclass(frozen=True, eq=False)
 class ConvertedChunk:
     """A chunk of converted vocals, float32 [M]. The last one has the report and, if more vocals follow, the state."""

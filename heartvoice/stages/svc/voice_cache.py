@@ -19,6 +19,8 @@ from heartvoice.runtime.networks import Check, never_cancelled
 DEFAULT_LIMIT_BYTES = 512 * 2**20
 """About 120 voices of 12 s at full size."""
 DEFAULT_WAIT_S = 120.0
+FORGOTTEN_S = 3600.0
+"""A voice that was forgotten is not kept again for so long: by jobs that had it already."""
 _TICK_S = 0.05
 
 
@@ -40,16 +42,26 @@ def pcm_sha256(audio44: NDArray[np.float32]) -> str:
 
 
 def voice_key(pcm: str, preset: str, prompt_s: float) -> str:
-    """Return the key of a voice, from its reference (`pcm_sha256`), its preset and the prompt's length."""
-    return hashlib.sha256(f"{pcm}/{len(preset)}:{preset}/{float(prompt_s)!r}".encode()).hexdigest()
+    """Return the key of a voice, from its reference (`pcm_sha256`), its preset and the prompt's length.
+
+    It begins with `key_group`, which is the reference's alone.
+    """
+    return key_group(pcm) + hashlib.sha256(f"{len(preset)}:{preset}/{float(prompt_s)!r}".encode()).hexdigest()
+
+
+def key_group(pcm: str) -> str:
+    """Return the beginning of all keys of a reference, from its `pcm_sha256`: a hash, of one length for all."""
+    return hashlib.sha256(pcm.encode()).hexdigest()
 
 
 class VoiceCache(Generic[V]):
     """Values by key, up to a number of bytes. May be used from several threads."""
 
-    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES, *, now: Callable[[], float] = time.monotonic) -> None:
         """A value that is larger than the limit by itself is handed out and not kept."""
-        self._limit = limit_bytes
+        self._limit, self._now = limit_bytes, now
+        self._forgotten: dict[str, float] = {}
+        """When each group of keys was forgotten."""
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, V] = OrderedDict()
         self._pending: dict[str, Future[V]] = {}
@@ -98,6 +110,22 @@ class VoiceCache(Generic[V]):
                 return found
         return self._made(key, mine, make)
 
+    def forget(self, group: str) -> int:
+        """Drop what is kept under all keys of a group, and return how much that was.
+
+        What is being made is handed out to those that wait for it, and not kept; neither is what is made of the group
+        in the next `FORGOTTEN_S`.
+
+        Args:
+            group: see `key_group`.
+        """
+        with self._lock:
+            self._forgotten[group] = self._now()
+            found = [key for key in self._entries if key.startswith(group)]
+            for key in found:
+                self._n_bytes -= self._entries.pop(key).nbytes
+            return len(found)
+
     def report(self) -> dict[str, Any]:
         """Voices and bytes that are kept, how often one was found and how often made."""
         with self._lock:
@@ -129,12 +157,17 @@ class VoiceCache(Generic[V]):
         return value
 
     def _keep(self, key: str, value: V) -> None:
-        if value.nbytes > self._limit:
+        if value.nbytes > self._limit or self._is_forgotten(key):
             return
         self._entries[key] = value
         self._n_bytes += value.nbytes
         while self._n_bytes > self._limit:
             self._n_bytes -= self._entries.popitem(last=False)[1].nbytes
+
+    def _is_forgotten(self, key: str) -> bool:
+        since = self._now() - FORGOTTEN_S
+        self._forgotten = {group: at for group, at in self._forgotten.items() if at >= since}
+        return any(key.startswith(group) for group in self._forgotten)
 
 
 def _waited_for(pending: Future[V], key: str, check: Check, deadline: float) -> V | None:

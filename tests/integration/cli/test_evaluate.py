@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from heartvoice.cli import judges
 from heartvoice.cli.main import app
+from heartvoice.judges import opening as judges
 from tests.fakes.judges import judges as fake_judges
 from tests.fakes.judges import write_case
 from tests.support import weights_files

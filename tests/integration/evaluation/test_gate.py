@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from heartvoice import keyed_random
-from heartvoice.cli.judges import open_judges
 from heartvoice.contracts.encoding import encode_settings
 from heartvoice.contracts.messages import AudioChunk
 from heartvoice.contracts.models import SONG
@@ -21,6 +20,7 @@ from heartvoice.evaluation.gate.measures import SongTaken, Values, measure_song
 from heartvoice.evaluation.gate.run import run
 from heartvoice.evaluation.gate.world import CodeFigures, MadeSong, Maker, Oracle
 from heartvoice.evaluation.judges import Judges
+from heartvoice.judges.opening import open_judges
 from heartvoice.pipeline.in_process import InProcessStages, make_song
 from heartvoice.runtime.repository import Repository
 from tests.fakes.judges import Scores

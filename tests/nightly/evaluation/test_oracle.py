@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from heartvoice.audio.dsp import resample
-from heartvoice.cli.judges import open_judges
 from heartvoice.config.presets import PRESETS, htdemucs_of
 from heartvoice.contracts.constants import SAMPLE_RATE_HZ, SPEECH_RATE_HZ, STEM_RATE_HZ
 from heartvoice.contracts.messages import AudioChunk, Report, StemsChunk
 from heartvoice.evaluation.cases import find_cases
 from heartvoice.evaluation.harness import Evaluation, evaluate_case
 from heartvoice.evaluation.judges import CAMPPLUS, RESEMBLYZER, Judges
+from heartvoice.judges.opening import open_judges
 from heartvoice.pipeline.context import JobContext
 from heartvoice.pipeline.cover import run_cover
 from heartvoice.pipeline.cover_request import CoverRequest

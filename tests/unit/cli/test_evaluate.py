@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from heartvoice.cli import evaluate as cli
-from heartvoice.cli import judges
 from heartvoice.cli.main import app
 from heartvoice.errors import CheckpointError, ExportError, ModelUnavailableError
 from heartvoice.evaluation.judges import Judges
 from heartvoice.export import wheel_files
+from heartvoice.judges import opening as judges
 from tests.fakes.judges import judges as fake_judges
 from tests.fakes.judges import tone, write_case
 from tests.fakes.whisper import Said, lyric_judge

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from heartvoice.cli import voice_checks
 from heartvoice.cli.main import app
 from heartvoice.cli.registered_voices import SingingVoice, singing_voice
 from heartvoice.client import Recording, RegisteredVoice
 from heartvoice.contracts.attribution import consent_record
 from heartvoice.errors import InvalidRequestError
+from heartvoice.judges import voice_checks
 from tests.support.voices import PHRASE, REFERENCE, Says
 
 

@@ -16,11 +16,10 @@ from heartvoice.client import wire as client_wire
 from heartvoice.client.recordings import as_recording
 from heartvoice.client.requests import as_cover, as_request
 from heartvoice.contracts.models import MODELS
-from heartvoice.contracts.tensors import JOB_INPUTS
 from heartvoice.contracts.types import Axis, TensorSpec
 from heartvoice.errors import HeartvoiceError, InvalidRequestError, UnknownModelError
 from heartvoice.gateway import request_parser
-from heartvoice.gateway.checks import check_request
+from heartvoice.gateway.checks import INTERNAL_INPUTS, check_request
 
 ABOVE = 3002
 """One frame more than the contract's limit."""
@@ -73,7 +72,7 @@ def test_every_input_of_every_model_passes(model: str, monkeypatch: pytest.Monke
     # Each tensor alone: together, a song's codes, a file and its samples exclude each other.
     monkeypatch.setattr("heartvoice.gateway.checks.check_rules", lambda *_: None)
     spec = MODELS[model]
-    inputs = {tensor.name: sample(tensor) for tensor in spec.all_inputs if tensor not in JOB_INPUTS}
+    inputs = {tensor.name: sample(tensor) for tensor in spec.all_inputs if tensor.name not in INTERNAL_INPUTS}
     if spec.max_batch_size:
         inputs = {
             name: (dtype, [spec.max_batch_size, *shape], raw * spec.max_batch_size)
@@ -124,7 +123,7 @@ def test_wrong_tensors_are_named_with_limit_and_value(message: Any, text: str) -
     assert re.search(text, refusal(message)), refusal(message)
 
 
-@pytest.mark.parametrize("name", [tensor.name for tensor in JOB_INPUTS])
+@pytest.mark.parametrize("name", sorted(INTERNAL_INPUTS))
 def test_inputs_of_the_server_itself_are_refused(name: str) -> None:
     given = ("INT64", [1], bytes(8)) if name == "owner_pid" else ("BYTES", [1], element(b""))
     assert refusal(a_request("heartmula", lyrics=LYRICS, **{name: given})).startswith(f"{name}: expected nothing")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from heartvoice.cli.judges import LyricOptions, open_judges
 from heartvoice.config.presets import DEMO_STYLE, DEMO_SVC
 from heartvoice.contracts.settings import SVC_GUIDANCE, SVC_STEPS
+from heartvoice.judges.opening import LyricOptions, open_judges
 from heartvoice.models.seed_vc.whisper import ContentEncoder
 from heartvoice.stages.svc.settings import ConvertSettings
 from train.demo.codec_commands import MISSED, N_HELD_OUT, add_songs

@@ -16,7 +16,7 @@ import pytest
 from heartvoice.audio.recordings import read_voice
 from heartvoice.errors import EngineError, ModelUnavailableError, RequestCancelledError
 from heartvoice.keyed_random import bits
-from heartvoice.stages.svc.voice_cache import VoiceCache, pcm_sha256, voice_key
+from heartvoice.stages.svc.voice_cache import FORGOTTEN_S, VoiceCache, key_group, pcm_sha256, voice_key
 from tests.support.cancelling import cancelled_when
 from tests.support.svc_conversion import tone
 
@@ -250,3 +250,35 @@ def test_two_voices_never_mix_in_500_interleavings(pool: ThreadPoolExecutor) -> 
         n_shared += N_THREADS * 4 - report["misses"]
     assert n_found > 5000
     assert n_shared > 1000  # found in the cache, or waited for
+
+
+# ---------------------------------------------------------------------------------------------------------- forgetting
+
+
+def test_a_forgotten_voice_is_gone_under_all_its_keys_and_not_kept_for_an_hour() -> None:
+    seconds = 0.0
+    cache = VoiceCache[Item](now=lambda: seconds)
+    mine, others = ([voice_key(name, "tiny", prompt_s) for prompt_s in (6.0, 12.0)] for name in ("mine", "other"))
+    for key in (*mine, *others):
+        cache.get(key, item(key))
+    assert cache.forget(key_group("mine")) == 2
+    assert cache.forget(key_group("mine")) == 0
+    assert (cache.report()["voices"], cache.report()["bytes"]) == (2, 2)
+    assert [cache.find(key) for key in mine] == [None, None]
+    assert all(cache.find(key) for key in others)
+    assert cache.get(mine[0], item("again")) == Item("again")
+    assert cache.find(mine[0]) is None
+    seconds = FORGOTTEN_S + 1
+    cache.get(mine[0], item("later"))
+    assert cache.find(mine[0]) == Item("later")
+
+
+def test_a_voice_that_is_being_made_when_it_is_forgotten_is_handed_out_and_not_kept() -> None:
+    cache, key = VoiceCache[Item](), voice_key("mine", "tiny", 12.0)
+
+    def make() -> Item:
+        assert cache.forget(key_group("mine")) == 0
+        return Item("made")
+
+    assert cache.get(key, make) == Item("made")
+    assert cache.find(key) is None

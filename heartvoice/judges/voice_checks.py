@@ -6,12 +6,12 @@ from pathlib import Path
 
 from heartvoice.checkpoints import official
 from heartvoice.checkpoints.file_hash import sha256
-from heartvoice.cli.judges import open_lyric_judge, open_speakers, open_swift_f0, open_tiny_en
 from heartvoice.errors import ExportError, ModelUnavailableError
 from heartvoice.evaluation.judges import CAMPPLUS, RESEMBLYZER, SWIFT_F0
 from heartvoice.evaluation.lyrics import LyricJudge
 from heartvoice.evaluation.voice_checks import VoiceChecks
 from heartvoice.export import wheel_files
+from heartvoice.judges.opening import open_lyric_judge, open_speakers, open_swift_f0, open_tiny_en
 from heartvoice.runtime.engines import OnnxEngine
 from heartvoice.watermark import read_key
 
@@ -21,8 +21,8 @@ _VAD, _WHISPER = "silero-vad", "whisper"
 def open_voice_checks(
     locale: str,
     *,
-    weights: Path | None,
-    lyric_model: Path | None,
+    weights: Path | None = None,
+    lyric_model: Path | None = None,
     watermark_key: Path | None = None,
     allow_marked: bool = False,
 ) -> VoiceChecks:
