@@ -39,6 +39,11 @@ class Method:
         """Name without the service."""
         return self.path.rpartition("/")[2]
 
+    @property
+    def infers(self) -> bool:
+        """True if its requests are for a model's work."""
+        return self.path in _INFERENCE
+
     def check(
         self, message: bytes, models: Mapping[str, ModelSpec], call: Call, *, registered_only: bool = False
     ) -> str:
@@ -50,7 +55,7 @@ class Method:
         Raises:
             InvalidRequestError: names field, limit and value.
         """
-        if self.path in _INFERENCE:
+        if self.infers:
             parts = request_parser.split(message)
             call.model = check_request(parts, models, registered_only=registered_only).name
             call.request_id = parts.head.id

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from heartvoice.contracts.kserve import ENDED_EARLY
+from heartvoice.contracts.tensors import CALLER
 from heartvoice.contracts.types import ModelSpec
 from heartvoice.errors import (
     EngineError,
@@ -28,11 +29,13 @@ from heartvoice.errors import (
     codes_of,
 )
 from heartvoice.gateway.access_log import Call, Metrics
+from heartvoice.gateway.authentication import ANONYMOUS
 from heartvoice.gateway.methods import DENIED, METHODS, Method
 from heartvoice.gateway.own_answers import OwnAnswers
 from heartvoice.gateway.rate_limits import Limits, Quota
 from heartvoice.gateway.reflection import make_reflection
 from heartvoice.gateway.registered_voices import RegisteredVoices
+from heartvoice.gateway.request_parser import split, with_texts
 from heartvoice.gateway.streams import Stream
 from heartvoice.redaction import traceback_without_messages
 from heartvoice.resource_errors import as_resource_error
@@ -247,7 +250,9 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self.send(call, context, self._reflect(await self.admit(method, message, call, quota)))
 
     async def admit(self, method: Method, message: bytes, call: Call, quota: Quota | None) -> bytes:
-        """Count and check a request, and return what goes on to the server: the same, unless it names a voice by id.
+        """Count and check a request, and return what goes on to the server.
+
+        It is the same, but for a voice that it names by id, and the caller's name for what may be marked.
 
         Raises:
             HeartvoiceError: it is refused.
@@ -257,9 +262,11 @@ class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
         if quota is not None:
             quota.request(len(message))
         voice_id = method.check(message, self._models, call, registered_only=self._registered_only)
-        if not voice_id or self._voices is None or quota is None:
+        if voice_id and self._voices is not None and quota is not None:
+            message = await self._voices.resolve(message, voice_id, call, quota)
+        if call.caller == ANONYMOUS or not method.infers or CALLER not in self._models[call.model].inputs:
             return message
-        return await self._voices.resolve(message, voice_id, call, quota)
+        return with_texts(split(message), {CALLER: call.caller.encode()})
 
     async def send(self, call: Call, context: Any, message: bytes) -> None:
         """Send a response; return once it is sent, which may be never for a caller that does not read."""

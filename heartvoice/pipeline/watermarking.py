@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from heartvoice.arrays import Array
 from heartvoice.audio.recordings import Recording
+from heartvoice.contracts.field_checks import read_text
 from heartvoice.contracts.messages import AudioChunk, Message, StemsChunk
+from heartvoice.contracts.tensors import CALLER
 from heartvoice.errors import InvalidRequestError
 from heartvoice.pipeline.chunks import split_audio
 from heartvoice.pipeline.context import JobContext
@@ -29,20 +31,26 @@ class Watermark:
     Attributes:
         key: the operator's secret, of `watermark.read_key`.
         weights: hash of the networks' weights.
+        caller: who asks, by a gateway's word; empty without one.
     """
 
     key: bytes = field(repr=False)
     weights: str
+    caller: bytes = b""
+
+    def of_caller(self, inputs: Mapping[str, Array]) -> Watermark:
+        """Return the watermark of whom a request comes from, by its tensors."""
+        return replace(self, caller=read_text(inputs, CALLER.name).encode())
 
     def mark(self, kind: str, inputs: Mapping[str, Array], *, limited: bool) -> Mark:
-        """Return the mark of a request; the same request gets the same one on every server with key and weights.
+        """Return the mark of a request: the same for the same caller, on every server with key and weights.
 
         Args:
             kind: `watermark.keys.SONG` or `COVER`.
             inputs: the checked request as tensors, with all its settings.
             limited: the mix is limited, and stays below the ceiling with its mark.
         """
-        payload = payload_of(self.key, kind.encode(), _digest(inputs), self.weights.encode())
+        payload = payload_of(self.key, kind.encode(), self.caller, _digest(inputs), self.weights.encode())
         return Mark(pattern_keys(self.key)[kind], payload, limited)
 
 

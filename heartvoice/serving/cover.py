@@ -97,6 +97,7 @@ class ServedVoiceStages:
 
 def run_cover_job(job: Job, repository: Repository, watermark: Watermark | None) -> Iterator[Message]:
     """Check a job's inputs and make its cover; yields the cover's messages."""
+    watermark = watermark and watermark.of_caller(job.inputs)
     context, preset = JobContext(repository.about(*COVER_NETWORKS), job.check, watermark), repository.preset
     with closing(BlsClient(job.check)) as caller:
         messages = run_cover(

@@ -57,7 +57,7 @@ def run_song_job(
             ServedStages(caller),
             lambda: ServedVoiceStages(caller, preset),
             preset,
-            JobContext(repository.about(*request.networks), job.check, watermark),
+            JobContext(repository.about(*request.networks), job.check, watermark and watermark.of_caller(job.inputs)),
             detect_vocals=not repository.is_random("separator"),
             random_networks=repository.random_networks,
         )

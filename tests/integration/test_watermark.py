@@ -22,6 +22,7 @@ from heartvoice.pipeline.watermarking import Watermark
 from heartvoice.runtime.repository import Repository
 from heartvoice.server.server import EmbeddedServer
 from heartvoice.watermark import ALGORITHM, detect, make_key
+from tests.support.raw import Raw
 from tests.support.servers import running_server
 
 MODELS = ("song", "render", "cover", "heartcodec", "heartcodec_decoder", "heartmula")
@@ -71,6 +72,21 @@ def test_a_marked_song_is_the_same_in_stream_file_and_process_and_its_mark_is_fo
     assert (found.exit_code, result["state"]) == (1, "unsigned")
     assert result["watermark"]["payload"] == marked["payload"]
     assert f"mark of the key: found, of a song, payload {marked['payload']}" in found.stderr
+
+
+def test_a_callers_song_is_the_same_after_a_retry_and_another_callers_is_another(marking: EmbeddedServer) -> None:
+    def song(**caller: str) -> tuple[bytes, str]:
+        named = {name: np.array([value.encode()], object) for name, value in caller.items()}
+        inputs = {"codes": CODES, "codec_steps": np.array([1]), "codec_window": np.array([93]), **named}
+        with Raw(marking.url) as raw:
+            responses = list(raw.stream("song", inputs, timeout=100))
+        audio = np.concatenate([each["AUDIO"] for each in responses if "AUDIO" in each], axis=1)
+        report = next(json.loads(each["REPORT"][0]) for each in responses if "REPORT" in each)
+        return audio.tobytes(), report["watermark"]["payload"]
+
+    alice, again, bob, nobody = song(caller="alice"), song(caller="alice"), song(caller="bob"), song()
+    assert alice == again
+    assert len({alice, bob, nobody}) == len({payload for _, payload in (alice, bob, nobody)}) == 3
 
 
 def test_without_a_key_nothing_is_marked_and_the_report_says_so(client: Client, key_file: Path) -> None:

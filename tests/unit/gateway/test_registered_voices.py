@@ -117,10 +117,11 @@ def test_the_server_gets_the_reference_and_the_consent_record_of_a_streamed_voic
     (seen,) = server.requests
     assert input_bytes(seen, "voice") == REFERENCE
     assert input_bytes(seen, "voice_consent") == f"consent record {world.consents['hers']}".encode()
+    assert input_bytes(seen, "caller") == b"alice"
     assert "voice_id" not in {tensor.name for tensor in seen.inputs}
     sent = request(model, BESIDES[model])
-    assert list(seen.inputs)[:-2] == list(sent.inputs), "the rest is as it was sent"
-    assert list(seen.raw_input_contents)[:-2] == list(sent.raw_input_contents)
+    assert list(seen.inputs)[:-3] == list(sent.inputs), "the rest is as it was sent"
+    assert list(seen.raw_input_contents)[:-3] == list(sent.raw_input_contents)
 
 
 def test_a_unary_call_has_the_same_and_contents_may_be_typed(world: World, server: FakeServer) -> None:
@@ -131,13 +132,32 @@ def test_a_unary_call_has_the_same_and_contents_may_be_typed(world: World, serve
     assert world.call("alice", "ModelInfer", message)[:2] == ("ABORTED", "seen")
     (seen,) = server.requests
     sent = {tensor.name: tensor.contents.bytes_contents[0] for tensor in seen.inputs}
-    assert (seen.id, set(sent)) == ("7", {"format", "lyrics", "voice", "voice_consent"})
+    assert (seen.id, set(sent)) == ("7", {"format", "lyrics", "voice", "voice_consent", "caller"})
     assert sent["voice"] == REFERENCE
     assert not seen.raw_input_contents
 
 
-def test_a_request_without_a_voice_passes_byte_by_byte(world: World, server: FakeServer) -> None:
-    message = request("song", LYRICS)
+@pytest.mark.parametrize(("model", "method"), [("song", "ModelStreamInfer"), ("render", "ModelInfer")])
+def test_a_request_without_a_voice_passes_with_its_callers_name(
+    world: World, server: FakeServer, model: str, method: str
+) -> None:
+    message = request(model, {"render": FILE}.get(model, LYRICS))
+    for owner in ("alice", "bob"):
+        assert world.call(owner, method, message)[0] == "OK"
+        seen = server.requests[-1]
+        assert input_bytes(seen, "caller") == owner.encode()
+        del seen.inputs[-1], seen.raw_input_contents[-1]
+        assert seen.SerializeToString() == message.SerializeToString()
+
+
+def test_nobody_asks_in_anothers_name(world: World, server: FakeServer) -> None:
+    code, said, _ = world.call("alice", "ModelInfer", request("render", {**FILE, "caller": text("bob")}))
+    assert (code, said) == ("INVALID_ARGUMENT", "caller: expected nothing, since callers may not set it")
+    assert not server.requests
+
+
+def test_a_model_that_marks_nothing_is_not_told_who_asks(world: World, server: FakeServer) -> None:
+    message = request("demucs", {"file": text(b"a song")})
     assert world.call("alice", "ModelStreamInfer", message)[0] == "OK"
     assert server.requests[-1].SerializeToString() == message.SerializeToString()
 

@@ -102,6 +102,15 @@ def test_a_payload_belongs_to_the_request_and_not_to_what_is_sent_beside_the_son
     assert len({first, *others}) == 1 + len(others)
 
 
+def test_a_payload_is_the_callers_own_and_the_same_when_they_ask_again() -> None:
+    alice: dict[str, Any] = {"caller": text("alice")}
+    bob: dict[str, Any] = {"caller": text("bob")}
+    asked = [_payload(WATERMARK.of_caller(inputs), **inputs) for inputs in (alice, alice, bob)]
+    assert asked[0] == asked[1]
+    assert len({*asked, _payload()}) == 3
+    assert _payload(WATERMARK.of_caller({})) == _payload()
+
+
 @lru_cache(maxsize=1)
 def _marked_song() -> np.ndarray:
     marker = Marker(WATERMARK.key, 0xC0FFEE)
