@@ -14,7 +14,7 @@ from typing import Any
 from heartvoice.errors import RegistryError
 from heartvoice.voices.database import Database
 from heartvoice.voices.keys import ServiceKeys
-from heartvoice.voices.records import NEXT_STATES, canonical, digest
+from heartvoice.voices.records import NEXT_STATES, UNFINISHED, canonical, digest
 
 KIND = "log entry"
 _BEGINNING = "0" * 64
@@ -58,6 +58,8 @@ class Log:
         self._database, self._keys, self._registry = database, keys, registry
         self.n, self.hash = 0, _BEGINNING
         self._subjects: dict[str, Entry] = {}
+        self._unfinished: dict[str, Entry] = {}
+        """Those of `_subjects` that are looked through at each change; all would make 10,000 voices slow."""
         self._times: dict[tuple[str, str], list[int]] = {}
         known = keys.read_head(registry)
         self._known = known if known is not None else (0, _BEGINNING)
@@ -102,6 +104,9 @@ class Log:
     def _keep(self, entry: Entry, hashed: str) -> None:
         self.n, self.hash = entry.n, hashed
         self._subjects[entry.subject] = entry
+        self._unfinished.pop(entry.subject, None)
+        if entry.state in UNFINISHED:
+            self._unfinished[entry.subject] = entry
         self._times.setdefault((entry.owner, entry.state), []).append(entry.at_ms)
 
     def append(self, at_s: float, status: Mapping[str, str], *, proof: str = "") -> Entry:
@@ -137,6 +142,10 @@ class Log:
     def all_last(self, chosen: Callable[[Entry], bool]) -> list[Entry]:
         """Return the last entry of each subject that is chosen, in the order of the log."""
         return sorted((each for each in self._subjects.values() if chosen(each)), key=lambda each: each.n)
+
+    def unfinished(self, chosen: Callable[[Entry], bool]) -> list[Entry]:
+        """Return the last entry of each subject in one of `UNFINISHED` that is chosen, in the order of the log."""
+        return [each for each in self._unfinished.values() if chosen(each)]
 
     def count_since(self, owner: str, state: str, since_s: float) -> int:
         """Count an owner's transitions into a state."""

@@ -23,6 +23,8 @@ NEXT_STATES: Mapping[str, frozenset[str]] = {
     REVOKED: frozenset({PURGED}),
 }
 """Which states may follow on which, of voices and consents; what is missing is final."""
+UNFINISHED = frozenset({OPEN, PENDING})
+"""States that end by themselves after a while."""
 SINGS = frozenset({VERIFIED})
 """States of voices that sing."""
 

@@ -317,6 +317,62 @@ def test_a_stolen_database_opens_with_its_own_keys_alone(registry: Registry, tmp
     assert (tmp_path / "registry" / FILE).stat().st_mode & 0o777 == 0o600
 
 
+def test_a_thief_of_the_database_reads_nothing_and_cannot_make_it_open_with_keys_of_his_own(
+    registry: Registry, tmp_path: Path
+) -> None:
+    made = enrol(registry)
+    registry.close()
+    raw = (tmp_path / "registry" / FILE).read_bytes()
+    told = made.record
+    hidden = [REFERENCE[:40], PHRASE[:40], made.content[:60], *(told[name].encode() for name in ("speaker", "purpose"))]
+    hidden += [told["text"][:30].encode(), told["transcript"].encode(), *(word.encode() for word in told["words"])]
+    assert [each for each in hidden if each in raw] == []
+    with Registry(tmp_path / "own", keys=tmp_path / "others", create=True) as own:
+        enrol(own)
+    others = open_keys(tmp_path / "others", create=False)
+    change(tmp_path, f"UPDATE about SET value = '{others.fingerprint}' WHERE name = 'keys'")
+    with pytest.raises(RegistryError, match="its signature is not of this content by this registry's key"):
+        Registry(tmp_path / "registry", keys=tmp_path / "others")
+    with pytest.raises(RegistryError, match="made with other keys"):
+        Registry(tmp_path / "registry", keys=tmp_path / "keys")
+
+
+def test_a_voice_of_another_registry_of_the_same_keys_does_not_sing_here(registry: Registry, tmp_path: Path) -> None:
+    mine = enrol(registry).status.id
+    with Registry(tmp_path / "other", keys=tmp_path / "keys", create=True) as other:
+        theirs = other.enrol(OWNER, ask(other).id, PHRASE, [b"another's voice"], Says()).status.id
+    for table, columns in (("keys", "wrapped"), ("sealed", "part, content")):
+        change(
+            tmp_path,
+            f"ATTACH '{tmp_path / 'other' / FILE}' AS other",
+            f"DELETE FROM {table} WHERE subject = '{mine}'",
+            f"INSERT INTO {table} (subject, {columns}) SELECT '{mine}', {columns} FROM other.{table} "
+            f"WHERE subject = '{theirs}'",
+        )
+    with pytest.raises(RegistryError, match="not what was written here"):
+        registry.reference(OWNER, mine)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        SWAP.format("<> sealed.subject", "consent", "consent"),
+        "UPDATE sealed SET content = zeroblob(80)",
+        "UPDATE keys SET wrapped = (SELECT wrapped FROM keys k WHERE k.subject <> keys.subject)",
+        "DELETE FROM sealed",
+    ],
+)
+def test_a_consent_that_was_swapped_or_edited_enrols_nobody(registry: Registry, tmp_path: Path, statement: str) -> None:
+    mine = ask(registry).id
+    ask(registry, "thief")
+    change(tmp_path, statement)
+    checks = Says()
+    with pytest.raises(RegistryError):
+        registry.enrol(OWNER, mine, PHRASE, [REFERENCE], checks)
+    assert checks.examined == []
+    assert registry.voices(OWNER) == []
+
+
 def test_no_registry_is_made_by_accident(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"expected a folder with registry\.sqlite3"):
         Registry(tmp_path / "none", keys=tmp_path / "keys")
