@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from heartvoice.secret_files import replace_secret
 from heartvoice.voices.database import FILE, Database
 from heartvoice.voices.limits import Limits
 from heartvoice.voices.registry import Registry
+from tests.support import killed_registry
 from tests.support.voices import OWNER, PHRASE, REFERENCE, Says, ask, enrol
 
 Change = Callable[[Registry, str], object]
@@ -131,3 +133,12 @@ def test_a_kill_leaves_a_registry_that_opens(tmp_path: Path, change: str, after:
     with Registry(tmp_path / "registry", keys=tmp_path / "keys") as registry:
         ask(registry)  # the next change takes the rest of the killed one away
     assert [path.name for path in (tmp_path / "registry").iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("change", killed_registry.CHANGES)
+def test_a_kill_at_a_random_moment_leaves_no_half_voice_and_no_trace(tmp_path: Path, change: str) -> None:
+    # tests/nightly/voices/test_killed.py does this at 20 moments of each.
+    subject, secrets = killed_registry.prepare(tmp_path, change)
+    after_s = random.uniform(0.0, 0.05)
+    killed_registry.kill(tmp_path, change, subject, after_s)
+    killed_registry.check(tmp_path, change, secrets)
