@@ -1,6 +1,7 @@
-"""Hooks of mkdocs: the command line's options, and links that leave docs/.
+"""Hooks of mkdocs: the command line's options, sounds, and links that leave docs/.
 
-The page on the command line is filled from the commands themselves when the site is built, so it cannot be outdated.
+The page on the command line is filled from the commands themselves, and sounds are made by the committed weights, when
+the site is built: neither can be outdated.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from docs.scripts.reference import replaced, table
+from docs.scripts.sounds import FOLDER, make
 from heartvoice.cli.main import app
 
 _LINK = re.compile(r"\[(?P<text>[^\]\n]+)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
@@ -23,6 +26,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri == "reference/cli.md":
         markdown = replaced(markdown, "commands", commands())
     return without_outside_links(markdown, page.file.src_uri)
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Called by mkdocs after the pages are written; makes the sounds of the page on the demo world."""
+    make(Path(config["site_dir"]) / FOLDER)
 
 
 def without_outside_links(markdown: str, page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -128,23 +129,28 @@ def _note_name(note: float) -> str:
 def _mels(evaluation: Evaluation, one: Side, other: Side, start_s: float, end_s: float) -> Figure | None:
     if one.mel_db is None or other.mel_db is None:
         return None
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
-    both = figure.subplots(1, 2, sharey=True)
     part = slice(int(start_s * _MEL_RATE_HZ), int(end_s * _MEL_RATE_HZ) + 1)
-    shown = [side.mel_db[part] for side in (one, other) if side.mel_db is not None]
-    loudest = max(float(mel.max(initial=-MEL_RANGE_DB)) for mel in shown)
-    for axes, mel, title in zip(both, shown, ("before", "after"), strict=True):
+    sides = {"before": one.mel_db[part], "after": other.mel_db[part]}
+    return mel_spectra(sides, f"{evaluation.name}: mel spectra", start_s)
+
+
+def mel_spectra(sides: Mapping[str, Samples], title: str, start_s: float = 0.0) -> Figure:
+    """Draw spectra of `log_mel_db` side by side, by their titles, in one range of levels."""
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    places = figure.subplots(1, len(sides), sharey=True)
+    loudest = max(float(mel.max(initial=-MEL_RANGE_DB)) for mel in sides.values())
+    for axes, (name, mel) in zip(places, sides.items(), strict=True):
         image = axes.imshow(
             mel.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest", vmin=loudest - MEL_RANGE_DB,
             vmax=loudest, extent=(start_s, start_s + len(mel) / _MEL_RATE_HZ, 0, N_MELS),
         )  # fmt: skip
-        axes.set(title=title, xlabel="time [s]")
-    both[0].set(ylabel="frequency [kHz], mel scale")
+        axes.set(title=name, xlabel="time [s]")
+    places[0].set(ylabel="frequency [kHz], mel scale")
     highest = hz_to_mel(np.array([STEM_RATE_HZ / 2]), "slaney")[0]
-    places = hz_to_mel(np.array(_MEL_TICKS_HZ, float), "slaney") / highest * (N_MELS + 1) - 0.5
-    both[0].set_yticks(places, [f"{hz / 1000:g}" for hz in _MEL_TICKS_HZ])
-    figure.colorbar(image, ax=both, label="mel magnitude [dB]", pad=0.01)
-    figure.suptitle(f"{evaluation.name}: mel spectra")
+    ticks = hz_to_mel(np.array(_MEL_TICKS_HZ, float), "slaney") / highest * (N_MELS + 1) - 0.5
+    places[0].set_yticks(ticks, [f"{hz / 1000:g}" for hz in _MEL_TICKS_HZ])
+    figure.colorbar(image, ax=places, label="mel magnitude [dB]", pad=0.01)
+    figure.suptitle(title)
     return figure
 
 

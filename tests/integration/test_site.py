@@ -8,9 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+
+from heartvoice.contracts.constants import SAMPLE_RATE_HZ
 
 ROOT = Path(__file__).parents[2]
+AUDIBLE = 0.1
+"""Peak that any song has."""
 FETCHED = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)=["']?(https?:[^"'> ]+)""")
 
 
@@ -26,3 +32,11 @@ def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path: Path) -> None
     assert {name: FETCHED.findall(page) for name, page in pages.items() if FETCHED.search(page)} == {}
     assert "--codec-window" in pages["reference/cli.html"]
     assert "stream_cover" in pages["reference/python.html"]
+    sources = set(re.findall(r'<(?:audio|img)[^>]*? src="?([^" >]+)', pages["explanation/demo-world.html"]))
+    missing = {source for source in sources if not (tmp_path / "site/explanation" / source).is_file()}
+    assert missing == set()
+    for name in ("song", "song-rendered", "voice", "voice-rendered"):
+        assert f"../sounds/{name}.mp3" in sources
+        audio, _ = soundfile.read(tmp_path / f"site/sounds/{name}.mp3")
+        assert len(audio) > 10 * SAMPLE_RATE_HZ
+        assert np.abs(audio).max() > AUDIBLE

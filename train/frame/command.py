@@ -16,15 +16,17 @@ from heartvoice.errors import HeartvoiceError
 from train.frame.errors import TrainingError
 from train.frame.log import say
 from train.frame.loop import Options, train
+from train.frame.schedule import FALL, WARM_UP
 from train.frame.state import LOG, load_state
 from train.frame.task import Task
 from train.frame.weights import hashes, json_text, write
 
-EPILOG = """\
+EPILOG = f"""\
 A training is interrupted by Ctrl-C, by SIGTERM or by --minutes, and goes on by the same command, exactly as if it had
 not been: seed and step decide everything random. The state is saved every --save-minutes; whoever is killed loses what
 came after. `log.jsonl` in the state's folder has a JSON object a line: start, train (means), check (held out), end.
-The rate rises for 100 steps, stays, and falls over the last 30 % of --steps; more --steps before that fall continue it.
+The rate rises for {WARM_UP} steps, stays, and falls over the last {FALL:.0%} of --steps; more --steps before that fall
+continue it.
 """
 PAUSED = 3
 """Exit code of a training that has steps left."""

@@ -19,9 +19,9 @@ from heartvoice.models.rope import apply_rope
 from train.demo import layout, reading
 from train.demo.__main__ import main
 from train.demo.lm import evaluate
-from train.demo.lm.batches import FRAME, IGNORED, batch_of
+from train.demo.lm.batches import BAR, FRAME, IGNORED, batch_of
 from train.demo.lm.evaluate import Sampling, judge, summary
-from train.demo.lm.examples import onsets, random_song, words_alone
+from train.demo.lm.examples import onsets, opening, random_song, words_alone
 from train.demo.lm.task import LmTask
 from train.demo.prompt import UNKNOWN, prompt_of, token_word, vocabulary
 from train.demo.score import Tags
@@ -65,6 +65,31 @@ def test_onsets_are_the_frames_in_which_words_begin() -> None:
     kept = onsets(example)
     assert kept.codes.shape[1] == 9
     assert (np.diff(kept.codes[layout.CURSOR]) != 0).all()
+
+
+def test_an_opening_is_cut_and_does_not_end() -> None:
+    song = random_song(np.random.default_rng(1), Tags(tempo="slow"), 9, 0.3)
+    first, bars = opening(song, 0), opening(song, 2)
+    assert first.codes.shape[1] == 1
+    assert bars.codes.shape[1] == 2 * layout.BEATS * layout.TEMPI["slow"]
+    rng = np.random.default_rng(0)
+    batch = batch_of([first, bars, song], rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.0)
+    ends = (batch["targets"][..., layout.CURSOR] == DEMO_IDS.audio_eos_id).sum(1)
+    assert ends.tolist() == [0, 0, 1]
+    half_beats = batch["weight"][1] == BAR
+    assert half_beats.sum() == 2 * 2 * layout.BEATS  # the first of them is the song's first frame, the last its end
+
+
+def test_openings_are_composed_late_and_songs_beside_them(task: LmTask) -> None:
+    """A song ends; what is cut has no end."""
+
+    def shares(moment: Moment) -> float:
+        batches = [task.compose(moment, np.random.default_rng(seed)) for seed in range(24)]
+        return float(np.mean([bool((each["targets"] != DEMO_IDS.audio_eos_id).all()) for each in batches]))
+
+    assert shares(Moment(50, 100)) == 0
+    assert 0.4 < shares(Moment(75, 100)) < 1
+    assert 0 < shares(Moment(90, 100)) < 0.6
 
 
 def test_the_first_head_looks_one_position_back(task: LmTask) -> None:

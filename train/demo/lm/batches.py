@@ -20,6 +20,7 @@ FRAME = -1
 BAR, FIRST = 5.0, 30.0
 """Weight of a bar's first frame, of a song's end and of a song's first frame. There the few choices are made that all
 else follows: the tempo, who sings, whether another line comes. With the weight 1 of all other frames they stay guesses.
+In openings every half beat has a bar's weight, for there the style begins.
 """
 
 
@@ -34,6 +35,8 @@ class Example:
     keep: float = 1.0
     """Share of the frames, beside those where something begins, that the depth decoder learns from; 0: from none at
     all."""
+    ends: bool = True
+    """Whether the song ends after the last frame; or it was cut there."""
 
 
 def batch_of(examples: Sequence[Example], rng: np.random.Generator, *, eos_id: int, blank: float) -> dict[str, Tensor]:
@@ -63,7 +66,8 @@ def batch_of(examples: Sequence[Example], rng: np.random.Generator, *, eos_id: i
         text[row, before : before + frames] = FRAME
         codes[row, before : before + frames] = example.codes.T
         targets[row, before - 1 : before - 1 + frames] = example.codes.T
-        targets[row, before - 1 + frames, CURSOR] = eos_id
+        if example.ends:
+            targets[row, before - 1 + frames, CURSOR] = eos_id
         depth[row, before - 1 : before - 1 + frames] = _depth_frames(example, rng)
         weight[row, before - 1 : before - 1 + frames] = _weights(example)
         weight[row, before - 1 + frames] = BAR
@@ -90,7 +94,8 @@ def _weights(example: Example) -> NDArray[np.float32]:
     """Weigh frames; words alone, without a clock, are all alike."""
     weights = np.ones(example.codes.shape[1], np.float32)
     if example.keep:
-        weights[[_on_bar(int(code)) for code in example.codes[CLOCK]]] = BAR
+        heavy = _on_bar if example.ends else _on_half_beat
+        weights[[heavy(int(code)) for code in example.codes[CLOCK]]] = BAR
         weights[0] = FIRST
     return weights
 
@@ -103,3 +108,8 @@ def _on_bar(code: int) -> bool:
 def _on_beat(code: int) -> bool:
     clock = read_clock(code)
     return clock is not None and clock.frame % TEMPI[clock.tempo] == 0
+
+
+def _on_half_beat(code: int) -> bool:
+    clock = read_clock(code)
+    return clock is not None and clock.frame % (TEMPI[clock.tempo] // 2) == 0

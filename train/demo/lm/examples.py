@@ -109,3 +109,10 @@ def onsets(example: Example) -> Example:
     """Keep a song's frames in which the cursor moves: its words, with their real codes."""
     moved: NDArray[np.bool_] = np.diff(example.codes[layout.CURSOR], prepend=0) != 0
     return Example(example.tags, example.lyrics, example.codes[:, moved], keep=1.0)
+
+
+def opening(example: Example, bars: int) -> Example:
+    """Keep the first bars of a song, or its first frame alone (0): there the tags' instruments are chosen."""
+    clock = layout.read_clock(int(example.codes[layout.CLOCK, 0]))
+    n_frames = 1 if clock is None else max(1, bars * layout.BEATS * layout.TEMPI[clock.tempo])
+    return Example(example.tags, example.lyrics, example.codes[:, :n_frames], example.keep, ends=False)

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from heartvoice.config.presets import DEMO_IDS, DEMO_LM, HeartMuLaConfig
 from heartvoice.models.heartmula import HeartMuLa
-from train.demo.layout import N_BOOKS, TEMPI
+from train.demo.layout import CHORD, LEAD, N_BOOKS, TEMPI, read_chord, read_lead
 from train.demo.lm.attention import fuse
 from train.demo.lm.batches import BAR, FIRST, FRAME, IGNORED, Example, batch_of
-from train.demo.lm.examples import onsets, random_song, words_alone, world_song
+from train.demo.lm.examples import onsets, opening, random_song, words_alone, world_song
 from train.demo.lm.initial import initialise
 from train.demo.prompt import generation_ids, tokenizer_json
 from train.demo.score import CHOICES, Tags
@@ -33,10 +34,18 @@ COPYING = 0.2
 ONSETS, RANDOM = 0.15, 0.35
 """Shares of the batches after that: words alone of whole songs, and whole songs of random words. The rest sings
 sentences."""
+OPENINGS: tuple[tuple[float, float, float, int], ...] = ((0.7, 0.65, 0.1, 12), (0.82, 0.2, 0.1, 25))
+"""From so far in the training on, these shares of the batches are songs' first frames alone, and their first two bars,
+of lyrics with at most so many words: songs have too few beginnings to learn from them which instruments, style and key
+tags ask for, and tags are found sooner in short prompts."""
+OPENING_ROWS = (6, 2)
+"""So many times as many rows have batches of first frames, and of two bars."""
 KEEP = 0.3
 """Share of the frames in which nothing begins that the depth decoder learns from."""
 MUON, ADAM = 0.012, 1.5e-3
 _PAIR = 2
+_HELD_OUT = 50
+"""Songs of which the first frames are measured."""
 _BOOKS = ("word", "clock", "note", "atom_1", "atom_2", "lead", "chord", "low")
 
 
@@ -64,6 +73,7 @@ class LmTask(Task):
         return {
             "sizes": asdict(self._sizes), "songs": self._songs, "copying": self._copying, "onsets": ONSETS,
             "random": RANDOM, "keep": KEEP, "rates": [MUON, ADAM], "weights": [BAR, FIRST],
+            "openings": [*map(list, OPENINGS), list(OPENING_ROWS)],
             "tokenizer": sha256(tokenizer_json().encode()).hexdigest(),
             "world": {SPELLING.name: hashes()[SPELLING.name]},
         }  # fmt: skip
@@ -83,8 +93,22 @@ class LmTask(Task):
             n_words = int(rng.integers(3, 10 if early else 31))
             examples = [words_alone(rng, n_words) for _ in range(3 * self._songs)]
         else:
-            examples = self._mixed(rng)
+            examples = self._openings(moment, rng) or self._mixed(rng)
         return batch_of(examples, rng, eos_id=DEMO_IDS.audio_eos_id, blank=0.1)
+
+    def _openings(self, moment: Moment, rng: np.random.Generator) -> list[Example]:
+        """Compose beginnings of songs in some late steps; none in others."""
+        phases = [each for begins, *each in OPENINGS if moment.progress >= begins]
+        first, two_bars, n_words = phases[-1] if phases else (0.0, 0.0, 0)
+        kind = rng.random()
+        if kind >= first + two_bars:
+            return []
+        bars, rows = (0, OPENING_ROWS[0]) if kind < first else (2, OPENING_ROWS[1])
+        songs = [
+            random_song(rng, Tags(tempo=str(rng.choice(CHOICES["tempo"]))), int(rng.integers(3, n_words + 1)), 1.0)
+            for _ in range(rows * self._songs)
+        ]
+        return [opening(song, bars) for song in songs]
 
     def _mixed(self, rng: np.random.Generator) -> list[Example]:
         """Compose songs of all tempi; random words are as many as make songs of one length."""
@@ -156,7 +180,10 @@ class LmTask(Task):
             for each in (self._batch(copied, rng), self._batch(examples, rng))
         ]
         losses = self.losses(batches[1])
-        return {"copied": self._word_accuracy(batches[0]), **_named(losses), "moved": self._moved(batches[1])}
+        return {
+            "copied": self._word_accuracy(batches[0]), **_named(losses), "moved": self._moved(batches[1]),
+            "instruments": self._instruments(_HELD_OUT),
+        }  # fmt: skip
 
     @staticmethod
     def _batch(examples: Sequence[Example], rng: np.random.Generator) -> dict[str, Tensor]:
@@ -166,6 +193,17 @@ class LmTask(Task):
         guessed = self.network.codebook0_logits(self.hidden(batch)).argmax(-1)
         wanted = batch["targets"][..., 0]
         return float((guessed == wanted)[wanted != IGNORED].float().mean())
+
+    def _instruments(self, songs: int) -> float:
+        """Return the share of the first frames' instruments of lead and chords that are the tags'."""
+        scores = [held_out_song(number) for number in range(songs)]
+        examples = [opening(Example(score.tags.text, score.lyrics, score.codes), 0) for score in scores]
+        device = self.network.audio_head.device
+        batch = {name: tensor.to(device) for name, tensor in self._batch(examples, np.random.default_rng(0)).items()}
+        logits = self.network.depth_trace(self.hidden(batch)[batch["depth"]], batch["targets"][batch["depth"]]).logits
+        guessed = logits[:, [LEAD - 1, CHORD - 1]].argmax(-1).cpu()
+        wanted = np.stack([score.codes[[LEAD, CHORD], 0] for score in scores])
+        return float((_instrument_ids(guessed.numpy()) == _instrument_ids(wanted)).mean())
 
     def _moved(self, batch: Mapping[str, Tensor]) -> float:
         """Return the share of the frames with a new word in which it is the likeliest."""
@@ -182,6 +220,12 @@ class LmTask(Task):
             write(folder / "tokenizer.json", tokenizer_json().encode()),
             write(folder / "gen_config.json", json_text(asdict(generation_ids())).encode()),
         ]
+
+
+def _instrument_ids(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return who plays lead and chord codes, [N, 2]; -1 is nobody."""
+    played = [(read_lead(int(lead)), read_chord(int(chord))) for lead, chord in codes]
+    return np.array([[-1 if each is None else each.instrument for each in pair] for pair in played])
 
 
 def _mean(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
