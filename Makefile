@@ -41,7 +41,7 @@ song: $(READY)
 	$(BIN)/heartvoice keys init
 	$(BIN)/heartvoice export --preset demo --weights train/demo/weights --repository $(REPOSITORY)
 	$(BIN)/heartvoice song --serve $(REPOSITORY) --lyrics @examples/lyrics.txt --tags @examples/tags.txt \
-	    --duration 60 --seed 3 $(SETTINGS) $(OPTIONS) --output $(SONG)
+	    --duration 60 --seed 5 $(SETTINGS) $(OPTIONS) --output $(SONG)
 	$(BIN)/heartvoice verify $(SONG)
 
 cover: $(READY)

@@ -5,6 +5,7 @@ python -m docs.scripts.sounds FOLDER
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,6 @@ WEIGHTS = ROOT / "train/demo/weights"
 FOLDER = "sounds"
 """Of the site."""
 COMMENT = "the demo world, a small procedural one"
-SEED = 3
-"""The seed of `make song`."""
 _MOST_FRAMES = 750
 """A minute."""
 
@@ -44,7 +43,7 @@ def make(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lyrics, tags = ((ROOT / "examples" / name).read_text(encoding="utf-8") for name in ("lyrics.txt", "tags.txt"))
-    codes = write_song(load(WEIGHTS), tags, lyrics, replace(Sampling(), seed=SEED), _MOST_FRAMES)
+    codes = write_song(load(WEIGHTS), tags, lyrics, replace(Sampling(), seed=_seed()), _MOST_FRAMES)
     voice = only(codes, "voice")
     codec, renderer = _codec(), Renderer()
     sounds = {
@@ -56,6 +55,14 @@ def make(folder: Path) -> None:
     mels = {title: log_mel_db(resample(sounds[name].mean(axis=0), SAMPLE_RATE_HZ, STEM_RATE_HZ))
             for title, name in (("by the networks", "song"), ("as it was meant", "song-rendered"))}  # fmt: skip
     save(mel_spectra(mels, "examples/lyrics.txt: mel spectra"), folder / "song.png")
+
+
+def _seed() -> int:
+    """Return the seed of `make song`."""
+    found = re.search(r"--seed (\d+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError("Makefile: expected --seed in the commands of `make song`")
+    return int(found[1])
 
 
 def decoded(codec: HeartCodec, codes: Codes) -> Samples:

@@ -28,7 +28,7 @@ from train.frame.weights import WEIGHTS
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DECODER_STEPS, FLOW_STEPS = 1_400, 2_600
+DECODER_STEPS, FLOW_STEPS = 1_400, 5_700
 N_SONGS, N_HELD_OUT = 600, 4
 _DECODER = "state of the decoder's training"
 MISSED = 1

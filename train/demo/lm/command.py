@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.demo.lm.evaluate import BARS, Sampling, evaluate, load
-from train.demo.lm.task import LmTask
+from train.demo.lm.task import COPYING, OPENINGS, LmTask
 from train.frame.command import Command, add_training
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-STEPS = 3_000
+STEPS = 5_400
 
 
 def add(commands: Subparsers) -> None:
     """Add both commands."""
     lm = commands.add_parser(
         "lm", help="train the language model: tags and lyrics to codes",
-        description="Trains HeartMuLa at demo size on songs that are composed while it learns: the first 20 % of the "
-        "steps copy words from the prompt, the rest writes whole songs.",
+        description="Trains HeartMuLa at demo size on songs that are composed while it learns: the first "
+        f"{COPYING:.0%} of the steps copy words from the prompt, the rest writes whole songs, and from "
+        f"{OPENINGS[0][0]:.0%} on many beginnings of songs.",
     )  # fmt: skip
     add_training(lm, Command(_task, STEPS))
     lm.add_argument("--songs", type=int, default=8, help="in a batch (%(default)s)")

@@ -105,7 +105,7 @@ class LmTask(Task):
             return []
         bars, rows = (0, OPENING_ROWS[0]) if kind < first else (2, OPENING_ROWS[1])
         songs = [
-            random_song(rng, Tags(tempo=str(rng.choice(CHOICES["tempo"]))), int(rng.integers(3, n_words + 1)), 1.0)
+            random_song(rng, Tags(tempo=str(rng.choice(CHOICES["tempo"]))), int(rng.integers(3, int(n_words) + 1)), 1.0)
             for _ in range(rows * self._songs)
         ]
         return [opening(song, bars) for song in songs]
