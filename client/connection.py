@@ -16,7 +16,7 @@ from heartvoice.client.deadlines import job_timeout_s
 from heartvoice.client.messages import DEFAULT_STALL_TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from heartvoice.client.requests import JobRequest, with_reference
 from heartvoice.client.retries import RetryState
-from heartvoice.contracts.constants import MAX_FILE_BYTES
+from heartvoice.contracts.constants import CONNECT_TIMEOUT_S, MAX_FILE_BYTES
 from heartvoice.errors import InvalidRequestError
 from heartvoice.pem_files import check_pair, check_pem
 
@@ -83,7 +83,7 @@ class Connection:
             ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
             ("grpc.enable_retries", 0),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT_S * 1000)),
             ("grpc.max_reconnect_backoff_ms", 2000),
         ]
         if _LOOPBACK.match(self.url):

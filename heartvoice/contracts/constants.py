@@ -23,6 +23,8 @@ MAX_RESPONSE_SAMPLES = 3_000_000 // (2 * 4)
 GREEDY_BELOW = 1e-4
 """LM sampling temperature below which the likeliest code is taken: logits that differ by more than engines round leave
 no other choice there, and divisions by still smaller numbers overflow."""
+CONNECT_TIMEOUT_S = 5.0
+"""Longest attempt to connect, TLS included. gRPC names it a wait between attempts (`min_reconnect_backoff_ms`)."""
 MAX_TEXT_BYTES = 20_000
 """UTF-8 bytes of lyrics, and of tags."""
 MAX_DURATION_S = 240.0

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 from prometheus_client import start_http_server
 
+from heartvoice.contracts.constants import CONNECT_TIMEOUT_S
 from heartvoice.contracts.models import MODELS, with_voice_ids
 from heartvoice.errors import InvalidRequestError, ModelUnavailableError
 from heartvoice.gateway.access_log import Metrics
@@ -174,7 +175,7 @@ def _upstream_options() -> list[tuple[str, int]]:
         ("grpc.enable_retries", 0),  # the caller chooses
         ("grpc.enable_http_proxy", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", round(CONNECT_TIMEOUT_S * 1000)),
         ("grpc.max_reconnect_backoff_ms", 2000),
     ]
 

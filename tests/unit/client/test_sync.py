@@ -145,3 +145,8 @@ def test_a_fast_stream_waits_for_a_slow_reader(server: FakeServer) -> None:
         ahead = (sent[0] - n_read) * n_samples * 2 * 4
         assert ahead <= LOOKAHEAD_BYTES + 3 * n_samples * 2 * 4, "more is held than is allowed and under way"
         stream.close()
+
+
+def test_a_distant_server_is_reached_at_the_first_try(server: FakeServer) -> None:
+    with distant(server.url, delay_s=0.2) as url, Client(url, retries=0) as client:
+        assert client.song(lyrics="la").audio.shape[0] == 2
