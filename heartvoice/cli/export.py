@@ -156,7 +156,11 @@ def export(
 ) -> None:
     """Turn checkpoints into a model repository: graphs, configs, tokenizer, manifests.
 
-    A first one, with random weights, in under a minute:
+    A first one that sings, in a checkout, in about a minute:
+
+        heartvoice export --preset demo --weights train/demo/weights
+
+    One with random weights, whose songs are noise:
 
         heartvoice export --preset tiny --random-weights 0
 

@@ -43,13 +43,15 @@ _ClickException: type[Exception] = next(
 )
 _HELP = """Lyrics and tags in, a finished 48 kHz song out; or a recording in, the same song in another voice out.
 
-First song on this machine, with random weights (noise, but the whole path):
+First song on this machine, in a checkout, by the weights of a small procedural world:
 
-    heartvoice export --preset tiny --random-weights 0
+    heartvoice export --preset demo --weights train/demo/weights
 
     heartvoice serve
 
-    heartvoice song --lyrics @examples/lyrics.txt --tags @examples/tags.txt
+    heartvoice song --lyrics @examples/lyrics.txt --tags @examples/tags.txt --temperature 0.7 --top-k 20 --cfg-scale 1
+
+Without a checkout, `heartvoice export --preset tiny --random-weights 0` shows the whole path; its songs are noise.
 
 In your own voice, as it sounds in a reference of 3 to 60 s:
 
