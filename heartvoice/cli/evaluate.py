@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from heartvoice.cli.options import JsonOption
+from heartvoice.cli.progress import PLAIN_EVERY_S
 from heartvoice.errors import HeartvoiceError, InvalidRequestError
 from heartvoice.optional_dependencies import require
 
@@ -180,9 +183,24 @@ def _gate(evaluations: Sequence[Evaluation], limit: float) -> None:
         raise HeartvoiceError(f"lyric error: expected at most {limit:g}, got more in {', '.join(failed)}")
 
 
-def progress_bar(n_steps: int) -> Progress:
-    """Return a transient progress bar on stderr."""
+class _Steps(Progress):
+    """Prints a line now and then where there is no terminal for a bar."""
+
+    _last = -math.inf
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Take the next step, as `Progress.update`."""
+        super().update(task_id, **changes)
+        task, now = self.tasks[task_id], self.get_time()
+        if not self.console.is_terminal and now - self._last >= PLAIN_EVERY_S:
+            self._last = now
+            line = f"{task.completed:g}/{task.total:g} {task.description}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar(n_steps: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Return a transient progress bar on stderr, or lines where that is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress = _Steps(*columns, console=console or Console(stderr=True), transient=True, get_time=clock)
     progress.add_task("", total=n_steps)
     return progress

@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console
 
+from heartvoice.cli.evaluate import progress_bar
 from heartvoice.cli.progress import LiveProgress, PlainProgress, describe, progress_view
 from heartvoice.client.messages import Event
 
@@ -23,6 +24,17 @@ def test_a_pipe_gets_a_line_at_the_start_at_the_end_and_now_and_then() -> None:
             view.show(Event("lm", done, 90, 1.0 + done))
     assert [line.split()[1] for line in out.getvalue().splitlines()] == ["0/90", "40/90", "80/90", "90/90"]
     assert out.getvalue().startswith("writing: 0/90 frames\n")
+
+
+def test_steps_are_lines_in_a_pipe_now_and_then() -> None:
+    out, now = io.StringIO(), [0.0]
+    with progress_bar(6, Console(file=out), clock=lambda: now[0]) as progress:
+        task = progress.task_ids[0]
+        progress.update(task, description="opening the judges")
+        for step in range(6):
+            now[0] += 6
+            progress.update(task, advance=1, description=f"[song {step}]")
+    assert out.getvalue().split("\n")[:3] == ["0/6 opening the judges", "2/6 [song 1]", "4/6 [song 3]"]
 
 
 def test_a_terminal_gets_bars_and_is_left_tidy() -> None:
