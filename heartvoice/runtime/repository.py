@@ -31,7 +31,7 @@ from heartvoice.errors import EngineError
 
 INDEX = "repository.json"
 """Index of the repository, at its root. It is written last, so its presence means a complete export."""
-FORMAT = 2
+FORMAT = 3
 """Version of what an exported repository and this code must agree on: tensors of models, import paths of adapters."""
 GRAPH = "1/model.onnx"
 MANIFEST = "1/model.json"

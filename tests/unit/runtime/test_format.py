@@ -8,7 +8,7 @@ from heartvoice.contracts.adapters import ADAPTERS
 from heartvoice.contracts.models import MODELS
 from heartvoice.runtime.repository import FORMAT
 
-FORMATS = {2: "efccf28b5e0feb58"}
+FORMATS = {3: "17b931ed47fe59df"}
 """What each format number stands for."""
 
 
