@@ -25,7 +25,8 @@ MAX_RECEIVE_BYTES = MAX_FILE_BYTES + 4_000_000
 MAX_SEND_BYTES = 2**31 - 1
 """Protobuf's own limit. The most that a contract allows is half of it: 600 s of stereo samples at 192 kHz."""
 LOOKAHEAD_BYTES = 4_000_000
-"""Most bytes of a stream taken before they are read, beside the message under way: 40 MB/s at 0.1 s of delay."""
+"""Most bytes of a stream taken before they are read, beside the message under way. Derived: at most 40 MB/s
+where an answer takes 0.1 s."""
 TOKEN_VARIABLE = "HEARTVOICE_TOKEN"  # noqa: S105 (a variable's name)
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+$")
 

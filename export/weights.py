@@ -283,9 +283,8 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
     """Open the weights of language model and codec, htdemucs and converter; the rest is published, or random.
 
     Args:
-        folder: holds `HeartMuLa-oss-*/` and `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`, if the
-            preset's separator is htdemucs, `demucs/`, and if the converter is trained, what `open_converter` reads and
-            `campplus/`.
+        folder: holds `HeartMuLa-oss-*/`, `HeartCodec-oss/`, `tokenizer.json` and `gen_config.json`; `demucs/` if the
+            preset has htdemucs; and of a trained converter what `open_converter` reads and `campplus/`.
         preset: as for `official_weights`.
         seed: of the random weights.
         separator: as for `random_weights`.
@@ -299,11 +298,11 @@ def song_weights(folder: Path, preset: Preset, seed: int, separator: Path | None
         found, sources["separator"] = open_separator(folder / "demucs", preset.separator)
         sized = replace(sized, separator=found)
     if preset.name in TRAINED_CONVERTERS and (folder / SEED_VC).is_dir():
-        svc_sizes, style_sizes = TRAINED_CONVERTERS[preset.name]
-        svc_sizes, converter = open_converter(folder, svc_sizes)
+        svc, style = TRAINED_CONVERTERS[preset.name]
+        svc, converter = open_converter(folder, svc)
         with _belonging(folder):
-            sized = replace(sized, svc=svc_sizes, style=style_sizes)
-        sources |= {**converter, "svc_style": _campplus(folder, style_sizes)}
+            sized = replace(sized, svc=svc, style=style)
+        sources |= {**converter, "svc_style": _campplus(folder, style)}
     for network, source in sources.items():
         verify(source, network_sizes(sized, network))
     drawn = random_weights(sized, seed, separator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from train.demo.converter.evaluate import (
     LEAST_SHARE,
     MOST_CENTS,
     MOST_WORDS,
-    as_json,
     evaluate,
     missed,
     open_networks,
@@ -55,7 +55,8 @@ def add(commands: Subparsers) -> None:
     add_training(style, Command(style_task, STYLE_STEPS))
     conversion = commands.add_parser(
         "conversion", help="train the converter's regulator and flow",
-        description="Trains on songs by two singers each: from what one sings to the other's mel frames.",
+        description="Trains on songs by two singers each: from what one sings to the other's mel frames. The "
+        "styles are the singers' own; those of the trained style encoder are worse, so conversions are, too.",
     )  # fmt: skip
     add_training(conversion, Command(conversion_task, CONVERSION_STEPS))
     conversion.add_argument(
@@ -96,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     about = {
         "settings": {"steps": args.steps, "guidance": args.guidance}, "mean": means, "missed": short,
         "bars": {"share": LEAST_SHARE, "f0_cents": MOST_CENTS, "words_more": MOST_WORDS},
-        "unavailable": judges.unavailable, "covers": [as_json(each) for each in figures],
+        "unavailable": judges.unavailable, "covers": [asdict(each) for each in figures],
     }  # fmt: skip
     print(json.dumps(about, indent=1))
     return MISSED if short else 0

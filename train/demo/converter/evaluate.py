@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -190,11 +190,6 @@ def missed(means: Mapping[str, float]) -> list[str]:
     short += [name for name, most in (("f0_cents", MOST_CENTS), ("words_more", MOST_WORDS))
               if not means.get(name, np.inf) <= most]  # fmt: skip
     return short
-
-
-def as_json(figures: ConverterFigures) -> dict[str, object]:
-    """Return figures as JSON values."""
-    return asdict(figures)
 
 
 def _share(before: float, after: float, own: float) -> float:
