@@ -131,5 +131,5 @@ def _give_up(progress: LoadProgress, watch: stalled_start.StallWatch, *, again: 
     stands = f"{stalled_start.STALL_S:g} s without progress while {missing} was being loaded"
     if not again:
         raise EngineError(f"the server did not start: {stands}: {progress.reason()}")
-    log.error("%s: %s", stands, watch.describe(progress.missing))
+    log.warning("%s: %s", stands, watch.describe(progress.missing))
     return False

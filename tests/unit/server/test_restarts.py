@@ -125,6 +125,7 @@ def test_a_start_that_stands_still_is_given_up(
         arguments = (still, "127.0.0.1:1", LoadProgress(["song"], path, 0), 60.0, lambda: False)
         assert not loading.wait_ready(*arguments, again=True)
         assert "without progress while song was being loaded: server (pid" in caplog.text
+        assert [record.levelname for record in caplog.records] == ["WARNING"], "it is repeated, so nothing has failed"
         with pytest.raises(EngineError, match=r"the server did not start: .* without progress while song was being"):
             loading.wait_ready(*arguments, again=False)
         still.kill()
